@@ -1,0 +1,42 @@
+# make run   : everything in quick size on real E. coli data; ends with the path of the report
+# make test  : install what the tests need, then lint, types, import contract, tests
+# make setup : install only (then: .venv/bin/genesplice lab)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+
+.PHONY: setup dev browser run test lint
+
+setup: $(VENV)/.base
+dev: $(VENV)/.dev
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@ $(VENV)/.base
+
+# Chromium for the browser tests: from Debian's packages where we may install them.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+	echo "no Chromium: the browser tests will be skipped"
+
+run: setup
+	$(BIN)/genesplice run --preset quick
+
+lint: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: dev browser lint
+	$(BIN)/pytest

@@ -1,0 +1,5 @@
+"""`python -m genesplice`."""
+
+from genesplice.cli import main
+
+main()

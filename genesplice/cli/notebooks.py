@@ -1,0 +1,141 @@
+"""Verbs around the notebooks: run, sweep, report, list, lab, doctor."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genesplice.cli.options import Json, Preset, app, emit
+from genesplice.config import PRESETS, load_preset
+from genesplice.errors import InputError
+
+__all__: list[str] = []
+
+
+def _pairs(items: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for item in items or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"-p {item}", "key=value")
+        pairs[key.strip()] = value
+    return pairs
+
+
+Parameter = Annotated[list[str] | None, typer.Option("-p", help="key=value, repeatable.")]
+Notebooks = Annotated[Path, typer.Option(help="Folder with the notebooks.")]
+Reports = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
+
+
+@app.command()
+def run(
+    preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = None,
+    only: Annotated[str | None, typer.Option(help="One notebook, such as 03.")] = None,
+    parameter: Parameter = None,
+    out: Reports = Path("reports"),
+    resume: Annotated[str | None, typer.Option(help="A run, or latest: go on with it.")] = None,
+    publish: Annotated[bool, typer.Option(help="Gather its numbers in OUT/results.")] = False,
+    notebooks: Notebooks = Path("notebooks"),
+    as_json: Json = False,
+) -> None:
+    """Run the notebooks in order and write one offline report for each."""
+    from genesplice.show.runner import run_notebooks
+    from genesplice.show.runs import publish_results
+
+    if preset is not None:
+        load_preset(preset)
+    result = run_notebooks(
+        notebooks, out, preset, only=only, parameters=_pairs(parameter), resume=resume
+    )
+    written = {"run": result.run_dir, "reports": list(result.reports), "index": result.page}
+    if publish and not result.exit_code:
+        written["results"] = publish_results(result.run_dir, out / "results")
+    emit(written if as_json else {"index": result.page}, as_json)
+    if result.exit_code:
+        raise SystemExit(result.exit_code)
+
+
+@app.command()
+def sweep(
+    notebook: Annotated[Path, typer.Argument(help="A notebook.")],
+    parameter: Parameter = None,
+    preset: Preset = "quick",
+    out: Reports = Path("reports"),
+    as_json: Json = False,
+) -> None:
+    """Run one notebook over every combination of `-p key=a,b,c`."""
+    from genesplice.show.runner import sweep_notebook
+
+    load_preset(preset)
+    result = sweep_notebook(notebook, _pairs(parameter), out, preset)
+    emit({"index": result.page}, as_json)
+    if result.exit_code:
+        raise SystemExit(result.exit_code)
+
+
+@app.command()
+def report(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or latest.")],
+    out: Reports = Path("reports"),
+    as_json: Json = False,
+) -> None:
+    """Write a run's reports again, from its executed notebooks."""
+    from genesplice.show.runner import render_run
+    from genesplice.show.runs import find_run
+
+    emit({"index": render_run(find_run(out, run_name))}, as_json)
+
+
+@app.command("list")
+def list_(notebooks: Notebooks = Path("notebooks"), as_json: Json = False) -> None:
+    """List the notebooks, and the parameters that `-p` takes."""
+    from genesplice.show.parameters import list_notebooks
+
+    found = list_notebooks(notebooks)
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {
+                        "name": n.stem,
+                        "title": n.title,
+                        "parameters": {k: v.default for k, v in n.parameters.items()},
+                    }
+                    for n in found
+                ]
+            )
+        )
+        return
+    for notebook in found:
+        print(f"{notebook.stem}  {notebook.title}")
+        for key, info in notebook.parameters.items():
+            print(f"    -p {key}={info.default}  {info.help}".rstrip())
+
+
+@app.command()
+def lab(
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to JupyterLab.")] = None,
+) -> None:
+    """Open JupyterLab on the notebooks."""
+    command = [sys.executable, "-m", "jupyter", "lab", "--notebook-dir=.", *(arguments or [])]
+    if not arguments:
+        command.append("--LabApp.default_url=/lab/tree/notebooks")
+    os.execv(sys.executable, command)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, and what would be slow or missing."""
+    from genesplice.doctor import examine
+
+    checks = examine()
+    if as_json:
+        print(json.dumps([check._asdict() for check in checks]))
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.is_fine else 'note'} {check.name}: {check.found}")
+    if any(check.is_fatal for check in checks):
+        raise SystemExit(1)

@@ -1,0 +1,59 @@
+"""What the verbs share: their options, and how they read settings and answer."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genesplice.config import PRESETS, Config, load_preset, override
+
+__all__ = [
+    "Data", "Json", "ModelDir", "Out", "Overwrite", "Preset", "Resume", "Set", "app",
+    "command_line", "emit", "read_config", "say",
+]  # fmt: skip
+
+app = typer.Typer(
+    name="genesplice",
+    help="Does longer DNA context help predict expression on your data? Measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
+Out = Annotated[Path, typer.Option("--out", help="Where to write; must not exist yet.")]
+ModelDir = Annotated[Path, typer.Option("--model", help="A model folder that `finetune` wrote.")]
+Preset = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def say(text: str) -> None:
+    """One line of progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(result: dict[str, Any], as_json: bool) -> None:
+    """Print the result for a machine, or its paths for a person."""
+    if as_json:
+        print(json.dumps(result, default=str))
+        return
+    for value in result.values():
+        for item in value if isinstance(value, list) else [value]:
+            print(item)
+
+
+def command_line() -> str:
+    """What was typed, as manifests record it."""
+    return "genesplice " + shlex.join(sys.argv[1:])
+
+
+def read_config(preset: str, assignments: list[str] | None) -> Config:
+    """The preset with each `--set` applied."""
+    return override(load_preset(preset), assignments or [])

@@ -1,0 +1,216 @@
+"""The stages, one by one: from files to a model and what it rests on."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genesplice.cli.options import (
+    Data,
+    Json,
+    ModelDir,
+    Out,
+    Overwrite,
+    Preset,
+    Resume,
+    Set,
+    app,
+    command_line,
+    emit,
+    read_config,
+    say,
+)
+from genesplice.errors import InputError
+
+__all__: list[str] = []
+
+
+@app.command()
+def prepare(
+    out: Out,
+    recipe: Annotated[str | None, typer.Option(help="A data set that is fetched for you.")] = None,
+    fasta: Annotated[Path | None, typer.Option(help="Genome, plain, gz or bgz.")] = None,
+    annotation: Annotated[Path | None, typer.Option(help="GFF3 or GTF, plain or gz.")] = None,
+    expression: Annotated[Path | None, typer.Option(help="TSV, CSV, Parquet or h5ad.")] = None,
+    expression_unit: Annotated[str | None, typer.Option(help="tpm, log2tpm or counts.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="sample and condition columns.")] = None,
+    network: Annotated[Path | None, typer.Option(help="Edges: source, target[, sign, …].")] = None,
+    gene_sets: Annotated[Path | None, typer.Option(help="GMT, GAF or two columns.")] = None,
+    circular: Annotated[list[str] | None, typer.Option(help="Circular, repeatable.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a recipe, or your own files, into a data folder."""
+    from genesplice.data.prepare import prepare_files, prepare_recipe
+
+    mine: dict[str, object] = {
+        "--fasta": fasta,
+        "--annotation": annotation,
+        "--expression": expression,
+        "--expression-unit": expression_unit,
+    }
+    if recipe is not None:
+        given = [flag for flag, value in mine.items() if value is not None]
+        if given:
+            raise InputError(f"--recipe together with {', '.join(given)}", "one or the other")
+        bundle = prepare_recipe(recipe, out, overwrite=overwrite, progress=say)
+    else:
+        missing = [flag for flag, value in mine.items() if value is None]
+        if fasta is None or annotation is None or expression is None or expression_unit is None:
+            raise InputError(f"no {', '.join(missing)}", "all of them, or --recipe ecoli")
+        bundle = prepare_files(
+            fasta=fasta,
+            annotation=annotation,
+            expression=expression,
+            expression_unit=expression_unit,  # type: ignore[arg-type]
+            samples=samples,
+            network=network,
+            gene_sets=gene_sets,
+            circular=tuple(circular or ()),
+            name=name,
+            out=out,
+            overwrite=overwrite,
+            progress=say,
+        )
+    say(
+        f"prepare: {len(bundle.genes)} genes, {bundle.expression.n_obs} samples, "
+        f"passport {bundle.passport['status']}"
+    )
+    emit({"data": bundle.path}, as_json)
+
+
+@app.command()
+def baselines(
+    data: Data,
+    out: Out,
+    overwrite: Overwrite = False,
+    seed: Annotated[int, typer.Option(help="Seed of boosting and of the intervals.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure what simple methods reach on the held-out genes."""
+    from genesplice.data.bundle import load_bundle
+    from genesplice.evaluate.baselines import run_baselines
+    from genesplice.evaluate.metrics import score
+    from genesplice.results import write_metrics
+    from genesplice.runtime import atomic_directory, write_manifest
+
+    started = time.monotonic()
+    bundle = load_bundle(data)
+    with atomic_directory(out, overwrite=overwrite) as scratch:
+        predictions = run_baselines(bundle, seed=seed, progress=say)
+        predictions.to_parquet(scratch / "predictions.parquet", index=False)
+        metrics = score(predictions, bundle.splits.set_index("gene_id")["block"], seed=seed)
+        write_metrics(scratch / "metrics.json", metrics)
+        write_manifest(
+            scratch,
+            command=command_line(),
+            started=started,
+            seeds={"baselines": seed},
+            data=bundle.data_sha256,
+        )
+    emit({"metrics": out / "metrics.json", "predictions": out / "predictions.parquet"}, as_json)
+
+
+@app.command()
+def pretrain(
+    out: Out,
+    data: Annotated[Path | None, typer.Option(help="A folder that `prepare` wrote.")] = None,
+    fasta: Annotated[list[Path] | None, typer.Option(help="Or a genome, repeatable.")] = None,
+    circular: Annotated[list[str] | None, typer.Option(help="Circular contig of it.")] = None,
+    preset: Preset = "quick",
+    assignments: Set = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Pre-train an encoder on the genome: masked bases and contrastive views."""
+    from genesplice.data.bundle import load_bundle
+    from genesplice.model.attention import backend_name
+    from genesplice.results import write_metrics
+    from genesplice.runtime import write_manifest
+    from genesplice.training.pretraining import pretrain_source as work
+    from genesplice.training.processes import is_first_process
+    from genesplice.training.source import bundle_source, genome_source, read_genomes
+
+    config, started = read_config(preset, assignments), time.monotonic()
+    settings = config.pretrain
+    held_out = settings.holdout_fold, settings.validation_blocks
+    if data is not None and not fasta:
+        bundle = load_bundle(data)
+        source, digests = bundle_source(bundle, *held_out), bundle.data_sha256
+    elif fasta and data is None:
+        genome, digests = read_genomes(fasta, circular or (), out, resume=resume)
+        source = genome_source(genome, *held_out, block_bp=settings.block_bp)
+    else:
+        raise InputError("--data and --fasta" if data else "no --data, --fasta", "one of them")
+    result = work(source, config, out, resume=resume)
+    if not is_first_process():
+        return
+    write_metrics(out / "metrics.json", result.metrics)
+    write_manifest(
+        out,
+        command=command_line(),
+        started=started,
+        config=config.to_dict(),
+        seeds={"pretrain": config.pretrain.seed},
+        data=digests,
+        backend=backend_name(),
+        extra={"held_out": source.record},
+    )
+    emit({"model": out, "metrics": out / "metrics.json"}, as_json)
+
+
+@app.command()
+def finetune(
+    data: Data,
+    out: Out,
+    init: Annotated[Path | None, typer.Option(help="A folder that `pretrain` wrote.")] = None,
+    preset: Preset = "quick",
+    assignments: Set = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train sequence, network and pathways to predict expression of held-out genes."""
+    from genesplice.data.bundle import load_bundle
+    from genesplice.evaluate.metrics import fold_profiles, score
+    from genesplice.model.attention import backend_name
+    from genesplice.results import write_metrics
+    from genesplice.runtime import write_manifest
+    from genesplice.training.finetuning import finetune as work
+
+    config, started = read_config(preset, assignments), time.monotonic()
+    bundle = load_bundle(data)
+    result = work(bundle, config, out, init=init, resume=resume)
+    result.predictions.to_parquet(out / "predictions.parquet", index=False)
+    result.history.to_parquet(out / "history.parquet", index=False)
+    profiles = fold_profiles(bundle.observed, bundle.fold_of)
+    blocks = bundle.splits.set_index("gene_id")["block"]
+    metrics = score(result.predictions, blocks, train_profile=profiles)
+    write_metrics(out / "metrics.json", metrics)
+    write_manifest(
+        out,
+        command=command_line(),
+        started=started,
+        config=config.to_dict(),
+        seeds={f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)},
+        data=bundle.data_sha256,
+        backend=backend_name(),
+        extra={"init": init},
+    )
+    models = sorted(out.glob("fold*_seed*"))
+    emit({"models": models, "metrics": out / "metrics.json"}, as_json)
+
+
+@app.command()
+def predict(model: ModelDir, data: Data, out: Out, as_json: Json = False) -> None:
+    """Predict every annotated gene in every condition: genes x conditions as Parquet."""
+    from genesplice.data.bundle import load_bundle
+    from genesplice.evaluate.prediction import load_model, predict_expression
+    from genesplice.runtime import atomic_file
+
+    bundle = load_bundle(data)
+    values = predict_expression(load_model(model), bundle)
+    with atomic_file(out) as partial:
+        values.reset_index().to_parquet(partial, index=False)
+    emit({"predictions": out}, as_json)

@@ -1,0 +1,130 @@
+"""Every setting, frozen and checked; presets; strict overrides from the command line."""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from genesplice.config.checks import did_you_mean
+from genesplice.config.finetune import FinetuneConfig
+from genesplice.config.model import ModelConfig
+from genesplice.config.pretrain import PretrainConfig
+from genesplice.errors import InputError
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "FinetuneConfig",
+    "ModelConfig",
+    "PretrainConfig",
+    "did_you_mean",
+    "load_preset",
+    "override",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run."""
+
+    preset: str = "quick"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written into manifests."""
+        return dataclasses.asdict(self)
+
+
+PRESETS: dict[str, Config] = {
+    "quick": Config(
+        preset="quick",
+        model=ModelConfig(width=64, heads=4, base_width=32),
+        pretrain=PretrainConfig(steps=500, batch_windows=4),
+        finetune=FinetuneConfig(epochs=0, folds=(0,)),
+    ),
+    "standard": Config(
+        preset="standard",
+        model=ModelConfig(width=128, heads=4, base_width=64),
+        pretrain=PretrainConfig(steps=4000),
+        finetune=FinetuneConfig(head_steps=300, epochs=5, seeds=(0, 1, 2)),
+    ),
+    "full": Config(
+        preset="full",
+        model=ModelConfig(
+            width=256, heads=8, bin_layers=2, summary_layers=4, region_layers=4, base_width=128
+        ),
+        pretrain=PretrainConfig(steps=40000, window_bp=65536, batch_windows=16),
+        finetune=FinetuneConfig(head_steps=500, epochs=20, seeds=(0, 1, 2, 3, 4)),
+    ),
+}
+
+
+def load_preset(name: str) -> Config:
+    """Return the preset called `name`.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset '{name}'", f"one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """Return `config` with each `section.key=value` applied.
+
+    Values are read by the type of the key: `none` for an optional one, `true`/`false` for a
+    switch, commas for a list.
+
+    Raises
+    ------
+    InputError
+        On an unknown key (with the nearest known one), a malformed assignment, or a value of
+        the wrong type or range.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        section, dot, key = path.strip().partition(".")
+        if not (equals and dot):
+            raise InputError(f"--set {assignment}", "section.key=value, such as model.width=128")
+        sections = {f.name for f in dataclasses.fields(Config)} - {"preset"}
+        if section not in sections:
+            raise InputError(
+                f"--set {path}: unknown section '{section}'; {did_you_mean(section, sections)}"
+            )
+        part = getattr(config, section)
+        types = typing.get_type_hints(type(part))
+        if key not in types:
+            raise InputError(f"--set {path}: unknown key '{key}'; {did_you_mean(key, types)}")
+        value = _parse(text.strip(), types[key], path)
+        config = dataclasses.replace(config, **{section: dataclasses.replace(part, **{key: value})})
+    return config
+
+
+def _parse(text: str, wanted: Any, path: str) -> Any:
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if type(None) in arguments:
+        if text.lower() in {"none", "null", ""}:
+            return None
+        return _parse(text, next(a for a in arguments if a is not type(None)), path)
+    if origin in (tuple, Sequence):
+        return tuple(
+            _parse(item.strip(), arguments[0], path) for item in text.split(",") if item.strip()
+        )
+    if origin is Literal:
+        if text not in arguments:
+            raise InputError(f"--set {path}={text}: {did_you_mean(text, arguments)}")
+        return text
+    if wanted is bool:
+        if text.lower() not in {"true", "false"}:
+            raise InputError(f"--set {path}={text}", "true or false")
+        return text.lower() == "true"
+    try:
+        return wanted(text)
+    except ValueError as error:
+        raise InputError(f"--set {path}={text}", f"a value of type {wanted.__name__}") from error

@@ -1,0 +1,71 @@
+"""Settings of fine-tuning."""
+
+from dataclasses import dataclass
+
+from genesplice.config.checks import REGION_BP, require, require_least
+from genesplice.config.pretrain import ScheduleName
+
+__all__ = ["FinetuneConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Expression from sequence, network and pathways.
+
+    Attributes
+    ----------
+    core_bp, flank_bp
+        Each window predicts the genes whose start codon side (TSS) lies in its core and reads
+        `flank_bp` more on both sides.
+    head_steps
+        Steps of readout, graph and heads over all genes while the encoder stands still.
+    epochs
+        Passes over the genome after that, in which everything learns.
+    joint_rate
+        The rate of these passes, as a share of `learning_rate`.
+    folds
+        Held-out folds to train for; None = all.
+    seeds
+        One model per fold and seed.
+    """
+
+    core_bp: int = 131072
+    flank_bp: int = 8192
+    batch_windows: int = 1
+    head_steps: int = 200
+    epochs: int = 2
+    learning_rate: float = 1e-3
+    joint_rate: float = 0.3
+    schedule: ScheduleName = "one_cycle"
+    weight_decay: float = 0.05
+    profile_weight: float = 1.0
+    validation_blocks: float = 0.1
+    checkpoint_minutes: float = 2.0
+    folds: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        for name in ("core_bp", "flank_bp"):
+            require(
+                getattr(self, name) % REGION_BP == 0,
+                f"finetune.{name} {getattr(self, name)}",
+                f"a multiple of {REGION_BP} bp",
+            )
+        require_least("finetune", self, 1, "core_bp", "batch_windows")
+        require_least("finetune", self, 0, "head_steps", "epochs")
+        require(
+            self.head_steps + self.epochs > 0,
+            "finetune.head_steps 0 with finetune.epochs 0",
+            "at least one step",
+        )
+        at_least_zero = "joint_rate", "flank_bp", "learning_rate", "weight_decay", "profile_weight"
+        require_least("finetune", self, 0, *at_least_zero, "checkpoint_minutes")
+        require(
+            0 <= self.validation_blocks < 0.5,
+            f"finetune.validation_blocks {self.validation_blocks}",
+            "0 <= fraction < 0.5",
+        )
+        require(len(self.seeds) > 0, "finetune.seeds ()", "at least one seed")
+        for name in ("folds", "seeds"):
+            numbers = getattr(self, name) or ()
+            require(min(numbers, default=0) >= 0, f"finetune.{name} {numbers}", "at least 0 each")

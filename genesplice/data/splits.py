@@ -1,0 +1,233 @@
+"""Folds that are contiguous in the genome: blocks cut between operons, dealt by a seed."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int64
+
+from genesplice.data.genome import Contig, Genome
+from genesplice.errors import InputError
+
+__all__ = ["make_blocks", "make_even_blocks", "make_operons"]
+
+N_DEALS = 64
+"""How many random deals are compared; the most even one is kept."""
+
+
+def make_operons(genes: pd.DataFrame, max_gap_bp: int = 50) -> pd.Series:
+    """Group neighbours on one strand with fewer than `max_gap_bp` bases between them.
+
+    A rule of thumb for prokaryotes without an operon table; overlapping genes on one strand are
+    together in any case. Index gene_id, values "operon-1", "operon-2", …
+
+    Source: Moreno-Hagelsieb & Collado-Vides 2002: distances below 50 bp mark operon neighbours.
+    """
+    names: dict[str, str] = {}
+    number = 0
+    for _, group in genes.groupby(["contig", "strand"], sort=False):
+        reach = -np.inf
+        for gene in group.sort_values("start").itertuples():
+            if gene.start - reach >= max_gap_bp:
+                number += 1
+            reach = max(reach, gene.end)
+            names[gene.gene_id] = f"operon-{number}"
+    return pd.Series(names, name="operon").reindex(genes["gene_id"])
+
+
+def make_blocks(
+    genome: Genome,
+    genes: pd.DataFrame,
+    operons: Mapping[str, str] | pd.Series,
+    block_bp: int = 100_000,
+    n_folds: int = 5,
+    seed: int = 0,
+    mode: Literal["auto", "block", "contig"] = "auto",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cut the genome into blocks and deal them to folds.
+
+    Blocks tile each contig. A cut is the middle of a stretch that lies in no operon's span,
+    the nearest such to each multiple of the contig's length over its number of blocks. On a
+    circular contig the last block ends where the first begins: its `end` may exceed the length.
+
+    Parameters
+    ----------
+    operons
+        gene_id to operon; a gene that is not in it is its own operon.
+    mode
+        `block` deals blocks; `contig` deals whole contigs, whose blocks all get one fold;
+        `auto` takes `contig` when there are at least `2 * n_folds` contigs of two blocks or
+        more and none of them holds more than `1 / n_folds` of the genes.
+
+    Returns
+    -------
+    blocks
+        `block, contig, start, end, fold`.
+    splits
+        `gene_id, block, fold, operon` of every gene, in the order of `genes`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer places to cut than folds need.
+    """
+    if n_folds < 2 or block_bp < 1:
+        raise InputError(f"{n_folds} folds of {block_bp} bp", "at least 2 folds and 1 bp")
+    operon = pd.Series(operons, dtype=object).reindex(genes["gene_id"])
+    own = pd.Series(genes["gene_id"].to_numpy(), index=operon.index)
+    operon = operon.where(operon.notna() & (operon != ""), own)
+    spans = _operon_spans(genome, genes, operon)
+    rows = []
+    for contig in genome.contigs:
+        edges = _cuts(contig, spans[spans["contig"] == contig.name], block_bp)
+        rows += [(contig.name, a, b) for a, b in pairwise(edges.tolist())]
+    blocks = pd.DataFrame(rows, columns=["contig", "start", "end"])
+    blocks.insert(0, "block", np.arange(len(blocks)))
+    block_of = _assign(genome, genes, blocks)
+    load = np.bincount(block_of, minlength=len(blocks))
+    if mode == "auto":
+        mode = "contig" if _whole_contigs_suit(blocks, load, n_folds) else "block"
+    unit = pd.factorize(blocks["contig"])[0] if mode == "contig" else blocks["block"].to_numpy()
+    loads = np.bincount(unit, weights=load).astype(np.int64)
+    if np.count_nonzero(loads) < n_folds:
+        raise InputError(
+            f"{np.count_nonzero(loads)} blocks with genes ({mode}s of about {block_bp} bp)",
+            f"at least {n_folds}, one per fold: smaller blocks or fewer folds",
+        )
+    blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
+    splits = pd.DataFrame(
+        {
+            "gene_id": genes["gene_id"].to_numpy(),
+            "block": block_of,
+            "fold": blocks["fold"].to_numpy()[block_of],
+            "operon": operon.to_numpy(),
+        }
+    )
+    return blocks, splits
+
+
+def make_even_blocks(
+    genome: Genome, block_bp: int = 100_000, n_folds: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """Blocks of a genome without genes: even pieces of each contig, dealt by their bases.
+
+    As `make_blocks` with `mode="auto"`: whole contigs go to one fold where there are enough.
+
+    Raises
+    ------
+    InputError
+        If there are fewer blocks than folds.
+    """
+    rows = []
+    for contig in genome.contigs:
+        n_blocks = max(1, round(contig.length / block_bp))
+        edges = np.round(np.arange(n_blocks + 1) * contig.length / n_blocks).astype(np.int64)
+        rows += [(contig.name, a, b) for a, b in pairwise(edges.tolist())]
+    blocks = pd.DataFrame(rows, columns=["contig", "start", "end"])
+    blocks.insert(0, "block", np.arange(len(blocks)))
+    load = (blocks["end"] - blocks["start"]).to_numpy()
+    is_whole = _whole_contigs_suit(blocks, load, n_folds)
+    unit = pd.factorize(blocks["contig"])[0] if is_whole else blocks["block"].to_numpy()
+    loads = np.bincount(unit, weights=load).astype(np.int64)
+    if len(loads) < n_folds:
+        raise InputError(
+            f"{len(loads)} blocks of about {block_bp} bp",
+            f"at least {n_folds}, one per fold: smaller blocks, or nothing held out",
+        )
+    blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
+    return blocks
+
+
+def _operon_spans(genome: Genome, genes: pd.DataFrame, operon: pd.Series) -> pd.DataFrame:
+    """Span of each operon; the same name on two contigs or strands counts as two operons.
+
+    On a circular contig an operon whose genes lie at both ends goes across the origin.
+    """
+    table = genes.assign(operon=operon.to_numpy())
+    keys = ["contig", "strand", "operon"]
+    for contig in genome.contigs:
+        if not contig.is_circular:
+            continue
+        here = table[table["contig"] == contig.name]
+        extent = here.groupby(keys)["start"].transform(lambda start: start.max() - start.min())
+        early = here.index[(extent > contig.length / 2) & (here["start"] < contig.length / 2)]
+        table.loc[early, ["start", "end"]] += contig.length
+    groups = table.groupby(keys, sort=False)
+    return groups.agg(start=("start", "min"), end=("end", "max")).reset_index()
+
+
+def _cuts(contig: Contig, spans: pd.DataFrame, block_bp: int) -> Int64[np.ndarray, " edges"]:
+    """Block edges of one contig: first to last, each where no operon's span is."""
+    free = _free_positions(contig, spans)
+    n_blocks = max(1, round(contig.length / block_bp))
+    if contig.is_circular:
+        if n_blocks == 1 or free.size < 2:
+            return np.array([0, contig.length], dtype=np.int64)
+        ideal = np.arange(n_blocks) * contig.length / n_blocks
+        extended = np.concatenate([free, [free[0] + contig.length]])
+        chosen = np.unique(_nearest(extended, ideal) % contig.length)
+        return np.concatenate([chosen, [chosen[0] + contig.length]])
+    ideal = np.arange(1, n_blocks) * contig.length / n_blocks
+    inner = np.unique(_nearest(free, ideal)) if free.size and ideal.size else np.empty(0, np.int64)
+    inner = inner[(inner > 0) & (inner < contig.length)]
+    return np.concatenate([[0], inner, [contig.length]]).astype(np.int64)
+
+
+def _free_positions(contig: Contig, spans: pd.DataFrame) -> Int64[np.ndarray, " edges"]:
+    """Middles of the stretches between merged operon spans, sorted; ends of the contig too."""
+    start, end = spans["start"].to_numpy(), spans["end"].to_numpy()
+    wrapped = end.max(initial=0) - contig.length
+    reach = max(0, int(wrapped)) if contig.is_circular else 0
+    free = [0] if reach == 0 else []
+    for a, b in sorted(zip(start.tolist(), end.tolist(), strict=True)):
+        if a >= reach and a > 0:
+            free.append((reach + a) // 2 if reach else 0)
+        reach = max(reach, b)
+    return np.unique(np.array(free, dtype=np.int64))
+
+
+def _nearest(
+    free: Int64[np.ndarray, " edges"], ideal: Float[np.ndarray, " regions"]
+) -> Int64[np.ndarray, " regions"]:
+    return free[np.abs(free[None, :] - ideal[:, None]).argmin(axis=1)]
+
+
+def _assign(
+    genome: Genome, genes: pd.DataFrame, blocks: pd.DataFrame
+) -> Int64[np.ndarray, " genes"]:
+    block_of = np.zeros(len(genes), dtype=np.int64)
+    for contig in genome.contigs:
+        here = blocks[blocks["contig"] == contig.name]
+        mask = (genes["contig"] == contig.name).to_numpy()
+        starts = here["start"].to_numpy()
+        at = genes.loc[mask, "start"].to_numpy()
+        index = np.searchsorted(starts, at, side="right") - 1
+        block_of[mask] = here["block"].to_numpy()[index]
+    return block_of
+
+
+def _whole_contigs_suit(blocks: pd.DataFrame, load: np.ndarray, n_folds: int) -> bool:
+    per_contig = pd.DataFrame({"contig": blocks["contig"], "load": load}).groupby("contig")
+    n_long = int((per_contig.size() >= 2).sum())
+    largest = per_contig["load"].sum().max() / max(1, load.sum())
+    return bool(n_long >= 2 * n_folds and largest <= 1 / n_folds)
+
+
+def _deal(
+    loads: Int64[np.ndarray, " regions"], n_folds: int, generator: np.random.Generator
+) -> Int64[np.ndarray, " regions"]:
+    """Deal units to folds in random order, each to the emptiest; keep the most even of 64 deals."""
+    best, best_spread = None, np.inf
+    for _ in range(N_DEALS):
+        folds, sums = np.zeros(len(loads), dtype=np.int64), np.zeros(n_folds)
+        for unit in generator.permutation(len(loads)):
+            tied = np.flatnonzero(sums == sums.min())
+            folds[unit] = generator.choice(tied)
+            sums[folds[unit]] += loads[unit]
+        spread = sums.max() - sums.min()
+        if spread < best_spread:
+            best, best_spread = folds, spread
+    assert best is not None
+    return best

@@ -1,0 +1,250 @@
+"""Windows over a genome: tokens, coding phase, and the genes whose TSS lies in the core.
+
+Windows start on multiples of 1,024 bp, so that a gene falls into the same bins whichever window
+it is read from.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int8, Int64, UInt8
+from torch import Tensor
+
+from genesplice.data.genome import Genome
+from genesplice.errors import InputError
+
+__all__ = [
+    "Window",
+    "WindowBatch",
+    "annotation_track",
+    "fetch_track",
+    "free_intervals",
+    "group_windows",
+    "make_batch",
+    "make_random_windows",
+    "tile_windows",
+]
+
+GRID_BP = 1024
+GENE_BODY = 4
+
+
+class Window(NamedTuple):
+    """An interval to encode; genes with their TSS in the core are predicted from it.
+
+    0-based half-open contig coordinates; on a circular contig they may lie below 0 or beyond
+    its length.
+    """
+
+    contig: str
+    start: int
+    end: int
+    core_start: int
+    core_end: int
+
+
+class WindowBatch(NamedTuple):
+    """Windows of one length, and the genes in their cores.
+
+    `phase[:, 0]` belongs to genes on the + strand and `phase[:, 1]` to those on -, both in +
+    coordinates: 0 = no gene, 1-3 = codon position, 4 = gene without a reading frame.
+    `gene` is a row of the gene table, `window` a row of `tokens`; `start` and `end` count from
+    the window's start and may lie outside of it.
+    """
+
+    tokens: UInt8[Tensor, "batch length"]
+    phase: UInt8[Tensor, "batch 2 length"]
+    gene: Int64[Tensor, " genes"]
+    window: Int64[Tensor, " genes"]
+    start: Int64[Tensor, " genes"]
+    end: Int64[Tensor, " genes"]
+    strand: Int8[Tensor, " genes"]
+
+
+def annotation_track(genome: Genome, genes: pd.DataFrame) -> UInt8[np.ndarray, "2 length"]:
+    """Coding phase per base and strand, over all contigs (see `WindowBatch.phase`).
+
+    A protein-coding gene whose length is no multiple of three (introns, frameshifts) has no
+    frame that could be told from its ends: it counts as gene body. Where genes of one strand
+    overlap, the one that starts later on the contig is kept.
+    """
+    track = np.zeros((2, genome.length), np.uint8)
+    for gene in genes.itertuples():
+        contig = genome.contig(gene.contig)
+        position = np.arange(gene.start, gene.end)
+        length = gene.end - gene.start
+        offset = position - gene.start if gene.strand == "+" else gene.end - 1 - position
+        coding = gene.biotype == "protein_coding" and length % 3 == 0
+        value = offset % 3 + 1 if coding else np.full(length, GENE_BODY)
+        track[int(gene.strand == "-"), contig.offset + position % contig.length] = value
+    return track
+
+
+def tile_windows(
+    genome: Genome, core_bp: int, flank_bp: int, *, offset_bp: int = 0
+) -> list[Window]:
+    """Windows whose cores cover every base of every contig once.
+
+    Each reads `flank_bp` beyond its core on both sides: round a circular contig, N beyond the
+    ends of a linear one. The first core begins `offset_bp` before the contig (another offset puts
+    other bases into a bin together), the last may reach beyond its end.
+
+    Raises
+    ------
+    InputError
+        If core or flank is no multiple of 1,024 bp, or the offset not within one core.
+    """
+    for name, value in (("core_bp", core_bp), ("flank_bp", flank_bp)):
+        if value % GRID_BP or value < 0 or (name == "core_bp" and value == 0):
+            raise InputError(f"{name} {value}", f"a multiple of {GRID_BP} bp")
+    if not 0 <= offset_bp < core_bp:
+        raise InputError(f"offset_bp {offset_bp}", f"0 to {core_bp - 1}")
+    windows = []
+    for contig in genome.contigs:
+        core = min(core_bp, -(-contig.length // GRID_BP) * GRID_BP)
+        for start in range(-(offset_bp % core), contig.length, core):
+            window = Window(
+                contig.name, start - flank_bp, start + core + flank_bp, start, start + core
+            )
+            windows.append(window)
+    return windows
+
+
+def free_intervals(
+    blocks: pd.DataFrame, held_out: Sequence[int] = ()
+) -> list[tuple[str, int, int]]:
+    """Runs of neighbouring blocks whose fold is not in `held_out`: (contig, start, end)."""
+    runs: list[tuple[str, int, int]] = []
+    for block in blocks.sort_values(["contig", "start"]).itertuples():
+        if block.fold in held_out:
+            continue
+        if runs and runs[-1][0] == block.contig and runs[-1][2] == block.start:
+            runs[-1] = (block.contig, runs[-1][1], int(block.end))
+        else:
+            runs.append((block.contig, int(block.start), int(block.end)))
+    return runs
+
+
+def make_random_windows(
+    intervals: Sequence[tuple[str, int, int]],
+    window_bp: int,
+    count: int,
+    generator: np.random.Generator,
+) -> list[Window]:
+    """Draw windows that lie wholly inside `intervals`, every start equally likely.
+
+    Raises
+    ------
+    InputError
+        If no interval is as long as the window.
+    """
+    room = np.array([max(end - start - window_bp + 1, 0) for _, start, end in intervals])
+    if not room.sum():
+        longest = max((end - start for _, start, end in intervals), default=0)
+        raise InputError(
+            f"a window of {window_bp} bp", f"at most the longest interval, {longest} bp"
+        )
+    pick = generator.integers(0, room.sum(), count)
+    edges = np.cumsum(room)
+    which = np.searchsorted(edges, pick, side="right")
+    windows = []
+    for index, value in zip(which, pick, strict=True):
+        contig, first, _ = intervals[index]
+        start = int(first + value - (edges[index] - room[index]))
+        windows.append(Window(contig, start, start + window_bp, start, start + window_bp))
+    return windows
+
+
+def make_batch(
+    genome: Genome,
+    windows: Sequence[Window],
+    genes: pd.DataFrame | None = None,
+    track: UInt8[np.ndarray, "2 length"] | None = None,
+) -> WindowBatch:
+    """Read windows of one length.
+
+    Without `genes` the batch has none; without `track` the phase is 0 everywhere.
+
+    Raises
+    ------
+    InputError
+        If the windows differ in length.
+    """
+    lengths = sorted({_length(window) for window in windows})
+    if len(lengths) != 1:
+        raise InputError(f"windows of {lengths} bp in one batch", "one length")
+    tokens = np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows])
+    phase = np.zeros((len(windows), 2, lengths[0]), np.uint8)
+    if track is not None:
+        for row, window in enumerate(windows):
+            phase[row] = fetch_track(genome, track, window.contig, window.start, window.end)
+    columns = [np.zeros(0, np.int64)] * 5
+    if genes is not None and len(windows):
+        columns = [np.concatenate(c) for c in zip(*_genes_in(genome, windows, genes), strict=True)]
+    gene, window_row, start, end, strand = columns
+    return WindowBatch(
+        torch.from_numpy(tokens),
+        torch.from_numpy(phase),
+        torch.from_numpy(gene),
+        torch.from_numpy(window_row),
+        torch.from_numpy(start),
+        torch.from_numpy(end),
+        torch.from_numpy(strand.astype(np.int8)),
+    )
+
+
+def _genes_in(genome: Genome, windows: Sequence[Window], genes: pd.DataFrame) -> list[tuple]:
+    contigs, tss = genes["contig"].to_numpy(), genes["tss"].to_numpy()
+    starts, ends = genes["start"].to_numpy(), genes["end"].to_numpy()
+    strands = np.where(genes["strand"].to_numpy() == "+", 1, -1)
+    found = []
+    for row, window in enumerate(windows):
+        contig = genome.contig(window.contig)
+        # A gene that crosses the origin of a circle has its TSS beyond the contig's length.
+        place = tss % contig.length
+        last = min(window.core_end, contig.length)
+        inside = (contigs == window.contig) & (place >= window.core_start) & (place < last)
+        index = np.flatnonzero(inside)
+        shift = place[index] - tss[index]
+        found.append(
+            (
+                index,
+                np.full(len(index), row),
+                starts[index] + shift - window.start,
+                ends[index] + shift - window.start,
+                strands[index],
+            )
+        )
+    return found
+
+
+def fetch_track(
+    genome: Genome, track: UInt8[np.ndarray, "2 length"], contig_name: str, start: int, end: int
+) -> UInt8[np.ndarray, "2 window"]:
+    """Read an interval of `annotation_track`: round a circular contig, 0 beyond a linear one."""
+    contig = genome.contig(contig_name)
+    position = np.arange(start, end)
+    if contig.is_circular:
+        return track[:, contig.offset + position % contig.length]
+    inside = (position >= 0) & (position < contig.length)
+    values = track[:, contig.offset + position.clip(0, contig.length - 1)]
+    return np.where(inside, values, 0).astype(np.uint8)
+
+
+def group_windows(windows: Sequence[Window], batch_windows: int) -> list[list[Window]]:
+    """Up to `batch_windows` neighbours a group, all of one length; the order is kept."""
+    groups: list[list[Window]] = []
+    for window in windows:
+        same = bool(groups) and _length(window) == _length(groups[-1][0])
+        if same and len(groups[-1]) < batch_windows:
+            groups[-1].append(window)
+        else:
+            groups.append([window])
+    return groups
+
+
+def _length(window: Window) -> int:
+    return window.end - window.start

@@ -1,0 +1,153 @@
+"""The four expression metrics for whole resamples of genome blocks at once.
+
+A resample gives every block a count. All metrics are computed from the counts: sums over genes
+become sums over blocks, and ranks become cumulative counts, so that the numbers are exactly those
+of a table in which each gene is repeated as often as its block was drawn.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int64, Shaped
+
+__all__ = ["FLAT", "GeneStatistics", "make_block_counts", "resampled_metrics", "summarise"]
+
+FLAT = 1e-4
+"""log2(TPM+1): values with a smaller standard deviation have no profile (or no r2)."""
+CHUNK = 250
+"""Draws whose ranks are in memory together."""
+
+
+class GeneStatistics(NamedTuple):
+    """What the metrics need of each gene.
+
+    `profile_r` is NaN where the observed residual is flat; `moments` holds the sums over the
+    conditions of x, y, x², y², xy, with x the predicted and y the observed residual. Both have no
+    meaning with a single condition (`n_conditions` 1).
+    """
+
+    observed_level: Float[np.ndarray, " genes"]
+    predicted_level: Float[np.ndarray, " genes"]
+    profile_r: Float[np.ndarray, " genes"]
+    moments: Float[np.ndarray, "genes 5"]
+    block: Int64[np.ndarray, " genes"]
+    n_conditions: int
+
+
+def summarise(
+    observed: Float[np.ndarray, "genes conditions"],
+    predicted: Float[np.ndarray, "genes conditions"],
+    condition_mean: Float[np.ndarray, "genes conditions"],
+    block: Shaped[np.ndarray, " genes"],
+) -> GeneStatistics:
+    """Split both tables into level and residual and sum up each gene.
+
+    Parameters
+    ----------
+    condition_mean
+        For each gene the training genes' mean of (observed - level), of the gene's own fold.
+    block
+        Any labels; they are numbered in sorted order.
+    """
+    y_level, x_level = observed.mean(axis=1), predicted.mean(axis=1)
+    y = observed - y_level[:, None] - condition_mean
+    x = predicted - x_level[:, None] - condition_mean
+    moments = np.stack([x.sum(1), y.sum(1), (x * x).sum(1), (y * y).sum(1), (x * y).sum(1)], axis=1)
+    x_centred = x - x.mean(axis=1, keepdims=True)
+    y_centred = y - y.mean(axis=1, keepdims=True)
+    x_std, y_std = x_centred.std(axis=1), y_centred.std(axis=1)
+    norm = np.where((x_std < FLAT) | (y_std < FLAT), 1, x_std * y_std)
+    profile_r = np.where(x_std < FLAT, 0.0, (x_centred * y_centred).mean(axis=1) / norm)
+    profile_r = np.where(y_std < FLAT, np.nan, profile_r)
+    _, number = np.unique(block, return_inverse=True)
+    return GeneStatistics(
+        y_level, x_level, profile_r, moments, number.astype(np.int64), observed.shape[1]
+    )
+
+
+def make_block_counts(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, "draws _"]:
+    """How often each of `n_blocks` blocks is drawn, in `n_bootstrap` resamples of all of them."""
+    share = np.full(n_blocks, 1 / n_blocks)
+    return np.random.default_rng(seed).multinomial(n_blocks, share, size=n_bootstrap)
+
+
+def resampled_metrics(
+    genes: GeneStatistics, counts: Int64[np.ndarray, "draws blocks"]
+) -> Mapping[str, Float[np.ndarray, " draws"]]:
+    """Give every metric for every row of `counts`; all ones gives the value itself.
+
+    A metric that a draw does not define (observed levels all the same, no gene with a profile)
+    is NaN there. Without two conditions there are no profile metrics.
+    """
+    n_blocks = counts.shape[1]
+    draws = counts.astype(np.float64)
+
+    def block_sums(values: np.ndarray) -> np.ndarray:
+        sums = np.zeros((n_blocks, *values.shape[1:]))
+        np.add.at(sums, genes.block, values)
+        return draws @ sums
+
+    # Levels are centred first: a variance from raw second moments would lose digits.
+    y = genes.observed_level - genes.observed_level.mean()
+    error = genes.observed_level - genes.predicted_level
+    n, sum_y, sum_yy, sse = block_sums(np.stack([np.ones_like(y), y, y * y, error**2], axis=1)).T
+    sst = sum_yy - sum_y**2 / np.maximum(n, 1)
+    is_defined = sst > n * FLAT**2
+    result = {
+        "level_spearman": _rank_correlation(genes, draws),
+        "level_r2": np.where(is_defined, 1 - sse / np.where(is_defined, sst, 1), np.nan),
+    }
+    if genes.n_conditions > 1:
+        has_profile = np.isfinite(genes.profile_r)
+        r = np.where(has_profile, genes.profile_r, 0.0)
+        sum_r, n_profile = block_sums(np.stack([r, has_profile.astype(float)], axis=1)).T
+        result["profile_r"] = np.where(n_profile > 0, sum_r / np.maximum(n_profile, 1), np.nan)
+        entries = n * genes.n_conditions
+        result["profile_r_overall"] = _correlation(entries, *block_sums(genes.moments).T)
+    return result
+
+
+def _correlation(
+    n: np.ndarray, x: np.ndarray, y: np.ndarray, xx: np.ndarray, yy: np.ndarray, xy: np.ndarray
+) -> np.ndarray:
+    """Pearson r from sums: 0 where x is flat, NaN where y is."""
+    n = np.maximum(n, 1)
+    var_x, var_y = xx / n - (x / n) ** 2, yy / n - (y / n) ** 2
+    is_flat_x, is_flat_y = var_x < FLAT**2, var_y < FLAT**2
+    norm = np.sqrt(np.where(is_flat_x | is_flat_y, 1, var_x * var_y))
+    r = np.where(is_flat_x, 0.0, (xy / n - x * y / n**2) / norm)
+    return np.where(is_flat_y, np.nan, r)
+
+
+def _rank_correlation(genes: GeneStatistics, draws: np.ndarray) -> np.ndarray:
+    """Spearman's rho, ties at their mean rank, recomputed in every draw."""
+    result = np.empty(len(draws))
+    for start in range(0, len(draws), CHUNK):
+        weight = draws[start : start + CHUNK][:, genes.block]
+        n = weight.sum(axis=1, keepdims=True)
+        x = _mid_ranks(genes.predicted_level, weight) - (n + 1) / 2
+        y = _mid_ranks(genes.observed_level, weight) - (n + 1) / 2
+        xy = np.einsum("dg,dg,dg->d", weight, x, y)
+        xx = np.einsum("dg,dg,dg->d", weight, x, x)
+        yy = np.einsum("dg,dg,dg->d", weight, y, y)
+        is_flat = (xx < 0.25) | (yy < 0.25)
+        rho = xy / np.sqrt(np.where(is_flat, 1, xx * yy))
+        rho = np.where(xx < 0.25, 0.0, rho)
+        result[start : start + CHUNK] = np.where(yy < 0.25, np.nan, rho)
+    return result
+
+
+def _mid_ranks(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mean rank (from 1) of each gene where gene g stands there `weight[d, g]` times."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    cumulative = np.cumsum(weight[:, order], axis=1)
+    last = np.concatenate([np.flatnonzero(is_first)[1:] - 1, [len(values) - 1]])
+    up_to = cumulative[:, last]
+    before = np.concatenate([np.zeros((len(weight), 1)), up_to[:, :-1]], axis=1)
+    group = np.cumsum(is_first) - 1
+    ranks = np.empty_like(weight)
+    ranks[:, order] = (before + (up_to - before + 1) / 2)[:, group]
+    return ranks

@@ -1,0 +1,363 @@
+"""How well held-out genes are predicted, from `predictions.parquet` alone.
+
+observed[g, c] is the mean over replicates of log2(TPM+1); level[g] its mean over conditions;
+residual[g, c] = observed[g, c] - level[g] - m[c], where m[c] is the training genes' mean of
+(observed - level). The same m is taken off a prediction, with the prediction's own level.
+
+========================  =======================================================================
+`level_spearman`          Spearman's rho of predicted and observed level across genes
+`level_r2`                1 - SSE / SST of the level; below 0 where the genes' mean does better
+`profile_r`               mean over genes of Pearson's r across conditions, predicted against
+                          observed residual; a flat prediction counts as 0
+`profile_r_overall`       Pearson's r of the residuals over all genes and conditions
+========================  =======================================================================
+
+Intervals are 95 % percentile intervals over resampled genome blocks: genes of one block are not
+independent. The blocks of all folds are resampled together, m stays as it is.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from genesplice.errors import InputError
+from genesplice.evaluate.bootstrap import (
+    GeneStatistics,
+    make_block_counts,
+    resampled_metrics,
+    summarise,
+)
+from genesplice.results import Metric
+
+__all__ = [
+    "METRICS",
+    "PREDICTION_COLUMNS",
+    "fold_profiles",
+    "paired_difference",
+    "residuals",
+    "score",
+]
+
+METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
+PREDICTION_COLUMNS = ("gene_id", "condition", "fold", "model", "seed", "observed", "predicted")
+
+
+class _Run(NamedTuple):
+    """One model's (and seed's) predictions as tables, genes and conditions in sorted order."""
+
+    genes: pd.Index
+    conditions: pd.Index
+    fold: np.ndarray
+    observed: Float[np.ndarray, "genes conditions"]
+    predicted: Float[np.ndarray, "genes conditions"]
+
+    def of(self, genes: pd.Index) -> "_Run":
+        """Only the given genes (those of them that are there)."""
+        kept = self.genes.isin(genes)
+        return self._replace(
+            genes=self.genes[kept],
+            fold=self.fold[kept],
+            observed=self.observed[kept],
+            predicted=self.predicted[kept],
+        )
+
+
+def residuals(values: pd.DataFrame, train_profile: pd.Series) -> pd.DataFrame:
+    """Take each gene's level (its mean over conditions) and the training profile m[c] off.
+
+    Parameters
+    ----------
+    values
+        Genes x conditions, log2(TPM+1).
+    train_profile
+        m[c] by condition, for instance a row of `fold_profiles`.
+
+    Raises
+    ------
+    InputError
+        If a condition has no m[c].
+    """
+    _check_conditions(values.columns, train_profile.index)
+    centred = values.sub(values.mean(axis=1), axis=0)
+    return centred.sub(train_profile.reindex(values.columns), axis=1)
+
+
+def fold_profiles(observed: pd.DataFrame, fold_of: pd.Series) -> pd.DataFrame:
+    """Compute m[c] for every fold: folds x conditions.
+
+    Row f is the mean of (observed - level) over the genes of all *other* folds.
+
+    Parameters
+    ----------
+    observed
+        Genes x conditions, log2(TPM+1).
+    fold_of
+        Fold by gene_id; genes that `observed` lacks are ignored.
+
+    Raises
+    ------
+    InputError
+        If an observed gene has no fold, or all of them are in one.
+    """
+    fold = fold_of.reindex(observed.index)
+    if fold.isna().any():
+        raise InputError(f"gene {fold.index[fold.isna()][0]!r} without a fold", "a fold each")
+    ordered = observed.sort_index()
+    values = ordered.to_numpy(dtype=np.float64)
+    number = fold.reindex(ordered.index).to_numpy(dtype=np.int64)
+    return pd.DataFrame(
+        _other_folds(values, number),
+        index=pd.Index(np.unique(number), name="fold"),
+        columns=observed.columns,
+    )
+
+
+def score(
+    predictions: pd.DataFrame,
+    blocks: pd.Series,
+    *,
+    train_profile: pd.DataFrame | None = None,
+    genes: pd.Index | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[Metric]:
+    """Measure every model and seed in a table of predictions.
+
+    Each gets the four metrics over all its folds together (`fold` None) and for each fold. What
+    is in the table beside a model does not change its numbers, and neither does the order of the
+    rows; models come in alphabetical order. A metric that is not defined (one condition has no
+    profile, equal levels no correlation) is left out. `n` is the number of genes, or of entries
+    for `profile_r_overall`.
+
+    Predicting each fold's mean gives a pooled `level_spearman` a little *below* 0: a fold of high
+    levels has a low mean outside. Within a fold such a prediction counts as 0.
+
+    Parameters
+    ----------
+    predictions
+        Columns `PREDICTION_COLUMNS`, one row per gene, condition, model and seed.
+    blocks
+        Genome block by gene_id, the unit that is resampled.
+    train_profile
+        m[c], folds x conditions. None: for each fold, from the table's own genes outside it,
+        which are the training genes where the table holds all folds. Pass `fold_profiles` for a
+        table of fewer folds.
+    genes
+        Score these genes only (a stratum, say); m[c] still comes from the whole table.
+    n_bootstrap
+        Resamples of blocks. Where there are fewer than two blocks, or 0 resamples, the interval
+        is None.
+
+    Raises
+    ------
+    InputError
+        For missing columns, an empty table, a value that is not finite, a gene with conditions
+        missing, repeated or in two folds, a gene without a block, and a table of one fold
+        without `train_profile`.
+    """
+    metrics = []
+    for (model, model_seed), run in _runs(predictions).items():
+        profile = _profile_rows(run, train_profile)
+        kept = np.ones(len(run.genes), bool) if genes is None else run.genes.isin(genes)
+        block = _block_of(run.genes, blocks)
+        folds: list[int | None] = [None, *np.unique(run.fold[kept]).tolist()]
+        for fold in folds:
+            rows = kept if fold is None else kept & (run.fold == fold)
+            if not rows.any():
+                continue
+            statistics = summarise(
+                run.observed[rows], run.predicted[rows], profile[rows], block[rows]
+            )
+            for name, value, low, high in _with_intervals([[statistics]], n_bootstrap, seed):
+                n = _count(name, statistics)
+                metrics.append(
+                    Metric(name, value, low, high, n, str(model), "test", fold, int(model_seed))
+                )
+    return metrics
+
+
+def paired_difference(
+    predictions: pd.DataFrame,
+    model_a: str,
+    model_b: str,
+    blocks: pd.Series,
+    *,
+    train_profile: pd.DataFrame | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[Metric]:
+    """Measure `model_a` minus `model_b` on the genes that both predicted.
+
+    Both are resampled with the same draws. Where a model has several seeds, its metric is the
+    mean over them, in each draw. Records are called `level_spearman_difference` and so on, with
+    model "A - B", over all folds together. m[c] is that of the run with the most genes (so a
+    model of one fold can be held against one of all folds), unless `train_profile` is given.
+
+    Raises
+    ------
+    InputError
+        As `score`; also for a model that is not in the table, two models without a common gene,
+        and models whose folds or observed values differ on the common genes.
+    """
+    runs = _runs(predictions[predictions["model"].isin([model_a, model_b])], allow_empty=True)
+    sides = [[run for (name, _), run in runs.items() if name == m] for m in (model_a, model_b)]
+    for name, side in zip((model_a, model_b), sides, strict=True):
+        if not side:
+            known = ", ".join(sorted({str(m) for m in predictions["model"].unique()}))
+            raise InputError(f"no predictions of model {name!r}", f"one of {known}")
+    widest = max((run for side in sides for run in side), key=lambda run: len(run.genes))
+    common = widest.genes
+    for run in (run for side in sides for run in side):
+        common = common.intersection(run.genes, sort=None)
+    if common.empty:
+        raise InputError(f"no gene that {model_a} and {model_b} both predicted", "common genes")
+    sides = [[run.of(common) for run in side] for side in sides]
+    first = sides[0][0]
+    for run in (run for side in sides for run in side):
+        if not (
+            run.conditions.equals(first.conditions)
+            and np.array_equal(run.fold, first.fold)
+            and np.allclose(run.observed, first.observed, rtol=0, atol=1e-4)
+        ):
+            raise InputError(
+                f"{model_a} and {model_b} with other folds, conditions or observed values",
+                "predictions of the same held-out genes",
+            )
+    profile = _profile_rows(widest, train_profile)[widest.genes.isin(common)]
+    block = _block_of(first.genes, blocks)
+    statistics = [
+        [summarise(first.observed, run.predicted, profile, block) for run in side] for side in sides
+    ]
+    return [
+        Metric(
+            f"{name}_difference", value, low, high, _count(name, statistics[0][0]),
+            f"{model_a} - {model_b}", "test",
+        )
+        for name, value, low, high in _with_intervals(statistics, n_bootstrap, seed)
+    ]  # fmt: skip
+
+
+def _with_intervals(
+    sides: list[list[GeneStatistics]], n_bootstrap: int, seed: int
+) -> list[tuple[str, float, float | None, float | None]]:
+    """Value and interval of each metric of the first side, minus that of the second if any."""
+    n_blocks = int(sides[0][0].block.max()) + 1
+    counts = np.ones((1, n_blocks), dtype=np.int64)
+    if n_blocks > 1 and n_bootstrap > 0:
+        counts = np.concatenate([counts, make_block_counts(n_blocks, n_bootstrap, seed)])
+    means = []
+    for side in sides:
+        runs = [resampled_metrics(statistics, counts) for statistics in side]
+        means.append({name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]})
+    found = []
+    for name, values in means[0].items():
+        drawn = values if len(means) == 1 else values - means[1][name]
+        if not np.isfinite(drawn[0]):
+            continue
+        low = high = None
+        if np.isfinite(drawn[1:]).any():
+            low, high = (float(q) for q in np.nanquantile(drawn[1:], [0.025, 0.975]))
+        found.append((name, float(drawn[0]), low, high))
+    return found
+
+
+def _count(name: str, statistics: GeneStatistics) -> int:
+    n_genes = len(statistics.block)
+    if name == "profile_r":
+        return int(np.isfinite(statistics.profile_r).sum())
+    return n_genes * statistics.n_conditions if name == "profile_r_overall" else n_genes
+
+
+def _runs(predictions: pd.DataFrame, *, allow_empty: bool = False) -> dict[tuple[Any, Any], _Run]:
+    """Check the table and split it by model and seed."""
+    missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
+    if missing:
+        raise InputError(
+            f"predictions without column {missing[0]!r}", ", ".join(PREDICTION_COLUMNS)
+        )
+    if predictions.empty and not allow_empty:
+        raise InputError("no predictions", "at least one row")
+    groups = dict(iter(predictions.groupby(["model", "seed"], sort=False, observed=True)))
+    ordered = sorted(groups, key=lambda key: (str(key[0]), key[1]))
+    return {key: _run(groups[key], f"model {key[0]!r}, seed {key[1]}") for key in ordered}
+
+
+def _run(part: pd.DataFrame, where: str) -> _Run:
+    row, genes = _factorise(part["gene_id"])
+    column, conditions = _factorise(part["condition"])
+    shape = len(genes), len(conditions)
+    cell = row * shape[1] + column
+    times = np.bincount(cell, minlength=shape[0] * shape[1])
+    if not (times == 1).all():
+        at = int(np.argmax(times != 1))
+        gene, condition = genes[at // shape[1]], conditions[at % shape[1]]
+        raise InputError(
+            f"{where}: gene {gene!r} {times[at]} times in condition {condition!r}", "once"
+        )
+    tables = {}
+    for name in ("observed", "predicted", "fold"):
+        values = part[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        if not np.isfinite(values).all():
+            gene = part["gene_id"].iloc[int(np.argmax(~np.isfinite(values)))]
+            raise InputError(f"{where}: a value of {name!r} of gene {gene!r}", "a finite number")
+        tables[name] = np.empty(shape)
+        tables[name].flat[cell] = values
+    fold = tables["fold"]
+    if (is_torn := (fold != fold[:, :1]).any(axis=1)).any():
+        raise InputError(f"{where}: gene {genes[int(np.argmax(is_torn))]!r} in two folds", "one")
+    return _Run(
+        genes, conditions, fold[:, 0].astype(np.int64), tables["observed"], tables["predicted"]
+    )
+
+
+def _factorise(values: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    """Codes and sorted distinct values, whether strings or categories are stored."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        code, first = pd.factorize(values.cat.codes.to_numpy())
+        names = values.cat.categories[first]
+        order = np.argsort(names.to_numpy(dtype=object), kind="stable")
+        return np.argsort(order)[code], pd.Index(names[order].to_numpy(dtype=object))
+    code, names = pd.factorize(values, sort=True)
+    return code, pd.Index(names)
+
+
+def _profile_rows(
+    run: _Run, train_profile: pd.DataFrame | None
+) -> Float[np.ndarray, "genes conditions"]:
+    """m[c] of each gene's own fold."""
+    folds, row = np.unique(run.fold, return_inverse=True)
+    if train_profile is None:
+        return _other_folds(run.observed, run.fold)[row]
+    unknown = [fold for fold in folds.tolist() if fold not in train_profile.index]
+    if unknown:
+        raise InputError(f"train_profile without fold {unknown[0]}", "a row for every fold")
+    _check_conditions(run.conditions, train_profile.columns)
+    profile = train_profile.loc[folds.tolist(), run.conditions.tolist()]
+    return profile.to_numpy(dtype=np.float64)[row]
+
+
+def _other_folds(
+    observed: Float[np.ndarray, "genes conditions"], fold: np.ndarray
+) -> Float[np.ndarray, "folds conditions"]:
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        raise InputError(
+            f"genes of fold {folds[0]} only", "two folds or more, or m[c] as train_profile"
+        )
+    centred = observed - observed.mean(axis=1, keepdims=True)
+    return np.stack([centred[fold != number].mean(axis=0) for number in folds])
+
+
+def _check_conditions(wanted: pd.Index, known: pd.Index) -> None:
+    missing = wanted.difference(known)
+    if len(missing):
+        raise InputError(f"no training mean of condition {missing[0]!r}", "one per condition")
+
+
+def _block_of(genes: pd.Index, blocks: pd.Series) -> np.ndarray:
+    block = blocks.reindex(genes)
+    if block.isna().any():
+        raise InputError(f"gene {genes[block.isna().to_numpy()][0]!r} without a block", "a block")
+    return block.to_numpy()

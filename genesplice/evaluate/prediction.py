@@ -1,0 +1,164 @@
+"""Run a model over a bundle: vectors of all genes, then predictions as the contract's table."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from genesplice.data.bundle import Bundle
+from genesplice.data.graph import make_graph
+from genesplice.data.windows import annotation_track, group_windows, make_batch, tile_windows
+from genesplice.errors import InputError
+from genesplice.model.genesplice import GeneSplice
+
+__all__ = [
+    "attention_edges",
+    "bundle_graph",
+    "encode_genes",
+    "load_model",
+    "predict_expression",
+    "prediction_table",
+]
+
+
+def load_model(directory: Path) -> GeneSplice:
+    """Load what `GeneSplice.save_pretrained` wrote, ready to predict.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (directory / name).is_file():
+            raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
+    return GeneSplice.from_pretrained(directory).eval()
+
+
+def bundle_graph(model: GeneSplice, bundle: Bundle) -> HeteroData:
+    """The bundle's network and gene sets, bound to the nodes that `model` knows."""
+    graph = make_graph(
+        bundle.genes, bundle.network, bundle.gene_sets, model.config.gene_set_collections
+    )
+    return model.graph.bind(graph)
+
+
+@torch.no_grad()
+def encode_genes(
+    model: GeneSplice,
+    bundle: Bundle,
+    *,
+    core_bp: int = 131_072,
+    flank_bp: int = 8_192,
+    batch_windows: int = 1,
+    is_pooled: bool = False,
+) -> Float[Tensor, "genes width"]:
+    """One vector for every row of `bundle.genes`, in one pass over the genome.
+
+    The model is left in the mode (training or not) that it came in. `is_pooled` as in
+    `GeneSplice.gene_vectors`.
+    """
+    was_training = model.training
+    model.eval()
+    track = annotation_track(bundle.genome, bundle.genes)
+    windows = tile_windows(bundle.genome, core_bp, flank_bp)
+    device = next(model.parameters()).device
+    width = len(model.readout.centre) if is_pooled else model.config.width
+    vectors = torch.zeros(len(bundle.genes), width, device=device)
+    for group in group_windows(windows, batch_windows):
+        batch = make_batch(bundle.genome, group, bundle.genes, track)
+        if len(batch.gene) == 0:
+            continue
+        tokens, phase, gene, *place = (part.to(device) for part in batch)
+        vectors[gene] = model.gene_vectors(tokens, phase, *place, is_pooled=is_pooled)
+    model.train(was_training)
+    return vectors
+
+
+@torch.no_grad()
+def predict_expression(model: GeneSplice, bundle: Bundle, **windows: Any) -> pd.DataFrame:
+    """Genes x conditions in log2(TPM + 1), for every annotated gene, measured or not.
+
+    `windows` is passed on to `encode_genes`.
+    """
+    was_training = model.training
+    vectors = encode_genes(model, bundle, **windows)
+    model.eval()
+    prediction = model(vectors, bundle_graph(model, bundle).to(str(vectors.device)))
+    values = model.expression_head.expression(prediction).cpu().numpy()
+    model.train(was_training)
+    return pd.DataFrame(
+        values, index=pd.Index(bundle.genes["gene_id"], name="gene_id"), columns=model.conditions
+    )
+
+
+def prediction_table(
+    predicted: pd.DataFrame,
+    observed: pd.DataFrame,
+    fold: pd.Series,
+    *,
+    model: str,
+    seed: int,
+) -> pd.DataFrame:
+    """The rows of `predictions.parquet` for the genes of `predicted`.
+
+    Parameters
+    ----------
+    predicted, observed
+        Genes x conditions, log2(TPM + 1); `observed` may hold more genes, in any order.
+    fold
+        Held-out fold of each gene.
+    """
+    aligned = observed.loc[predicted.index, predicted.columns]
+    n_genes, n_conditions = predicted.shape
+    return pd.DataFrame(
+        {
+            "gene_id": np.repeat(predicted.index.to_numpy(), n_conditions),
+            "condition": np.tile(predicted.columns.to_numpy(), n_genes),
+            "fold": np.repeat(fold.loc[predicted.index].to_numpy(), n_conditions),
+            "model": model,
+            "seed": seed,
+            "observed": aligned.to_numpy(dtype=np.float32).ravel(),
+            "predicted": predicted.to_numpy(dtype=np.float32).ravel(),
+        }
+    )
+
+
+@torch.no_grad()
+def attention_edges(model: GeneSplice, bundle: Bundle, **windows: Any) -> pd.DataFrame:
+    """Every edge of the graph with the attention that the last graph layer gives it.
+
+    Columns source, target, kind (regulates, effects, member_of, contains), sign (+1, -1, or 0
+    where it is both, unknown or has no meaning) and weight: the share of the target's attention
+    within its kind, averaged over heads. Empty for a model without graph layers.
+    """
+    graph = bundle_graph(model, bundle)
+    _, layers = model.predict(encode_genes(model, bundle, **windows), graph)
+    ends = {
+        "regulates": ("gene", "regulates", "gene"),
+        "effects": ("effector", "regulates", "gene"),
+        "member_of": ("gene", "member_of", "pathway"),
+        "contains": ("pathway", "contains", "gene"),
+    }
+    tables = []
+    for name, (source, relation, target) in ends.items() if layers else ():
+        index, weight = layers[-1][name]
+        edges = graph[source, relation, target]
+        sign = np.zeros(index.shape[1], np.int64)
+        if "edge_attr" in edges:
+            sign = (edges.edge_attr[:, 0] - edges.edge_attr[:, 1]).long().numpy()
+        table = {
+            "source": np.array(graph[source].ids, object)[index[0].numpy()],
+            "target": np.array(graph[target].ids, object)[index[1].numpy()],
+            "kind": name,
+            "sign": sign,
+            "weight": weight.numpy().astype(np.float64),
+        }
+        tables.append(pd.DataFrame(table))
+    columns = ["source", "target", "kind", "sign", "weight"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)

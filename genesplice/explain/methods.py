@@ -1,0 +1,232 @@
+"""Attribution methods, all from Captum, behind one function and one registry."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from captum.attr import (
+    DeepLift,
+    FeatureAblation,
+    GradientShap,
+    InputXGradient,
+    IntegratedGradients,
+    Occlusion,
+    Saliency,
+)
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genesplice.errors import InputError, WorkError
+
+__all__ = ["COMPLETE", "METHODS", "Method", "Reference", "Settings", "attribute"]
+
+Reference = Literal["uniform", "masked", "shuffle"]
+COMPLETE = 0.05
+"""Missing share of |output - reference| up to which attributions count as complete."""
+TILE_BP = 16
+
+
+class Settings(NamedTuple):
+    """How finely a method works.
+
+    `steps` of an integral, or samples of an expectation; `batch_steps` sequences at a time.
+    """
+
+    steps: int = 32
+    batch_steps: int = 8
+    seed: int = 0
+
+
+class Method(NamedTuple):
+    """An attribution method.
+
+    Attributes
+    ----------
+    label
+        Its name in reports.
+    run
+        From function, input and references to attributions, base by base.
+    promises_sum
+        Attributions ought to sum to the output less the mean output of the references.
+    is_fragile
+        It gives wrong numbers without a word where the model is not built as it expects; then
+        attributions that do not sum up are refused.
+    reference
+        The only one it can use; None where the caller chooses.
+    """
+
+    label: str
+    run: Callable[[nn.Module, Tensor, Tensor, Settings], Tensor]
+    promises_sum: bool
+    is_fragile: bool = False
+    reference: Reference | None = None
+
+
+def attribute(
+    function: nn.Module,
+    bases: Float[Tensor, "1 length 4"],
+    references: Float[Tensor, "references length 4"],
+    method: str,
+    settings: Settings = Settings(),  # noqa: B008 - immutable
+) -> tuple[Float[Tensor, "1 length 4"], float]:
+    """Attributions of `function` at `bases`, and their completeness delta.
+
+    The delta is the sum of the attributions less (output - mean output of the references). It is
+    worked out for every method; for those that promise no sum it only says how far off they are.
+
+    Parameters
+    ----------
+    references
+        What an attribution is measured against; several are averaged over.
+
+    Raises
+    ------
+    InputError
+        If there is no such method.
+    WorkError
+        If a fragile method does not keep its promise on this function.
+    """
+    if method not in METHODS:
+        raise InputError(f"method '{method}'", f"one of {', '.join(METHODS)}")
+    chosen = METHODS[method]
+    values = chosen.run(function, bases, references, settings).detach()
+    with torch.no_grad():
+        output = function(bases)
+        empty = torch.cat([function(one) for one in references.split(settings.batch_steps)])
+    change = float(output) - float(empty.double().mean())
+    delta = float(values.double().sum()) - change
+    if chosen.is_fragile and not abs(delta) <= COMPLETE * abs(change):
+        raise WorkError(
+            f"{chosen.label} is not valid for this model: attributions sum to "
+            f"{change + delta:.4g} where the prediction changes by {change:.4g}; "
+            "it does not know all of the model's operations. Take integrated gradients"
+        )
+    return values, delta
+
+
+def _integrated_gradients(
+    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
+) -> Tensor:
+    """Source: Sundararajan et al., Axiomatic attribution for deep networks, 2017, equation 1."""
+    method = IntegratedGradients(function)
+    return _mean_over(
+        references,
+        lambda one: method.attribute(
+            bases, one, n_steps=settings.steps, internal_batch_size=settings.batch_steps
+        ),
+    )
+
+
+def _saliency(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
+    """The gradient of the base that is there; Source: Simonyan et al., 2013, section 3."""
+    gradient = Saliency(function).attribute(_leaf(bases), abs=True)
+    return gradient * (bases == bases.max(-1, keepdim=True).values)
+
+
+def _input_x_gradient(
+    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
+) -> Tensor:
+    return InputXGradient(function).attribute(_leaf(bases))
+
+
+def _deeplift(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
+    """Source: Shrikumar et al., Learning important features, 2017 (the rescale rule)."""
+    with warnings.catch_warnings():
+        # It says that it sets hooks, each time.
+        warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
+        method = DeepLift(function)
+        return _mean_over(references, lambda one: method.attribute(_leaf(bases), _leaf(one)))
+
+
+def _gradient_shap(
+    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
+) -> Tensor:
+    """Source: Erion et al., expected gradients, 2021, equation 3."""
+    method, left = GradientShap(function), settings.steps
+    total = torch.zeros_like(bases)
+    with _seeded(settings.seed):
+        while left > 0:
+            count = min(settings.batch_steps, left)
+            total += count * method.attribute(bases, references, n_samples=count, stdevs=0.0)
+            left -= count
+    return total / settings.steps
+
+
+def _occlusion(
+    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
+) -> Tensor:
+    """Windows of two bins, one bin apart; each base gets the mean of those over it, a base."""
+    method, size = Occlusion(function), (2 * TILE_BP, 4)
+    # A square kernel over 2 * TILE_BP bases: what it takes away is shared among them.
+    return _mean_over(
+        references,
+        lambda one: (
+            method.attribute(
+                bases,
+                sliding_window_shapes=size,
+                strides=(TILE_BP, 4),
+                baselines=one,
+                perturbations_per_eval=settings.batch_steps,
+            )
+            / (2 * TILE_BP * 4)
+        ),
+    )
+
+
+def _ablation(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
+    """One bin after another; what the prediction loses is shared among its bases."""
+    method = FeatureAblation(function)
+    tiles = torch.arange(bases.shape[1]) // TILE_BP
+    mask = tiles[None, :, None].expand(1, -1, 4)
+    return _mean_over(
+        references,
+        lambda one: (
+            method.attribute(
+                bases,
+                baselines=one,
+                feature_mask=mask,
+                perturbations_per_eval=settings.batch_steps,
+            )
+            / (TILE_BP * 4)
+        ),
+    )
+
+
+METHODS = {
+    "ig": Method("integrated gradients", _integrated_gradients, promises_sum=True),
+    "saliency": Method("saliency", _saliency, promises_sum=False),
+    "inputxgradient": Method(
+        "input x gradient", _input_x_gradient, promises_sum=False, reference="masked"
+    ),
+    "deeplift": Method("DeepLift", _deeplift, promises_sum=True, is_fragile=True),
+    "gradientshap": Method(
+        "expected gradients", _gradient_shap, promises_sum=True, reference="shuffle"
+    ),
+    "occlusion": Method("occlusion", _occlusion, promises_sum=False),
+    "ablation": Method("feature ablation", _ablation, promises_sum=False),
+}
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """A copy that asks for gradients, which Captum would otherwise warn about."""
+    return x.detach().clone().requires_grad_()
+
+
+def _mean_over(references: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    return torch.stack([run(one[None]) for one in references]).mean(0)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Captum draws from the global generators; they are left as they were."""
+    state = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002

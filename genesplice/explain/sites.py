@@ -1,0 +1,150 @@
+"""Whether attributions point at the sites of the regulators that are known to act there."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from genesplice.explain.motifs import MotifScanner
+from genesplice.results import Attribution, Metric, MotifHit
+
+__all__ = ["SiteScore", "site_metrics", "site_scores", "site_table"]
+
+MIN_TARGETS = 10
+
+
+class SiteScore(NamedTuple):
+    """How well attribution tells one regulator's sites from random ones upstream of its targets.
+
+    `auroc` is 0.5 by chance; the interval is a bootstrap over targets.
+    """
+
+    regulator: str
+    n_targets: int
+    n_sites: int
+    auroc: float
+    ci_low: float
+    ci_high: float
+
+
+def site_table(
+    attributions: Sequence[Attribution],
+    targets: Mapping[str, Sequence[str]],
+    scanners: Mapping[str, MotifScanner],
+    *,
+    upstream_bp: int = 300,
+    n_random: int = 10,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Attribution on known sites and on random stretches of the same width and the same gene.
+
+    A site's value is the mean absolute attribution of its bases. Random stretches lie in the same
+    `upstream_bp` before the TSS and overlap no site of that regulator. Columns: regulator,
+    gene_id, is_site, value.
+
+    Parameters
+    ----------
+    targets
+        Regulator to the ids of its targets.
+    scanners
+        Regulator to the scanner of its motifs.
+    """
+    generator = np.random.default_rng(seed)
+    by_gene = {found.gene_id: found for found in attributions}
+    rows = []
+    for regulator, scanner in scanners.items():
+        for gene_id in targets.get(regulator, ()):
+            if gene_id not in by_gene:
+                continue
+            tokens, size = _upstream(by_gene[gene_id], upstream_bp)
+            hits = scanner.scan(tokens)
+            for start, end, is_site in _stretches(hits, len(tokens), n_random, generator):
+                value = float(size[start:end].mean())
+                rows.append((regulator, gene_id, is_site, value))
+    return pd.DataFrame(rows, columns=["regulator", "gene_id", "is_site", "value"])
+
+
+def _upstream(found: Attribution, upstream_bp: int) -> tuple[np.ndarray, np.ndarray]:
+    low, high = max(-found.offset_bp - upstream_bp, 0), -found.offset_bp
+    return found.tokens[low:high], np.abs(found.values[low:high])
+
+
+def _stretches(
+    hits: Sequence[MotifHit], length: int, n_random: int, generator: np.random.Generator
+) -> list[tuple[int, int, bool]]:
+    """Each site, followed by random stretches of its width."""
+    is_taken = np.zeros(length, bool)
+    for hit in hits:
+        is_taken[hit.start : hit.end] = True
+    before = np.concatenate([[0], np.cumsum(is_taken)])
+    found = []
+    for hit in hits:
+        width = hit.end - hit.start
+        free = np.flatnonzero(before[width:] == before[: length + 1 - width])
+        found.append((hit.start, hit.end, True))
+        for start in generator.choice(free, n_random) if len(free) else ():
+            found.append((int(start), int(start) + width, False))
+    return found
+
+
+def site_scores(
+    table: pd.DataFrame,
+    *,
+    min_targets: int = MIN_TARGETS,
+    n_resamples: int = 200,
+    seed: int = 0,
+) -> list[SiteScore]:
+    """AUROC of every regulator with sites upstream of at least `min_targets` of its targets.
+
+    Values are ranked within each gene first, so that a gene with large attributions throughout
+    says no more than another.
+    """
+    ranked = table.assign(value=table.groupby(["regulator", "gene_id"])["value"].rank(pct=True))
+    scores = []
+    for regulator, part in ranked.groupby("regulator"):
+        kinds = part.groupby("gene_id")["is_site"].nunique()
+        genes = kinds.index[kinds == 2]
+        if len(genes) < min_targets:
+            continue
+        groups = [part[part["gene_id"] == gene_id] for gene_id in genes]
+        generator = np.random.default_rng(seed)
+        drawn = []
+        for _ in range(n_resamples):
+            picked = generator.integers(0, len(groups), len(groups))
+            drawn.append(_auroc([groups[i] for i in picked]))
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        sites = int(sum(group["is_site"].sum() for group in groups))
+        scores.append(
+            SiteScore(str(regulator), len(genes), sites, _auroc(groups), float(low), float(high))
+        )
+    return sorted(scores, key=lambda one: -one.auroc)
+
+
+def _auroc(groups: Sequence[pd.DataFrame]) -> float:
+    is_site = np.concatenate([group["is_site"].to_numpy(bool) for group in groups])
+    value = np.concatenate([group["value"].to_numpy() for group in groups])
+    return float(roc_auc_score(is_site, value))
+
+
+def site_metrics(scores: Sequence[SiteScore], *, model: str = "genesplice") -> list[Metric]:
+    """One record a regulator, and their mean with its interval over regulators."""
+    records = [
+        Metric(
+            f"motif_auroc:{one.regulator}", one.auroc, one.ci_low, one.ci_high, one.n_targets,
+            model, "explained",
+        )
+        for one in scores
+    ]  # fmt: skip
+    if not scores:
+        return records
+    values = np.array([one.auroc for one in scores])
+    generator = np.random.default_rng(0)
+    drawn = values[generator.integers(0, len(values), (2000, len(values)))].mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    mean = Metric(
+        "motif_auroc", float(values.mean()), float(low), float(high), len(values), model,
+        "explained",
+    )  # fmt: skip
+    return [mean, *records]

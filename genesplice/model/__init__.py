@@ -1,0 +1,1 @@
+"""The network, from tokens to predictions; it knows nothing of files."""

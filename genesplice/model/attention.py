@@ -1,0 +1,152 @@
+"""One attention function for every level: windowed or global, fused wherever it can be.
+
+flash-attn where it is installed (CUDA, fp16 or bf16), else torch's SDPA, else written out.
+
+Letters: B batch, H heads, T tokens, D head width, W half-window, Q queries a block.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+
+from genesplice.model.flash import (
+    Packing,
+    flash_attend,
+    flash_version,
+    is_flash_able,
+    make_packing,
+)
+
+__all__ = ["AttentionPlan", "attend", "backend_name", "make_plan", "rope", "rotate"]
+
+Backend = Literal["flash", "sdpa", "reference"]
+SMALLEST_BLOCK = 32
+
+
+class AttentionPlan(NamedTuple):
+    """Who may attend to whom; made once for a stage and used by all of its layers.
+
+    `half_window` None means global. `bias` is 0 where a key is allowed and -inf elsewhere, laid
+    out per block of `block` queries when windowed; None where nothing is forbidden.
+    """
+
+    is_real: Bool[Tensor, "B T"]
+    half_window: int | None
+    block: int
+    bias: Float[Tensor, "..."] | None
+    packing: Packing | None = None
+
+
+def backend_name() -> str:
+    """Name of the attention kernel in use, as manifests and reports print it."""
+    if torch.cuda.is_available() and flash_version() is not None:
+        return f"flash-attn {flash_version()}"
+    return "torch SDPA"
+
+
+def make_plan(is_real: Bool[Tensor, "B T"], half_window: int | None) -> AttentionPlan:
+    """Lay out the allowed pairs: |i - j| <= half_window, and real keys only.
+
+    A token that is not real (padding, or nothing but N) is no key for others, and attends to
+    itself so that no softmax runs over nothing.
+    """
+    length = is_real.shape[1]
+    all_real = bool(is_real.all())
+    packing = make_packing(is_real) if is_real.is_cuda and not all_real else None
+    if half_window is None or half_window >= length - 1:
+        bias = None
+        if not all_real:
+            allowed = is_real[:, None, :] | torch.eye(
+                length, dtype=torch.bool, device=is_real.device
+            )
+            bias = _to_bias(allowed)[:, None]
+        return AttentionPlan(is_real, None, length, bias, packing)
+    block = max(half_window, SMALLEST_BLOCK)
+    keys = _key_blocks(is_real[:, None, :, None], half_window, block)[:, 0, :, 0]
+    offset = torch.arange(keys.shape[1], device=is_real.device) - half_window
+    distance = offset[None, :] - torch.arange(block, device=is_real.device)[:, None]
+    allowed = (distance.abs() <= half_window) & keys[:, None, :] | (distance == 0)
+    return AttentionPlan(is_real, half_window, block, _to_bias(allowed)[:, None], packing)
+
+
+def attend(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B H T D"],
+    v: Float[Tensor, "B H T D"],
+    plan: AttentionPlan,
+    backend: Backend | None = None,
+) -> Float[Tensor, "B H T D"]:
+    """Softmax attention over the pairs that `plan` allows.
+
+    None takes the fastest backend for where `q` lies. `reference` writes the softmax out over
+    all pairs; it is the definition that the fused backends are tested against.
+    """
+    if backend is None:
+        crosses_gaps = plan.half_window is not None and plan.packing and plan.packing.has_gaps
+        backend = "flash" if is_flash_able(q) and not crosses_gaps else "sdpa"
+    if backend == "reference":
+        return _attend_reference(q, k, v, plan)
+    if backend == "flash":
+        return flash_attend(q, k, v, plan.packing, plan.half_window)
+    bias = None if plan.bias is None else plan.bias.to(q.dtype)
+    if plan.half_window is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    batch, heads, length, width = q.shape
+    n_blocks = -(-length // plan.block)
+    padded = F.pad(q, (0, 0, 0, n_blocks * plan.block - length))
+    queries = padded.view(batch, heads, n_blocks, plan.block, width).transpose(1, 2)
+    out = F.scaled_dot_product_attention(
+        queries.reshape(batch * n_blocks, heads, plan.block, width),
+        _key_blocks(k, plan.half_window, plan.block),
+        _key_blocks(v, plan.half_window, plan.block),
+        attn_mask=bias,
+    )
+    out = out.view(batch, n_blocks, heads, plan.block, width).transpose(1, 2)
+    return out.reshape(batch, heads, n_blocks * plan.block, width)[:, :, :length]
+
+
+def _key_blocks(x: Tensor, half_window: int, block: int) -> Tensor:
+    """(B, H, T, D) -> (B * blocks, H, block + 2 * half_window, D): the keys each block may see.
+
+    Copied so that D is contiguous: the fused kernel takes nothing else.
+    """
+    n_blocks = -(-x.shape[2] // block)
+    right = n_blocks * block - x.shape[2] + half_window
+    windows = F.pad(x, (0, 0, half_window, right)).unfold(2, block + 2 * half_window, block)
+    return windows.permute(0, 2, 1, 4, 3).flatten(0, 1).contiguous()
+
+
+def _to_bias(allowed: Bool[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -math.inf)
+
+
+def _attend_reference(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
+    position = torch.arange(q.shape[2], device=q.device)
+    distance = (position[:, None] - position[None, :]).abs()
+    allowed = plan.is_real[:, None, None, :] | (distance == 0)
+    if plan.half_window is not None:
+        allowed = allowed & (distance <= plan.half_window)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    return scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v
+
+
+def rope(length: int, width: int, device: torch.device) -> Complex[Tensor, "T half"]:
+    """Rotations of rotary position embedding for positions 0 … length - 1.
+
+    Source: Su et al., RoFormer, 2021, equation 34 (base 10,000).
+    """
+    rate = 10_000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float64) / width)
+    angle = torch.arange(length, device=device, dtype=torch.float64)[:, None] * rate
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def rotate(
+    x: Float[Tensor, "B H T D"], rotations: Complex[Tensor, "T half"]
+) -> Float[Tensor, "B H T D"]:
+    """Turn each pair of channels by its position's angle."""
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)

@@ -1,0 +1,107 @@
+"""The base-resolution path: narrow dilated convolutions at 1 bp, below and above the bins.
+
+    bases ─ lift ─ convolutions ─┬──────────────────────────────► + ─ convolutions ─► bases
+                                 └ patch ─► (into the bins)   ▲
+                                            (out of the bins) ┘ unpatch
+
+Nothing is padded inside: every convolution eats its reach from both ends, and the caller hands in
+that much more. So chunks and window ends follow one rule.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genesplice.model.dense import Dense, SquaredReluDense
+
+__all__ = ["BasePath", "ConvBlock", "convolve"]
+
+LIFT_BP = 9
+KERNEL = 5
+DOWN_DILATIONS = (1, 2, 4)
+UP_DILATIONS = (1, 2, 4)
+
+
+def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Along the length of (batch, length, channels), which stays contiguous in its channels."""
+    return conv(x.transpose(1, 2)[:, :, None]).squeeze(2).transpose(1, 2)
+
+
+class ConvBlock(nn.Module):
+    """Pre-norm dilated convolution and pointwise perceptron, each added to its input.
+
+    Shortens its input by `reach_bp` on both sides.
+    """
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.reach_bp = (KERNEL - 1) // 2 * dilation
+        self.conv_norm = nn.LayerNorm(width)
+        self.conv = nn.Conv2d(width, width, (1, KERNEL), dilation=(1, dilation))
+        self.mlp_norm = nn.LayerNorm(width)
+        self.expand = SquaredReluDense(width, 2 * width)
+        self.contract = Dense(2 * width, width)
+
+    def forward(
+        self, x: Float[Tensor, "batch length width"]
+    ) -> Float[Tensor, "batch shorter width"]:
+        """Return the inner positions."""
+        mixed = F.gelu(convolve(self.conv_norm(x), self.conv))
+        x = x[:, self.reach_bp : x.shape[1] - self.reach_bp] + mixed
+        return x + self.contract(self.expand(self.mlp_norm(x)))
+
+
+class BasePath(nn.Module):
+    """Convolutions at 1 bp that feed the bins and read them back."""
+
+    def __init__(self, channels: int, width: int, bin_bp: int, bin_width: int) -> None:
+        super().__init__()
+        self.bin_bp, self.width = bin_bp, width
+        self.lift = nn.Conv2d(channels, width, (1, LIFT_BP))
+        self.down_blocks = nn.ModuleList(ConvBlock(width, d) for d in DOWN_DILATIONS)
+        self.patch = Dense(width * bin_bp, bin_width)
+        self.unpatch = Dense(bin_width, width * bin_bp)
+        self.up_blocks = nn.ModuleList(ConvBlock(width, d) for d in UP_DILATIONS)
+        self.norm = nn.LayerNorm(width)
+
+    @property
+    def down_bp(self) -> int:
+        """Bases that `down` eats on each side."""
+        return (LIFT_BP - 1) // 2 + _reach(DOWN_DILATIONS)
+
+    @property
+    def up_bp(self) -> int:
+        """Bases that `up` eats on each side."""
+        return _reach(UP_DILATIONS)
+
+    def down(
+        self, inputs: Float[Tensor, "batch length channels"]
+    ) -> Float[Tensor, "batch shorter width"]:
+        """Base vectors before the bins, `down_bp` fewer on each side."""
+        x = convolve(inputs, self.lift)
+        for block in self.down_blocks:
+            x = block(x)
+        return x
+
+    def to_bins(
+        self, bases: Float[Tensor, "batch length width"]
+    ) -> Float[Tensor, "batch bins bin_width"]:
+        """What each bin hears from its bases."""
+        return self.patch(bases.reshape(bases.shape[0], -1, self.width * self.bin_bp))
+
+    def up(
+        self,
+        bases: Float[Tensor, "batch length width"],
+        bins: Float[Tensor, "batch bins bin_width"],
+    ) -> Float[Tensor, "batch shorter width"]:
+        """Base vectors after the bins, `up_bp` fewer on each side of the same stretch."""
+        x = bases + self.unpatch(bins).view(bins.shape[0], -1, self.width)
+        for block in self.up_blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+def _reach(dilations: Sequence[int]) -> int:
+    return sum((KERNEL - 1) // 2 * dilation for dilation in dilations)

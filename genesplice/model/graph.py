@@ -1,0 +1,144 @@
+"""Graph attention over genes, their regulators and their pathways."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.nn import GATv2Conv
+
+__all__ = ["EdgeAttention", "GeneGraph"]
+
+N_SIGNS = 3
+
+
+class EdgeAttention(NamedTuple):
+    """Attention on every edge of one type: mean over heads; sums to 1 over a target's edges."""
+
+    edge_index: Int64[Tensor, "2 edges"]
+    weight: Float[Tensor, " edges"]
+
+
+class GraphLayer(nn.Module):
+    """Pathways listen to their genes, then genes to regulators, effectors and pathways.
+
+    Source: Brody et al., How attentive are graph attention networks?, 2022, equation 7:
+    the weight of j for i is softmax_j(a . LeakyReLU(W [x_i, x_j, edge])).
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+
+        def attention(edge_dim: int | None) -> GATv2Conv:
+            layer = GATv2Conv(
+                (width, width),
+                width // heads,
+                heads=heads,
+                edge_dim=edge_dim,
+                add_self_loops=False,
+            )
+            # It would be added to genes without any edge as well.
+            layer.register_parameter("bias", None)
+            return layer
+
+        self.gene_norm = nn.LayerNorm(width)
+        self.source_norm = nn.LayerNorm(width)
+        self.pathway_norm = nn.LayerNorm(width)
+        self.member_of = attention(None)
+        self.contains = attention(None)
+        self.regulates = attention(N_SIGNS)
+        self.effects = attention(N_SIGNS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        gene: Float[Tensor, "genes width"],
+        regulator: Float[Tensor, "genes width"],
+        effector: Float[Tensor, "effectors width"],
+        pathway: Float[Tensor, "pathways width"],
+        graph: HeteroData,
+    ) -> tuple[Tensor, Tensor, dict[str, EdgeAttention]]:
+        """Return the genes and pathways after one exchange, and the attention on each edge.
+
+        `regulator` is added to a gene where it acts on others: its learned identity.
+        """
+        x = self.gene_norm(gene)
+        source = self.source_norm(gene + regulator)
+        attention: dict[str, EdgeAttention] = {}
+
+        def message(name: str, layer: GATv2Conv, key: tuple, ends: tuple, edge_attr=None) -> Tensor:
+            out, (index, weight) = layer(
+                ends, graph[key].edge_index, edge_attr, return_attention_weights=True
+            )
+            attention[name] = EdgeAttention(index, weight.mean(-1))
+            return out
+
+        told = message("member_of", self.member_of, ("gene", "member_of", "pathway"), (x, pathway))
+        pathway = self.pathway_norm(pathway + told)
+        key = ("gene", "regulates", "gene")
+        heard = message("regulates", self.regulates, key, (source, x), graph[key].edge_attr)
+        key = ("effector", "regulates", "gene")
+        heard = heard + message("effects", self.effects, key, (effector, x), graph[key].edge_attr)
+        key = ("pathway", "contains", "gene")
+        heard = heard + message("contains", self.contains, key, (pathway, x))
+        return gene + self.dropout(heard), pathway, attention
+
+
+class GeneGraph(nn.Module):
+    """Gene vectors informed by the network.
+
+    Regulators, effectors and pathways that were there in training have learned vectors, found
+    by name; one that the model never met starts from zero, and a gene without any edge keeps
+    its own vector.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        *,
+        regulators: Sequence[str] = (),
+        effectors: Sequence[str] = (),
+        pathways: Sequence[str] = (),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.known = {
+            "gene": {name: i + 1 for i, name in enumerate(regulators)},
+            "effector": {name: i + 1 for i, name in enumerate(effectors)},
+            "pathway": {name: i + 1 for i, name in enumerate(pathways)},
+        }
+        self.identity = nn.ModuleDict(
+            {
+                kind: nn.Embedding(len(ids) + 1, width, padding_idx=0)
+                for kind, ids in self.known.items()
+            }
+        )
+        for table in self.identity.values():
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight[1:], std=0.3)
+        self.layers = nn.ModuleList(GraphLayer(width, heads, dropout) for _ in range(layers))
+
+    def bind(self, graph: HeteroData) -> HeteroData:
+        """Return `graph` with the row of each node's learned vector (0 = none) as `identity`."""
+        bound = graph.clone()
+        for kind, known in self.known.items():
+            rows = [known.get(name, 0) for name in graph[kind].ids]
+            bound[kind].identity = torch.tensor(rows, dtype=torch.long)
+        return bound
+
+    def forward(
+        self, gene: Float[Tensor, "genes width"], graph: HeteroData
+    ) -> tuple[Float[Tensor, "genes width"], list[dict[str, EdgeAttention]]]:
+        """Pass gene vectors through every layer; `graph` comes from `bind`."""
+        regulator, effector, pathway = (
+            self.identity[kind](graph[kind].identity) for kind in ("gene", "effector", "pathway")
+        )
+        seen = []
+        for layer in self.layers:
+            gene, pathway, attention = layer(gene, regulator, effector, pathway, graph)
+            seen.append(attention)
+        return gene, seen

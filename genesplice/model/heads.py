@@ -1,0 +1,124 @@
+"""Heads: expression level with condition profile, masked bases, contrastive projection."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+__all__ = ["ContrastiveHead", "ExpressionHead", "MaskedBaseHead", "Prediction"]
+
+
+class Prediction(NamedTuple):
+    """Predicted expression in log2(TPM + 1).
+
+    `level` is the mean over conditions; `residual` is what is left after level and condition
+    mean, and has mean 0 over conditions.
+    """
+
+    level: Float[Tensor, " genes"]
+    residual: Float[Tensor, "genes conditions"]
+
+
+class ExpressionHead(nn.Module):
+    """Level, and a low-rank profile over conditions.
+
+    Scales are learned from training genes by `fit` and kept as buffers: the network itself
+    predicts standardised values.
+    """
+
+    level_mean: Tensor
+    level_std: Tensor
+    condition_mean: Tensor
+    residual_std: Tensor
+
+    def __init__(self, width: int, n_conditions: int, rank: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        rank = min(rank, n_conditions)
+        self.level = _perceptron(width, 1, dropout)
+        self.profile = _perceptron(width, rank, dropout)
+        self.condition_profiles = nn.Parameter(torch.randn(n_conditions, rank) / rank**0.5)
+        self.register_buffer("level_mean", torch.zeros(()))
+        self.register_buffer("level_std", torch.ones(()))
+        self.register_buffer("condition_mean", torch.zeros(n_conditions))
+        self.register_buffer("residual_std", torch.ones(()))
+
+    @torch.no_grad()
+    def fit(self, observed: Float[Tensor, "genes conditions"]) -> None:
+        """Take means, scales and the leading condition profiles from training genes.
+
+        The profiles start as the right singular vectors of the training residual.
+        """
+        level = observed.mean(1)
+        above = observed - level[:, None]
+        self.level_mean.copy_(level.mean())
+        self.level_std.copy_(level.std().clamp_min(1e-6) if len(level) > 1 else torch.ones(()))
+        self.condition_mean.copy_(above.mean(0))
+        residual = above - self.condition_mean
+        self.residual_std.copy_(residual.std().clamp_min(1e-6))
+        rank = self.condition_profiles.shape[1]
+        _, scale, profiles = torch.linalg.svd(residual, full_matrices=False)
+        found = min(rank, len(scale))
+        spread = scale[:found] / max(len(observed), 2) ** 0.5 / self.residual_std
+        self.condition_profiles.zero_()
+        self.condition_profiles[:, :found] = profiles[:found].T * spread
+
+    def forward(self, gene: Float[Tensor, "genes width"]) -> Prediction:
+        """Predict from one vector a gene."""
+        level = self.level(gene)[:, 0] * self.level_std + self.level_mean
+        residual = self.profile(gene) @ self.condition_profiles.T
+        residual = (residual - residual.mean(1, keepdim=True)) * self.residual_std
+        return Prediction(level, residual)
+
+    def expression(self, prediction: Prediction) -> Float[Tensor, "genes conditions"]:
+        """Genes x conditions: level + condition mean + residual."""
+        return prediction.level[:, None] + self.condition_mean + prediction.residual
+
+
+class MaskedBaseHead(nn.Module):
+    """Logits over A, C, G, T for every base of every bin."""
+
+    def __init__(self, width: int, bin_bp: int) -> None:
+        super().__init__()
+        self.bin_bp = bin_bp
+        self.project = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 4 * bin_bp)
+        )
+
+    def forward(self, bins: Float[Tensor, "batch bins width"]) -> Float[Tensor, "batch length 4"]:
+        """Unfold bins to bases."""
+        return self.project(bins).view(bins.shape[0], -1, 4)
+
+
+class ContrastiveHead(nn.Module):
+    """A window's summaries to one unit vector, for InfoNCE."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, out_width)
+        )
+
+    def forward(
+        self,
+        summaries: Float[Tensor, "batch summaries width"],
+        is_real: Bool[Tensor, "batch summaries"] | None = None,
+    ) -> Float[Tensor, "batch out_width"]:
+        """Mean over the summaries that are real, projected, of length 1."""
+        if is_real is None:
+            mean = summaries.mean(1)
+        else:
+            share = is_real / is_real.sum(1, keepdim=True).clamp_min(1)
+            mean = (summaries * share[..., None].to(summaries)).sum(1)
+        return F.normalize(self.project(mean), dim=-1)
+
+
+def _perceptron(width: int, out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 2 * width),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(2 * width, out),
+    )

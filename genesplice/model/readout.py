@@ -1,0 +1,183 @@
+"""From bins to genes: each gene read on its sense strand, near its start and along its body."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int8, Int64
+from torch import Tensor, nn
+
+__all__ = [
+    "BASE_SEGMENTS",
+    "SEGMENTS",
+    "GeneReadout",
+    "SegmentWeights",
+    "base_weights",
+    "segment_weights",
+]
+
+# Intervals in bp from the TSS (start anchor) or from the gene's end, 5' to 3' on the sense strand.
+SEGMENTS: tuple[tuple[str, str, int, str, int], ...] = (
+    ("upstream", "start", -512, "start", -128),
+    ("promoter", "start", -128, "start", 0),
+    ("start", "start", -16, "start", 64),
+    ("body", "start", 0, "end", 0),
+    ("tail", "end", -64, "end", 64),
+)
+# Where vectors at 1 bp are read, beside the three codon positions of the body.
+BASE_SEGMENTS: tuple[tuple[str, str, int, str, int], ...] = (
+    ("promoter", "start", -100, "start", 0),
+    ("start", "start", -20, "start", 60),
+    ("tail", "end", -60, "end", 60),
+)
+N_BASE_SEGMENTS = len(BASE_SEGMENTS) + 3
+
+
+class SegmentWeights(NamedTuple):
+    """A sparse matrix (genes * segments) x (strands * batch * bins); its rows sum to 1 or 0."""
+
+    row: Int64[Tensor, " entries"]
+    column: Int64[Tensor, " entries"]
+    weight: Float[Tensor, " entries"]
+    n_rows: int
+
+
+def segment_weights(
+    window: Int64[Tensor, " genes"],
+    start: Int64[Tensor, " genes"],
+    end: Int64[Tensor, " genes"],
+    strand: Int8[Tensor, " genes"],
+    *,
+    n_windows: int,
+    length: int,
+    bin_bp: int,
+    segments: Sequence[tuple[str, str, int, str, int]] = SEGMENTS,
+) -> SegmentWeights:
+    """How much of each bin belongs to each of the `segments` of each gene.
+
+    Bins of the reverse complement are numbered after all forward ones, along their own strand.
+    A segment's part outside the window is left out; with nothing inside, its row is empty.
+    """
+    reverse = strand < 0
+    begin = torch.where(reverse, length - end, start)
+    stop = torch.where(reverse, length - start, end)
+    anchor = {"start": begin, "end": stop}
+    low = torch.stack([anchor[a] + da for _, a, da, _, _ in segments], 1)
+    high = torch.stack([anchor[b] + db for _, _, _, b, db in segments], 1)
+    low, high = low.clamp(0, length).flatten(), high.clamp(0, length).flatten()
+    first = low // bin_bp
+    count = torch.where(high > low, (high - 1) // bin_bp - first + 1, 0)
+
+    row = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+    within = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    bins = first[row] + within
+    overlap = torch.minimum(high[row], (bins + 1) * bin_bp) - torch.maximum(low[row], bins * bin_bp)
+    strand_row = (reverse.long() * n_windows + window).repeat_interleave(len(segments))
+    column = strand_row[row] * (length // bin_bp) + bins
+    return SegmentWeights(row, column, overlap / (high - low)[row], len(count))
+
+
+def base_weights(
+    window: Int64[Tensor, " genes"],
+    start: Int64[Tensor, " genes"],
+    end: Int64[Tensor, " genes"],
+    strand: Int8[Tensor, " genes"],
+    *,
+    n_windows: int,
+    length: int,
+) -> SegmentWeights:
+    """As `segment_weights` at 1 bp: `BASE_SEGMENTS`, then codon positions 1, 2, 3 of the body.
+
+    A body's codon positions count from its first base; introns and frameshifts are not known here.
+    """
+    place = segment_weights(
+        window, start, end, strand,
+        n_windows=n_windows, length=length, bin_bp=1, segments=BASE_SEGMENTS,
+    )  # fmt: skip
+    gene, segment = place.row // len(BASE_SEGMENTS), place.row % len(BASE_SEGMENTS)
+
+    reverse = strand < 0
+    begin = torch.where(reverse, length - end, start)
+    low, high = begin.clamp(0, length), (begin + end - start).clamp(0, length)
+    count = high - low
+    body = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+    within = torch.arange(len(body), device=body.device) - (count.cumsum(0) - count)[body]
+    base = low[body] + within
+    codon = body * 3 + (base - begin[body]) % 3
+    share = 1 / torch.bincount(codon, minlength=3 * len(count)).clamp_min(1)
+    row = body * N_BASE_SEGMENTS + len(BASE_SEGMENTS) + codon % 3
+    column = (reverse.long() * n_windows + window)[body] * length + base
+    return SegmentWeights(
+        torch.cat([gene * N_BASE_SEGMENTS + segment, row]),
+        torch.cat([place.column, column]),
+        torch.cat([place.weight, share[codon]]),
+        len(window) * N_BASE_SEGMENTS,
+    )
+
+
+class GeneReadout(nn.Module):
+    """Mean bin vector of every segment, joined, standardised and projected to one vector a gene.
+
+    With `base_width`, mean base vectors of promoter, start, end and the three codon positions too.
+    Averages over a gene differ little from gene to gene beside what all of them share: `fit` takes
+    mean and spread from training genes, and they are kept as buffers.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int, dropout: float = 0.0, base_width: int = 0) -> None:
+        super().__init__()
+        joined = width * len(SEGMENTS) + base_width * N_BASE_SEGMENTS
+        self.register_buffer("centre", torch.zeros(joined))
+        self.register_buffer("spread", torch.ones(joined))
+        self.project = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(joined, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+        )
+
+    @torch.no_grad()
+    def fit(self, pooled: Float[Tensor, "genes joined"]) -> None:
+        """Take mean and spread of each channel from what `pool` gave for training genes."""
+        self.centre.copy_(pooled.mean(0))
+        if len(pooled) > 1:
+            self.spread.copy_(pooled.std(0).clamp_min(1e-4))
+
+    def pool(
+        self,
+        bins: Float[Tensor, "rows bins width"],
+        weights: SegmentWeights,
+        bases: Float[Tensor, "rows length base_width"] | None = None,
+        at_bases: SegmentWeights | None = None,
+    ) -> Float[Tensor, "genes joined"]:
+        """Segment means; rows are both strands of every window, forward ones first."""
+        parts = [_means(bins, weights, len(SEGMENTS))]
+        if bases is not None and at_bases is not None:
+            parts.append(_means(bases, at_bases, N_BASE_SEGMENTS))
+        return torch.cat(parts, 1)
+
+    def forward(
+        self,
+        bins: Float[Tensor, "rows bins width"],
+        weights: SegmentWeights,
+        bases: Float[Tensor, "rows length base_width"] | None = None,
+        at_bases: SegmentWeights | None = None,
+    ) -> Float[Tensor, "genes width"]:
+        """One vector a gene (see `pool`)."""
+        return self.project_pooled(self.pool(bins, weights, bases, at_bases))
+
+    def project_pooled(self, pooled: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes width"]:
+        """One vector a gene from what `pool` gave."""
+        return self.project((pooled - self.centre) / self.spread)
+
+
+def _means(
+    vectors: Float[Tensor, "rows tokens width"], weights: SegmentWeights, n_segments: int
+) -> Float[Tensor, "genes joined"]:
+    flat = vectors.flatten(0, 1)
+    means = flat.new_zeros(weights.n_rows, flat.shape[1])
+    means = means.index_add(0, weights.row, flat[weights.column] * weights.weight[:, None])
+    return means.view(-1, n_segments * flat.shape[1])

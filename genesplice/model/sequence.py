@@ -1,0 +1,134 @@
+"""What every sequence encoder is: channels of one strand in, bins out."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+from genesplice.errors import InputError
+
+__all__ = [
+    "MASK_TOKEN",
+    "N_PHASES",
+    "N_TOKEN",
+    "REGION_BP",
+    "SUMMARY_BP",
+    "EncoderOutput",
+    "InputChannels",
+    "SequenceEncoder",
+    "fill_unknown",
+]
+
+N_TOKEN = 4
+MASK_TOKEN = 5
+N_PHASES = 5
+SUMMARY_BP = 128
+REGION_BP = 1024
+
+
+class EncoderOutput(NamedTuple):
+    """What one strand of a window becomes. `is_real` is False for bins of nothing but N.
+
+    `bases` is there only where it was asked for and the encoder works at 1 bp somewhere.
+    """
+
+    bins: Float[Tensor, "batch bins width"]
+    summaries: Float[Tensor, "batch summaries width"]
+    regions: Float[Tensor, "batch regions width"]
+    is_real: Bool[Tensor, "batch bins"]
+    bases: Float[Tensor, "batch length base_width"] | None = None
+
+
+class InputChannels(nn.Module):
+    """Tokens to channels: A, C, G, T one-hot, N uniform, a masked base zero.
+
+    With `annotation`, four more: coding phase 1-3 and gene body on this strand.
+    """
+
+    base_table: Tensor
+    phase_table: Tensor
+
+    def __init__(self, annotation: bool = False) -> None:
+        super().__init__()
+        self.annotation = annotation
+        self.count = 4 + (N_PHASES - 1 if annotation else 0)
+        table = torch.cat([torch.eye(4), torch.full((1, 4), 0.25), torch.zeros(1, 4)])
+        self.register_buffer("base_table", table, persistent=False)
+        self.register_buffer("phase_table", torch.eye(N_PHASES)[:, 1:], persistent=False)
+
+    def forward(
+        self, tokens: UInt8[Tensor, "batch length"], phase: UInt8[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch length channels"]:
+        """The channels; without `phase` nothing is annotated."""
+        bases = F.embedding(tokens.int(), self.base_table)
+        if not self.annotation:
+            return bases
+        if phase is None:
+            phase = torch.zeros_like(tokens)
+        return torch.cat([bases, F.embedding(phase.int(), self.phase_table)], -1)
+
+
+class SequenceEncoder(nn.Module):
+    """One strand of a window to one vector a bin.
+
+    Parameters
+    ----------
+    bin_bp, width
+        Bases of a bin and channels of its vector.
+    annotation
+        Take the coding-phase channels beside the bases.
+    base_width
+        Channels of `EncoderOutput.bases`; 0 where there is nothing at 1 bp.
+    """
+
+    def __init__(
+        self, *, bin_bp: int, width: int, annotation: bool = False, base_width: int = 0
+    ) -> None:
+        super().__init__()
+        self.bin_bp, self.width, self.base_width = bin_bp, width, base_width
+        self.channels = InputChannels(annotation)
+
+    def forward(
+        self,
+        tokens: UInt8[Tensor, "batch length"],
+        phase: UInt8[Tensor, "batch length"] | None = None,
+        *,
+        with_bases: bool = False,
+    ) -> EncoderOutput:
+        """Encode `tokens` (0-3 bases, 4 N or padding, 5 masked), read 5' to 3'.
+
+        `with_bases` asks for vectors at 1 bp too.
+
+        Raises
+        ------
+        InputError
+            If the length is not a multiple of 1,024 bp.
+        """
+        length = tokens.shape[1]
+        if length == 0 or length % REGION_BP:
+            raise InputError(f"a window of {length} bp", f"a multiple of {REGION_BP} bp")
+        is_real = (tokens != N_TOKEN).view(tokens.shape[0], -1, self.bin_bp).any(-1)
+        return self.encode(self.channels(tokens, phase), is_real, with_bases=with_bases)
+
+    def encode(
+        self,
+        inputs: Float[Tensor, "batch length channels"],
+        is_real: Bool[Tensor, "batch bins"],
+        *,
+        with_bases: bool = False,
+    ) -> EncoderOutput:
+        """Encode channels made by `channels`: where gradients to the bases begin."""
+        raise NotImplementedError
+
+
+def fill_unknown(
+    inputs: Float[Tensor, "batch length channels"], left: int, right: int
+) -> Float[Tensor, "batch longer channels"]:
+    """Add unknown bases on both ends: uniform over A, C, G, T, no annotation."""
+    padded = F.pad(inputs, (0, 0, left, right))
+    uniform = torch.full_like(padded[:1, :1, :4], 0.25)
+    padded[:, :left, :4] = uniform
+    padded[:, padded.shape[1] - right :, :4] = uniform
+    return padded

@@ -1,0 +1,77 @@
+"""The values that stages hand to one another and write to disk."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Attribution", "Metric", "MotifHit", "read_metrics", "write_metrics"]
+
+
+class Metric(NamedTuple):
+    """One measured number with its interval and what it was measured on.
+
+    `split` is "test" for held-out genes, "train" or "val" otherwise; `fold` and `seed` are None
+    where a value pools all folds or needs no seed. `n` counts what was averaged over (genes,
+    or entries, or bases).
+    """
+
+    metric: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    model: str
+    split: str
+    fold: int | None = None
+    seed: int | None = None
+
+
+def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
+    """Write `metrics` as the list of records that `metrics.json` is."""
+    records = [metric._asdict() for metric in metrics]
+    path.write_text(json.dumps(records, indent=1, allow_nan=False) + "\n")
+
+
+def read_metrics(path: Path) -> list[Metric]:
+    """Read back what `write_metrics` wrote."""
+    return [Metric(**record) for record in json.loads(path.read_text())]
+
+
+class Attribution(NamedTuple):
+    """What each base of a window contributed to one predicted number of one gene.
+
+    Everything is on the gene's sense strand, 5' to 3': `tokens` and `values` have one entry a
+    base, and entry 0 lies `offset_bp` from the TSS (negative: upstream). `values` sum to
+    `output - baseline_output` up to `delta`, the completeness error of the method.
+    """
+
+    gene_id: str
+    name: str
+    target: str
+    method: str
+    baseline: str
+    offset_bp: int
+    tokens: np.ndarray
+    values: np.ndarray
+    output: float
+    baseline_output: float
+    delta: float
+
+    @property
+    def relative_delta(self) -> float:
+        """|delta| over |output - baseline_output|; infinite where that difference is 0."""
+        change = abs(self.output - self.baseline_output)
+        return abs(self.delta) / change if change else float("inf")
+
+
+class MotifHit(NamedTuple):
+    """A known motif on a scanned sequence: 0-based half-open, log-odds score in bits."""
+
+    start: int
+    end: int
+    name: str
+    score: float
+    strand: str

@@ -1,0 +1,157 @@
+"""Versions, manifests, and output folders that are either whole or not there."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from genesplice.errors import InputError
+
+__all__ = [
+    "atomic_directory",
+    "atomic_file",
+    "file_sha256",
+    "versions",
+    "write_json",
+    "write_manifest",
+]
+
+RECORDED_PACKAGES = (
+    "genesplice",
+    "numpy",
+    "torch",
+    "torch-geometric",
+    "captum",
+    "lightning",
+    "plotly",
+)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes, read in pieces."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree the package runs from; None for an installed copy."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    answer = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside its target and rename it, so that a reader never sees half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=False, default=str) + "\n")
+    os.replace(partial, path)
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    command: str,
+    started: float,
+    config: Mapping[str, Any] | None = None,
+    seeds: Mapping[str, int] | None = None,
+    data: Mapping[str, str] | None = None,
+    backend: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `manifest.json`: everything needed to make `directory` again.
+
+    Parameters
+    ----------
+    command
+        The command line that made the directory.
+    started
+        `time.monotonic()` when the work began.
+    config
+        The configuration as plain values; its digest is recorded too.
+    data
+        Name of each input and its sha256.
+    backend
+        The attention backend in use, where a model ran.
+    """
+    plain = dict(config or {})
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+    manifest = {
+        "command": command,
+        "versions": versions(),
+        "seeds": dict(seeds or {}),
+        "config": plain,
+        "config_sha256": digest,
+        "data_sha256": dict(data or {}),
+        "git_commit": git_commit(),
+        "backend": backend,
+        "seconds": round(time.monotonic() - started, 3),
+        **dict(extra or {}),
+    }
+    write_json(directory / "manifest.json", manifest)
+    return manifest
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Give a scratch path beside `target` that is renamed to it only if the body succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a scratch folder beside `target` that becomes `target` only if the body succeeds.
+
+    Raises
+    ------
+    InputError
+        If `target` exists, is not an empty folder, and `overwrite` is False.
+    """
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file", "a folder to write to")
+    if target.exists() and any(target.iterdir()) and not overwrite:
+        raise InputError(f"{target} exists and is not empty", "a new folder (or --overwrite)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            os.replace(target, old / "old")
+            os.replace(scratch, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(scratch, target)
+    finally:
+        if scratch.exists():
+            shutil.rmtree(scratch, ignore_errors=True)

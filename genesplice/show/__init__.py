@@ -1,0 +1,1 @@
+"""Figures, explorers, reports and the runner of notebooks: they know results only."""

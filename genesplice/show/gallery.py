@@ -1,0 +1,68 @@
+"""Reports of a whole run: rendered from its executed notebooks, and copied to where people look."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
+from genesplice.show.runs import iter_runs, read_manifest, save_manifest
+
+__all__ = ["render_run"]
+
+
+def render_run(run_dir: Path, out: Path | None = None) -> Path:
+    """Write the reports and the index of a run again, from its executed notebooks.
+
+    With `out`, its `index.html` and reports are replaced by this run's; reports of notebooks that
+    this run did not include stay, and are listed with the run they came from.
+
+    Returns
+    -------
+    Path
+        The index: the one in `out` if that is given.
+    """
+    manifest = read_manifest(run_dir)
+    entries = []
+    for record in manifest["notebooks"]:
+        executed, report = (run_dir / f"{record['stem']}{suffix}" for suffix in (".ipynb", ".html"))
+        if executed.exists() and record["state"] != "not run":
+            render_notebook(executed, report, title=record["title"], run=run_dir.name)
+            record["headline"] = read_headline(executed)
+        entries.append(_entry(record, report if report.exists() else None))
+    save_manifest(run_dir, manifest)
+    index = run_dir / "index.html"
+    render_index(index, entries, manifest, run_dir.name)
+    if out is None:
+        return index
+    for entry in entries:
+        if entry.href:
+            shutil.copyfile(run_dir / entry.href, out / entry.href)
+        elif (out / f"{entry.name}.html").exists():
+            (out / f"{entry.name}.html").unlink()
+    render_index(out / "index.html", _with_older(entries, out, run_dir), manifest, run_dir.name)
+    return out / "index.html"
+
+
+def _entry(record: Mapping[str, Any], report: Path | None, older: str | None = None) -> IndexEntry:
+    return IndexEntry(
+        name=record["stem"],
+        title=record["title"],
+        state=record["state"],
+        seconds=record["seconds"],
+        headline=record["headline"],
+        message=record["message"],
+        href=report.name if report else None,
+        older=older,
+    )
+
+
+def _with_older(entries: Sequence[IndexEntry], out: Path, run_dir: Path) -> list[IndexEntry]:
+    """Add the notebooks that only earlier runs included and whose report still lies in `out`."""
+    found = {entry.name: entry for entry in entries}
+    for directory, manifest in iter_runs(out):
+        for record in manifest["notebooks"]:
+            report = out / f"{record['stem']}.html"
+            if record["stem"] not in found and report.exists() and directory != run_dir:
+                found[record["stem"]] = _entry(record, report, older=directory.name)
+    return [found[name] for name in sorted(found)]

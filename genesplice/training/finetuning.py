@@ -1,0 +1,364 @@
+"""Fine-tuning: sequence, network and pathways to expression of held-out genes.
+
+A memory keeps what the encoder said of every gene. First the readout, the graph and the heads
+learn from it while the encoder stands still: cheap steps over the whole genome. Then all learn
+together: every step encodes some windows afresh, and gradients reach the encoder through these.
+
+Source: Kumar et al., Fine-tuning can distort pretrained features, 2022 (heads first); Fey et al.,
+GNNAutoScale, 2021 (historical embeddings).
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from genesplice.config import Config
+from genesplice.data.bundle import Bundle
+from genesplice.data.windows import (
+    Window,
+    WindowBatch,
+    annotation_track,
+    group_windows,
+    make_batch,
+    tile_windows,
+)
+from genesplice.evaluate.prediction import (
+    bundle_graph,
+    encode_genes,
+    predict_expression,
+    prediction_table,
+)
+from genesplice.model.encoder import HierarchicalEncoder
+from genesplice.model.genesplice import GeneSplice
+from genesplice.model.losses import expression_errors
+from genesplice.training.pretraining import load_encoder_weights
+from genesplice.training.trainer import (
+    History,
+    ProgressLines,
+    StepDataset,
+    begin_run,
+    fit,
+    make_optimizer,
+    make_trainer,
+)
+
+__all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_model"]
+
+
+HEAD_VALIDATION = 20
+NO_WINDOWS = WindowBatch(
+    torch.zeros(0, 1024, dtype=torch.uint8),
+    torch.zeros(0, 2, 1024, dtype=torch.uint8),
+    gene=torch.zeros(0, dtype=torch.int64),
+    window=torch.zeros(0, dtype=torch.int64),
+    start=torch.zeros(0, dtype=torch.int64),
+    end=torch.zeros(0, dtype=torch.int64),
+    strand=torch.zeros(0, dtype=torch.int8),
+)
+
+
+class FoldResult(NamedTuple):
+    """One fold and seed: the model, its history and what it predicts for the held-out genes."""
+
+    model: GeneSplice
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+
+
+class FinetuneResult(NamedTuple):
+    """All folds and seeds: predictions of every held-out gene, and the histories."""
+
+    predictions: pd.DataFrame
+    history: pd.DataFrame
+
+
+class GeneTargets(NamedTuple):
+    """Rows of the gene table and their measured values, log2(TPM + 1)."""
+
+    rows: Tensor
+    observed: Tensor
+
+
+def make_model(bundle: Bundle, config: Config) -> GeneSplice:
+    """A fresh model for the bundle's conditions, regulators and pathways."""
+    is_gene = bundle.network["source"].isin(bundle.genes["gene_id"])
+    sources = bundle.network["source"]
+    collections = config.model.gene_set_collections
+    return GeneSplice(
+        config.model,
+        conditions=list(bundle.observed.columns),
+        regulators=sorted(set(sources[is_gene])),
+        effectors=sorted(set(sources[~is_gene])),
+        pathways=sorted(n for n in bundle.gene_sets if n.split(":", 1)[0] in collections),
+    )
+
+
+def split_training(bundle: Bundle, config: Config, fold: int) -> tuple[pd.Index, pd.Index]:
+    """Training genes without, and those of, the validation blocks (drawn from training blocks)."""
+    genes = bundle.train_genes(fold)
+    block = bundle.splits.set_index("gene_id")["block"].loc[genes]
+    blocks = np.sort(block.unique())
+    count = round(config.finetune.validation_blocks * len(blocks))
+    chosen = np.random.default_rng([fold, 11]).permutation(blocks)[:count]
+    is_validation = block.isin(chosen).to_numpy()
+    return genes[~is_validation], genes[is_validation]
+
+
+class FinetuneModule(lightning.LightningModule):
+    """Losses, memory and optimiser of one fold and seed."""
+
+    memory: Tensor
+    model: GeneSplice
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        config: Config,
+        graph: HeteroData,
+        training: GeneTargets,
+        validation: GeneTargets,
+        memory: Float[Tensor, "genes joined"],
+        history: History,
+        *,
+        seed: int,
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.history = model, config, history
+        self.graph, self.training_genes, self.validation_genes = graph, training, validation
+        self.seed, self.steps_per_epoch = seed, steps_per_epoch
+        self.register_buffer("memory", memory)
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Seed dropout by the step."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Loss over all training genes; those of this batch, if any, were encoded just now."""
+        pooled = self.memory
+        if len(batch.gene):
+            fresh = self.model.gene_vectors(
+                batch.tokens,
+                batch.phase,
+                batch.window,
+                batch.start,
+                batch.end,
+                batch.strand,
+                is_pooled=True,
+            )
+            pooled = pooled.index_copy(0, batch.gene, fresh)
+            self.memory.index_copy_(0, batch.gene, fresh.detach())
+        return self.log_errors("train", pooled, self.training_genes)
+
+    def on_train_batch_end(self, outputs, batch: WindowBatch, batch_idx: int) -> None:
+        """Now and then look at the validation genes; remember the best."""
+        step, alone = self.global_step, self.config.finetune.head_steps
+        due = step % HEAD_VALIDATION if step < alone else (step - alone) % self.steps_per_epoch
+        if due or not len(self.validation_genes.rows):
+            return
+        score = self.validate_now()
+        if self.best is None or score < self.best[0]:
+            state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.best = (score, state)
+
+    @torch.no_grad()
+    def validate_now(self) -> float:
+        """Loss on the validation genes, from the memory."""
+        self.model.eval()
+        loss = self.log_errors("val", self.memory, self.validation_genes)
+        self.model.train()
+        return float(loss)
+
+    def log_errors(
+        self, split: str, pooled: Float[Tensor, "genes joined"], target: GeneTargets
+    ) -> Float[Tensor, ""]:
+        """Loss on `target`, given what was read of all genes; its parts go into the history."""
+        head, vectors = self.model.expression_head, self.model.readout.project_pooled(pooled)
+        level = target.observed.mean(1)
+        level_error, residual_error = expression_errors(
+            self.model(vectors, self.graph, target.rows),
+            level,
+            target.observed - level[:, None] - head.condition_mean,
+            level_std=head.level_std,
+            residual_std=head.residual_std,
+        )
+        self.history.add(self.global_step, "level_error", split, level_error.detach())
+        self.history.add(self.global_step, "residual_error", split, residual_error.detach())
+        return level_error + self.config.finetune.profile_weight * residual_error
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the best weights so far."""
+        checkpoint["best"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Take them back."""
+        self.best = checkpoint["best"]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW under the chosen schedule."""
+        settings = self.config.finetune
+        return make_optimizer(
+            self.model.parameters(),
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            schedule=settings.schedule,
+            phases=(
+                (settings.head_steps, 1.0),
+                (settings.epochs * self.steps_per_epoch, settings.joint_rate),
+            ),
+        )
+
+
+def _targets(bundle: Bundle, genes: pd.Index) -> GeneTargets:
+    row = pd.Series(np.arange(len(bundle.genes)), index=bundle.genes["gene_id"])
+    values = bundle.observed.loc[genes].to_numpy(dtype=np.float32)
+    return GeneTargets(torch.from_numpy(row.loc[genes].to_numpy()), torch.from_numpy(values))
+
+
+def _epoch_windows(bundle: Bundle, config: Config, offset_bp: int) -> list[list[Window]]:
+    settings = config.finetune
+    sizes = settings.core_bp, settings.flank_bp
+    windows = tile_windows(bundle.genome, *sizes, offset_bp=offset_bp)
+    return group_windows(windows, settings.batch_windows)
+
+
+def finetune_fold(
+    bundle: Bundle,
+    config: Config,
+    *,
+    fold: int,
+    seed: int,
+    out: Path,
+    init: Path | None = None,
+    resume: bool = False,
+) -> FoldResult:
+    """Train on all folds but `fold` and predict its genes.
+
+    Nothing of the held-out genes' expression is read: scales, condition profiles, weights and
+    the choice of the best epoch come from training genes. `out` becomes a model folder that
+    `GeneSplice.from_pretrained` reads.
+    """
+    settings = config.finetune
+    torch.manual_seed(seed)
+    model = make_model(bundle, config)
+    if isinstance(model.encoder, HierarchicalEncoder):
+        # Kept activations of whole windows cost more in memory traffic than computing them again.
+        model.encoder.checkpointing = True
+    if init is not None:
+        load_encoder_weights(model, init)
+    training, validation = split_training(bundle, config, fold)
+    checkpoint = begin_run(out, config, resume)
+    targets = _targets(bundle, training)
+    model.expression_head.fit(targets.observed)
+    sizes: dict[str, Any] = {"core_bp": settings.core_bp, "flank_bp": settings.flank_bp}
+    memory = encode_genes(model, bundle, is_pooled=True, **sizes)
+    model.readout.fit(memory[targets.rows])
+
+    track = annotation_track(bundle.genome, bundle.genes)
+    steps_per_epoch = max(
+        len(_epoch_windows(bundle, config, offset_bp)) for offset_bp in (0, settings.core_bp - 1)
+    )
+
+    def make(step: int) -> WindowBatch:
+        if step < settings.head_steps:
+            return NO_WINDOWS
+        epoch, place = divmod(step - settings.head_steps, steps_per_epoch)
+        generator = np.random.default_rng([seed, fold, epoch])
+        offset_bp = int(generator.integers(0, settings.core_bp))
+        groups = _epoch_windows(bundle, config, offset_bp)
+        order = generator.permutation(len(groups))
+        return make_batch(bundle.genome, groups[order[place % len(groups)]], bundle.genes, track)
+
+    history = History()
+    module = FinetuneModule(
+        model,
+        config,
+        bundle_graph(model, bundle),
+        targets,
+        _targets(bundle, validation),
+        memory,
+        history,
+        seed=seed,
+        steps_per_epoch=steps_per_epoch,
+    )
+    steps = StepDataset(settings.head_steps + settings.epochs * steps_per_epoch, make)
+    bases = settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp)
+    trainer = make_trainer(
+        steps=len(steps),
+        checkpoints=out / "checkpoints",
+        checkpoint_minutes=settings.checkpoint_minutes,
+        callbacks=[history, ProgressLines(f"finetune fold {fold} seed {seed}", bases)],
+    )
+    fit(trainer, module, steps, checkpoint)
+    if module.best is not None:
+        model.load_state_dict(module.best[1])
+    model.eval()
+    rows = history.to_frame()
+    rows = rows.assign(fold=fold, seed=seed)
+    predictions = predict_held_out(model, bundle, config, fold=fold, seed=seed)
+    model.save_pretrained(out)
+    rows.to_parquet(out / "history.parquet", index=False)
+    predictions.to_parquet(out / "predictions.parquet", index=False)
+    return FoldResult(model, rows, predictions)
+
+
+def predict_held_out(
+    model: GeneSplice, bundle: Bundle, config: Config, *, fold: int, seed: int
+) -> pd.DataFrame:
+    """Rows of `predictions.parquet` for the genes of `fold`."""
+    settings = config.finetune
+    values = predict_expression(model, bundle, core_bp=settings.core_bp, flank_bp=settings.flank_bp)
+    return prediction_table(
+        values.loc[bundle.test_genes(fold)],
+        bundle.observed,
+        bundle.fold_of,
+        model="genesplice",
+        seed=seed,
+    )
+
+
+def finetune(
+    bundle: Bundle,
+    config: Config,
+    out: Path,
+    *,
+    init: Path | None = None,
+    resume: bool = False,
+) -> FinetuneResult:
+    """Every fold and seed of `config.finetune`, each in its own folder under `out`.
+
+    A fold that was finished in an earlier run is read back, not run again (`resume`).
+    """
+    folds = config.finetune.folds
+    folds = tuple(range(bundle.n_folds)) if folds is None else folds
+    tables, histories = [], []
+    for fold in folds:
+        for seed in config.finetune.seeds:
+            where = out / f"fold{fold}_seed{seed}"
+            done = where / "predictions.parquet"
+            if resume and done.exists():
+                tables.append(pd.read_parquet(done))
+                histories.append(pd.read_parquet(where / "history.parquet"))
+                continue
+            began = time.monotonic()
+            result = finetune_fold(
+                bundle, config, fold=fold, seed=seed, out=where, init=init, resume=resume
+            )
+            tables.append(result.predictions)
+            histories.append(result.history)
+            took = time.monotonic() - began
+            print(f"finetune: fold {fold} seed {seed} in {took:.0f} s", file=sys.stderr)
+    return FinetuneResult(
+        pd.concat(tables, ignore_index=True), pd.concat(histories, ignore_index=True)
+    )

@@ -1,0 +1,146 @@
+"""What a pre-training run reads: a genome, and which of its blocks are for what."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from genesplice.data.bundle import Bundle
+from genesplice.data.fasta_cache import cache_fasta, is_cached
+from genesplice.data.genome import Genome
+from genesplice.data.splits import make_even_blocks
+from genesplice.data.windows import free_intervals
+from genesplice.errors import InputError
+from genesplice.training.processes import is_first_process
+from genesplice.training.trainer import GENOME, is_taken
+
+__all__ = [
+    "Interval",
+    "Source",
+    "bundle_source",
+    "divide_blocks",
+    "genome_source",
+    "held_out_intervals",
+]
+
+Interval = tuple[str, int, int]
+
+
+class Source(NamedTuple):
+    """A genome divided into what is trained on, chosen by, and held out.
+
+    `validation` is drawn from training blocks. `genes`, `operon` (by gene_id) and `network` are
+    there where something is known; `record` says in the manifest what was held out.
+    """
+
+    genome: Genome
+    training: list[Interval]
+    validation: list[Interval]
+    held_out: list[Interval]
+    record: dict[str, Any]
+    genes: pd.DataFrame | None = None
+    operon: pd.Series | None = None
+    network: pd.DataFrame | None = None
+
+
+def bundle_source(bundle: Bundle, fold: int | None, validation_blocks: float = 0.0) -> Source:
+    """Read a bundle; `fold` is held out, and everything is trained on where it is None.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold.
+    """
+    training, validation, held_out, record = divide_blocks(bundle.blocks, fold, validation_blocks)
+    operon = bundle.splits.set_index("gene_id")["operon"]
+    return Source(
+        bundle.genome, training, validation, held_out, record, bundle.genes, operon, bundle.network
+    )
+
+
+def genome_source(
+    genome: Genome, fold: int | None, validation_blocks: float = 0.0, *, block_bp: int = 100_000
+) -> Source:
+    """Read a genome of which nothing else is known, in even blocks; none where all is trained on.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold, or the genome is too small for the blocks.
+    """
+    if fold is None and not validation_blocks:
+        everything = [(contig.name, 0, contig.length) for contig in genome.contigs]
+        record: dict[str, Any] = {"fold": None, "blocks": [], "validation_blocks": []}
+        return Source(genome, everything, [], everything, record | {"intervals": []})
+    blocks = make_even_blocks(genome, block_bp)
+    return Source(genome, *divide_blocks(blocks, fold, validation_blocks))
+
+
+def read_genomes(
+    paths: Sequence[Path], circular: Sequence[str], out: Path, *, resume: bool
+) -> tuple[Genome, dict[str, str]]:
+    """Keep FASTA files as tokens in `out`; of several processes the first one does, others wait.
+
+    Raises
+    ------
+    InputError
+        As `genesplice.data.fasta_cache.cache_fasta`; if `out` is in use and `resume` is False;
+        if a run is resumed on other files.
+    """
+    folder = out / GENOME
+    if is_first_process():
+        if is_taken(out) and not resume:
+            raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
+        if is_taken(out) and not is_cached(paths, folder):
+            raise InputError("other FASTA files", f"those that {out} was begun with")
+    else:
+        while not is_cached(paths, folder):
+            time.sleep(0.2)
+    return cache_fasta(paths, folder, circular)
+
+
+def divide_blocks(
+    blocks: pd.DataFrame, fold: int | None, validation_blocks: float
+) -> tuple[list[Interval], list[Interval], list[Interval], dict[str, Any]]:
+    """Training, validation and held-out intervals, and the record of what was held out.
+
+    Validation blocks are a share of the blocks that are not in `fold`: what chooses the weights
+    must not be what they are judged by. Without a fold, all of the rest counts as held out too.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold, or nothing would be left to train on.
+    """
+    folds = sorted(set(blocks["fold"]))
+    if fold is not None and fold not in folds:
+        raise InputError(f"pretrain.holdout_fold {fold}", f"one of {folds}, or none")
+    is_held_out = (blocks["fold"] == fold).to_numpy() if fold is not None else np.zeros(len(blocks))
+    others = np.flatnonzero(~is_held_out.astype(bool))
+    count = max(1, round(validation_blocks * len(others))) if validation_blocks else 0
+    if count >= len(others):
+        raise InputError(
+            f"{count} validation blocks of {len(others)}", "fewer: a smaller share, or 0"
+        )
+    generator = np.random.default_rng([0 if fold is None else fold + 1, 13])
+    chosen = generator.permutation(others)[:count]
+    training = free_intervals(blocks.iloc[np.setdiff1d(others, chosen)])
+    validation = free_intervals(blocks.iloc[np.sort(chosen)])
+    held_out = free_intervals(blocks.iloc[np.flatnonzero(is_held_out)]) if fold is not None else []
+    names = blocks["block"].to_numpy()
+    record = {
+        "fold": fold,
+        "blocks": names[np.flatnonzero(is_held_out)].tolist(),
+        "validation_blocks": names[np.sort(chosen)].tolist(),
+        "intervals": [list(interval) for interval in held_out],
+    }
+    return training, validation, held_out or training, record
+
+
+def held_out_intervals(bundle: Bundle, fold: int | None) -> tuple[list[Interval], list[Interval]]:
+    """(training, held-out) intervals; all of the genome twice where `fold` is None."""
+    training, _, held_out, _ = divide_blocks(bundle.blocks, fold, 0.0)
+    return training, held_out

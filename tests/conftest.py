@@ -1,0 +1,73 @@
+"""Shapes and types are checked at run time here, and only here."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("genesplice", "beartype.beartype")
+
+import shutil  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from playwright.sync_api import Browser, sync_playwright  # noqa: E402
+
+from genesplice.data.bundle import Bundle, load_bundle  # noqa: E402
+from genesplice.data.prepare import prepare_recipe  # noqa: E402
+from genesplice.data.synthetic import make_bundle  # noqa: E402
+from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small circular world with planted truth."""
+    return make_bundle(tmp_path_factory.mktemp("worlds") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def ecoli() -> Bundle:
+    """All of E. coli K-12, prepared once through the recipe."""
+    where = ROOT / "data" / "ecoli"
+    return load_bundle(where) if where.exists() else prepare_recipe("ecoli", where)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium; the test is skipped where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("no Chromium (Debian: apt-get install chromium)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium under Playwright."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """All notebooks through the runner that users call, on the small world."""
+    return run_notebooks(
+        ROOT / "notebooks",
+        tmp_path_factory.mktemp("reports"),
+        parameters={"data_dir": str(tiny_bundle.path), "steps": "4", "epochs": "2"},
+    )

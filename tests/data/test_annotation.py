@@ -1,0 +1,357 @@
+"""Genes from GFF3 and GTF: coordinates, strands, circles, contig names, and what is refused."""
+
+import gzip
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_files import gene_table, random_genome, refusal, write, write_truncated
+
+from genesplice.data.annotation import GENE_COLUMNS, make_genes, parse_annotation, read_annotation
+from genesplice.data.genome import Contig, Genome, decode, encode
+from genesplice.errors import InputError
+
+LENGTH = 1000
+GENOME = random_genome(LENGTH)
+CIRCLE = random_genome(LENGTH, circular=True)
+REGION = f"c0\tx\tregion\t1\t{LENGTH}\t.\t.\t.\tID=c0;Is_circular=true\n"
+
+
+def line(start, end, strand="+", attributes="ID=g", kind="gene", contig="c0") -> str:
+    return f"{contig}\tsource\t{kind}\t{start}\t{end}\t.\t{strand}\t.\t{attributes}\n"
+
+
+def parse(tmp_path, text, genome=GENOME, name="a.gff3"):
+    return parse_annotation(write(tmp_path / name, text), genome)
+
+
+def only(genes):
+    assert len(genes) == 1
+    return next(genes.itertuples())
+
+
+# --- coordinates ---
+
+
+def test_one_based_closed_becomes_zero_based_half_open(tmp_path):
+    genome = Genome(encode("CCATGAAATAGC"), (Contig("c0", 0, 12, False),))
+    gene = only(parse(tmp_path, line(3, 11), genome).genes)
+    assert (gene.start, gene.end, gene.tss) == (2, 11, 2)
+    assert decode(genome.fetch("c0", gene.start, gene.end)) == "ATGAAATAG"
+
+
+def test_tss_of_a_gene_on_minus_is_its_last_base_on_the_contig(tmp_path):
+    genome = Genome(encode("CCCTATTTCATC"), (Contig("c0", 0, 12, False),))
+    gene = only(parse(tmp_path, line(3, 11, "-"), genome).genes)
+    assert (gene.start, gene.end, gene.tss) == (2, 11, 10)
+    assert decode(genome.fetch("c0", gene.start, gene.end, "-")) == "ATGAAATAG"
+    assert decode(genome.fetch("c0", gene.tss - 2, gene.tss + 1, "-")) == "ATG"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, LENGTH), st.integers(0, LENGTH), st.sampled_from("+-"))
+def test_any_gene_keeps_its_length_and_its_end_nearest_to_transcription(
+    tmp_path_factory, start, more, strand
+):
+    end = min(LENGTH, start + more)
+    path = write(tmp_path_factory.mktemp("gff") / "a.gff", line(start, end, strand))
+    gene = only(read_annotation(path, GENOME))
+    assert gene.end - gene.start == end - start + 1
+    assert gene.tss == (start - 1 if strand == "+" else end - 1)
+
+
+def test_genes_are_sorted_by_the_genomes_contigs_then_by_start(tmp_path):
+    genome = random_genome(500, 500)
+    text = (
+        line(10, 20, attributes="ID=late", contig="c1")
+        + line(300, 400, attributes="ID=second")
+        + line(5, 50, attributes="ID=first")
+        + line(5, 10, attributes="ID=overlaps")
+    )
+    genes = parse(tmp_path, text, genome).genes
+    assert genes["gene_id"].tolist() == ["overlaps", "first", "second", "late"]
+    assert tuple(genes.columns) == GENE_COLUMNS
+    assert genes.index.tolist() == [0, 1, 2, 3]
+
+
+def test_overlapping_genes_on_both_strands_stay_two_genes(tmp_path):
+    text = line(100, 300, "+", "ID=a") + line(200, 400, "-", "ID=b") + line(150, 160, "+", "ID=c")
+    genes = parse(tmp_path, text).genes.set_index("gene_id")
+    assert genes.loc["a", ["start", "end", "tss"]].tolist() == [99, 300, 99]
+    assert genes.loc["b", ["start", "end", "tss"]].tolist() == [199, 400, 399]
+    assert genes.loc["c", ["start", "end", "tss"]].tolist() == [149, 160, 149]
+
+
+# --- circles ---
+
+
+@pytest.mark.parametrize(("strand", "tss"), [("+", 990), ("-", 1030 - 1)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        line(991, 1030, "{0}"),
+        line(991, 1000, "{0}", "ID=g;part=1") + line(1, 30, "{0}", "ID=g;part=2"),
+        line(1, 30, "{0}", "ID=g;part=2") + line(991, 1000, "{0}", "ID=g;part=1"),
+    ],
+)
+def test_gene_across_the_origin_ends_beyond_the_contig(tmp_path, text, strand, tss):
+    reading = parse(tmp_path, REGION + text.format(strand))
+    gene = only(reading.genes)
+    assert (gene.start, gene.end, gene.tss, gene.strand) == (990, 1030, tss, strand)
+    assert reading.circular == ("c0",)
+    around = CIRCLE.fetch("c0", gene.start, gene.end)
+    assert np.array_equal(around, np.concatenate([CIRCLE.tokens[990:], CIRCLE.tokens[:30]]))
+
+
+def test_circle_may_be_declared_after_its_genes_or_by_the_genome(tmp_path):
+    for text, genome in ((line(991, 1030) + REGION, GENOME), (line(991, 1030), CIRCLE)):
+        assert only(parse(tmp_path, text, genome).genes).end == 1030
+
+
+def test_parts_that_are_near_each_other_span_the_stretch_between_them(tmp_path):
+    text = line(100, 120, "+", "ID=g;part=1") + line(180, 200, "+", "ID=g;part=2")
+    for genome in (GENOME, CIRCLE):
+        gene = only(parse(tmp_path, text, genome).genes)
+        assert (gene.start, gene.end) == (99, 200)
+
+
+def test_part_on_another_strand_is_left_out_and_told(tmp_path):
+    text = line(100, 120, "-", "ID=g;part=1") + line(180, 300, "+", "ID=g;part=2")
+    reading = parse(tmp_path, text)
+    gene = only(reading.genes)
+    assert (gene.start, gene.end, gene.strand) == (179, 300, "+")
+    assert any("gene g" in note and "left out" in note for note in reading.notes)
+
+
+# --- names ---
+
+
+def test_id_is_locus_tag_before_gene_id_before_id(tmp_path):
+    text = (
+        line(1, 9, attributes="ID=gene-x1;locus_tag=b0001;gene=thrL;gene_synonym=ECK0001,JW4367")
+        + line(11, 19, attributes="ID=gene:ENSG1;Name=abc")
+        + line(21, 29, attributes="ID=plain")
+    )
+    reading = parse(tmp_path, text)
+    assert reading.genes["gene_id"].tolist() == ["b0001", "ENSG1", "plain"]
+    assert reading.genes["name"].tolist() == ["thrL", "abc", "plain"]
+    for alias in ("b0001", "thrl", "eck0001", "jw4367", "gene-x1"):
+        assert reading.aliases[alias] == "b0001"
+
+
+def test_name_that_two_genes_claim_is_no_alias_but_ids_win_over_synonyms(tmp_path):
+    text = (
+        line(1, 9, attributes="ID=a;gene=same;gene_synonym=b")
+        + line(11, 19, attributes="ID=b;gene=same")
+        + line(21, 29, attributes="ID=c.2")
+    )
+    aliases = parse(tmp_path, text).aliases
+    assert "same" not in aliases
+    assert aliases["b"] == "b"
+    assert aliases["c"] == aliases["c.2"] == "c.2"
+
+
+def test_gtf_reads_like_gff3(tmp_path):
+    gff = line(3, 11, "-", "ID=g1;Name=abc;gene_biotype=protein_coding")
+    gtf = line(3, 11, "-", 'gene_id "g1"; gene_name "abc"; gene_biotype "protein_coding";')
+    expected = parse(tmp_path, gff).genes
+    assert parse(tmp_path, gtf, name="a.gtf").genes.equals(expected)
+
+
+def test_compressed_annotation_reads_the_same(tmp_path):
+    path = write(tmp_path / "a.gff3.gz", gzip.compress((line(3, 11) + "###\n\n").encode()))
+    assert only(read_annotation(path, GENOME)).start == 2
+
+
+def test_biotype_is_what_the_file_says_else_coding_where_there_is_a_cds(tmp_path):
+    text = (
+        line(1, 9, attributes="ID=a;gene_biotype=tRNA")
+        + line(11, 19, attributes="ID=b")
+        + line(11, 19, attributes="Parent=b", kind="CDS")
+        + line(21, 29, attributes="ID=c")
+        + line(31, 39, attributes="ID=d", kind="pseudogene")
+        + line(41, 49, attributes="ID=e", kind="ncRNA_gene")
+        + line(51, 59, attributes="ID=no", kind="exon")
+    )
+    genes = parse(tmp_path, text).genes.set_index("gene_id")
+    expected = {"a": "tRNA", "b": "protein_coding", "c": "gene", "d": "pseudogene", "e": "gene"}
+    assert genes["biotype"].to_dict() == expected
+
+
+def test_transcribed_length_counts_each_base_of_the_exons_once(tmp_path):
+    text = (
+        line(1, 400, attributes="ID=gene1")
+        + line(1, 400, attributes="ID=t1;Parent=gene1", kind="mRNA")
+        + line(1, 400, attributes="ID=t2;Parent=gene1", kind="mRNA")
+        + line(1, 100, attributes="Parent=t1", kind="exon")
+        + line(51, 150, attributes="Parent=t2", kind="exon")
+        + line(301, 400, attributes="Parent=t2", kind="exon")
+        + line(60, 90, attributes="Parent=t1", kind="CDS")
+        + line(501, 600, attributes="ID=gene2")
+        + line(501, 560, attributes="Parent=gene2", kind="CDS")
+        + line(701, 800, attributes="ID=gene3")
+    )
+    assert parse(tmp_path, text).lengths == {"gene1": 250, "gene2": 60, "gene3": 100}
+
+
+def test_without_gene_lines_genes_are_the_spans_of_their_transcripts(tmp_path):
+    text = line(101, 130, attributes='gene_id "a"', kind="CDS")
+    text += line(161, 190, attributes='gene_id "a"', kind="CDS")
+    reading = parse(tmp_path, text, name="a.gtf")
+    assert only(reading.genes)[1:8] == ("a", "a", "c0", 100, 190, "+", 100)
+    assert reading.lengths == {"a": 60}
+    assert reading.notes == ["no gene lines: genes are the spans of their transcripts"]
+
+
+# --- contigs under another name ---
+
+
+@pytest.mark.parametrize(
+    ("written", "in_genome"),
+    [("chr1", "1"), ("1", "chr1"), ("NC_1.2", "NC_1"), ("nc_1", "NC_1.3"), ("chrM", "MT")],
+)
+def test_contig_names_are_matched_across_conventions(tmp_path, written, in_genome):
+    genome = Genome(
+        GENOME.tokens, (Contig("other", 0, 400, False), Contig(in_genome, 400, 600, False))
+    )
+    reading = parse(tmp_path, line(3, 11, contig=written), genome)
+    assert only(reading.genes).contig == in_genome
+    assert reading.contig_aliases == {written: in_genome}
+
+
+def test_declared_length_finds_the_contig_of_another_name(tmp_path):
+    text = "##sequence-region U00096.3 1 600\n" + line(3, 11, contig="U00096.3")
+    reading = parse(tmp_path, text, random_genome(400, 600))
+    assert reading.contig_aliases == {"U00096.3": "c1"}
+    error = refusal(
+        read_annotation, write(tmp_path / "b.gff", text), random_genome(600, 600, circular=True)
+    )
+    assert error.found == "contig 'U00096.3', which the genome lacks"
+
+
+def test_two_contigs_of_the_file_never_become_one_of_the_genome(tmp_path):
+    genome = Genome(GENOME.tokens, (Contig("chr1", 0, LENGTH, False),))
+    text = line(3, 11, contig="1", attributes="ID=a") + line(3, 11, contig="1.1", attributes="ID=b")
+    error = refusal(read_annotation, write(tmp_path / "a.gff", text), genome)
+    assert (error.line, error.found) == (2, "contig '1.1', which the genome lacks")
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "found", "expected"),
+    [
+        ("", None, "an empty file", "data"),
+        ("##gff-version 3\n", None, "no gene", "lines of type gene"),
+        (line(1, 9, kind="CDS", attributes="ID=x"), None, "no gene", "lines of type gene"),
+        (">c0\nACGT\n", None, "no gene", "lines of type gene"),
+        ("c0 x gene 1 9 . + . ID=g\n", 1, "1 tab-separated fields", "9"),
+        ("gene\tstart\tend\n", 1, "3 tab-separated fields", "9"),
+        ("# c\n" + line(1, 9, contig="c7"), 2, "contig 'c7', which the genome lacks", "c0"),
+        (REGION.replace("c0", "c7"), 1, "contig 'c7', which the genome lacks", "c0"),
+        (line(1, 9) + line(21, 29), 2, "gene 'g' a second time (first on line 1)", "once"),
+        (line(1, 9, attributes="note=x"), 1, "a gene without an id", "locus_tag, gene_id or ID"),
+        (line(1, 9, attributes=""), 1, "a gene without an id", "locus_tag, gene_id or ID"),
+        (line(0, 9), 1, "a gene at 0-9", "1 <= start <= end <= 1000, the length of c0"),
+        (line(10, 9), 1, "a gene at 10-9", "1 <= start <= end"),
+        (line(990, 1001), 1, "a gene at 990-1001", "<= 1000, the length of c0"),
+        (line(1001, 1002), 1, "a gene at 1001-1002", "<= 1000, the length of c0"),
+        (REGION + line(1001, 1002), 2, "a gene at 1001-1002", "<= 1000"),
+        (REGION + line(990, 2001), 2, "a gene at 990-2001", "<= 1000"),
+        (line("x", 9), 1, "coordinates 'x'-'9'", "two whole numbers"),
+        (line("1.5", 9), 1, "coordinates '1.5'-'9'", "two whole numbers"),
+        (line("-3", 9), 1, "coordinates '-3'-'9'", "two whole numbers"),
+        (line("²", 9), 1, "coordinates '²'-'9'", "two whole numbers"),
+        (line("1", "9" * 5000), 1, f"coordinates '1'-'{'9' * 20}'", "two whole numbers"),
+        ("##sequence-region c7 1 ²\n" + line(1, 9, contig="c7"), 2, "contig 'c7'", "c0"),
+        (line(1, 9, "."), 1, "a gene on strand '.'", "'+' or '-'"),
+        (line(1, 9, "1"), 1, "a gene on strand '1'", "'+' or '-'"),
+        (line(1, 9).encode() + b"\xff\n", 2, "bytes that are not UTF-8", "text"),
+    ],
+)
+def test_bad_annotation_is_refused(tmp_path, text, number, found, expected):
+    error = refusal(read_annotation, write(tmp_path / "a.gff", text), GENOME)
+    assert (error.line, found in error.found, expected in error.expected) == (number, True, True)
+
+
+def test_missing_and_truncated_files_are_refused(tmp_path):
+    assert refusal(read_annotation, tmp_path / "no.gff", GENOME).found == "no such file"
+    text = "".join(line(i, i + 5, attributes=f"ID=g{i * 7919 % 1000}") for i in range(1, 900))
+    path = write_truncated(tmp_path / "a.gff.gz", text)
+    error = refusal(read_annotation, path, GENOME)
+    assert error.found == "a truncated or damaged gzip stream"
+
+
+def test_gene_table_with_an_id_twice_is_refused():
+    table = gene_table(GENOME, (0, 9, "+"), (10, 19, "-")).assign(gene_id="g")
+    with pytest.raises(InputError, match="gene 'g' twice, expected each gene_id once"):
+        make_genes(table, GENOME)
+
+
+field = st.one_of(
+    st.sampled_from(["c0", "gene", "CDS", "region", "1", "20", "0", "+", "-", ".", "ID=g", ""]),
+    st.text("aID=;%\"' ²٣9-", max_size=8),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(field, min_size=8, max_size=10), min_size=1, max_size=4))
+def test_any_fields_are_read_or_refused_in_one_line(tmp_path_factory, rows):
+    text = "".join("\t".join(row) + "\n" for row in rows)
+    path = write(tmp_path_factory.mktemp("gff") / "a.gff", text)
+    with suppress(InputError):
+        assert len(read_annotation(path, GENOME))
+        return
+    assert "expected" in str(refusal(read_annotation, path, GENOME))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("²٣19x. -", max_size=4), st.text("²٣19x. -", max_size=4))
+def test_any_coordinates_are_read_or_refused_in_one_line(tmp_path_factory, start, end):
+    path = write(tmp_path_factory.mktemp("gff") / "a.gff", line(start, end))
+    with suppress(InputError):
+        assert len(read_annotation(path, GENOME)) == 1
+        return
+    assert refusal(read_annotation, path, GENOME).line == 1
+
+
+# --- the real annotation ---
+
+
+def test_ecoli_lacz_starts_with_atg_at_its_tss_on_minus(ecoli):
+    gene = only(ecoli.genes.query("gene_id == 'b0344'"))
+    assert (gene.name, gene.strand) == ("lacZ", "-")
+    assert (gene.start, gene.end, gene.tss) == (363_230, 366_305, 366_304)
+    assert decode(ecoli.genome.fetch(gene.contig, gene.tss - 2, gene.tss + 1, "-")) == "ATG"
+    spelled = decode(ecoli.genome.fetch(gene.contig, gene.start, gene.end, "-"))
+    assert spelled.startswith("ATGACCATGATTACGGATTCACTGGCCGTCGTTTTACAACGTCGTGAC")
+
+
+def test_ecoli_thr_operon_is_where_it_is_published(ecoli):
+    genes = ecoli.genes.set_index("gene_id")
+    published = {
+        "b0001": ("thrL", 190, 255),
+        "b0002": ("thrA", 337, 2799),
+        "b0003": ("thrB", 2801, 3733),
+    }
+    for gene_id, (name, first, last) in published.items():
+        gene = genes.loc[gene_id]
+        assert (gene["name"], gene["strand"]) == (name, "+")
+        assert (gene["start"] + 1, gene["end"]) == (first, last)
+
+
+@pytest.mark.parametrize("strand", ["+", "-"])
+def test_ecoli_coding_genes_open_and_close_a_reading_frame(ecoli, strand):
+    genes = ecoli.genes.query("biotype == 'protein_coding' and strand == @strand")
+    assert len(genes) > 1900
+    spelled = [
+        decode(ecoli.genome.fetch(gene.contig, gene.start, gene.end, strand))
+        for gene in genes.itertuples()
+    ]
+    starts = np.mean([gene[:3] in {"ATG", "GTG", "TTG"} for gene in spelled])
+    stops = np.mean([gene[-3:] in {"TAA", "TAG", "TGA"} for gene in spelled])
+    whole = np.mean([len(gene) % 3 == 0 for gene in spelled])
+    assert min(starts, stops, whole) > 0.98

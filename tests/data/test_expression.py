@@ -1,0 +1,337 @@
+"""Expression tables: formats, units, replicates, and everything that is refused."""
+
+import gzip
+import random
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import sparse
+from tiny_files import refusal, write, write_truncated
+
+from genesplice.data.expression import condition_means, make_expression, read_expression
+from genesplice.errors import InputError
+
+TABLE = pd.DataFrame(
+    [[10.0, 0.0, 30.5], [500.0, 1000.0, 7.0]],
+    index=pd.Index(["b", "a"], name="gene"),
+    columns=["s1", "s2", "s3"],
+)
+TSV = "gene\ts1\ts2\ts3\nb\t10\t0\t30.5\na\t500\t1000\t7\n"
+
+
+def read(tmp_path, text=TSV, unit="tpm", name="e.tsv", **kwargs):
+    return read_expression(write(tmp_path / name, text), unit, **kwargs)
+
+
+def obs_of(table, conditions=None):
+    return pd.DataFrame({"condition": conditions or list(table.columns)}, index=table.columns)
+
+
+# --- formats ---
+
+
+def test_genes_by_samples_become_samples_by_genes_in_log2(tmp_path):
+    data = read(tmp_path)
+    assert data.shape == (3, 2)
+    assert data.obs_names.tolist() == ["s1", "s2", "s3"]
+    assert data.var_names.tolist() == ["b", "a"]
+    assert data.X.dtype == np.float32
+    np.testing.assert_allclose(data.X.T, np.log2(TABLE + 1), rtol=1e-6)
+
+
+def test_every_format_reads_the_same(tmp_path):
+    expected = read(tmp_path)
+    TABLE.to_parquet(tmp_path / "indexed.parquet")
+    TABLE.reset_index().to_parquet(tmp_path / "plain.parquet")
+    ad.AnnData(TABLE.T.astype(np.float32)).write_h5ad(tmp_path / "dense.h5ad")
+    thin = ad.AnnData(TABLE.T.astype(np.float32))
+    thin.X = sparse.csr_matrix(thin.X)
+    thin.write_h5ad(tmp_path / "sparse.h5ad")
+    write(tmp_path / "e.csv", TSV.replace("\t", ","))
+    write(tmp_path / "windows.txt", b"\xef\xbb\xbf" + TSV.replace("\n", "\r\n").encode())
+    write(tmp_path / "packed.tsv.gz", gzip.compress(TSV.encode()))
+    paths = [path for path in sorted(tmp_path.iterdir()) if path.name != "e.tsv"]
+    assert len(paths) == 7
+    for path in paths:
+        got = read_expression(path, "tpm")
+        np.testing.assert_allclose(got.X, expected.X, rtol=1e-6, err_msg=path.name)
+        assert got.var_names.equals(expected.var_names)
+        assert got.obs["condition"].tolist() == ["s1", "s2", "s3"]
+
+
+def test_gene_ids_made_of_digits_stay_names(tmp_path):
+    data = read(tmp_path, "entrez\ts1\n7157\t900\n672\t30\n")
+    assert data.var_names.tolist() == ["7157", "672"]
+
+
+# --- units ---
+
+
+def test_log2tpm_is_kept_as_it_is(tmp_path):
+    data = read(tmp_path, "gene\ts1\ts2\na\t0\t3.5\nb\t14.25\t1\n", "log2tpm")
+    assert data.X.tolist() == [[0, 14.25], [3.5, 1]]
+
+
+def test_counts_become_tpm_by_length_then_by_depth(tmp_path):
+    text = "gene\ts1\ts2\nshort\t10\t20\nlong\t100\t200\n"
+    data = read(tmp_path, text, "counts", lengths={"short": 100.0, "long": 1000.0})
+    np.testing.assert_allclose(data.X, np.log2(500_000 + 1), rtol=1e-6)
+    data = read(tmp_path, text, "counts", lengths={"short": 100.0, "long": 100.0})
+    expected = np.log2(1e6 * np.array([1, 10]) / 11 + 1)
+    np.testing.assert_allclose(data.X, [expected, expected], rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.int64, (4, 3), elements=st.integers(1, 100_000)), st.floats(1, 1000))
+def test_counts_do_not_depend_on_depth_and_add_up_to_a_million(counts, depth):
+    table = pd.DataFrame(counts.astype(float), index=list("abcd"), columns=["x", "y", "z"])
+    lengths = {"a": 300.0, "b": 900.0, "c": 1200.0, "d": 60.0}
+    once = make_expression(table, "counts", obs_of(table), lengths=lengths)
+    more = make_expression(table * depth, "counts", obs_of(table), lengths=lengths)
+    np.testing.assert_allclose(more.X, once.X, atol=1e-4)
+    np.testing.assert_allclose((2.0 ** once.X.astype(float) - 1).sum(axis=1), 1e6, rtol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, (3, 4), elements=st.floats(0, 300_000)))
+def test_tpm_comes_back_from_its_logarithm(values):
+    table = pd.DataFrame(values + 22, index=list("abc"), columns=list("wxyz"))
+    data = make_expression(table, "tpm", obs_of(table))
+    np.testing.assert_allclose(2.0 ** data.X.T.astype(float) - 1, table, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "found", "expected"),
+    [
+        ("gene\ts1\na\t23\nb\t1\n", "log2tpm", "values up to 23 with unit log2tpm", "at most 21"),
+        ("gene\ts1\na\t9\nb\t1.5\n", "tpm", "values up to only 9 with unit tpm", "unit log2tpm"),
+        ("gene\ts1\ns\t1e6\nt\t9e5\n", "tpm", "sample 's1' adding up to 1.9e+06", "unit counts"),
+        ("gene\ts1\na\t-1\nb\t9\n", "counts", "-1 for gene 'a', sample 's1'", "values >= 0"),
+        ("gene\ts1\na\t5\nb\t9\n", "counts", "counts without gene lengths", "an annotation"),
+    ],
+)
+def test_values_that_cannot_be_in_the_stated_unit_are_refused(
+    tmp_path, text, unit, found, expected
+):
+    error = refusal(read_expression, write(tmp_path / "e.tsv", text), unit)
+    assert (found in error.found, expected in error.expected) == (True, True)
+
+
+def test_counts_of_genes_without_length_and_samples_without_reads_are_refused(tmp_path):
+    path = write(tmp_path / "e.tsv", "gene\ts1\ts2\na\t5\t0\nb\t9\t0\n")
+    error = refusal(read_expression, path, "counts", lengths={"a": 5.0})
+    assert error.found == "no length for 1 genes (b)"
+    error = refusal(read_expression, path, "counts", lengths={"a": 5.0, "b": 0.0})
+    assert error.found == "no length for 1 genes (b)"
+    error = refusal(read_expression, path, "counts", lengths={"a": 5.0, "b": 5.0})
+    assert error.found == "sample 's2' without reads"
+
+
+# --- replicates and conditions ---
+
+
+def test_replicates_are_averaged_in_log_space_in_order_of_appearance():
+    table = pd.DataFrame([[1.0, 4.0, 3.0, 8.0]], index=["g"], columns=["r1", "x", "r2", "r3"])
+    data = make_expression(table, "log2tpm", obs_of(table, ["rich", "poor", "rich", "rich"]))
+    means = condition_means(data)
+    assert means.columns.tolist() == ["rich", "poor"]
+    assert means.loc["g"].tolist() == [4.0, 4.0]
+    assert (means.index.name, means.columns.name) == ("gene_id", "condition")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from("ABC"), min_size=2, max_size=9), st.integers(0, 99))
+def test_condition_means_are_the_means_whatever_the_order(conditions, seed):
+    generator = np.random.default_rng(seed)
+    columns = [f"s{i}" for i in range(len(conditions))]
+    table = pd.DataFrame(generator.uniform(0, 9, (3, len(columns))), list("xyz"), columns)
+    means = condition_means(make_expression(table, "log2tpm", obs_of(table, conditions)))
+    assert means.columns.tolist() == list(dict.fromkeys(conditions))
+    for condition in means:
+        mine = [column for column, c in zip(columns, conditions, strict=True) if c == condition]
+        np.testing.assert_allclose(means[condition], table[mine].mean(axis=1), rtol=1e-6)
+
+
+def test_sample_table_gives_conditions_in_any_order_and_may_know_more_samples(tmp_path):
+    samples = write(
+        tmp_path / "s.csv", "id,batch,Condition\ns3,2,cold\ns9,1,no\ns1,1,warm\ns2,1,cold\n"
+    )
+    data = read(tmp_path, samples=samples)
+    assert data.obs["condition"].tolist() == ["warm", "cold", "cold"]
+    assert data.obs["batch"].tolist() == ["1", "1", "2"]
+    assert condition_means(data).columns.tolist() == ["warm", "cold"]
+
+
+def test_h5ad_keeps_its_conditions_unless_a_table_says_otherwise(tmp_path):
+    data = ad.AnnData(TABLE.T.astype(np.float32), obs=obs_of(TABLE, ["x", "y", "y"]))
+    data.write_h5ad(tmp_path / "e.h5ad")
+    read_back = read_expression(tmp_path / "e.h5ad", "tpm")
+    assert read_back.obs["condition"].tolist() == ["x", "y", "y"]
+    samples = write(tmp_path / "s.tsv", "id\tcondition\ns1\tp\ns2\tq\ns3\tq\n")
+    read_back = read_expression(tmp_path / "e.h5ad", "tpm", samples)
+    assert read_back.obs["condition"].tolist() == ["p", "q", "q"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "found", "expected"),
+    [
+        ("id\tgroup\ns1\tx\n", 1, "no column 'condition' (header: id, group)", "condition"),
+        ("condition\tid\nx\ts1\n", 1, "'condition' as first column", "the sample id first"),
+        ("id\tcondition\ns1\tx\n\ns1\ty\n", 4, "sample 's1' twice", "each sample once"),
+        ("id\tcondition\ns1\tx\n\ns2\t \n", 4, "an empty condition", "a condition"),
+        ("id\tcondition\ns1\tx\ns2\n", 3, "an empty condition", "a condition"),
+        ("id\tcondition\ns1\tx\nS2\tx\n", None, "no row for 2 of the 3 samples in e.tsv", "S2"),
+        ("id,condition\ns1,x\n", 1, "the header 'id,condition'", "separated by tabs"),
+        ("id\tcondition\n", None, "a header and no rows", "at least one row"),
+        ("", None, "an empty file", "data"),
+    ],
+)
+def test_bad_sample_tables_are_refused(tmp_path, text, line, found, expected):
+    table = write(tmp_path / "e.tsv", TSV)
+
+    def read_with(samples):
+        return read_expression(table, "tpm", samples)
+
+    error = refusal(read_with, write(tmp_path / "s.tsv", text))
+    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "found", "expected"),
+    [
+        ("", None, "an empty file", "data"),
+        ("gene\ts1\n", None, "a header and no rows", "at least one row"),
+        ("gene,s1\na,5\n", 1, "the header 'gene,s1'", "two or more columns separated by tabs"),
+        ("gene\na\n", 1, "the header 'gene'", "two or more columns"),
+        (">chr\nACGT\n", 1, "the header '>chr'", "two or more columns"),
+        ("gene\ts1\ts1\na\t1\t2\n", 1, "column 's1' more than once", "each column once"),
+        ("gene\ts1\na\t5\nb\t6\na\t7\n", 4, "gene 'a' twice", "each gene once"),
+        ("gene\ts1\na\t5\n\nb\t6\n\na\t7\n", 6, "gene 'a' twice", "each gene once"),
+        ("gene\ts1\na\t5\nb\thigh\n", 3, "'high' for sample 's1'", "a number"),
+        ("gene\ts1\n\na\t5\n\nb\thigh\n", 5, "'high' for sample 's1'", "a number"),
+        ("gene\ts1\na\t5\nb\tNA\n", 3, "'NA' for sample 's1'", "a number"),
+        ("gene\ts1\ts2\na\t5\t\nb\t1\t2\n", 2, "an empty cell for sample 's2'", "a number"),
+        ("gene\ts1\ts2\na\t5\t6\nb\t1\n", 3, "an empty cell for sample 's2'", "a number"),
+        ("gene\ts1\na\t1,5\n", 2, "'1,5' for sample 's1'", "a number"),
+        ("gene\ts1\na\t5\nb\tinf\n", None, "no finite number for gene 'b', sample 's1'", "value"),
+        ("gene\ts1\na\t50\nb\t-0.5\n", None, "-0.5 for gene 'b', sample 's1'", "values >= 0"),
+        ("s1\ts2\n1.5\t3\n2.5\t4\n", None, "no gene ids in the first column", "gene ids"),
+        ("gene\ts1\na\t5\n\t6\n", None, "no gene ids in the first column", "gene ids"),
+        ("gene\ts1\na\t5\nb\t6\t7\n", 3, "3 columns", "2 as in the header"),
+        (b"gene\ts1\na\t5\n\xe9\t6\n", None, "bytes that are not UTF-8", "text"),
+        (b"g\xe8ne\ts1\na\t5\n", 1, "bytes that are not UTF-8", "text"),
+    ],
+)
+def test_bad_expression_tables_are_refused(tmp_path, text, line, found, expected):
+    error = refusal(read_expression, write(tmp_path / "e.tsv", text), "tpm")
+    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("blank", [0, 2])
+def test_header_without_a_name_over_the_gene_ids_shifts_no_values(tmp_path, blank):
+    text = "s1\ts2\n" + "\n" * blank + "a\t50\t60\nb\t70\t80\n"
+    error = refusal(read_expression, write(tmp_path / "e.tsv", text), "tpm")
+    assert error.line == 2 + blank
+    assert (error.found, error.expected) == ("3 columns", "2 as in the header")
+
+
+def test_separators_at_the_ends_of_all_lines_do_no_harm(tmp_path):
+    data = read(tmp_path, "gene\ts1\ts2\nb\t10\t30\t\na\t500\t7\t\n")
+    np.testing.assert_allclose(data.X, np.log2([[11, 501], [31, 8]]), rtol=1e-6)
+
+
+def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
+    assert refusal(read_expression, tmp_path / "no.tsv", "tpm").found == "no such file"
+    error = refusal(read_expression, write(tmp_path / "e.xlsx", "PK"), "tpm")
+    assert error.expected == ".tsv, .csv or .parquet"
+    for name in ("e.parquet", "e.h5ad"):
+        error = refusal(read_expression, write(tmp_path / name, "not what it is called"), "tpm")
+        assert error.expected in ("Parquet", "h5ad")
+    numbers = random.Random(0)
+    text = "gene\ts1\n" + "".join(f"g{i}\t{numbers.random()}\n" for i in range(3000))
+    path = write_truncated(tmp_path / "e.tsv.gz", text)
+    assert refusal(read_expression, path, "tpm").found == "a truncated or damaged gzip stream"
+
+
+def test_truncated_binary_tables_are_refused(tmp_path):
+    TABLE.to_parquet(tmp_path / "e.parquet")
+    ad.AnnData(TABLE.T.astype(np.float32)).write_h5ad(tmp_path / "e.h5ad")
+    for path in list(tmp_path.iterdir()):
+        path.write_bytes(path.read_bytes()[:-200])
+        assert "found no " in str(refusal(read_expression, path, "tpm"))
+
+
+def test_h5ad_with_a_gene_twice_or_without_values_is_refused(tmp_path):
+    data = ad.AnnData(TABLE.T.astype(np.float32))
+    data.var_names = ["a", "a"]
+    data.write_h5ad(tmp_path / "twice.h5ad")
+    error = refusal(read_expression, tmp_path / "twice.h5ad", "tpm")
+    assert error.found == "gene 'a' twice"
+    ad.AnnData(obs=obs_of(TABLE)).write_h5ad(tmp_path / "empty.h5ad")
+    error = refusal(read_expression, tmp_path / "empty.h5ad", "tpm")
+    assert error.found == "an AnnData without values"
+
+
+def test_table_without_a_file_is_refused_by_gene_and_sample():
+    table = TABLE.copy()
+    table.loc["a", "s2"] = np.nan
+    with pytest.raises(InputError, match="no finite number for gene 'a', sample 's2'"):
+        make_expression(table, "tpm", obs_of(table))
+    table = TABLE.set_axis(["s", "s", "t"], axis=1)
+    with pytest.raises(InputError, match="sample 's' twice, expected each sample once"):
+        make_expression(table, "tpm", obs_of(TABLE))
+
+
+cell = st.one_of(st.sampled_from(["", "NA", "1", "22.5", "-1", "1e400", "x", '"', "a"]), st.text())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(cell, min_size=1, max_size=4), min_size=1, max_size=4))
+def test_any_cells_are_read_or_refused_in_one_line(tmp_path_factory, rows):
+    text = "gene\ts1\ts2\n" + "".join("\t".join(row) + "\n" for row in rows)
+    path = tmp_path_factory.mktemp("table") / "e.tsv"
+    write(path, text.encode("utf-8", "surrogatepass"))
+    try:
+        data = read_expression(path, "counts", lengths=dict.fromkeys("ax1", 5.0))
+    except InputError:
+        error = refusal(read_expression, path, "counts", lengths=dict.fromkeys("ax1", 5.0))
+        assert error.expected
+    else:
+        assert np.isfinite(data.X).all()
+
+
+# --- the real table ---
+
+
+def test_ecoli_has_278_samples_in_163_conditions(ecoli):
+    assert ecoli.expression.shape == (278, 3923)
+    assert ecoli.expression.obs["condition"].nunique() == 163
+    assert ecoli.observed.shape == (3923, 163)
+    values = ecoli.expression.X
+    assert values.min() >= 0
+    assert values.max() < 20
+    tpm = (2.0 ** values.astype(float) - 1).sum(axis=1)
+    assert np.median(tpm) == pytest.approx(1e6, rel=0.1)
+
+
+def test_ecoli_replicates_agree_more_than_conditions_do(ecoli):
+    data = ecoli.expression
+    r = np.corrcoef(data.X)
+    same = data.obs["condition"].to_numpy()[:, None] == data.obs["condition"].to_numpy()[None]
+    upper = np.triu(np.ones_like(same), k=1)
+    assert r[same & upper].mean() > 0.97 > r[~same & upper].mean()
+
+
+def test_ecoli_ribosome_is_expressed_far_above_lacz(ecoli):
+    lacz = ecoli.observed.loc["b0344"]
+    ribosome = ecoli.observed.loc["b3342"]
+    assert lacz.median() < ribosome.median() - 4

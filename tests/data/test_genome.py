@@ -1,0 +1,289 @@
+"""Tokens, strands and circles; FASTA files that are read and those that are refused."""
+
+import gzip
+import random
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_files import random_genome, refusal, write, write_truncated
+
+from genesplice.data.genome import Contig, Genome, decode, encode, read_fasta, reverse_complement
+from genesplice.errors import InputError
+
+dna = st.text("ACGTN", max_size=60)
+COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
+
+
+def hand_made(is_circular: bool = False) -> Genome:
+    return Genome(
+        encode("GGGGG" + "AACCGTN"),
+        (Contig("before", 0, 5, False), Contig("c", 5, 7, is_circular)),
+    )
+
+
+def fetched(genome: Genome, *where) -> str:
+    return decode(genome.fetch(*where))
+
+
+# --- letters, tokens, strands ---
+
+
+def test_tokens_are_the_places_in_the_alphabet():
+    assert encode("ACGTN").tolist() == [0, 1, 2, 3, 4]
+    assert encode(b"ACGTN").tolist() == [0, 1, 2, 3, 4]
+    assert encode("").size == 0
+
+
+def test_lower_case_counts_as_upper_and_ambiguity_as_n():
+    assert decode(encode("acgtn")) == "ACGTN"
+    assert decode(encode("RYSWKMBDHVryswkmbdhv")) == "N" * 20
+
+
+@pytest.mark.parametrize(
+    ("sequence", "at"), [("ACGU", 4), ("X", 1), ("AC-GT", 3), ("AC GT", 3), ("ACé", 3), (b"A>", 2)]
+)
+def test_other_letters_are_refused_with_their_position(sequence, at):
+    with pytest.raises(InputError, match=rf"found '.' at position {at}, expected a DNA letter"):
+        encode(sequence)
+
+
+@settings(max_examples=60, deadline=None)
+@given(dna)
+def test_decoding_undoes_encoding(sequence):
+    assert decode(encode(sequence)) == sequence
+
+
+@settings(max_examples=60, deadline=None)
+@given(dna)
+def test_reverse_complement_is_complement_read_backwards(sequence):
+    expected = "".join(COMPLEMENT[letter] for letter in reversed(sequence))
+    assert decode(reverse_complement(encode(sequence))) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(dna)
+def test_reverse_complement_twice_is_nothing(sequence):
+    tokens = encode(sequence)
+    assert np.array_equal(reverse_complement(reverse_complement(tokens)), tokens)
+
+
+# --- fetching ---
+
+
+def test_fetch_is_half_open_within_its_own_contig():
+    assert fetched(hand_made(), "c", 0, 7) == "AACCGTN"
+    assert fetched(hand_made(), "c", 1, 4) == "ACC"
+    assert fetched(hand_made(), "c", 3, 3) == ""
+    assert fetched(hand_made(), "before", 0, 5) == "GGGGG"
+
+
+def test_fetch_on_the_minus_strand_is_the_reverse_complement():
+    assert fetched(hand_made(), "c", 0, 6, "-") == "ACGGTT"
+    assert fetched(hand_made(), "c", -1, 2, "-") == "TTN"
+
+
+def test_linear_contig_gives_n_beyond_its_ends():
+    assert fetched(hand_made(), "c", -3, 2) == "NNNAA"
+    assert fetched(hand_made(), "c", 5, 9) == "TNNN"
+    assert fetched(hand_made(), "c", -2, 9) == "NNAACCGTNNN"
+    assert fetched(hand_made(), "c", -5, -2) == "NNN"
+    assert fetched(hand_made(), "c", 10, 12) == "NN"
+
+
+def test_circular_contig_goes_on_at_its_other_end():
+    assert fetched(hand_made(True), "c", -3, 2) == "GTNAA"
+    assert fetched(hand_made(True), "c", 5, 9) == "TNAA"
+    assert fetched(hand_made(True), "c", -7, 14) == "AACCGTN" * 3
+    assert fetched(hand_made(True), "c", 14, 16) == "AA"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(-100, 100), st.integers(0, 120), st.integers(0, 39))
+def test_fetch_over_the_origin_is_fetch_from_the_rotated_genome(n, start, width, turn):
+    genome = random_genome(n, circular=True)
+    rotated = Genome(np.roll(genome.tokens, -turn), genome.contigs)
+    for strand in "+-":
+        expected = rotated.fetch("c0", start - turn, start - turn + width, strand)
+        assert np.array_equal(genome.fetch("c0", start, start + width, strand), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(-60, 60), st.integers(0, 90))
+def test_linear_fetch_is_a_slice_of_the_padded_contig(start, width):
+    padded = "N" * 100 + "AACCGTN" + "N" * 200
+    assert fetched(hand_made(), "c", start, start + width) == padded[100 + start :][:width]
+
+
+def test_fetched_tokens_can_be_written_to_without_touching_the_genome():
+    genome = random_genome(50)
+    genome.fetch("c0", 0, 50)[:] = 4
+    assert genome.tokens.max() < 4
+
+
+def test_impossible_fetches_are_refused():
+    with pytest.raises(InputError, match="interval 5-4, expected start <= end"):
+        hand_made().fetch("c", 5, 4)
+    with pytest.raises(InputError, match="contig 'C', expected before, c"):
+        hand_made().fetch("C", 0, 1)
+    with pytest.raises(
+        InputError, match=r"contig 'x', expected c0, c1, c2, c3, c4, … \(7 in all\)"
+    ):
+        random_genome(*[3] * 7).contig("x")
+
+
+def test_contigs_can_be_made_circular_by_name():
+    genome = random_genome(10, 20).with_circular(["c1"])
+    assert [contig.is_circular for contig in genome.contigs] == [False, True]
+    assert [c.is_circular for c in genome.with_circular([]).contigs] == [False, True]
+    with pytest.raises(InputError, match="contig 'plasmid', expected c0, c1"):
+        genome.with_circular(["plasmid"])
+
+
+# --- FASTA ---
+
+
+def test_contigs_follow_one_another_and_are_named_up_to_the_first_blank(tmp_path):
+    path = write(tmp_path / "g.fa", ">chr1 some words\nACGT\nACG\n\n>chr2\tx\nTTN\n")
+    genome = read_fasta(path)
+    assert genome.contigs == (Contig("chr1", 0, 7, False), Contig("chr2", 7, 3, False))
+    assert genome.length == 10
+    assert fetched(genome, "chr1", 0, 7) == "ACGTACG"
+    assert fetched(genome, "chr2", 0, 3) == "TTN"
+
+
+def test_line_ends_of_all_systems_read_the_same(tmp_path):
+    text = ">a\nACGT\nAC\n>b\nGG"
+    expected = read_fasta(write(tmp_path / "unix.fa", text))
+    for end in ("\r\n", "\r"):
+        got = read_fasta(write(tmp_path / "other.fa", text.replace("\n", end)))
+        assert got.contigs == expected.contigs
+        assert np.array_equal(got.tokens, expected.tokens)
+
+
+def test_gzip_is_known_by_its_content_not_by_its_name(tmp_path):
+    for name in ("g.fa.gz", "g.fa"):
+        path = write(tmp_path / name, gzip.compress(b">c\nAC\n") + gzip.compress(b"GT\n"))
+        assert fetched(read_fasta(path), "c", 0, 4) == "ACGT"
+
+
+def test_lower_case_stretches_are_kept_as_intervals_within_contigs(tmp_path):
+    genome = read_fasta(write(tmp_path / "g.fa", ">a\nacGT\nNnA\n>b\ngtC\n>c\nACa\n"))
+    assert genome.soft_masked.tolist() == [[0, 2], [5, 6], [7, 9], [12, 13]]
+
+
+def test_read_genome_cannot_be_written_to(tmp_path):
+    genome = read_fasta(write(tmp_path / "g.fa", ">a\nACGT\n"))
+    with pytest.raises(ValueError, match="read-only"):
+        genome.tokens[0] = 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text("ACGTNacgtnRYryK", min_size=1, max_size=50), min_size=1, max_size=4))
+def test_any_contigs_survive_any_line_width(tmp_path_factory, sequences):
+    width = random.Random(len(sequences[0])).randint(1, 20)
+    text = ""
+    for i, sequence in enumerate(sequences):
+        lines = [sequence[k : k + width] for k in range(0, len(sequence), width)]
+        text += "\n".join([f">c{i}", *lines, ""])
+    genome = read_fasta(write(tmp_path_factory.mktemp("fasta") / "g.fa", text))
+    for i, sequence in enumerate(sequences):
+        assert np.array_equal(genome.fetch(f"c{i}", 0, len(sequence)), encode(sequence))
+    masked = np.zeros(genome.length, dtype=bool)
+    for start, end in genome.soft_masked:
+        masked[start:end] = True
+    assert masked.tolist() == [letter.islower() for letter in "".join(sequences)]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "found", "expected"),
+    [
+        ("", None, "an empty file", "data"),
+        ("\n\n", None, "no FASTA record", "at least one contig"),
+        ("ACGT\n>c\nACGT\n", 1, "no FASTA record", "starts with '>'"),
+        ("@read\nACGT\n+\nIIII\n", 1, "no FASTA record", "starts with '>'"),
+        (">c\nACGT\nACXT\n", 3, "the letter 'X'", "DNA"),
+        (">c\nACGT\n>d\nACGU\n", 4, "the letter 'U'", "DNA"),
+        (">c\nAC-T\n", 2, "the letter '-'", "DNA"),
+        (">c\nAC T\n", 2, "the letter ' '", "DNA"),
+        (">c\nMKVLE*\n", 2, "the letter 'L'", "DNA"),
+        (">c\nACGT\nACéT\n", 3, "'é', which is not ASCII", "ASCII"),
+        (">Escherichia coli é\nACGT\n", 1, "'é', which is not ASCII", "ASCII"),
+        (b">c\nAC\xe9T\n", 2, "bytes that are not UTF-8", "text"),
+        (">\nACGT\n", None, "a contig without a name", ">NAME"),
+        (">c\nACGT\n>c other\nACGT\n", None, "contig 'c' twice", "each contig once"),
+        (">c\n>d\nACGT\n", None, "contig 'c' without sequence", "DNA letters"),
+        (">c\nACGT\n>d\n", None, "contig 'd' without sequence", "DNA letters"),
+    ],
+)
+def test_bad_fasta_is_refused(tmp_path, text, line, found, expected):
+    error = refusal(read_fasta, write(tmp_path / "g.fa", text))
+    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
+
+
+def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
+    assert refusal(read_fasta, tmp_path / "no.fa").found == "no such file"
+    assert refusal(read_fasta, tmp_path).found == "a folder"
+    letters = "".join(random.Random(0).choices("ACGT", k=9000))
+    path = write_truncated(tmp_path / "g.fa.gz", f">c\n{letters}\n")
+    assert refusal(read_fasta, path).found == "a truncated or damaged gzip stream"
+    damaged = bytearray(gzip.compress(f">c\n{letters}\n".encode()))
+    damaged[len(damaged) // 2] ^= 255
+    path = write(tmp_path / "d.fa.gz", bytes(damaged))
+    assert refusal(read_fasta, path).found == "a truncated or damaged gzip stream"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=80))
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory, content):
+    path = write(tmp_path_factory.mktemp("bytes") / "g.fa", content)
+    with suppress(InputError):
+        assert read_fasta(path).length > 0
+        return
+    assert str(refusal(read_fasta, path)).startswith(str(path))
+
+
+# --- the real genome ---
+
+
+def test_ecoli_is_one_circle_of_4641652_bases(ecoli):
+    assert ecoli.genome.contigs == (Contig("NC_000913.3", 0, 4_641_652, True),)
+    assert ecoli.genome.length == 4_641_652
+    assert set(np.unique(ecoli.genome.tokens).tolist()) == {0, 1, 2, 3}
+    gc = np.isin(ecoli.genome.tokens, [1, 2]).mean()
+    assert gc == pytest.approx(0.508, abs=0.001)
+
+
+def test_ecoli_origin_joins_the_published_ends(ecoli):
+    assert fetched(ecoli.genome, "NC_000913.3", 0, 20) == "AGCTTTTCATTCTGACTGCA"
+    around = fetched(ecoli.genome, "NC_000913.3", 4_641_652 - 10, 4_641_652 + 10)
+    assert around == fetched(ecoli.genome, "NC_000913.3", -10, 10)
+    assert around.endswith("AGCTTTTCAT")
+
+
+# --- soft-masked stretches ---
+
+
+def test_soft_masked_bases_are_those_in_lower_case(tmp_path):
+    letters = {"a": "ACGTacgtACGTnnACgt", "b": "acgtACGTAC"}
+    path = tmp_path / "x.fa"
+    path.write_text("".join(f">{name}\n{text}\n" for name, text in letters.items()))
+    genome = read_fasta(path)
+    circular = genome.with_circular(["b"])
+    for name, text in letters.items():
+        for start in range(-5, len(text) + 5):
+            for end in range(start, len(text) + 25):
+                places = range(start, end)
+                expected = [0 <= i < len(text) and text[i].islower() for i in places]
+                assert genome.fetch_soft_masked(name, start, end).tolist() == expected
+                if name == "b":
+                    expected = [text[i % len(text)].islower() for i in places]
+                    assert circular.fetch_soft_masked(name, start, end).tolist() == expected
+
+
+def test_without_lower_case_nothing_is_soft_masked(tmp_path):
+    path = tmp_path / "x.fa"
+    path.write_text(">a\nACGT\n")
+    assert read_fasta(path).fetch_soft_masked("a", -2, 6).tolist() == [False] * 8

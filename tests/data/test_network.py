@@ -1,0 +1,288 @@
+"""Edges and gene sets: names matched to genes, signs merged, and what is refused."""
+
+import gzip
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_files import refusal, write, write_truncated
+
+from genesplice.data.network import (
+    NETWORK_COLUMNS,
+    gene_aliases,
+    make_network,
+    parse_gene_sets,
+    parse_network,
+    read_gene_sets,
+    read_gmt,
+    read_network,
+    write_gmt,
+)
+
+GENES = pd.DataFrame(
+    {"gene_id": ["b1", "b2", "b3", "b4", "b5"], "name": ["lacI", "lacZ", "flhD", "flhC", "lacZ"]}
+)
+
+
+def rows(edges):
+    assert tuple(edges.columns) == NETWORK_COLUMNS
+    return [tuple(row) for row in edges[["source", "target", "sign"]].itertuples(index=False)]
+
+
+def network(tmp_path, text, name="n.tsv"):
+    return parse_network(write(tmp_path / name, text), GENES)
+
+
+def gaf(gene="lacI", term="GO:1", evidence="IDA", relation="enables") -> str:
+    fields = ["DB", "id", gene, relation, term, "ref", evidence, *"abcdefghij"]
+    return "\t".join(fields) + "\n"
+
+
+# --- names ---
+
+
+def test_names_match_whatever_their_case_and_shared_names_match_nothing():
+    assert gene_aliases(GENES) == {
+        "laci": "b1", "flhd": "b3", "flhc": "b4",
+        "b1": "b1", "b2": "b2", "b3": "b3", "b4": "b4", "b5": "b5",
+    }  # fmt: skip
+
+
+def test_id_of_one_gene_wins_over_the_name_of_another():
+    genes = pd.DataFrame({"gene_id": ["a", "b"], "name": ["b", "x"]})
+    assert gene_aliases(genes)["b"] == "b"
+
+
+# --- edges ---
+
+
+def test_edges_point_from_regulator_to_target_with_their_sign(tmp_path):
+    reading = network(tmp_path, "source\ttarget\tsign\nlacI\tb2\t-\nb3\tLACI\t+\nB4\tb2\t\n")
+    assert rows(reading.edges) == [("b1", "b2", -1), ("b3", "b1", 1), ("b4", "b2", 0)]
+    assert set(reading.edges["kind"]) == {"regulates"}
+    assert set(reading.edges["provenance"]) == {"n.tsv"}
+    assert (reading.unmatched_regulators, reading.unmatched_targets) == ((), ())
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["regulator,gene_id,effect,evidence", "TF,gene,Mode,database", "from,to,sign,provenance"],
+)
+def test_columns_go_by_other_names(tmp_path, header):
+    reading = network(tmp_path, f"{header}\nb1,b2,-,binding of TFs\n", "n.csv")
+    assert reading.edges.to_dict("records") == [
+        {"source": "b1", "target": "b2", "sign": -1, "kind": "regulates",
+         "provenance": "binding of TFs"}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "sign"),
+    [("+", 1), ("Activator", 1), ("1", 1), ("-", -1), ("repressor", -1), ("-1.0", -1),
+     ("+-", 0), ("?", 0), ("dual", 0), (" ", 0), ("0", 0)],
+)  # fmt: skip
+def test_signs_are_read_in_words_and_numbers(tmp_path, written, sign):
+    reading = network(tmp_path, f"source\ttarget\tsign\nb1\tb2\t{written}\n")
+    assert rows(reading.edges) == [("b1", "b2", sign)]
+
+
+def test_both_signs_of_one_pair_become_one_edge_of_sign_0(tmp_path):
+    text = "tf,gene,sign,evidence\nb1,b2,+,chip\nlacI,b2,-,motif\nb1,b3,+,x\nb1,b3,+,x\n"
+    reading = network(tmp_path, text, "n.csv")
+    assert rows(reading.edges) == [("b1", "b2", 0), ("b1", "b3", 1)]
+    assert reading.edges["provenance"].tolist() == ["chip; motif", "x"]
+
+
+def test_complex_gives_an_edge_from_each_of_its_genes(tmp_path):
+    reading = network(tmp_path, "tf\tgene\nflhD;flhC\tb2\nflhD ; nobody\tb2\n")
+    assert rows(reading.edges) == [("b3", "b2", 0), ("b4", "b2", 0), ("flhD ; nobody", "b2", 0)]
+    assert reading.unmatched_regulators == ("flhD ; nobody",)
+
+
+def test_named_complexes_stand_for_their_genes():
+    edges = pd.DataFrame({"source": ["FlhDC"], "target": ["b2"], "sign": [1], "provenance": ["p"]})
+    reading = make_network(edges, gene_aliases(GENES), {"flhdc": ("flhD", "flhC")})
+    assert rows(reading.edges) == [("b3", "b2", 1), ("b4", "b2", 1)]
+
+
+def test_regulator_that_is_no_gene_keeps_its_name_and_such_a_target_is_left_out(tmp_path):
+    reading = network(tmp_path, "tf\tgene\nppGpp\tb2\nb1\tb3\nb1\tnothing\n")
+    assert rows(reading.edges) == [("ppGpp", "b2", 0), ("b1", "b3", 0)]
+    assert reading.unmatched_regulators == ("ppGpp",)
+    assert reading.unmatched_targets == ("nothing",)
+
+
+def test_given_aliases_replace_those_of_the_genes(tmp_path):
+    path = write(tmp_path / "n.tsv", "tf\tgene\nECK1\tECK2\n")
+    edges = read_network(path, GENES, {"eck1": "b1", "eck2": "b2"})
+    assert rows(edges) == [("b1", "b2", 0)]
+
+
+def test_parquet_and_gzip_read_the_same(tmp_path):
+    table = pd.DataFrame({"source": ["b1", "b2"], "target": ["b2", "b3"], "sign": [1, -1]})
+    table.to_parquet(tmp_path / "n.parquet")
+    text = table.to_csv(sep="\t", index=False)
+    write(tmp_path / "n.tsv.gz", gzip.compress(text.encode()))
+    for name in ("n.parquet", "n.tsv.gz"):
+        assert rows(read_network(tmp_path / name, GENES)) == [("b1", "b2", 1), ("b2", "b3", -1)]
+
+
+names = st.sampled_from(["b1", "b2", "LACI", "flhD;flhC", "ppGpp"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(names, st.sampled_from(["b1", "b2", "b3"]), st.sampled_from("+-?")), min_size=1
+    )
+)
+def test_each_pair_is_there_once_with_the_sign_all_its_edges_share(tmp_path_factory, edges):
+    text = "source\ttarget\tsign\n" + "".join("\t".join(edge) + "\n" for edge in edges)
+    path = write(tmp_path_factory.mktemp("network") / "n.tsv", text)
+    expected: dict[tuple[str, str], set[int]] = {}
+    for source, target, sign in edges:
+        parts = {"LACI": ["b1"], "flhD;flhC": ["b3", "b4"]}.get(source, [source])
+        for part in parts:
+            expected.setdefault((part, target), set()).add({"+": 1, "-": -1, "?": 0}[sign])
+    got = {(source, target): sign for source, target, sign in rows(read_network(path, GENES))}
+    assert got == {
+        pair: next(iter(signs)) if len(signs) == 1 else 0 for pair, signs in expected.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "found", "expected"),
+    [
+        ("", None, "an empty file", "data"),
+        ("source\ttarget\n", None, "a header and no rows", "at least one row"),
+        ("source\tsign\nb1\t+\n", 1, "no column 'target' (header: source, sign)", "gene_id"),
+        ("a\tb\nb1\tb2\n", 1, "no column 'source'", "regulator or tf"),
+        ("source\ttarget\tsign\nb1\tb2\t+\nb1\tb3\tup\n", 3, "effect 'up'", "+, -, +- or ?"),
+        ("source\ttarget\tsign\n\nb1\tb2\t+\n\nb1\tb3\tup\n", 5, "effect 'up'", "+, -"),
+        ("source\ttarget\nb1\tb2\n \tb2\n", 3, "an empty source", "a name"),
+        ("source\ttarget\n\nb1\t\n", 3, "an empty target", "a name"),
+        ("source\ttarget\nb1\tb2\nb1\n", 3, "an empty target", "a name"),
+        ("source\ttarget\nb1\tb2\t+\n", 2, "3 columns", "2 as in the header"),
+        ("source\ttarget\nb1\tx\nb1\ty\nb1\tb2\n", None, "2 of 3 targets that are no genes (x, y)",
+         "such as b1, b2, b3"),
+        ("source,target\nb1,b2\n", 1, "the header 'source,target'", "separated by tabs"),
+    ],
+)  # fmt: skip
+def test_bad_networks_are_refused(tmp_path, text, line, found, expected):
+    error = refusal(read_network, write(tmp_path / "n.tsv", text), GENES)
+    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
+
+
+def test_missing_and_truncated_networks_are_refused(tmp_path):
+    assert refusal(read_network, tmp_path / "no.tsv", GENES).found == "no such file"
+    text = "source\ttarget\n" + "".join(f"b{i * 7919 % 1009}\tb2\n" for i in range(2000))
+    error = refusal(read_network, write_truncated(tmp_path / "n.tsv.gz", text), GENES)
+    assert error.found == "a truncated or damaged gzip stream"
+
+
+# --- gene sets ---
+
+
+def test_every_format_gives_the_same_sets(tmp_path):
+    expected = {"GO:1": ("b1", "b3"), "GO:2": ("b2",)}
+    write(tmp_path / "s.gmt", "GO:1\twords\tlacI\tflhD\tlacI\n\nGO:2\t\tB2\tnobody\n")
+    write(tmp_path / "s.csv", "Term,Gene\nGO:1,lacI\nGO:1,flhD\nGO:1,b1\nGO:2,b2\n")
+    write(tmp_path / "s.gaf", "!gaf 2.2\n" + gaf() + gaf("flhD") + gaf("b2", "GO:2"))
+    write(tmp_path / "s.gmt.gz", gzip.compress((tmp_path / "s.gmt").read_bytes()))
+    for path in sorted(tmp_path.iterdir()):
+        assert read_gene_sets(path, GENES) == expected, path.name
+
+
+def test_names_that_are_no_genes_are_told(tmp_path):
+    reading = parse_gene_sets(write(tmp_path / "s.gmt", "a\t\tb1\tb2\tno\nb\t\tno\n"), GENES)
+    assert reading.gene_sets == {"a": ("b1", "b2")}
+    assert reading.unmatched == ("no",)
+    assert reading.evidence == "unknown"
+
+
+def test_gaf_leaves_out_what_is_denied_or_seen_in_expression(tmp_path):
+    text = (
+        gaf("b1", "GO:1")
+        + gaf("b2", "GO:1", evidence="IEP")
+        + gaf("b3", "GO:1", evidence="HEP")
+        + gaf("b4", "GO:1", relation="NOT|enables")
+        + gaf("b5", "GO:1", evidence="IEA")
+    )
+    reading = parse_gene_sets(write(tmp_path / "s.gaf", text), GENES)
+    assert reading.gene_sets == {"GO:1": ("b1", "b5")}
+    assert reading.evidence == "GO annotation without IEP and HEP"
+
+
+def test_blanks_in_set_names_do_not_break_the_written_sets(tmp_path):
+    text = 'gene,set\nb1, a b\nb2,a b \nb3,"a\tb"\nb4,"a\nb"\n'
+    sets = read_gene_sets(write(tmp_path / "s.csv", text), GENES)
+    assert sets == {"a b": ("b1", "b2", "b3", "b4")}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "found", "expected"),
+    [
+        ("s.gmt", "", None, "an empty file", "data"),
+        ("s.gmt", "\n", None, "0 of 0 names that are no genes", "such as b1, b2, b3"),
+        ("s.gmt", "a\t\tb1\nb\twords\n", 2, "2 tab-separated columns", "name, description, genes"),
+        ("s.gmt", "a\t\tb1\n\t\tb2\n", 2, "3 tab-separated columns", "name, description, genes"),
+        ("s.gmt", "a\t\tb1\n\na\t\tb2\n", 3, "set 'a' twice", "each set once"),
+        ("s.gmt", "a\t\tb1\tx\ty\n", None, "2 of 3 names that are no genes (x, y)", "b1, b2, b3"),
+        ("s.gaf", "!x\n" + "a\tb\n", 2, "2 columns", "GAF's 17"),
+        ("s.gaf", gaf() + gaf(term=" "), 2, "an empty GO id", "GO:"),
+        ("s.gaf", gaf(evidence="IEP"), None, "0 of 0 names that are no genes", "b1"),
+        ("s.tsv", "gene\tset\tmore\nb1\ta\tx\n", 1, "3 columns", "2 (gene, set)"),
+        ("s.tsv", "gene\tname\nb1\ta\n", 1, "no column 'set' (header: gene, name)", "pathway"),
+        ("s.tsv", "gene\tset\nb1\ta\n\nb2\t\n", 4, "an empty set", "a name"),
+        ("s.tsv", "gene\tset\nb1\ta\n \ta\n", 3, "an empty gene", "a name"),
+        ("s.xml", "<x/>", None, "a name ending in .xml", ".tsv, .csv or .parquet"),
+    ],
+)
+def test_bad_gene_sets_are_refused(tmp_path, name, text, line, found, expected):
+    error = refusal(read_gene_sets, write(tmp_path / name, text), GENES)
+    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
+
+
+set_names = st.from_regex(r"[A-Z]{2,5}:[a-z0-9 ]{0,8}[a-z0-9]", fullmatch=True)
+set_members = st.lists(st.from_regex(r"[a-z][0-9]{1,3}", fullmatch=True), min_size=1, unique=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(set_names, set_members.map(tuple), max_size=5))
+def test_gmt_gives_back_what_was_written(tmp_path_factory, sets):
+    path = tmp_path_factory.mktemp("gmt") / "s.gmt"
+    write_gmt(path, sets)
+    assert read_gmt(path) == sets
+
+
+# --- the real network ---
+
+
+def test_ecoli_signs_are_those_of_regulondb(ecoli):
+    ids = ecoli.genes.set_index("name")["gene_id"]
+    signs = ecoli.network.set_index(["source", "target"])["sign"]
+    published = {"lacI": -1, "hns": -1, "crp": 0, "rpoD": 1}
+    assert {name: signs[ids[name], ids["lacZ"]] for name in published} == published
+    published = {"fnr": 1, "ihfA": 1, "ihfB": 1, "fis": -1}
+    assert {name: signs[ids[name], ids["narG"]] for name in published} == published
+
+
+def test_ecoli_edges_end_in_genes_and_complexes_were_taken_apart(ecoli):
+    genes = set(ecoli.genes["gene_id"])
+    assert set(ecoli.network["target"]) <= genes
+    effectors = set(ecoli.network["source"]) - genes
+    assert {"FMN", "L-tryptophan"} <= effectors
+    assert not any(";" in name for name in effectors)
+    assert not ecoli.network.duplicated(["source", "target"]).any()
+    both = ecoli.genes.set_index("name")["gene_id"].loc[["flhD", "flhC"]]
+    targets = [set(ecoli.network.query("source == @gene")["target"]) for gene in both]
+    assert targets[0] & targets[1]
+
+
+def test_ecoli_gene_sets_hold_known_genes(ecoli):
+    genes = set(ecoli.genes["gene_id"])
+    assert all(set(members) <= genes for members in ecoli.gene_sets.values())
+    assert min(len(members) for members in ecoli.gene_sets.values()) >= 3
+    assert "b0344" in ecoli.gene_sets["COG:Carbohydrate transport and metabolism"]
+    assert {name.split(":")[0] for name in ecoli.gene_sets} == {"GO", "KEGG", "COG"}

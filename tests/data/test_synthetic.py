@@ -1,0 +1,145 @@
+"""The synthetic world: what the manifest says was planted is there, and nothing else is."""
+
+import numpy as np
+import pytest
+
+from genesplice.data.genome import decode, encode
+from genesplice.data.synthetic import PROMOTER_MOTIF, REGULATOR_MOTIF, make_bundle
+from genesplice.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """Enough genes and conditions to see each planted effect."""
+    out = tmp_path_factory.mktemp("worlds") / "big"
+    return make_bundle(out, seed=3, n_genes=200, n_conditions=30, genome_bp=300_000)
+
+
+def upstream(bundle, gene, last_bp, width):
+    """`width` bases on the gene's strand; the last lies `last_bp` before the TSS."""
+    if gene.strand == "+":
+        end = gene.tss - last_bp + 1
+        return decode(bundle.genome.fetch(gene.contig, end - width, end, "+"))
+    start = gene.tss + last_bp
+    return decode(bundle.genome.fetch(gene.contig, start, start + width, "-"))
+
+
+def profiles(bundle):
+    """Observed values less each gene's own mean."""
+    return bundle.observed.sub(bundle.observed.mean(axis=1), axis=0)
+
+
+def test_world_has_the_size_it_was_asked_for(tmp_path):
+    bundle = make_bundle(tmp_path / "w", 1, 30, 5, 3, 40_000, is_circular=False)
+    assert bundle.genome.length == 40_000
+    assert not bundle.genome.contigs[0].is_circular
+    assert len(bundle.genes) == 30
+    assert bundle.expression.shape == (15, 29)
+    assert bundle.observed.shape == (29, 5)
+    assert bundle.n_folds == 5
+
+
+def test_genes_do_not_overlap_and_lie_on_both_strands(tiny_bundle):
+    genes = tiny_bundle.genes
+    assert (genes["start"].to_numpy()[1:] > genes["end"].to_numpy()[:-1]).all()
+    assert genes["end"].max() <= tiny_bundle.genome.length
+    assert set(genes["strand"]) == {"+", "-"}
+
+
+@pytest.mark.parametrize(
+    ("key", "motif", "last_bp"),
+    [("promoter", PROMOTER_MOTIF, 30), ("targets", REGULATOR_MOTIF, 60)],
+)
+def test_motifs_stand_before_the_tss_on_the_genes_strand_and_nowhere_else(big, key, motif, last_bp):
+    planted = set(big.manifest["truth"][key])
+    found = {
+        gene.gene_id
+        for gene in big.genes.itertuples()
+        if upstream(big, gene, last_bp, len(motif)) == motif
+    }
+    assert found == planted
+    assert 0.2 < len(planted) / 200 < 0.6
+
+
+def test_promoter_raises_the_level_by_three(big):
+    level = big.observed.mean(axis=1)
+    has_promoter = level.index.isin(big.manifest["truth"]["promoter"])
+    difference = level[has_promoter].median() - level[~has_promoter].median()
+    assert difference == pytest.approx(3, abs=0.1)
+
+
+def test_targets_follow_their_regulator_with_their_sign(big):
+    values = profiles(big)
+    pathway = set(big.manifest["truth"]["pathway"])
+    for target, edge in big.manifest["truth"]["targets"].items():
+        if not {target, edge["regulator"]} & pathway:
+            r = np.corrcoef(values.loc[target], values.loc[edge["regulator"]])[0, 1]
+            assert edge["sign"] * r > 0.9
+
+
+def test_pathway_moves_together_and_decoys_do_not(big):
+    values = profiles(big).drop(index=["g0000", "g0001", *big.manifest["truth"]["targets"]])
+
+    def coherence(name):
+        members = [gene for gene in big.gene_sets[name] if gene in values.index]
+        r = np.corrcoef(values.loc[members])
+        return np.mean(r[np.triu_indices_from(r, k=1)])
+
+    assert coherence("KEGG:ko00001") > 0.9
+    pathway = set(big.gene_sets["KEGG:ko00001"])
+    for name in ("GO:0000001", "COG:Decoy"):
+        assert len(big.gene_sets[name]) == len(pathway)
+        assert coherence(name) < 0.4
+
+
+def test_network_and_truth_agree(big):
+    truth = big.manifest["truth"]["targets"]
+    edges = big.network.set_index("target")
+    assert len(edges) == len(truth) == 50
+    for target, edge in truth.items():
+        assert edges.loc[target, ["source", "sign"]].tolist() == [edge["regulator"], edge["sign"]]
+    assert set(edges["source"]) == {"g0000", "g0001"}
+    assert set(edges["sign"]) == {1, -1}
+
+
+def test_last_gene_is_annotated_and_not_measured(tiny_bundle):
+    last = tiny_bundle.genes["gene_id"].iloc[-1]
+    assert last not in tiny_bundle.expression.var_names
+    assert set(tiny_bundle.genes["gene_id"]) - set(tiny_bundle.expression.var_names) == {last}
+
+
+def test_replicates_differ_by_the_noise_only(big):
+    data = big.expression.to_df()
+    one, two = data.iloc[0::2].to_numpy(), data.iloc[1::2].to_numpy()
+    assert (one - two).std() == pytest.approx(0.15 * np.sqrt(2), rel=0.1)
+
+
+def test_motifs_spell_what_was_planted(tiny_bundle):
+    for name, motif in (("promoter", PROMOTER_MOTIF), ("regulator", REGULATOR_MOTIF)):
+        matrix = tiny_bundle.motifs[name]
+        assert matrix.argmax(axis=1).tolist() == encode(motif).tolist()
+        np.testing.assert_allclose(matrix.sum(axis=1), 1)
+
+
+def test_seed_decides_everything(tmp_path):
+    one, two, other = (
+        make_bundle(tmp_path / f"w{i}", seed, 20, 3, 1, 20_000) for i, seed in enumerate((5, 5, 6))
+    )
+    assert one.data_sha256 == two.data_sha256
+    assert one.manifest["truth"] == two.manifest["truth"]
+    assert one.data_sha256["genome.npy"] != other.data_sha256["genome.npy"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"n_genes": 9}, "9 genes in 120000 bp, expected 10 or more, 1,000 bp each"),
+        ({"n_genes": 121}, "121 genes in 120000 bp"),
+        ({"n_conditions": 1}, "1 conditions x 2 replicates, expected at least 2 x 1"),
+        ({"n_replicates": 0}, "8 conditions x 0 replicates"),
+    ],
+)
+def test_worlds_that_do_not_fit_are_refused(tmp_path, sizes, message):
+    with pytest.raises(InputError, match=message):
+        make_bundle(tmp_path / "w", **sizes)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,193 @@
+"""A gene's segments against a loop over bases; what is outside the window is left out."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genesplice.model.readout import SEGMENTS, GeneReadout, base_weights, segment_weights
+
+LENGTH, WIDTH = 2048, 3
+
+
+def weights_of(genes, bin_bp, n_windows=1, length=LENGTH):
+    """`genes` are (window, start, end, strand)."""
+    columns = [torch.tensor([gene[i] for gene in genes], dtype=torch.long) for i in range(4)]
+    return segment_weights(
+        *columns[:3], columns[3].to(torch.int8), n_windows=n_windows, length=length, bin_bp=bin_bp
+    )
+
+
+def bins_of(bin_bp, n_windows=1, seed=0, length=LENGTH):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2 * n_windows, length // bin_bp, WIDTH, generator=generator)
+
+
+def pool(bins, weights):
+    return GeneReadout(WIDTH).pool(bins, weights).view(-1, len(SEGMENTS), WIDTH)
+
+
+def base_by_base(bins, gene, bin_bp, n_windows=1, length=LENGTH) -> np.ndarray:
+    """Mean over the bases of every segment of the vector of their bin, in float64."""
+    window, start, end, strand = gene
+    row = bins[window if strand > 0 else n_windows + window].double().numpy()
+    means = np.zeros((len(SEGMENTS), WIDTH))
+    for i, (_, first, low, last, high) in enumerate(SEGMENTS):
+        found = []
+        for place in range(-1000, end - start + 1000):
+            # `place` counts from the gene's first base along its own strand.
+            anchors = {"start": 0, "end": end - start}
+            if not anchors[first] + low <= place < anchors[last] + high:
+                continue
+            at = start + place if strand > 0 else (length - end) + place
+            if 0 <= at < length:
+                found.append(row[at // bin_bp])
+        if found:
+            means[i] = np.mean(found, axis=0)
+    return means
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    start=st.integers(-700, LENGTH + 300),
+    length=st.integers(1, 1200),
+    strand=st.sampled_from([1, -1]),
+    bin_bp=st.sampled_from([4, 8, 16, 32, 128]),
+)
+def test_segments_are_means_over_bases(start, length, strand, bin_bp):
+    gene, bins = (0, start, start + length, strand), bins_of(bin_bp)
+    found = pool(bins, weights_of([gene], bin_bp))[0]
+    np.testing.assert_allclose(found, base_by_base(bins, gene, bin_bp), atol=1e-5)
+
+
+def test_genes_of_several_windows_are_kept_apart():
+    genes = [(0, 100, 900, 1), (2, 100, 900, 1), (1, -50, 700, -1), (2, 1500, 2100, -1)]
+    bins = bins_of(16, n_windows=3)
+    found = pool(bins, weights_of(genes, 16, n_windows=3))
+    for row, gene in enumerate(genes):
+        expected = base_by_base(bins, gene, 16, n_windows=3)
+        np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+def test_weights_of_a_segment_sum_to_one_or_there_are_none():
+    genes = [(0, 5, 30, 1), (0, 2040, 2500, 1), (0, 5000, 6000, 1), (0, -9, 2100, -1)]
+    weights = weights_of(genes, 16)
+    total = torch.zeros(weights.n_rows).index_add(0, weights.row, weights.weight)
+    assert weights.n_rows == len(genes) * len(SEGMENTS)
+    assert ((total - 1).abs() < 1e-5).logical_or(total == 0).all()
+    assert (weights.weight > 0).all()
+    by_gene = total.view(-1, len(SEGMENTS))
+    assert by_gene[0].tolist() == pytest.approx([0, 1, 1, 1, 1])
+    assert not by_gene[2].any()
+
+
+def test_upstream_is_before_the_start_on_either_strand():
+    names = [name for name, *_ in SEGMENTS]
+    weights = weights_of([(0, 1024, 1424, 1), (0, 1024, 1424, -1)], 16)
+    for gene, begin in ((0, 1024), (1, LENGTH - 1424)):
+        strand = gene * (LENGTH // 16)
+        for name, low, high in (("upstream", -512, -128), ("promoter", -128, 0), ("body", 0, 400)):
+            column = weights.column[weights.row == gene * len(SEGMENTS) + names.index(name)]
+            places = (column - strand) * 16
+            assert int(places.min()) == (begin + low) // 16 * 16
+            assert int(places.max()) == (begin + high - 1) // 16 * 16
+
+
+def test_no_gene_is_no_row():
+    weights = weights_of([], 16)
+    assert (weights.n_rows, len(weights.row)) == (0, 0)
+    assert GeneReadout(WIDTH)(bins_of(16), weights).shape == (0, WIDTH)
+
+
+# --- standardised, then projected ---
+
+
+def test_fit_standardises_what_it_was_fitted_on():
+    readout, pooled = GeneReadout(WIDTH), torch.randn(40, WIDTH * len(SEGMENTS)) * 7 + 3
+    pooled[:, 4] = 5
+    readout.fit(pooled)
+    scaled = (pooled - readout.centre) / readout.spread
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(scaled.shape[1]), atol=1e-5, rtol=0)
+    expected = torch.ones(scaled.shape[1])
+    expected[4] = 0
+    torch.testing.assert_close(scaled.std(0), expected, atol=1e-5, rtol=0)
+
+
+def test_one_gene_gives_a_centre_and_no_spread():
+    readout = GeneReadout(WIDTH)
+    readout.fit(torch.full((1, WIDTH * len(SEGMENTS)), 2.0))
+    assert readout.centre.unique().tolist() == [2]
+    assert readout.spread.unique().tolist() == [1]
+
+
+@torch.no_grad()
+def test_a_vector_is_the_projection_of_the_standardised_means():
+    torch.manual_seed(0)
+    readout = GeneReadout(WIDTH).eval()
+    readout.fit(torch.randn(9, WIDTH * len(SEGMENTS)) * 2 + 1)
+    bins, weights = bins_of(16), weights_of([(0, 300, 900, 1), (0, 1000, 1500, -1)], 16)
+    pooled = readout.pool(bins, weights)
+    expected = readout.project((pooled - readout.centre) / readout.spread)
+    assert torch.equal(readout(bins, weights), expected)
+    assert torch.equal(readout.project_pooled(pooled), expected)
+
+
+def test_scales_are_saved_with_the_weights():
+    readout, again = GeneReadout(WIDTH), GeneReadout(WIDTH)
+    readout.fit(torch.randn(9, WIDTH * len(SEGMENTS)))
+    again.load_state_dict(readout.state_dict())
+    assert torch.equal(again.centre, readout.centre)
+    assert torch.equal(again.spread, readout.spread)
+
+
+def test_gradients_reach_the_bins_of_the_gene_and_no_others():
+    bins = bins_of(16).requires_grad_()
+    GeneReadout(WIDTH)(bins, weights_of([(0, 600, 700, 1)], 16)).sum().backward()
+    touched = bins.grad.abs().sum(2) > 0
+    assert not touched[1].any()
+    low, high = (600 - 512) // 16, (700 + 64 - 1) // 16
+    assert touched[0, low : high + 1].all()
+    assert int(touched[0].sum()) == high - low + 1
+
+
+# --- at 1 bp ---
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    start=st.integers(-700, LENGTH + 100),
+    length=st.integers(1, 900),
+    strand=st.sampled_from([1, -1]),
+)
+def test_bases_are_read_by_codon_position(start, length, strand):
+    bases = bins_of(1)
+    place = [torch.tensor([value]) for value in (0, start, start + length)]
+    weights = base_weights(
+        *place, torch.tensor([strand], dtype=torch.int8), n_windows=1, length=LENGTH
+    )
+    found = torch.zeros(weights.n_rows, WIDTH).index_add(
+        0, weights.row, bases.flatten(0, 1)[weights.column] * weights.weight[:, None]
+    )
+    row = bases[int(strand < 0)].double().numpy()
+    first = start if strand > 0 else LENGTH - start - length
+    ranges = [(-100, 0, 1), (-20, 60, 1), (length - 60, length + 60, 1)]
+    ranges += [(codon, length, 3) for codon in range(3)]
+    for segment, (low, high, step) in enumerate(ranges):
+        inside = [first + i for i in range(low, high, step) if 0 <= first + i < LENGTH]
+        wanted = row[inside].mean(0) if inside else np.zeros(WIDTH)
+        np.testing.assert_allclose(found[segment], wanted, atol=1e-5)
+
+
+def test_base_vectors_join_the_bins():
+    genes = [torch.tensor([0, 0]), torch.tensor([100, 900]), torch.tensor([500, 1500])]
+    strand = torch.tensor([1, -1], dtype=torch.int8)
+    at_bases = base_weights(*genes, strand, n_windows=1, length=LENGTH)
+    readout = GeneReadout(WIDTH, base_width=WIDTH)
+    weights = weights_of([(0, 100, 500, 1), (0, 900, 1500, -1)], 16)
+    pooled = readout.pool(bins_of(16), weights, bins_of(1), at_bases)
+    assert pooled.shape == (2, len(readout.centre))
+    torch.testing.assert_close(
+        pooled[:, : WIDTH * len(SEGMENTS)], GeneReadout(WIDTH).pool(bins_of(16), weights)
+    )
+    assert readout(bins_of(16), weights, bins_of(1), at_bases).shape == (2, WIDTH)

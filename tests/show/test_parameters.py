@@ -1,0 +1,205 @@
+"""Parameters cells: read without executing, checked before a run."""
+
+import ast
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_notebooks import code, md, write_notebook
+
+from genesplice.errors import InputError
+from genesplice.show.literals import describe_type, fits_type, parse_value, read_type, spell_type
+from genesplice.show.parameters import check_parameters, list_notebooks, select_notebook
+
+CELL = """\
+# What a reader may want to change
+seed: int = 0  # of everything random
+rate: float = 1e-3
+graph: bool = True
+preset: str = "quick"
+limit: int | None = None  # genes; None for all
+folds: list[int] = [0, 1]
+mode: Literal["dense", "windowed"] = "dense"
+shift: int = -3
+"""
+
+
+def write(tmp_path: Path, *cells: str, name: str = "01_a.ipynb") -> Path:
+    return write_notebook(tmp_path / name, *(code(cell, "parameters") for cell in cells))
+
+
+def typ(annotation: str) -> object:
+    return read_type(ast.parse(annotation, mode="eval").body)
+
+
+def test_a_parameters_cell_is_read_with_types_and_help(tmp_path: Path) -> None:
+    write(tmp_path, CELL)
+    (notebook,) = list_notebooks(tmp_path)
+    found = {name: (info.default, info.type_name) for name, info in notebook.parameters.items()}
+    assert found == {
+        "seed": (0, "int"),
+        "rate": (1e-3, "float"),
+        "graph": (True, "bool"),
+        "preset": ("quick", "str"),
+        "limit": (None, "int | None"),
+        "folds": ([0, 1], "list[int]"),
+        "mode": ("dense", "Literal['dense', 'windowed']"),
+        "shift": (-3, "int"),
+    }
+    assert notebook.parameters["seed"].help == "of everything random"
+    assert notebook.parameters["limit"].help == "genes; None for all"
+    assert notebook.parameters["rate"].help == ""
+
+
+def test_notebooks_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "02_b.ipynb", md("no heading"), code("1"), code("  "))
+    write_notebook(tmp_path / "01_a.ipynb", md("## small\n\n# The *story* #"), code("1"))
+    write_notebook(tmp_path / "10_graph_fine-tuning.ipynb", md("text"))
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    listed = list_notebooks(tmp_path)
+    assert [notebook.stem for notebook in listed] == ["01_a", "02_b", "10_graph_fine-tuning"]
+    assert [notebook.title for notebook in listed] == ["The *story*", "B", "Graph fine tuning"]
+    assert [notebook.n_cells for notebook in listed] == [1, 1, 0]
+    assert listed[0].parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("cell", "match"),
+    [
+        ("seed = 3", r"'seed = 3' in the parameters cell, expected annotated literals"),
+        ("seed: int", "annotated literals"),
+        ("seed: int = 1 + 2", "annotated literals"),
+        ("seed: int = other", "annotated literals"),
+        ("table: dict[str, int] = {}", "annotated literals"),
+        ("import os", "annotated literals"),
+        ("a.b: int = 3", "annotated literals"),
+        ('seed: int = "3"', "seed = '3', expected an integer"),
+        ("seed: int = True", "seed = True, expected an integer"),
+        ("folds: list[int] = [1, 'a']", "expected an integer, several separated by commas"),
+        ("seed: int = (", r"line 1 of the parameters cell: '\(' was never closed"),
+    ],
+)
+def test_a_cell_that_is_no_list_of_literals_is_refused(
+    tmp_path: Path, cell: str, match: str
+) -> None:
+    path = write(tmp_path, cell)
+    with pytest.raises(InputError, match=match) as raised:
+        list_notebooks(tmp_path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no notebook, expected files ending"):
+        list_notebooks(tmp_path)
+    for text in ("", "{", "[]", '{"cells": 3}'):
+        (tmp_path / "01.ipynb").write_text(text)
+        with pytest.raises(InputError, match="not a notebook"):
+            list_notebooks(tmp_path)
+
+
+def test_values_are_typed_per_notebook(tmp_path: Path) -> None:
+    write(tmp_path, "seed: int = 0\nscale: float = 1.0")
+    write(tmp_path, 'seed: str = "a"\nfolds: list[int] = []', name="02_b.ipynb")
+    notebooks = list_notebooks(tmp_path)
+    assert check_parameters(notebooks, {"seed": "3", "folds": "0,2", "scale": "1e2"}) == {
+        "01_a": {"seed": 3, "scale": 100.0},
+        "02_b": {"seed": "3", "folds": [0, 2]},
+    }
+    assert check_parameters(notebooks, {}) == {"01_a": {}, "02_b": {}}
+    with pytest.raises(InputError, match="unknown parameter 'sede': did you mean 'seed'"):
+        check_parameters(notebooks, {"sede": "3"})
+    with pytest.raises(InputError, match="unknown parameter 'zzz': there are folds, scale, seed"):
+        check_parameters(notebooks, {"zzz": "3"})
+    with pytest.raises(InputError, match="scale = 'big', expected a number"):
+        check_parameters(notebooks, {"scale": "big"})
+    with pytest.raises(InputError, match="-p seed=3, expected --seed"):
+        check_parameters(notebooks, {"seed": "3"}, {"seed": "--seed"})
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "value"),
+    [
+        ("3", "int", 3),
+        (" -3 ", "int", -3),
+        ("1_000", "int", 1000),
+        ("3", "float", 3.0),
+        ("TRUE", "bool", True),
+        ("false", "bool", False),
+        ("none", "int | None", None),
+        ("7", "int | None", 7),
+        ("None", "str | None", None),
+        ("", "list[int]", []),
+        ("[1, 2]", "list[int]", [1, 2]),
+        ("lacZ,b0001", "list[str]", ["lacZ", "b0001"]),
+        ("none", "list[int] | None", None),
+        ("dense", "Literal['dense', 'x']", "dense"),
+        ("2", "Literal[1, 2]", 2),
+        ("3", "int | str", 3),
+        ("three", "int | str", "three"),
+    ],
+)
+def test_text_becomes_a_value(text: str, annotation: str, value: object) -> None:
+    kind = typ(annotation)
+    found = parse_value(text, kind)
+    assert found == value
+    assert type(found) is type(value)
+    assert fits_type(found, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "words"),
+    [
+        ("3.0", "int", "an integer"),
+        ("", "int", "an integer"),
+        ("nan", "float", "a number"),
+        ("inf", "float", "a number"),
+        ("1", "bool", "true or false"),
+        ("x", "int | None", "an integer or none"),
+        ("1,x", "list[int]", "an integer, several separated by commas"),
+        ("dens", "Literal['dense', 'windowed']", "one of dense, windowed"),
+    ],
+)
+def test_text_of_another_type_is_refused(text: str, annotation: str, words: str) -> None:
+    kind = typ(annotation)
+    with pytest.raises(ValueError, match=f"is not {words}"):
+        parse_value(text, kind)
+    assert describe_type(kind) == words
+
+
+def test_annotations_are_spelt_as_they_were_written() -> None:
+    for annotation in ("int", "float | None", "list[str] | None", "Literal['a', 'b']"):
+        assert spell_type(typ(annotation)) == annotation
+    assert typ("typing.Literal['a']") == Literal["a"]
+    for annotation in ("dict", "list", "list[dict]", "np.ndarray", "tuple[int]"):
+        with pytest.raises(ValueError, match="unknown type"):
+            typ(annotation)
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
+def test_what_python_prints_is_read_back(value: float | bool) -> None:
+    assert parse_value(str(value), type(value)) == value
+
+
+@given(st.lists(st.integers()))
+def test_lists_are_read_back(values: list[int]) -> None:
+    assert parse_value(str(values), list[int]) == values
+    assert parse_value(",".join(map(str, values)), list[int]) == values
+
+
+def test_a_notebook_is_found_by_the_start_of_its_name(tmp_path: Path) -> None:
+    for name in ("01_data.ipynb", "02_graph.ipynb", "02_graph_more.ipynb"):
+        write(tmp_path, name=name)
+    notebooks = list_notebooks(tmp_path)
+    for only, stem in (
+        ("01", "01_data"),
+        ("02_graph", "02_graph"),
+        ("more", "02_graph_more"),
+        ("01_data.ipynb", "01_data"),
+    ):
+        assert select_notebook(notebooks, only).stem == stem
+    with pytest.raises(InputError, match="'02', which fits 02_graph, 02_graph_more"):
+        select_notebook(notebooks, "02")
+    with pytest.raises(InputError, match="'9', expected one of 01_data"):
+        select_notebook(notebooks, "9")

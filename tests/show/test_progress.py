@@ -1,0 +1,86 @@
+"""What is told while notebooks run, on a terminal and in a log."""
+
+import io
+import re
+
+import pytest
+
+from genesplice.show.progress import LineProgress, RichProgress, make_progress, say_seconds
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0:00"), (0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"), (3725, "1:02:05")],
+)
+def test_durations_are_said_like_a_clock(seconds: float, said: str) -> None:
+    assert say_seconds(seconds) == said
+
+
+def tell(progress, expected: dict[str, float]) -> None:
+    progress.start(["01_a", "02_b", "03_c"], expected)
+    for name in ("01_a", "02_b", "03_c"):
+        progress.notebook(name, 4)
+        progress.cell(1, 4)
+        progress.cell(2, 4)
+        progress.end_notebook("failed" if name == "03_c" else "done", 75.0)
+    progress.note("[b]as it is[/b]")
+    progress.stop()
+
+
+def test_lines_say_which_notebook_which_cell_and_what_remains() -> None:
+    stream = io.StringIO()
+    tell(LineProgress(stream, every_s=0.0), {})
+    assert stream.getvalue().splitlines() == [
+        "[1/3] 01_a: 4 cells, 2 notebooks to come",
+        "[1/3] 01_a: cell 1/4, 0:00 elapsed, 2 notebooks to come",
+        "[1/3] 01_a: cell 2/4, 0:00 elapsed, 2 notebooks to come",
+        "[1/3] 01_a: done in 1:15",
+        "[2/3] 02_b: 4 cells, 1 notebook to come",
+        "[2/3] 02_b: cell 1/4, 0:00 elapsed, 1 notebook to come",
+        "[2/3] 02_b: cell 2/4, 0:00 elapsed, 1 notebook to come",
+        "[2/3] 02_b: done in 1:15",
+        "[3/3] 03_c: 4 cells, the last notebook",
+        "[3/3] 03_c: cell 1/4, 0:00 elapsed, the last notebook",
+        "[3/3] 03_c: cell 2/4, 0:00 elapsed, the last notebook",
+        "[3/3] 03_c: failed in 1:15",
+        "[b]as it is[/b]",
+    ]
+
+
+def test_time_left_is_told_once_every_notebook_has_run_before() -> None:
+    stream = io.StringIO()
+    tell(LineProgress(stream), {"02_b": 60.0, "03_c": 30.0})
+    lines = stream.getvalue().splitlines()
+    assert lines[0].endswith("2 notebooks to come")
+    assert lines[2].endswith("4 cells, about 1:30 left")
+    assert lines[4].endswith("4 cells, about 0:30 left")
+    assert not any("elapsed" in line for line in lines)
+
+
+def test_a_terminal_gets_a_bar_and_a_line_for_each_notebook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    tell(RichProgress(stream), {})
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert "✓ [1/3] 01_a: done in 1:15" in text
+    assert "✗ [3/3] 03_c: failed in 1:15" in text
+    assert "[b]as it is[/b]" in text
+
+
+def test_no_colour_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    assert isinstance(make_progress(io.StringIO()), LineProgress)
+    assert isinstance(make_progress(Terminal()), RichProgress)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert isinstance(make_progress(Terminal()), LineProgress)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_progress(Terminal()), LineProgress)

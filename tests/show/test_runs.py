@@ -1,0 +1,187 @@
+"""Run directories and manifests on disk, without a kernel."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_notebooks import code, md, write_notebook
+
+from genesplice.errors import InputError
+from genesplice.results import Metric, write_metrics
+from genesplice.show.parameters import NotebookInfo, list_notebooks
+from genesplice.show.runs import (
+    expected_seconds,
+    find_run,
+    first_to_run,
+    iter_runs,
+    make_manifest,
+    make_run_directory,
+    publish_results,
+    read_manifest,
+    save_manifest,
+)
+
+
+@pytest.fixture
+def notebooks(tmp_path: Path) -> list[NotebookInfo]:
+    for stem in ("01_a", "02_b", "03_c"):
+        write_notebook(tmp_path / "notebooks" / f"{stem}.ipynb", md(f"# {stem}"), code("1"))
+    return list_notebooks(tmp_path / "notebooks")
+
+
+def make_run(
+    out: Path, notebooks: list[NotebookInfo], done: dict[str, float], preset: str = "quick"
+) -> Path:
+    directory = make_run_directory(out / "runs", preset)
+    manifest = make_manifest(
+        directory,
+        {notebook.stem: notebook for notebook in notebooks},
+        {notebook.stem: {} for notebook in notebooks},
+        kind="run",
+        command="genesplice run",
+        preset=preset,
+        given={},
+        provided={},
+    )
+    for record in manifest["notebooks"]:
+        if record["stem"] in done:
+            record |= {"state": "done", "seconds": done[record["stem"]]}
+    save_manifest(directory, manifest)
+    return directory
+
+
+def test_a_directory_is_never_given_twice(tmp_path: Path) -> None:
+    made = [make_run_directory(tmp_path, "quick") for _ in range(3)]
+    assert len(set(made)) == 3
+    assert all(path.is_dir() and path.name.split("-")[2] == "quick" for path in made)
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        (["done", "done"], "done"),
+        (["done", "not run"], "running"),
+        (["done", "running"], "running"),
+        (["failed", "not run"], "failed"),
+        (["interrupted", "not run"], "interrupted"),
+    ],
+)
+def test_the_state_of_a_run_follows_from_its_notebooks(
+    tmp_path: Path, notebooks: list[NotebookInfo], states: list[str], state: str
+) -> None:
+    directory = make_run(tmp_path, notebooks[:2], {})
+    manifest = read_manifest(directory)
+    for record, one in zip(manifest["notebooks"], states, strict=True):
+        record |= {"state": one, "seconds": 1.5}
+    save_manifest(directory, manifest)
+    assert read_manifest(directory)["state"] == state
+    assert read_manifest(directory)["seconds"] == 3.0
+    assert {"python", "genesplice", "plotly"} <= set(read_manifest(directory)["versions"])
+
+
+def test_what_is_no_run_is_refused_or_skipped(
+    tmp_path: Path, notebooks: list[NotebookInfo]
+) -> None:
+    run = make_run(tmp_path, notebooks, {})
+    for name, text in (("a", None), ("b", "{"), ("c", "{}"), ("d", "[]")):
+        folder = tmp_path / "runs" / name
+        folder.mkdir()
+        if text is not None:
+            (folder / "manifest.json").write_text(text)
+        with pytest.raises(InputError, match=r"no manifest.json|not JSON|no notebooks in it"):
+            read_manifest(folder)
+    assert [directory for directory, _ in iter_runs(tmp_path)] == [run]
+    assert list(iter_runs(tmp_path / "nowhere")) == []
+
+
+def test_a_run_is_found_by_name_path_or_as_the_latest(
+    tmp_path: Path, notebooks: list[NotebookInfo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is none yet"):
+        find_run(tmp_path, "latest")
+    first, second = (make_run(tmp_path, notebooks, {}) for _ in range(2))
+    assert find_run(tmp_path, first.name) == first
+    assert find_run(tmp_path, "latest") == second
+    assert find_run(Path("elsewhere"), str(first)) == first
+    with pytest.raises(InputError, match=f"2 of them, the latest {second.name}.*did you mean"):
+        find_run(tmp_path, first.name + "x")
+
+
+def test_resume_starts_at_what_is_not_done_or_has_changed(
+    tmp_path: Path, notebooks: list[NotebookInfo]
+) -> None:
+    everything = {notebook.stem: 1.0 for notebook in notebooks}
+    manifest = read_manifest(make_run(tmp_path, notebooks, everything))
+    assert first_to_run(manifest, notebooks) == 3
+    del everything["02_b"]
+    assert first_to_run(read_manifest(make_run(tmp_path, notebooks, everything)), notebooks) == 1
+    assert first_to_run(read_manifest(make_run(tmp_path, notebooks[1:], {})), notebooks) == 0
+    write_notebook(notebooks[2].path, md("# 03_c"), code("2"))
+    assert first_to_run(manifest, notebooks) == 2
+
+
+def test_durations_come_from_the_newest_run_of_the_same_preset(
+    tmp_path: Path, notebooks: list[NotebookInfo]
+) -> None:
+    make_run(tmp_path, notebooks, {"01_a": 10.0, "02_b": 20.0})
+    make_run(tmp_path, notebooks, {"01_a": 11.0})
+    make_run(tmp_path, notebooks, {"01_a": 500.0, "03_c": 500.0}, preset="full")
+    assert expected_seconds(tmp_path, "quick") == {"01_a": 11.0, "02_b": 20.0}
+    assert expected_seconds(tmp_path, "standard") == {}
+
+
+def metric(value: float, model: str) -> Metric:
+    return Metric("profile_r", value, None, None, 10, model, "test")
+
+
+def test_results_are_gathered_from_a_finished_run(
+    tmp_path: Path, notebooks: list[NotebookInfo]
+) -> None:
+    run = make_run(tmp_path, notebooks, {notebook.stem: 1.0 for notebook in notebooks})
+    for name in ("baselines", "finetune"):
+        (run / name).mkdir()
+    write_metrics(run / "baselines" / "metrics.json", [metric(0.3, "ridge")])
+    write_metrics(run / "finetune" / "metrics.json", [metric(0.3, "ridge"), metric(0.4, "gs")])
+    (run / "verdict.json").write_text('{"answer": "no"}')
+    (run / "finetune" / "bench.json").write_text('{"rows": [{"name": "speed"}]}')
+    target = publish_results(run, tmp_path / "deep" / "results")
+    results = json.loads(target.read_text())
+    assert target == tmp_path / "deep" / "results" / "results.json"
+    assert list(results) == [
+        "metrics",
+        "claims",
+        "verdict",
+        "variants",
+        "faithfulness",
+        "bench",
+        "reliability",
+        "made_by",
+    ]
+    assert [(m["model"], m["value"]) for m in results["metrics"]] == [("ridge", 0.3), ("gs", 0.4)]
+    assert results["verdict"] == {"answer": "no"}
+    assert results["bench"] == [{"name": "speed"}]
+    assert results["claims"] == results["variants"] == results["faithfulness"] == []
+    assert results["reliability"] == {}
+    assert results["made_by"] == "genesplice run"
+
+    (run / "finetune" / "verdict.json").write_text('{"answer": "no"}')
+    assert publish_results(run, tmp_path) == tmp_path / "results.json"
+    for name, text, match in (
+        ("verdict.json", '{"answer": "yes"}', "a second verdict, expected one"),
+        ("verdict.json", "[]", "list, expected an object"),
+        ("claims.json", "3", "int, expected a list of records"),
+        ("claims.json", "{", "not JSON"),
+    ):
+        path = run / "finetune" / name
+        path.write_text(text)
+        with pytest.raises(InputError, match=match):
+            publish_results(run, tmp_path)
+        path.unlink()
+
+
+def test_only_a_finished_run_is_published(tmp_path: Path, notebooks: list[NotebookInfo]) -> None:
+    run = make_run(tmp_path, notebooks, {"01_a": 1.0})
+    with pytest.raises(InputError, match="a run that is running, expected one that is done"):
+        publish_results(run, tmp_path)
+    assert not (tmp_path / "results.json").exists()

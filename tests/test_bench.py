@@ -1,0 +1,134 @@
+"""The bench: rows that follow from their measurements, and real ones in a process of their own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from genesplice.bench import BenchRow, make_rows
+from genesplice.bench.page import render_page
+from genesplice.bench.rows import LENGTHS, growth, in_child, make_tasks
+from genesplice.errors import WorkError
+
+
+def found(**changes):
+    """Measurements of a machine on which everything takes 2 µs a base, and peers 40."""
+    step = {"seconds": 1.0, "us_per_bp": 2.0, "above_mb": 400.0, "kflop_per_bp": 200.0}
+    names = (
+        "forward", "train", "base path forward", "base path train", "megabase checkpoints",
+        "chromosome",
+    )  # fmt: skip
+    values = {name: dict(step) for name in names}
+    for length in LENGTHS:
+        for mode in ("forward", "train"):
+            values[f"{mode} {length}"] = {**step, "seconds": 2e-6 * length}
+    values |= {
+        "gemm": {"gflops": 120.0},
+        "stem": {"ns_per_bp": 50.0},
+        "loader": {"uint8 tokens": 3000.0, "pyfaidx and a dictionary": 10.0},
+        "api": {"public": 1.01, "bare": 1.0},
+    }
+    for mode in ("forward", "train"):
+        for name in ("parameters", "flops"):
+            values[f"enformer {name} {mode}"] = {**step, "us_per_bp": 40.0}
+    return values | changes
+
+
+def row(name, values):
+    (match,) = (row for row in make_rows(values) if name in row.name)
+    return match
+
+
+def test_ratios_are_of_this_run():
+    forward = row("forward per bp against enformer-pytorch, equal parameters", found())
+    assert (forward.measured, forward.peer, forward.ratio) == (2.0, 40.0, 2.0 / 40.0)
+    assert forward.met
+    slow = found(**{"enformer parameters forward": {"us_per_bp": 20.0}})
+    assert row("forward per bp against enformer-pytorch, equal parameters", slow).met is False
+
+
+def test_without_peers_nothing_is_claimed():
+    values = {name: value for name, value in found().items() if "enformer" not in name}
+    rows = [r for r in make_rows(values) if "enformer" in r.name]
+    assert len(rows) == 3
+    assert all(r.met is None and r.ratio is None for r in rows)
+
+
+def test_the_share_of_the_peak():
+    share = row("GEMM peak at 196,608 bp, forward", found())
+    assert share.measured == pytest.approx(200e3 / 2e-6 / 1e9 / 120)
+    assert row("GEMM peak at 196,608 bp, train", found()).measured == pytest.approx(
+        3 * share.measured
+    )
+
+
+@pytest.mark.parametrize("power", [0.9, 1.0, 1.7])
+def test_growth_is_the_exponent(power):
+    assert growth({n: 3e-7 * n**power for n in LENGTHS}) == pytest.approx(power)
+
+
+def test_a_miss_is_a_miss():
+    assert row("training 1 Mbp with checkpoints, above the model", found()).met
+    big = found(**{"megabase checkpoints": {"seconds": 2.0, "above_mb": 501.0}})
+    assert row("training 1 Mbp with checkpoints, above the model", big).met is False
+
+
+def test_rows_are_the_contract():
+    keys = {"name", "goal", "measured", "unit", "peer", "ratio", "met"}
+    for r in make_rows(found()):
+        assert set(r.to_dict()) == keys
+        assert (r.met is None) or (r.measured is not None)
+    names = [r.name for r in make_rows(found())]
+    assert len(set(names)) == len(names)
+
+
+def test_what_needs_a_gpu_says_so():
+    rows = [r for r in make_rows(found()) if "flash-attn" in r.name]
+    assert rows
+    assert all(r.measured is None and r.met is None for r in rows)
+
+
+def test_every_row_has_its_task(tmp_path):
+    tasks = make_tasks(True, str(tmp_path))
+    assert set(found()) >= set(tasks)
+    assert set(tasks) - {"gemm"} >= {"forward", "train", "chromosome"}
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_real_measurement(train):
+    task = {"kind": "step", "model": "ours", "length": 16_384, "train": train, "repeats": 1}
+    result = in_child(task | {"sizes": {"width": 32, "heads": 2}, "flops": True})
+    assert 0 < result["seconds"] < 60
+    assert result["us_per_bp"] == pytest.approx(result["seconds"] / 16_384 * 1e6)
+    # Counted operations: linear layers alone are 2 x parameters for each token of a level.
+    assert 1 < result["kflop_per_bp"] < 50
+    assert 10_000 < result["parameters"] < 1_000_000
+
+
+def test_operations_are_counted_whichever_backend_multiplies():
+    task = {"kind": "step", "model": "ours", "length": 4096, "train": False, "flops": True}
+    code = (
+        "import json, sys, torch; torch.backends.mkldnn.enabled = False\n"
+        "from genesplice.bench.child import measure\n"
+        f"print(json.dumps(measure({task!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    plain = json.loads(done.splitlines()[-1])["kflop_per_bp"]
+    assert in_child(task)["kflop_per_bp"] == pytest.approx(plain, rel=1e-6)
+
+
+def test_a_failed_measurement_says_why():
+    with pytest.raises(WorkError, match="1000 bp, expected a multiple of 1024"):
+        in_child({"kind": "step", "model": "ours", "length": 1000, "train": False})
+
+
+def test_the_page_is_offline_and_escaped():
+    rows = [BenchRow("<b>x</b>", "at most 1", 2.0, "s", met=False), *make_rows(found())]
+    page = render_page(rows, found(), "one core of <something>.")
+    assert "<b>x" not in page
+    assert "default-src 'none'" in page
+    assert 'src="http' not in page
+    assert "missed" in page

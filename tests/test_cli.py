@@ -1,0 +1,515 @@
+"""The command line: results on stdout, progress on stderr, and exit codes that mean something."""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genesplice.cli import main
+from genesplice.config import PRESETS, load_preset, override
+from genesplice.data.bundle import load_bundle
+from genesplice.data.genome import decode
+from genesplice.data.network import write_gmt
+from genesplice.data.synthetic import make_bundle
+from genesplice.evaluate.metrics import PREDICTION_COLUMNS
+from genesplice.evaluate.prediction import load_model, predict_expression
+from genesplice.results import read_metrics
+from genesplice.runtime import file_sha256
+
+ROOT = Path(__file__).resolve().parent.parent
+VERBS = (
+    "prepare", "baselines", "pretrain", "finetune", "predict", "explain", "run", "sweep",
+    "report", "list", "lab", "doctor",
+)  # fmt: skip
+SETTINGS = [
+    "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
+    "model.summary_layers=1", "pretrain.window_bp=2048", "pretrain.batch_windows=2",
+    "pretrain.steps=3", "finetune.core_bp=65536", "finetune.flank_bp=1024",
+    "finetune.head_steps=3", "finetune.epochs=1",
+]  # fmt: skip
+SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
+MANIFEST = {"command", "versions", "seeds", "config", "config_sha256", "data_sha256", "backend",
+            "git_commit", "seconds"}  # fmt: skip
+RECORD = ["metric", "value", "ci_low", "ci_high", "n", "model", "split", "fold", "seed"]
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def call(*words: str | Path) -> Answer:
+    """What `genesplice WORDS` does, in this process."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["genesplice", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def succeed(*words: str | Path) -> Answer:
+    answer = call(*words)
+    assert answer.code == 0, answer.err
+    return answer
+
+
+def refuse(*words: str | Path) -> str:
+    """The one line with which a wrong call is answered."""
+    answer = call(*words)
+    assert answer.code == 2, answer.err
+    assert answer.out == ""
+    (line,) = answer.err.splitlines()
+    assert line.startswith("genesplice: ")
+    return line
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# --- a small world as the user's own files, and what each stage makes of it ---
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    world = make_bundle(tmp_path_factory.mktemp("world") / "w", genome_bp=600_000, n_conditions=4)
+    folder = tmp_path_factory.mktemp("files")
+    names = ("g.fa", "g.gff3.gz", "tpm.tsv", "samples.tsv", "edges.tsv", "sets.gmt")
+    kinds = ("fasta", "annotation", "expression", "samples", "network", "gene-sets")
+    made = {kind: folder / name for kind, name in zip(kinds, names, strict=True)}
+    made["fasta"].write_text(f">chr\n{decode(np.asarray(world.genome.tokens))}\n")
+    with gzip.open(made["annotation"], "wt") as handle:
+        handle.write("##gff-version 3\n")
+        for gene in world.genes.itertuples():
+            attributes = f"ID={gene.gene_id};Name={gene.name};gene_biotype=protein_coding"
+            handle.write(f"chr\tx\tgene\t{gene.start + 1}\t{gene.end}\t.\t{gene.strand}\t.\t"
+                         f"{attributes}\n")  # fmt: skip
+    values = world.expression
+    tpm = pd.DataFrame(np.exp2(values.X.T) - 1, index=values.var_names, columns=values.obs_names)
+    (tpm * (1e6 / tpm.sum()).min()).to_csv(made["expression"], sep="\t")
+    values.obs.to_csv(made["samples"], sep="\t")
+    world.network[["source", "target", "sign"]].to_csv(made["network"], sep="\t", index=False)
+    write_gmt(made["gene-sets"], world.gene_sets)
+    return made
+
+
+def flags(files: dict[str, Path]) -> list[str | Path]:
+    named = [word for kind, path in files.items() for word in (f"--{kind}", path)]
+    return [*named, "--expression-unit", "tpm"]
+
+
+@pytest.fixture(scope="module")
+def prepared(files, tmp_path_factory) -> tuple[Path, Answer]:
+    out = tmp_path_factory.mktemp("cli") / "data"
+    return out, succeed("prepare", *flags(files), "--circular", "chr", "--out", out)
+
+
+@pytest.fixture(scope="module")
+def data(prepared) -> Path:
+    return prepared[0]
+
+
+@pytest.fixture(scope="module")
+def pretrained(data) -> tuple[Path, Answer]:
+    out = data.parent / "pretrained"
+    return out, succeed("pretrain", "--data", data, "--out", out, "--json", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def finetuned(data, pretrained) -> tuple[Path, Answer]:
+    out = data.parent / "finetuned"
+    words = ["--data", data, "--out", out, "--init", pretrained[0], "--set", "finetune.seeds=0,3"]
+    return out, succeed("finetune", *words, *SMALL)
+
+
+@pytest.fixture(scope="module")
+def model(finetuned) -> Path:
+    return finetuned[0] / "fold0_seed0"
+
+
+# --- the stages ---
+
+
+def test_prepare_writes_a_bundle_and_prints_its_path(prepared, files):
+    out, answer = prepared
+    bundle = load_bundle(out)
+    assert answer.out == f"{out}\n"
+    assert "prepare: 60 genes, 8 samples, passport" in answer.err
+    assert (len(bundle.genes), bundle.expression.n_obs) == (60, 8)
+    assert len(bundle.network) > 0
+    assert "KEGG:ko00001" in bundle.gene_sets
+    assert bundle.genome.contigs[0].is_circular
+    inputs = {record["name"]: record["sha256"] for record in bundle.manifest["inputs"]}
+    assert inputs == {path.name: file_sha256(path) for path in files.values()}
+
+
+def test_pretrain_prints_one_object_with_json(pretrained):
+    out, answer = pretrained
+    assert json.loads(answer.out) == {"model": str(out), "metrics": str(out / "metrics.json")}
+    assert "pretrain: step 3/3" in answer.err
+    assert {m.metric for m in read_metrics(out / "metrics.json")} == {
+        "bits_per_base", "masked_top_1"
+    }  # fmt: skip
+
+
+def test_finetune_prints_its_models_and_scores(finetuned, data):
+    out, answer = finetuned
+    models = [out / "fold0_seed0", out / "fold0_seed3"]
+    assert answer.out.splitlines() == [*map(str, models), str(out / "metrics.json")]
+    assert "finetune: fold 0 seed 3 in" in answer.err
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert list(table.columns) == list(PREDICTION_COLUMNS)
+    assert set(table["seed"]) == {0, 3}
+    assert set(table["gene_id"]) == set(load_bundle(data).test_genes(0))
+    assert set(pd.read_parquet(out / "history.parquet")["seed"]) == {0, 3}
+
+
+def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, data, tmp_path):
+    words = ["--data", data, "--out", tmp_path / "out", "--init", pretrained[0]]
+    succeed("finetune", *words, *SMALL, "--set", "finetune.learning_rate=0")
+    tuned = load_model(tmp_path / "out" / "fold0_seed0").state_dict()
+    before = load_file(pretrained[0] / "model.safetensors")
+    names = [name for name in before if name.startswith("encoder.")]
+    assert len(names) > 20
+    for name in names:
+        assert torch.equal(before[name], tuned[name]), name
+
+
+def test_every_manifest_says_how_to_do_it_again(pretrained, finetuned, data):
+    bundle = load_bundle(data)
+    for out, verb in ((pretrained[0], "pretrain"), (finetuned[0], "finetune")):
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert set(manifest) >= MANIFEST
+        assert manifest["command"].startswith(f"genesplice {verb} --data ")
+        config = override(load_preset("quick"), SETTINGS).to_dict()
+        assert manifest["config"]["model"]["width"] == config["model"]["width"] == 16
+        assert manifest["data_sha256"] == bundle.data_sha256
+        assert manifest["backend"]
+        assert manifest["seconds"] > 0
+        assert manifest["versions"]["genesplice"] == "0.1.0"
+    assert manifest["seeds"] == {"finetune_0": 0, "finetune_1": 3}
+    assert manifest["init"] == str(pretrained[0])
+    prepared = json.loads((data / "manifest.json").read_text())
+    assert set(prepared) >= MANIFEST
+    assert prepared["command"].startswith("genesplice prepare --fasta ")
+
+
+def test_every_metric_is_one_record_of_nine_keys(pretrained, finetuned):
+    for out in (pretrained[0], finetuned[0]):
+        records = json.loads((out / "metrics.json").read_text())
+        assert records
+        for record in records:
+            assert list(record) == RECORD
+            assert isinstance(record["value"], float)
+            assert record["split"] == "test"
+    assert {record["model"] for record in records} == {"genesplice"}
+    assert {(r["fold"], r["seed"]) for r in records} >= {(0, 0), (0, 3)}
+
+
+def test_predict_writes_every_gene_in_every_condition(model, data, tmp_path):
+    answer = succeed("predict", "--model", model, "--data", data, "--out", tmp_path / "p.parquet")
+    assert answer.out == f"{tmp_path / 'p.parquet'}\n"
+    found = pd.read_parquet(tmp_path / "p.parquet").set_index("gene_id")
+    bundle = load_bundle(data)
+    assert list(found.index) == list(bundle.genes["gene_id"])
+    assert list(found.columns) == list(bundle.observed.columns)
+    expected = predict_expression(load_model(model), bundle)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_explain_writes_one_row_a_base(model, data, tmp_path):
+    words = ["--model", model, "--data", data, "--out", tmp_path / "why", "--steps", "2"]
+    answer = succeed("explain", "--genes", "g0003, SYN5", *words, "--json")
+    assert [Path(path).name for path in json.loads(answer.out)["files"]] == [
+        "attributions.parquet", "attributions.tsv", "metrics.json"
+    ]  # fmt: skip
+    table = pd.read_parquet(tmp_path / "why" / "attributions.parquet")
+    assert table.groupby("gene_id").size().to_dict() == {"g0003": 8192, "g0005": 8192}
+    assert everything(tmp_path) == sorted(
+        ["why", *(f"why/{n}" for n in ("attributions.parquet", "attributions.tsv",
+                                       "manifest.json", "metrics.json"))]
+    )  # fmt: skip
+    for record in json.loads((tmp_path / "why" / "metrics.json").read_text()):
+        assert list(record) == RECORD
+    text = pd.read_csv(tmp_path / "why" / "attributions.tsv", sep="\t")
+    np.testing.assert_allclose(text["value"], table["value"])
+    measured = {m.metric for m in read_metrics(tmp_path / "why" / "metrics.json")}
+    assert measured >= {"completeness_delta", "faithful_share", "ism_spearman:g0003"}
+
+
+def test_mutagenesis_writes_every_change(model, data, tmp_path):
+    words = ["--model", model, "--data", data, "--out", tmp_path / "ism", "--window", "2048"]
+    span = ["--upstream", "6", "--downstream", "3"]
+    succeed("explain", "--genes", "g0003,g0004", "--method", "ism", *span, *words)
+    table = pd.read_parquet(tmp_path / "ism" / "attributions.parquet")
+    assert table["position_bp"].tolist() == 2 * list(range(-6, 3))
+    for row in table.itertuples():
+        assert getattr(row, f"to_{row.base}") == 0
+    assert not (tmp_path / "ism.parts").exists()
+
+
+def test_attention_is_written_with_what_each_head_does(model, data, tmp_path):
+    words = ["--model", model, "--data", data, "--out", tmp_path / "heard", "--window", "2048"]
+    succeed("explain", "--genes", "g0003", "--method", "attention", *words)
+    table = pd.read_parquet(tmp_path / "heard" / "attributions.parquet")
+    np.testing.assert_allclose(table.groupby(["level", "layer", "head"])["weight"].sum(), 1, 1e-4)
+    heads = pd.read_csv(tmp_path / "heard" / "heads.tsv", sep="\t")
+    assert set(heads["level"]) == set(table["level"])
+
+
+def test_baselines_score_simple_methods(data, tmp_path):
+    answer = succeed("baselines", "--data", data, "--out", tmp_path / "out", "--json", "--seed", 2)
+    table = pd.read_parquet(json.loads(answer.out)["predictions"])
+    assert list(table.columns) == list(PREDICTION_COLUMNS)
+    assert len(set(table["model"])) > 3
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["seeds"] == {"baselines": 2}
+    assert {m.model for m in read_metrics(tmp_path / "out" / "metrics.json")} == set(table["model"])
+
+
+# --- what is refused, in one line, before anything is written ---
+
+
+def test_a_misspelt_setting_is_refused_with_the_nearest(data, tmp_path):
+    for verb in ("pretrain", "finetune"):
+        words = [verb, "--data", data, "--out", tmp_path / "out"]
+        assert "unknown key 'widht'; did you mean 'width'?" in refuse(
+            *words, "--set", "model.widht=8"
+        )
+        assert "unknown section 'modl'; did you mean 'model'?" in refuse(
+            *words, "--set", "modl.width=8"
+        )
+        assert "model.width 20 with model.heads 4" in refuse(*words, "--set", "model.width=20")
+    assert everything(tmp_path) == []
+
+
+def test_an_unknown_preset_is_refused(data, tmp_path):
+    for verb in ("pretrain", "finetune"):
+        line = refuse(verb, "--data", data, "--out", tmp_path / "out", "--preset", "quikc")
+        assert f"preset 'quikc', expected one of {', '.join(PRESETS)}" in line
+    assert "preset 'quikc'" in refuse("run", "--preset", "quikc", "--out", tmp_path / "out")
+    assert everything(tmp_path) == []
+
+
+def test_an_unknown_gene_condition_or_method_is_refused(model, data, tmp_path):
+    words = ["explain", "--model", model, "--data", data, "--out", tmp_path / "out"]
+    assert "gene 'nobody'" in refuse(*words, "--genes", "g0001,nobody")
+    assert "gene ''" in refuse(*words, "--genes", "g0001,")
+    words += ["--steps", "2"]
+    assert "condition 'moon'" in refuse(*words, "--genes", "g0001", "--condition", "moon")
+    assert "--method lime, expected ig" in refuse(*words, "--genes", "g0001", "--method", "lime")
+    assert everything(tmp_path) == []
+
+
+def test_what_is_no_model_or_no_data_is_refused(model, data, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "out"
+    predict = ["predict", "--out", out]
+    assert "no config.json" in refuse(*predict, "--model", empty, "--data", data)
+    assert "no manifest.json" in refuse(*predict, "--model", model, "--data", empty)
+    assert "no such folder" in refuse(*predict, "--model", model, "--data", tmp_path / "nope")
+    words = ["--data", data, "--out", out, "--init", empty, *SMALL]
+    assert "a folder that pretrain wrote" in refuse("finetune", *words)
+    assert "fold 9" in refuse("finetune", *words[:4], *SMALL, "--set", "finetune.folds=9")
+    assert everything(tmp_path) == ["empty"]
+
+
+def test_a_folder_in_use_is_refused(pretrained, data, tmp_path):
+    (tmp_path / "mine").touch()
+    for verb in ("pretrain", "baselines"):
+        assert "exists and is not empty" in refuse(verb, "--data", data, "--out", tmp_path)
+    assert everything(tmp_path) == ["mine"]
+    line = refuse("pretrain", "--data", data, "--out", pretrained[0], "--resume")
+    assert "was begun with other settings" in line
+
+
+def test_prepare_wants_all_files_or_a_recipe(files, tmp_path):
+    words = ["prepare", "--out", tmp_path / "out"]
+    assert "no --annotation, --expression, --expression-unit" in refuse(
+        *words, "--fasta", files["fasta"]
+    )
+    assert "--recipe together with --fasta" in refuse(
+        *words, "--recipe", "ecoli", "--fasta", files["fasta"]
+    )
+    assert "recipe 'ecolli', expected 'ecoli'" in refuse(*words, "--recipe", "ecolli")
+    assert everything(tmp_path) == []
+
+
+def test_a_broken_file_is_refused_with_its_line(files, tmp_path):
+    broken = tmp_path / "tpm.tsv"
+    lines = files["expression"].read_text().splitlines()
+    lines[4] = lines[4].replace("\t", "\tx", 1)
+    broken.write_text("\n".join(lines) + "\n")
+    words = [*flags(files | {"expression": broken}), "--out", tmp_path / "out"]
+    answer = call("prepare", *words)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.splitlines()[-1].startswith(f"genesplice: {broken}:5: ")
+    assert everything(tmp_path) == ["tpm.tsv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-p", "seeed=3"], "unknown parameter 'seeed': did you mean 'seed'?"),
+        (["-p", "seed"], "found -p seed, expected key=value"),
+        (["-p", "seed=three"], "seed = 'three'"),
+        (["--only", "99"], "notebook '99'"),
+        (["--resume", "nothing"], "nothing"),
+    ],
+)
+def test_run_checks_before_it_runs(words, message, tmp_path):
+    notebooks = ROOT / "notebooks"
+    line = refuse("run", *words, "--notebooks", notebooks, "--out", tmp_path / "out")
+    assert message in line
+    assert everything(tmp_path) == []
+
+
+def test_sweep_and_report_check_before_they_run(tmp_path):
+    notebook = ROOT / "notebooks" / "03_graph_finetuning.ipynb"
+    out = ["--out", tmp_path / "out"]
+    assert "did you mean 'seed'" in refuse("sweep", notebook, "-p", "seeed=1,2", *out)
+    assert "preset 'x'" in refuse("sweep", notebook, "-p", "seed=1,2", "--preset", "x", *out)
+    refuse("report", "latest", *out)
+    assert everything(tmp_path) == []
+
+
+def test_a_missing_option_is_wrong_usage():
+    for words in (["pretrain"], ["predict", "--out", "x"], ["nonsense"], ["list", "--nonsense"]):
+        answer = call(*words)
+        assert answer.code == 2
+        assert answer.out == ""
+        assert "Traceback" not in answer.err
+
+
+# --- the process as a shell sees it ---
+
+
+def process(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "genesplice", *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def test_a_misspelt_parameter_ends_the_process_with_2(tmp_path):
+    found = process("run", "-p", "seeed=3", "--out", str(tmp_path / "out"))
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == ("genesplice: unknown parameter 'seeed': did you mean 'seed'?\n")
+    assert everything(tmp_path) == []
+
+
+def test_an_unknown_unit_ends_the_process_with_2(files, tmp_path):
+    words = [*map(str, flags(files)[:-1]), "fpkm", "--out", str(tmp_path / "out")]
+    found = process("prepare", *words)
+    assert found.returncode == 2, found.stderr
+    assert "expression unit 'fpkm', expected tpm, log2tpm or counts" in found.stderr
+    assert everything(tmp_path) == []
+
+
+def test_help_lists_the_verbs_without_loading_torch():
+    code = "import sys, genesplice.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    found = process("--help", COLUMNS="100")
+    assert found.returncode == 0
+    assert found.stderr == ""
+    for verb in VERBS:
+        assert re.search(rf"\b{verb}\b", found.stdout), verb
+
+
+def test_without_a_verb_there_is_help():
+    found = process()
+    assert found.returncode == 2
+    assert "Usage: " in found.stdout + found.stderr
+
+
+def on_a_terminal(*words: str, **environment: str) -> str:
+    """All that the process writes to a terminal."""
+    ours, theirs = pty.openpty()
+    plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    command = [sys.executable, "-m", "genesplice", *words]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+        env=plain | {"TERM": "xterm-256color"} | environment,
+    ):  # fmt: skip
+        os.close(theirs)
+        written = b""
+        # Linux ends a terminal that nobody holds with an error.
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                written += piece
+        os.close(ours)
+    return written.decode()
+
+
+def test_no_color_means_no_color():
+    color = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7])[;m\d]*")
+    assert color.search(on_a_terminal("--help"))
+    assert not color.search(on_a_terminal("--help", NO_COLOR="1"))
+
+
+def test_list_and_doctor_parse():
+    found = succeed("list", "--notebooks", ROOT / "notebooks", "--json")
+    notebooks = json.loads(found.out)
+    assert [n["name"] for n in notebooks] == sorted(p.stem for p in ROOT.glob("notebooks/*.ipynb"))
+    assert all(notebook["parameters"] for notebook in notebooks)
+    text = succeed("list", "--notebooks", ROOT / "notebooks").out
+    for notebook in notebooks:
+        assert f"{notebook['name']}  {notebook['title']}" in text
+    checks = json.loads(succeed("doctor", "--json").out)
+    assert {"name", "found", "is_fine", "is_fatal"} == set(checks[0])
+    assert {check["name"] for check in checks} >= {"torch", "cores", "memory", "flash-attn"}
+
+
+def test_doctor_fails_where_nothing_can_run(monkeypatch):
+    monkeypatch.setattr("genesplice.runtime.RECORDED_PACKAGES", ("torch", "no-such-package"))
+    answer = call("doctor")
+    assert answer.code == 1
+    assert "note no-such-package: not installed" in answer.out
+
+
+def test_interrupted_is_130(data, tmp_path):
+    out = tmp_path / "out"
+    words = ["--data", str(data), "--out", str(out), *SMALL, "--set", "pretrain.steps=100000"]
+    command = [sys.executable, "-m", "genesplice", "pretrain", *words]
+    more = ["--set", "pretrain.checkpoint_minutes=0.0001"]
+    with subprocess.Popen(
+        [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        for _ in range(1200):
+            if (out / "checkpoints" / "last.ckpt").exists() or child.poll() is not None:
+                break
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        stdout, stderr = child.communicate(timeout=60)
+    assert child.returncode == 130, stderr
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert not (out / "model.safetensors").exists()
+    assert not (out / "metrics.json").exists()

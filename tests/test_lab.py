@@ -1,0 +1,90 @@
+"""Notebook 4 in a live JupyterLab: Run All, then a slider changes a figure."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_listening(port: int, seconds: float = 60) -> None:
+    for _ in range(int(seconds * 5)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(f"JupyterLab did not listen within {seconds} s")
+
+
+@pytest.fixture
+def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
+    """`genesplice lab` on a copy of notebook 4 that points at the small world."""
+    notebook = nbformat.read(ROOT / "notebooks" / "04_interpretability.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    cell.source += f"\ndata_dir = {json.dumps(str(tiny_bundle.path))}"
+    cell.source += f"\nrun_dir = {json.dumps(str(tiny_run.run_dir))}"
+    nbformat.write(notebook, tmp_path / "04.ipynb")
+    port = free_port()
+    options = [
+        "--no-browser", "--allow-root", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1",
+        "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.news_url=",
+    ]  # fmt: skip
+    home = tmp_path / "home"
+    home.mkdir()
+    with (tmp_path / "lab.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "genesplice", "lab", "--", *options],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"HOME": str(home), "JUPYTER_PREFER_ENV_PATH": "1"},
+            start_new_session=True,
+        )
+        try:
+            wait_until_listening(port)
+            yield f"http://127.0.0.1:{port}/lab/tree/04.ipynb"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+@pytest.mark.browser
+def test_a_slider_changes_a_live_figure(lab, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(lab)
+    page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for(timeout=60_000)
+    page.locator('.jp-NotebookPanel [data-status="idle"]').first.wait_for(timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+    explorer = page.locator(".jp-OutputArea-output:has(.widget-slider)").first
+    slider = explorer.locator(".widget-slider .noUi-handle")
+    slider.wait_for(timeout=180_000)
+    slider.scroll_into_view_if_needed()
+    live = explorer.locator(".js-plotly-plot")
+    live.locator("svg.main-svg").first.wait_for(timeout=30_000)
+    shown = "f => JSON.stringify([f.data.map(t => [t.x, t.y, t.text]), f.layout])"
+    before = live.evaluate(shown)
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        f"([f, before]) => ({shown})(f) !== before",
+        arg=[live.element_handle(), before],
+        timeout=30_000,
+    )
+    page.close()

@@ -1,0 +1,96 @@
+"""Every notebook through the users' own runner, and every report as a colleague opens it."""
+
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from genesplice.data.bundle import load_bundle
+from genesplice.evaluate.metrics import fold_profiles, score
+from genesplice.results import read_metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def sources(path: Path) -> list[str]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_story_without_logic(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.metadata.kernelspec.name == "python3"
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 25
+            kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
+    assert any("assert" in source for source in sources(path)[-1:])
+
+
+def test_every_notebook_was_done(tiny_run):
+    manifest = json.loads((tiny_run.run_dir / "manifest.json").read_text())
+    assert not tiny_run.failures
+    assert [Path(report).stem for report in tiny_run.reports] == [path.stem for path in NOTEBOOKS]
+    assert manifest["state"] == "done"
+
+
+def test_what_the_notebooks_leave(tiny_run, tiny_bundle):
+    run = tiny_run.run_dir
+    predictions = pd.read_parquet(run / "predictions.parquet")
+    assert set(predictions["gene_id"]) == set(tiny_bundle.test_genes(0))
+    assert {m.metric for m in read_metrics(run / "metrics.json")} >= {"level_r2", "profile_r"}
+    assert (run / "pretrained" / "model.safetensors").exists()
+    assert len(pd.read_parquet(run / "explained" / "attributions.parquet")) > 0
+
+
+def test_the_notebooks_numbers_are_in_the_predictions(tiny_run, tiny_bundle):
+    bundle = load_bundle(tiny_bundle.path)
+    predictions = pd.read_parquet(tiny_run.run_dir / "predictions.parquet")
+    again = score(
+        predictions,
+        bundle.splits.set_index("gene_id")["block"],
+        train_profile=fold_profiles(bundle.observed, bundle.fold_of),
+    )
+    written = read_metrics(tiny_run.run_dir / "metrics.json")
+    assert again == [metric for metric in written if metric.model == "genesplice"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("stem", ["index", *(path.stem for path in NOTEBOOKS)])
+def test_a_report_opens_offline(tiny_run, browser, stem, width):
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+    page = context.new_page()
+    requests, errors = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else 0
+    )
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    report = tiny_run.run_dir / f"{stem}.html"
+    page.goto(report.as_uri())
+    # Figures are drawn when they come into view.
+    for y in range(0, page.evaluate("document.body.scrollHeight"), 600):
+        page.evaluate(f"scrollTo(0, {y})")
+        page.wait_for_timeout(30)
+    page.wait_for_function(
+        "[...document.querySelectorAll('.plotly-graph-div, .js-plotly-plot')]"
+        ".every(f => f.querySelector('svg.main-svg'))",
+        timeout=20_000,
+    )
+    n_figures = page.evaluate("document.querySelectorAll('.js-plotly-plot').length")
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert errors == []
+    assert n_figures >= (0 if stem == "index" else 3)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()

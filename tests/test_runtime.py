@@ -1,0 +1,318 @@
+"""Outputs are whole or not there, and say what made them."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genesplice.config import load_preset
+from genesplice.errors import GeneSpliceError, InputError, WorkError
+from genesplice.results import Attribution, Metric, read_metrics, write_metrics
+from genesplice.runtime import (
+    atomic_directory,
+    atomic_file,
+    file_sha256,
+    git_commit,
+    versions,
+    write_json,
+    write_manifest,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fail_inside(context, error: type[BaseException] = ZeroDivisionError) -> None:
+    with context as scratch:
+        inside = scratch / "half" if scratch.is_dir() else scratch
+        inside.write_text("half")
+        raise error
+
+
+# --- files ---
+
+
+def test_a_file_appears_when_its_body_is_done(tmp_path):
+    target = tmp_path / "new" / "out.txt"
+    with atomic_file(target) as partial:
+        partial.write_text("half")
+        assert not target.exists()
+        assert partial.parent == target.parent
+    assert target.read_text() == "half"
+    assert names(target.parent) == ["out.txt"]
+
+
+def test_a_failed_file_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        fail_inside(atomic_file(tmp_path / "out.txt"))
+    assert names(tmp_path) == []
+
+
+def test_a_failed_file_leaves_the_old_one(tmp_path):
+    target = tmp_path / "out.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        fail_inside(atomic_file(target), KeyboardInterrupt)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["out.txt"]
+
+
+# --- folders ---
+
+
+def test_a_folder_appears_when_its_body_is_done(tmp_path):
+    target = tmp_path / "deep" / "out"
+    with atomic_directory(target) as scratch:
+        (scratch / "a").write_text("a")
+        assert not target.exists()
+    assert names(target) == ["a"]
+    assert names(target.parent) == ["out"]
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        fail_inside(atomic_directory(tmp_path / "out"))
+    assert names(tmp_path) == []
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    with atomic_directory(tmp_path / "out") as scratch:
+        (scratch / "a").touch()
+    assert names(tmp_path / "out") == ["a"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_full_folder_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with (
+        pytest.raises(InputError, match=r"out exists and is not empty, expected a new folder"),
+        atomic_directory(tmp_path / "out"),
+    ):
+        pytest.fail("the body ran")
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["mine"]
+
+
+def test_a_file_in_the_way_is_refused_even_with_overwrite(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(InputError, match="out is a file, expected a folder"),
+            atomic_directory(tmp_path / "out", overwrite=overwrite),
+        ):
+            pytest.fail("the body ran")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_overwrite_replaces_all_of_it_and_only_when_done(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(ZeroDivisionError):
+        fail_inside(atomic_directory(target, overwrite=True))
+    assert names(target) == ["old"]
+    with atomic_directory(target, overwrite=True) as scratch:
+        (scratch / "new").touch()
+        assert names(target) == ["old"]
+    assert names(target) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+KILLED = """
+import time
+from pathlib import Path
+from genesplice.runtime import {context}
+with {context}(Path({target!r}){more}) as scratch:
+    inside = scratch / "half" if scratch.is_dir() else scratch
+    inside.write_text("half")
+    Path({ready!r}).touch()
+    time.sleep(60)
+"""
+
+
+def kill_inside(context: str, target: Path, ready: Path, more: str = "") -> None:
+    """Stop a process for good in the middle of the body."""
+    code = KILLED.format(context=context, target=str(target), ready=str(ready), more=more)
+    process = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(600):
+        if ready.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert ready.exists()
+
+
+def test_killed_there_is_no_file(tmp_path):
+    target = tmp_path / "out" / "predictions.parquet"
+    kill_inside("atomic_file", target, tmp_path / "ready")
+    assert not target.exists()
+    assert all(name.startswith(".") for name in names(target.parent))
+    with atomic_file(target) as partial:
+        partial.write_text("whole")
+    assert target.read_text() == "whole"
+    assert names(target.parent) == ["predictions.parquet"]
+
+
+def test_killed_there_is_no_folder(tmp_path):
+    target = tmp_path / "data"
+    kill_inside("atomic_directory", target, tmp_path / "ready")
+    assert not target.exists()
+    with atomic_directory(target) as scratch:
+        (scratch / "a").touch()
+    assert names(target) == ["a"]
+
+
+def test_killed_the_old_folder_is_still_whole(tmp_path):
+    target = tmp_path / "data"
+    target.mkdir()
+    (target / "old").write_text("old")
+    kill_inside("atomic_directory", target, tmp_path / "ready", ", overwrite=True")
+    assert names(target) == ["old"]
+
+
+# --- manifests ---
+
+
+def manifest(folder: Path, **given) -> dict:
+    made = write_manifest(folder, command="genesplice test", started=time.monotonic(), **given)
+    assert json.loads((folder / "manifest.json").read_text()) == json.loads(json.dumps(made))
+    return made
+
+
+def test_a_manifest_says_all_that_is_needed_to_do_it_again(tmp_path):
+    config = load_preset("quick").to_dict()
+    made = manifest(
+        tmp_path,
+        config=config,
+        seeds={"pretrain": 3},
+        data={"genome.npy": "abc"},
+        backend="sdpa",
+        extra={"init": "model"},
+    )
+    assert set(made) == {
+        "command", "versions", "seeds", "config", "config_sha256", "data_sha256", "git_commit",
+        "backend", "seconds", "init",
+    }  # fmt: skip
+    assert made["command"] == "genesplice test"
+    assert made["seeds"] == {"pretrain": 3}
+    assert made["config"] == config
+    assert made["data_sha256"] == {"genome.npy": "abc"}
+    assert made["backend"] == "sdpa"
+    plain = json.dumps(config, sort_keys=True).encode()
+    assert made["config_sha256"] == hashlib.sha256(plain).hexdigest()
+    assert names(tmp_path) == ["manifest.json"]
+
+
+def test_the_digest_follows_the_settings_and_not_their_order(tmp_path):
+    one = manifest(tmp_path, config={"a": 1, "b": 2})["config_sha256"]
+    assert manifest(tmp_path, config={"b": 2, "a": 1})["config_sha256"] == one
+    assert manifest(tmp_path, config={"a": 1, "b": 3})["config_sha256"] != one
+
+
+def test_seconds_are_those_since_the_start(tmp_path):
+    made = write_manifest(tmp_path, command="x", started=time.monotonic() - 12)
+    assert 12 <= made["seconds"] < 20
+
+
+def test_versions_are_the_installed_ones(monkeypatch):
+    found = versions()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    for package in ("genesplice", "numpy", "torch", "torch-geometric", "captum", "lightning"):
+        assert found[package] == version(package)
+    monkeypatch.setattr("genesplice.runtime.RECORDED_PACKAGES", ("no-such-package",))
+    assert versions()["no-such-package"] == "not installed"
+
+
+def test_the_commit_is_that_of_the_source():
+    if not (ROOT / ".git").exists():
+        assert git_commit() is None
+        return
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    assert git_commit() == (head or None)
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": [1, None], "where": Path("x")})
+    assert json.loads(path.read_text()) == {"a": [1, None], "where": "x"}
+    circle: list = []
+    circle.append(circle)
+    with pytest.raises(ValueError, match="Circular"):
+        write_json(path, circle)
+    assert json.loads(path.read_text())["where"] == "x"
+    assert names(tmp_path) == ["value.json"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_the_digest_is_that_of_the_bytes(tmp_path, size):
+    content = bytes(i % 251 for i in range(size))
+    (tmp_path / "file").write_bytes(content)
+    assert file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+# --- results ---
+
+
+def test_metrics_survive_the_file(tmp_path):
+    metrics = [
+        Metric("level_r2", 0.1 + 0.2, 0.1, 1 / 3, 12, "ridge", "test", fold=0, seed=1),
+        Metric("bits_per_base", 2.0, None, None, 5, "genesplice", "train"),
+    ]
+    write_metrics(tmp_path / "metrics.json", metrics)
+    assert read_metrics(tmp_path / "metrics.json") == metrics
+    for record in json.loads((tmp_path / "metrics.json").read_text()):
+        assert list(record) == [
+            "metric", "value", "ci_low", "ci_high", "n", "model", "split", "fold", "seed"
+        ]  # fmt: skip
+
+
+def test_no_metrics_are_an_empty_list(tmp_path):
+    write_metrics(tmp_path / "metrics.json", [])
+    assert read_metrics(tmp_path / "metrics.json") == []
+
+
+def test_a_metric_that_is_no_number_is_never_written(tmp_path):
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            write_metrics(
+                tmp_path / "metrics.json", [Metric("x", value, None, None, 1, "m", "test")]
+            )
+    assert names(tmp_path) == []
+
+
+def test_the_completeness_error_is_relative_to_the_change():
+    bases = np.zeros(2, np.uint8), np.zeros(2)
+    found = Attribution("g", "g", "level", "ig", "uniform", 0, *bases, 5.0, 3.0, -0.5)
+    assert found.relative_delta == 0.25
+    assert found._replace(baseline_output=5.0).relative_delta == float("inf")
+
+
+# --- errors ---
+
+
+def test_an_error_says_where_what_and_what_else():
+    assert str(InputError("x")) == "x"
+    assert str(InputError("x", "y")) == "found x, expected y"
+    assert str(InputError("x", "y", path="f.tsv")) == "f.tsv: found x, expected y"
+    assert str(InputError("x", "y", path="f.tsv", line=3)) == "f.tsv:3: found x, expected y"
+
+
+def test_errors_have_the_exit_codes_of_the_command_line():
+    assert (InputError("x").exit_code, WorkError("x").exit_code) == (2, 1)
+    assert InputError.__bases__ == (GeneSpliceError, ValueError)
+    assert WorkError.__bases__ == (GeneSpliceError, RuntimeError)

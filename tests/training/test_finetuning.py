@@ -1,0 +1,166 @@
+"""Held out means held out; an interrupted run is the same run."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import genesplice as gs
+from genesplice.data.bundle import load_bundle
+from genesplice.data.synthetic import make_bundle
+from genesplice.errors import InputError
+from genesplice.evaluate.metrics import PREDICTION_COLUMNS
+from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
+
+SETTINGS = [
+    "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
+    "model.summary_layers=1", "finetune.core_bp=16384", "finetune.flank_bp=1024",
+    "finetune.head_steps=4", "finetune.epochs=2", "finetune.folds=0",
+    "finetune.checkpoint_minutes=0.0001",
+]  # fmt: skip
+
+
+def config(*more):
+    return gs.override(gs.load_preset("quick"), [*SETTINGS, *more])
+
+
+def with_other_labels(bundle, genes):
+    """The same bundle with the expression of some genes replaced by noise."""
+    expression = bundle.expression.copy()
+    column = expression.var_names.get_indexer(genes)
+    noise = np.random.default_rng(5).normal(20, 9, (expression.n_obs, len(column)))
+    values = np.array(expression.X)
+    values[:, column] = noise
+    expression.X = values
+    return dataclasses.replace(bundle, expression=expression)
+
+
+def test_held_out_labels_change_nothing(tiny_bundle, tmp_path):
+    honest = finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "a")
+    other = with_other_labels(tiny_bundle, tiny_bundle.test_genes(0))
+    assert not other.observed.equals(tiny_bundle.observed)
+    again = finetune_fold(other, config(), fold=0, seed=0, out=tmp_path / "b")
+    for name, value in honest.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    assert honest.predictions["predicted"].equals(again.predictions["predicted"])
+    assert not honest.predictions["observed"].equals(again.predictions["observed"])
+
+
+def test_training_labels_change_something(tiny_bundle, tmp_path):
+    honest = finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "a")
+    other = with_other_labels(tiny_bundle, tiny_bundle.train_genes(0))
+    again = finetune_fold(other, config(), fold=0, seed=0, out=tmp_path / "b")
+    assert not np.allclose(honest.predictions["predicted"], again.predictions["predicted"])
+
+
+def test_the_table_is_the_contract(tiny_bundle, tmp_path):
+    result = finetune(tiny_bundle, config("finetune.seeds=0,1"), tmp_path / "out")
+    table = result.predictions
+    assert list(table.columns) == list(PREDICTION_COLUMNS)
+    assert set(table["gene_id"]) == set(tiny_bundle.test_genes(0))
+    assert not table.duplicated(["gene_id", "condition", "seed"]).any()
+    observed = table.query("seed == 0").pivot(
+        index="gene_id", columns="condition", values="observed"
+    )
+    pd.testing.assert_frame_equal(
+        observed,
+        tiny_bundle.observed.loc[observed.index, observed.columns].astype(np.float32),
+        check_names=False,
+    )
+
+
+def test_validation_genes_are_training_genes(tiny_bundle):
+    for fold in range(tiny_bundle.n_folds):
+        train, val = split_training(tiny_bundle, config("finetune.validation_blocks=0.3"), fold)
+        assert set(train) | set(val) == set(tiny_bundle.train_genes(fold))
+        assert not set(train) & set(val)
+        block = tiny_bundle.splits.set_index("gene_id")["block"]
+        assert not set(block[train]) & set(block[val])
+
+
+@pytest.mark.parametrize(("head_steps", "epochs", "left"), [(150, 0, 0.02), (40, 80, 0.1)])
+def test_it_learns_eight_genes_by_heart(tmp_path, head_steps, epochs, left):
+    small = make_bundle(tmp_path / "data", n_genes=10, genome_bp=15_000)
+    settings = config(
+        f"finetune.head_steps={head_steps}", f"finetune.epochs={epochs}", "finetune.joint_rate=1",
+        "model.dropout=0", "model.head_dropout=0", "finetune.weight_decay=0",
+        "finetune.validation_blocks=0", "finetune.learning_rate=0.003",
+    )  # fmt: skip
+    history = finetune_fold(small, settings, fold=0, seed=0, out=tmp_path / "a").history
+    for metric in ("level_error", "residual_error"):
+        error = history.loc[history["metric"] == metric, "value"].to_numpy()
+        assert error[0] > 0.7
+        assert error[-5:].mean() < left
+
+
+def test_the_encoder_stands_still_while_the_heads_learn(tiny_bundle, tmp_path):
+    settings = config("finetune.epochs=0")
+    torch.manual_seed(0)
+    before = make_model(tiny_bundle, settings).state_dict()
+    after = finetune_fold(tiny_bundle, settings, fold=0, seed=0, out=tmp_path / "a").model
+    changed = {name for name, value in after.state_dict().items() if not value.equal(before[name])}
+    assert not any(name.startswith("encoder") for name in changed)
+    assert {name.split(".")[0] for name in changed} == {"readout", "graph", "expression_head"}
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import genesplice as gs
+from test_finetuning import config
+from genesplice.training.finetuning import finetune_fold
+bundle = gs.load_bundle(Path({data!r}))
+finetune_fold(bundle, config(), fold=0, seed=0, out=Path({out!r}), resume=True)
+"""
+
+
+def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path):
+    unbroken = finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "whole")
+    out = tmp_path / "broken"
+    script = SCRIPT.format(
+        tests=os.path.dirname(__file__), data=str(tiny_bundle.path), out=str(out)
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    last = out / "checkpoints" / "last.ckpt"
+    for _ in range(1200):
+        if last.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.exists()
+    assert not (out / "predictions.parquet").exists()
+    resumed = finetune_fold(
+        load_bundle(tiny_bundle.path), config(), fold=0, seed=0, out=out, resume=True
+    )
+    for name, value in load_file(tmp_path / "whole" / "model.safetensors").items():
+        assert torch.equal(value, load_file(out / "model.safetensors")[name]), name
+    assert unbroken.predictions.equals(resumed.predictions)
+    assert unbroken.history.equals(resumed.history)
+
+
+def test_finished_folds_are_not_run_again(tiny_bundle, tmp_path):
+    first = finetune(tiny_bundle, config(), tmp_path / "out")
+    weights = tmp_path / "out" / "fold0_seed0" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    second = finetune(tiny_bundle, config(), tmp_path / "out", resume=True)
+    assert weights.stat().st_mtime_ns == before
+    assert first.predictions.equals(second.predictions)
+
+
+def test_a_used_folder_is_refused(tiny_bundle, tmp_path):
+    (tmp_path / "out" / "fold0_seed0").mkdir(parents=True)
+    (tmp_path / "out" / "fold0_seed0" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        finetune(tiny_bundle, config(), tmp_path / "out")
+    with pytest.raises(InputError, match="fold 9"):
+        finetune(tiny_bundle, config("finetune.folds=9"), tmp_path / "other")

@@ -1,0 +1,51 @@
+"""Two processes under torchrun draw the curve that one process draws."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+
+WORDS = [
+    "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
+    "model.summary_layers=1", "model.dropout=0", "pretrain.window_bp=2048",
+    "pretrain.batch_windows=4", "pretrain.contrastive_width=8", "pretrain.steps=8",
+    "pretrain.accumulate=2", "pretrain.views=strand,gene", "pretrain.view_genes=4",
+    "pretrain.contrastive_weight=1", "pretrain.queue=40", "pretrain.checkpoint_minutes=0.0001",
+]  # fmt: skip
+
+
+def pretrain(data, out, *launcher):
+    words = [word for setting in WORDS for word in ("--set", setting)]
+    subprocess.run(
+        [sys.executable, "-m", *launcher, "genesplice", "pretrain", "--data", str(data), "--out",
+         str(out), *words], check=True, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return pd.read_parquet(out / "history.parquet").pivot(
+        index="step", columns="metric", values="value"
+    )
+
+
+def test_two_processes_draw_the_curve_of_one(tiny_bundle, tmp_path):
+    launcher = "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"
+    alone = pretrain(tiny_bundle.path, tmp_path / "one")
+    shared = pretrain(tiny_bundle.path, tmp_path / "two", *launcher)
+    assert list(shared.columns) == list(alone.columns)
+    assert len(shared) == len(alone) == 8
+    losses = ["bits_per_base", "info_nce", "info_nce_gene", "info_nce_strand"]
+    np.testing.assert_allclose(shared[losses], alone[losses], rtol=2e-4)
+    # The curve moves by far more than that.
+    assert (alone["bits_per_base"].diff().abs().dropna() > 2e-3).all()
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
+    # One process writes: one record of each score, and one manifest.
+    scores = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert [score["metric"] for score in scores] == ["bits_per_base", "masked_top_1"]
+    held_out = json.loads((tmp_path / "two" / "manifest.json").read_text())["held_out"]
+    blocks = tiny_bundle.blocks.query("fold == 0")["block"].tolist()
+    assert (held_out["fold"], held_out["blocks"]) == (0, blocks)
