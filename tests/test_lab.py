@@ -68,7 +68,10 @@ def test_a_slider_changes_a_live_figure(lab, browser):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(lab)
     page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for(timeout=60_000)
-    page.locator('.jp-NotebookPanel [data-status="idle"]').first.wait_for(timeout=60_000)
+    # Run All before the notebook has its kernel runs nothing.
+    page.locator(".jp-StatusBar-Widget, #jp-main-statusbar").get_by_text("| Idle").first.wait_for(
+        timeout=60_000
+    )
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     explorer = page.locator(".jp-OutputArea-output:has(.widget-slider)").first
