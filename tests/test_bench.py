@@ -5,11 +5,21 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from genesplice.bench import BenchRow, make_rows
+from genesplice.bench.child import measure
+from genesplice.bench.mutagenesis import measure_mutagenesis, substitutions
 from genesplice.bench.page import render_page
-from genesplice.bench.rows import LENGTHS, growth, in_child, make_tasks
-from genesplice.errors import WorkError
+from genesplice.bench.rows import (
+    LENGTHS,
+    MUTAGENESIS,
+    MUTAGENESIS_GOALS,
+    growth,
+    in_child,
+    make_tasks,
+)
+from genesplice.errors import InputError, WorkError
 
 
 def found(**changes):
@@ -29,6 +39,11 @@ def found(**changes):
         "loader": {"uint8 tokens": 3000.0, "pyfaidx and a dictionary": 10.0},
         "api": {"public": 1.01, "bare": 1.0},
     }
+    for label in MUTAGENESIS:
+        for kb in MUTAGENESIS_GOALS:
+            values[f"mutagenesis {label} {kb}"] = {
+                "per_second": 300.0, "naive_per_second": 20.0, "error": 2e-6,
+            }  # fmt: skip
     for mode in ("forward", "train"):
         for name in ("parameters", "flops"):
             values[f"enformer {name} {mode}"] = {**step, "us_per_bp": 40.0}
@@ -72,6 +87,41 @@ def test_a_miss_is_a_miss():
     assert row("training 1 Mbp with checkpoints, above the model", found()).met
     big = found(**{"megabase checkpoints": {"seconds": 2.0, "above_mb": 501.0}})
     assert row("training 1 Mbp with checkpoints, above the model", big).met is False
+
+
+def test_mutagenesis_is_held_against_whole_windows_of_its_length():
+    first = "best naive, {} kb, read at a gene's start"
+    rows = [row(first.format(kb), found()) for kb in MUTAGENESIS_GOALS]
+    assert [(r.measured, r.peer, r.ratio, r.met) for r in rows] == [
+        (300.0, 20.0, 15.0, True), (300.0, 20.0, 15.0, False), (300.0, 20.0, 15.0, False)
+    ]  # fmt: skip
+    wrong = {"per_second": 300.0, "naive_per_second": 20.0, "error": 3e-5}
+    rough = found(**{"mutagenesis bins alone, read at a gene's start 16": wrong})
+    assert row("largest relative error", found()).met
+    assert row("largest relative error", rough).met is False
+
+
+@pytest.mark.parametrize(("read", "base_width"), [("start", 4), ("gene", 0)])
+def test_mutagenesis_is_measured_and_exact(read, base_width):
+    sizes = {"width": 32, "heads": 2, "base_width": base_width}
+    result = measure({"kind": "mutagenesis", "length": 4096, "read": read, "sizes": sizes})
+    assert result["error"] <= 1e-5
+    assert result["per_second"] > result["naive_per_second"] > 0
+
+
+def test_substitutions_are_all_different_and_change_one_base():
+    tokens = torch.randint(0, 4, (1, 100), dtype=torch.uint8)
+    bases = substitutions(tokens, 50, 24)
+    before = torch.eye(4)[tokens[0, 50:58].long()]
+    assert bases.unique(dim=0).shape == (24, 8, 4)
+    assert ((bases != before).any(-1).sum(1) == 1).all()
+    assert (bases.sum(-1) == 1).all()
+
+
+def test_a_window_too_short_for_a_gene_is_refused():
+    task = {"length": 2048, "read": "gene", "sizes": {"width": 32, "heads": 2}}
+    with pytest.raises(InputError, match="2048 bp, expected at least 2176 bp"):
+        measure_mutagenesis(task)
 
 
 def test_rows_are_the_contract():

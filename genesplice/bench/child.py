@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from genesplice.bench.models import make_workload
+from genesplice.bench.mutagenesis import measure_mutagenesis
 from genesplice.model.layers import Stem
 from genesplice.model.sequence import InputChannels
 
@@ -153,6 +154,7 @@ KINDS = {
     "stem": measure_stem,
     "loader": measure_loader,
     "api": measure_api,
+    "mutagenesis": measure_mutagenesis,
 }
 
 

@@ -14,7 +14,7 @@ from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
 from genesplice.model.sequence import InputChannels
 
-__all__ = ["MODELS", "make_workload", "require_peers"]
+__all__ = ["MODELS", "OURS", "make_workload", "require_peers"]
 
 OURS: dict[str, Any] = {"width": 256, "heads": 8, "annotation": False, "dropout": 0.0}
 ENFORMER: dict[str, Any] = {"dim": 288, "depth": 4, "heads": 4, "dim_divisible_by": 24}

@@ -6,6 +6,7 @@ others are those of the unchanged window. On the way down only what the readout 
 The result is that of `encode`, to rounding.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ __all__ = ["SplicedEncoder"]
 
 Span = tuple[int, int]
 PER_REGION = REGION_BP // SUMMARY_BP
+DENSE_ROWS = 6
+"""Half-windows of rows up to which one masked product beats cutting them into blocks."""
 
 
 class Change(NamedTuple):
@@ -57,6 +60,7 @@ class Stack:
         self.rotations = rope(x.shape[1], head_width, x.device)
         self.clean: list[Clean] = []
         self._plans: dict[tuple[int, int, int], AttentionPlan] = {}
+        self._biases: dict[tuple[Span, Span], Tensor | None] = {}
         for block in self.blocks:
             q, k, v = block.project(x, self.rotations)
             self.clean.append(Clean(x, q, k, v))
@@ -85,20 +89,40 @@ class Stack:
         if low >= high or from_ >= to:
             return None
         values = change.values[:, from_ - change.low : to - change.low]
-        made = block.project(values, self.rotations[from_:to])
-        q, k, v = (
+        q, k, v = block.project(values, self.rotations[from_:to])
+        k, v = (
             splice(old, new, first, last, from_, to, dim=2)
-            for old, new in zip(clean[1:], made, strict=True)
+            for old, new in ((clean.k, k), (clean.v, v))
         )
-        mixed = attend(q, k, v, self._plan(first, last, len(values)))
+        if self.half is not None and high - low > DENSE_ROWS * self.half:
+            q = splice(clean.q, q, first, last, from_, to, dim=2)
+            mixed = attend(q, k, v, self._plan(first, last, len(values)))
+            mixed = mixed[:, :, low - first : high - first]
+        else:
+            q = splice(clean.q, q, low, high, from_, to, dim=2)
+            bias = self._bias((low, high), (first, last))
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=None if bias is None else bias.to(q.dtype)
+            )
         x = splice(clean.x, values, low, high, from_, to)
-        return Change(low, high, finish(block, x, mixed[:, :, low - first : high - first]))
+        return Change(low, high, finish(block, x, mixed))
 
     def _around(self, span: Span) -> Span:
         length = self.is_real.shape[1]
         if self.half is None:
             return 0, length
         return max(span[0] - self.half, 0), min(span[1] + self.half, length)
+
+    def _bias(self, rows: Span, keys: Span) -> Float[Tensor, "rows keys"] | None:
+        """Which keys these rows may hear, as `make_plan` has it; None where it is all."""
+        if (rows, keys) not in self._biases:
+            at, key = torch.arange(*rows)[:, None], torch.arange(*keys)[None, :]
+            allowed = self.is_real[:, keys[0] : keys[1]] | (at == key)
+            if self.half is not None:
+                allowed = allowed & ((at - key).abs() <= self.half)
+            bias = torch.zeros(allowed.shape).masked_fill_(~allowed, -math.inf)
+            self._biases[rows, keys] = None if bool(allowed.all()) else bias
+        return self._biases[rows, keys]
 
     def _plan(self, low: int, high: int, variants: int) -> AttentionPlan:
         key = low, high, variants
