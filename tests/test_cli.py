@@ -243,14 +243,22 @@ def test_explain_writes_one_row_a_base(model, data, tmp_path):
     words = ["--model", model, "--data", data, "--out", tmp_path / "why", "--steps", "2"]
     answer = succeed("explain", "--genes", "g0003, SYN5", *words, "--json")
     assert [Path(path).name for path in json.loads(answer.out)["files"]] == [
-        "attributions.parquet", "attributions.tsv", "metrics.json"
+        "attributions.parquet", "attributions.tsv", "metrics.json", "checks.tsv", "index.html"
     ]  # fmt: skip
     table = pd.read_parquet(tmp_path / "why" / "attributions.parquet")
     assert table.groupby("gene_id").size().to_dict() == {"g0003": 8192, "g0005": 8192}
     assert everything(tmp_path) == sorted(
-        ["why", *(f"why/{n}" for n in ("attributions.parquet", "attributions.tsv",
-                                       "manifest.json", "metrics.json"))]
+        ["why", *(f"why/{n}" for n in ("attributions.parquet", "attributions.tsv", "checks.tsv",
+                                       "index.html", "manifest.json", "metrics.json"))]
     )  # fmt: skip
+    checks = pd.read_csv(tmp_path / "why" / "checks.tsv", sep="\t")
+    assert checks["gene_id"].tolist() == ["g0003", "g0005"]
+    assert checks["random_spearman"].between(0, 1).all()
+    page = (tmp_path / "why" / "index.html").read_text()
+    assert "default-src &#39;none&#39;" in page
+    assert page.count('<figure class="plot"') == 3
+    for verdict in checks["verdict"]:
+        assert verdict.split(":")[0] in page
     for record in json.loads((tmp_path / "why" / "metrics.json").read_text()):
         assert list(record) == RECORD
     text = pd.read_csv(tmp_path / "why" / "attributions.tsv", sep="\t")
@@ -267,6 +275,7 @@ def test_mutagenesis_writes_every_change(model, data, tmp_path):
     assert table["position_bp"].tolist() == 2 * list(range(-6, 3))
     for row in table.itertuples():
         assert getattr(row, f"to_{row.base}") == 0
+    assert "syn3 (g0003)" in (tmp_path / "ism" / "index.html").read_text()
     assert not (tmp_path / "ism.parts").exists()
 
 
@@ -274,7 +283,11 @@ def test_attention_is_written_with_what_each_head_does(model, data, tmp_path):
     words = ["--model", model, "--data", data, "--out", tmp_path / "heard", "--window", "2048"]
     succeed("explain", "--genes", "g0003", "--method", "attention", *words)
     table = pd.read_parquet(tmp_path / "heard" / "attributions.parquet")
-    np.testing.assert_allclose(table.groupby(["level", "layer", "head"])["weight"].sum(), 1, 1e-4)
+    rows = table.groupby(["position_bp", "level", "layer", "head"])["weight"].sum()
+    np.testing.assert_allclose(rows, 1, 1e-4)
+    rolled = pd.read_csv(tmp_path / "heard" / "rolled.tsv", sep="\t")
+    assert rolled["weight"].sum() == pytest.approx(1)
+    assert "syn3 (g0003)" in (tmp_path / "heard" / "index.html").read_text()
     heads = pd.read_csv(tmp_path / "heard" / "heads.tsv", sep="\t")
     assert set(heads["level"]) == set(table["level"])
 

@@ -1,7 +1,7 @@
 """Attention that fused kernels never show: exact rows from queries and keys, and heads cut off."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
@@ -16,7 +16,7 @@ from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.layers import Block
 from genesplice.model.sequence import REGION_BP, SUMMARY_BP
 
-__all__ = ["LEVELS", "attention_rows", "gene_attention", "head_ablation"]
+__all__ = ["LEVELS", "attention_rows", "gene_attention", "head_ablation", "splice_window"]
 
 LEVELS = ("bins", "summaries", "regions", "fused")
 
@@ -54,28 +54,66 @@ def _hierarchy(explainer: Explainer) -> HierarchicalEncoder:
 
 
 @torch.no_grad()
-def gene_attention(explainer: Explainer, gene_id: str) -> pd.DataFrame:
-    """What the tokens at a gene's start listen to, at every level, layer and head.
-
-    One row for each token that gets any weight from the token over the TSS. Columns: gene_id,
-    level, layer, head, start_bp and end_bp (from the TSS, sense strand, half-open), weight.
+def splice_window(
+    explainer: Explainer, gene_id: str, position_bp: int = 0
+) -> tuple[GeneOutput, SplicedEncoder, int]:
+    """A gene's window with everything its levels computed, and the bin at `position_bp` in it.
 
     Raises
     ------
     WorkError
         If the encoder is not the hierarchical one.
+    InputError
+        If the position, counted from the TSS, is outside of the window.
     """
     encoder = _hierarchy(explainer)
     function = explainer.forward_function(gene_id)
+    at, length = function.window.start + position_bp, function.window.tokens.shape[1]
+    if not 0 <= at < length:
+        low = function.window.offset_bp
+        raise InputError(f"position {position_bp} bp", f"{low} to {low + length - 1} for {gene_id}")
     inputs = torch.cat([function.bases, function.annotation], -1)
     spliced = SplicedEncoder(encoder, inputs, function.is_real, (0, function.is_real.shape[1]))
-    stacks = (spliced.first, spliced.summaries, spliced.regions, spliced.last)
-    sizes = (encoder.bin_bp, SUMMARY_BP, REGION_BP, encoder.bin_bp)
+    return function, spliced, at // encoder.bin_bp
+
+
+def gene_attention(
+    explainer: Explainer, gene_id: str, *, positions_bp: Sequence[int] = (0,)
+) -> pd.DataFrame:
+    """What tokens around a gene's start listen to, at every level, layer and head.
+
+    One row for each token that gets any weight from the token over one of `positions_bp` (from the
+    TSS). Columns: gene_id, position_bp, level, layer, head, start_bp and end_bp (from the TSS,
+    sense strand, half-open), weight.
+
+    Raises
+    ------
+    WorkError
+        If the encoder is not the hierarchical one.
+    InputError
+        If a position is outside of the window.
+    """
     tables = []
-    for level, stack, size in zip(LEVELS, stacks, sizes, strict=True):
-        row = function.window.start // size
+    for position in positions_bp:
+        function, spliced, _ = splice_window(explainer, gene_id, position)
+        found = _rows_of_levels(function, spliced, function.window.start + position)
+        found.insert(0, "position_bp", position)
+        tables.append(found)
+    table = pd.concat(tables, ignore_index=True)
+    table.insert(0, "gene_id", gene_id)
+    return table
+
+
+def _rows_of_levels(function: GeneOutput, spliced: SplicedEncoder, at: int) -> pd.DataFrame:
+    """Exact rows of the tokens over base `at` of the window."""
+    bin_bp = spliced.encoder.bin_bp
+    stacks = (spliced.first, spliced.summaries, spliced.regions, spliced.last)
+    tables = []
+    for level, stack, size in zip(
+        LEVELS, stacks, (bin_bp, SUMMARY_BP, REGION_BP, bin_bp), strict=True
+    ):
         for layer in range(len(stack.clean)):
-            weights = attention_rows(stack, layer, row, row + 1)[:, 0]
+            weights = attention_rows(stack, layer, at // size, at // size + 1)[:, 0]
             head, token = weights.nonzero(as_tuple=True)
             start = token * size + function.window.offset_bp
             columns = {
@@ -84,12 +122,10 @@ def gene_attention(explainer: Explainer, gene_id: str) -> pd.DataFrame:
                 "head": head.numpy(),
                 "start_bp": start.numpy(),
                 "end_bp": (start + size).numpy(),
-                "weight": weights[head, token].double().numpy(),
+                "weight": weights[head, token].detach().double().numpy(),
             }
             tables.append(pd.DataFrame(columns))
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "gene_id", gene_id)
-    return table
+    return pd.concat(tables, ignore_index=True)
 
 
 @torch.no_grad()

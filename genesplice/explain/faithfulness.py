@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy.stats import spearmanr
@@ -25,8 +26,10 @@ __all__ = [
     "RANDOM_AGREEMENT",
     "Curves",
     "Faithfulness",
+    "curve_table",
     "curves",
     "faithfulness_metrics",
+    "faithfulness_table",
     "judge",
     "randomised",
     "rank_agreement",
@@ -197,6 +200,7 @@ def judge(
     condition: str | None = None,
     ism_bp: int = 64,
     control: Attribution | None = None,
+    drawn: Curves | None = None,
     seed: int = 0,
 ) -> Faithfulness:
     """Make the checks of one attribution.
@@ -208,8 +212,10 @@ def judge(
     control
         The same gene and method on a model with other weights (`randomised`), or one trained on
         shuffled labels.
+    drawn
+        The attribution's `curves`, where they are at hand already.
     """
-    drawn = curves(explainer, found, condition=condition, seed=seed)
+    drawn = drawn or curves(explainer, found, condition=condition, seed=seed)
     ism = random = None
     if ism_bp:
         mutated = mutate(
@@ -233,6 +239,35 @@ def judge(
         drawn.insertion_gain,
         ism,
         random,
+    )
+
+
+def curve_table(drawn: Curves) -> pd.DataFrame:
+    """Curves as columns, one row a fraction."""
+    return pd.DataFrame(drawn._asdict())
+
+
+def faithfulness_table(judged: Sequence[Faithfulness]) -> pd.DataFrame:
+    """One row a gene, indexed by gene_id: what was measured, and the verdict in words."""
+    rows = [
+        {
+            "gene_id": one.gene_id,
+            "name": one.name,
+            "verdict": one.verdict,
+            "missing": one.relative_delta,
+            "deletion_gain": one.deletion_gain,
+            "insertion_gain": one.insertion_gain,
+            "ism_spearman": one.ism_spearman,
+            "random_spearman": one.random_spearman,
+        }
+        for one in judged
+    ]
+    numbers = ["missing", "deletion_gain", "insertion_gain", "ism_spearman", "random_spearman"]
+    columns = ["gene_id", "name", "verdict", *numbers]
+    return (
+        pd.DataFrame(rows, columns=columns)
+        .set_index("gene_id")
+        .astype(dict.fromkeys(numbers, float))
     )
 
 

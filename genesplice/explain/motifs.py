@@ -1,14 +1,15 @@
 """Known motifs on a sequence, through Biopython."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from Bio.motifs import Motif
 from jaxtyping import Float, UInt8
 
-from genesplice.results import MotifHit
+from genesplice.results import Attribution, MotifHit
 
-__all__ = ["MotifScanner"]
+__all__ = ["MotifScanner", "motif_sites"]
 
 LETTERS = "ACGT"
 PSEUDOCOUNT = 0.01
@@ -59,3 +60,19 @@ class MotifScanner:
                     )
                     hits.append(hit)
         return sorted(hits)
+
+
+def motif_sites(
+    found: Sequence[Attribution], scanner: MotifScanner, *, upstream_bp: int, downstream_bp: int
+) -> pd.DataFrame:
+    """Hits around the start of each gene; `start` and `end` count from its TSS, sense strand.
+
+    Columns: gene_id, start, end, name, score, strand.
+    """
+    rows = []
+    for one in found:
+        low = max(-one.offset_bp - upstream_bp, 0)
+        for hit in scanner.scan(one.tokens[low : -one.offset_bp + downstream_bp]):
+            first = low + one.offset_bp
+            rows.append((one.gene_id, hit.start + first, hit.end + first, *hit[2:]))
+    return pd.DataFrame(rows, columns=["gene_id", "start", "end", "name", "score", "strand"])

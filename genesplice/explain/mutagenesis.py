@@ -24,6 +24,7 @@ from genesplice.runtime import atomic_file
 __all__ = [
     "Mutagenesis",
     "VariantOutput",
+    "attribution_of_table",
     "knock_out",
     "mutagenesis_attribution",
     "mutate",
@@ -203,6 +204,24 @@ def mutation_table(found: Sequence[Mutagenesis]) -> pd.DataFrame:
         for one in found
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def attribution_of_table(table: pd.DataFrame) -> list[Attribution]:
+    """The importance of each base (see `Mutagenesis`) for every gene of a mutation table."""
+    found = []
+    for gene_id, part in table.groupby("gene_id", sort=False):
+        effects = part[[f"to_{base}" for base in "ACGT"]].to_numpy(np.float64)
+        one = Mutagenesis(
+            str(gene_id),
+            str(part["name"].iloc[0]),
+            str(part["target"].iloc[0]),
+            int(part["position_bp"].iloc[0]),
+            np.array(["ACGTN".index(base) for base in part["base"]], dtype=np.uint8),
+            effects,
+            float("nan"),
+        )
+        found.append(mutagenesis_attribution(one))
+    return found
 
 
 def scan_genes(

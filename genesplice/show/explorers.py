@@ -4,6 +4,8 @@ They take plain tables and arrays. Displayed in JupyterLab they are live; in a r
 without a kernel; in print they show their first state. `Explorer` makes new ones.
 """
 
+from genesplice.show.attention_explorers import AttentionExplorer
+from genesplice.show.curve_explorers import CurveExplorer
 from genesplice.show.explorer import Explorer
 from genesplice.show.gene_explorers import ProfileExplorer
 from genesplice.show.graph_explorers import NetworkExplorer
@@ -12,10 +14,12 @@ from genesplice.show.map_explorers import ScatterExplorer
 from genesplice.show.patches import Binding, Click, Control
 
 __all__ = [
+    "AttentionExplorer",
     "AttributionExplorer",
     "Binding",
     "Click",
     "Control",
+    "CurveExplorer",
     "Explorer",
     "NetworkExplorer",
     "ProfileExplorer",

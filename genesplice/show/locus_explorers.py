@@ -18,9 +18,12 @@ from genesplice.show.theme import (
     THEME,
     broken_lines,
     safe,
+    text_lines,
 )
 
 __all__ = ["AttributionExplorer"]
+
+STAMP = "rgba(168,67,0,0.85)"
 
 _LANES = 3
 _LETTERS = tuple("ACGTN")
@@ -47,6 +50,9 @@ class AttributionExplorer(Explorer):
         Known or found sites: gene_id, start, end (relative as the columns, half-open), name.
     notes
         A line by gene_id to stand with the gene, such as its completeness delta.
+    stamps
+        What to print across the bars, by gene_id: why a gene's attribution is not to be believed.
+        Genes that are not in it carry no stamp.
     window_bp
         Width of the window; the slider moves by a quarter of it.
     start
@@ -67,6 +73,7 @@ class AttributionExplorer(Explorer):
         names: pd.Series | None = None,
         motifs: pd.DataFrame | None = None,
         notes: pd.Series | None = None,
+        stamps: pd.Series | None = None,
         window_bp: int = 60,
         start: str | None = None,
     ) -> None:
@@ -108,6 +115,11 @@ class AttributionExplorer(Explorer):
                 ],
                 controls=by_gene,
             ),
+            Binding(
+                path="annotations[1].text",
+                rows=[_stamp(gene_id, stamps) for gene_id in genes],
+                controls=by_gene,
+            ),
             Binding(path="xaxis2.range", rows=windows, controls=("window",)),
             Binding(path="shapes[0].x0", rows=windows[:, 0], controls=("window",)),
             Binding(path="shapes[0].x1", rows=windows[:, 1], controls=("window",)),
@@ -120,7 +132,7 @@ class AttributionExplorer(Explorer):
                 bindings.append(
                     Binding(path=path, rows=list(rows), controls=by_gene, traces=(trace,))
                 )
-        narrow = {"data[1].textfont.size": 8, "height": 540}
+        narrow = {"data[1].textfont.size": 8, "height": 540, "annotations[1].font.size": 22}
         super().__init__(figure, [gene, window], bindings, narrow=narrow)
 
 
@@ -161,6 +173,15 @@ def _codes(sequence: str) -> np.ndarray:
 def _heading(label: str, gene_id: object, notes: pd.Series | None) -> str:
     note = "" if notes is None or gene_id not in notes.index else str(notes[gene_id])
     return heading(label, safe(note))
+
+
+def _stamp(gene_id: object, stamps: pd.Series | None) -> str:
+    if stamps is None or gene_id not in stamps.index:
+        return ""
+    first, *why = str(stamps[gene_id]).split(": ", 1)
+    lines = [line for part in why for line in text_lines(part, 44, 3)]
+    small = "".join(f'<br><span style="font-size:13px">{line}</span>' for line in lines)
+    return f"<b>{safe(first.upper())}</b>{small}"
 
 
 def _sites(
@@ -268,7 +289,17 @@ def _attribution_figure(positions: np.ndarray, *, with_motifs: bool) -> go.Figur
                 "align": "left",
                 "showarrow": False,
                 "font": {"size": 13, "color": INK},
-            }
+            },
+            {
+                "xref": "paper",
+                "yref": "paper",
+                "x": 0.5,
+                "y": 0.6,
+                "yanchor": "top",
+                "showarrow": False,
+                "font": {"size": 34, "color": STAMP},
+                "bgcolor": "rgba(255,255,255,0.7)",
+            },
         ],
     )
     return figure

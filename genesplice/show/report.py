@@ -20,7 +20,7 @@ import nbformat
 from plotly.offline import get_plotlyjs
 
 from genesplice.runtime import versions
-from genesplice.show.cells import HEADLINE_MIME, headlines, render_cells
+from genesplice.show.cells import HEADLINE_MIME, PageBody, headlines, render_cells
 from genesplice.show.parameters import read_notebook, read_parameters
 from genesplice.show.progress import say_seconds
 
@@ -28,6 +28,7 @@ __all__ = [
     "Headline",
     "IndexEntry",
     "read_headline",
+    "render_body",
     "render_index",
     "render_notebook",
 ]
@@ -96,26 +97,58 @@ def render_notebook(
     content = read_notebook(notebook)
     body = render_cells(content)
     outcome = content.metadata.get("genesplice", {})
-    lead = headlines(content)
-    version = versions()["genesplice"]
-    scripts = [get_plotlyjs(), _asset("runtime.js")] if body.n_figures else [_asset("runtime.js")]
-    page = _templates().get_template("report.j2")
-    text = page.render(
+    text = render_body(
+        body,
         title=body.title or title or notebook.stem,
-        policy=_policy(scripts),
-        css=_asset("report.css"),
-        version=version,
-        headings=[heading for heading in body.headings if heading.level <= 3],
         facts=_facts(content, outcome, run),
         failure=_failure(outcome.get("failure")),
-        lead=lead,
+        lead=headlines(content),
         parameters=_parameters(content, notebook),
-        n_figures=body.n_figures,
-        body="\n".join(body.blocks),
-        scripts=scripts,
+        home="index.html",
+        beside="The executed notebook lies beside it in the folder of the run.",
     )
     target.write_text(text, encoding="utf-8")
     return target
+
+
+def render_body(
+    body: PageBody,
+    *,
+    title: str,
+    facts: Sequence[str],
+    lead: Sequence[str],
+    failure: Mapping[str, Any] | None = None,
+    parameters: Sequence[Mapping[str, str]] = (),
+    home: str = "",
+    beside: str = "",
+) -> str:
+    """Give the HTML of one self-contained page.
+
+    `home` is where the link above the contents leads; without it there is none. `beside` says in
+    the footer what lies beside the file.
+    """
+    assets = [_asset("runtime.js")]
+    scripts = [get_plotlyjs(), *assets] if body.n_figures else assets
+    return (
+        _templates()
+        .get_template("report.j2")
+        .render(
+            title=title,
+            policy=_policy(scripts),
+            css=_asset("report.css"),
+            version=versions()["genesplice"],
+            headings=[heading for heading in body.headings if heading.level <= 3],
+            facts=facts,
+            failure=failure,
+            lead=lead,
+            parameters=parameters,
+            n_figures=body.n_figures,
+            body="\n".join(body.blocks),
+            scripts=scripts,
+            home=home,
+            beside=beside,
+        )
+    )
 
 
 def render_index(

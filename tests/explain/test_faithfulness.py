@@ -10,8 +10,10 @@ from genesplice.explain.explainer import Explainer
 from genesplice.explain.faithfulness import (
     Curves,
     Faithfulness,
+    curve_table,
     curves,
     faithfulness_metrics,
+    faithfulness_table,
     judge,
     randomised,
     rank_agreement,
@@ -121,3 +123,15 @@ def test_every_failure_is_named_and_counted():
     assert metrics[0].metric == "faithful_share"
     assert metrics[0].value == 0.5
     assert {m.metric for m in metrics} >= {"ism_spearman:a", "deletion_auc:b"}
+
+
+def test_the_table_has_a_row_and_a_verdict_for_each(explainer, found):
+    drawn = curves(explainer, found)
+    judged = judge(explainer, found, drawn=drawn, ism_bp=0)
+    assert judged.deletion_auc == drawn.deletion_auc
+    table = faithfulness_table([judged])
+    assert table.index.tolist() == [found.gene_id]
+    assert table["verdict"].tolist() == [judged.verdict]
+    assert table["ism_spearman"].isna().all()
+    assert curve_table(drawn).shape == (len(drawn.fraction), 5)
+    assert faithfulness_table([]).empty

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from genesplice.data.genome import encode, reverse_complement
 from genesplice.data.synthetic import PROMOTER_MOTIF
-from genesplice.explain.motifs import MotifScanner
+from genesplice.explain.motifs import MotifScanner, motif_sites
+from genesplice.results import Attribution
 
 MOTIF = "TTGACATATAAT"
 SHARP = np.eye(4)[encode(MOTIF)] * 0.96 + 0.01
@@ -136,3 +137,16 @@ def test_the_small_world_has_its_promoters_where_they_were_planted(tiny_bundle):
         hits = scanner.scan(tiny_bundle.genome.fetch("chr", *upstream, gene.strand))
         places = [(hit.end - 200, hit.strand) for hit in hits]
         assert places == ([(-29, "+")] if gene.gene_id in promoted else []), gene.gene_id
+
+
+def test_sites_count_from_the_start():
+    scanner = MotifScanner({"site": np.eye(4)[encode("TGTGATCACATT")] * 0.96 + 0.01})
+    tokens = np.random.default_rng(0).integers(0, 4, 1000).astype(np.uint8)
+    tokens[440:452] = encode("TGTGATCACATT")
+    found = Attribution("g1", "g1", "level", "m", "b", -500, tokens, np.zeros(1000), 1.0, 0.0, 0.0)
+    table = motif_sites([found], scanner, upstream_bp=200, downstream_bp=50)
+    assert (-60, -48, "+") in set(zip(table["start"], table["end"], table["strand"], strict=True))
+    assert (table["start"] >= -200).all()
+    assert (table["end"] <= 50).all()
+    near = motif_sites([found], scanner, upstream_bp=40, downstream_bp=50)
+    assert -60 not in set(near["start"])

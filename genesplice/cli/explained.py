@@ -1,0 +1,173 @@
+"""What `genesplice explain` makes: tables, checks, and the page that shows them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from genesplice.cli.options import say
+from genesplice.explain.attention import gene_attention, head_ablation
+from genesplice.explain.attribution import Explainer, attribution_table, completeness_metrics
+from genesplice.explain.faithfulness import (
+    curve_table,
+    curves,
+    faithfulness_metrics,
+    faithfulness_table,
+    judge,
+    randomised,
+)
+from genesplice.explain.methods import METHODS
+from genesplice.explain.motifs import MotifScanner, motif_sites
+from genesplice.explain.mutagenesis import attribution_of_table, scan_genes
+from genesplice.explain.rollup import roll_up
+from genesplice.results import Attribution, Metric, write_metrics
+from genesplice.show.attention_explorers import AttentionExplorer
+from genesplice.show.explained import SHOWN_BP, attribution_parts, lead_of
+from genesplice.show.page import Part, render_page
+
+__all__ = ["Explanation", "explain_genes", "write_explanation"]
+
+LISTENERS_BP = (-256, -64, 0, 64, 256)
+N_ATTENTION = 8
+N_SHOWN = 100
+"""Genes on a page; the tables have all of them."""
+
+
+class Explanation(NamedTuple):
+    """What is written: `table` for every base, further tables by file name, and the page."""
+
+    title: str
+    lead: str
+    table: pd.DataFrame
+    more: dict[str, pd.DataFrame]
+    metrics: list[Metric]
+    parts: list[Part]
+
+
+def explain_genes(
+    explainer: Explainer,
+    genes: Sequence[str],
+    method: str,
+    *,
+    condition: str | None,
+    steps: int,
+    is_checked: bool,
+    span_bp: tuple[int, int],
+    unfinished: Path,
+) -> Explanation:
+    """Explain genes by one of `METHODS`, "ism" or "attention".
+
+    Parameters
+    ----------
+    is_checked
+        Judge every attribution: deletion, insertion, mutagenesis, and a model with other weights.
+    span_bp, unfinished
+        Of mutagenesis: bases before and after the start, and where it keeps what it has done.
+    """
+    target = condition or "level"
+    if method == "attention":
+        return _attention(explainer, genes, condition)
+    if method == "ism":
+        table = scan_genes(
+            explainer, genes, unfinished, condition=condition, progress=say,
+            upstream_bp=span_bp[0], downstream_bp=span_bp[1],
+        )  # fmt: skip
+        found = attribution_of_table(table[table["gene_id"].isin(genes[:N_SHOWN])])
+        title = f"In-silico mutagenesis of {len(genes)} genes: {target}"
+        lead = (
+            "Every base was changed to each of the other three and the prediction made again: "
+            "exact, and therefore what other methods are held against."
+        )
+        parts = attribution_parts(
+            found, sites=_sites(explainer, found, span_bp), shown_bp=span_bp, is_exact=True
+        )
+        return Explanation(title, lead, table, {}, [], parts)
+    options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
+    found = [explainer.explain(gene_id, **options) for gene_id in genes]
+    metrics = completeness_metrics(found)
+    checks, drawn = None, {}
+    if is_checked:
+        other = Explainer(
+            randomised(explainer.model), explainer.bundle, window_bp=explainer.window_bp,
+            vectors=explainer.vectors,
+        )  # fmt: skip
+        judged = []
+        for one in found:
+            drawn[one.gene_id] = curves(explainer, one, condition=condition)
+            judged.append(
+                judge(
+                    explainer, one, condition=condition, drawn=drawn[one.gene_id],
+                    control=other.explain(one.gene_id, **options),
+                )
+            )  # fmt: skip
+            say(f"explain: {one.name}: {judged[-1].verdict}")
+        metrics += faithfulness_metrics(judged)
+        checks = faithfulness_table(judged)
+    shown = found[:N_SHOWN]
+    parts = attribution_parts(
+        shown,
+        checks=checks,
+        curves={gene_id: curve_table(one) for gene_id, one in list(drawn.items())[:N_SHOWN]},
+        sites=_sites(explainer, shown, SHOWN_BP),
+    )
+    more = {} if checks is None else {"checks.tsv": checks.reset_index()}
+    title = f"{METHODS[method].label.capitalize()} of {len(genes)} genes: {target}"
+    return Explanation(
+        title, lead_of(checks, len(found)), attribution_table(found), more, metrics, parts
+    )
+
+
+def _attention(explainer: Explainer, genes: Sequence[str], condition: str | None) -> Explanation:
+    table = pd.concat(
+        [gene_attention(explainer, g, positions_bp=LISTENERS_BP) for g in genes], ignore_index=True
+    )
+    rolled = pd.concat([roll_up(explainer, g) for g in genes], ignore_index=True)
+    heads = pd.concat(
+        [head_ablation(explainer, g, condition=condition) for g in genes], ignore_index=True
+    )
+    names = explainer.bundle.genes.set_index("gene_id")["name"]
+    shown = genes[:N_ATTENTION]
+    few = [part[part["gene_id"].isin(shown)] for part in (table, rolled, heads)]
+    parts: list[Part] = [
+        "## What listens to what\n\nExact rows, recomputed from queries and keys. Choose a gene, "
+        "a level, a head and who listens. Under the bars: which bases the start can have heard "
+        "when all levels are rolled up.",
+        AttentionExplorer(few[0], few[1], heads=few[2], names=names),
+        "## What counts\n\nAttention is not explanation. A head counts if the prediction changes "
+        "when it falls silent: the largest changes over these genes.",
+        _loudest(heads),
+    ]
+    lead = "Attention says what is listened to; which head counts, only silencing it can say."
+    more = {"heads.tsv": heads, "rolled.tsv": rolled}
+    return Explanation(f"Attention of {len(genes)} genes", lead, table, more, [], parts)
+
+
+def _loudest(heads: pd.DataFrame) -> pd.DataFrame:
+    grouped = heads.groupby(["level", "layer", "head"], sort=False)["effect"]
+    table = grouped.agg(mean_change="mean", mean_size=lambda x: x.abs().mean()).reset_index()
+    table[["layer", "head"]] += 1
+    return table.sort_values("mean_size", ascending=False).head(12)
+
+
+def _sites(
+    explainer: Explainer, found: Sequence[Attribution], span_bp: tuple[int, int]
+) -> pd.DataFrame | None:
+    if not explainer.bundle.motifs:
+        return None
+    scanner = MotifScanner(explainer.bundle.motifs)
+    return motif_sites(found, scanner, upstream_bp=span_bp[0], downstream_bp=span_bp[1])
+
+
+def write_explanation(folder: Path, made: Explanation, *, facts: Sequence[str]) -> list[str]:
+    """Write tables, metrics and page; their names."""
+    made.table.to_parquet(folder / "attributions.parquet", index=False)
+    made.table.to_csv(folder / "attributions.tsv", sep="\t", index=False)
+    write_metrics(folder / "metrics.json", made.metrics)
+    for name, table in made.more.items():
+        table.to_csv(folder / name, sep="\t", index=False)
+    render_page(
+        folder / "index.html", made.title, made.parts, facts=facts, lead=[made.lead],
+        beside="The tables that it shows lie beside it.",
+    )  # fmt: skip
+    return ["attributions.parquet", "attributions.tsv", "metrics.json", *made.more, "index.html"]

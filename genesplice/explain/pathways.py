@@ -1,0 +1,282 @@
+"""Which regulators, pathways and genes a prediction hears through the graph, beside random ones.
+
+Every message along an edge is scaled by a mask of 1; Captum's integrated gradients take the masks
+from 0 (no graph at all) to 1. What an edge is given is its share of what the graph adds to the
+predictions. The same is done on graphs of random sets of the same sizes and a network rewired
+under the same degrees: a bar inside their band says nothing about biology.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import IntegratedGradients
+from jaxtyping import Float, Int64
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.explain.algorithm.utils import set_masks
+
+from genesplice.data.bundle import Bundle
+from genesplice.errors import InputError, WorkError
+from genesplice.evaluate.nulls import random_gene_sets, rewired_network
+from genesplice.evaluate.prediction import bundle_graph
+from genesplice.model.genesplice import GeneSplice
+from genesplice.model.graph import GraphLayer
+
+__all__ = [
+    "PROFILE",
+    "EdgeAttribution",
+    "GraphOutput",
+    "edge_attribution",
+    "influence",
+    "influence_with_band",
+    "rank_stability",
+]
+
+PROFILE = "profile"
+"""Explain every gene's residual along its own predicted profile, all conditions together."""
+EDGES: dict[str, tuple[str, str, str]] = {
+    "regulates": ("gene", "regulates", "gene"),
+    "effects": ("effector", "regulates", "gene"),
+    "member_of": ("gene", "member_of", "pathway"),
+    "contains": ("pathway", "contains", "gene"),
+}
+Kind = Literal["regulator", "pathway", "gene"]
+# Where each kind speaks: a gene speaks to pathways, and as a regulator to other genes.
+SPOKEN: dict[str, tuple[str, ...]] = {
+    "regulator": ("regulates", "effects"),
+    "pathway": ("contains",),
+    "gene": ("member_of",),
+}
+
+
+class EdgeAttribution(NamedTuple):
+    """What every edge adds to the summed prediction of some genes.
+
+    `table` has the columns source, target, kind (of the edge), sign and value. The values sum to
+    `output - without_graph` up to `delta`.
+    """
+
+    table: pd.DataFrame
+    output: float
+    without_graph: float
+    delta: float
+
+    @property
+    def relative_delta(self) -> float:
+        """|delta| over what the graph adds; infinite where that is 0."""
+        added = abs(self.output - self.without_graph)
+        return abs(self.delta) / added if added else float("inf")
+
+
+class GraphOutput(nn.Module):
+    """The summed prediction of some genes as a function of masks on the edges of the graph.
+
+    Parameters
+    ----------
+    graph
+        From `bundle_graph`.
+    vectors
+        What the model says of every gene's sequence.
+    rows
+        Genes whose predictions are summed.
+    target
+        "level", a condition, or `PROFILE`.
+
+    Raises
+    ------
+    InputError
+        For a condition that the model does not predict.
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        graph: HeteroData,
+        vectors: Float[Tensor, "genes width"],
+        rows: Int64[Tensor, " chosen"],
+        target: str = "level",
+    ) -> None:
+        super().__init__()
+        conditions = list(model.conditions)
+        if target not in ("level", PROFILE, *conditions):
+            raise InputError(
+                f"target '{target}'", f"level, {PROFILE}, or one of {', '.join(conditions[:5])}, …"
+            )
+        # A copy: masks stay on its layers, and nobody else's model changes.
+        self.exchange = copy.deepcopy(model.graph).eval()
+        self.head = copy.deepcopy(model.expression_head).eval()
+        self.graph, self.rows, self.target = graph, rows, target
+        self.column = conditions.index(target) if target in conditions else None
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.kinds = [kind for kind, key in EDGES.items() if graph[key].edge_index.shape[1]]
+        self.along: Tensor | None = None
+        if target == PROFILE:
+            with torch.no_grad():
+                residual = self._predict(self.full_masks()).residual
+            self.along = residual / residual.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+    def full_masks(self) -> tuple[Float[Tensor, "1 edges"], ...]:
+        """The graph as it is: a row of ones for each kind of edge there is."""
+        return tuple(
+            torch.ones(1, self.graph[EDGES[kind]].edge_index.shape[1]) for kind in self.kinds
+        )
+
+    def forward(self, *masks: Tensor) -> Float[Tensor, " steps"]:
+        """The prediction for each row of the masks, one tensor (steps, edges) a kind."""
+        return torch.stack(
+            [self._number(tuple(m[i : i + 1] for m in masks)) for i in range(len(masks[0]))]
+        )
+
+    def _number(self, masks: tuple[Tensor, ...]) -> Tensor:
+        prediction = self._predict(masks)
+        if self.along is not None:
+            return (prediction.residual * self.along).sum()
+        if self.column is None:
+            return prediction.level.sum()
+        return prediction.residual[:, self.column].sum()
+
+    def _predict(self, masks: tuple[Tensor, ...]):
+        for kind, mask in zip(self.kinds, masks, strict=True):
+            index = self.graph[EDGES[kind]].edge_index
+            for layer in self.exchange.layers:
+                assert isinstance(layer, GraphLayer)
+                set_masks(getattr(layer, kind), mask[0], index, apply_sigmoid=False)
+        informed, _ = self.exchange(self.vectors, self.graph)
+        return self.head(informed[self.rows])
+
+
+def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution:
+    """Integrated gradients of the edge masks, from no graph to the whole one.
+
+    Raises
+    ------
+    WorkError
+        If the graph has no edges, or the model no graph layers.
+    """
+    if not output.kinds or not len(output.exchange.layers):
+        raise WorkError("there is no graph in this model, and nothing that it could have heard")
+    full = output.full_masks()
+    empty = tuple(torch.zeros_like(mask) for mask in full)
+    found = IntegratedGradients(output).attribute(full, empty, n_steps=steps, internal_batch_size=1)
+    with torch.no_grad():
+        at_full, at_empty = float(output(*full)), float(output(*empty))
+    total = sum(float(values.double().sum()) for values in found)
+    tables = [
+        _edge_table(output.graph, kind, values[0].detach())
+        for kind, values in zip(output.kinds, found, strict=True)
+    ]
+    return EdgeAttribution(
+        pd.concat(tables, ignore_index=True), at_full, at_empty, total - (at_full - at_empty)
+    )
+
+
+def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
+    source, relation, target = EDGES[kind]
+    edges = graph[source, relation, target]
+    sign = np.zeros(len(values), np.int64)
+    if "edge_attr" in edges:
+        sign = (edges.edge_attr[:, 0] - edges.edge_attr[:, 1]).long().numpy()
+    return pd.DataFrame(
+        {
+            "source": np.array(graph[source].ids, object)[edges.edge_index[0].numpy()],
+            "target": np.array(graph[target].ids, object)[edges.edge_index[1].numpy()],
+            "kind": kind,
+            "sign": sign,
+            "value": values.double().numpy(),
+        }
+    )
+
+
+def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> pd.DataFrame:
+    """What each node of a kind adds: one row a node, largest first.
+
+    Columns: id, n_edges, value (sum over its edges) and size (mean of their absolute value: what
+    one edge of it is worth, whatever its sign).
+
+    Parameters
+    ----------
+    genes
+        Count edges into these genes only; a model with one exchange gives others nothing. Not for
+        the kind "gene", whose edges lead into pathways.
+    """
+    table = found.table[found.table["kind"].isin(SPOKEN[kind])]
+    if genes and kind != "gene":
+        table = table[table["target"].isin(set(genes))]
+    grouped = table.assign(size=table["value"].abs()).groupby("source")
+    out = grouped.agg(n_edges=("value", "size"), value=("value", "sum"), size=("size", "mean"))
+    out = out.reset_index(names="id")
+    return out.sort_values(["size", "id"], ascending=[False, True], ignore_index=True)
+
+
+def influence_with_band(
+    model: GeneSplice,
+    bundle: Bundle,
+    vectors: Float[Tensor, "genes width"],
+    genes: Sequence[str],
+    kind: Kind,
+    *,
+    target: str = PROFILE,
+    steps: int = 16,
+    n_random: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`influence` on the genes' predictions, each beside the same node among random ones.
+
+    A pathway keeps its learned vector and its size and gets random members of the same
+    collections; a regulator keeps how many targets of each sign it has, and gets others. Further
+    columns: null_low and null_high (the middle 95 % of random graphs), null_mean, and p (share of
+    random graphs, the real one counted in, where it is at least as large).
+
+    Raises
+    ------
+    InputError
+        If there is no gene, or no random graph.
+    """
+    if not genes or n_random < 1:
+        raise InputError(f"{len(genes)} genes and {n_random} random graphs", "at least 1 of each")
+    place = {gene_id: i for i, gene_id in enumerate(bundle.genes["gene_id"])}
+    rows = torch.tensor([place[gene_id] for gene_id in genes])
+
+    def measure(data: Bundle) -> pd.DataFrame:
+        output = GraphOutput(model, bundle_graph(model, data), vectors, rows, target)
+        return influence(edge_attribution(output, steps=steps), kind, genes)
+
+    table = measure(bundle).set_index("id")
+    twin = rewired_network if kind == "regulator" else random_gene_sets
+    drawn = [
+        measure(twin(bundle, seed + number)).set_index("id")["size"].reindex(table.index)
+        for number in range(n_random)
+    ]
+    # A node whose random members are none of the genes adds nothing there.
+    null = np.stack([one.fillna(0.0).to_numpy() for one in drawn])
+    table["null_low"], table["null_high"] = np.quantile(null, [0.025, 0.975], axis=0)
+    table["null_mean"] = null.mean(0)
+    table["p"] = (1 + (null >= table["size"].to_numpy()).sum(0)) / (1 + n_random)
+    return table.reset_index()
+
+
+def rank_stability(values: Sequence[pd.Series]) -> float:
+    """Kendall's tau between the rankings of several seeds, mean over pairs.
+
+    Each series is indexed by node; nodes that one of them lacks are left out.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two rankings, or fewer than two nodes in all of them.
+    """
+    if len(values) < 2:
+        raise InputError(f"{len(values)} rankings", "at least 2, one a seed")
+    table = pd.concat(list(values), axis=1, join="inner")
+    if len(table) < 2:
+        raise InputError(f"{len(table)} nodes in all rankings", "at least 2")
+    pairs = itertools.combinations(table.to_numpy(np.float64).T, 2)
+    return float(np.mean([kendalltau(one, other).statistic for one, other in pairs]))

@@ -1,0 +1,160 @@
+"""What the graph adds is shared among its edges; random sets and rewired networks are the band."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_models import make_tiny
+
+from genesplice.errors import InputError, WorkError
+from genesplice.evaluate.prediction import bundle_graph
+from genesplice.explain.pathways import (
+    PROFILE,
+    GraphOutput,
+    edge_attribution,
+    influence,
+    influence_with_band,
+    rank_stability,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle):
+    return make_tiny(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def vectors(tiny_bundle):
+    return torch.randn(len(tiny_bundle.genes), 16, generator=torch.Generator().manual_seed(0))
+
+
+def heard(bundle):
+    """Two members of the planted pathway and two targets of planted regulators."""
+    truth = bundle.manifest["truth"]
+    return [*truth["pathway"][:2], *list(truth["targets"])[:2]]
+
+
+def make_output(model, bundle, vectors, genes=None, target="level"):
+    rows = torch.tensor([int(gene[1:]) for gene in genes or heard(bundle)])
+    return GraphOutput(model, bundle_graph(model, bundle), vectors, rows, target)
+
+
+def test_full_masks_are_the_model_and_empty_ones_a_model_without_edges(model, tiny_bundle, vectors):
+    bare = dataclasses.replace(tiny_bundle, network=tiny_bundle.network.iloc[:0], gene_sets={})
+    with torch.no_grad():
+        for target, read in (
+            ("level", lambda p: p.level.sum()),
+            ("condition_3", lambda p: p.residual[:, 3].sum()),
+            (PROFILE, lambda p: p.residual.norm(dim=1).sum()),
+        ):
+            output = make_output(model, tiny_bundle, vectors, target=target)
+            full = output.full_masks()
+            plain = model(vectors, bundle_graph(model, tiny_bundle), output.rows)
+            assert float(output(*full)) == pytest.approx(float(read(plain)), abs=1e-5)
+            if target == PROFILE:
+                continue
+            alone = model(vectors, bundle_graph(model, bare), output.rows)
+            empty = tuple(torch.zeros_like(mask) for mask in full)
+            assert float(output(*empty)) == pytest.approx(float(read(alone)), abs=1e-5)
+
+
+@pytest.mark.parametrize("target", ["level", "condition_3", PROFILE])
+def test_shares_sum_to_what_the_graph_adds(model, tiny_bundle, vectors, target):
+    found = edge_attribution(make_output(model, tiny_bundle, vectors, target=target), steps=32)
+    assert found.relative_delta < 0.02
+    total = found.table["value"].sum()
+    assert total == pytest.approx(found.output - found.without_graph + found.delta, abs=1e-6)
+
+
+def test_an_edge_has_the_slope_of_its_mask(model, tiny_bundle, vectors):
+    output = make_output(model, tiny_bundle, vectors).double()
+    output.graph.apply(lambda x: x.double() if x.is_floating_point() else x)
+    full = tuple(mask.double().requires_grad_() for mask in output.full_masks())
+    slopes = torch.autograd.grad(output(*full).sum(), full)
+    at = output.kinds.index("contains")
+    for edge in (0, 5, 11):
+        moved = [mask.detach().clone() for mask in full]
+        moved[at][0, edge] += 1e-5
+        up = float(output(*moved).detach())
+        moved[at][0, edge] -= 2e-5
+        down = float(output(*moved).detach())
+        assert float(slopes[at][0, edge]) == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-9)
+
+
+def test_the_model_is_left_as_it_was(model, tiny_bundle, vectors):
+    graph = bundle_graph(model, tiny_bundle)
+    with torch.no_grad():
+        before = model(vectors, graph).level
+        edge_attribution(make_output(model, tiny_bundle, vectors), steps=2)
+        torch.testing.assert_close(model(vectors, graph).level, before, rtol=0, atol=0)
+
+
+def test_edges_into_other_genes_get_nothing_from_one_exchange(model, tiny_bundle, vectors):
+    table = edge_attribution(make_output(model, tiny_bundle, vectors), steps=2).table
+    into = table[table["kind"].isin(["regulates", "contains"])]
+    elsewhere = into[~into["target"].isin(heard(tiny_bundle))]
+    assert len(elsewhere)
+    assert (elsewhere["value"] == 0).all()
+    signs = table[table["kind"] == "regulates"].merge(
+        tiny_bundle.network, on=["source", "target"], suffixes=("", "_told")
+    )
+    assert len(signs) == len(tiny_bundle.network)
+    assert (signs["sign"] == signs["sign_told"]).all()
+
+
+def test_influence_is_counted_by_hand(model, tiny_bundle, vectors):
+    genes = list(tiny_bundle.genes["gene_id"])
+    found = edge_attribution(make_output(model, tiny_bundle, vectors, genes), steps=2)
+    table = influence(found, "pathway")
+    assert set(table["id"]) == {"KEGG:ko00001", "COG:Decoy"}
+    for row in table.itertuples():
+        edges = found.table[(found.table["kind"] == "contains") & (found.table["source"] == row.id)]
+        assert row.n_edges == len(tiny_bundle.gene_sets[row.id]) == len(edges)
+        assert row.value == pytest.approx(edges["value"].sum())
+        assert row.size == pytest.approx(np.abs(edges["value"]).mean())
+    assert table["size"].is_monotonic_decreasing
+    few = influence(found, "pathway", tiny_bundle.gene_sets["COG:Decoy"][:3])
+    assert few.set_index("id").loc["COG:Decoy", "n_edges"] == 3
+    assert set(influence(found, "regulator")["id"]) == {"g0000", "g0001"}
+    assert influence(found, "gene")["n_edges"].sum() == table["n_edges"].sum()
+
+
+def test_bands_are_those_of_random_graphs(model, tiny_bundle, vectors):
+    genes = list(tiny_bundle.genes["gene_id"])
+    for kind in ("pathway", "regulator"):
+        table = influence_with_band(
+            model, tiny_bundle, vectors, genes, kind, steps=2, n_random=3, seed=5
+        )
+        assert (table["null_low"] <= table["null_mean"]).all()
+        assert (table["null_mean"] <= table["null_high"]).all()
+        assert set(table["p"] * 4) <= {1.0, 2.0, 3.0, 4.0}
+        again = influence_with_band(
+            model, tiny_bundle, vectors, genes, kind, steps=2, n_random=3, seed=5
+        )
+        pd.testing.assert_frame_equal(table, again)
+
+
+def test_stability_is_kendalls_tau_over_pairs():
+    one = pd.Series([1.0, 2.0, 3.0, 4.0], index=list("abcd"))
+    assert rank_stability([one, one * 10]) == pytest.approx(1)
+    assert rank_stability([one, -one]) == pytest.approx(-1)
+    swapped = pd.Series([2.0, 1.0, 3.0, 4.0, 9.0], index=list("abcde"))
+    # One of six pairs of nodes is turned round: (5 - 1) / 6.
+    assert rank_stability([one, swapped]) == pytest.approx(4 / 6)
+    assert rank_stability([one, one, swapped]) == pytest.approx((1 + 4 / 6 + 4 / 6) / 3)
+    with pytest.raises(InputError, match="1 rankings, expected at least 2"):
+        rank_stability([one])
+    with pytest.raises(InputError, match="0 nodes"):
+        rank_stability([one, pd.Series([1.0], index=["z"])])
+
+
+def test_what_cannot_be_explained_is_refused(model, tiny_bundle, vectors):
+    with pytest.raises(InputError, match="target 'moon', expected level, profile"):
+        make_output(model, tiny_bundle, vectors, target="moon")
+    flat = make_tiny(tiny_bundle, "model.graph_layers=0")
+    with pytest.raises(WorkError, match="no graph in this model"):
+        edge_attribution(make_output(flat, tiny_bundle, vectors))
+    with pytest.raises(InputError, match="0 genes and 20 random graphs"):
+        influence_with_band(model, tiny_bundle, vectors, [], "pathway")

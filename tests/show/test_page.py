@@ -1,0 +1,170 @@
+"""A page without a notebook: closed, complete, and honest about what is not faithful."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from tiny_explorers import HOSTILE, make_explorers
+
+from genesplice.errors import InputError
+from genesplice.results import Attribution
+from genesplice.show.explained import attribution_explorer, attribution_parts, lead_of
+from genesplice.show.explorers import AttentionExplorer, CurveExplorer
+from genesplice.show.page import render_page
+
+
+def attribution(gene_id, name, seed=0, offset=-700):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 5, 2048).astype(np.uint8)
+    values = rng.normal(size=2048)
+    total = float(values.sum())
+    return Attribution(
+        gene_id, name, "level", "m", "b", offset, tokens, values, 7.5, 7.5 - total, 0.0
+    )
+
+
+FOUND = [attribution("b1", "one", 1), attribution("b2", HOSTILE, 2, -650)]
+CHECKS = pd.DataFrame(
+    {
+        "name": ["one", HOSTILE],
+        "verdict": ["faithful", "not faithful: deletion is no better than at random"],
+        "missing": [0.01, 0.02],
+        "deletion_gain": [0.3, -0.1],
+    },
+    index=pd.Index(["b1", "b2"], name="gene_id"),
+)
+FRACTION = np.linspace(0, 1, 5)
+
+
+def curve(shift):
+    columns = ("deletion", "insertion", "random_deletion", "random_insertion")
+    return pd.DataFrame(
+        {"fraction": FRACTION} | {c: FRACTION + shift * i for i, c in enumerate(columns)}
+    )
+
+
+def test_a_page_has_every_part_once_and_nothing_runs_but_its_scripts(tmp_path):
+    explorer = make_explorers()["network"]
+    table = pd.DataFrame({"gene": [HOSTILE, "x"], "value": [0.123456, np.nan]})
+    figure = go.Figure(go.Scatter(y=[1, 2]))
+    parts = ["## Part\n\nSome *text*.", explorer, figure, table]
+    page = render_page(
+        tmp_path / "page.html", HOSTILE, parts, facts=["a fact"], lead=["found"], beside="Tables."
+    ).read_text()
+    assert page.count('<figure class="plot"') == 2
+    assert page.count('"explorer":{') == 1
+    assert '<h2 id="part">Part</h2>' in page
+    assert '<a href="#part">' in page
+    assert "<em>text</em>" in page
+    assert "<img src=x" not in page
+    assert "<td>0.123</td>" in page
+    assert "<td>–</td>" in page
+    assert "Tables.</footer>" in page
+    assert "index.html" not in page
+    assert "script-src &#39;sha256-" in page
+    again = render_page(
+        tmp_path / "again.html", HOSTILE, parts, facts=["a fact"], lead=["found"], beside="Tables."
+    )
+    assert again.read_text() == page
+
+
+def test_what_is_not_faithful_is_stamped():
+    explorer = attribution_explorer(FOUND, checks=CHECKS)
+    good = explorer.figure_at(gene="one (b1)").layout.annotations
+    bad = explorer.figure_at(gene=f"{HOSTILE} (b2)").layout.annotations
+    assert good[1].text == ""
+    assert bad[1].text.startswith("<b>NOT FAITHFUL</b><br>")
+    assert "no better than at random" in bad[1].text
+    assert "predicted level 7.50, faithful" in good[0].text
+    assert "<img" not in bad[0].text
+    unchecked = attribution_explorer(FOUND)
+    assert unchecked.figure.layout.annotations[1].text == "<b>NOT CHECKED</b>"
+    exact = attribution_explorer(FOUND, is_exact=True)
+    assert exact.figure.layout.annotations[1].text == ""
+
+
+def test_bars_stand_where_their_bases_are():
+    explorer = attribution_explorer(FOUND, checks=CHECKS)
+    figure = explorer.figure_at(gene=f"{HOSTILE} (b2)")
+    values = dict(zip(figure.data[1].x, figure.data[1].y, strict=True))
+    for position in (-512, -35, 0, 127):
+        assert values[position] == pytest.approx(FOUND[1].values[650 + position], rel=1e-6)
+        base = "ACGTN"[FOUND[1].tokens[650 + position]]
+        assert figure.data[1].text[position + 512] == base
+
+
+def test_parts_leave_out_what_was_not_measured():
+    everything = attribution_parts(
+        FOUND, checks=CHECKS, curves={"b1": curve(0.1), "b2": curve(0.2)}
+    )
+    assert sum(not isinstance(part, str) for part in everything) == 4
+    bare = [one._replace(delta=float("nan"), output=float("nan")) for one in FOUND]
+    assert sum(not isinstance(part, str) for part in attribution_parts(bare, is_exact=True)) == 1
+
+
+def test_the_lead_counts_what_can_be_believed():
+    assert lead_of(CHECKS, 2).startswith("1 of 2 attributions pass")
+    assert lead_of(CHECKS.iloc[:1], 1).startswith("All 1 attributions pass")
+    assert "none of them checked" in lead_of(None, 9)
+
+
+def test_curves_follow_the_gene():
+    names = pd.Series({"b1": "one", "b2": "two"})
+    explorer = CurveExplorer({"b1": curve(0.1), "b2": curve(0.2)}, names=names)
+    figure = explorer.figure_at(gene="two (b2)")
+    order = ("deletion", "random_deletion", "insertion", "random_insertion")
+    for trace, column in zip(figure.data, order, strict=True):
+        np.testing.assert_allclose(trace.y, curve(0.2)[column], atol=1e-4)
+    with pytest.raises(InputError, match="0 genes with curves"):
+        CurveExplorer({})
+    with pytest.raises(InputError, match="other fractions for b2"):
+        CurveExplorer({"b1": curve(0.1), "b2": curve(0.1).assign(fraction=FRACTION * 2)})
+
+
+def attention():
+    rng = np.random.default_rng(0)
+    rows = []
+    for gene in ("b1", "b2"):
+        for position in (-64, 0):
+            for level, size in (("bins", 16), ("regions", 1024)):
+                for head in range(2):
+                    weights = rng.dirichlet(np.ones(4))
+                    for token, weight in enumerate(weights):
+                        start = (token - 2) * size
+                        rows.append((gene, position, level, 0, head, start, start + size, weight))
+    columns = ["gene_id", "position_bp", "level", "layer", "head", "start_bp", "end_bp", "weight"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def rolled():
+    rows = [
+        (gene, path, start, start + 16, 1 / 96)
+        for gene in ("b1", "b2")
+        for path in ("bins", "summaries", "regions")
+        for start in range(-256, 256, 16)
+    ]
+    return pd.DataFrame(rows, columns=["gene_id", "path", "start_bp", "end_bp", "weight"])
+
+
+def test_attention_is_shown_as_it_is_and_heads_are_averaged():
+    table = attention()
+    heads = pd.DataFrame([("b2", "regions", 0, 1, -0.25)],
+                         columns=["gene_id", "level", "layer", "head", "effect"])  # fmt: skip
+    explorer = AttentionExplorer(table, rolled(), heads=heads)
+    choice = {"gene": "b2", "level": "regions, layer 1", "position": "-64"}
+    mine = table[
+        (table["gene_id"] == "b2") & (table["level"] == "regions") & (table["position_bp"] == -64)
+    ]
+    one = explorer.figure_at(**choice, head="head 2")
+    np.testing.assert_allclose(one.data[0].y, mine[mine["head"] == 1]["weight"], atol=1e-5)
+    np.testing.assert_allclose(one.data[0].x, [-1536, -512, 512, 1536])
+    assert one.data[0].width == 1024
+    assert "by -0.250" in one.layout.annotations[0].text
+    mean = explorer.figure_at(**choice, head="mean of heads")
+    wanted = mine.groupby("start_bp")["weight"].mean()
+    np.testing.assert_allclose(mean.data[0].y, wanted, atol=1e-5)
+    assert mean.layout.shapes[0].x0 == -64
+    total = sum(np.sum(trace.y) for trace in mean.data[1:])
+    assert total == pytest.approx(1, abs=1e-3)
+    with pytest.raises(InputError, match="no attention for"):
+        AttentionExplorer(table.iloc[:-4], rolled())
