@@ -196,7 +196,13 @@ def _figure(paths: Sequence[str], grid: np.ndarray) -> go.Figure:
             marker={
                 "color": OKABE_ITO[number % len(OKABE_ITO)],
                 "line": {"width": 0},
-                "pattern": {"shape": _PATTERNS[number % len(_PATTERNS)], "fgcolor": "white"},
+                "pattern": {
+                    "shape": _PATTERNS[number % len(_PATTERNS)],
+                    "fillmode": "overlay",
+                    "fgcolor": "white",
+                    "fgopacity": 0.6,
+                    "size": 6,
+                },
             },
             hovertemplate=f"%{{x:+,.0f}} bp: %{{y:.4f}}<extra>through {safe(path)}</extra>",
         )

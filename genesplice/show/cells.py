@@ -94,7 +94,7 @@ def render_cells(notebook: nbformat.NotebookNode) -> PageBody:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             writer.add_markdown(cell)
-        elif cell.cell_type == "code" and cell.source.strip():
+        elif cell.cell_type == "code" and (cell.source.strip() or cell.outputs):
             writer.add_code(cell)
     return PageBody(writer.title, writer.blocks, writer.headings, writer.n_figures)
 
@@ -131,10 +131,12 @@ class _Writer:
         classes += "" if outputs or is_failed or is_behind else " silent"
         anchor = ' id="failed-cell"' if is_failed else ""
         code = highlight(cell.source, PythonLexer(), HtmlFormatter(nowrap=True))
-        self.blocks.append(
-            f'<div class="{classes}"{anchor}><details class="code"{" open" if is_failed else ""}>'
-            f"<summary>{label}</summary><pre>{code}</pre></details>{outputs}</div>"
+        fold = (
+            f'<details class="code"{" open" if is_failed else ""}>'
+            f"<summary>{label}</summary><pre>{code}</pre></details>"
         )
+        shown = fold if cell.source.strip() else ""
+        self.blocks.append(f'<div class="{classes}"{anchor}>{shown}{outputs}</div>')
 
     def markdown(self, source: str, attachments: dict[str, dict[str, str]] | None = None) -> str:
         renderer = _Renderer(self, attachments)

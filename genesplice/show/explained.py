@@ -99,7 +99,8 @@ def attribution_parts(
             CurveExplorer(curves, names=names, notes=notes),
         ]
     if checks is not None:
-        shown = checks.reset_index().rename(columns=lambda name: str(name).replace("_", " "))
+        last = [column for column in checks.columns if column != "verdict"] + ["verdict"]
+        shown = checks[last].reset_index().rename(columns=lambda name: str(name).replace("_", " "))
         parts += [
             "## Every check\n\n`missing`: share of the prediction that is not accounted for. "
             "Gains: area between the curves and random order, above 0. `ism spearman`: rank "
@@ -116,8 +117,8 @@ def lead_of(checks: pd.DataFrame | None, n_genes: int) -> str:
         return f"{n_genes} genes, none of them checked: no picture here carries its own evidence."
     n_faithful = int((checks["verdict"] == "faithful").sum())
     return (
-        f"{n_faithful} of {len(checks)} attributions pass every check; the others are stamped and "
-        "should not be read."
+        f"{n_faithful} of {len(checks)} attributions pass every check; those that do not are "
+        "stamped, and should not be read."
         if n_faithful < len(checks)
         else f"All {len(checks)} attributions pass every check that was made."
     )

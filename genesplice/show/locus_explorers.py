@@ -298,7 +298,7 @@ def _attribution_figure(positions: np.ndarray, *, with_motifs: bool) -> go.Figur
                 "yanchor": "top",
                 "showarrow": False,
                 "font": {"size": 34, "color": STAMP},
-                "bgcolor": "rgba(255,255,255,0.7)",
+                "bgcolor": "rgba(255,255,255,0.85)",
             },
         ],
     )

@@ -43,7 +43,7 @@ def render_page(
     cells = [
         nbformat.v4.new_markdown_cell(part)
         if isinstance(part, str)
-        else nbformat.v4.new_code_cell(source="#", outputs=[_display(part)])
+        else nbformat.v4.new_code_cell(source="", outputs=[_display(part)])
         for part in parts
     ]
     body = render_cells(nbformat.v4.new_notebook(cells=cells))

@@ -61,6 +61,7 @@ def test_a_page_has_every_part_once_and_nothing_runs_but_its_scripts(tmp_path):
     assert "<td>–</td>" in page
     assert "Tables.</footer>" in page
     assert "index.html" not in page
+    assert "<summary>Code</summary>" not in page
     assert "script-src &#39;sha256-" in page
     again = render_page(
         tmp_path / "again.html", HOSTILE, parts, facts=["a fact"], lead=["found"], beside="Tables."
