@@ -129,7 +129,10 @@ def test_the_last_override_counts_and_the_preset_is_left_alone():
         ("finetune.folds=0;1", "finetune.folds=0;1, expected a value of type int"),
         ("pretrain.schedule=cosin", "pretrain.schedule=cosin: did you mean 'cosine'?"),
         ("pretrain.views=strand,operons", "pretrain.views=operons: did you mean 'operon'?"),
-        ("pretrain.schedule=zzz", "there are: constant, cosine, one_cycle, triangular"),
+        ("pretrain.schedule=zzz", "there are: constant, cosine, exp_range, one_cycle, plateau"),
+        ("finetune.schedule=plateau", "finetune.schedule=plateau: there are: constant, cosine"),
+        ("pretrain.schedule=plateau", "expected validation blocks, such as 0.1"),
+        ("pretrain.lowest_rate=0", "pretrain.lowest_rate 0.0, expected 0 < share <= 1"),
     ],
 )
 def test_a_misspelt_override_is_refused_with_a_hint(assignment, message):
@@ -243,3 +246,8 @@ def test_settings_are_frozen():
 def test_a_hint_is_the_nearest_name_or_all_of_them():
     assert did_you_mean("wdith", ["width", "heads"]) == "did you mean 'width'?"
     assert did_you_mean("qqq", ["width", "heads"]) == "there are: heads, width"
+
+
+def test_settings_that_belong_together_may_come_in_any_order():
+    words = ["pretrain.schedule=plateau", "pretrain.validation_blocks=0.1"]
+    assert change(*words) == change(*words[::-1])

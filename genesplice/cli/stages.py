@@ -129,22 +129,23 @@ def pretrain(
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import write_manifest
-    from genesplice.training.pretraining import pretrain_source as work
+    from genesplice.training.pretraining import pretrain as pretrain_bundle
+    from genesplice.training.pretraining import pretrain_source
     from genesplice.training.processes import is_first_process
-    from genesplice.training.source import bundle_source, genome_source, read_genomes
+    from genesplice.training.source import genome_source, read_genomes
 
     config, started = read_config(preset, assignments), time.monotonic()
     settings = config.pretrain
-    held_out = settings.holdout_fold, settings.validation_blocks
     if data is not None and not fasta:
         bundle = load_bundle(data)
-        source, digests = bundle_source(bundle, *held_out), bundle.data_sha256
+        result, digests = pretrain_bundle(bundle, config, out, resume=resume), bundle.data_sha256
     elif fasta and data is None:
         genome, digests = read_genomes(fasta, circular or (), out, resume=resume)
+        held_out = settings.holdout_fold, settings.validation_blocks
         source = genome_source(genome, *held_out, block_bp=settings.block_bp)
+        result = pretrain_source(source, config, out, resume=resume)
     else:
         raise InputError("--data and --fasta" if data else "no --data, --fasta", "one of them")
-    result = work(source, config, out, resume=resume)
     if not is_first_process():
         return
     write_metrics(out / "metrics.json", result.metrics)
@@ -156,7 +157,7 @@ def pretrain(
         seeds={"pretrain": config.pretrain.seed},
         data=digests,
         backend=backend_name(),
-        extra={"held_out": source.record},
+        extra={"held_out": result.held_out},
     )
     emit({"model": out, "metrics": out / "metrics.json"}, as_json)
 

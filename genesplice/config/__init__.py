@@ -48,7 +48,7 @@ PRESETS: dict[str, Config] = {
     "standard": Config(
         preset="standard",
         model=ModelConfig(width=128, heads=4, base_width=64),
-        pretrain=PretrainConfig(steps=4000),
+        pretrain=PretrainConfig(steps=4000, measure_windows=256, probe_sites=1500),
         finetune=FinetuneConfig(head_steps=300, epochs=5, seeds=(0, 1, 2)),
     ),
     "full": Config(
@@ -56,7 +56,9 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(
             width=256, heads=8, bin_layers=2, summary_layers=4, region_layers=4, base_width=128
         ),
-        pretrain=PretrainConfig(steps=40000, window_bp=65536, batch_windows=16),
+        pretrain=PretrainConfig(
+            steps=40000, window_bp=65536, batch_windows=16, measure_windows=64, probe_sites=3000
+        ),
         finetune=FinetuneConfig(head_steps=500, epochs=20, seeds=(0, 1, 2, 3, 4)),
     ),
 }
@@ -87,6 +89,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         On an unknown key (with the nearest known one), a malformed assignment, or a value of
         the wrong type or range.
     """
+    changes: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section, dot, key = path.strip().partition(".")
@@ -97,13 +100,16 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
             raise InputError(
                 f"--set {path}: unknown section '{section}'; {did_you_mean(section, sections)}"
             )
-        part = getattr(config, section)
-        types = typing.get_type_hints(type(part))
+        types = typing.get_type_hints(type(getattr(config, section)))
         if key not in types:
             raise InputError(f"--set {path}: unknown key '{key}'; {did_you_mean(key, types)}")
-        value = _parse(text.strip(), types[key], path)
-        config = dataclasses.replace(config, **{section: dataclasses.replace(part, **{key: value})})
-    return config
+        changes.setdefault(section, {})[key] = _parse(text.strip(), types[key], path)
+    # Together: what belongs together is checked together, whatever the order.
+    parts = {
+        name: dataclasses.replace(getattr(config, name), **values)
+        for name, values in changes.items()
+    }
+    return dataclasses.replace(config, **parts)
 
 
 def _parse(text: str, wanted: Any, path: str) -> Any:

@@ -6,9 +6,19 @@ from typing import Literal
 
 from genesplice.config.checks import REGION_BP, SUMMARY_BP, require, require_least
 
-__all__ = ["GENE_VIEWS", "MaskName", "PretrainConfig", "ScheduleName", "ViewName"]
+__all__ = [
+    "GENE_VIEWS",
+    "MaskName",
+    "PretrainConfig",
+    "PretrainScheduleName",
+    "ScheduleName",
+    "ViewName",
+]
 
-ScheduleName = Literal["constant", "cosine", "one_cycle", "triangular"]
+ScheduleName = Literal[
+    "constant", "cosine", "one_cycle", "triangular", "triangular2", "exp_range", "warm_restarts"
+]
+PretrainScheduleName = Literal[ScheduleName, "plateau"]
 MaskName = Literal["single", "span", "bin"]
 ViewName = Literal["strand", "neighbour", "gene", "operon", "regulon"]
 GENE_VIEWS: tuple[ViewName, ...] = ("gene", "operon", "regulon")
@@ -23,6 +33,9 @@ class PretrainConfig:
     batch_windows, accumulate
         Loci of one batch over all processes, and batches of one optimiser step. With a view of
         the locus (`strand`, `neighbour`) each is encoded once more for it.
+    learning_rate, schedule, lowest_rate
+        Peak rate, how it changes (see `genesplice.training.schedules`), and where cycles begin,
+        as a share of the peak. `plateau` needs `validation_blocks`.
     masks, masked_fraction, span_bp
         Each window takes one of `masks` by chance: single bases, spans of `span_bp`, or whole
         bins.
@@ -42,6 +55,9 @@ class PretrainConfig:
         looks, and looks without a better one before the run stops; 0 sets nothing aside.
     block_bp
         Size of the blocks that a genome without genes is cut into.
+    measure, measure_windows, probe_sites
+        Whether a run on a bundle ends with all of `genesplice.training.measuring`, on how many
+        held-out windows and on how many sites of each task.
     """
 
     window_bp: int = 8192
@@ -49,7 +65,8 @@ class PretrainConfig:
     accumulate: int = 1
     steps: int = 400
     learning_rate: float = 2e-3
-    schedule: ScheduleName = "one_cycle"
+    schedule: PretrainScheduleName = "one_cycle"
+    lowest_rate: float = 0.1
     weight_decay: float = 0.01
     masks: Sequence[MaskName] = ("span",)
     masked_fraction: float = 0.12
@@ -71,6 +88,9 @@ class PretrainConfig:
     holdout_fold: int | None = 0
     block_bp: int = 100_000
     checkpoint_minutes: float = 2.0
+    measure: bool = True
+    measure_windows: int = 64
+    probe_sites: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,7 +109,8 @@ class PretrainConfig:
         )
         at_least_one = "batch_windows", "accumulate", "steps", "span_bp", "contrastive_width"
         require_least("pretrain", self, 1, *at_least_one, "view_genes", "validation_every")
-        require_least("pretrain", self, 1, "patience", "block_bp")
+        require_least("pretrain", self, 1, "patience", "block_bp", "measure_windows")
+        require_least("pretrain", self, 0, "probe_sites")
         weights = "weight_decay", "masked_weight", "contrastive_weight", "repeat_weight"
         require_least("pretrain", self, 0, "learning_rate", *weights, "checkpoint_minutes", "seed")
         require_least("pretrain", self, 0, "queue", "ema_decay", "validation_blocks")
@@ -101,6 +122,14 @@ class PretrainConfig:
             self.validation_blocks < 0.5,
             f"pretrain.validation_blocks {self.validation_blocks}",
             "0 <= share < 0.5",
+        )
+        require(
+            self.schedule != "plateau" or self.validation_blocks > 0,
+            f"pretrain.schedule plateau with pretrain.validation_blocks {self.validation_blocks}",
+            "validation blocks, such as 0.1",
+        )
+        require(
+            0 < self.lowest_rate <= 1, f"pretrain.lowest_rate {self.lowest_rate}", "0 < share <= 1"
         )
         require(
             bool(self.masks), f"pretrain.masks {self.masks}", "at least one of single, span, bin"

@@ -14,7 +14,7 @@ Source: contexts interpolated as in Salzberg et al. 1998 (Glimmer), with the wei
 smoothing (MacKay & Peto 1995).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +22,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 
 from genesplice.data.genome import Genome, reverse_complement
 from genesplice.errors import InputError
-from genesplice.evaluate.resampling import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
-from genesplice.results import Metric
 
-__all__ = ["CONTEXTS", "CountModel", "count_model_metrics", "fit_count_model"]
+__all__ = ["CONTEXTS", "CountModel", "fit_count_model"]
 
 CONTEXTS = ((5, 0), (4, 4))
 """Contexts (left, right) that are reported unless told otherwise."""
@@ -52,10 +50,8 @@ class CountModel(NamedTuple):
 
     @property
     def name(self) -> str:
-        """`counts_one_sided_5` or `counts_two_sided_4_4`, as the metrics call it."""
-        if self.right == 0:
-            return f"counts_one_sided_{self.left}"
-        return f"counts_two_sided_{self.left}_{self.right}"
+        """`count_one_sided` or `count_two_sided`, as the metrics call it."""
+        return "count_two_sided" if self.right else "count_one_sided"
 
     def probabilities(self, tokens: UInt8[np.ndarray, " length"]) -> Float[np.ndarray, "length 4"]:
         """P(A), P(C), P(G), P(T) at every position, from its neighbours and never from itself.
@@ -128,88 +124,6 @@ def fit_count_model(
     return CountModel(left, right, tuple(tables), tuple(pseudocounts))
 
 
-def count_model_metrics(
-    genome: Genome,
-    training: Sequence[Interval],
-    held_out: Sequence[Interval],
-    *,
-    contexts: Sequence[tuple[int, int]] = CONTEXTS,
-    pseudocount: float | None = None,
-    regions: Mapping[str, Bool[np.ndarray, " genome"]] | None = None,
-    window_bp: int = 8192,
-    n_bootstrap: int = N_BOOTSTRAP,
-    seed: int = 0,
-    fold: int | None = None,
-    split: str = "test",
-) -> list[Metric]:
-    """Fit on `training`; `bits_per_base` and `masked_top_1` of every base of `held_out`.
-
-    The + strand is scored, in windows of `window_bp` beyond which no context is read, as if each
-    base were masked alone. N is never a target. The interval is a bootstrap over the windows.
-
-    Parameters
-    ----------
-    contexts
-        (left, right) of each model.
-    regions
-        Masks over `Genome.tokens` by name: each gives `bits_per_base_NAME` and
-        `masked_top_1_NAME` over its bases too, where the held-out intervals have any.
-
-    Raises
-    ------
-    InputError
-        As `fit_count_model`; also if there is no base to score.
-    """
-    masks = {"": None, **{f"_{name}": mask for name, mask in (regions or {}).items()}}
-    windows = [
-        (contig, low, min(low + window_bp, end))
-        for contig, start, end in held_out
-        for low in range(start, end, window_bp)
-    ]
-    metrics = []
-    draws = make_draws(len(windows), n_bootstrap, seed)
-    block = np.arange(len(windows))
-    for left, right in contexts:
-        model = fit_count_model(genome, training, left, right, pseudocount=pseudocount)
-        sums = np.zeros((len(windows), len(masks), 3))
-        for row, window in enumerate(windows):
-            sums[row] = _score(model, genome, window, list(masks.values()))
-        if not sums[:, 0, 2].any():
-            raise InputError("no base to score", "held-out intervals with A, C, G or T")
-        for column, suffix in enumerate(masks):
-            n_bases = sums[:, column, 2:]
-            if not n_bases.any():
-                continue
-            ratios = ratio_draws(sums[:, column, :2], np.repeat(n_bases, 2, 1), block, draws)
-            for name, values in zip(("bits_per_base", "masked_top_1"), ratios.T, strict=True):
-                metrics.append(
-                    to_metric(
-                        name + suffix, values, int(n_bases.sum()),
-                        model=model.name, split=split, fold=fold, seed=seed,
-                    )
-                )  # fmt: skip
-    return metrics
-
-
-def _score(
-    model: CountModel,
-    genome: Genome,
-    window: Interval,
-    masks: Sequence[Bool[np.ndarray, " genome"] | None],
-) -> Float[np.ndarray, "masks 3"]:
-    """Bits, right answers and bases of one window, under each mask."""
-    tokens = genome.fetch(*window)
-    probabilities = model.probabilities(tokens)
-    is_target = tokens < 4
-    bits = -np.log2(probabilities[np.arange(len(tokens)), np.minimum(tokens, 3)])
-    is_right = probabilities.argmax(axis=1) == tokens
-    values = np.stack([bits, is_right, np.ones(len(tokens))], axis=1)
-    contig = genome.contig(window[0])
-    place = contig.offset + np.arange(*window[1:]) % contig.length
-    kept = [is_target if mask is None else is_target & mask[place] for mask in masks]
-    return np.stack([values[rows].sum(axis=0) for rows in kept])
-
-
 def _steps(left: int, right: int) -> list[tuple[int, int]]:
     """(left, right) of each context, the shortest first."""
     longest = max(left, right)
@@ -239,7 +153,7 @@ def _count(
     inner: slice,
     left: int,
     right: int,
-    counts: Sequence[Int64[np.ndarray, " cells"]],
+    counts: Sequence[Int64[np.ndarray, " _"]],
 ) -> None:
     """Add the bases of `inner` to the counts of every step, in place."""
     for count, (code, is_known) in zip(counts, _contexts(tokens, left, right), strict=True):

@@ -6,8 +6,8 @@ import torch
 from sklearn.decomposition import PCA
 
 from genesplice.data.bundle import Bundle
-from genesplice.data.windows import group_windows, make_batch, tile_windows
-from genesplice.model.genesplice import reverse_complement
+from genesplice.errors import InputError
+from genesplice.evaluate.probe_features import site_windows
 from genesplice.model.sequence import SequenceEncoder
 
 __all__ = ["embed_promoters", "principal_components"]
@@ -17,32 +17,55 @@ __all__ = ["embed_promoters", "principal_components"]
 def embed_promoters(
     encoder: SequenceEncoder,
     bundle: Bundle,
+    genes: pd.Index | None = None,
     *,
-    upstream_bp: int = 256,
-    downstream_bp: int = 64,
-    core_bp: int = 65_536,
-    flank_bp: int = 4_096,
+    upstream_bp: int = 512,
+    downstream_bp: int = 512,
+    window_bp: int = 1024,
+    batch_bp: int = 65_536,
 ) -> pd.DataFrame:
-    """Mean bin vector over each gene's promoter, read on its sense strand.
+    """Mean vector over each gene's promoter, read on its sense strand.
 
-    From `upstream_bp` before the TSS to `downstream_bp` after it; no annotation channel is used.
-    Rows are genes by `gene_id`, in the order of `bundle.genes`.
+    From `upstream_bp` before the TSS to `downstream_bp` after it, in a window of its own with the
+    TSS in its middle: the mean over bins and, where the encoder works at 1 bp, the mean over
+    bases. No annotation channel is used. The encoder comes back in the mode that it was in.
+
+    Parameters
+    ----------
+    genes
+        gene_ids to embed, in this order; all of `bundle.genes` unless told otherwise.
+
+    Raises
+    ------
+    InputError
+        For a gene that is not in the bundle, or a promoter that is not made of whole bins inside
+        of the window.
     """
-    was_training = encoder.training
+    table = bundle.genes.set_index("gene_id")
+    genes = table.index if genes is None else genes
+    if len(missing := genes.difference(table.index)):
+        raise InputError(f"gene {missing[0]!r}", f"one of the genes of {bundle.name}")
+    bin_bp, middle = encoder.bin_bp, window_bp // 2
+    if upstream_bp % bin_bp or downstream_bp % bin_bp or max(upstream_bp, downstream_bp) > middle:
+        raise InputError(
+            f"a promoter of {upstream_bp} + {downstream_bp} bp in {window_bp} bp",
+            f"multiples of {bin_bp} bp, up to half of the window",
+        )
+    sites = table.loc[genes, ["contig", "tss", "strand"]].rename(columns={"tss": "position"})
+    first, last = middle - upstream_bp, middle + downstream_bp
+    device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
-    found = np.zeros((len(bundle.genes), encoder.width), np.float32)
-    for group in group_windows(tile_windows(bundle.genome, core_bp, flank_bp), 1):
-        batch = make_batch(bundle.genome, group, bundle.genes)
-        length = batch.tokens.shape[1]
-        strands = encoder(torch.cat([batch.tokens, reverse_complement(batch.tokens)])).bins
-        forward = batch.strand > 0
-        tss = torch.where(forward, batch.start, length - batch.end)
-        first = ((tss - upstream_bp) // encoder.bin_bp).clamp(0, strands.shape[1] - 1)
-        last = ((tss + downstream_bp) // encoder.bin_bp + 1).clamp(1, strands.shape[1])
-        for gene, is_forward, low, high in zip(batch.gene, forward, first, last, strict=True):
-            found[gene] = strands[int(not is_forward), low:high].mean(0).numpy()
+    parts = [np.empty((0, encoder.width + encoder.base_width), np.float32)]
+    size = max(1, batch_bp // window_bp)
+    for start in range(0, len(sites), size):
+        windows = site_windows(bundle.genome, sites[start : start + size], window_bp)
+        found = encoder(torch.from_numpy(windows).to(device), with_bases=encoder.base_width > 0)
+        means = [found.bins[:, first // bin_bp : last // bin_bp].mean(1)]
+        if found.bases is not None:
+            means.append(found.bases[:, first:last].mean(1))
+        parts.append(torch.cat(means, 1).float().cpu().numpy())
     encoder.train(was_training)
-    return pd.DataFrame(found, index=pd.Index(bundle.genes["gene_id"], name="gene_id"))
+    return pd.DataFrame(np.concatenate(parts), index=pd.Index(genes, name="gene_id"))
 
 
 def principal_components(vectors: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -41,8 +41,7 @@ from genesplice.evaluate.regions import (
 )
 
 __all__ = [
-    "ECOLI_ORIGIN_BP",
-    "ECOLI_TERMINUS_BP",
+    "REPLICATION",
     "SITE_COLUMNS",
     "TASKS",
     "make_probe_sites",
@@ -60,18 +59,18 @@ TASKS = {
 }
 """Labels of each task."""
 SITE_COLUMNS = ("task", "label", "contig", "position", "strand", "block", "fold")
-ECOLI_ORIGIN_BP = 3_925_743
-"""First base of oriC of E. coli K-12 MG1655, 0-based. Source: RefSeq NC_000913.3, feature
-`origin_of_replication` (oriC), 3,925,744 to 3,925,975."""
-ECOLI_TERMINUS_BP = 1_590_763
-"""Middle of dif, where the replichores of E. coli K-12 MG1655 end, 0-based. Source: RefSeq
-NC_000913.3, feature `recombination_feature` (dif), 1,590,750 to 1,590,777."""
+REPLICATION = {"NC_000913.3": (3_925_743, 1_590_763)}
+"""First base of the origin of replication and middle of the terminus by contig, 0-based.
+
+Source: RefSeq NC_000913.3 (E. coli K-12 MG1655): `origin_of_replication` oriC, 3,925,744 to
+3,925,975; `recombination_feature` dif, 1,590,750 to 1,590,777.
+"""
 NO_PROMOTER_BP = 300
 START_CODONS = (14, 46, 62)
 """ATG, GTG and TTG as numbers of base 4."""
 
 
-Sites = Int64[np.ndarray, " sites"]
+Sites = Int64[np.ndarray, " _"]
 """Twice the index into `Genome.tokens`, plus 1 where the - strand is read."""
 
 
@@ -92,8 +91,8 @@ def make_probe_sites(
         Per task, in equal parts for each label (`frame`, `replichore`: as they fall); where the
         genome has fewer of a label, fewer.
     origin_bp, terminus_bp
-        Origin of replication and terminus on the longest contig, 0-based (for E. coli K-12
-        `ECOLI_ORIGIN_BP` and `ECOLI_TERMINUS_BP`). Without them there is no `replichore` task.
+        Origin of replication and terminus on the longest contig, 0-based; unless told otherwise
+        those of `REPLICATION`. Without them there is no `replichore` task.
     edge_bp
         No site is nearer to an end of its genome block than this.
 
@@ -110,6 +109,9 @@ def make_probe_sites(
     """
     block_of = _block_of_places(bundle, edge_bp)
     found = _Draw(bundle, generator, block_of >= 0).all_tasks(n_sites)
+    if origin_bp is None and terminus_bp is None and bundle.genome.contigs:
+        longest = max(bundle.genome.contigs, key=lambda contig: contig.length)
+        origin_bp, terminus_bp = REPLICATION.get(longest.name, (None, None))
     if origin_bp is not None or terminus_bp is not None:
         sites = np.concatenate([found["coding", "coding"], found["coding", "intergenic"]])
         leading, lagging = _replichores(bundle.genome, sites, origin_bp, terminus_bp)

@@ -17,7 +17,7 @@ resamples for all tasks and models.
 Source: probing, Alain & Bengio 2016; balanced accuracy, Brodersen et al. 2010.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,14 +42,14 @@ def probe_metrics(
     sites: pd.DataFrame,
     *,
     fold: int,
-    reference: str | None = None,
+    references: Sequence[str] = (),
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
 ) -> list[Metric]:
     """Fit one probe per model and task outside of `fold` and score it on the sites in `fold`.
 
     `n` is the number of held-out sites. A task is left out where a label has no site in the fold,
-    none outside of it, or the sites outside lie in one block only.
+    none outside of it, or the sites outside lie in one block only. No task: no metrics.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def probe_metrics(
         By model name, one row for each row of `sites`.
     sites
         As from `make_probe_sites`: task, label, block and fold are read.
-    reference
-        Name of a model; for every other one the differences to it follow, under the model's name
+    references
+        Names of models; for every other one the differences to each follow, under the model's name
         "A - reference".
     n_bootstrap
         Resamples of blocks; with 0, or a fold of one block, the interval is None.
@@ -69,11 +69,11 @@ def probe_metrics(
     ------
     InputError
         If there are no features, their rows are not those of `sites` or hold a value that is not
-        finite, `reference` is not among them, or there is no task left.
+        finite, or a reference is not among them.
     """
-    if not features or (reference is not None and reference not in features):
+    if not features or set(references) - set(features):
         raise InputError(
-            f"reference {reference!r} among {sorted(features)}", "features of each model"
+            f"references {list(references)} among {sorted(features)}", "features of each model"
         )
     for name, values in features.items():
         if len(values) != len(sites) or not np.isfinite(values).all():
@@ -83,7 +83,7 @@ def probe_metrics(
     label, block = sites["label"].to_numpy(), sites["block"].to_numpy()
     tasks = [task for task, rows in rows_of.items() if _is_usable(label, block, is_held_out, rows)]
     if not tasks:
-        raise InputError(f"no task with all its labels in fold {fold} and outside", "more sites")
+        return []
     held_out_blocks = np.unique(block[is_held_out])
     draws = make_draws(len(held_out_blocks), n_bootstrap, seed)
     found: dict[str, dict[str, np.ndarray]] = {}
@@ -103,11 +103,11 @@ def probe_metrics(
             scores["mean"] = np.mean(list(scores.values()), axis=0)
     count = {task: int(is_held_out[rows_of[task]].sum()) for task in tasks}
     count["mean"] = sum(count.values())
-    if reference is not None:
-        against = found[reference]
-        for name in [name for name in features if name != reference]:
+    for reference in references:
+        for name in [name for name in features if name not in references]:
             found[f"{name} - {reference}"] = {
-                f"{task}_difference": scores - against[task] for task, scores in found[name].items()
+                f"{task}_difference": scores - found[reference][task]
+                for task, scores in found[name].items()
             }
     return [
         to_metric(

@@ -4,83 +4,120 @@ r"""Whether vectors of genes that belong together lie together.
 `retrieval_at_K`   of the mates of each held-out gene (other held-out genes of its group), how many
                    are among its K nearest by cosine; K mates at most can be, and only so many are
                    asked for. 1 is perfect; guessing gives about K / number of held-out genes.
-`alignment`        mean of :math:`|x - y|^2` over positive pairs of unit vectors, from 0 (good) to 4
+`alignment`        mean of :math:`|x - y|^2` over pairs of mates, from 0 (good) to 4
 `uniformity`       :math:`\log` of the mean of :math:`e^{-2 |x - y|^2}` over all pairs of unit
                    vectors, from 0 where all are the same to about -4 where they spread out (good)
 =================  =================================================================================
 
-Neighbours in an operon share sequence where windows overlap: hold retrieval against an encoder
-with random weights, never against 0.
+Neighbours in an operon share sequence where windows overlap: such pairs are not shown to one
+another, and retrieval is held against an encoder with random weights, never against 0.
 
 Source: Wang & Isola 2020 (alignment with alpha = 2, uniformity with t = 2). Intervals are 95 %
 percentile intervals over resampled genome blocks; what a gene is compared with stays as it is.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
+from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.resampling import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.results import Metric
 
-__all__ = ["alignment", "mate_pairs", "retrieval_at_k", "uniformity"]
+__all__ = [
+    "do_not_overlap",
+    "expected_hits",
+    "mate_pairs",
+    "retrieval_metrics",
+    "standardised",
+    "uniformity_draws",
+]
 
 TEMPERATURE = 2.0
 
 
-def retrieval_at_k(
-    vectors: pd.DataFrame,
+def retrieval_metrics(
+    vectors: Mapping[str, pd.DataFrame],
     groups: pd.Series,
     genes: pd.Index,
     *,
-    k: int = 10,
     blocks: pd.Series | None = None,
+    is_shown: Bool[np.ndarray, "genes genes"] | None = None,
+    ks: Sequence[int] = (1, 10),
+    references: Sequence[str] = (),
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
-    model: str = "genesplice",
     fold: int | None = None,
-) -> Metric:
-    """Share of mates found among the `k` nearest, over all of `genes` that have mates.
+    split: str = "test",
+) -> list[Metric]:
+    """All of the above for each model's vectors, on the same genes and resamples.
 
-    Genes equally near are in random order: what a tie would find is counted by its expectation, so
-    that vectors which are all the same are no better than guessing. `n` is the number of mates
-    that were asked for.
+    `alignment` is that of the mates. `n` counts the mates that were asked for, or the pairs.
 
     Parameters
     ----------
     vectors
-        One row per gene_id; a vector of zeros has cosine 0 with everything.
+        By model name, one row per gene_id; a vector of zeros has cosine 0 with everything.
     groups
         Operon (or any group) by gene_id; a missing value is a group of its own.
     genes
         Held-out genes: those that ask, and those among which is sought.
     blocks
         Genome block by gene_id. None, or one block: no interval.
+    is_shown
+        Which genes each gene is shown (see `do_not_overlap`); pairs that are not shown are no
+        mates. All, unless told otherwise.
+    references
+        Names of models; for every other one `retrieval_at_K_difference` to each follow, under the
+        model's name "A - reference".
 
     Raises
     ------
     InputError
-        If a gene has no vector or no block, `k` is below 1, a value is not finite, or no two genes
-        are of one group.
+        If a gene has no vector or no block, a K is below 1, a value is not finite, a reference is
+        not among the models, or no two genes are of one group.
     """
-    if k < 1:
-        raise InputError(f"k {k}", "at least 1")
-    unit = _unit_vectors(vectors, genes)
+    if min(ks, default=1) < 1:
+        raise InputError(f"k {min(ks)}", "at least 1")
+    if set(references) - set(vectors):
+        raise InputError(f"references {list(references)}", f"among {sorted(vectors)}")
     one, two = mate_pairs(groups, genes)
+    if is_shown is not None:
+        kept = is_shown[one, two]
+        one, two = one[kept], two[kept]
     if not len(one):
         raise InputError(f"no two of {len(genes)} genes in one group", "groups of several genes")
-    n_mates = np.bincount(np.concatenate([one, two]), minlength=len(genes))
-    asks = np.flatnonzero(n_mates)
-    is_mate = np.zeros((len(genes), len(genes)), bool)
-    is_mate[one, two] = is_mate[two, one] = True
-    found = np.array([_expected_hits(unit, row, is_mate[row], k) for row in asks.tolist()])
-    wanted = np.minimum(n_mates[asks], k)
-    block, draws = _blocks_of(genes[asks], blocks, n_bootstrap, seed)
-    values = ratio_draws(found[:, None], wanted[:, None].astype(np.float64), block, draws)[:, 0]
-    return to_metric(
-        f"retrieval_at_{k}", values, int(wanted.sum()), model=model, fold=fold, seed=seed
-    )
+    block, draws = _blocks_of(genes, blocks, n_bootstrap, seed)
+    about: dict[str, Any] = {"split": split, "fold": fold, "seed": seed}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, table in vectors.items():
+        unit = _unit_vectors(table, genes)
+        hits = {f"retrieval_at_{k}": expected_hits(unit, one, two, k, is_shown) for k in ks}
+        found[name] = {
+            metric: ratio_draws(hit[:, None], wanted[:, None], block, draws)[:, 0]
+            for metric, (hit, wanted) in hits.items()
+        }
+        count = {metric: int(wanted.sum()) for metric, (_, wanted) in hits.items()}
+        squared = ((unit[one] - unit[two]) ** 2).sum(axis=1, keepdims=True)
+        ratio = ratio_draws(squared, np.ones_like(squared), block[one], draws)
+        found[name]["alignment"] = ratio[:, 0]
+        found[name]["uniformity"] = uniformity_draws(unit, block, draws)
+        count |= {"alignment": len(one), "uniformity": len(genes) * (len(genes) - 1) // 2}
+    for reference in references:
+        for name in [name for name in vectors if name not in references]:
+            found[f"{name} - {reference}"] = {
+                f"{metric}_difference": found[name][metric] - found[reference][metric]
+                for metric in hits
+            }
+    return [
+        to_metric(metric, values, count[metric.removesuffix("_difference")], model=name, **about)
+        for name, by_metric in found.items()
+        for metric, values in by_metric.items()
+    ]
 
 
 def mate_pairs(
@@ -97,100 +134,80 @@ def mate_pairs(
     return np.concatenate(ones), np.concatenate(twos)
 
 
-def alignment(
-    one: Float[np.ndarray, "pairs width"],
-    two: Float[np.ndarray, "pairs width"],
-    *,
-    blocks: np.ndarray | None = None,
-    n_bootstrap: int = N_BOOTSTRAP,
-    seed: int = 0,
-    model: str = "genesplice",
-    fold: int | None = None,
-) -> Metric:
-    """Mean squared distance of positive pairs, each scaled to length 1 (zeros stay zeros).
+def expected_hits(
+    unit: Float[np.ndarray, "genes width"],
+    one: Int64[np.ndarray, " pairs"],
+    two: Int64[np.ndarray, " pairs"],
+    k: int,
+    is_shown: Bool[np.ndarray, "genes genes"] | None = None,
+) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, " genes"]]:
+    """Mates among the `k` nearest of each gene, and how many were asked for (0 without mates).
 
-    Parameters
-    ----------
-    one, two
-        Row by row two views of one place, or two mates (see `mate_pairs`).
-    blocks
-        Genome block of each pair. None, or one block: no interval.
-
-    Raises
-    ------
-    InputError
-        If there is no pair, or a value is not finite.
+    Genes equally near are in random order: what a tie would find is counted by its expectation, so
+    that vectors which are all the same are no better than guessing. Among fewer than `k` all are
+    found. `is_shown` says which genes a gene is shown; all unless told otherwise.
     """
-    if not len(one) or not (np.isfinite(one).all() and np.isfinite(two).all()):
-        raise InputError(f"{len(one)} pairs", "at least one, of finite vectors")
-    squared = ((_normalise(one) - _normalise(two)) ** 2).sum(axis=1, keepdims=True)
-    labels = None if blocks is None else pd.Series(blocks)
-    block, draws = _blocks_of(pd.RangeIndex(len(one)), labels, n_bootstrap, seed)
-    values = ratio_draws(squared, np.ones_like(squared), block, draws)[:, 0]
-    return to_metric("alignment", values, len(one), model=model, fold=fold, seed=seed)
+    n = len(unit)
+    is_mate = np.zeros((n, n), bool)
+    is_mate[one, two] = is_mate[two, one] = True
+    wanted = np.minimum(is_mate.sum(axis=1), k).astype(np.float64)
+    near = unit @ unit.T
+    np.fill_diagonal(near, -2)
+    if is_shown is not None:
+        near[~is_shown] = -2
+    # Rounding must not tell equal vectors apart.
+    last = np.partition(near, -min(k, n), axis=1)[:, [-min(k, n)]]
+    is_tied = np.abs(near - last) < 1e-12
+    is_nearer = (near > last) & ~is_tied
+    share = (k - is_nearer.sum(axis=1)) / is_tied.sum(axis=1)
+    return (is_nearer & is_mate).sum(axis=1) + share * (is_tied & is_mate).sum(axis=1), wanted
 
 
-def uniformity(
-    vectors: pd.DataFrame,
-    genes: pd.Index,
-    *,
-    blocks: pd.Series | None = None,
-    n_bootstrap: int = N_BOOTSTRAP,
-    seed: int = 0,
-    model: str = "genesplice",
-    fold: int | None = None,
-) -> Metric:
-    """Log of the mean Gaussian potential of all pairs of `genes`; `n` is the number of pairs.
+def uniformity_draws(
+    unit: Float[np.ndarray, "genes width"],
+    block: Int64[np.ndarray, " genes"],
+    draws: Int64[np.ndarray, "draws blocks"],
+) -> Float[np.ndarray, " draws"]:
+    """`uniformity` in each draw.
 
     A resample that draws two blocks a and b times counts the pairs between them a * b times, and
     those within one a * a times; a gene is never paired with itself.
-
-    Parameters
-    ----------
-    blocks
-        Genome block by gene_id. None, or one block: no interval.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two genes, one without a vector or block, or a value that is not
-        finite.
     """
-    if len(genes) < 2:
-        raise InputError(f"{len(genes)} genes", "at least 2")
-    unit = _unit_vectors(vectors, genes)
-    block, draws = _blocks_of(genes, blocks, n_bootstrap, seed)
-    member = np.zeros((len(genes), draws.shape[1]))
-    member[np.arange(len(genes)), block] = 1
+    member = np.zeros((len(unit), draws.shape[1]))
+    member[np.arange(len(unit)), block] = 1
     length = (unit**2).sum(axis=1)
     squared = np.maximum(length[:, None] + length - 2 * unit @ unit.T, 0)
     potential = np.exp(-TEMPERATURE * squared)
     np.fill_diagonal(potential, 0)
     of_blocks = member.T @ potential @ member
-    n_of_blocks = member.T @ (1 - np.eye(len(genes))) @ member
+    n_of_blocks = member.T @ (1 - np.eye(len(unit))) @ member
     sums, counts = (
         np.einsum("da,ab,db->d", draws, table, draws) for table in (of_blocks, n_of_blocks)
     )
-    values = np.log(np.where(counts > 0, sums, np.nan) / np.where(counts > 0, counts, 1))
-    n_pairs = len(genes) * (len(genes) - 1) // 2
-    return to_metric("uniformity", values, n_pairs, model=model, fold=fold, seed=seed)
+    return np.log(np.where(counts > 0, sums, np.nan) / np.where(counts > 0, counts, 1))
 
 
-def _expected_hits(
-    unit: Float[np.ndarray, "genes width"], row: int, is_mate: np.ndarray, k: int
-) -> float:
-    """Mates among the `k` nearest of one gene; where ties straddle the k-th, their fair share."""
-    near = unit @ unit[row]
-    others = np.arange(len(unit)) != row
-    near, is_mate = near[others], is_mate[others]
-    if len(near) <= k:
-        return float(is_mate.sum())
-    # Rounding must not tell equal vectors apart.
-    last = np.partition(near, -k)[-k]
-    is_tied = np.abs(near - last) < 1e-12
-    is_nearer = (near > last) & ~is_tied
-    share = (k - is_nearer.sum()) / is_tied.sum()
-    return float((is_nearer & is_mate).sum() + share * (is_tied & is_mate).sum())
+def do_not_overlap(
+    bundle: Bundle, genes: pd.Index, window_bp: int
+) -> Bool[np.ndarray, "genes genes"]:
+    """Which pairs of genes have windows of `window_bp` round their TSS that share no base."""
+    table = bundle.genes.set_index("gene_id").loc[genes]
+    contigs = [bundle.genome.contig(name) for name in table["contig"]]
+    turn = np.array([c.length if c.is_circular else 4 * c.length for c in contigs], np.int64)
+    number, tss = pd.factorize(table["contig"])[0], table["tss"].to_numpy()
+    apart = (tss[:, None] - tss) % turn
+    apart = np.minimum(apart, turn - apart)
+    return (number[:, None] != number) | (apart >= window_bp)
+
+
+def standardised(vectors: pd.DataFrame, genes: pd.Index) -> pd.DataFrame:
+    """Vectors of `genes`, each column with mean 0 and variance 1 over them.
+
+    Hidden states have a large mean in common, which would drown every cosine.
+    """
+    table = vectors.loc[genes]
+    spread = table.std(ddof=0).replace(0, 1)
+    return (table - table.mean()) / spread
 
 
 def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Float[np.ndarray, "genes width"]:
@@ -200,11 +217,6 @@ def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Float[np.ndarray, "
     values = vectors.loc[genes].to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
         raise InputError("a vector with a value that is not finite", "finite numbers")
-    return _normalise(values)
-
-
-def _normalise(values: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, "rows width"]:
-    values = values.astype(np.float64)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return values / np.where(length > 0, length, 1)
 

@@ -11,6 +11,7 @@ from genesplice.show.levels import condition_heatmap, profile
 from genesplice.show.loci import expression_map, fold_map
 from genesplice.show.logo import attribution_logo
 from genesplice.show.points import embedding_map, predicted_observed
+from genesplice.show.rates import rate_range, rate_schedules
 from genesplice.show.reach import attention_by_distance, context_dial
 from genesplice.show.scores import learning_curves, metric_bars
 from genesplice.show.theme import THEME
@@ -31,4 +32,6 @@ __all__ = [
     "pathway_graph",
     "predicted_observed",
     "profile",
+    "rate_range",
+    "rate_schedules",
 ]

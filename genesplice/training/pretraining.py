@@ -15,7 +15,7 @@ import lightning
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from genesplice.runtime import atomic_file
 from genesplice.training.averaging import WeightAverage
 from genesplice.training.contrast import Memory, are_related, stretch_vectors
 from genesplice.training.masking import mask_bases
+from genesplice.training.measuring import measure
 from genesplice.training.processes import (
     gather_rows,
     is_first_process,
@@ -37,6 +38,7 @@ from genesplice.training.processes import (
     process_number,
     sum_over_processes,
 )
+from genesplice.training.schedules import PLATEAU
 from genesplice.training.scoring import masked_base_metrics
 from genesplice.training.source import Source, bundle_source, held_out_intervals
 from genesplice.training.trainer import (
@@ -61,6 +63,7 @@ __all__ = [
     "masked_base_metrics",
     "pretrain",
     "pretrain_source",
+    "train_model",
 ]
 
 VALIDATION_WINDOWS = 32
@@ -69,12 +72,13 @@ VALIDATION_WINDOWS = 32
 class PretrainingResult(NamedTuple):
     """What a run leaves: the model, its history (step, metric, split, value) and metrics.
 
-    Of several processes, only the first one scores.
+    `held_out` says which blocks were not trained on. Of several processes, only the first scores.
     """
 
     model: PretrainingModel
     history: pd.DataFrame
     metrics: list[Metric]
+    held_out: dict[str, Any]
 
 
 class PretrainingModule(lightning.LightningModule):
@@ -185,16 +189,18 @@ class PretrainingModule(lightning.LightningModule):
         """Take them back."""
         self.memory.load_state_dict(checkpoint["memory"])
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW under the chosen schedule."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig | OptimizerConfig:
+        """AdamW under the chosen schedule; for `plateau` the validation callback sets the rate."""
         settings = self.config.pretrain
-        return make_optimizer(
+        found = make_optimizer(
             [weight for weight in self.model.parameters() if weight.requires_grad],
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             schedule=settings.schedule,
             phases=((settings.steps, 1.0),),
+            lowest=settings.lowest_rate,
         )
+        return {"optimizer": found["optimizer"]} if settings.schedule == PLATEAU else found
 
 
 def _share_found(
@@ -214,7 +220,7 @@ def _share_found(
 def pretrain(
     bundle: Bundle, config: Config, out: Path, *, resume: bool = False
 ) -> PretrainingResult:
-    """Pre-train an encoder on a bundle's genome and write it to `out`.
+    """Pre-train an encoder on a bundle's genome, write it to `out` and measure it.
 
     Sequence of the held-out fold is never read in training. `out` gets `run.json`,
     `model.safetensors`, `history.parquet`, and `checkpoints/` while the run lasts.
@@ -226,13 +232,18 @@ def pretrain(
     """
     settings = config.pretrain
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    return pretrain_source(source, config, out, resume=resume)
+    result = pretrain_source(source, config, out, resume=resume, is_scored=not settings.measure)
+    if not settings.measure or not is_first_process():
+        return result
+    return result._replace(metrics=measure(result.model, bundle, source, config))
 
 
 def pretrain_source(
-    source: Source, config: Config, out: Path, *, resume: bool = False
+    source: Source, config: Config, out: Path, *, resume: bool = False, is_scored: bool = True
 ) -> PretrainingResult:
     """As `pretrain`, on any genome. A finished run is read back and scored, not run again.
+
+    What is measured is the bits per base, or nothing without `is_scored`.
 
     Under `torchrun`, each process takes its part of every batch, and the first one writes.
 
@@ -244,8 +255,7 @@ def pretrain_source(
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=process_number(), processes=n_processes())
     checkpoint = begin_run(out, config, resume)
-    torch.manual_seed(settings.seed)
-    model, history = PretrainingModel(config.model, settings.contrastive_width), History()
+    model, history = _begin(config), History()
     weights = out / "model.safetensors"
     if resume and weights.exists():
         model.load_state_dict(load_file(weights))
@@ -254,13 +264,15 @@ def pretrain_source(
         _train(model, source, config, maker, history, out, checkpoint)
         rows = history.to_frame()
     if not is_first_process():
-        return PretrainingResult(model, rows, [])
+        return PretrainingResult(model, rows, [], source.record)
     if not weights.exists():
         rows.to_parquet(out / "history.parquet", index=False)
         with atomic_file(weights) as partial:
             save_file(model.state_dict(), partial)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     print(f"pretrain: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    if not is_scored:
+        return PretrainingResult(model, rows, [], source.record)
     fold = source.record["fold"]
     metrics = masked_base_metrics(
         model,
@@ -271,7 +283,25 @@ def pretrain_source(
         seed=settings.seed,
         split="test" if fold is not None else "train",
     )
-    return PretrainingResult(model, rows, metrics)
+    return PretrainingResult(model, rows, metrics, source.record)
+
+
+def train_model(source: Source, config: Config) -> tuple[PretrainingModel, pd.DataFrame]:
+    """Pre-train as `pretrain_source` does, without a folder: the model and its history.
+
+    Raises
+    ------
+    InputError
+        If a view finds nothing to pair.
+    """
+    model, history = _begin(config), History()
+    _train(model, source, config, StepMaker(source, config), history)
+    return model, history.to_frame()
+
+
+def _begin(config: Config) -> PretrainingModel:
+    torch.manual_seed(config.pretrain.seed)
+    return PretrainingModel(config.model, config.pretrain.contrastive_width)
 
 
 def _train(
@@ -280,8 +310,8 @@ def _train(
     config: Config,
     maker: StepMaker,
     history: History,
-    out: Path,
-    checkpoint: str | None,
+    out: Path | None = None,
+    checkpoint: str | None = None,
 ) -> None:
     """Leave `model` with the weights that are to be saved."""
     settings = config.pretrain
@@ -311,11 +341,12 @@ def _train(
             history,
             every=settings.validation_every,
             patience=settings.patience,
+            is_plateau=settings.schedule == PLATEAU,
         )
         callbacks.append(validation)
     trainer = make_trainer(
         steps=settings.steps,
-        checkpoints=out / "checkpoints",
+        checkpoints=None if out is None else out / "checkpoints",
         checkpoint_minutes=settings.checkpoint_minutes,
         callbacks=callbacks,
         accumulate=settings.accumulate,

@@ -1,15 +1,18 @@
 """How well a pre-trained encoder restores hidden bases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from genesplice.data.genome import Genome
-from genesplice.data.windows import make_random_windows
+from genesplice.data.windows import Window, make_random_windows
+from genesplice.evaluate.count_models import CountModel
+from genesplice.evaluate.resampling import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN
 from genesplice.results import Metric
@@ -19,6 +22,7 @@ from genesplice.training.source import Interval
 __all__ = ["base_log_probabilities", "masked_base_metrics"]
 
 BATCH_BP = 65_536
+NAMES = ("bits_per_base", "masked_top_1")
 
 
 def base_log_probabilities(
@@ -38,7 +42,6 @@ def base_log_probabilities(
     return found
 
 
-@torch.no_grad()
 def masked_base_metrics(
     model: PretrainingModel,
     genome: Genome,
@@ -52,39 +55,89 @@ def masked_base_metrics(
     fold: int | None = None,
     split: str = "test",
     is_strand_averaged: bool = True,
+    counts: Sequence[CountModel] = (),
+    others: Mapping[str, PretrainingModel] | None = None,
+    regions: Mapping[str, Bool[np.ndarray, " genome"]] | None = None,
 ) -> list[Metric]:
     """Bits per base and top-1 of masked single bases, with intervals over windows.
 
     One base in `every_bp` is masked at random; each is predicted from everything else in its
     window, read on both strands with `is_strand_averaged`. The interval is a bootstrap over
     windows.
+
+    Parameters
+    ----------
+    counts, others
+        Count models, and other encoders by name, that tell the same bases. (Count models see the
+        masked neighbours of a masked base too.) For each, `bits_per_base_difference` says how many
+        bits fewer (below 0) or more the model `label` needs, resampled together.
+    regions
+        Masks over `Genome.tokens` by name: each gives `bits_per_base_NAME` and
+        `masked_top_1_NAME` over its bases, where there are any.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
     generator = np.random.default_rng([seed, 7])
     windows = make_random_windows(intervals, window_bp, n_windows, generator)
     tokens = torch.from_numpy(np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows]))
     is_target = mask_bases(tokens, 1 / every_bp, 1, generator)
-    bits, right = np.zeros(n_windows), np.zeros(n_windows)
-    size = max(1, BATCH_BP // window_bp)
-    for rows in (slice(first, first + size) for first in range(0, n_windows, size)):
-        hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
-        found = base_log_probabilities(model, hidden, is_strand_averaged=is_strand_averaged)
-        at = is_target[rows]
-        told, wanted = found.cpu()[at].double(), tokens[rows][at].long()
-        window = np.arange(n_windows)[rows].repeat(at.sum(1).numpy())
-        np.add.at(bits, window, -told.gather(1, wanted[:, None])[:, 0].numpy() / np.log(2))
-        np.add.at(right, window, (told.argmax(1) == wanted).numpy())
-    count = is_target.sum(1).numpy()
-    model.train(was_training)
-    totals = np.array([bits, right, count], np.float64)
-    draws = totals[:, generator.integers(0, len(windows), (1000, len(windows)))].sum(2)
-    n_bases = int(totals[2].sum())
-    metrics = []
-    for row, name in ((0, "bits_per_base"), (1, "masked_top_1")):
-        low, high = np.quantile(draws[row] / draws[2].clip(1), [0.025, 0.975])
-        value = float(totals[row].sum() / max(n_bases, 1))
+    told = {label: _told(model, tokens, is_target, is_strand_averaged)}
+    for name, other in (others or {}).items():
+        told[name] = _told(other, tokens, is_target, is_strand_averaged)
+    rows, hits = tokens.numpy(), is_target.numpy()
+    for counted in counts:
+        parts = [counted.probabilities(row)[hit] for row, hit in zip(rows, hits, strict=True)]
+        told[counted.name] = np.log2(np.concatenate(parts))
+    window = np.nonzero(hits)[0]
+    place = np.concatenate([_places(genome, w, hit) for w, hit in zip(windows, hits, strict=True)])
+    kinds = {"": np.ones(len(place), bool)}
+    kinds |= {f"_{name}": mask[place] for name, mask in (regions or {}).items()}
+    draws = make_draws(n_windows, N_BOOTSTRAP, seed)
+    wanted = rows[hits]
+    about: dict[str, Any] = {"split": split, "fold": fold, "seed": seed}
+    metrics, bits = [], {}
+    for name, values in told.items():
+        cost = -values[np.arange(len(wanted)), wanted]
+        found = np.stack([cost, values.argmax(1) == wanted], axis=1)
+        for suffix, is_kind in kinds.items():
+            if not is_kind.any():
+                continue
+            here = np.ones((int(is_kind.sum()), 2))
+            ratios = ratio_draws(found[is_kind], here, window[is_kind], draws)
+            for metric, ratio in zip(NAMES, ratios.T, strict=True):
+                metrics.append(to_metric(metric + suffix, ratio, len(here), model=name, **about))
+            if not suffix:
+                bits[name] = ratios[:, 0]
+    for name in [name for name in told if name != label]:
+        less, pair = bits[label] - bits[name], f"{label} - {name}"
         metrics.append(
-            Metric(name, value, float(low), float(high), n_bases, label, split, fold, seed)
+            to_metric("bits_per_base_difference", less, len(wanted), model=pair, **about)
         )
     return metrics
+
+
+@torch.no_grad()
+def _told(
+    model: PretrainingModel,
+    tokens: UInt8[Tensor, "windows length"],
+    is_target: Bool[Tensor, "windows length"],
+    is_strand_averaged: bool,
+) -> Float[np.ndarray, "targets 4"]:
+    """log2 of the probabilities at the targets; the model is left in the mode it came in."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    size = max(1, BATCH_BP // tokens.shape[1])
+    parts = []
+    for first in range(0, len(tokens), size):
+        rows = slice(first, first + size)
+        hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
+        found = base_log_probabilities(model, hidden, is_strand_averaged=is_strand_averaged)
+        parts.append(found.cpu()[is_target[rows]].double().numpy() / np.log(2))
+    model.train(was_training)
+    return np.concatenate(parts)
+
+
+def _places(
+    genome: Genome, window: Window, hit: Bool[np.ndarray, " length"]
+) -> Int64[np.ndarray, " targets"]:
+    """Index into `Genome.tokens` of the bases of a window that are asked for."""
+    contig = genome.contig(window.contig)
+    return contig.offset + (window.start + np.flatnonzero(hit)) % contig.length

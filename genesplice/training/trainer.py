@@ -179,13 +179,15 @@ def make_optimizer(
     weight_decay: float,
     schedule: str,
     phases: Sequence[tuple[int, float]],
+    lowest: float = 0.1,
 ) -> OptimizerLRSchedulerConfig:
     """AdamW under a schedule that is stepped with every optimiser step.
 
-    Each of the `phases` is (steps, share of `learning_rate`).
+    Each of the `phases` is (steps, share of `learning_rate`); cycles begin at `lowest` times the
+    peak rate.
     """
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    scheduler = make_schedule(optimizer, schedule, 0, *phases)
+    scheduler = make_schedule(optimizer, schedule, 0, *phases, lowest=lowest)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

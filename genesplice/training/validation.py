@@ -6,10 +6,14 @@ from typing import Any
 
 import lightning
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from genesplice.training.trainer import History
 
-__all__ = ["Validation"]
+__all__ = ["PLATEAU_FACTOR", "PLATEAU_PATIENCE", "Validation"]
+
+PLATEAU_FACTOR = 1 / 3
+PLATEAU_PATIENCE = 2
 
 
 class Validation(lightning.Callback):
@@ -23,6 +27,9 @@ class Validation(lightning.Callback):
         The weights to measure and to remember are those of the model inside of it.
     every, patience
         Optimiser steps between two looks, and looks without a better one before the end.
+    is_plateau
+        Multiply the learning rate with `PLATEAU_FACTOR` after `PLATEAU_PATIENCE` looks without a
+        better one.
     """
 
     def __init__(
@@ -34,18 +41,28 @@ class Validation(lightning.Callback):
         *,
         every: int,
         patience: int,
+        is_plateau: bool = False,
     ) -> None:
         self.model, self.measure, self.averaged = model, measure, averaged
         self.history, self.every, self.patience = history, every, patience
         self.looked_at = self.in_vain = 0
         self.best: float | None = None
         self.weights: dict[str, Tensor] = {}
+        self.is_plateau = is_plateau
+        self.plateau: ReduceLROnPlateau | None = None
+        self.plateau_state: dict[str, Any] = {}
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """A run that had stopped does not begin again."""
         trainer.should_stop = self.in_vain >= self.patience
+        if self.is_plateau:
+            (optimizer,) = trainer.optimizers
+            self.plateau = ReduceLROnPlateau(
+                optimizer, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE - 1, threshold=0
+            )
+            self.plateau.load_state_dict(self.plateau_state)
 
     def on_train_batch_end(
         self,
@@ -69,6 +86,8 @@ class Validation(lightning.Callback):
                 self.weights = {name: weight.detach().clone() for name, weight in state.items()}
             else:
                 self.in_vain += 1
+        if self.plateau is not None:
+            self.plateau.step(value)
         self.history.add(step - 1, "bits_per_base", "val", value)
         trainer.should_stop = self.in_vain >= self.patience
 
@@ -84,9 +103,16 @@ class Validation(lightning.Callback):
             "in_vain": self.in_vain,
             "best": self.best,
             "weights": self.weights,
+            "plateau": {} if self.plateau is None else _plain(self.plateau.state_dict()),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back."""
         self.looked_at, self.in_vain = state_dict["looked_at"], state_dict["in_vain"]
         self.best, self.weights = state_dict["best"], dict(state_dict["weights"])
+        self.plateau_state = dict(state_dict["plateau"])
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint can hold without being unpickled."""
+    return {name: value for name, value in state.items() if isinstance(value, int | float | list)}

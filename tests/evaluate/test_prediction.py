@@ -11,7 +11,6 @@ import genesplice as gs
 from genesplice.config import ModelConfig
 from genesplice.data.windows import annotation_track, make_batch, tile_windows
 from genesplice.errors import InputError
-from genesplice.evaluate.embedding import embed_promoters, principal_components
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.prediction import (
     attention_edges,
@@ -201,35 +200,3 @@ def test_a_model_without_graph_layers_has_no_attention(tiny_bundle):
     found = attention_edges(make(tiny_bundle, graph_layers=0), tiny_bundle)
     assert list(found.columns) == ["source", "target", "kind", "sign", "weight"]
     assert len(found) == 0
-
-
-# --- embeddings ---
-
-
-def test_promoters_are_read_on_the_sense_strand(model, tiny_bundle):
-    length = tiny_bundle.genome.length
-    small = {"core_bp": 32768, "flank_bp": 2048}
-    found = embed_promoters(model.encoder, tiny_bundle, **small)
-    assert list(found.index) == list(tiny_bundle.genes["gene_id"])
-    whole = embed_promoters(model.encoder, tiny_bundle, core_bp=length // 1024 * 1024)
-    np.testing.assert_allclose(found, whole, atol=1e-4)
-    gene = tiny_bundle.genes.query("strand == '-'").iloc[3]
-    middle = round(gene.tss / 1024) * 1024
-    tokens = tiny_bundle.genome.fetch("chr", middle - 2048, middle + 2048, "-")
-    with torch.no_grad():
-        bins = model.encoder(torch.from_numpy(tokens)[None]).bins[0]
-    tss = middle + 2048 - gene.end
-    low, high = (tss - 256) // 16, (tss + 64) // 16 + 1
-    np.testing.assert_allclose(found.loc[gene.gene_id], bins[low:high].mean(0), atol=1e-4)
-
-
-def test_principal_components_are_uncorrelated_and_ordered():
-    generator = np.random.default_rng(0)
-    values = generator.normal(size=(40, 2)) @ generator.normal(size=(2, 6))
-    vectors = pd.DataFrame(values, index=[f"g{i}" for i in range(40)])
-    vectors[6] = 1.0
-    points = principal_components(vectors)
-    assert list(points.columns) == ["x", "y"]
-    assert list(points.index) == list(vectors.index)
-    assert points["x"].var() > points["y"].var() > 0
-    assert abs(points["x"].corr(points["y"])) < 1e-6

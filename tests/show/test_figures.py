@@ -242,6 +242,21 @@ def _dial(name: str) -> dict[str, Any]:
     }
 
 
+def _range(name: str) -> dict[str, Any]:
+    rates = np.geomspace(1e-5, 1.0, 30)
+    curve = pd.DataFrame({"learning_rate": rates, "loss": 2.0, "smoothed": 1.9})
+    return {"curve": curve, "low": 1e-4, "high": 1e-2, "title": name}
+
+
+def _schedules(name: str) -> dict[str, Any]:
+    steps = np.arange(20)
+    parts = [
+        pd.DataFrame({"schedule": schedule, "step": steps, "learning_rate": 0.1 / (steps + 1)})
+        for schedule in (name, "constant")
+    ]
+    return {"rates": pd.concat(parts), "highlight": [name], "title": name}
+
+
 CASES = {
     "expression_map": Case(figures.expression_map, _expression_map),
     "fold_map": Case(figures.fold_map, _fold_map),
@@ -259,6 +274,8 @@ CASES = {
     "pathway_graph": Case(figures.pathway_graph, _graph),
     "attention_by_distance": Case(figures.attention_by_distance, _distance),
     "context_dial": Case(figures.context_dial, _dial),
+    "rate_range": Case(figures.rate_range, _range),
+    "rate_schedules": Case(figures.rate_schedules, _schedules),
 }
 
 

@@ -65,7 +65,7 @@ WORDS = [
     "pretrain.batch_windows=2", "pretrain.contrastive_width=8", "pretrain.steps=24",
     "pretrain.accumulate=2", "pretrain.views=strand,gene", "pretrain.view_genes=4",
     "pretrain.queue=50", "pretrain.validation_blocks=0.2", "pretrain.validation_every=6",
-    "pretrain.checkpoint_minutes=0.00001",
+    "pretrain.checkpoint_minutes=0.00001", "pretrain.measure=false",
 ]  # fmt: skip
 
 

@@ -14,10 +14,16 @@ RATE = 0.25
 def written_out(name: str, step: int, steps: int) -> float:
     """The formulas, at the middle of the step."""
     done = (step + 0.5) / steps
-    if name == "constant":
+    if name in ("constant", "plateau"):
         return 1.0
-    if name == "triangular":
-        return 2 * done if done < 0.5 else 2 - 2 * done
+    if name in ("triangular", "triangular2", "exp_range"):
+        cycle, place = divmod(8 * done, 2)
+        height = min(place, 2 - place)
+        shrink = {"triangular": 1, "triangular2": 0.5**cycle, "exp_range": 10**-done}[name]
+        return 0.1 + 0.9 * height * shrink
+    if name == "warm_restarts":
+        begins, ends = next(ends for ends in ((0, 1), (1, 3), (3, 7)) if 7 * done < ends[1])
+        return math.cos(math.pi / 2 * (7 * done - begins) / (ends - begins)) ** 2
     if name == "cosine":
         if done < 0.1:
             return 10 * done
@@ -66,12 +72,48 @@ def test_no_rate_is_zero_or_above_the_peak(name):
         assert max(factors) <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "gamma"),
+    [("triangular", "triangular", 1.0), ("triangular2", "triangular2", 1.0),
+     ("exp_range", "exp_range", 0.1 ** (1 / 160))],
+)  # fmt: skip
+def test_cycles_are_those_of_torch(name, mode, gamma):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+    torchs = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, 0.03 * RATE, RATE, step_size_up=20, mode=mode, gamma=gamma, cycle_momentum=False
+    )
+    # Half steps: a factor is that of the middle of its step.
+    found = rates(optimizer, torchs, 160)[1::2]
+    expected = [RATE * schedule_factor(name, step, 80, lowest=0.03) for step in range(80)]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_restarts_are_those_of_torch():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+    torchs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=20, T_mult=2)
+    found = rates(optimizer, torchs, 140)[1::2]
+    expected = [RATE * schedule_factor("warm_restarts", step, 70) for step in range(70)]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_cycles_begin_where_they_are_told_to():
+    for name in ("triangular", "triangular2", "exp_range"):
+        factors = [schedule_factor(name, step, 4000, lowest=0.25) for step in range(4000)]
+        assert min(factors) == pytest.approx(0.25, abs=0.001)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+        found = rates(optimizer, make_schedule(optimizer, name, 40, lowest=0.25), 40)
+        assert found == [RATE * schedule_factor(name, s, 40, lowest=0.25) for s in range(40)]
+
+
 def test_the_peaks_are_where_they_should_be():
     factors = {name: [schedule_factor(name, s, 1000) for s in range(1000)] for name in SCHEDULES}
     peak = {name: values.index(max(values)) for name, values in factors.items()}
     assert peak["cosine"] in (99, 100)
     assert peak["one_cycle"] in (299, 300)
-    assert peak["triangular"] in (499, 500)
+    assert peak["triangular2"] in (124, 125)
+    assert peak["warm_restarts"] in (0, 143, 429)
+    tops = [factors["triangular2"][at] for at in (125, 375, 625, 875)]
+    assert tops == pytest.approx([1, 0.55, 0.325, 0.2125], abs=0.01)
     assert factors["one_cycle"][0] == pytest.approx(1 / 25, rel=0.01)
     assert factors["one_cycle"][-1] == pytest.approx(1 / 2500, rel=0.01)
     assert factors["cosine"][-1] < 1e-5

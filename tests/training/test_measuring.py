@@ -1,0 +1,122 @@
+"""What an encoder is measured by, on a genome with operons and RNA genes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import config, with_genome, with_other_blocks
+from tiny_worlds import with_operons
+
+from genesplice.errors import InputError
+from genesplice.evaluate.probe_sites import TASKS
+from genesplice.training.measuring import (
+    make_untrained,
+    measure,
+    measure_bases,
+    measure_vectors,
+)
+from genesplice.training.pretraining import pretrain
+from genesplice.training.source import bundle_source
+
+SETTINGS = ["pretrain.measure_windows=12", "pretrain.probe_sites=40"]
+
+
+@pytest.fixture(scope="module")
+def world(tiny_bundle):
+    return with_operons(tiny_bundle)
+
+
+def measured(bundle, model, settings):
+    pretraining = settings.pretrain
+    source = bundle_source(bundle, pretraining.holdout_fold, pretraining.validation_blocks)
+    return {(m.model, m.metric): m for m in measure(model, bundle, source, settings)}
+
+
+def test_everything_is_there_beside_its_twin(world):
+    settings = config(*SETTINGS, "pretrain.seed=3")
+    found = measured(world, make_untrained(settings), settings)
+    for name in ("genesplice", "count_one_sided", "count_two_sided"):
+        for metric in ("bits_per_base", "masked_top_1"):
+            assert (name, metric) in found
+            assert (name, f"{metric}_coding") in found
+            assert (name, f"{metric}_intergenic") in found
+    tasks = {f"probe_{task}" for task in [*TASKS, "mean"]}
+    for name in ("genesplice", "random_weights", "kmers", "one_hot"):
+        # No terminus is known here.
+        assert {m for n, m in found if n == name and "probe" in m} <= tasks - {"probe_replichore"}
+        assert (name, "probe_frame") in found
+    for metric in ("retrieval_at_1", "retrieval_at_10", "alignment", "uniformity"):
+        for name in ("genesplice", "random_weights"):
+            assert (name, metric) in found
+    assert {(m.split, m.fold, m.seed) for m in found.values()} == {("test", 0, 3)}
+
+
+def test_an_untrained_model_is_no_better_than_its_twin(world):
+    settings = config(*SETTINGS)
+    found = measured(world, make_untrained(settings), settings)
+    differences = [m for (n, _), m in found.items() if n == "genesplice - random_weights"]
+    assert {m.metric for m in differences} >= {
+        "probe_mean_difference", "retrieval_at_10_difference"
+    }  # fmt: skip
+    assert all((m.value, m.ci_low, m.ci_high) == (0, 0, 0) for m in differences)
+
+
+def test_the_twin_is_the_same_every_time_and_takes_no_random_numbers():
+    settings = config("pretrain.seed=5")
+    state = torch.random.get_rng_state()
+    one, two = (make_untrained(settings).state_dict() for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    other = make_untrained(config("pretrain.seed=6")).state_dict()
+    assert any(not torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_count_models_learn_from_training_blocks_only(world):
+    settings = config(*SETTINGS)
+    model = make_untrained(settings)
+
+    def bits(bundle):
+        found = measure_bases(model, bundle, bundle_source(bundle, 0), settings)
+        return {m.model: m.value for m in found if m.metric == "bits_per_base"}
+
+    honest = bits(world)
+    # Held-out blocks of one letter: who had counted them would tell them.
+    tokens = np.array(world.genome.tokens)
+    for block in world.blocks[world.blocks["fold"] == 0].itertuples():
+        tokens[np.arange(block.start, block.end) % len(tokens)] = 0
+    assert bits(with_genome(world, tokens))["count_two_sided"] > 1.5
+    changed = bits(with_other_blocks(world, [1, 2, 3, 4]))
+    assert changed["genesplice"] == honest["genesplice"]
+    assert changed["count_one_sided"] != honest["count_one_sided"]
+
+
+def test_without_a_held_out_fold_there_are_bits_only(world):
+    settings = config(*SETTINGS, "pretrain.holdout_fold=none")
+    model = make_untrained(settings)
+    found = measured(world, model, settings)
+    assert {metric.split("_")[0] for _, metric in found} == {"bits", "masked"}
+    assert {(m.split, m.fold) for m in found.values()} == {("train", None)}
+    with pytest.raises(InputError, match=r"holdout_fold none, expected a fold to measure on"):
+        measure_vectors({"genesplice": model}, world, settings)
+
+
+def test_what_a_genome_lacks_is_left_out(world):
+    settings = config(*SETTINGS)
+    splits = world.splits.assign(operon=world.splits["gene_id"])
+    lonely = dataclasses.replace(world, splits=splits)
+    found = measure_vectors({"genesplice": make_untrained(settings)}, lonely, settings)
+    assert not any("retrieval" in m.metric or "operon" in m.metric for m in found)
+    assert any(m.metric == "probe_coding" for m in found)
+
+
+def test_pretraining_ends_with_it_unless_told_otherwise(world, tmp_path):
+    settings = config(*SETTINGS, "pretrain.measure=true", "pretrain.steps=1")
+    result = pretrain(world, settings, tmp_path / "out")
+    source = bundle_source(world, 0)
+    assert result.metrics == measure(result.model, world, source, settings)
+    assert result.held_out == source.record
+    bits = next(m for m in result.metrics if m.metric == "bits_per_base")
+    assert np.isfinite(bits.value)
+    plain = pretrain(world, config("pretrain.steps=1"), tmp_path / "plain")
+    assert [m.metric for m in plain.metrics] == ["bits_per_base", "masked_top_1"]
