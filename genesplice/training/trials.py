@@ -24,7 +24,7 @@ from genesplice.training.source import bundle_source
 
 __all__ = ["ScheduleComparison", "compare_contrast", "compare_schedules", "trial_config"]
 
-NULL = "constant"
+NULL: PretrainScheduleName = "constant"
 NO_CONTRAST = "masked_only"
 VALIDATION_BLOCKS = 0.1
 
@@ -86,7 +86,8 @@ def compare_schedules(
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
     rows: list[tuple[str, float, float]] = []
     best: dict[str, tuple[float, PretrainingModel]] = {}
-    for name in [NULL, *(name for name in schedules if name != NULL)]:
+    names: list[PretrainScheduleName] = [NULL, *(name for name in schedules if name != NULL)]
+    for name in names:
         for rate in rates:
             changed = dataclasses.replace(settings, schedule=name, learning_rate=rate)
             model, history = train_model(source, dataclasses.replace(config, pretrain=changed))
@@ -98,7 +99,7 @@ def compare_schedules(
     lowest = trials.groupby("schedule")["bits_per_base"].transform("min")
     trials["is_best"] = trials["bits_per_base"] == lowest
     metrics: dict[tuple[str, str], Metric] = {}
-    for name in [name for name in best if name != NULL]:
+    for name in names[1:]:
         found = masked_base_metrics(
             best[name][1],
             source.genome,

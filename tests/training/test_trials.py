@@ -19,7 +19,7 @@ def short(*more):
 
 def test_every_schedule_has_as_many_trials_as_the_constant_rate(tiny_bundle):
     found = compare_schedules(
-        tiny_bundle, short(), schedules=["cosine"], rates=[0.3, 1e-3], n_windows=4
+        tiny_bundle, short(), schedules=["cosine"], rates=[30.0, 1e-3], n_windows=4
     )
     trials = found.trials
     assert trials.groupby("schedule").size().to_dict() == {"constant": 2, "cosine": 2}
