@@ -23,9 +23,12 @@ def variants(
     data: Data,
     vcf: Annotated[Path, typer.Option(help="VCF, plain or compressed.")],
     out: Annotated[Path, typer.Option(help="VCF to write; .vcf.gz is bgzip with an index.")],
-    window: Annotated[int, typer.Option(help="Bases around a variant that are read.")] = 2048,
+    window: Annotated[int, typer.Option(help="Bases read for the masked-base ratio.")] = 2048,
+    level_window: Annotated[int, typer.Option(help="Bases read for the change of level.")] = 4096,
     max_length: Annotated[int, typer.Option(help="Longest allele that is scored.", min=1)] = 64,
     abstain: Annotated[float, typer.Option(help="Strands that differ so are no answer.")] = 0.5,
+    percentile: Annotated[bool, typer.Option(help="Compare with matched random ones.")] = True,
+    seed: Annotated[int, typer.Option(help="Draws the matched random variants.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +46,7 @@ def variants(
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists", "a new file (or --overwrite)")
     bundle, models = load_bundle(data), open_models(model)
-    settings = Settings(window, max_length, abstain)
+    settings = Settings(window, max_length, abstain, level_window, percentile, seed)
     done = annotate_vcf(models, bundle, vcf, out, settings=settings, progress=say)
     for name, count in done.flags.most_common():
         say(f"variants: {name}: {count}")
@@ -54,6 +57,7 @@ def variants(
             command=command_line(),
             started=started,
             config=settings._asdict(),
+            seeds={"matched": seed},
             data=bundle.data_sha256 | {vcf.name: file_sha256(vcf)},
             backend=backend_name(),
             extra=models.record,

@@ -39,6 +39,9 @@ from genesplice.explain.variants.vcf import (
 )
 from genesplice.results import read_metrics
 
+# Without the random variants that percentiles are among.
+QUICK = Settings(with_percentile=False)
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Models:
@@ -93,9 +96,9 @@ def test_every_record_of_a_random_file_comes_back_in_order(
     names = ContigNames(tiny_bundle.genome)
     if survey(read_records(source), names).is_of_another_genome:
         with pytest.raises(InputError, match="REF alleles that are not those of"):
-            annotate_vcf(models, tiny_bundle, source, out)
+            annotate_vcf(models, tiny_bundle, source, out, settings=QUICK)
         return
-    done = annotate_vcf(models, tiny_bundle, source, out)
+    done = annotate_vcf(models, tiny_bundle, source, out, settings=QUICK)
     assert [without_ours(text) for text in body(out)] == lines
     assert done.n_records == len(lines)
     assert done.n_alleles == sum(len(text.split("\t")[4].split(",")) for text in lines)
@@ -165,7 +168,7 @@ def scored(models, tiny_bundle, tmp_path_factory):
     with pysam.BGZFile(str(folder / "in.vcf.gz"), "wb") as handle:
         handle.write(("\n".join([*HEADER, COLUMNS, *lines]) + "\n").encode())
     out = folder / "out.vcf.gz"
-    return lines, out, annotate_vcf(models, tiny_bundle, folder / "in.vcf.gz", out)
+    return lines, out, annotate_vcf(models, tiny_bundle, folder / "in.vcf.gz", out, settings=QUICK)
 
 
 def test_htslib_reads_back_what_was_written(scored):
@@ -214,7 +217,7 @@ def test_the_tables_say_the_same(scored):
 
 def test_a_second_run_over_its_own_output_changes_nothing(scored, models, tiny_bundle, tmp_path):
     _, out, _ = scored
-    annotate_vcf(models, tiny_bundle, out, tmp_path / "again.vcf.gz")
+    annotate_vcf(models, tiny_bundle, out, tmp_path / "again.vcf.gz", settings=QUICK)
     assert body(tmp_path / "again.vcf.gz") == body(out)
     assert read_header(tmp_path / "again.vcf.gz") == read_header(out)
 
@@ -223,7 +226,13 @@ def test_alleles_of_a_record_keep_their_places(models, tiny_bundle, tmp_path):
     ref = letters(tiny_bundle.genome, 700)
     alts = f"<DEL>,{other(ref)},*,{other(ref, 2)}"
     source = write_lines(tmp_path / "in.vcf", [line("chr", 700, ref, alts)])
-    annotate_vcf(models, tiny_bundle, source, tmp_path / "out.vcf", settings=Settings(abstain=99.0))
+    annotate_vcf(
+        models,
+        tiny_bundle,
+        source,
+        tmp_path / "out.vcf",
+        settings=Settings(abstain=99.0, with_percentile=False),
+    )
     with pysam.VariantFile(str(tmp_path / "out.vcf")) as handle:
         (record,) = handle
     assert record.info["GS_FLAG"] == ("symbolic", ".", "symbolic", ".")
@@ -238,7 +247,9 @@ def test_an_unsorted_file_keeps_its_order_and_has_no_index(models, tiny_bundle, 
     lines = [snv(tiny_bundle.genome, start) for start in (900, 100, 500)]
     source = write_lines(tmp_path / "in.vcf", lines)
     said = []
-    done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf.gz", progress=said.append)
+    done = annotate_vcf(
+        models, tiny_bundle, source, tmp_path / "o.vcf.gz", settings=QUICK, progress=said.append
+    )
     assert [without_ours(text) for text in body(tmp_path / "o.vcf.gz")] == lines
     assert not (tmp_path / "o.vcf.gz.tbi").exists()
     assert any("no index" in text for text in said)
@@ -283,7 +294,7 @@ def test_a_long_file_is_never_in_memory(models, tiny_bundle, tmp_path, monkeypat
     monkeypatch.setattr("genesplice.explain.variants.vcf.annotated", writing)
     lines = [line("nowhere", i, "A", "C") for i in range(5 * CHUNK + 3)]
     source = write_lines(tmp_path / "in.vcf", lines)
-    done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf")
+    done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf", settings=QUICK)
     assert done.flags == {"unknown_contig": len(lines)}
     assert len(ahead) == len(lines)
     assert max(ahead) == CHUNK
@@ -292,7 +303,9 @@ def test_a_long_file_is_never_in_memory(models, tiny_bundle, tmp_path, monkeypat
 def test_flags_are_counted(scored, models, tiny_bundle, tmp_path):
     lines = [line("nowhere", 1, "A", "C"), line("chr", 9, "N", "<DEL>,*"), line("chr", 9, ".", ".")]
     source = write_lines(tmp_path / "in.vcf", lines)
-    found = flag_metrics(annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf"))
+    found = flag_metrics(
+        annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf", settings=QUICK)
+    )
     values = {m.metric: m.value for m in found if m.value}
     assert values == {
         "variants_records": 3, "variants_flag:unknown_contig": 1, "variants_flag:symbolic": 2,

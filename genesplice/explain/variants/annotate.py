@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from genesplice.data.bundle import Bundle
 from genesplice.explain.variants.alleles import Allele
@@ -16,6 +19,8 @@ from genesplice.explain.variants.checks import (
     refuse_another_genome,
     survey,
 )
+from genesplice.explain.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
+from genesplice.explain.variants.levels import GeneChange, LevelModel, Levels, strongest
 from genesplice.explain.variants.likelihood import (
     ABSTAIN,
     WINDOW_BP,
@@ -23,6 +28,7 @@ from genesplice.explain.variants.likelihood import (
     MaskedBases,
     allele_likelihoods,
 )
+from genesplice.explain.variants.matched import Matched
 from genesplice.explain.variants.models import Models
 from genesplice.explain.variants.regions import region_of, region_track
 from genesplice.explain.variants.table import write_table
@@ -42,8 +48,18 @@ CHUNK = 256
 COLUMNS: dict[str, type] = {
     "record": int, "contig": str, "position": int, "id": str, "ref": str, "alt": str,
     "kind": str, "region": str, "flag": str, "llr": float, "llr_forward": float,
-    "llr_reverse": float, "strand_spread": float,
+    "llr_reverse": float, "strand_spread": float, "percentile": float,
 }  # fmt: skip
+LEVEL_COLUMNS: dict[str, type] = {
+    "gene_id": str, "n_genes": int, "dlevel": float, "model_spread": float, "agreement": float,
+}  # fmt: skip
+GENE_COLUMNS: dict[str, type] = {
+    "record": int, "contig": str, "position": int, "ref": str, "alt": str, "gene_id": str,
+    "name": str, "distance_bp": int, "level": float, "dlevel": float, "model_spread": float,
+    "agreement": float, "condition": str, "dresidual": float,
+}  # fmt: skip
+MIN_AGREEMENT = 0.75
+"""Share of the models that must agree about the sign of a change of level."""
 
 Progress = Callable[[str], None]
 Row = dict[str, Any]
@@ -59,6 +75,9 @@ class Settings(NamedTuple):
     window_bp: int = WINDOW_BP
     max_length_bp: int = 64
     abstain: float = ABSTAIN
+    level_window_bp: int = LEVEL_WINDOW_BP
+    with_percentile: bool = True
+    seed: int = 0
 
 
 class Annotated(NamedTuple):
@@ -69,6 +88,7 @@ class Annotated(NamedTuple):
     n_alleles: int
     flags: Counter[str]
     found: Survey
+    metrics: tuple[Metric, ...]
 
 
 class Annotator:
@@ -78,35 +98,50 @@ class Annotator:
         self.bundle, self.settings, self.genome = bundle, settings, bundle.genome
         self.names = ContigNames(bundle.genome, bundle.manifest.get("contig_aliases"))
         self.track = region_track(bundle)
-        self.masked = None if models.masked is None else MaskedBases(models.masked)
+        self.masked = self.matched = self.levels = None
+        if models.masked is not None:
+            self.masked = MaskedBases(models.masked)
+            if settings.with_percentile:
+                self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
+        if models.levels:
+            readers = [LevelModel(model, bundle) for model in models.levels]
+            self.levels = Levels(readers, bundle, window_bp=settings.level_window_bp)
+        self.gene_names = dict(zip(bundle.genes["gene_id"], bundle.genes["name"], strict=True))
 
     @property
     def fields(self) -> list[str]:
         """The INFO fields that are written."""
-        return [*(["GS_LLR"] if self.masked else []), "GS_FLAG"]
+        wanted = {
+            "GS_LLR": self.masked, "GS_PCT": self.matched, "GS_DLEVEL": self.levels,
+            "GS_GENE": self.levels,
+        }  # fmt: skip
+        return [*(name for name, scorer in wanted.items() if scorer is not None), "GS_FLAG"]
 
     @property
     def columns(self) -> dict[str, type]:
         """The columns of the table."""
-        return COLUMNS
+        return COLUMNS | (LEVEL_COLUMNS if self.levels else {})
 
-    def rows(self, records: Sequence[Record], first: int) -> list[list[Row]]:
-        """For each record one row an allele (or one where it has none)."""
+    def rows(self, records: Sequence[Record], first: int) -> tuple[list[list[Row]], list[Row]]:
+        """For each record one row an allele (or one where it has none); and the rows of genes."""
         checked = [
             check_record(record, self.names, self.settings.max_length_bp) for record in records
         ]
         alleles = [one for found in checked for one in found if isinstance(one, Allele)]
         ratios = iter(self._ratios(alleles))
-        table = []
+        changes = iter(self.levels(alleles) if self.levels else [])
+        table, genes = [], []
         for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
             rows = []
             for alt, one in zip(record.alts or (".",), found, strict=True):
                 row = self._row(number, record, alt, one)
                 if isinstance(one, Allele) and self.masked:
-                    self._add_ratio(row, next(ratios))
+                    self._add_ratio(row, one, next(ratios))
+                if isinstance(one, Allele) and self.levels:
+                    genes += self._add_genes(row, next(changes))
                 rows.append(row)
             table.append(rows)
-        return table
+        return table, genes
 
     def _ratios(self, alleles: Sequence[Allele]) -> list[Likelihood]:
         if self.masked is None:
@@ -127,28 +162,57 @@ class Annotator:
             "region": region_of(self.genome, self.track, one.contig, one.start),
         }
 
-    def _add_ratio(self, row: Row, found: Likelihood) -> None:
+    def _add_genes(self, row: Row, found: Sequence[GeneChange]) -> list[Row]:
+        most = strongest(found)
+        row["n_genes"] = len(found)
+        if most is not None:
+            row |= {
+                "gene_id": most.gene_id, "dlevel": most.mean, "model_spread": most.spread,
+                "agreement": most.agreement,
+            }  # fmt: skip
+            if most.agreement < MIN_AGREEMENT:
+                row["flag"] = "|".join(filter(None, [row["flag"], "models_disagree"]))
+        place = {name: row[name] for name in ("record", "contig", "position", "ref", "alt")}
+        return [
+            place
+            | {
+                "gene_id": one.gene_id, "name": str(self.gene_names[one.gene_id]),
+                "distance_bp": one.distance_bp, "level": float(np.mean(one.levels)),
+                "dlevel": one.mean, "model_spread": one.spread, "agreement": one.agreement,
+                "condition": one.condition, "dresidual": one.dresidual,
+            }
+            for one in found
+        ]  # fmt: skip
+
+    def _add_ratio(self, row: Row, allele: Allele, found: Likelihood) -> None:
         row |= {
             "llr": found.mean, "llr_forward": found.forward, "llr_reverse": found.reverse,
             "strand_spread": found.spread,
         }  # fmt: skip
+        if self.matched is not None:
+            row["percentile"] = self.matched.percentile(allele, row["region"], found.mean)
         if found.abstains(self.settings.abstain):
             row["flag"] = "abstains"
 
 
 def info(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[str | None]]:
     """The INFO values of one record."""
-    sources = {"GS_LLR": "llr", "GS_FLAG": "flag"}
+    # What each field is read from, and the flag under which it is withheld.
+    sources = {
+        "GS_LLR": ("llr", "abstains"), "GS_PCT": ("percentile", "abstains"),
+        "GS_DLEVEL": ("dlevel", "models_disagree"), "GS_GENE": ("gene_id", None),
+        "GS_FLAG": ("flag", None),
+    }  # fmt: skip
     values: dict[str, list[str | None]] = {}
     for field in fields:
-        column = [row[sources[field]] for row in rows]
-        if field == "GS_LLR":
-            column = [
-                None if row["flag"] == "abstains" else value
-                for row, value in zip(rows, column, strict=True)
-            ]
-        values[field] = [_text(value) for value in column]
+        column, withheld = sources[field]
+        values[field] = [None if withheld in flags_of(row) else _text(row[column]) for row in rows]
     return values
+
+
+def flags_of(row: Row) -> list[str]:
+    """The flags of an allele."""
+    return [] if row["flag"] is None else row["flag"].split("|")
 
 
 def _text(value: Any) -> str | None:
@@ -198,32 +262,42 @@ def annotate_vcf(
         tell(f"variants: contigs that the data do not have: {named}")
     flags, done = Counter[str](), 0
     notes = [f"##source=genesplice {bundle.name}"]
-    with (
-        write_vcf(out, vcf, annotator.fields, notes) as writer,
-        write_table(beside(out, ""), annotator.columns) as table,
-    ):
+    n_alleles = 0
+    with ExitStack() as stack:
+        writer = stack.enter_context(write_vcf(out, vcf, annotator.fields, notes))
+        table = stack.enter_context(write_table(beside(out, ""), annotator.columns))
+        genes = None
+        if annotator.levels:
+            genes = stack.enter_context(write_table(beside(out, ".genes"), GENE_COLUMNS))
         for chunk in chunks(read_records(vcf)):
-            scored = annotator.rows(chunk, done + 1)
+            scored, around = annotator.rows(chunk, done + 1)
             for record, rows in zip(chunk, scored, strict=True):
                 writer.write(record, info(rows, annotator.fields))
-                flags.update(row["flag"] or "scored" for row in rows)
+                for row in rows:
+                    flags.update(flags_of(row) or ["scored"])
+                n_alleles += len(rows)
             table.write([row for rows in scored for row in rows])
+            if genes is not None:
+                genes.write(around)
             done += len(chunk)
             if done % (8 * CHUNK) == 0:
                 tell(f"variants: {done} of {found.n_records} records")
-    files = [out, beside(out, ".tsv"), beside(out, ".parquet")]
+    stems = ["", ".genes"] if annotator.levels else [""]
+    files = [out, *(beside(out, s + ending) for s in stems for ending in (".tsv", ".parquet"))]
     if out.suffix in (".gz", ".bgz") and writer.is_sorted:
         files.append(index(out))
     elif not writer.is_sorted:
         tell("variants: not sorted, so there is no index")
-    return Annotated(tuple(files), done, sum(flags.values()), flags, found)
+    measured = tuple(annotator.matched.metrics) if annotator.matched else ()
+    return Annotated(tuple(files), done, n_alleles, flags, found, measured)
 
 
 def flag_metrics(done: Annotated) -> list[Metric]:
-    """Records read, and alleles scored or flagged, each flag by its name."""
+    """Records read, alleles without a flag, and those with each; then what else was measured."""
     counts = {"records": done.n_records, "scored": done.flags["scored"]}
     counts |= {f"flag:{name}": done.flags[name] for name in FLAGS}
-    return [
+    counted = [
         Metric(f"variants_{name}", float(count), None, None, done.n_alleles, "genesplice", "input")
         for name, count in counts.items()
     ]
+    return [*counted, *done.metrics]

@@ -27,6 +27,7 @@ FLAGS = {
     "too_long": "more bases are replaced or inserted than --max-length",
     "n_in_window": "an N in the alleles or close to them",
     "abstains": "the strands disagree about the sign: GS_LLR is withheld",
+    "models_disagree": "the models disagree about the sign: GS_DLEVEL is withheld",
 }
 NEAR_BP = 64
 MAX_LENGTH_BP = 64

@@ -1,0 +1,290 @@
+"""What an allele does to the predicted level of every gene around it.
+
+Both sequences are read in one window on the 1,024-bp grid around the allele; all genes whose TSS
+lies well inside of it are predicted from it, on their sense strand. The vectors of all other genes
+stand still, as when a gene is explained.
+
+An insertion or deletion moves one side of the sequence. It is the side without the gene's TSS that
+moves (shift compensation): start and promoter stay in their bins, and what is seen is the change
+and not a shift of the whole gene against the bins. Coding phases move with their bases; inserted
+bases have that of the base before them.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from genesplice.data.bundle import Bundle
+from genesplice.data.windows import annotation_track, fetch_track
+from genesplice.errors import InputError
+from genesplice.evaluate.prediction import bundle_graph, encode_genes
+from genesplice.explain.rows import GeneRow
+from genesplice.explain.variants.alleles import Allele
+from genesplice.explain.variants.likelihood import GRID_BP, place_window
+from genesplice.model.genesplice import GeneSplice
+
+__all__ = ["GeneChange", "LevelModel", "Levels", "strongest"]
+
+WINDOW_BP = 4096
+MARGIN_BP = 512
+"""What lies between a TSS that is predicted and the nearer end of the window, at least."""
+
+
+class GeneChange(NamedTuple):
+    """What an allele does to one gene; each tuple has one entry a model.
+
+    `distance_bp` is from the TSS to the allele on the sense strand, negative upstream.
+    `condition` is where the residual changes most in the mean over the models, by `dresidual`.
+    """
+
+    gene_id: str
+    distance_bp: int
+    levels: tuple[float, ...]
+    changes: tuple[float, ...]
+    condition: str
+    dresidual: float
+
+    @property
+    def mean(self) -> float:
+        """Mean change over the models."""
+        return float(np.mean(self.changes))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the change over the models."""
+        return float(np.std(self.changes))
+
+    @property
+    def agreement(self) -> float:
+        """Share of the models with the sign that most have; 1 for a single model."""
+        signs = np.sign(self.changes)
+        return float(max(np.mean(signs == sign) for sign in (-1, 0, 1)))
+
+
+def strongest(found: Sequence[GeneChange]) -> GeneChange | None:
+    """The gene that changes most."""
+    return max(found, key=lambda one: abs(one.mean), default=None)
+
+
+class Place(NamedTuple):
+    """A gene in a sequence that is read on its sense strand."""
+
+    gene: int
+    sequence: int
+    start: int
+    end: int
+
+
+class LevelModel:
+    """One fine-tuned model, and what it says of all genes of the bundle."""
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        bundle: Bundle,
+        *,
+        vectors: Float[Tensor, "genes width"] | None = None,
+        batch_bp: int = 32_768,
+    ) -> None:
+        self.model, self.batch_bp = model.eval(), batch_bp
+        self.graph = bundle_graph(model, bundle)
+        self.vectors = encode_genes(model, bundle) if vectors is None else vectors
+
+    @torch.no_grad()
+    def read(
+        self,
+        tokens: UInt8[np.ndarray, "sequences length"],
+        phase: UInt8[np.ndarray, "sequences length"],
+        places: Sequence[Place],
+    ) -> Float[Tensor, "places width"]:
+        """The vector of every gene in the sequence where it is placed."""
+        found = torch.zeros(len(places), self.vectors.shape[1])
+        size = max(1, self.batch_bp // tokens.shape[1])
+        order = sorted(range(len(places)), key=lambda i: places[i].sequence)
+        for first in range(0, len(tokens), size):
+            some = [i for i in order if first <= places[i].sequence < first + size]
+            encoded = self.model.encoder(
+                torch.from_numpy(tokens[first : first + size]),
+                torch.from_numpy(phase[first : first + size]),
+                with_bases=self.model.encoder.base_width > 0,
+            )
+            found[some] = self.model.read_genes(
+                encoded,
+                torch.tensor([places[i].sequence - first for i in some]),
+                torch.tensor([places[i].start for i in some]),
+                torch.tensor([places[i].end for i in some]),
+                torch.ones(len(some), dtype=torch.int8),
+                n_windows=len(encoded.bins),
+            )
+        return found
+
+    @torch.no_grad()
+    def predict(
+        self, gene: int, vectors: Float[Tensor, "variants width"]
+    ) -> Float[np.ndarray, "variants columns"]:
+        """Level, then the residual in every condition, of a gene for each vector it may have."""
+        found = GeneRow(self.model, self.graph, self.vectors, gene)(vectors)
+        return torch.cat([found.level[:, None], found.residual], 1).double().numpy()
+
+
+class Levels:
+    """Changes of the level by several models.
+
+    Parameters
+    ----------
+    window_bp
+        Bases that are read around an allele; a multiple of 1,024.
+
+    Raises
+    ------
+    InputError
+        If the window is no such multiple, or less than 2,048.
+    """
+
+    def __init__(
+        self, models: Sequence[LevelModel], bundle: Bundle, *, window_bp: int = WINDOW_BP
+    ) -> None:
+        if window_bp % GRID_BP or window_bp < 2 * GRID_BP:
+            raise InputError(
+                f"a window of {window_bp} bp", f"a multiple of {GRID_BP}, twice or more"
+            )
+        self.models, self.bundle, self.window_bp = tuple(models), bundle, window_bp
+        self.genome, self.track = bundle.genome, annotation_track(bundle.genome, bundle.genes)
+        genes = bundle.genes
+        self.by_contig = {
+            str(name): (rows.to_numpy(), genes.loc[rows, "tss"].to_numpy())
+            for name, rows in genes.groupby("contig").groups.items()
+        }
+        self.ids = genes["gene_id"].tolist()
+        self.spans = genes[["start", "end"]].to_numpy()
+        self.is_plus = (genes["strand"] == "+").to_numpy()
+
+    def genes_around(self, allele: Allele) -> list[tuple[int, int]]:
+        """Rows of the genes that are predicted for an allele, and where each TSS is read."""
+        low = place_window(allele.start, self.window_bp)
+        rows, tss = self.by_contig.get(allele.contig, (np.zeros(0, int), np.zeros(0, int)))
+        at = tss - low
+        contig = self.genome.contig(allele.contig)
+        if contig.is_circular:
+            at = at % contig.length
+        is_inside = (at >= MARGIN_BP) & (at < self.window_bp - MARGIN_BP)
+        return [(int(r), int(p)) for r, p in zip(rows[is_inside], at[is_inside], strict=True)]
+
+    def __call__(self, alleles: Sequence[Allele]) -> list[list[GeneChange]]:
+        """The genes around each allele, by their place on the contig."""
+        sequences: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+        numbers: dict[tuple, int] = {}
+        places: list[Place] = []
+        asked: list[list[tuple[int, int, int, int]]] = []
+        known: dict[tuple[int, int], int] = {}
+
+        def place(key: tuple, allele: Allele | None, gene: int, tss: int, low: int) -> int:
+            if key not in sequences:
+                sequences[key] = self._sequence(key, allele, low)
+                numbers[key] = len(numbers)
+            start, end = self._ends(gene, tss, low, allele, key[-1])
+            places.append(Place(gene, numbers[key], start, end))
+            return len(places) - 1
+
+        for allele in alleles:
+            low = place_window(allele.start, self.window_bp)
+            mine = []
+            for gene, tss in self.genes_around(allele):
+                strand = "+" if self.is_plus[gene] else "-"
+                whole = (allele.contig, low, strand)
+                if (gene, low) not in known:
+                    known[gene, low] = place((*whole, ""), None, gene, tss, low)
+                side = "" if not allele.growth_bp else "l" if tss + low < allele.start else "r"
+                edit = (allele.start, allele.end, allele.alt.tobytes())
+                changed = place((*whole, *edit, side), allele, gene, tss, low)
+                distance = (allele.start - low - tss) * (1 if strand == "+" else -1)
+                mine.append((gene, distance, known[gene, low], changed))
+            asked.append(mine)
+        if not places:
+            return [[] for _ in alleles]
+        tokens = np.stack([pair[0] for pair in sequences.values()])
+        phase = np.stack([pair[1] for pair in sequences.values()])
+        values = [self._predict(model, tokens, phase, places) for model in self.models]
+        return [[self._change(values, *one) for one in mine] for mine in asked]
+
+    def _sequence(
+        self, key: tuple, allele: Allele | None, low: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and phase of one sequence, on the strand that `key` names."""
+        contig, strand, side = key[0], key[2], key[-1]
+        row, size = int(strand == "-"), self.window_bp
+        if allele is None:
+            tokens = self.genome.fetch(contig, low, low + size)
+            phase = fetch_track(self.genome, self.track, contig, low, low + size)[row]
+        else:
+            first = low + allele.growth_bp * (side == "r")
+            last = first + size - allele.growth_bp
+            pieces = [(first, allele.start), (allele.end, last)]
+            before, after = (self.genome.fetch(contig, *piece) for piece in pieces)
+            tokens = np.concatenate([before, allele.alt, after])
+            old = fetch_track(self.genome, self.track, contig, allele.start - 1, allele.end)[row]
+            new = np.full(len(allele.alt), old[0], np.uint8)
+            kept = min(len(allele.alt), len(allele.ref))
+            new[:kept] = old[1 : 1 + kept]
+            outer = (fetch_track(self.genome, self.track, contig, *p)[row] for p in pieces)
+            left, right = outer
+            phase = np.concatenate([left, new, right])
+        if strand == "-":
+            flipped = tokens[::-1]
+            tokens, phase = np.where(flipped < 4, 3 - flipped, flipped), phase[::-1]
+        return tokens.astype(np.uint8), phase.astype(np.uint8)
+
+    def _ends(
+        self, gene: int, tss: int, low: int, allele: Allele | None, side: str
+    ) -> tuple[int, int]:
+        """Start and end of a gene in the sequence, on its sense strand."""
+        start, end = self.spans[gene].tolist()
+        shift = tss - (start if self.is_plus[gene] else end - 1)
+        start, end = start + shift, end + shift
+        if allele is not None and allele.growth_bp:
+            at, growth = allele.start - low, allele.growth_bp
+            moved = []
+            for edge in (start, end):
+                if edge > at:
+                    edge = max(edge + growth, at + len(allele.alt))
+                moved.append(edge - growth * (side == "r"))
+            start, end = moved
+        return (
+            (start, end) if self.is_plus[gene] else (self.window_bp - end, self.window_bp - start)
+        )
+
+    def _predict(
+        self,
+        model: LevelModel,
+        tokens: UInt8[np.ndarray, "sequences length"],
+        phase: UInt8[np.ndarray, "sequences length"],
+        places: Sequence[Place],
+    ) -> Float[np.ndarray, "places columns"]:
+        vectors = model.read(tokens, phase, places)
+        by_gene = defaultdict(list)
+        for number, place in enumerate(places):
+            by_gene[place.gene].append(number)
+        found = np.zeros((len(places), 1 + len(model.model.conditions)))
+        for gene, mine in by_gene.items():
+            found[mine] = model.predict(gene, vectors[mine])
+        return found
+
+    def _change(
+        self, values: Sequence[np.ndarray], gene: int, distance: int, before: int, after: int
+    ) -> GeneChange:
+        changes = np.stack([found[after] - found[before] for found in values])
+        mean = changes[:, 1:].mean(0)
+        most = int(np.abs(mean).argmax())
+        return GeneChange(
+            self.ids[gene],
+            distance,
+            tuple(float(found[before, 0]) for found in values),
+            tuple(float(x) for x in changes[:, 0]),
+            str(self.models[0].model.conditions[most]),
+            float(mean[most]),
+        )
