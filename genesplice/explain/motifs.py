@@ -1,6 +1,7 @@
 """Known motifs on a sequence, through Biopython."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,19 @@ from jaxtyping import Float, UInt8
 
 from genesplice.results import Attribution, MotifHit
 
-__all__ = ["MotifScanner", "motif_sites"]
+__all__ = ["MotifScanner", "Scanner", "motif_sites"]
 
 LETTERS = "ACGT"
 PSEUDOCOUNT = 0.01
+
+
+@runtime_checkable
+class Scanner(Protocol):
+    """What finds sites in a sequence."""
+
+    def scan(self, tokens: UInt8[np.ndarray, " length"]) -> list[MotifHit]:
+        """Hits by start."""
+        ...
 
 
 class MotifScanner:
@@ -63,7 +73,7 @@ class MotifScanner:
 
 
 def motif_sites(
-    found: Sequence[Attribution], scanner: MotifScanner, *, upstream_bp: int, downstream_bp: int
+    found: Sequence[Attribution], scanner: Scanner, *, upstream_bp: int, downstream_bp: int
 ) -> pd.DataFrame:
     """Hits around the start of each gene; `start` and `end` count from its TSS, sense strand.
 

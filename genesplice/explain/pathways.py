@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 PROFILE = "profile"
-"""Explain every gene's residual along its own predicted profile, all conditions together."""
+"""Explain every gene's residual along one direction over conditions: predicted, or observed."""
 EDGES: dict[str, tuple[str, str, str]] = {
     "regulates": ("gene", "regulates", "gene"),
     "effects": ("effector", "regulates", "gene"),
@@ -87,6 +87,9 @@ class GraphOutput(nn.Module):
         Genes whose predictions are summed.
     target
         "level", a condition, or `PROFILE`.
+    along
+        With `PROFILE`: a direction over conditions for each chosen gene, such as what was observed;
+        left out, what the model predicts.
 
     Raises
     ------
@@ -103,6 +106,7 @@ class GraphOutput(nn.Module):
         vectors: Float[Tensor, "genes width"],
         rows: Int64[Tensor, " chosen"],
         target: str = "level",
+        along: Float[Tensor, "chosen conditions"] | None = None,
     ) -> None:
         super().__init__()
         conditions = list(model.conditions)
@@ -119,9 +123,10 @@ class GraphOutput(nn.Module):
         self.kinds = [kind for kind, key in EDGES.items() if graph[key].edge_index.shape[1]]
         self.along: Tensor | None = None
         if target == PROFILE:
-            with torch.no_grad():
-                residual = self._predict(self.full_masks()).residual
-            self.along = residual / residual.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            if along is None:
+                with torch.no_grad():
+                    along = self._predict(self.full_masks()).residual
+            self.along = along / along.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
     def full_masks(self) -> tuple[Float[Tensor, "1 edges"], ...]:
         """The graph as it is: a row of ones for each kind of edge there is."""
@@ -198,8 +203,8 @@ def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
 def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> pd.DataFrame:
     """What each node of a kind adds: one row a node, largest first.
 
-    Columns: id, n_edges, value (sum over its edges) and size (mean of their absolute value: what
-    one edge of it is worth, whatever its sign).
+    Columns: id, n_edges, value (sum over its edges), mean (of what one edge adds) and size (mean
+    of its absolute value, by which they are ordered).
 
     Parameters
     ----------
@@ -211,7 +216,12 @@ def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> 
     if genes and kind != "gene":
         table = table[table["target"].isin(set(genes))]
     grouped = table.assign(size=table["value"].abs()).groupby("source")
-    out = grouped.agg(n_edges=("value", "size"), value=("value", "sum"), size=("size", "mean"))
+    out = grouped.agg(
+        n_edges=("value", "size"),
+        value=("value", "sum"),
+        mean=("value", "mean"),
+        size=("size", "mean"),
+    )
     out = out.reset_index(names="id")
     return out.sort_values(["size", "id"], ascending=[False, True], ignore_index=True)
 
@@ -223,44 +233,56 @@ def influence_with_band(
     genes: Sequence[str],
     kind: Kind,
     *,
-    target: str = PROFILE,
     steps: int = 16,
     n_random: int = 20,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """`influence` on the genes' predictions, each beside the same node among random ones.
+    """How far each node moves measured genes towards what was observed, beside random graphs.
 
-    A pathway keeps its learned vector and its size and gets random members of the same
-    collections; a regulator keeps how many targets of each sign it has, and gets others. Further
-    columns: null_low and null_high (the middle 95 % of random graphs), null_mean, and p (share of
-    random graphs, the real one counted in, where it is at least as large).
+    The `mean` of `influence` along each gene's observed profile (its residual over conditions). A
+    pathway keeps its learned vector, its size and its overlaps, and gets random members of the
+    same collections; a regulator keeps how many targets of each sign it has, and gets others. Any
+    node moves whatever it is tied to; only one whose ties are right moves it the right way. Say it
+    of held-out genes: what was trained on follows every node.
+
+    Ordered by mean, largest first. Further columns: null_low and null_high (the middle 95 % of
+    random graphs), null_mean, and p (share of random graphs, the real one counted in, that do at
+    least as well).
 
     Raises
     ------
     InputError
-        If there is no gene, or no random graph.
+        If there is no measured gene, or no random graph.
     """
-    if not genes or n_random < 1:
-        raise InputError(f"{len(genes)} genes and {n_random} random graphs", "at least 1 of each")
+    measured = [gene_id for gene_id in genes if gene_id in bundle.observed.index]
+    if not measured or n_random < 1:
+        raise InputError(
+            f"{len(measured)} measured genes and {n_random} random graphs", "at least 1 of each"
+        )
     place = {gene_id: i for i, gene_id in enumerate(bundle.genes["gene_id"])}
-    rows = torch.tensor([place[gene_id] for gene_id in genes])
+    rows = torch.tensor([place[gene_id] for gene_id in measured])
+    observed = bundle.observed[list(model.conditions)]
+    above = observed.sub(observed.mean(axis=1), axis=0)
+    residual = (above - above.mean()).loc[measured].to_numpy(np.float32)
+    along = torch.from_numpy(residual)
 
     def measure(data: Bundle) -> pd.DataFrame:
-        output = GraphOutput(model, bundle_graph(model, data), vectors, rows, target)
-        return influence(edge_attribution(output, steps=steps), kind, genes)
+        graph = bundle_graph(model, data)
+        output = GraphOutput(model, graph, vectors, rows, PROFILE, along)
+        return influence(edge_attribution(output, steps=steps), kind, measured).set_index("id")
 
-    table = measure(bundle).set_index("id")
+    table = measure(bundle)
     twin = rewired_network if kind == "regulator" else random_gene_sets
     drawn = [
-        measure(twin(bundle, seed + number)).set_index("id")["size"].reindex(table.index)
+        measure(twin(bundle, seed + number))["mean"].reindex(table.index)
         for number in range(n_random)
     ]
-    # A node whose random members are none of the genes adds nothing there.
+    # A node whose random ties lead to none of the genes adds nothing there.
     null = np.stack([one.fillna(0.0).to_numpy() for one in drawn])
     table["null_low"], table["null_high"] = np.quantile(null, [0.025, 0.975], axis=0)
     table["null_mean"] = null.mean(0)
-    table["p"] = (1 + (null >= table["size"].to_numpy()).sum(0)) / (1 + n_random)
-    return table.reset_index()
+    table["p"] = (1 + (null >= table["mean"].to_numpy()).sum(0)) / (1 + n_random)
+    return table.sort_values("mean", ascending=False).reset_index()
 
 
 def rank_stability(values: Sequence[pd.Series]) -> float:

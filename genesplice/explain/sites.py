@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from genesplice.explain.motifs import MotifScanner
+from genesplice.explain.motifs import Scanner
 from genesplice.results import Attribution, Metric, MotifHit
 
 __all__ = ["SiteScore", "site_metrics", "site_scores", "site_table"]
@@ -32,7 +32,7 @@ class SiteScore(NamedTuple):
 def site_table(
     attributions: Sequence[Attribution],
     targets: Mapping[str, Sequence[str]],
-    scanners: Mapping[str, MotifScanner],
+    scanners: Mapping[str, Scanner],
     *,
     upstream_bp: int = 300,
     n_random: int = 10,
@@ -49,7 +49,7 @@ def site_table(
     targets
         Regulator to the ids of its targets.
     scanners
-        Regulator to the scanner of its motifs.
+        Regulator to the scanner of its motifs; `BoxScanner` for the promoter itself.
     """
     generator = np.random.default_rng(seed)
     by_gene = {found.gene_id: found for found in attributions}

@@ -37,9 +37,13 @@ class NetworkExplorer(Explorer):
     nodes
         Indexed by id; optional columns `name`, and `x` and `y` (else a seeded spring layout).
     edges
-        `source`, `target` (ids of nodes) and, optionally, `sign` (+1, -1, 0 = unknown).
+        `source`, `target` (ids of nodes) and, optionally, `sign` (+1, -1, 0 = unknown) and `weight`
+        (attention or attribution): the dot on an edge grows with it, and its hover text has it.
+        A click on the dot goes to the other end.
     start
         Node shown first; left out, the one with most neighbours.
+    weight_label
+        What the weights are, for the hover text.
     seed
         Of the layout.
 
@@ -55,6 +59,7 @@ class NetworkExplorer(Explorer):
         edges: pd.DataFrame,
         *,
         start: str | None = None,
+        weight_label: str = "weight",
         seed: int = 0,
     ) -> None:
         ids, signed = _check_network(nodes, edges)
@@ -107,7 +112,30 @@ class NetworkExplorer(Explorer):
                 controls=by_node,
             ),
         ]
-        clicks = [Click(trace=1, control="node"), Click(trace=5, control="node")]
+        known = [abs(edge[3]) for edge in signed if not np.isnan(edge[3])]
+        largest = max(known, default=0.0) or 1.0
+        dots = [_dots(places, at, neighbours[at], largest) for at in range(len(ids))]
+        bindings += [
+            Binding(path=path, rows=[dot[i] for dot in dots], controls=by_node, traces=(7,))
+            for i, path in enumerate(("x", "y", "marker.size"))
+        ]
+        bindings += [
+            Binding(
+                path="customdata",
+                rows=[[labels[_other(at, edge)] for edge in _drawn(neighbours[at])]
+                      for at in range(len(ids))],
+                controls=by_node,
+                traces=(7,),
+            ),
+            Binding(
+                path="hovertext",
+                rows=[[_say_edge(edge, short, weight_label) for edge in _drawn(neighbours[at])]
+                      for at in range(len(ids))],
+                controls=by_node,
+                traces=(7,),
+            ),
+        ]  # fmt: skip
+        clicks = [Click(trace=trace, control="node") for trace in (1, 5, 7)]
         bindings.append(
             Binding(
                 path="customdata",
@@ -119,11 +147,11 @@ class NetworkExplorer(Explorer):
         super().__init__(figure, [node], bindings, clicks, {"height": 560})
 
 
-Edge = tuple[int, int, int]
+Edge = tuple[int, int, int, float]
 
 
 def _check_network(nodes: pd.DataFrame, edges: pd.DataFrame) -> tuple[dict[str, int], list[Edge]]:
-    """Give node ids with their positions, and edges as (source, target, sign) positions."""
+    """Give node ids with their positions, and edges as (source, target, sign, weight)."""
     if nodes.empty or not nodes.index.is_unique:
         raise InputError(
             f"{len(nodes):,} nodes, {nodes.index.nunique():,} different ids", "at least 1, unique"
@@ -137,11 +165,13 @@ def _check_network(nodes: pd.DataFrame, edges: pd.DataFrame) -> tuple[dict[str, 
     if unknown:
         raise InputError(f"sign {sorted(map(str, unknown))[0]} of an edge", "+1, -1 or 0")
     signed = []
-    for source, target, sign in zip(edges["source"], edges["target"], signs, strict=True):
+    weights = edges["weight"] if "weight" in edges else pd.Series(np.nan, index=edges.index)
+    columns = edges["source"], edges["target"], signs, weights
+    for source, target, sign, weight in zip(*columns, strict=True):
         for end in (source, target):
             if str(end) not in ids:
                 raise InputError(f"an edge to {end!r}", "only ends that are nodes")
-        signed.append((ids[str(source)], ids[str(target)], int(sign)))
+        signed.append((ids[str(source)], ids[str(target)], int(sign), float(weight)))
     return ids, signed
 
 
@@ -167,13 +197,13 @@ def _neighbours(ids: dict[str, int], edges: list[Edge]) -> dict[int, list[Edge]]
 
 def _around(at: int, edges: list[Edge]) -> list[int]:
     """Neighbours of a node, each once, without itself."""
-    ends = [end for source, target, _ in edges for end in (source, target) if end != at]
+    ends = [end for source, target, *_ in edges for end in (source, target) if end != at]
     return list(dict.fromkeys(ends))
 
 
 def _strokes(places: np.ndarray, edges: list[Edge], sign: int) -> tuple[np.ndarray, np.ndarray]:
     """Edges of one sign as separate strokes that stop short of their target's marker."""
-    pairs = np.array([(s, t) for s, t, one in edges if one == sign and s != t], dtype=int)
+    pairs = np.array([(s, t) for s, t, one, _ in edges if one == sign and s != t], dtype=int)
     if len(pairs) == 0:
         return np.empty(0), np.empty(0)
     sources, targets = places[pairs[:, 0]], places[pairs[:, 1]]
@@ -181,10 +211,35 @@ def _strokes(places: np.ndarray, edges: list[Edge], sign: int) -> tuple[np.ndarr
     return x, broken_lines(sources[:, 1], targets[:, 1])
 
 
+def _drawn(edges: list[Edge]) -> list[Edge]:
+    return [edge for edge in edges if edge[0] != edge[1]]
+
+
+def _other(at: int, edge: Edge) -> int:
+    return edge[1] if edge[0] == at else edge[0]
+
+
+def _dots(
+    places: np.ndarray, at: int, edges: list[Edge], largest: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the dots of a node's edges lie, nearer to the other end, and how large they are."""
+    drawn = _drawn(edges)
+    ends = np.array([_other(at, edge) for edge in drawn], dtype=int)
+    x, y = (0.4 * places[at, i] + 0.6 * places[ends, i] for i in (0, 1))
+    weight = np.nan_to_num(np.array([abs(edge[3]) for edge in drawn], dtype=np.float64))
+    return x, y, 7 + 13 * np.sqrt(weight / largest)
+
+
+def _say_edge(edge: Edge, short: list[str], weight_label: str) -> str:
+    source, target, sign, weight = edge
+    said = "" if np.isnan(weight) else f"<br>{safe(weight_label)}: {weight:.3g}"
+    return f"{short[source]} → {short[target]}, {_SIGNS[sign][0]}{said}"
+
+
 def _describe(label: str, at: int, edges: list[Edge]) -> str:
-    n_out = sum(source == at for source, _, _ in edges)
-    n_in = sum(target == at for _, target, _ in edges)
-    itself = ", itself included" if any(s == t for s, t, _ in edges) else ""
+    n_out = sum(source == at for source, *_ in edges)
+    n_in = sum(target == at for _, target, *_ in edges)
+    itself = ", itself included" if any(s == t for s, t, *_ in edges) else ""
     return heading(label, f"regulates {n_out:,}, regulated by {n_in:,}{itself}")
 
 
@@ -193,7 +248,7 @@ def _network_figure(
 ) -> go.Figure:
     """Draw the whole network faintly, and empty traces for what is picked."""
     figure = go.Figure(layout={"template": THEME, "height": 620})
-    pairs = np.array([(s, t) for s, t, _ in edges if s != t], dtype=int).reshape(-1, 2)
+    pairs = np.array([(s, t) for s, t, *_ in edges if s != t], dtype=int).reshape(-1, 2)
     figure.add_scatter(
         x=broken_lines(places[pairs[:, 0], 0], places[pairs[:, 1], 0]),
         y=broken_lines(places[pairs[:, 0], 1], places[pairs[:, 1], 1]),
@@ -247,6 +302,12 @@ def _network_figure(
         textposition="top center",
         textfont={"size": 14, "color": INK},
         hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.add_scatter(
+        mode="markers",
+        marker={"color": "white", "line": {"color": INK, "width": 1.5}},
+        hoverinfo="text",
         showlegend=False,
     )
     hidden = {"visible": False}

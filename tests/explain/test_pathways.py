@@ -113,6 +113,7 @@ def test_influence_is_counted_by_hand(model, tiny_bundle, vectors):
         edges = found.table[(found.table["kind"] == "contains") & (found.table["source"] == row.id)]
         assert row.n_edges == len(tiny_bundle.gene_sets[row.id]) == len(edges)
         assert row.value == pytest.approx(edges["value"].sum())
+        assert row.mean == pytest.approx(edges["value"].mean())
         assert row.size == pytest.approx(np.abs(edges["value"]).mean())
     assert table["size"].is_monotonic_decreasing
     few = influence(found, "pathway", tiny_bundle.gene_sets["COG:Decoy"][:3])
@@ -156,5 +157,5 @@ def test_what_cannot_be_explained_is_refused(model, tiny_bundle, vectors):
     flat = make_tiny(tiny_bundle, "model.graph_layers=0")
     with pytest.raises(WorkError, match="no graph in this model"):
         edge_attribution(make_output(flat, tiny_bundle, vectors))
-    with pytest.raises(InputError, match="0 genes and 20 random graphs"):
+    with pytest.raises(InputError, match="0 measured genes and 20 random"):
         influence_with_band(model, tiny_bundle, vectors, [], "pathway")

@@ -241,6 +241,29 @@ def test_a_click_on_a_point_picks_its_gene(reports: Path, visit) -> None:
     assert one.page.locator("#figure-1-gene").input_value() == "genH (b0007)"
 
 
+def test_a_click_on_an_edge_goes_to_its_other_end(reports: Path, visit) -> None:
+    one = visit(reports / "01_explorers.html")
+    one.draw_all()
+    root = one.page.locator("#figure-4")
+    root.scroll_into_view_if_needed()
+    assert one.page.locator("#figure-4-node").input_value() == "genA (b0000)"
+    place = one.page.eval_on_selector_all(
+        "#figure-4 .scatterlayer .trace:last-child .points path",
+        """all => {
+          const box = all[0].getBoundingClientRect();
+          return { n: all.length, x: box.x + box.width / 2, y: box.y + box.height / 2 };
+        }""",
+    )
+    assert place["n"] == 4
+    one.page.mouse.move(place["x"] + 1, place["y"] + 1)
+    one.page.wait_for_timeout(200)
+    one.page.mouse.click(place["x"], place["y"])
+    one.until("document.querySelector('#figure-4').dataset.state")
+    assert json.loads(root.get_attribute("data-state")) == {"node": 3}
+    assert one.page.locator("#figure-4-node").input_value() == "genD (b0003)"
+    one.until("genesplice.figures[3].canvas._fullLayout.annotations[0].text.includes('genD')")
+
+
 def test_a_slider_moves_the_window(reports: Path, visit) -> None:
     one = visit(reports / "01_explorers.html", 390)
     one.draw_all()

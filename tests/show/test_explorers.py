@@ -331,3 +331,25 @@ def test_network_places_its_nodes_the_same_each_time_and_refuses_loose_ends() ->
         NetworkExplorer(nodes.iloc[:0], edges)
     with pytest.raises(InputError, match="start 'zzz'"):
         NetworkExplorer(nodes, edges, start="zzz")
+
+
+def test_dots_on_edges_say_their_weight_and_lead_to_the_other_end() -> None:
+    nodes, edges = network()
+    explorer = NetworkExplorer(nodes, edges, weight_label="attention")
+    label = explorer.controls["node"].options[0]
+    shown = explorer.figure_at(node=label)
+    dots, others = shown.data[7], shown.data[5]
+    assert len(dots.x) == 4
+    assert list(dots.customdata) == [explorer.controls["node"].options[i] for i in (3, 4, 5, 1)]
+    assert dots.hovertext[0] == "genA → genD, activates<br>attention: 0.5"
+    assert "attention" not in dots.hovertext[2]
+    sizes = dict(zip(dots.customdata, dots.marker.size, strict=True))
+    assert max(sizes, key=sizes.get) == dots.customdata[0]
+    assert sizes[dots.customdata[1]] == pytest.approx(7 + 13 * 0.5)
+    assert sizes[dots.customdata[2]] == 7
+    centre = shown.data[6].x[0], shown.data[6].y[0]
+    for x, y, name in zip(dots.x, dots.y, dots.customdata, strict=True):
+        end = list(others.customdata).index(name)
+        assert x == pytest.approx(0.4 * centre[0] + 0.6 * others.x[end])
+        assert y == pytest.approx(0.4 * centre[1] + 0.6 * others.y[end])
+    assert Click(trace=7, control="node") in explorer.clicks

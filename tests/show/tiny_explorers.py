@@ -34,14 +34,14 @@ def network() -> tuple[pd.DataFrame, pd.DataFrame]:
     nodes = pd.DataFrame({"name": NAMES})
     edges = pd.DataFrame(
         [
-            ("b0000", "b0003", 1),
-            ("b0000", "b0004", -1),
-            ("b0000", "b0005", 0),
-            ("b0001", "b0000", 1),
-            ("b0001", "b0001", -1),
-            ("b0002", "b0006", 1),
+            ("b0000", "b0003", 1, 0.5),
+            ("b0000", "b0004", -1, -0.125),
+            ("b0000", "b0005", 0, np.nan),
+            ("b0001", "b0000", 1, 0.25),
+            ("b0001", "b0001", -1, 0.1),
+            ("b0002", "b0006", 1, 0.0),
         ],
-        columns=["source", "target", "sign"],
+        columns=["source", "target", "sign", "weight"],
     )
     return nodes, edges
 
