@@ -13,6 +13,7 @@ from genesplice.config import (
     FinetuneConfig,
     ModelConfig,
     PretrainConfig,
+    VerdictConfig,
     did_you_mean,
     load_preset,
     override,
@@ -20,7 +21,12 @@ from genesplice.config import (
 from genesplice.config.checks import BIN_SIZES_BP
 from genesplice.errors import InputError
 
-SECTIONS = {"model": ModelConfig, "pretrain": PretrainConfig, "finetune": FinetuneConfig}
+SECTIONS = {
+    "model": ModelConfig,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "verdict": VerdictConfig,
+}
 KEYS = [
     (section, key, wanted)
     for section, kind in SECTIONS.items()

@@ -11,7 +11,7 @@ from genesplice.errors import GeneSpliceError
 __all__ = ["app", "main"]
 
 # Their verbs appear in the help in this order.
-for part in ("stages", "explain", "variants", "measure", "notebooks"):
+for part in ("stages", "explain", "variants", "verdict", "measure", "notebooks"):
     importlib.import_module(f"genesplice.cli.{part}")
 
 

@@ -10,6 +10,7 @@ from genesplice.config.checks import did_you_mean
 from genesplice.config.finetune import FinetuneConfig
 from genesplice.config.model import ModelConfig
 from genesplice.config.pretrain import PretrainConfig
+from genesplice.config.verdict import VerdictConfig
 from genesplice.errors import InputError
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FinetuneConfig",
     "ModelConfig",
     "PretrainConfig",
+    "VerdictConfig",
     "did_you_mean",
     "load_preset",
     "override",
@@ -32,6 +34,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written into manifests."""
@@ -50,6 +53,15 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(width=128, heads=4, base_width=64),
         pretrain=PretrainConfig(steps=4000, measure_windows=256, probe_sites=1500),
         finetune=FinetuneConfig(head_steps=300, epochs=5, seeds=(0, 1, 2)),
+        verdict=VerdictConfig(
+            contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608),
+            epochs=24,
+            worthwhile=0.01,
+            folds=None,
+            seeds=(0, 1, 2),
+            references=("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
+            dose_genes=48,
+        ),
     ),
     "full": Config(
         preset="full",
@@ -60,6 +72,23 @@ PRESETS: dict[str, Config] = {
             steps=40000, window_bp=65536, batch_windows=16, measure_windows=64, probe_sites=3000
         ),
         finetune=FinetuneConfig(head_steps=500, epochs=20, seeds=(0, 1, 2, 3, 4)),
+        verdict=VerdictConfig(
+            contexts_bp=(512, 2048, 8192, 32_768, 131_072, 524_288, 8_388_608),
+            width=128,
+            heads=4,
+            bin_bp=16,
+            bin_layers=1,
+            summary_layers=2,
+            region_layers=2,
+            fused_layers=1,
+            epochs=100,
+            worthwhile=0.01,
+            folds=None,
+            seeds=(0, 1, 2, 3, 4),
+            references=("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
+            world_seeds=(0, 1, 2),
+            dose_genes=200,
+        ),
     ),
 }
 

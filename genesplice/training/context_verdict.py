@@ -1,0 +1,257 @@
+"""Does longer context help here? Worlds first, then the arms, then two more instruments.
+
+The answer comes from the arms alone, by the rule of `genesplice.evaluate.verdict`. The other
+instruments ask one trained model how far away the sequence lies that it listens to; where they
+point another way, that is said beside the answer.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from genesplice.config import Config
+from genesplice.data.bundle import Bundle
+from genesplice.errors import InputError
+from genesplice.evaluate.claims_table import claims_table
+from genesplice.evaluate.metrics import fold_profiles, score
+from genesplice.evaluate.prediction import load_model
+from genesplice.evaluate.verdict import ANSWERS, Decision
+from genesplice.explain.explainer import Explainer
+from genesplice.explain.reach import (
+    distance_bands,
+    dose_response,
+    field_bp,
+    kept_share,
+    mass_by_distance,
+)
+from genesplice.model.attention import backend_name
+from genesplice.results import Metric, write_metrics
+from genesplice.runtime import atomic_file, write_json, write_manifest
+from genesplice.show.verdict import render_verdict
+from genesplice.training.cluster import run_tasks_on_ray
+from genesplice.training.context_arms import ArmPlan, arm_tasks, plan_arms
+from genesplice.training.sweeps import SweepResult, Task, run_tasks
+from genesplice.training.trainer import begin_run
+from genesplice.training.world_check import check_worlds, judge_arms
+
+__all__ = ["REFUSED", "VerdictReport", "compare_instruments", "judge_context", "write_report"]
+
+REFUSED = "refused"
+"""The answer where the planted worlds have not passed."""
+KEPT = 0.9
+"""A model that keeps so much of its predictions does not depend on what was shuffled."""
+FIELD = 0.9
+LARGEST_WINDOW_BP = 65_536
+"""What the second and third instrument read of a longer context."""
+
+Tell = Callable[[str], None]
+
+
+class VerdictReport(NamedTuple):
+    """Everything that was found; `verdict` is what `verdict.json` holds."""
+
+    verdict: dict[str, Any]
+    metrics: list[Metric]
+    predictions: pd.DataFrame
+    dose: pd.DataFrame
+    mass: pd.DataFrame
+
+
+def judge_context(
+    bundle: Bundle,
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    ray: str | None = None,
+    tell: Tell = print,
+) -> VerdictReport:
+    """Run the worlds and the arms in `out` and judge.
+
+    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the worlds have
+    passed with these settings and versions the answer is `REFUSED` and no arm is run.
+
+    Raises
+    ------
+    InputError
+        If `out` is in use and `resume` is False, or was begun with other settings; or a fold does
+        not exist.
+    """
+    begin_run(out, config, resume)
+    settings = config.verdict
+
+    def runner(tasks: Sequence[Task], folder: Path, label: str) -> SweepResult:
+        shared: dict[str, Any] = {"threads": settings.threads, "tell": tell, "label": label}
+        if ray is not None:
+            return run_tasks_on_ray(tasks, folder, ray, **shared)
+        return run_tasks(tasks, folder, workers=settings.workers, **shared)
+
+    folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
+    for fold in folds:
+        bundle.test_genes(fold)  # raises for a fold that is not there
+    worlds = check_worlds(config, out, runner, tell=tell)
+    plan = plan_arms(config, bundle.genome, settings.contexts_bp, settings.references)
+    if not worlds["passed"]:
+        wrong = [one for one in worlds["worlds"] if one["answer"] != one["expected"]]
+        told = ", ".join(f"{o['world']} {o['answer']} in place of {o['expected']}" for o in wrong)
+        decision = Decision(REFUSED, (), f"No verdict: the planted worlds did not pass ({told}).")
+        empty = pd.DataFrame()
+        verdict = _verdict(decision, config, plan, worlds, SweepResult(empty, {}, 0.0))
+        return VerdictReport(verdict, [], empty, empty, empty)
+    tasks = arm_tasks(
+        bundle, config, plan, out / "runs", folds=folds, seeds=settings.seeds,
+        epochs=settings.epochs,
+    )  # fmt: skip
+    swept = runner(tasks, out / "tasks", "arms")
+    metrics: list[Metric] = []
+    try:
+        decision = judge_arms(swept.table, bundle, plan, config)
+    except InputError as error:
+        decision = Decision(ANSWERS[2], (), f"Cannot tell: {error}.")
+    if len(swept.table):
+        metrics = score(
+            swept.table,
+            bundle.splits.set_index("gene_id")["block"],
+            train_profile=fold_profiles(bundle.observed, bundle.fold_of),
+        )
+    metrics += [
+        Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
+        for s in decision.slopes
+    ]
+    verdict = _verdict(decision, config, plan, worlds, swept)
+    dose = mass = pd.DataFrame()
+    model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
+    if settings.dose_genes and (model / "model.safetensors").exists():
+        tell(f"instruments: {settings.dose_genes} held-out genes of fold {folds[0]}")
+        dose, mass = _measure(bundle, model, plan, folds[0], settings.dose_genes)
+        verdict |= compare_instruments(decision.answer, dose, mass, min(plan.context_of.values()))
+    return VerdictReport(verdict, metrics, swept.table, dose, mass)
+
+
+def write_report(
+    report: VerdictReport,
+    bundle: Bundle,
+    config: Config,
+    out: Path,
+    *,
+    command: str,
+    started: float,
+    others: Sequence[Metric] = (),
+) -> Path:
+    """Write verdict.json, metrics.json, manifest.json, claims.tsv and the page; give its path.
+
+    `others` are records of other stages that the table of claims rests on as well.
+    """
+    claims = claims_table([*report.metrics, *others], worthwhile=config.verdict.worthwhile)
+    claims.to_csv(out / "claims.tsv", sep="\t", index=False)
+    write_json(out / "verdict.json", report.verdict)
+    with atomic_file(out / "metrics.json") as partial:
+        write_metrics(partial, report.metrics)
+    if len(report.predictions):
+        report.predictions.to_parquet(out / "predictions.parquet", index=False)
+    seeds = config.verdict.seeds
+    write_manifest(
+        out, command=command, started=started, config=config.to_dict(),
+        seeds={f"verdict_{i}": seed for i, seed in enumerate(seeds)}, data=bundle.data_sha256,
+        backend=backend_name(), extra={"answer": report.verdict["answer"]},
+    )  # fmt: skip
+    shares = kept_share(report.dose) if len(report.dose) else None
+    page = render_verdict(
+        report.verdict, pd.DataFrame(report.metrics, columns=list(Metric._fields)), shares,
+        report.mass, claims, name=bundle.name,
+    )  # fmt: skip
+    with atomic_file(out / "verdict.html") as partial:
+        partial.write_text(page, encoding="utf-8")
+    return out / "verdict.html"
+
+
+def _measure(
+    bundle: Bundle, model: Path, plan: ArmPlan, fold: int, n_genes: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Second and third instrument on genes of the held-out fold."""
+    window_bp = max(min(plan.longest.context_bp, LARGEST_WINDOW_BP) // 2048, 1) * 2048
+    explainer = Explainer(load_model(model), bundle, window_bp=window_bp)
+    edges = distance_bands(window_bp)
+    genes = bundle.genes.set_index("gene_id")
+    # A gene that is longer than the window has nothing beyond itself.
+    test = [
+        gene
+        for gene in bundle.test_genes(fold)
+        if genes.loc[gene, "end"] - genes.loc[gene, "start"] < window_bp // 4
+    ]
+    chosen = np.random.default_rng([fold, 17]).permutation(test)[:n_genes].tolist()
+    if not chosen:
+        return pd.DataFrame(), pd.DataFrame()
+    return dose_response(explainer, chosen, edges), mass_by_distance(explainer, chosen, edges)
+
+
+def compare_instruments(
+    answer: str, dose: pd.DataFrame, mass: pd.DataFrame, shortest_bp: int
+) -> dict[str, Any]:
+    """What the other instruments say, and where they point another way than `answer`.
+
+    A model *listens* if less than `KEPT` of its predictions is left once everything further than
+    the shortest arm could see is shuffled, or if `FIELD` of the mass of gradient or perturbation
+    reaches further. Listening and gaining are two things: only the arms measure a gain.
+    """
+    if dose.empty or mass.empty:
+        return {"instruments": None, "disagreements": []}
+    half = shortest_bp // 2
+    shares = kept_share(dose)
+    near = shares[shares["distance_bp"] <= half]
+    kept = float(near["share"].iloc[-1]) if len(near) else 1.0
+    found: dict[str, Any] = {
+        "kept_beyond_shortest": kept,
+        "field_gradient_bp": field_bp(mass, "gradient", FIELD),
+        "field_perturbation_bp": field_bp(mass, "perturbation", FIELD),
+        "n_genes": int(dose["gene_id"].nunique()),
+    }
+    listens = {
+        "dose-response": kept < KEPT,
+        "gradient": found["field_gradient_bp"] > half,
+        "perturbation": found["field_perturbation_bp"] > half,
+    }
+    found["listens"] = listens
+    disagreements = []
+    for name, does in listens.items():
+        if answer == "yes" and not does:
+            disagreements.append(
+                f"The arms say yes, but {name} finds that the model of the longest context hardly "
+                f"depends on anything further than {half} bp."
+            )
+        if answer == "no" and does:
+            disagreements.append(
+                f"The arms say no, but {name} finds that the model of the longest context depends "
+                f"on sequence further than {half} bp: it listens, and gains nothing by it."
+            )
+    return {"instruments": found, "disagreements": disagreements}
+
+
+def _verdict(
+    decision: Decision, config: Config, plan: ArmPlan, worlds: dict[str, Any], swept: SweepResult
+) -> dict[str, Any]:
+    settings = config.verdict
+    tested = plan.longest.context_bp
+    return {
+        "answer": decision.answer,
+        "sentence": decision.sentence,
+        "rule": {
+            "worthwhile": settings.worthwhile,
+            "alpha": settings.alpha,
+            "power": settings.power,
+        },
+        "slopes": [slope._asdict() for slope in decision.slopes],
+        "context_under_test_bp": tested,
+        "arms": [
+            {**arm._asdict(), "is_excluded": arm.is_reference and arm.context_bp < tested}
+            for arm in plan.arms
+        ],
+        "worlds": worlds,
+        "failures": swept.failures,
+        "cpu_seconds": round(swept.cpu_seconds + worlds["cpu_seconds"], 1),
+        "instruments": None,
+        "disagreements": [],
+    }

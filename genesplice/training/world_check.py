@@ -1,0 +1,155 @@
+"""Can the ruler say yes and no? The context verdict on worlds whose truth is planted."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genesplice.config import Config
+from genesplice.data.bundle import Bundle, load_bundle
+from genesplice.data.worlds import WORLDS, make_world
+from genesplice.errors import InputError
+from genesplice.evaluate.metrics import fold_profiles
+from genesplice.evaluate.verdict import Decision, Rule, block_scores, decide
+from genesplice.runtime import versions, write_json
+from genesplice.training.context_arms import ArmPlan, arm_tasks, plan_arms
+from genesplice.training.sweeps import SweepResult, Task
+
+__all__ = ["Runner", "check_worlds", "complete_runs", "judge_arms", "read_worlds", "world_settings"]
+
+Runner = Callable[[Sequence[Task], Path, str], SweepResult]
+"""Runs tasks, keeps their tables in a folder and tells of it under a label."""
+
+PLANTED_METRIC = "level_r2"
+"""What the worlds decide by: the level."""
+
+
+def world_settings(config: Config) -> str:
+    """Digest of all settings that the worlds' answers depend on."""
+    settings = config.to_dict()
+    verdict = {
+        name: value
+        for name, value in settings["verdict"].items()
+        if name not in ("contexts_bp", "core_bp", "epochs", "folds", "seeds", "references",
+                        "reference_bp", "dose_genes", "workers", "threads")
+    }  # fmt: skip
+    parts = {"verdict": verdict, "model": settings["model"], "finetune": settings["finetune"]}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_worlds(path: Path, config: Config) -> dict[str, Any] | None:
+    """The record that `check_worlds` wrote, if it holds for these settings and versions."""
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    same = record["versions"] == versions() and record["settings_sha256"] == world_settings(config)
+    return record if same else None
+
+
+def check_worlds(
+    config: Config, out: Path, runner: Runner, *, seed: int = 0, tell: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Judge the four worlds and write `worlds.json`: versions, settings, answers and `passed`.
+
+    A record that is there and holds for the same settings and versions is taken as it is. All
+    worlds are made with `seed`. A world whose tasks failed has not passed.
+    """
+    found = read_worlds(out / "worlds.json", config)
+    if found is not None:
+        tell(f"worlds: {'passed' if found['passed'] else 'not passed'} before, in {out}")
+        return found
+    settings, tasks, plans, bundles = config.verdict, [], {}, {}
+    where = out / f"worlds-{world_settings(config)[:8]}-{seed}"
+    for kind in WORLDS:
+        folder = where / kind
+        bundle = (
+            load_bundle(folder)
+            if (folder / "manifest.json").exists()
+            else make_world(folder, kind, seed, settings.world_domains)
+        )
+        bundles[kind] = bundle
+        plans[kind] = plan_arms(config, bundle.genome, settings.world_contexts_bp)
+        tasks += arm_tasks(
+            bundle, config, plans[kind], where / "runs", folds=settings.world_folds,
+            seeds=settings.world_seeds, epochs=settings.world_epochs, prefix=f"{kind}-",
+        )  # fmt: skip
+    swept = runner(tasks, where / "tasks", "worlds")
+    answers = []
+    for kind, expected in WORLDS.items():
+        is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
+        table = swept.table[is_own] if len(swept.table) else swept.table
+        try:
+            decision = judge_arms(table, bundles[kind], plans[kind], config, [PLANTED_METRIC])
+        except InputError as error:
+            decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
+        answers.append(
+            {
+                "world": kind,
+                "expected": expected,
+                "answer": decision.answer,
+                "sentence": decision.sentence,
+                "slopes": [slope._asdict() for slope in decision.slopes],
+            }
+        )
+        tell(f"worlds: {kind}: {decision.answer} (expected {expected})")
+    record = {
+        "passed": all(one["answer"] == one["expected"] for one in answers),
+        "versions": versions(),
+        "settings_sha256": world_settings(config),
+        "seed": seed,
+        "worlds": answers,
+        "failures": swept.failures,
+        "cpu_seconds": round(swept.cpu_seconds, 1),
+    }
+    write_json(out / "worlds.json", record)
+    return record
+
+
+def judge_arms(
+    predictions: pd.DataFrame,
+    bundle: Bundle,
+    plan: ArmPlan,
+    config: Config,
+    metrics: Sequence[str] | None = None,
+) -> Decision:
+    """The rule on the predictions of all arms; runs that not every arm has are left out.
+
+    Raises
+    ------
+    InputError
+        If no run is complete, or the rule cannot be applied to those that are.
+    """
+    complete = complete_runs(predictions, plan)
+    scores = block_scores(
+        complete,
+        bundle.splits.set_index("gene_id")["block"],
+        fold_profiles(bundle.observed, bundle.fold_of),
+        plan.context_of,
+    )
+    settings = config.verdict
+    return decide(scores, Rule(settings.worthwhile, settings.alpha, settings.power), metrics)
+
+
+def complete_runs(predictions: pd.DataFrame, plan: ArmPlan) -> pd.DataFrame:
+    """Rows of the context arms, of those folds and seeds that all of them have.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    wanted = set(plan.context_of)
+    if len(predictions):
+        rows = predictions[predictions["model"].isin(wanted)]
+        count = rows.groupby(["fold", "seed"])["model"].nunique()
+        whole = count[count == len(wanted)].index
+        complete = rows[pd.MultiIndex.from_frame(rows[["fold", "seed"]]).isin(whole)]
+        # Every seed must be there in every fold.
+        seeds = [set(part["seed"]) for _, part in complete.groupby("fold")]
+        shared = set.intersection(*seeds) if seeds else set()
+        if shared:
+            return complete[complete["seed"].isin(shared)]
+    raise InputError("no fold and seed that all context arms have", "one at least")

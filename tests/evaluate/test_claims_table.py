@@ -1,0 +1,101 @@
+"""The table of claims, from records as metrics.json has them."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from genesplice.errors import InputError
+from genesplice.evaluate.claims_table import CLAIM_COLUMNS, CLAIMS, claims_table
+from genesplice.results import Metric
+
+
+def records(model, values, metric="level_spearman"):
+    """One record for each (fold, seed)."""
+    return [
+        Metric(metric, value, value - 0.1, value + 0.1, 100, model, "test", fold, seed)
+        for (fold, seed), value in values.items()
+    ]
+
+
+def runs(mean, spread=0.01, n_folds=3, n_seeds=2, seed=0):
+    generator = np.random.default_rng(seed)
+    return {
+        (f, s): mean + generator.normal(0, spread) for f in range(n_folds) for s in range(n_seeds)
+    }
+
+
+def row_of(table, claim, twin, metric="level_spearman"):
+    found = table[(table["claim"] == claim) & (table["twin"] == twin) & (table["metric"] == metric)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_without_records_nothing_was_run():
+    table = claims_table([])
+    assert tuple(table.columns) == CLAIM_COLUMNS
+    assert set(table["verdict"]) == {"not run"}
+    assert set(table["claim"]) == {claim.name for claim in CLAIMS}
+    assert table["effect"].isna().all()
+
+
+def test_the_effect_is_paired_over_folds_and_seeds():
+    mine, twin = runs(0.6, seed=1), runs(0.5, seed=2)
+    metrics = records("genesplice", mine) + records("genesplice_rewired", twin)
+    metrics += records("genesplice", {(None, 0): 0.9})
+    row = row_of(claims_table(metrics), "graph attention", "genesplice_rewired")
+    change = np.array([mine[key] - twin[key] for key in mine])
+    limits = ttest_rel(list(mine.values()), list(twin.values())).confidence_interval(0.95)
+    assert row["effect"] == pytest.approx(change.mean())
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((limits.low, limits.high))
+    assert (row["n_runs"], row["seeds"], row["verdict"]) == (6, 2, "yes")
+
+
+def test_a_paired_difference_is_preferred():
+    metrics = records("genesplice", runs(0.6)) + records("genesplice_rewired", runs(0.5))
+    name = "genesplice - genesplice_rewired"
+    metrics.append(Metric("level_spearman_difference", 0.001, -0.004, 0.006, 100, name, "test"))
+    row = row_of(claims_table(metrics), "graph attention", "genesplice_rewired")
+    assert (row["effect"], row["ci_low"], row["ci_high"]) == (0.001, -0.004, 0.006)
+    assert row["verdict"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "n_seeds", "verdict"),
+    [
+        (0.50, 0.001, 3, "no"),
+        (0.50, 0.100, 2, "cannot tell"),
+        (0.60, 0.001, 1, "cannot tell"),
+        (0.40, 0.001, 3, "no"),
+        (0.60, 0.001, 3, "yes"),
+    ],
+)
+def test_verdicts(mean, spread, n_seeds, verdict):
+    sizes = {"spread": spread, "n_seeds": n_seeds}
+    metrics = records("genesplice", runs(mean, seed=3, **sizes))
+    metrics += records("genesplice_random_sets", runs(0.5, seed=4, **sizes))
+    row = row_of(claims_table(metrics), "pathway knowledge", "genesplice_random_sets")
+    assert row["verdict"] == verdict
+
+
+def test_one_run_has_no_interval():
+    metrics = records("genesplice", {(0, 0): 0.6})
+    metrics += records("genesplice_no_network", {(0, 0): 0.4})
+    row = row_of(claims_table(metrics), "graph attention", "genesplice_no_network")
+    assert row["effect"] == pytest.approx(0.2)
+    assert row["ci_low"] is None or np.isnan(row["ci_low"])
+    assert row["verdict"] == "cannot tell"
+
+
+def test_context_is_read_from_its_slope():
+    arms = {"context_512": 0.3, "context_8192": 0.4}
+    metrics = [m for arm, v in arms.items() for m in records(arm, runs(v), metric="level_r2")]
+    metrics.append(Metric("level_r2_per_doubling", 0.025, 0.012, 0.038, 100, "context", "test"))
+    table = claims_table(metrics)
+    row = table[(table["claim"] == "longer context") & (table["metric"] == "level_r2")].iloc[0]
+    assert (row["effect"], row["verdict"]) == (0.025, "yes")
+    assert (row["n_runs"], row["seeds"]) == (12, 2)
+
+
+def test_nothing_worthwhile_is_refused():
+    with pytest.raises(InputError, match="worthwhile 0, expected above 0"):
+        claims_table([], worthwhile=0.0)

@@ -1,0 +1,122 @@
+"""`genesplice verdict` from end to end: refusal, then an answer, on a small world."""
+
+import json
+import re
+import sys
+
+import pandas as pd
+import pytest
+
+from genesplice.cli import main
+from genesplice.results import read_metrics
+
+SETTINGS = [
+    "verdict.contexts_bp=512,4096", "verdict.core_bp=32768", "verdict.epochs=1", "verdict.width=16",
+    "verdict.seeds=0,1", "verdict.world_domains=10", "verdict.world_contexts_bp=512,8192",
+    "verdict.world_epochs=1", "verdict.world_seeds=0", "verdict.world_folds=0,1",
+    "verdict.validation_blocks=0", "verdict.dose_genes=2", "verdict.references=short_cnn",
+    "verdict.reference_bp=4096",
+]  # fmt: skip
+SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+def call(capsys, *words):
+    """Exit code, stdout and stderr of `genesplice verdict …`."""
+    before, sys.argv = sys.argv, ["genesplice", "verdict", *map(str, words), *SMALL]
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("verdict") / "out"
+
+
+def test_there_is_no_verdict_until_the_worlds_have_passed(out, tiny_bundle, capsys):
+    code, printed, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--json")
+    assert code == 1, told
+    verdict = json.loads((out / "verdict.json").read_text())
+    assert verdict["answer"] == "refused"
+    assert "No verdict: the planted worlds did not pass" in told
+    assert [w["expected"] for w in verdict["worlds"]["worlds"]] == ["yes", "no", "no", "no"]
+    assert verdict["worlds"]["failures"] == {}
+    assert json.loads(printed)["page"] == str(out / "verdict.html")
+    assert not (out / "tasks").exists()
+    assert "No verdict" in (out / "verdict.html").read_text()
+
+
+def test_a_record_of_other_versions_does_not_count(out, tiny_bundle, capsys):
+    record = json.loads((out / "worlds.json").read_text())
+    old = {**record, "passed": True, "versions": {**record["versions"], "torch": "0.1"}}
+    (out / "worlds.json").write_text(json.dumps(old))
+    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
+    assert code == 1
+    assert "worlds: 16 of 16 tasks are there already" in told
+    assert json.loads((out / "worlds.json").read_text())["versions"] == record["versions"]
+
+
+def test_once_they_have_the_arms_are_judged(out, tiny_bundle, capsys):
+    record = json.loads((out / "worlds.json").read_text())
+    (out / "worlds.json").write_text(json.dumps({**record, "passed": True}))
+    code, printed, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
+    assert code == 0, told
+    assert printed.splitlines()[0] == str(out / "verdict.html")
+    verdict = json.loads((out / "verdict.json").read_text())
+    assert verdict["answer"] in ("yes", "no", "cannot tell")
+    assert {s["metric"] for s in verdict["slopes"]} == {"level_r2", "profile_r"}
+    assert verdict["context_under_test_bp"] == 4096
+    excluded = {arm["name"]: arm["is_excluded"] for arm in verdict["arms"]}
+    assert excluded == {"context_512": False, "context_4096": False, "short_cnn": True}
+    assert verdict["instruments"]["n_genes"] == 2
+    assert "s of CPU so far" in told
+
+
+def test_the_files_are_those_of_the_contract(out, tiny_bundle):
+    metrics = read_metrics(out / "metrics.json")
+    models = {m.model for m in metrics}
+    assert models == {"context_512", "context_4096", "short_cnn", "context"}
+    slopes = {m.metric: m for m in metrics if m.model == "context"}
+    verdict = json.loads((out / "verdict.json").read_text())
+    for one in verdict["slopes"]:
+        record = slopes[f"{one['metric']}_per_doubling"]
+        assert (record.value, record.ci_low) == (one["slope"], one["ci_low"])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["data_sha256"] == tiny_bundle.data_sha256
+    assert manifest["config"]["verdict"]["worthwhile"] == verdict["rule"]["worthwhile"]
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    assert set(predictions["seed"]) == {0, 1}
+    claims = pd.read_csv(out / "claims.tsv", sep="\t")
+    assert claims.loc[claims["claim"] == "longer context", "verdict"].ne("not run").all()
+
+
+def test_the_page_is_one_file_that_loads_nothing(out):
+    page = (out / "verdict.html").read_text()
+    text = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "default-src 'none'" in text
+    assert not re.search(r"""(?:src|href)\s*=""", text.replace("default-src", ""))
+    assert text.count("class=excluded") == 1
+    assert "4,096" in text
+    assert "shorter than the context under test" in text
+    verdict = json.loads((out / "verdict.json").read_text())
+    assert verdict["sentence"][:40] in text
+
+
+def test_finished_tasks_are_not_run_again(out, tiny_bundle, capsys):
+    before = {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()}
+    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
+    assert code == 0
+    assert "arms: 6 of 6 tasks are there already" in told
+    assert {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()} == before
+
+
+def test_a_used_folder_needs_resume(out, tiny_bundle, capsys):
+    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out)
+    assert code == 2
+    assert "exists and is not empty" in told

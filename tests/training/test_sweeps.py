@@ -1,0 +1,197 @@
+"""Sweeps: real processes, some of which are killed; what is done is never done again."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from genesplice.errors import InputError, WorkError
+from genesplice.training.cluster import run_tasks_on_ray
+from genesplice.training.sweeps import CPU_SECONDS, Task, count_workers, run_tasks
+
+sys.path.insert(0, str(Path(__file__).parent))
+import sweep_tasks
+
+LIGHT = {"preload": ("torch", "pandas"), "workers": 2}
+
+
+def squares(n):
+    return [Task(f"square{i}", sweep_tasks.square, {"value": i}) for i in range(n)]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep with two good tasks and all ways of going wrong."""
+    folder, marks, told = tmp_path_factory.mktemp("sweep"), tmp_path_factory.mktemp("marks"), []
+    tasks = [
+        *squares(2),
+        Task("killed_once", sweep_tasks.die_once, {"folder": marks, "value": 7}),
+        Task("killed_twice", sweep_tasks.die, {"value": 8}),
+        Task("raises", sweep_tasks.fail, {"value": 9}),
+        Task("threads", sweep_tasks.threads, {}),
+    ]
+    return folder, tasks, run_tasks(tasks, folder, tell=told.append, **LIGHT), told
+
+
+def test_tables_come_together_with_their_cost(swept):
+    table = swept[2].table.dropna(subset="square").set_index("task")
+    assert table.loc[["square0", "square1", "killed_once"], "square"].tolist() == [0, 1, 49]
+    assert (table[CPU_SECONDS] >= 0).all()
+    assert swept[2].cpu_seconds == pytest.approx(swept[2].table[CPU_SECONDS].sum())
+
+
+def test_every_task_has_a_process_of_its_own(swept):
+    processes = swept[2].table["process"].dropna()
+    assert processes.nunique() == len(processes) == 3
+    assert os.getpid() not in set(processes)
+
+
+def test_a_killed_task_is_run_once_more_and_then_reported(swept):
+    _, _, result, told = swept
+    assert result.failures == {
+        "killed_twice": "died (signal 9)",
+        "raises": "failed: ValueError: nothing to be had from 9",
+    }
+    assert told.count("sweep: killed_once died (signal 9); once more") == 1
+    assert told.count("sweep: killed_twice died (signal 9); once more") == 1
+    assert told.count("sweep: killed_twice died (signal 9); given up") == 1
+
+
+def test_progress_tells_cost_so_far_and_to_come(swept):
+    lines = [line for line in swept[3] if "s of CPU so far" in line]
+    assert len(lines) == 4
+    assert all("s to come" in line for line in lines)
+
+
+def test_workers_have_the_threads_they_were_given(swept):
+    row = swept[2].table.set_index("task").loc["threads"]
+    assert (row["torch"], row["variable"]) == (1, "1")
+
+
+def test_only_what_is_missing_is_run_again(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    tasks = [
+        Task(f"count{i}", sweep_tasks.count_calls, {"folder": marks, "value": i}) for i in range(3)
+    ]
+    first = run_tasks(tasks, tmp_path / "s", tell=lambda text: None, **LIGHT)
+    (tmp_path / "s" / "count1.parquet").unlink()
+    told = []
+    second = run_tasks(tasks, tmp_path / "s", tell=told.append, **LIGHT)
+    assert sorted(path.name[0] for path in marks.iterdir()) == ["0", "1", "1", "2"]
+    assert told[0] == "sweep: 2 of 3 tasks are there already"
+    assert second.table["square"].tolist() == first.table["square"].tolist() == [0, 1, 4]
+    assert not list((tmp_path / "s").glob(".*"))
+
+
+def test_workers_fill_the_cores():
+    cores = len(os.sched_getaffinity(0))
+    assert count_workers(0, 1) == cores
+    assert count_workers(0, 2 * cores) == 1
+    assert count_workers(5, 1) == 5
+
+
+def test_names_must_differ(tmp_path):
+    with pytest.raises(InputError, match="two tasks of one name"):
+        run_tasks([*squares(1), *squares(1)], tmp_path)
+
+
+# --- Ray ---
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"no ray, expected pip install 'genesplice\[cluster\]'"):
+        run_tasks_on_ray(squares(1), tmp_path, "auto")
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A real local cluster: a head without CPUs for tasks, and two nodes, as processes."""
+    ray = pytest.importorskip("ray", reason="ray is not installed (extra `cluster`)")
+    from ray.cluster_utils import Cluster
+
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    yield cluster, nodes
+    if ray.is_initialized():
+        ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_node_that_is_killed_midway_loses_nothing(two_nodes, tmp_path):
+    cluster, nodes = two_nodes
+    marks, told = tmp_path / "marks", []
+    marks.mkdir()
+    tasks = [
+        Task(f"slow{i}", sweep_tasks.slow, {"folder": marks, "value": i, "seconds": 3.0})
+        for i in range(5)
+    ]
+
+    def kill() -> None:
+        while len(list(marks.iterdir())) < 2:
+            time.sleep(0.05)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, tell=told.append)
+    killer.join()
+    assert result.failures == {}
+    assert result.table.set_index("task")["square"].tolist() == [0, 1, 4, 9, 16]
+    assert any("; once more" in line for line in told)
+    again = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, tell=told.append)
+    assert told[-1] == "sweep: 5 of 5 tasks are there already"
+    pd.testing.assert_frame_equal(again.table, result.table)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_cluster_at_the_address(tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed (extra `cluster`)")
+    with pytest.raises(WorkError, match="no Ray cluster at"):
+        run_tasks_on_ray(squares(1), tmp_path, "127.0.0.1:1")
+
+
+def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "import sweep_tasks\n"
+        "from genesplice.training.sweeps import Task, run_tasks\n"
+        "if __name__ == '__main__':\n"
+        f"    marks = Path({str(marks)!r})\n"
+        "    task = Task('slow', sweep_tasks.slow,\n"
+        "                {'folder': marks, 'value': 1, 'seconds': 600.0})\n"
+        f"    run_tasks([task], Path({str(tmp_path / 's')!r}), preload=('pandas',))\n"
+    )
+    path = tmp_path / "sweep.py"
+    path.write_text(script)
+    process = subprocess.Popen(
+        [sys.executable, str(path)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    for _ in range(2400):
+        if (marks / "started-1").exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert (marks / "started-1").exists()
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        alive = subprocess.run(
+            ["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False
+        )
+        if not alive.stdout.strip():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"still there: {alive.stdout.split()}")
