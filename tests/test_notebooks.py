@@ -51,6 +51,10 @@ def test_what_the_notebooks_leave(tiny_run, tiny_bundle):
     assert {m.metric for m in read_metrics(run / "metrics.json")} >= {"level_r2", "profile_r"}
     assert (run / "pretrained" / "model.safetensors").exists()
     assert len(pd.read_parquet(run / "explained" / "attributions.parquet")) > 0
+    influence = pd.read_parquet(run / "explained" / "influence.parquet")
+    assert set(influence["kind"]) == {"pathway", "regulator"}
+    explained = {m.metric for m in read_metrics(run / "explained" / "metrics.json")}
+    assert explained >= {"completeness_delta", "faithful_share"}
 
 
 def test_the_notebooks_numbers_are_in_the_predictions(tiny_run, tiny_bundle):

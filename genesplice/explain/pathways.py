@@ -36,6 +36,7 @@ __all__ = [
     "influence",
     "influence_with_band",
     "rank_stability",
+    "to_rows",
 ]
 
 PROFILE = "profile"
@@ -198,6 +199,11 @@ def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
             "value": values.double().numpy(),
         }
     )
+
+
+def to_rows(rows: Sequence[int] | np.ndarray) -> Int64[Tensor, " chosen"]:
+    """Numbers of rows as `GraphOutput` takes them."""
+    return torch.as_tensor(np.asarray(rows, dtype=np.int64))
 
 
 def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> pd.DataFrame:

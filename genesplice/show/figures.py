@@ -7,6 +7,7 @@ are fixed while widths follow the page. The functions live in modules by what th
 
 from genesplice.show.checks import completeness_bars, passport_table
 from genesplice.show.graphs import pathway_graph
+from genesplice.show.influence import influence_bars
 from genesplice.show.levels import condition_heatmap, profile
 from genesplice.show.loci import expression_map, fold_map
 from genesplice.show.logo import attribution_logo
@@ -26,6 +27,7 @@ __all__ = [
     "embedding_map",
     "expression_map",
     "fold_map",
+    "influence_bars",
     "learning_curves",
     "metric_bars",
     "passport_table",
