@@ -51,7 +51,7 @@ PRESETS: dict[str, Config] = {
     "standard": Config(
         preset="standard",
         model=ModelConfig(width=128, heads=4, base_width=64),
-        pretrain=PretrainConfig(steps=4000, measure_windows=256, probe_sites=1500),
+        pretrain=PretrainConfig(steps=4000, measure_windows=256, probe_sites=1000),
         finetune=FinetuneConfig(head_steps=300, epochs=5, seeds=(0, 1, 2)),
         verdict=VerdictConfig(
             contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608),

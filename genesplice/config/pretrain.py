@@ -90,7 +90,7 @@ class PretrainConfig:
     checkpoint_minutes: float = 2.0
     measure: bool = True
     measure_windows: int = 64
-    probe_sites: int = 500
+    probe_sites: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,14 +1,19 @@
 """Short runs side by side: what a schedule, or a contrastive loss, is worth at equal cost.
 
-Every arm has the same number of trials, each of the same number of steps and bases. A trial is
-chosen by its bits on validation blocks; the chosen ones meet on the held-out fold, on the same
-bases and resamples. The null twin of a schedule is a constant rate, tuned with as many trials.
+Every trial has the same number of steps and bases. A trial is chosen by its bits on validation
+blocks; the chosen ones meet on the held-out fold, on the same bases and resamples. The null twin
+of the schedules is a constant rate, tuned with as many trials as all schedules together: whoever
+then picks the best schedule has had no more chances than the constant rate.
+
+Intervals are over held-out sequence. All trials have one seed: how much another one would change
+is not in them.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from genesplice.config import Config
@@ -67,7 +72,8 @@ def compare_schedules(
 ) -> ScheduleComparison:
     """Train every schedule at every rate under `config` (see `trial_config`).
 
-    The constant rate takes part whether named or not. The metrics are those of
+    The constant rate takes part whether named or not, with as many trials as the others together:
+    its rates run evenly (in their logarithm) from the lowest to the highest of `rates`. The metrics are those of
     `masked_base_metrics` for the best trial of each schedule, with `bits_per_base_difference` of
     "NAME - constant": below 0 the schedule is better.
 
@@ -87,8 +93,10 @@ def compare_schedules(
     rows: list[tuple[str, float, float]] = []
     best: dict[str, tuple[float, PretrainingModel]] = {}
     names: list[PretrainScheduleName] = [NULL, *(name for name in schedules if name != NULL)]
+    n_null = len(rates) * max(len(names) - 1, 1)
+    null_rates = np.geomspace(min(rates), max(rates), n_null).tolist()
     for name in names:
-        for rate in rates:
+        for rate in null_rates if name == NULL else rates:
             changed = dataclasses.replace(settings, schedule=name, learning_rate=rate)
             model, history = train_model(source, dataclasses.replace(config, pretrain=changed))
             bits = float(history.loc[history["split"] == "val", "value"].min())

@@ -17,15 +17,18 @@ def short(*more):
     return trial_config(config("pretrain.probe_sites=20", *more), steps=3)
 
 
-def test_every_schedule_has_as_many_trials_as_the_constant_rate(tiny_bundle):
+def test_the_constant_rate_has_as_many_trials_as_all_schedules_together(tiny_bundle):
     found = compare_schedules(
-        tiny_bundle, short(), schedules=["cosine"], rates=[30.0, 1e-3], n_windows=4
+        tiny_bundle, short(), schedules=["cosine", "one_cycle"], rates=[30.0, 1e-3], n_windows=4
     )
-    trials = found.trials
-    assert trials.groupby("schedule").size().to_dict() == {"constant": 2, "cosine": 2}
-    assert trials.groupby("schedule")["is_best"].sum().to_dict() == {"constant": 1, "cosine": 1}
+    trials = found.trials.groupby("schedule")
+    assert trials.size().to_dict() == {"constant": 4, "cosine": 2, "one_cycle": 2}
+    assert set(trials["is_best"].sum()) == {1}
+    null = trials.get_group("constant")["learning_rate"].to_numpy()
+    assert null[1:] / null[:-1] == pytest.approx([30_000 ** (1 / 3)] * 3)
+    assert (null[0], null[-1]) == pytest.approx((1e-3, 30))
     # Such a rate makes it worse.
-    assert set(trials.loc[trials["is_best"], "learning_rate"]) == {1e-3}
+    assert found.trials.loc[found.trials["is_best"], "learning_rate"].max() < 30
     by_name = {(m.model, m.metric): m for m in found.metrics}
     difference = by_name["cosine - constant", "bits_per_base_difference"]
     own, null = (by_name[name, "bits_per_base"].value for name in ("cosine", "constant"))
