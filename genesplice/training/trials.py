@@ -73,9 +73,10 @@ def compare_schedules(
     """Train every schedule at every rate under `config` (see `trial_config`).
 
     The constant rate takes part whether named or not, with as many trials as the others together:
-    its rates run evenly (in their logarithm) from the lowest to the highest of `rates`. The metrics are those of
-    `masked_base_metrics` for the best trial of each schedule, with `bits_per_base_difference` of
-    "NAME - constant": below 0 the schedule is better.
+    its rates run evenly (in their logarithm) from the lowest to the highest of `rates`.
+
+    The metrics are those of `masked_base_metrics` for the best trial of each schedule, with
+    `bits_per_base_difference` of "NAME - constant": below 0 the schedule is better.
 
     Raises
     ------
