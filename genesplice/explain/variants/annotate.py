@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from genesplice.data.bundle import Bundle
 from genesplice.explain.variants.alleles import Allele
@@ -94,7 +95,13 @@ class Annotated(NamedTuple):
 class Annotator:
     """Scores chunks of records; everything that chunks share is made once."""
 
-    def __init__(self, models: Models, bundle: Bundle, settings: Settings) -> None:
+    def __init__(
+        self,
+        models: Models,
+        bundle: Bundle,
+        settings: Settings,
+        vectors: Sequence[Tensor] | None = None,
+    ) -> None:
         self.bundle, self.settings, self.genome = bundle, settings, bundle.genome
         self.names = ContigNames(bundle.genome, bundle.manifest.get("contig_aliases"))
         self.track = region_track(bundle)
@@ -104,7 +111,11 @@ class Annotator:
             if settings.with_percentile:
                 self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
         if models.levels:
-            readers = [LevelModel(model, bundle) for model in models.levels]
+            known: Sequence[Tensor | None] = vectors or [None] * len(models.levels)
+            readers = [
+                LevelModel(model, bundle, vectors=mine)
+                for model, mine in zip(models.levels, known, strict=True)
+            ]
             self.levels = Levels(readers, bundle, window_bp=settings.level_window_bp)
         self.gene_names = dict(zip(bundle.genes["gene_id"], bundle.genes["name"], strict=True))
 
@@ -240,11 +251,17 @@ def annotate_vcf(
     out: Path,
     *,
     settings: Settings | None = None,
+    vectors: Sequence[Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Annotated:
     """Write `out`: every record of `vcf` in its order, with INFO fields; and tables beside it.
 
     The file is read twice: first every REF is compared with the genome, then records are scored.
+
+    Parameters
+    ----------
+    vectors
+        What each expression model says of every gene (`encode_genes`), where it is at hand.
 
     Raises
     ------
@@ -254,7 +271,7 @@ def annotate_vcf(
     tell, settings = progress or (lambda text: None), settings or Settings()
     check_header(vcf)
     read_header(vcf)
-    annotator = Annotator(models, bundle, settings)
+    annotator = Annotator(models, bundle, settings, vectors)
     found = survey(read_records(vcf), annotator.names)
     refuse_another_genome(found, vcf, bundle.path)
     if found.unknown:

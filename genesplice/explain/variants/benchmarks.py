@@ -1,6 +1,9 @@
 """What the command measures besides a VCF: known classes, and a measured table."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from genesplice.data.bundle import Bundle
 from genesplice.explain.explainer import Explainer
@@ -17,15 +20,27 @@ __all__ = ["class_figures", "measured_figures"]
 
 
 def class_figures(
-    models: Models, bundle: Bundle, *, n_genes: int = 100, seed: int = 0
+    models: Models,
+    bundle: Bundle,
+    *,
+    n_genes: int = 100,
+    seed: int = 0,
+    vectors: Sequence[Tensor] | None = None,
 ) -> list[Metric]:
-    """AUROCs of known classes: zero-shot, and of promoter boxes by the first expression model."""
+    """AUROCs of known classes: zero-shot, and of promoter boxes by the first expression model.
+
+    Parameters
+    ----------
+    vectors
+        What each expression model says of every gene (`encode_genes`), where it is at hand.
+    """
     metrics = []
     if models.masked is not None:
         score = MaskedBases(models.masked)
         metrics += benchmark_classes(score, bundle, n_genes=n_genes, seed=seed)
     if models.levels:
-        explainer = Explainer(models.levels[0], bundle, window_bp=4096)
+        known = None if vectors is None else vectors[0]
+        explainer = Explainer(models.levels[0], bundle, window_bp=4096, vectors=known)
         metrics += box_levels(explainer, n_genes=n_genes, seed=seed)
     return metrics
 
