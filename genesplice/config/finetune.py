@@ -23,6 +23,8 @@ class FinetuneConfig:
         Passes over the genome after that, in which everything learns.
     joint_rate
         The rate of these passes, as a share of `learning_rate`.
+    kernel
+        Solve a kernel ridge regression on the same inputs beside what is learned, and mix both.
     folds
         Held-out folds to train for; None = all.
     seeds
@@ -41,6 +43,7 @@ class FinetuneConfig:
     profile_weight: float = 1.0
     validation_blocks: float = 0.1
     checkpoint_minutes: float = 2.0
+    kernel: bool = True
     folds: tuple[int, ...] | None = None
     seeds: tuple[int, ...] = (0,)
 

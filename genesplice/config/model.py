@@ -61,9 +61,9 @@ class ModelConfig:
     summary_window: int = 32
     context_bp: int | None = None
     base_width: int = 0
-    annotation: bool = True
+    annotation: bool = False
     graph_layers: int = 1
-    gene_set_collections: Sequence[str] = ("KEGG", "COG")
+    gene_set_collections: Sequence[str] = ("KEGG", "COG", "GO")
     profile_rank: int = 24
     dropout: float = 0.1
     head_dropout: float = 0.3

@@ -56,38 +56,42 @@ def encode_genes(
     core_bp: int = 131_072,
     flank_bp: int = 8_192,
     batch_windows: int = 1,
-    is_pooled: bool = False,
-) -> Float[Tensor, "genes width"]:
-    """One vector for every row of `bundle.genes`, in one pass over the genome.
+) -> Float[Tensor, "genes joined"]:
+    """What is read of every row of `bundle.genes`, in one pass over the genome.
 
-    The model is left in the mode (training or not) that it came in. `is_pooled` as in
-    `GeneSplice.gene_vectors`.
+    The model is left in the mode (training or not) that it came in.
     """
     was_training = model.training
     model.eval()
     track = annotation_track(bundle.genome, bundle.genes)
     windows = tile_windows(bundle.genome, core_bp, flank_bp)
     device = next(model.parameters()).device
-    width = len(model.readout.centre) if is_pooled else model.config.width
-    vectors = torch.zeros(len(bundle.genes), width, device=device)
+    vectors = torch.zeros(len(bundle.genes), len(model.readout.centre), device=device)
     for group in group_windows(windows, batch_windows):
         batch = make_batch(bundle.genome, group, bundle.genes, track)
         if len(batch.gene) == 0:
             continue
         tokens, phase, gene, *place = (part.to(device) for part in batch)
-        vectors[gene] = model.gene_vectors(tokens, phase, *place, is_pooled=is_pooled)
+        vectors[gene] = model.gene_vectors(tokens, phase, *place)
     model.train(was_training)
     return vectors
 
 
 @torch.no_grad()
-def predict_expression(model: GeneSplice, bundle: Bundle, **windows: Any) -> pd.DataFrame:
+def predict_expression(
+    model: GeneSplice,
+    bundle: Bundle,
+    *,
+    vectors: Float[Tensor, "genes joined"] | None = None,
+    **windows: Any,
+) -> pd.DataFrame:
     """Genes x conditions in log2(TPM + 1), for every annotated gene, measured or not.
 
-    `windows` is passed on to `encode_genes`.
+    `vectors` are those of `encode_genes` where they are at hand; else `windows` is passed on to it.
     """
     was_training = model.training
-    vectors = encode_genes(model, bundle, **windows)
+    if vectors is None:
+        vectors = encode_genes(model, bundle, **windows)
     model.eval()
     prediction = model(vectors, bundle_graph(model, bundle).to(str(vectors.device)))
     values = model.expression_head.expression(prediction).cpu().numpy()

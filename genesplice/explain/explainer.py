@@ -91,7 +91,7 @@ class Explainer:
         bundle: Bundle,
         *,
         window_bp: int = 8192,
-        vectors: Float[Tensor, "genes width"] | None = None,
+        vectors: Float[Tensor, "genes joined"] | None = None,
     ) -> None:
         if window_bp <= 0 or window_bp % (2 * GRID_BP):
             raise InputError(f"window_bp {window_bp}", f"a multiple of {2 * GRID_BP} bp")
@@ -240,7 +240,7 @@ class GeneOutput(nn.Module):
 
     def read_vectors(
         self, encoded: EncoderOutput, first_bp: int = 0
-    ) -> Float[Tensor, "steps width"]:
+    ) -> Float[Tensor, "steps joined"]:
         """The gene's vector from encoded bins, the first of which starts at `first_bp`."""
         steps = len(encoded.bins)
         return self.model.read_genes(

@@ -267,7 +267,16 @@ class SplicedEncoder:
             assert fine is not None
             track = self._bases(Change(low, high, fine), fused)
         empty = out[:, :0]
-        return EncoderOutput(out, empty, empty, real, track)
+        return EncoderOutput(out, empty, empty, real, track, self._inputs(low_bp, bases))
+
+    def _inputs(self, low_bp: int, bases: Float[Tensor, "variants changed 4"]) -> Tensor:
+        """Channels of the wanted bins, with what was changed in them."""
+        first, last = (edge * self.encoder.bin_bp for edge in self.bins)
+        x = self.padded[:, self.left + first : self.left + last].repeat(len(bases), 1, 1)
+        low, high = max(low_bp, first), min(low_bp + bases.shape[1], last)
+        if low < high:
+            x[:, low - first : high - first, :4] = bases[:, low - low_bp : high - low_bp]
+        return x
 
     def _go_up(self, bins: Change) -> tuple[Change | None, Change | None]:
         """Summaries and regions that differ."""

@@ -103,14 +103,14 @@ class GeneRow(nn.Module):
     vectors: Tensor
 
     def __init__(
-        self, model: GeneSplice, graph: HeteroData, vectors: Float[Tensor, "genes width"], row: int
+        self, model: GeneSplice, graph: HeteroData, vectors: Float[Tensor, "genes joined"], row: int
     ) -> None:
         super().__init__()
         self.model, self.graph, self.row = model, graph, row
         self.register_buffer("vectors", vectors, persistent=False)
         self._copies: dict[int, tuple[HeteroData, Tensor, Tensor]] = {}
 
-    def forward(self, own: Float[Tensor, "variants width"]) -> Prediction:
+    def forward(self, own: Float[Tensor, "variants joined"]) -> Prediction:
         """Predict the gene once for each vector it might have."""
         n_copies = len(own)
         if n_copies not in self._copies:

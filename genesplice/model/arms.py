@@ -69,7 +69,7 @@ class DilatedCnn(SequenceEncoder):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
 
-    def encode(
+    def levels(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Run the convolutions over the whole window."""
@@ -110,7 +110,7 @@ class PlainAttention(SequenceEncoder):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def encode(
+    def levels(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Every bin may look at every other."""
@@ -148,7 +148,7 @@ class KmerTokens(SequenceEncoder):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def encode(
+    def levels(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """A token with any masked base gets the mask's vector."""
@@ -213,7 +213,7 @@ class EnformerLike(SequenceEncoder):
         self.blocks = nn.ModuleList(RelativeBlock(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def encode(
+    def levels(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Seven times convolve and halve, then attend."""

@@ -20,8 +20,8 @@ __all__ = ["BasePath", "ConvBlock", "convolve"]
 
 LIFT_BP = 9
 KERNEL = 5
-DOWN_DILATIONS = (1, 2, 4)
-UP_DILATIONS = (1, 2, 4)
+DOWN_DILATIONS = (1, 2, 4, 8, 16)
+UP_DILATIONS = (32, 8, 2, 1)
 
 
 def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:

@@ -99,14 +99,14 @@ class HierarchicalEncoder(SequenceEncoder):
         self.fused_blocks = blocks(fused_layers)
         self.norm = nn.LayerNorm(width)
 
-    def encode(
+    def levels(
         self,
         inputs: Float[Tensor, "batch length channels"],
         is_real: Bool[Tensor, "batch bins"],
         *,
         with_bases: bool = False,
     ) -> EncoderOutput:
-        """Encode channels made by `channels`: where gradients to the bases begin."""
+        """Up the hierarchy and down again, chunk by chunk."""
         grid = Grid(is_real.shape[0], is_real.shape[1], self.bin_bp, self.chunk_bp)
         bins, merged, *bases = self._finer(inputs, is_real, grid)
         summaries, regions = self._coarser(merged.whole(), is_real)

@@ -1,6 +1,7 @@
 """The whole model, from bases to expression.
 
-window ─ both strands ─ encoder ─ bins ─ readout ─ gene vectors ─ graph ─ heads ─ expression
+window ─ both strands ─ encoder ─ readout ─┬ gene vectors ─ graph ─ heads ─┬─ expression
+                                           └ likeness to training genes ───┘
 """
 
 import inspect
@@ -20,7 +21,8 @@ from genesplice.model.arms import DilatedCnn, EnformerLike, KmerTokens, PlainAtt
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
-from genesplice.model.readout import GeneReadout, base_weights, segment_weights
+from genesplice.model.kernel import KernelPath
+from genesplice.model.readout import GeneReadout
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 
 __all__ = ["GeneSplice", "PretrainingModel", "make_encoder", "reverse_complement"]
@@ -91,7 +93,11 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         Names of the conditions, in the order of the prediction's columns.
     regulators, effectors, pathways
         Node names that get a learned vector (see `GeneGraph`).
+    n_support
+        Training genes that the kernel path remembers; 0 leaves it out.
     """
+
+    mix: Tensor
 
     def __init__(
         self,
@@ -100,6 +106,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         regulators: Sequence[str] = (),
         effectors: Sequence[str] = (),
         pathways: Sequence[str] = (),
+        n_support: int = 0,
     ) -> None:
         super().__init__()
         self.config, self.conditions = sizes, tuple(conditions)
@@ -117,6 +124,10 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         self.expression_head = ExpressionHead(
             sizes.width, len(conditions), sizes.profile_rank, sizes.head_dropout
         )
+        self.kernel = KernelPath(
+            self.readout.parts, self.graph.knowledge_parts, len(conditions), n_support
+        )
+        self.register_buffer("mix", torch.zeros(2))
 
     def encode_strands(
         self,
@@ -139,23 +150,14 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         start: Int64[Tensor, " genes"],
         end: Int64[Tensor, " genes"],
         strand: Int8[Tensor, " genes"],
-        *,
-        is_pooled: bool = False,
-    ) -> Float[Tensor, "genes width"]:
-        """One vector for every gene of the windows, read on its sense strand.
+    ) -> Float[Tensor, "genes joined"]:
+        """What is read of every gene of the windows, on its sense strand (see `GeneReadout`).
 
         `start` and `end` count from the window's start and may lie outside; what is outside is
-        not read. `is_pooled` asks for the segment means that the readout starts from.
+        not read.
         """
-        return self.read_genes(
-            self.encode_strands(tokens, phase),
-            window,
-            start,
-            end,
-            strand,
-            n_windows=len(tokens),
-            is_pooled=is_pooled,
-        )
+        encoded = self.encode_strands(tokens, phase)
+        return self.read_genes(encoded, window, start, end, strand, n_windows=len(tokens))
 
     def read_genes(
         self,
@@ -166,37 +168,56 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         strand: Int8[Tensor, " genes"],
         *,
         n_windows: int,
-        is_pooled: bool = False,
-    ) -> Float[Tensor, "genes width"]:
-        """Gene vectors from rows as `encode_strands` orders them: + strands, then - strands."""
-        places = window, start, end, strand
-        length = encoded.bins.shape[1] * self.config.bin_bp
-        size: dict[str, Any] = {"n_windows": n_windows, "length": length}
-        at_bins = segment_weights(*places, **size, bin_bp=self.config.bin_bp)
-        at_bases = base_weights(*places, **size) if encoded.bases is not None else None
-        read = self.readout.pool if is_pooled else self.readout
-        return read(encoded.bins, at_bins, encoded.bases, at_bases)
+    ) -> Float[Tensor, "genes joined"]:
+        """Joined vectors from rows as `encode_strands` orders them: + strands, then - strands."""
+        return self.readout.pool(encoded, window, start, end, strand, n_windows=n_windows)
 
     def forward(
         self,
-        genes: Float[Tensor, "all_genes width"],
+        joined: Float[Tensor, "all_genes joined"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> Prediction:
-        """Predict from the vectors of all genes of the graph, for `rows` of them (or all)."""
-        return self.predict(genes, graph, rows)[0]
+        """Predict from what was read of all genes of the graph, for `rows` of them (or all)."""
+        return self.predict(joined, graph, rows)[0]
 
     def predict(
         self,
-        genes: Float[Tensor, "all_genes width"],
+        joined: Float[Tensor, "all_genes joined"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> tuple[Prediction, list[dict[str, EdgeAttention]]]:
         """As `forward`, with the graph's attention on every edge, one dict a layer."""
-        informed, attention = self.graph(genes, graph)
+        neural, attention = self.predict_neural(joined, graph, rows)
+        if not self.kernel.n_support:
+            return neural, attention
+        inputs = self.kernel_inputs(joined, graph, rows)
+        pairs = zip(neural, self.kernel(*inputs), self.mix, strict=True)
+        return Prediction(*(one + share * (other - one) for one, other, share in pairs)), attention
+
+    def predict_neural(
+        self,
+        joined: Float[Tensor, "all_genes joined"],
+        graph: HeteroData,
+        rows: Int64[Tensor, " genes"] | None = None,
+    ) -> tuple[Prediction, list[dict[str, EdgeAttention]]]:
+        """What readout, graph and heads say; `predict` mixes it with the kernel path."""
+        informed, attention = self.graph(self.readout(joined), graph)
         if rows is not None:
             informed = informed[rows]
         return self.expression_head(informed), attention
+
+    def kernel_inputs(
+        self,
+        joined: Float[Tensor, "all_genes joined"],
+        graph: HeteroData,
+        rows: Int64[Tensor, " genes"] | None = None,
+    ) -> tuple[Float[Tensor, "genes joined"], Float[Tensor, "genes known"]]:
+        """What the kernel path looks at: the standardised vector, and what the graph knows."""
+        known = graph["gene"].knowledge
+        if rows is not None:
+            joined, known = joined[rows], known[rows]
+        return self.readout.standardise(joined), known.to(joined)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **arguments: Any) -> "GeneSplice":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int8, Int64
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATv2Conv
@@ -86,6 +86,15 @@ class GraphLayer(nn.Module):
         return gene + self.dropout(heard), pathway, attention
 
 
+def _table(
+    n_rows: int, n_columns: int, row: Tensor, identity: Tensor, value: Tensor
+) -> Float[Tensor, "rows columns"]:
+    """Add up edges by row and known node; nodes without a learned vector (0) have no column."""
+    table = torch.zeros(n_rows, n_columns + 1)
+    table.index_put_((row, identity), value.to(table), accumulate=True)
+    return table[:, 1:]
+
+
 class GeneGraph(nn.Module):
     """Gene vectors informed by the network.
 
@@ -123,12 +132,46 @@ class GeneGraph(nn.Module):
         self.layers = nn.ModuleList(GraphLayer(width, heads, dropout) for _ in range(layers))
 
     def bind(self, graph: HeteroData) -> HeteroData:
-        """Return `graph` with the row of each node's learned vector (0 = none) as `identity`."""
+        """Return `graph` with what the model knows its nodes by.
+
+        `identity` is the row of each node's learned vector, 0 where it has none; `knowledge` of a
+        gene says which known regulators, effectors and pathways it has an edge from, and of which
+        sign (see `knowledge_parts`).
+        """
         bound = graph.clone()
         for kind, known in self.known.items():
             rows = [known.get(name, 0) for name in graph[kind].ids]
             bound[kind].identity = torch.tensor(rows, dtype=torch.long)
+        bound["gene"].knowledge = self._knowledge(bound)
         return bound
+
+    @property
+    def knowledge_parts(self) -> dict[str, int]:
+        """Channels of `knowledge`: whether and with which sign each regulator and effector acts on
+        the gene, then membership in the pathways of each collection.
+        """
+        parts = {"regulators": 2 * (len(self.known["gene"]) + len(self.known["effector"]))}
+        for name in self.known["pathway"]:
+            collection = name.split(":", 1)[0]
+            parts[collection] = parts.get(collection, 0) + 1
+        return parts
+
+    def _knowledge(self, graph: HeteroData) -> Int8[Tensor, "genes known"]:
+        n_genes = int(graph["gene"].num_nodes)
+        tables = []
+        for kind in ("gene", "effector"):
+            edges, count = graph[kind, "regulates", "gene"], len(self.known[kind])
+            source, target = edges.edge_index
+            sign = edges.edge_attr[:, 0] - edges.edge_attr[:, 1]
+            acts = _table(n_genes, count, target, graph[kind].identity[source], sign + 2)
+            total = _table(n_genes, count, target, graph[kind].identity[source], sign)
+            tables += [(acts > 0).to(torch.int8), total.sign().to(torch.int8)]
+        pathway, gene = graph["pathway", "contains", "gene"].edge_index
+        count = len(self.known["pathway"])
+        ones = torch.ones(len(gene))
+        member = _table(n_genes, count, gene, graph["pathway"].identity[pathway], ones)
+        tables.append((member > 0).to(torch.int8))
+        return torch.cat(tables, 1)
 
     def forward(
         self, gene: Float[Tensor, "genes width"], graph: HeteroData

@@ -1,11 +1,19 @@
-"""From bins to genes: each gene read on its sense strand, near its start and along its body."""
+"""From a window to its genes: each read on its sense strand, near its start and along its body."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int8, Int64
 from torch import Tensor, nn
+
+from genesplice.model.composition import (
+    N_CODON_CHANNELS,
+    N_KMERS,
+    codon_shares,
+    upstream_kmers,
+)
+from genesplice.model.sequence import EncoderOutput
 
 __all__ = [
     "BASE_SEGMENTS",
@@ -31,6 +39,7 @@ BASE_SEGMENTS: tuple[tuple[str, str, int, str, int], ...] = (
     ("tail", "end", -60, "end", 60),
 )
 N_BASE_SEGMENTS = len(BASE_SEGMENTS) + 3
+SMALLEST_SPREAD = 1e-6
 
 
 class SegmentWeights(NamedTuple):
@@ -116,11 +125,13 @@ def base_weights(
 
 
 class GeneReadout(nn.Module):
-    """Mean bin vector of every segment, joined, standardised and projected to one vector a gene.
+    """What is read of a gene, joined; standardised; projected to one vector a gene.
 
-    With `base_width`, mean base vectors of promoter, start, end and the three codon positions too.
-    Averages over a gene differ little from gene to gene beside what all of them share: `fit` takes
-    mean and spread from training genes, and they are kept as buffers.
+    The parts, in this order (`parts` has their widths): mean bin vectors of every segment; with
+    `base_width`, mean base vectors of promoter, start, end and the three codon positions; 4-mers
+    before the start; codon shares and length. Averages over a gene differ little from gene to gene
+    beside what all of them share: `fit` takes mean and spread from training genes, and they are
+    kept as buffers.
     """
 
     centre: Tensor
@@ -128,7 +139,13 @@ class GeneReadout(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.0, base_width: int = 0) -> None:
         super().__init__()
-        joined = width * len(SEGMENTS) + base_width * N_BASE_SEGMENTS
+        self.parts = {
+            "bins": width * len(SEGMENTS),
+            "bases": base_width * N_BASE_SEGMENTS,
+            "kmers": N_KMERS,
+            "codons": N_CODON_CHANNELS,
+        }
+        joined = sum(self.parts.values())
         self.register_buffer("centre", torch.zeros(joined))
         self.register_buffer("spread", torch.ones(joined))
         self.project = nn.Sequential(
@@ -140,38 +157,48 @@ class GeneReadout(nn.Module):
         )
 
     @torch.no_grad()
-    def fit(self, pooled: Float[Tensor, "genes joined"]) -> None:
-        """Take mean and spread of each channel from what `pool` gave for training genes."""
-        self.centre.copy_(pooled.mean(0))
-        if len(pooled) > 1:
-            self.spread.copy_(pooled.std(0).clamp_min(1e-4))
+    def fit(self, joined: Float[Tensor, "genes joined"]) -> None:
+        """Take mean and spread of each channel from what `pool` gave for training genes.
+
+        A channel that is the same for all of them says nothing: it becomes 0.
+        """
+        self.centre.copy_(joined.mean(0))
+        if len(joined) > 1:
+            spread = joined.std(0)
+            is_constant = spread <= SMALLEST_SPREAD * self.centre.abs().clamp_min(1)
+            self.spread.copy_(spread.masked_fill(is_constant, torch.inf))
 
     def pool(
         self,
-        bins: Float[Tensor, "rows bins width"],
-        weights: SegmentWeights,
-        bases: Float[Tensor, "rows length base_width"] | None = None,
-        at_bases: SegmentWeights | None = None,
+        encoded: EncoderOutput,
+        window: Int64[Tensor, " genes"],
+        start: Int64[Tensor, " genes"],
+        end: Int64[Tensor, " genes"],
+        strand: Int8[Tensor, " genes"],
+        *,
+        n_windows: int,
     ) -> Float[Tensor, "genes joined"]:
-        """Segment means; rows are both strands of every window, forward ones first."""
-        parts = [_means(bins, weights, len(SEGMENTS))]
-        if bases is not None and at_bases is not None:
-            parts.append(_means(bases, at_bases, N_BASE_SEGMENTS))
-        return torch.cat(parts, 1)
+        """Everything that is read of each gene; rows are + strands, then - strands."""
+        bins, bases, inputs = encoded.bins, encoded.bases, encoded.inputs
+        assert inputs is not None
+        places, length = (window, start, end, strand), inputs.shape[1]
+        size: dict[str, Any] = {"n_windows": n_windows, "length": length}
+        at_bins = segment_weights(*places, **size, bin_bp=length // bins.shape[1])
+        found = [_means(bins, at_bins, len(SEGMENTS))]
+        if self.parts["bases"]:
+            assert bases is not None
+            found.append(_means(bases, base_weights(*places, **size), N_BASE_SEGMENTS))
+        found.append(upstream_kmers(inputs, *places, n_windows=n_windows))
+        found.append(codon_shares(inputs, *places, n_windows=n_windows))
+        return torch.cat(found, 1)
 
-    def forward(
-        self,
-        bins: Float[Tensor, "rows bins width"],
-        weights: SegmentWeights,
-        bases: Float[Tensor, "rows length base_width"] | None = None,
-        at_bases: SegmentWeights | None = None,
-    ) -> Float[Tensor, "genes width"]:
-        """One vector a gene (see `pool`)."""
-        return self.project_pooled(self.pool(bins, weights, bases, at_bases))
+    def standardise(self, joined: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes joined"]:
+        """Mean 0 and spread 1 over the training genes."""
+        return (joined - self.centre) / self.spread
 
-    def project_pooled(self, pooled: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes width"]:
+    def forward(self, joined: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes width"]:
         """One vector a gene from what `pool` gave."""
-        return self.project((pooled - self.centre) / self.spread)
+        return self.project(self.standardise(joined))
 
 
 def _means(

@@ -31,7 +31,8 @@ REGION_BP = 1024
 class EncoderOutput(NamedTuple):
     """What one strand of a window becomes. `is_real` is False for bins of nothing but N.
 
-    `bases` is there only where it was asked for and the encoder works at 1 bp somewhere.
+    `bases` is there only where it was asked for and the encoder works at 1 bp somewhere; `inputs`
+    are the channels that all of it was made of.
     """
 
     bins: Float[Tensor, "batch bins width"]
@@ -39,6 +40,7 @@ class EncoderOutput(NamedTuple):
     regions: Float[Tensor, "batch regions width"]
     is_real: Bool[Tensor, "batch bins"]
     bases: Float[Tensor, "batch length base_width"] | None = None
+    inputs: Float[Tensor, "batch length channels"] | None = None
 
 
 class InputChannels(nn.Module):
@@ -120,6 +122,16 @@ class SequenceEncoder(nn.Module):
         with_bases: bool = False,
     ) -> EncoderOutput:
         """Encode channels made by `channels`: where gradients to the bases begin."""
+        return self.levels(inputs, is_real, with_bases=with_bases)._replace(inputs=inputs)
+
+    def levels(
+        self,
+        inputs: Float[Tensor, "batch length channels"],
+        is_real: Bool[Tensor, "batch bins"],
+        *,
+        with_bases: bool = False,
+    ) -> EncoderOutput:
+        """What an architecture makes of the channels: all of `encode` but its `inputs`."""
         raise NotImplementedError
 
 

@@ -3,6 +3,7 @@
 A memory keeps what the encoder said of every gene. First the readout, the graph and the heads
 learn from it while the encoder stands still: cheap steps over the whole genome. Then all learn
 together: every step encodes some windows afresh, and gradients reach the encoder through these.
+At last the kernel path is solved from the same memory, and mixed with what was learned.
 
 Source: Kumar et al., Fine-tuning can distort pretrained features, 2022 (heads first); Fey et al.,
 GNNAutoScale, 2021 (historical embeddings).
@@ -32,6 +33,7 @@ from genesplice.data.windows import (
     make_batch,
     tile_windows,
 )
+from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.prediction import (
     bundle_graph,
     encode_genes,
@@ -40,7 +42,9 @@ from genesplice.evaluate.prediction import (
 )
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice
+from genesplice.model.heads import Prediction
 from genesplice.model.losses import expression_errors
+from genesplice.training.paths import choose_mix, fit_kernel_path
 from genesplice.training.pretraining import load_encoder_weights
 from genesplice.training.trainer import (
     History,
@@ -56,6 +60,7 @@ __all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_mo
 
 
 HEAD_VALIDATION = 20
+FEWEST_GENES = 5
 NO_WINDOWS = WindowBatch(
     torch.zeros(0, 1024, dtype=torch.uint8),
     torch.zeros(0, 2, 1024, dtype=torch.uint8),
@@ -73,6 +78,7 @@ class FoldResult(NamedTuple):
     model: GeneSplice
     history: pd.DataFrame
     predictions: pd.DataFrame
+    kernel: tuple[KernelSettings, KernelSettings] | None
 
 
 class FinetuneResult(NamedTuple):
@@ -89,8 +95,11 @@ class GeneTargets(NamedTuple):
     observed: Tensor
 
 
-def make_model(bundle: Bundle, config: Config) -> GeneSplice:
-    """A fresh model for the bundle's conditions, regulators and pathways."""
+def make_model(bundle: Bundle, config: Config, n_support: int = 0) -> GeneSplice:
+    """A fresh model for the bundle's conditions, regulators and pathways of five genes or more.
+
+    `n_support` is the number of training genes that a kernel path is to remember.
+    """
     is_gene = bundle.network["source"].isin(bundle.genes["gene_id"])
     sources = bundle.network["source"]
     collections = config.model.gene_set_collections
@@ -99,7 +108,12 @@ def make_model(bundle: Bundle, config: Config) -> GeneSplice:
         conditions=list(bundle.observed.columns),
         regulators=sorted(set(sources[is_gene])),
         effectors=sorted(set(sources[~is_gene])),
-        pathways=sorted(n for n in bundle.gene_sets if n.split(":", 1)[0] in collections),
+        pathways=sorted(
+            name
+            for name, genes in bundle.gene_sets.items()
+            if name.split(":", 1)[0] in collections and len(genes) >= FEWEST_GENES
+        ),
+        n_support=n_support,
     )
 
 
@@ -146,23 +160,17 @@ class FinetuneModule(lightning.LightningModule):
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Loss over all training genes; those of this batch, if any, were encoded just now."""
-        pooled = self.memory
+        joined = self.memory
         if len(batch.gene):
             fresh = self.model.gene_vectors(
-                batch.tokens,
-                batch.phase,
-                batch.window,
-                batch.start,
-                batch.end,
-                batch.strand,
-                is_pooled=True,
+                batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
             )
-            pooled = pooled.index_copy(0, batch.gene, fresh)
+            joined = joined.index_copy(0, batch.gene, fresh)
             self.memory.index_copy_(0, batch.gene, fresh.detach())
-        return self.log_errors("train", pooled, self.training_genes)
+        return self.log_errors("train", joined, self.training_genes)
 
-    def on_train_batch_end(self, outputs, batch: WindowBatch, batch_idx: int) -> None:
-        """Now and then look at the validation genes; remember the best."""
+    def look(self) -> None:
+        """If it is time, measure the validation genes; remember the best weights."""
         step, alone = self.global_step, self.config.finetune.head_steps
         due = step % HEAD_VALIDATION if step < alone else (step - alone) % self.steps_per_epoch
         if due or not len(self.validation_genes.rows):
@@ -181,13 +189,13 @@ class FinetuneModule(lightning.LightningModule):
         return float(loss)
 
     def log_errors(
-        self, split: str, pooled: Float[Tensor, "genes joined"], target: GeneTargets
+        self, split: str, joined: Float[Tensor, "genes joined"], target: GeneTargets
     ) -> Float[Tensor, ""]:
         """Loss on `target`, given what was read of all genes; its parts go into the history."""
-        head, vectors = self.model.expression_head, self.model.readout.project_pooled(pooled)
+        head = self.model.expression_head
         level = target.observed.mean(1)
         level_error, residual_error = expression_errors(
-            self.model(vectors, self.graph, target.rows),
+            self.model.predict_neural(joined, self.graph, target.rows)[0],
             level,
             target.observed - level[:, None] - head.condition_mean,
             level_std=head.level_std,
@@ -220,6 +228,19 @@ class FinetuneModule(lightning.LightningModule):
         )
 
 
+class Looks(lightning.Callback):
+    """Looks at the validation genes before a checkpoint is written, which then holds what was seen.
+
+    (A module's own hooks run after all callbacks.)
+    """
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After every step."""
+        pl_module.look()
+
+
 def _targets(bundle: Bundle, genes: pd.Index) -> GeneTargets:
     row = pd.Series(np.arange(len(bundle.genes)), index=bundle.genes["gene_id"])
     values = bundle.observed.loc[genes].to_numpy(dtype=np.float32)
@@ -242,16 +263,26 @@ def finetune_fold(
     out: Path,
     init: Path | None = None,
     resume: bool = False,
+    kernel: tuple[KernelSettings, KernelSettings] | None = None,
+    label: str = "genesplice",
 ) -> FoldResult:
     """Train on all folds but `fold` and predict its genes.
 
     Nothing of the held-out genes' expression is read: scales, condition profiles, weights and
-    the choice of the best epoch come from training genes. `out` becomes a model folder that
-    `GeneSplice.from_pretrained` reads.
+    the choice of the best epoch, of the kernel and of the mix come from training genes. `out`
+    becomes a model folder that `GeneSplice.from_pretrained` reads.
+
+    Parameters
+    ----------
+    kernel
+        What was chosen for this fold and encoder before; None = choose.
+    label
+        What the predictions are called.
     """
     settings = config.finetune
+    train = bundle.train_genes(fold)
     torch.manual_seed(seed)
-    model = make_model(bundle, config)
+    model = make_model(bundle, config, n_support=len(train) if settings.kernel else 0)
     if isinstance(model.encoder, HierarchicalEncoder):
         # Kept activations of whole windows cost more in memory traffic than computing them again.
         model.encoder.checkpointing = True
@@ -262,7 +293,7 @@ def finetune_fold(
     targets = _targets(bundle, training)
     model.expression_head.fit(targets.observed)
     sizes: dict[str, Any] = {"core_bp": settings.core_bp, "flank_bp": settings.flank_bp}
-    memory = encode_genes(model, bundle, is_pooled=True, **sizes)
+    memory = encode_genes(model, bundle, **sizes)
     model.readout.fit(memory[targets.rows])
 
     track = annotation_track(bundle.genome, bundle.genes)
@@ -281,12 +312,13 @@ def finetune_fold(
         return make_batch(bundle.genome, groups[order[place % len(groups)]], bundle.genes, track)
 
     history = History()
+    graph, validated = bundle_graph(model, bundle), _targets(bundle, validation)
     module = FinetuneModule(
         model,
         config,
-        bundle_graph(model, bundle),
+        graph,
         targets,
-        _targets(bundle, validation),
+        validated,
         memory,
         history,
         seed=seed,
@@ -298,34 +330,55 @@ def finetune_fold(
         steps=len(steps),
         checkpoints=out / "checkpoints",
         checkpoint_minutes=settings.checkpoint_minutes,
-        callbacks=[history, ProgressLines(f"finetune fold {fold} seed {seed}", bases)],
+        callbacks=[history, ProgressLines(f"finetune fold {fold} seed {seed}", bases), Looks()],
     )
     fit(trainer, module, steps, checkpoint)
     if module.best is not None:
         model.load_state_dict(module.best[1])
     model.eval()
-    rows = history.to_frame()
-    rows = rows.assign(fold=fold, seed=seed)
-    predictions = predict_held_out(model, bundle, config, fold=fold, seed=seed)
-    model.save_pretrained(out)
-    rows.to_parquet(out / "history.parquet", index=False)
-    predictions.to_parquet(out / "predictions.parquet", index=False)
-    return FoldResult(model, rows, predictions)
-
-
-def predict_held_out(
-    model: GeneSplice, bundle: Bundle, config: Config, *, fold: int, seed: int
-) -> pd.DataFrame:
-    """Rows of `predictions.parquet` for the genes of `fold`."""
-    settings = config.finetune
-    values = predict_expression(model, bundle, core_bp=settings.core_bp, flank_bp=settings.flank_bp)
-    return prediction_table(
+    vectors = encode_genes(model, bundle, **sizes) if settings.epochs else module.memory
+    if settings.kernel:
+        kernel = _add_kernel_path(model, bundle, graph, vectors, fold, validated, kernel)
+    rows = history.to_frame().assign(fold=fold, seed=seed)
+    values = predict_expression(model, bundle, vectors=vectors)
+    predictions = prediction_table(
         values.loc[bundle.test_genes(fold)],
         bundle.observed,
         bundle.fold_of,
-        model="genesplice",
+        model=label,
         seed=seed,
     )
+    model.save_pretrained(out)
+    rows.to_parquet(out / "history.parquet", index=False)
+    predictions.to_parquet(out / "predictions.parquet", index=False)
+    return FoldResult(model, rows, predictions, kernel)
+
+
+def _add_kernel_path(
+    model: GeneSplice,
+    bundle: Bundle,
+    graph: HeteroData,
+    vectors: Float[Tensor, "genes joined"],
+    fold: int,
+    validation: GeneTargets,
+    known: tuple[KernelSettings, KernelSettings] | None,
+) -> tuple[KernelSettings, KernelSettings]:
+    """Solve the kernel path on all training genes; mix it by the validation genes."""
+    train = bundle.train_genes(fold)
+    targets = _targets(bundle, train)
+    block = bundle.splits.set_index("gene_id")["block"].loc[train].to_numpy()
+    fits = fit_kernel_path(
+        model, graph, vectors, targets.rows, targets.observed, block, settings=known
+    )
+    is_validation = torch.isin(targets.rows, validation.rows)
+    order = targets.rows[is_validation]
+    with torch.no_grad():
+        neural = model.predict_neural(vectors, graph, order)[0]
+    kernel = Prediction(*(part[is_validation] for part in fits.left_out))
+    observed = targets.observed[is_validation]
+    mix = choose_mix(neural, kernel, observed, model.expression_head.condition_mean)
+    model.mix.copy_(torch.tensor(mix))
+    return fits.settings
 
 
 def finetune(

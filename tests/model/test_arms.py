@@ -53,7 +53,7 @@ def test_every_arm_does_every_job(arch, annotation):
     phase = torch.zeros(2, 2, 2048, dtype=torch.uint8)
     window, strand = torch.tensor([0, 1]), torch.tensor([1, -1], dtype=torch.int8)
     vectors = model.gene_vectors(tokens, phase, window, *place, strand)
-    assert vectors.shape == (2, 16)
+    assert vectors.shape == (2, len(model.readout.centre))
     assert vectors.isfinite().all()
 
 

@@ -105,7 +105,7 @@ def test_weights_on_disk(tiny_bundle, tmp_path):
     model.expression_head.fit(torch.randn(20, 3))
     model.save_pretrained(tmp_path / "model")
     again = GeneSplice.from_pretrained(tmp_path / "model").eval()
-    vectors = torch.randn(len(tiny_bundle.genes), 16)
+    vectors = torch.randn(len(tiny_bundle.genes), len(model.readout.centre))
     one, two = (m(vectors, m.graph.bind(graph)) for m in (model, again))
     assert torch.equal(one.level, two.level)
     assert torch.equal(one.residual, two.residual)

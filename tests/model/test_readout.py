@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesplice.model.readout import SEGMENTS, GeneReadout, base_weights, segment_weights
+from genesplice.model.sequence import EncoderOutput
 
 LENGTH, WIDTH = 2048, 3
 
@@ -24,8 +25,20 @@ def bins_of(bin_bp, n_windows=1, seed=0, length=LENGTH):
     return torch.randn(2 * n_windows, length // bin_bp, WIDTH, generator=generator)
 
 
-def pool(bins, weights):
-    return GeneReadout(WIDTH).pool(bins, weights).view(-1, len(SEGMENTS), WIDTH)
+def pool(bins, genes, n_windows=1):
+    """Segment means of `genes` as the readout makes them."""
+    return joined(GeneReadout(WIDTH), bins, genes, n_windows)[:, : WIDTH * len(SEGMENTS)].view(
+        -1, len(SEGMENTS), WIDTH
+    )
+
+
+def joined(readout, bins, genes, n_windows=1, bases=None):
+    length = bases.shape[1] if bases is not None else LENGTH
+    inputs = torch.full((len(bins), length, 4), 0.25)
+    is_real = torch.ones(bins.shape[:2], dtype=torch.bool)
+    encoded = EncoderOutput(bins, bins[:, :0], bins[:, :0], is_real, bases, inputs)
+    columns = [torch.tensor([gene[i] for gene in genes], dtype=torch.long) for i in range(4)]
+    return readout.pool(encoded, *columns[:3], columns[3].to(torch.int8), n_windows=n_windows)
 
 
 def base_by_base(bins, gene, bin_bp, n_windows=1, length=LENGTH) -> np.ndarray:
@@ -57,14 +70,14 @@ def base_by_base(bins, gene, bin_bp, n_windows=1, length=LENGTH) -> np.ndarray:
 )
 def test_segments_are_means_over_bases(start, length, strand, bin_bp):
     gene, bins = (0, start, start + length, strand), bins_of(bin_bp)
-    found = pool(bins, weights_of([gene], bin_bp))[0]
+    found = pool(bins, [gene])[0]
     np.testing.assert_allclose(found, base_by_base(bins, gene, bin_bp), atol=1e-5)
 
 
 def test_genes_of_several_windows_are_kept_apart():
     genes = [(0, 100, 900, 1), (2, 100, 900, 1), (1, -50, 700, -1), (2, 1500, 2100, -1)]
     bins = bins_of(16, n_windows=3)
-    found = pool(bins, weights_of(genes, 16, n_windows=3))
+    found = pool(bins, genes, n_windows=3)
     for row, gene in enumerate(genes):
         expected = base_by_base(bins, gene, 16, n_windows=3)
         np.testing.assert_allclose(found[row], expected, atol=1e-5)
@@ -97,45 +110,55 @@ def test_upstream_is_before_the_start_on_either_strand():
 def test_no_gene_is_no_row():
     weights = weights_of([], 16)
     assert (weights.n_rows, len(weights.row)) == (0, 0)
-    assert GeneReadout(WIDTH)(bins_of(16), weights).shape == (0, WIDTH)
+    readout = GeneReadout(WIDTH)
+    assert readout(joined(readout, bins_of(16), [])).shape == (0, WIDTH)
 
 
 # --- standardised, then projected ---
 
 
 def test_fit_standardises_what_it_was_fitted_on():
-    readout, pooled = GeneReadout(WIDTH), torch.randn(40, WIDTH * len(SEGMENTS)) * 7 + 3
-    pooled[:, 4] = 5
-    readout.fit(pooled)
-    scaled = (pooled - readout.centre) / readout.spread
+    readout = GeneReadout(WIDTH)
+    values = torch.randn(40, sum(readout.parts.values())) * 7 + 3
+    values[:, 4] = 5
+    readout.fit(values)
+    scaled = readout.standardise(values)
     torch.testing.assert_close(scaled.mean(0), torch.zeros(scaled.shape[1]), atol=1e-5, rtol=0)
     expected = torch.ones(scaled.shape[1])
     expected[4] = 0
     torch.testing.assert_close(scaled.std(0), expected, atol=1e-5, rtol=0)
 
 
+def test_what_all_training_genes_share_says_nothing_of_another():
+    readout = GeneReadout(WIDTH)
+    values = torch.randn(9, sum(readout.parts.values()))
+    values[:, 4] = 5
+    readout.fit(values)
+    other = values[:1].clone()
+    other[:, 4] = -300
+    assert torch.equal(readout.standardise(other), readout.standardise(values[:1]))
+
+
 def test_one_gene_gives_a_centre_and_no_spread():
     readout = GeneReadout(WIDTH)
-    readout.fit(torch.full((1, WIDTH * len(SEGMENTS)), 2.0))
+    readout.fit(torch.full((1, sum(readout.parts.values())), 2.0))
     assert readout.centre.unique().tolist() == [2]
     assert readout.spread.unique().tolist() == [1]
 
 
 @torch.no_grad()
-def test_a_vector_is_the_projection_of_the_standardised_means():
+def test_a_vector_is_the_projection_of_the_standardised_parts():
     torch.manual_seed(0)
     readout = GeneReadout(WIDTH).eval()
-    readout.fit(torch.randn(9, WIDTH * len(SEGMENTS)) * 2 + 1)
-    bins, weights = bins_of(16), weights_of([(0, 300, 900, 1), (0, 1000, 1500, -1)], 16)
-    pooled = readout.pool(bins, weights)
-    expected = readout.project((pooled - readout.centre) / readout.spread)
-    assert torch.equal(readout(bins, weights), expected)
-    assert torch.equal(readout.project_pooled(pooled), expected)
+    readout.fit(torch.randn(9, sum(readout.parts.values())) * 2 + 1)
+    values = joined(readout, bins_of(16), [(0, 300, 900, 1), (0, 1000, 1500, -1)])
+    expected = readout.project((values - readout.centre) / readout.spread)
+    assert torch.equal(readout(values), expected)
 
 
 def test_scales_are_saved_with_the_weights():
     readout, again = GeneReadout(WIDTH), GeneReadout(WIDTH)
-    readout.fit(torch.randn(9, WIDTH * len(SEGMENTS)))
+    readout.fit(torch.randn(9, sum(readout.parts.values())))
     again.load_state_dict(readout.state_dict())
     assert torch.equal(again.centre, readout.centre)
     assert torch.equal(again.spread, readout.spread)
@@ -143,7 +166,8 @@ def test_scales_are_saved_with_the_weights():
 
 def test_gradients_reach_the_bins_of_the_gene_and_no_others():
     bins = bins_of(16).requires_grad_()
-    GeneReadout(WIDTH)(bins, weights_of([(0, 600, 700, 1)], 16)).sum().backward()
+    readout = GeneReadout(WIDTH)
+    readout(joined(readout, bins, [(0, 600, 700, 1)])).sum().backward()
     touched = bins.grad.abs().sum(2) > 0
     assert not touched[1].any()
     low, high = (600 - 512) // 16, (700 + 64 - 1) // 16
@@ -179,15 +203,22 @@ def test_bases_are_read_by_codon_position(start, length, strand):
         np.testing.assert_allclose(found[segment], wanted, atol=1e-5)
 
 
-def test_base_vectors_join_the_bins():
-    genes = [torch.tensor([0, 0]), torch.tensor([100, 900]), torch.tensor([500, 1500])]
+def test_the_parts_follow_each_other():
+    genes = [(0, 400, 900, 1), (0, 900, 1500, -1)]
+    readout, bins, bases = GeneReadout(WIDTH, base_width=WIDTH), bins_of(16), bins_of(1)
+    values = joined(readout, bins, genes, bases=bases)
+    assert values.shape == (2, sum(readout.parts.values()))
+    of_bins, of_bases, kmers, codons = values.split(list(readout.parts.values()), 1)
+    torch.testing.assert_close(of_bins, pool(bins, genes).flatten(1))
+    place = [torch.tensor([gene[i] for gene in genes]) for i in range(3)]
     strand = torch.tensor([1, -1], dtype=torch.int8)
-    at_bases = base_weights(*genes, strand, n_windows=1, length=LENGTH)
-    readout = GeneReadout(WIDTH, base_width=WIDTH)
-    weights = weights_of([(0, 100, 500, 1), (0, 900, 1500, -1)], 16)
-    pooled = readout.pool(bins_of(16), weights, bins_of(1), at_bases)
-    assert pooled.shape == (2, len(readout.centre))
-    torch.testing.assert_close(
-        pooled[:, : WIDTH * len(SEGMENTS)], GeneReadout(WIDTH).pool(bins_of(16), weights)
+    weights = base_weights(*place, strand, n_windows=1, length=LENGTH)
+    expected = torch.zeros(weights.n_rows, WIDTH).index_add(
+        0, weights.row, bases.flatten(0, 1)[weights.column] * weights.weight[:, None]
     )
-    assert readout(bins_of(16), weights, bins_of(1), at_bases).shape == (2, WIDTH)
+    torch.testing.assert_close(of_bases, expected.view(2, -1))
+    # Every base is unknown here: each 4-mer and codon is as likely as any other.
+    torch.testing.assert_close(kmers, torch.full((2, 256), 297 / 256))
+    torch.testing.assert_close(codons[:, :64], torch.full((2, 64), 1 / 64))
+    torch.testing.assert_close(codons[:, 64], torch.tensor([500.0, 600.0]).log2())
+    assert readout(values).shape == (2, WIDTH)
