@@ -43,6 +43,9 @@ class ModelConfig:
         Graph attention layers; 0 leaves network and pathways out.
     gene_set_collections
         Which collections of gene sets become pathway nodes.
+    smallest_set, largest_set
+        Genes of a set that becomes a node: fewer teach nothing, and what most genes share says
+        little and costs much.
     profile_rank
         Rank of the gene x condition profile.
     dropout, head_dropout
@@ -64,6 +67,8 @@ class ModelConfig:
     annotation: bool = False
     graph_layers: int = 1
     gene_set_collections: Sequence[str] = ("KEGG", "COG", "GO")
+    smallest_set: int = 5
+    largest_set: int = 1000
     profile_rank: int = 24
     dropout: float = 0.1
     head_dropout: float = 0.3
@@ -81,7 +86,9 @@ class ModelConfig:
             "a width that is an even multiple of heads",
         )
         at_least_one = "summary_layers", "region_layers", "bin_window", "summary_window"
-        require_least("model", self, 1, *at_least_one, "profile_rank")
+        require_least(
+            "model", self, 1, *at_least_one, "profile_rank", "smallest_set", "largest_set"
+        )
         require_least("model", self, 0, "bin_layers", "fused_layers", "graph_layers", "base_width")
         only = self.arch != "hierarchical" and self.context_bp is not None
         require(

@@ -15,17 +15,27 @@ def make_graph(
     network: pd.DataFrame,
     gene_sets: Mapping[str, Sequence[str]],
     collections: Sequence[str] = ("KEGG", "COG"),
+    *,
+    smallest_set: int = 1,
+    largest_set: int | None = None,
 ) -> HeteroData:
     """Build the graph that `genesplice.model.graph` reads.
 
     Nodes: `gene` (every row of `genes`, in that order), `effector` (regulators that are no genes:
     metabolites, complexes) and `pathway` (gene sets whose name starts with one of `collections`
-    and a colon). Edges: (gene | effector) regulates gene, with `edge_attr` one-hot over
-    activates, represses, both or unknown; gene member_of pathway, and pathway contains gene.
+    and a colon, and that have `smallest_set` to `largest_set` genes). Edges: (gene | effector)
+    regulates gene, with `edge_attr` one-hot over activates, represses, both or unknown; gene
+    member_of pathway, and pathway contains gene.
     Each node type carries its names as `ids`. Empty networks and sets give empty edges.
     """
     row = {gene_id: i for i, gene_id in enumerate(genes["gene_id"])}
-    pathways = sorted(name for name in gene_sets if name.split(":", 1)[0] in collections)
+    most = len(genes) if largest_set is None else largest_set
+    pathways = sorted(
+        name
+        for name, members in gene_sets.items()
+        if name.split(":", 1)[0] in collections
+        and smallest_set <= sum(gene_id in row for gene_id in members) <= most
+    )
     known = network[network["target"].isin(row)]
     by_gene = known["source"].isin(row)
     effectors = sorted(set(known.loc[~by_gene, "source"]))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from genesplice.config import ModelConfig
 from genesplice.data.bundle import Bundle
 from genesplice.data.graph import make_graph
 from genesplice.data.windows import annotation_track, group_windows, make_batch, tile_windows
@@ -21,6 +22,7 @@ __all__ = [
     "bundle_graph",
     "encode_genes",
     "load_model",
+    "pathway_graph",
     "predict_expression",
     "prediction_table",
 ]
@@ -42,10 +44,19 @@ def load_model(directory: Path) -> GeneSplice:
 
 def bundle_graph(model: GeneSplice, bundle: Bundle) -> HeteroData:
     """The bundle's network and gene sets, bound to the nodes that `model` knows."""
-    graph = make_graph(
-        bundle.genes, bundle.network, bundle.gene_sets, model.config.gene_set_collections
+    return model.graph.bind(pathway_graph(bundle, model.config))
+
+
+def pathway_graph(bundle: Bundle, sizes: ModelConfig) -> HeteroData:
+    """The bundle's network and the gene sets that `sizes` asks for."""
+    return make_graph(
+        bundle.genes,
+        bundle.network,
+        bundle.gene_sets,
+        sizes.gene_set_collections,
+        smallest_set=sizes.smallest_set,
+        largest_set=sizes.largest_set,
     )
-    return model.graph.bind(graph)
 
 
 @torch.no_grad()

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
-__all__ = ["N_CODON_CHANNELS", "N_KMERS", "UPSTREAM_BP", "codon_shares", "upstream_kmers"]
+__all__ = ["N_CODONS", "N_KMERS", "UPSTREAM_BP", "codon_shares", "log_length", "upstream_kmers"]
 
 K = 4
 N_KMERS = 4**K
 UPSTREAM_BP = 300
-N_CODON_CHANNELS = 64 + 1
+N_CODONS = 64
 
 
 def upstream_kmers(
@@ -46,10 +46,10 @@ def codon_shares(
     strand: Int8[Tensor, " genes"],
     *,
     n_windows: int,
-) -> Float[Tensor, "genes 65"]:
-    """Share of each codon (AAA, AAC, … TTT) from the gene's start to its end, and log2 of its bp.
+) -> Float[Tensor, "genes 64"]:
+    """Share of each codon (AAA, AAC, … TTT) between the gene's start and its end.
 
-    Codons count from the first base; those not wholly inside the window are left out.
+    Codons count from the gene's first base; those not wholly inside the window are left out.
     """
     row, begin, stop = _on_strand(inputs, window, start, end, strand, n_windows)
     length_bp = stop - begin
@@ -61,9 +61,15 @@ def codon_shares(
     first = begin[gene] + 3 * (low[gene] + number)
     one, two, three = (_at(inputs, row[gene], first + i) for i in range(3))
     codons = _outer(_outer(one, two), three)
-    shares = codons.new_zeros(len(count), 64).index_add(0, gene, codons)
-    shares = shares / count.clamp_min(1)[:, None]
-    return torch.cat([shares, length_bp.clamp_min(1).to(shares).log2()[:, None]], 1)
+    found = codons.new_zeros(len(count), N_CODONS).index_add(0, gene, codons)
+    return found / count.clamp_min(1)[:, None]
+
+
+def log_length(
+    start: Int64[Tensor, " genes"], end: Int64[Tensor, " genes"]
+) -> Float[Tensor, "genes 1"]:
+    """log2 of the gene's length in bp."""
+    return (end - start).clamp_min(1).float().log2()[:, None]
 
 
 def _on_strand(

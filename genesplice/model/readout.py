@@ -8,9 +8,10 @@ from jaxtyping import Float, Int8, Int64
 from torch import Tensor, nn
 
 from genesplice.model.composition import (
-    N_CODON_CHANNELS,
+    N_CODONS,
     N_KMERS,
     codon_shares,
+    log_length,
     upstream_kmers,
 )
 from genesplice.model.sequence import EncoderOutput
@@ -129,9 +130,9 @@ class GeneReadout(nn.Module):
 
     The parts, in this order (`parts` has their widths): mean bin vectors of every segment; with
     `base_width`, mean base vectors of promoter, start, end and the three codon positions; 4-mers
-    before the start; codon shares and length. Averages over a gene differ little from gene to gene
-    beside what all of them share: `fit` takes mean and spread from training genes, and they are
-    kept as buffers.
+    before the start; codon shares; length. Averages over a gene differ little from
+    gene to gene beside what all of them share: `fit` takes mean and spread from training genes, and
+    they are kept as buffers.
     """
 
     centre: Tensor
@@ -143,7 +144,8 @@ class GeneReadout(nn.Module):
             "bins": width * len(SEGMENTS),
             "bases": base_width * N_BASE_SEGMENTS,
             "kmers": N_KMERS,
-            "codons": N_CODON_CHANNELS,
+            "codons": N_CODONS,
+            "length": 1,
         }
         joined = sum(self.parts.values())
         self.register_buffer("centre", torch.zeros(joined))
@@ -190,6 +192,7 @@ class GeneReadout(nn.Module):
             found.append(_means(bases, base_weights(*places, **size), N_BASE_SEGMENTS))
         found.append(upstream_kmers(inputs, *places, n_windows=n_windows))
         found.append(codon_shares(inputs, *places, n_windows=n_windows))
+        found.append(log_length(start, end).to(inputs))
         return torch.cat(found, 1)
 
     def standardise(self, joined: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes joined"]:

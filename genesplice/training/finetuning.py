@@ -37,6 +37,7 @@ from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.prediction import (
     bundle_graph,
     encode_genes,
+    pathway_graph,
     predict_expression,
     prediction_table,
 )
@@ -60,7 +61,6 @@ __all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_mo
 
 
 HEAD_VALIDATION = 20
-FEWEST_GENES = 5
 NO_WINDOWS = WindowBatch(
     torch.zeros(0, 1024, dtype=torch.uint8),
     torch.zeros(0, 2, 1024, dtype=torch.uint8),
@@ -96,23 +96,18 @@ class GeneTargets(NamedTuple):
 
 
 def make_model(bundle: Bundle, config: Config, n_support: int = 0) -> GeneSplice:
-    """A fresh model for the bundle's conditions, regulators and pathways of five genes or more.
+    """A fresh model for the bundle's conditions, regulators and pathways.
 
     `n_support` is the number of training genes that a kernel path is to remember.
     """
-    is_gene = bundle.network["source"].isin(bundle.genes["gene_id"])
     sources = bundle.network["source"]
-    collections = config.model.gene_set_collections
+    is_gene = sources.isin(bundle.genes["gene_id"])
     return GeneSplice(
         config.model,
         conditions=list(bundle.observed.columns),
         regulators=sorted(set(sources[is_gene])),
         effectors=sorted(set(sources[~is_gene])),
-        pathways=sorted(
-            name
-            for name, genes in bundle.gene_sets.items()
-            if name.split(":", 1)[0] in collections and len(genes) >= FEWEST_GENES
-        ),
+        pathways=pathway_graph(bundle, config.model)["pathway"].ids,
         n_support=n_support,
     )
 

@@ -75,6 +75,15 @@ def test_only_chosen_collections_become_pathways():
     assert make_graph(GENES, EDGES, {"KEGGish:1": ("crp",)})["pathway"].ids == []
 
 
+def test_sets_of_the_wrong_size_are_no_nodes():
+    ids = GENES["gene_id"].tolist()
+    sets = {f"KEGG:{n}": tuple(ids[:n]) for n in range(1, len(ids) + 1)}
+    sets["KEGG:strangers"] = ("who", "ever", "this", "is")
+    graph = make_graph(GENES, EDGES, sets, smallest_set=2, largest_set=3)
+    assert graph["pathway"].ids == ["KEGG:2", "KEGG:3"]
+    assert graph["gene", "member_of", "pathway"].edge_index.shape == (2, 5)
+
+
 @pytest.mark.parametrize(("edges", "sets"), [(network(), {}), (EDGES, {}), (network(), SETS)])
 def test_empty_network_and_sets_give_empty_edges_of_the_right_kind(edges, sets):
     graph = make_graph(GENES, edges, sets)

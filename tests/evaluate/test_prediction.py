@@ -76,12 +76,13 @@ def test_the_size_of_the_core_does_not_matter_when_the_context_fits(
     torch.testing.assert_close(parts, whole, atol=2e-5, rtol=1e-4)
 
 
-def test_pooled_vectors_are_what_the_readout_starts_from(model, tiny_bundle):
-    pooled = encode_genes(model, tiny_bundle, is_pooled=True)
-    assert pooled.shape == (len(tiny_bundle.genes), len(model.readout.centre))
-    with torch.no_grad():
-        expected = model.readout.project_pooled(pooled)
-    torch.testing.assert_close(encode_genes(model, tiny_bundle), expected, atol=1e-5, rtol=1e-4)
+def test_vectors_at_hand_are_taken(model, tiny_bundle):
+    vectors = encode_genes(model, tiny_bundle)
+    assert vectors.shape == (len(tiny_bundle.genes), len(model.readout.centre))
+    found = predict_expression(model, tiny_bundle, vectors=vectors)
+    pd.testing.assert_frame_equal(found, predict_expression(model, tiny_bundle))
+    other = predict_expression(model, tiny_bundle, vectors=vectors.flip(0))
+    assert not np.allclose(found, other)
 
 
 def test_a_model_is_left_in_the_mode_it_came_in(tiny_bundle):
@@ -187,7 +188,7 @@ def test_the_edges_are_those_of_the_network(edges, tiny_bundle):
     members = {
         (gene, name)
         for name, genes in bundle.gene_sets.items()
-        if name.startswith(("KEGG:", "COG:"))
+        if name.startswith(("KEGG:", "COG:", "GO:"))
         for gene in genes
     }
     inward = edges.query("kind == 'member_of'")[["source", "target"]].to_numpy()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.attention import LEVELS, attention_rows, gene_attention, head_ablation
@@ -15,9 +15,9 @@ from genesplice.model.attention import attend, make_plan
 
 
 def explain(bundle, *settings) -> Explainer:
-    torch.manual_seed(1)
-    vectors = torch.randn(len(bundle.genes), 16)
-    return Explainer(make_tiny(bundle, *settings), bundle, window_bp=4096, vectors=vectors)
+    model = make_tiny(bundle, *settings)
+    vectors = make_vectors(model, bundle)
+    return Explainer(model, bundle, window_bp=4096, vectors=vectors)
 
 
 @pytest.fixture(scope="module")

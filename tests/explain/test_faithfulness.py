@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import rankdata
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_vectors
 
 from genesplice.explain.explainer import Explainer
 from genesplice.explain.faithfulness import (
@@ -22,9 +22,8 @@ from genesplice.explain.faithfulness import (
 
 @pytest.fixture(scope="module")
 def explainer(tiny_bundle):
-    torch.manual_seed(1)
-    vectors = torch.randn(len(tiny_bundle.genes), 16)
     model = make_tiny(tiny_bundle, "model.context_bp=1024")
+    vectors = make_vectors(model, tiny_bundle)
     return Explainer(model, tiny_bundle, window_bp=2048, vectors=vectors)
 
 

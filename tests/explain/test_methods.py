@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_vectors
 from torch import nn
 
 from genesplice.errors import InputError, WorkError
@@ -125,9 +125,9 @@ def test_global_generators_are_left_as_they_were():
 
 @pytest.fixture(scope="module")
 def explainer(tiny_bundle):
-    torch.manual_seed(1)
-    vectors = torch.randn(len(tiny_bundle.genes), 16)
-    return Explainer(make_tiny(tiny_bundle), tiny_bundle, window_bp=2048, vectors=vectors)
+    model = make_tiny(tiny_bundle)
+    vectors = make_vectors(model, tiny_bundle)
+    return Explainer(model, tiny_bundle, window_bp=2048, vectors=vectors)
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"deeplift"}))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError
 from genesplice.explain.explainer import Explainer
@@ -24,7 +24,7 @@ HIERARCHIES = {
     "all": (),
     "no bases": ("model.base_width=0", "model.bin_layers=2", "model.summary_layers=2"),
     "near": ("model.context_bp=2048",),
-    "bins only": ("model.context_bp=300",),
+    "bins only": ("model.context_bp=450",),
     "no layers": ("model.bin_layers=0", "model.fused_layers=0"),
     "two fused": ("model.fused_layers=2", "model.annotation=false"),
 }
@@ -43,9 +43,9 @@ def holes(tiny_bundle):
 
 
 def explain(bundle, *settings, window_bp=4096) -> Explainer:
-    torch.manual_seed(3)
-    vectors = torch.randn(len(bundle.genes), 16)
-    return Explainer(make_tiny(bundle, *settings), bundle, window_bp=window_bp, vectors=vectors)
+    model = make_tiny(bundle, *settings)
+    vectors = make_vectors(model, bundle, seed=3)
+    return Explainer(model, bundle, window_bp=window_bp, vectors=vectors)
 
 
 @pytest.mark.parametrize("settings", HIERARCHIES.values(), ids=HIERARCHIES)

@@ -32,9 +32,9 @@ def test_each_variant_is_predicted_as_by_the_whole_graph(tangled, layers):
     model = make_tiny(tangled, f"model.graph_layers={layers}")
     graph = bundle_graph(model, tangled)
     generator = torch.Generator().manual_seed(1)
-    vectors = torch.randn(len(tangled.genes), 16, generator=generator)
+    vectors = torch.randn(len(tangled.genes), len(model.readout.centre), generator=generator)
     for row in (0, 1, 5, 7, 19, 59):
-        own = torch.randn(3, 16, generator=generator)
+        own = torch.randn(3, vectors.shape[1], generator=generator)
         with torch.no_grad():
             found = GeneRow(model, graph, vectors, row)(own)
             for i, one in enumerate(own):
@@ -49,8 +49,8 @@ def test_each_variant_is_predicted_as_by_the_whole_graph(tangled, layers):
 
 def test_its_own_old_vector_is_not_read(tangled):
     model = make_tiny(tangled)
-    graph, own = bundle_graph(model, tangled), torch.randn(2, 16)
-    vectors = torch.randn(len(tangled.genes), 16)
+    graph, joined = bundle_graph(model, tangled), len(model.readout.centre)
+    own, vectors = torch.randn(2, joined), torch.randn(len(tangled.genes), joined)
     other = vectors.clone()
     other[0] = 100.0
     with torch.no_grad():
@@ -60,9 +60,11 @@ def test_its_own_old_vector_is_not_read(tangled):
 
 def test_gradients_reach_the_vector(tangled):
     model = make_tiny(tangled)
-    row = GeneRow(model, bundle_graph(model, tangled), torch.randn(len(tangled.genes), 16), 5)
-    own = torch.randn(2, 16, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: row.double()(x).level, own)
+    joined = len(model.readout.centre)
+    vectors = torch.randn(len(tangled.genes), joined)
+    row = GeneRow(model, bundle_graph(model, tangled), vectors, 5).double()
+    own = torch.randn(2, joined, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: row(x).level, own)
 
 
 def test_distances_are_counted_by_walking(tangled):

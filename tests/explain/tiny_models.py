@@ -18,3 +18,9 @@ def make_tiny(bundle, *settings: str, seed: int = 0):
     model = make_model(bundle, config).eval()
     model.expression_head.fit(torch.from_numpy(bundle.observed.to_numpy(dtype="float32")))
     return model
+
+
+def make_vectors(model, bundle, seed: int = 1) -> torch.Tensor:
+    """What a model might read of every gene; random."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(len(bundle.genes), len(model.readout.centre), generator=generator)

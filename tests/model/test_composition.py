@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from genesplice.data.genome import decode
 from genesplice.evaluate.features import kmer_codon_features
-from genesplice.model.composition import UPSTREAM_BP, codon_shares, upstream_kmers
+from genesplice.model.composition import UPSTREAM_BP, codon_shares, log_length, upstream_kmers
 from genesplice.model.genesplice import reverse_complement
 from genesplice.model.sequence import InputChannels
 
@@ -51,7 +51,7 @@ def test_kmers_are_those_before_the_start(place):
     row, begin, _ = on_strand(gene)
     wanted = np.zeros(256)
     for at in range(begin - UPSTREAM_BP, begin - 3):
-        if 0 <= at and at + 4 <= LENGTH:
+        if at >= 0 and at + 4 <= LENGTH:
             wanted[KMERS.index(letters[row][at : at + 4])] += 1
     np.testing.assert_allclose(read(upstream_kmers, inputs, [gene])[0], wanted, atol=1e-4)
 
@@ -65,11 +65,15 @@ def test_codons_count_from_the_first_base(place):
     row, begin, _ = on_strand(gene)
     counts = np.zeros(64)
     for at in range(begin, begin + length - 2, 3):
-        if 0 <= at and at + 3 <= LENGTH:
+        if at >= 0 and at + 3 <= LENGTH:
             counts[CODONS.index(letters[row][at : at + 3])] += 1
-    found = read(codon_shares, inputs, [gene])[0]
-    np.testing.assert_allclose(found[:64], counts / max(counts.sum(), 1), atol=1e-5)
-    assert float(found[64]) == pytest.approx(np.log2(length), rel=1e-5)
+    shares = read(codon_shares, inputs, [gene])
+    np.testing.assert_allclose(shares[0], counts / max(counts.sum(), 1), atol=1e-5)
+
+
+def test_length_is_in_powers_of_two():
+    found = log_length(torch.tensor([0, -7, 5]), torch.tensor([1024, 1, 5]))
+    assert found[:, 0].tolist() == [10, 3, 0]
 
 
 def test_genes_of_several_windows_are_kept_apart():
@@ -99,17 +103,20 @@ def test_it_counts_what_the_baselines_count(tiny_bundle):
     np.testing.assert_allclose(read(upstream_kmers, inputs, genes), kmers, atol=1e-3)
     is_orf = wanted["gene:is_orf"].to_numpy() > 0
     codons = wanted[[c for c in table if c.startswith("codon:")]].to_numpy()
-    found = read(codon_shares, inputs, genes)[:, :64].numpy()
+    found = read(codon_shares, inputs, genes).numpy()
     np.testing.assert_allclose(found[is_orf], codons[is_orf], atol=1e-5)
+    length = log_length(*(torch.tensor([gene[i] for gene in genes]) for i in (1, 2)))
+    np.testing.assert_allclose(length[:, 0], wanted["gene:log2_length"], atol=1e-5)
 
 
 def test_gradients_reach_the_counted_bases_and_no_others():
     inputs, _ = strands()
     inputs.requires_grad_()
     gene = [(0, 600, 660, 1)]
-    out = read(upstream_kmers, inputs, gene).square().sum() + read(
-        codon_shares, inputs, gene
-    ).square().sum()
+    out = (
+        read(upstream_kmers, inputs, gene).square().sum()
+        + read(codon_shares, inputs, gene).square().sum()
+    )
     out.backward()
     touched = (inputs.grad.abs().sum(2) > 0).nonzero()
     assert set(touched[:, 0].tolist()) == {0}
@@ -121,7 +128,7 @@ def test_unknown_bases_are_a_quarter_of_each_and_masked_ones_nothing():
     gene = [(0, 600, 660, 1)]
     unknown = InputChannels()(tokens, None)
     assert float(read(upstream_kmers, unknown, gene).sum()) == pytest.approx(297)
-    assert float(read(codon_shares, unknown, gene)[0, :64].sum()) == pytest.approx(1)
+    assert float(read(codon_shares, unknown, gene)[0].sum()) == pytest.approx(1)
     masked = InputChannels()(torch.full_like(tokens, 5), None)
     assert float(read(upstream_kmers, masked, gene).abs().sum()) == 0
-    assert float(read(codon_shares, masked, gene)[0, :64].abs().sum()) == 0
+    assert float(read(codon_shares, masked, gene)[0].abs().sum()) == 0

@@ -206,3 +206,27 @@ def test_a_single_edge_has_all_of_the_attention(n_edges):
     weight = run(make(1), graph_of(edges, {}))[1][0]["regulates"].weight
     assert float(weight.sum()) == pytest.approx(1)
     assert (float(weight[0]) == 1) == (n_edges == 1)
+
+
+# --- what is known of a gene, as the kernel path reads it ---
+
+
+def test_knowledge_is_edges_and_memberships_by_name():
+    model, graph = make(), graph_of()
+    known = model.bind(graph)["gene"].knowledge
+    assert model.knowledge_parts == {"regulators": 6, "COG": 1, "KEGG": 1}
+    assert known.dtype == torch.int8
+    # g0, g1 act; their signs; haem acts; its sign; COG:b; KEGG:a.
+    assert known.tolist() == [
+        [0, 0, 0, 0, 0, 0, 0, 1],
+        [1, 0, 1, 0, 1, -1, 1, 0],
+        [1, 1, -1, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1, 1, 1, 1],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+def test_two_edges_of_opposite_sign_have_none():
+    graph = graph_of(edges=[("g0", "g1", 1), ("g0", "g1", -1), ("g9", "g1", 1)])
+    assert make().bind(graph)["gene"].knowledge[1].tolist() == [1, 0, 0, 0, 0, 0, 1, 0]

@@ -208,7 +208,7 @@ def test_the_parts_follow_each_other():
     readout, bins, bases = GeneReadout(WIDTH, base_width=WIDTH), bins_of(16), bins_of(1)
     values = joined(readout, bins, genes, bases=bases)
     assert values.shape == (2, sum(readout.parts.values()))
-    of_bins, of_bases, kmers, codons = values.split(list(readout.parts.values()), 1)
+    of_bins, of_bases, kmers, codons, length = values.split(list(readout.parts.values()), 1)
     torch.testing.assert_close(of_bins, pool(bins, genes).flatten(1))
     place = [torch.tensor([gene[i] for gene in genes]) for i in range(3)]
     strand = torch.tensor([1, -1], dtype=torch.int8)
@@ -219,6 +219,6 @@ def test_the_parts_follow_each_other():
     torch.testing.assert_close(of_bases, expected.view(2, -1))
     # Every base is unknown here: each 4-mer and codon is as likely as any other.
     torch.testing.assert_close(kmers, torch.full((2, 256), 297 / 256))
-    torch.testing.assert_close(codons[:, :64], torch.full((2, 64), 1 / 64))
-    torch.testing.assert_close(codons[:, 64], torch.tensor([500.0, 600.0]).log2())
+    torch.testing.assert_close(codons, torch.full((2, 64), 1 / 64))
+    torch.testing.assert_close(length[:, 0], torch.tensor([500.0, 600.0]).log2())
     assert readout(values).shape == (2, WIDTH)
