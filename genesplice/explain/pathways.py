@@ -1,9 +1,10 @@
 """Which regulators, pathways and genes a prediction hears through the graph, beside random ones.
 
-Every message along an edge is scaled by a mask of 1; Captum's integrated gradients take the masks
-from 0 (no graph at all) to 1. What an edge is given is its share of what the graph adds to the
-predictions. The same is done on graphs of random sets of the same sizes and a network rewired
-under the same degrees: a bar inside their band says nothing about biology.
+Every message along an edge, and what the kernel path knows by it, is scaled by a mask of 1;
+Captum's integrated gradients take the masks from 0 (no graph at all) to 1. What an edge is given is
+its share of what the graph adds to the predictions. The same is done on graphs of random sets of
+the same sizes and a network rewired under the same degrees: a bar inside their band says nothing
+about biology.
 """
 
 import copy
@@ -104,7 +105,7 @@ class GraphOutput(nn.Module):
         self,
         model: GeneSplice,
         graph: HeteroData,
-        vectors: Float[Tensor, "genes width"],
+        vectors: Float[Tensor, "genes joined"],
         rows: Int64[Tensor, " chosen"],
         target: str = "level",
         along: Float[Tensor, "chosen conditions"] | None = None,
@@ -116,8 +117,8 @@ class GraphOutput(nn.Module):
                 f"target '{target}'", f"level, {PROFILE}, or one of {', '.join(conditions[:5])}, …"
             )
         # A copy: masks stay on its layers, and nobody else's model changes.
-        self.exchange = copy.deepcopy(model.graph).eval()
-        self.head = copy.deepcopy(model.expression_head).eval()
+        self.model = copy.deepcopy(model).eval()
+        self.exchange = self.model.graph
         self.graph, self.rows, self.target = graph, rows, target
         self.column = conditions.index(target) if target in conditions else None
         self.register_buffer("vectors", vectors, persistent=False)
@@ -155,8 +156,10 @@ class GraphOutput(nn.Module):
             for layer in self.exchange.layers:
                 assert isinstance(layer, GraphLayer)
                 set_masks(getattr(layer, kind), mask[0], index, apply_sigmoid=False)
-        informed, _ = self.exchange(self.vectors, self.graph)
-        return self.head(informed[self.rows])
+        graph = self.graph.clone()
+        kept = {kind: mask[0] for kind, mask in zip(self.kinds, masks, strict=True)}
+        graph["gene"].knowledge = self.exchange.masked_knowledge(graph, kept)
+        return self.model(self.vectors, graph, self.rows)
 
 
 def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution:
@@ -235,7 +238,7 @@ def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> 
 def influence_with_band(
     model: GeneSplice,
     bundle: Bundle,
-    vectors: Float[Tensor, "genes width"],
+    vectors: Float[Tensor, "genes joined"],
     genes: Sequence[str],
     kind: Kind,
     *,

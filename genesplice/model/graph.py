@@ -1,6 +1,6 @@
 """Graph attention over genes, their regulators and their pathways."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -90,9 +90,8 @@ def _table(
     n_rows: int, n_columns: int, row: Tensor, identity: Tensor, value: Tensor
 ) -> Float[Tensor, "rows columns"]:
     """Add up edges by row and known node; nodes without a learned vector (0) have no column."""
-    table = torch.zeros(n_rows, n_columns + 1)
-    table.index_put_((row, identity), value.to(table), accumulate=True)
-    return table[:, 1:]
+    table = torch.zeros(n_rows, n_columns + 1, dtype=value.dtype)
+    return table.index_put((row, identity), value, accumulate=True)[:, 1:]
 
 
 class GeneGraph(nn.Module):
@@ -155,6 +154,33 @@ class GeneGraph(nn.Module):
             collection = name.split(":", 1)[0]
             parts[collection] = parts.get(collection, 0) + 1
         return parts
+
+    def masked_knowledge(
+        self, graph: HeteroData, masks: Mapping[str, Float[Tensor, " edges"]]
+    ) -> Float[Tensor, "genes known"]:
+        """`knowledge` of a bound graph whose edges count as much as their masks say.
+
+        The masks of "regulates", "effects" and "contains" edges; of a kind that is not given every
+        edge counts nothing. Of several edges between two nodes the mean counts.
+        """
+        kept = []
+        for kind, name, count in (("gene", "regulates", 2), ("effector", "effects", 2)):
+            source, target = graph[kind, "regulates", "gene"].edge_index
+            kept += [self._kept(graph, kind, target, source, masks.get(name))] * count
+        pathway, gene = graph["pathway", "contains", "gene"].edge_index
+        kept.append(self._kept(graph, "pathway", gene, pathway, masks.get("contains")))
+        shares = torch.cat(kept, 1)
+        return graph["gene"].knowledge.to(shares) * shares
+
+    def _kept(
+        self, graph: HeteroData, kind: str, gene: Tensor, node: Tensor, mask: Tensor | None
+    ) -> Float[Tensor, "genes known"]:
+        mask = torch.zeros(len(gene)) if mask is None else mask
+        where = int(graph["gene"].num_nodes), len(self.known[kind]), gene
+        identity = graph[kind].identity[node]
+        return _table(*where, identity, mask) / _table(
+            *where, identity, torch.ones_like(mask)
+        ).clamp_min(1)
 
     def _knowledge(self, graph: HeteroData) -> Int8[Tensor, "genes known"]:
         n_genes = int(graph["gene"].num_nodes)

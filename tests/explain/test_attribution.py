@@ -23,7 +23,7 @@ from genesplice.explain.attribution import (
 from genesplice.training.finetuning import make_model
 
 SETTINGS = [
-    "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
+    "model.width=16", "model.heads=2", "model.base_width=16", "model.region_layers=1",
     "model.summary_layers=1", "model.context_bp=1024", "model.bin_window=8",
 ]  # fmt: skip
 
@@ -106,7 +106,7 @@ def test_attributions_add_up(explainer, coding, baseline, condition):
     for strand in "+-":
         gene_id = genes_on(coding, strand)[1]
         # The zero vector lies in a bend of the layer norms: more steps.
-        steps = {"uniform": 48, "masked": 192}[baseline]
+        steps = {"uniform": 64, "masked": 192}[baseline]
         found = explainer.explain(gene_id, condition=condition, baseline=baseline, steps=steps)
         change = found.output - found.baseline_output
         assert abs(change) > 1e-4
@@ -159,8 +159,8 @@ def test_they_are_the_weighted_sum_of_gradients(small, coding, baseline, level, 
 
 def test_they_come_close_to_the_integral(small, coding):
     gene_id = genes_on(coding, "-")[2]
-    places = (np.arange(96) + 0.5) / 96
-    expected = by_a_loop(*integrand(small, gene_id, None, 0.25), places, np.full(96, 1 / 96))
+    places = (np.arange(256) + 0.5) / 256
+    expected = by_a_loop(*integrand(small, gene_id, None, 0.25), places, np.full(256, 1 / 256))
     coarse, fine = (
         np.abs(small.explain(gene_id, steps=steps).values - expected).sum() for steps in (8, 64)
     )

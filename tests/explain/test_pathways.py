@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
 from genesplice.evaluate.prediction import bundle_graph
@@ -26,8 +26,8 @@ def model(tiny_bundle):
 
 
 @pytest.fixture(scope="module")
-def vectors(tiny_bundle):
-    return torch.randn(len(tiny_bundle.genes), 16, generator=torch.Generator().manual_seed(0))
+def vectors(model, tiny_bundle):
+    return make_vectors(model, tiny_bundle)
 
 
 def heard(bundle):
@@ -108,7 +108,7 @@ def test_influence_is_counted_by_hand(model, tiny_bundle, vectors):
     genes = list(tiny_bundle.genes["gene_id"])
     found = edge_attribution(make_output(model, tiny_bundle, vectors, genes), steps=2)
     table = influence(found, "pathway")
-    assert set(table["id"]) == {"KEGG:ko00001", "COG:Decoy"}
+    assert set(table["id"]) == {"KEGG:ko00001", "COG:Decoy", "GO:0000001"}
     for row in table.itertuples():
         edges = found.table[(found.table["kind"] == "contains") & (found.table["source"] == row.id)]
         assert row.n_edges == len(tiny_bundle.gene_sets[row.id]) == len(edges)

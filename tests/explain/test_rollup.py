@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.attention import attention_rows, splice_window
@@ -12,9 +12,9 @@ from genesplice.explain.rollup import PATHS, roll_up
 
 
 def explain(bundle, *settings) -> Explainer:
-    torch.manual_seed(1)
-    vectors = torch.randn(len(bundle.genes), 16)
-    return Explainer(make_tiny(bundle, *settings), bundle, window_bp=4096, vectors=vectors)
+    model = make_tiny(bundle, *settings)
+    vectors = make_vectors(model, bundle)
+    return Explainer(model, bundle, window_bp=4096, vectors=vectors)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_nothing_is_lost_and_nothing_is_negative(explainer):
 
 
 def test_what_the_context_shuts_off_is_not_heard(tiny_bundle):
-    near = roll_up(explain(tiny_bundle, "model.context_bp=300"), "g0004")
+    near = roll_up(explain(tiny_bundle, "model.context_bp=450"), "g0004")
     assert set(near["path"]) == {"bins"}
     assert near["weight"].sum() == pytest.approx(1, abs=1e-6)
     assert near[["start_bp", "end_bp"]].abs().to_numpy().max() <= 150 + 16

@@ -8,7 +8,7 @@ import pandas as pd
 import pysam
 import pytest
 import torch
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_vectors
 from tiny_variants import (
     letters,
     line,
@@ -35,9 +35,8 @@ W = 4096
 
 
 @pytest.fixture(scope="module")
-def vectors(tiny_bundle):
-    torch.manual_seed(3)
-    return torch.randn(len(tiny_bundle.genes), 16)
+def vectors(model, tiny_bundle):
+    return make_vectors(model, tiny_bundle, seed=3)
 
 
 @pytest.fixture(scope="module")
