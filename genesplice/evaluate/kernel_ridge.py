@@ -30,7 +30,7 @@ SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 1e4
 
 
 class KernelSettings(NamedTuple):
-    """What decides a kernel: the weight of each part, and how much of it is Gaussian.
+    """What decides a kernel: the weight of each part, and how much of it is stationary.
 
     `penalty` is against kernels whose diagonal is about 1.
     """

@@ -1,5 +1,7 @@
 """The kernel path of a model: solved on training genes, then mixed with the neural path."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +52,20 @@ def fit_kernel_path(
     start
         Where to begin choosing.
     """
+    with _one_thread():
+        return _fit(model, graph, joined, rows, observed, blocks, settings, start)
+
+
+def _fit(
+    model: GeneSplice,
+    graph: HeteroData,
+    joined: Tensor,
+    rows: Tensor,
+    observed: Tensor,
+    blocks: np.ndarray,
+    settings: tuple[KernelSettings, KernelSettings] | None,
+    start: tuple[KernelSettings, KernelSettings] | None,
+) -> KernelFits:
     path, head = model.kernel, model.expression_head
     standardised, known = model.kernel_inputs(joined, graph, rows)
     path.remember(standardised, known.to(torch.int8))
@@ -78,6 +94,20 @@ def fit_kernel_path(
         chosen.append(found)
         left_out.append(fit.left_out.float())
     return KernelFits((chosen[0], chosen[1]), Prediction(left_out[0][:, 0] + mean, left_out[1]))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Two threads gain little on matrices of this size, and wait for each other on a busy machine.
+
+    The sums then come out the same on every machine of a kind.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_mix(

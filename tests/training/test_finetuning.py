@@ -17,7 +17,9 @@ import genesplice as gs
 from genesplice.data.bundle import load_bundle
 from genesplice.data.synthetic import make_bundle
 from genesplice.errors import InputError
+from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
+from genesplice.evaluate.prediction import load_model, predict_expression
 from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
 
 SETTINGS = [
@@ -108,7 +110,40 @@ def test_the_encoder_stands_still_while_the_heads_learn(tiny_bundle, tmp_path):
     after = finetune_fold(tiny_bundle, settings, fold=0, seed=0, out=tmp_path / "a").model
     changed = {name for name, value in after.state_dict().items() if not value.equal(before[name])}
     assert not any(name.startswith("encoder") for name in changed)
-    assert {name.split(".")[0] for name in changed} == {"readout", "graph", "expression_head"}
+    parts = {"readout", "graph", "expression_head", "kernel", "mix"}
+    assert {name.split(".")[0] for name in changed} == parts
+
+
+def test_without_a_kernel_path_there_is_none(tiny_bundle, tmp_path):
+    result = finetune_fold(
+        tiny_bundle, config("finetune.kernel=false"), fold=0, seed=0, out=tmp_path / "a"
+    )
+    assert result.model.kernel.n_support == 0
+    assert result.kernel is None
+    assert load_model(tmp_path / "a").kernel.n_support == 0
+
+
+def test_a_kernel_that_was_chosen_before_is_taken(tiny_bundle, tmp_path):
+    one, two = (
+        finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / str(i), kernel=kernel)
+        for i, kernel in enumerate([None, (KernelSettings((1.0,) * 9), KernelSettings((1.0,) * 9))])
+    )
+    assert two.kernel == (KernelSettings((1.0,) * 9),) * 2
+    assert one.kernel != two.kernel
+    again = finetune_fold(
+        tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "2", kernel=one.kernel
+    )
+    assert again.predictions.equals(one.predictions)
+
+
+def test_a_saved_model_predicts_the_same(tiny_bundle, tmp_path):
+    result = finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "a")
+    again = load_model(tmp_path / "a")
+    assert again.mix.tolist() == result.model.mix.tolist()
+    assert again.kernel.n_support == len(tiny_bundle.train_genes(0))
+    settings = {"core_bp": 16384, "flank_bp": 1024}
+    one, two = (predict_expression(m, tiny_bundle, **settings) for m in (result.model, again))
+    pd.testing.assert_frame_equal(one, two)
 
 
 SCRIPT = """

@@ -1,0 +1,86 @@
+"""The kernel path on a model: its own formula, nothing of the held-out genes, an honest mix."""
+
+import numpy as np
+import pytest
+import torch
+
+import genesplice as gs
+from genesplice.evaluate.kernel_ridge import make_kernel
+from genesplice.evaluate.prediction import bundle_graph
+from genesplice.model.heads import Prediction
+from genesplice.training.finetuning import make_model
+from genesplice.training.paths import choose_mix, fit_kernel_path
+
+
+@pytest.fixture
+def world(tiny_bundle):
+    """A model with random vectors of all genes, and its training rows and values."""
+    settings = ["model.width=16", "model.heads=2", "model.base_width=0"]
+    train = tiny_bundle.train_genes(0)
+    torch.manual_seed(0)
+    config = gs.override(gs.load_preset("quick"), settings)
+    model = make_model(tiny_bundle, config, n_support=len(train)).eval()
+    joined = torch.randn(len(tiny_bundle.genes), len(model.readout.centre))
+    order = {gene: i for i, gene in enumerate(tiny_bundle.genes["gene_id"])}
+    rows = torch.tensor([order[gene] for gene in train])
+    observed = torch.from_numpy(tiny_bundle.observed.loc[train].to_numpy(dtype=np.float32))
+    blocks = tiny_bundle.splits.set_index("gene_id")["block"].loc[train].to_numpy()
+    model.readout.fit(joined[rows])
+    model.expression_head.fit(observed)
+    return model, bundle_graph(model, tiny_bundle), joined, rows, observed, blocks
+
+
+def test_what_is_left_out_is_what_a_fit_without_the_block_says(world):
+    model, graph, joined, rows, observed, blocks = world
+    fits = fit_kernel_path(*world)
+    out = torch.from_numpy(blocks == blocks[0])
+    level = observed.mean(1)
+    parts, _, _ = model.kernel.inner_products(*model.kernel_inputs(joined, graph, rows))
+    settings = fits.settings[0]
+    kernel = make_kernel(parts.double(), settings)
+    inside = kernel[~out][:, ~out] + settings.penalty * torch.eye(int((~out).sum()))
+    weights = torch.linalg.solve(inside, (level - level.mean())[~out].double())
+    expected = kernel[out][:, ~out] @ weights + level.mean()
+    torch.testing.assert_close(fits.left_out.level[out], expected.float(), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_with_the_whole_mix_the_model_is_its_kernel_path(world):
+    model, graph, joined, *_ = world
+    fit_kernel_path(*world)
+    neural = model.predict_neural(joined, graph)[0]
+    kernel = model.kernel(*model.kernel_inputs(joined, graph))
+    for mix, one, two in ((0.0, neural, neural), (1.0, kernel, kernel), (0.25, neural, kernel)):
+        model.mix.fill_(mix)
+        found = model(joined, graph)
+        torch.testing.assert_close(found.level, one.level + mix * (two.level - one.level))
+        wanted = one.residual + mix * (two.residual - one.residual)
+        torch.testing.assert_close(found.residual, wanted)
+
+
+def test_residuals_have_mean_zero_over_conditions(world):
+    model, graph, joined, *_ = world
+    fit_kernel_path(*world)
+    with torch.no_grad():
+        found = model.kernel(*model.kernel_inputs(joined, graph))
+    assert float(found.residual.abs().max()) > 0.01
+    assert float(found.residual.mean(1).abs().max()) < 1e-4
+
+
+def test_the_mix_is_the_better_one():
+    generator = torch.Generator().manual_seed(0)
+    observed = torch.randn(200, 5, generator=generator)
+    centred = observed - observed.mean(1, keepdim=True)
+    mean = centred.mean(0)
+    truth = Prediction(observed.mean(1), centred - mean)
+
+    def off(by):
+        return Prediction(
+            *(part + by * torch.randn(part.shape, generator=generator) for part in truth)
+        )
+
+    assert choose_mix(off(0.1), off(2.0), observed, mean) == (0.0, 0.0)
+    assert choose_mix(off(2.0), off(0.1), observed, mean) == (1.0, 1.0)
+    assert choose_mix(off(1.0), off(1.0), observed, mean) == (0.5, 0.5)
+    empty = Prediction(torch.zeros(0), torch.zeros(0, 5))
+    assert choose_mix(empty, empty, observed[:0], mean) == (0.5, 0.5)
