@@ -173,8 +173,11 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Train sequence, network and pathways to predict expression of held-out genes."""
+    import pandas as pd
+
     from genesplice.data.bundle import load_bundle
-    from genesplice.evaluate.metrics import fold_profiles, score
+    from genesplice.evaluate.baselines import run_baselines
+    from genesplice.evaluate.metrics import differences, fold_profiles, score
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import write_manifest
@@ -183,11 +186,18 @@ def finetune(
     config, started = read_config(preset, assignments), time.monotonic()
     bundle = load_bundle(data)
     result = work(bundle, config, out, init=init, resume=resume)
-    result.predictions.to_parquet(out / "predictions.parquet", index=False)
+    predictions = result.predictions
+    if config.finetune.baselines:
+        held_out = sorted(predictions["fold"].unique())
+        simple = run_baselines(bundle, folds=held_out, progress=say)
+        simple = simple.astype({"gene_id": str, "condition": str, "model": str})
+        predictions = pd.concat([predictions, simple], ignore_index=True)
+    predictions.to_parquet(out / "predictions.parquet", index=False)
     result.history.to_parquet(out / "history.parquet", index=False)
     profiles = fold_profiles(bundle.observed, bundle.fold_of)
     blocks = bundle.splits.set_index("gene_id")["block"]
-    metrics = score(result.predictions, blocks, train_profile=profiles)
+    metrics = score(predictions, blocks, train_profile=profiles)
+    metrics += differences(predictions, blocks, train_profile=profiles)
     write_metrics(out / "metrics.json", metrics)
     write_manifest(
         out,

@@ -44,15 +44,21 @@ class Config:
 PRESETS: dict[str, Config] = {
     "quick": Config(
         preset="quick",
-        model=ModelConfig(width=64, heads=4, base_width=32),
-        pretrain=PretrainConfig(steps=500, batch_windows=4),
-        finetune=FinetuneConfig(epochs=0, folds=(0,)),
+        model=ModelConfig(width=64, heads=4, base_width=64),
+        pretrain=PretrainConfig(steps=450, batch_windows=1, ema_decay=0.99),
+        finetune=FinetuneConfig(head_steps=120, epochs=0, folds=(0,)),
     ),
     "standard": Config(
         preset="standard",
         model=ModelConfig(width=128, heads=4, base_width=64),
-        pretrain=PretrainConfig(steps=4000, measure_windows=256, probe_sites=1000),
-        finetune=FinetuneConfig(head_steps=300, epochs=5, seeds=(0, 1, 2)),
+        pretrain=PretrainConfig(steps=9000, batch_windows=1, measure_windows=256, probe_sites=1000),
+        finetune=FinetuneConfig(
+            head_steps=150,
+            epochs=0,
+            seeds=(0, 1, 2, 3, 4),
+            twins=("rewired", "random_sets", "sequence_only", "random_encoder"),
+            baselines=True,
+        ),
         verdict=VerdictConfig(
             contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608),
             epochs=24,

@@ -1,11 +1,17 @@
 """Settings of fine-tuning."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from genesplice.config.checks import REGION_BP, require, require_least
 from genesplice.config.pretrain import ScheduleName
 
-__all__ = ["FinetuneConfig"]
+__all__ = ["FinetuneConfig", "TwinName"]
+
+TwinName = Literal[
+    "rewired", "no_network", "random_sets", "no_sets", "sequence_only", "random_encoder"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,10 @@ class FinetuneConfig:
         Held-out folds to train for; None = all.
     seeds
         One model per fold and seed.
+    twins, twin_seeds
+        Null twins to train beside (see `genesplice.training.twins`), and with which seeds.
+    baselines
+        Fit the simple methods on the same folds too, and measure the differences.
     """
 
     core_bp: int = 131072
@@ -46,8 +56,13 @@ class FinetuneConfig:
     kernel: bool = True
     folds: tuple[int, ...] | None = None
     seeds: tuple[int, ...] = (0,)
+    twins: Sequence[TwinName] = ()
+    twin_seeds: tuple[int, ...] = (0,)
+    baselines: bool = False
 
     def __post_init__(self) -> None:
+        # Read back from JSON it is a list.
+        object.__setattr__(self, "twins", tuple(self.twins))
         for name in ("core_bp", "flank_bp"):
             require(
                 getattr(self, name) % REGION_BP == 0,
@@ -69,6 +84,6 @@ class FinetuneConfig:
             "0 <= fraction < 0.5",
         )
         require(len(self.seeds) > 0, "finetune.seeds ()", "at least one seed")
-        for name in ("folds", "seeds"):
+        for name in ("folds", "seeds", "twin_seeds"):
             numbers = getattr(self, name) or ()
             require(min(numbers, default=0) >= 0, f"finetune.{name} {numbers}", "at least 0 each")

@@ -60,16 +60,16 @@ class PretrainConfig:
         held-out windows and on how many sites of each task.
     """
 
-    window_bp: int = 8192
+    window_bp: int = 4096
     batch_windows: int = 8
     accumulate: int = 1
     steps: int = 400
     learning_rate: float = 2e-3
-    schedule: PretrainScheduleName = "one_cycle"
+    schedule: PretrainScheduleName = "cosine"
     lowest_rate: float = 0.1
     weight_decay: float = 0.01
     masks: Sequence[MaskName] = ("span",)
-    masked_fraction: float = 0.12
+    masked_fraction: float = 0.17
     span_bp: int = 1
     repeat_weight: float = 0.1
     masked_weight: float = 1.0

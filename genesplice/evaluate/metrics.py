@@ -34,6 +34,7 @@ from genesplice.results import Metric
 __all__ = [
     "METRICS",
     "PREDICTION_COLUMNS",
+    "differences",
     "fold_profiles",
     "paired_difference",
     "residuals",
@@ -237,6 +238,33 @@ def paired_difference(
         )
         for name, value, low, high in _with_intervals(statistics, n_bootstrap, seed)
     ]  # fmt: skip
+
+
+def differences(
+    predictions: pd.DataFrame,
+    blocks: pd.Series,
+    *,
+    train_profile: pd.DataFrame | None = None,
+    model: str = "genesplice",
+    n_bootstrap: int = 1000,
+) -> list[Metric]:
+    """`paired_difference` of `model`, and of its ensemble, with every other model of the table.
+
+    Variants of the model, such as twins, are held against the single model: they have no ensemble.
+    """
+    names = [str(name) for name in predictions["model"].unique()]
+    ensemble = f"{model}_ensemble"
+    found: list[Metric] = []
+    for mine in (name for name in (model, ensemble) if name in names):
+        for other in names:
+            is_variant = other.startswith(f"{model}_")
+            if other in (model, ensemble) or (is_variant and mine == ensemble):
+                continue
+            found += paired_difference(
+                predictions, mine, other, blocks,
+                train_profile=train_profile, n_bootstrap=n_bootstrap,
+            )  # fmt: skip
+    return found
 
 
 def _with_intervals(

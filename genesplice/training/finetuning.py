@@ -56,6 +56,7 @@ from genesplice.training.trainer import (
     make_optimizer,
     make_trainer,
 )
+from genesplice.training.twins import add_ensemble, make_twin, twin_label
 
 __all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_model"]
 
@@ -258,8 +259,10 @@ def finetune_fold(
     out: Path,
     init: Path | None = None,
     resume: bool = False,
+    memory: Float[Tensor, "genes joined"] | None = None,
     kernel: tuple[KernelSettings, KernelSettings] | None = None,
     label: str = "genesplice",
+    keep_model: bool = True,
 ) -> FoldResult:
     """Train on all folds but `fold` and predict its genes.
 
@@ -269,10 +272,14 @@ def finetune_fold(
 
     Parameters
     ----------
+    memory
+        What the encoder says of every gene at the beginning, where that is at hand.
     kernel
         What was chosen for this fold and encoder before; None = choose.
     label
         What the predictions are called.
+    keep_model
+        Write the weights, too.
     """
     settings = config.finetune
     train = bundle.train_genes(fold)
@@ -288,7 +295,8 @@ def finetune_fold(
     targets = _targets(bundle, training)
     model.expression_head.fit(targets.observed)
     sizes: dict[str, Any] = {"core_bp": settings.core_bp, "flank_bp": settings.flank_bp}
-    memory = encode_genes(model, bundle, **sizes)
+    if memory is None:
+        memory = encode_genes(model, bundle, **sizes)
     model.readout.fit(memory[targets.rows])
 
     track = annotation_track(bundle.genome, bundle.genes)
@@ -314,7 +322,7 @@ def finetune_fold(
         graph,
         targets,
         validated,
-        memory,
+        memory.clone(),
         history,
         seed=seed,
         steps_per_epoch=steps_per_epoch,
@@ -343,7 +351,8 @@ def finetune_fold(
         model=label,
         seed=seed,
     )
-    model.save_pretrained(out)
+    if keep_model:
+        model.save_pretrained(out)
     rows.to_parquet(out / "history.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     return FoldResult(model, rows, predictions, kernel)
@@ -386,27 +395,57 @@ def finetune(
 ) -> FinetuneResult:
     """Every fold and seed of `config.finetune`, each in its own folder under `out`.
 
-    A fold that was finished in an earlier run is read back, not run again (`resume`).
+    Twins are under `out/twins`, and keep no weights. A fold that was finished in an earlier run is
+    read back, not run again (`resume`).
     """
-    folds = config.finetune.folds
-    folds = tuple(range(bundle.n_folds)) if folds is None else folds
+    settings = config.finetune
+    runs = [Run("genesplice", out, bundle, init, seed) for seed in settings.seeds]
+    for name in settings.twins:
+        for seed in settings.twin_seeds:
+            where, twin = out / "twins" / name, make_twin(bundle, name, seed)
+            start = None if name == "random_encoder" else init
+            runs.append(Run(twin_label(name), where, twin, start, seed))
+    folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
+    # An encoder that all start from says the same of every gene.
+    memory: Tensor | None = None
     tables, histories = [], []
     for fold in folds:
-        for seed in config.finetune.seeds:
-            where = out / f"fold{fold}_seed{seed}"
-            done = where / "predictions.parquet"
-            if resume and done.exists():
-                tables.append(pd.read_parquet(done))
+        kernel: tuple[KernelSettings, KernelSettings] | None = None
+        for run in runs:
+            where = run.out / f"fold{fold}_seed{run.seed}"
+            done, is_twin = where / "predictions.parquet", run.label != "genesplice"
+            if not (resume and done.exists()):
+                if memory is None and init is not None:
+                    memory = _first_memory(bundle, config, init)
+                began = time.monotonic()
+                result = finetune_fold(
+                    run.bundle, config, fold=fold, seed=run.seed, out=where, init=run.init,
+                    resume=resume, memory=memory if run.init is not None else None,
+                    kernel=None if is_twin or settings.epochs or init is None else kernel,
+                    label=run.label, keep_model=not is_twin,
+                )  # fmt: skip
+                kernel = kernel if is_twin else result.kernel
+                took = time.monotonic() - began
+                print(f"{run.label}: fold {fold} seed {run.seed}: {took:.0f} s", file=sys.stderr)
+            tables.append(pd.read_parquet(done))
+            if not is_twin:
                 histories.append(pd.read_parquet(where / "history.parquet"))
-                continue
-            began = time.monotonic()
-            result = finetune_fold(
-                bundle, config, fold=fold, seed=seed, out=where, init=init, resume=resume
-            )
-            tables.append(result.predictions)
-            histories.append(result.history)
-            took = time.monotonic() - began
-            print(f"finetune: fold {fold} seed {seed} in {took:.0f} s", file=sys.stderr)
-    return FinetuneResult(
-        pd.concat(tables, ignore_index=True), pd.concat(histories, ignore_index=True)
-    )
+    predictions = add_ensemble(pd.concat(tables, ignore_index=True))
+    return FinetuneResult(predictions, pd.concat(histories, ignore_index=True))
+
+
+class Run(NamedTuple):
+    """What is trained on every fold: the model or a twin, from which data and encoder."""
+
+    label: str
+    out: Path
+    bundle: Bundle
+    init: Path | None
+    seed: int
+
+
+def _first_memory(bundle: Bundle, config: Config, init: Path) -> Float[Tensor, "genes joined"]:
+    model = make_model(bundle, config)
+    load_encoder_weights(model, init)
+    settings = config.finetune
+    return encode_genes(model, bundle, core_bp=settings.core_bp, flank_bp=settings.flank_bp)
