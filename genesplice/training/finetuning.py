@@ -406,8 +406,8 @@ def finetune(
             start = None if name == "random_encoder" else init
             runs.append(Run(twin_label(name), where, twin, start, seed))
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
-    # An encoder that all start from says the same of every gene.
-    memory: Tensor | None = None
+    # Runs that start from the same encoder start from the same vectors: one pass over the genome.
+    memories: dict[Path | int, Tensor] = {}
     tables, histories = [], []
     for fold in folds:
         kernel: tuple[KernelSettings, KernelSettings] | None = None
@@ -415,12 +415,13 @@ def finetune(
             where = run.out / f"fold{fold}_seed{run.seed}"
             done, is_twin = where / "predictions.parquet", run.label != "genesplice"
             if not (resume and done.exists()):
-                if memory is None and init is not None:
-                    memory = _first_memory(bundle, config, init)
+                begin = run.seed if run.init is None else run.init
+                if begin not in memories:
+                    memories[begin] = _first_memory(bundle, config, run.init, run.seed)
                 began = time.monotonic()
                 result = finetune_fold(
                     run.bundle, config, fold=fold, seed=run.seed, out=where, init=run.init,
-                    resume=resume, memory=memory if run.init is not None else None,
+                    resume=resume, memory=memories[begin],
                     kernel=None if is_twin or settings.epochs or init is None else kernel,
                     label=run.label, keep_model=not is_twin,
                 )  # fmt: skip
@@ -444,8 +445,12 @@ class Run(NamedTuple):
     seed: int
 
 
-def _first_memory(bundle: Bundle, config: Config, init: Path) -> Float[Tensor, "genes joined"]:
+def _first_memory(
+    bundle: Bundle, config: Config, init: Path | None, seed: int
+) -> Float[Tensor, "genes joined"]:
+    torch.manual_seed(seed)
     model = make_model(bundle, config)
-    load_encoder_weights(model, init)
+    if init is not None:
+        load_encoder_weights(model, init)
     settings = config.finetune
     return encode_genes(model, bundle, core_bp=settings.core_bp, flank_bp=settings.flank_bp)
