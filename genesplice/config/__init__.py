@@ -53,9 +53,9 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(width=128, heads=4, base_width=64),
         pretrain=PretrainConfig(steps=9000, batch_windows=1, measure_windows=256, probe_sites=1000),
         finetune=FinetuneConfig(
-            head_steps=150,
+            head_steps=100,
             epochs=0,
-            seeds=(0, 1, 2, 3, 4),
+            seeds=(0, 1, 2),
             twins=("rewired", "random_sets", "sequence_only", "random_encoder"),
             baselines=True,
         ),
