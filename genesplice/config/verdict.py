@@ -40,7 +40,7 @@ class VerdictConfig:
         Processes at once (0: as many as there are cores over `threads`) and threads of each.
     """
 
-    contexts_bp: Sequence[int] = (512, 8192, 131_072, 8_388_608)
+    contexts_bp: Sequence[int] = (512, 4096, 32_768, 131_072)
     core_bp: int = 131_072
     width: int = 32
     heads: int = 2
@@ -50,7 +50,7 @@ class VerdictConfig:
     region_layers: int = 1
     fused_layers: int = 0
     graph_layers: int = 1
-    epochs: int = 8
+    epochs: int = 3
     head_steps: int = 0
     learning_rate: float = 3e-3
     validation_blocks: float = 0.2

@@ -42,9 +42,9 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "pre-training",
         "genesplice",
-        ("genesplice_random_init", "genesplice_shuffled_pretraining"),
+        ("genesplice_random_encoder", "genesplice_shuffled_pretraining"),
     ),
-    Claim("pathway knowledge", "genesplice", ("genesplice_random_sets", "genesplice_no_gene_sets")),
+    Claim("pathway knowledge", "genesplice", ("genesplice_random_sets", "genesplice_no_sets")),
 )
 """The five proposals and the question itself, whose effect is per doubling of context (records
 `<metric>_per_doubling` of model "context", as the context verdict writes them)."""
