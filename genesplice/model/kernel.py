@@ -106,6 +106,8 @@ class KernelPath(nn.Module):
         self.support.copy_(standardised)
         self.support_knowledge.copy_(knowledge)
         values = knowledge.float()
+        if not values.numel():
+            return
         spread = values.std(0)
         is_rare = ((values != 0).sum(0) < FEWEST_GENES) | (spread <= 0)
         self.knowledge_centre.copy_(values.mean(0))

@@ -1,4 +1,4 @@
-"""Twins lack what they should lack; the ensemble is a mean; nothing of a twin replaces the model."""
+"""Twins lack what they should lack; the ensemble is a mean; no twin takes the model's place."""
 
 import numpy as np
 import pandas as pd
