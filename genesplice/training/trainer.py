@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from genesplice.config import Config
 from genesplice.errors import InputError
-from genesplice.runtime import write_json
+from genesplice.runtime import keep_freed_memory, write_json
 from genesplice.training.checkpoints import AtomicCheckpointIO, Checkpoints
 from genesplice.training.processes import is_first_process, n_processes
 from genesplice.training.schedules import make_schedule
@@ -249,6 +249,7 @@ def fit(
     checkpoint: str | None,
 ) -> None:
     """Train on `steps`, from `checkpoint` if there is one; nothing in it is unpickled."""
+    keep_freed_memory()
     interrupt = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         # Lightning's own use of a torch function that torch has since renamed.
