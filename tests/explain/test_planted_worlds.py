@@ -62,7 +62,8 @@ def listener(network):
     """A graph that has learned the profiles; the genes' own vectors say nothing of them."""
     model = make_tiny(network, "model.width=32")
     # One vector for all: from zero, the head's norm would make any message as large as any other.
-    same = 3 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    joined = len(model.readout.centre)
+    same = 3 * torch.randn(1, joined, generator=torch.Generator().manual_seed(0))
     vectors = same.repeat(len(network.genes), 1)
     graph = bundle_graph(model, network)
     place = network.genes["gene_id"].reset_index(drop=True)
