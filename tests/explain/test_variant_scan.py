@@ -187,6 +187,10 @@ def test_every_row_of_the_table_is_what_it_says(score, tiny_bundle):
         assert (part.loc[part["place"].isin(["box", "flank"]), "codon_position"] == 0).all()
         boxes = (part["place"] == "box").sum()
         assert boxes in (0, 36)
+    # About one change in 24 makes a stop.
+    body = table[table["place"] == "body"]
+    assert 0.02 < body["is_nonsense"].astype(bool).mean() < 0.08
+    assert not (body["is_nonsense"].astype(bool) & body["is_synonymous"].astype(bool)).any()
     third = table[(table["place"] == "body") & (table["codon_position"] == 3)]
     second = table[(table["place"] == "body") & (table["codon_position"] == 2)]
     assert third["is_synonymous"].mean() > 0.5
@@ -200,6 +204,7 @@ def test_planted_classes_are_told_apart_and_random_ones_are_not():
         for place, position, same, count in (
             ("start", 1, False, 9), ("stop", 2, False, 9), ("stop", 3, True, 1),
             ("body", 1, False, 40), ("body", 3, True, 40), ("box", 0, None, 20),
+            ("nonsense", 2, False, 5),
             ("flank", 0, None, 20),
         ):  # fmt: skip
             for _ in range(count):
@@ -207,13 +212,16 @@ def test_planted_classes_are_told_apart_and_random_ones_are_not():
                 rows.append((f"g{gene}", place, position, ref, alt, same))
     columns = ["gene_id", "place", "codon_position", "ref", "alt", "is_synonymous"]
     table = pd.DataFrame(rows, columns=columns)
+    table["is_nonsense"] = table["place"] == "nonsense"
+    table["place"] = table["place"].replace("nonsense", "body")
     noise = generator.normal(0, 0.1, len(table))
     harm = table["place"].map({"start": 3.0, "stop": 3.0, "box": 1.0, "flank": 0.0, "body": 0.0})
+    harm += 1.0 * table["is_nonsense"]
     harm += (table["is_synonymous"] == False).astype(float)  # noqa: E712
     found = {m.metric: m for m in class_metrics(table.assign(llr=noise - harm))}
     assert {name for name in found} == {
         "auroc_start", "auroc_stop", "auroc_start_stop", "auroc_codon_12_3",
-        "auroc_nonsynonymous", "auroc_boxes",
+        "auroc_nonsynonymous", "auroc_nonsense", "auroc_boxes",
     }  # fmt: skip
     assert all(one.value > 0.99 for one in found.values())
     assert found["auroc_stop"].n == 270

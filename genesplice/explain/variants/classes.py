@@ -2,6 +2,7 @@
 
 - Start and stop codons against substitutions of the same bases in the coding parts of the same
   windows. A change that leaves a stop a stop is no case.
+- Changes within a reading frame that make a stop, against coding changes of the same two bases.
 - Codon positions 1 and 2 against 3; non-synonymous against synonymous (genetic code 11).
 - The -10 and -35 hexamers against what lies around and between them. A promoter is where the
   consensus TTGACA and TATAAT, 16 to 18 bases apart, fit best upstream of an operon's first gene;
@@ -72,9 +73,9 @@ def class_table(
     """Every substitution of a few places of random genes with a reading frame.
 
     Columns: gene_id, place (start, stop, body, box, flank), codon_position (0 outside of codons),
-    ref, alt (on the sense strand), is_synonymous, llr. Bodies are `INSIDE_BP` on from the start
-    and up to the end; boxes are there for first genes of operons. Every 32nd base of a window is
-    hidden at once.
+    ref, alt (on the sense strand), is_synonymous, is_nonsense (None outside of codons), llr.
+    Bodies are `INSIDE_BP` on from the start and up to the end; boxes are there for first genes of
+    operons. Every 32nd base of a window is hidden at once.
     """
     genes = bundle.genes
     size = genes["end"] - genes["start"]
@@ -87,7 +88,16 @@ def class_table(
     return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=COLUMNS)
 
 
-COLUMNS = ["gene_id", "place", "codon_position", "ref", "alt", "is_synonymous", "llr"]
+COLUMNS = [
+    "gene_id",
+    "place",
+    "codon_position",
+    "ref",
+    "alt",
+    "is_synonymous",
+    "is_nonsense",
+    "llr",
+]
 
 
 def _gene(score: MaskedBases, bundle: Bundle, row: int, is_first: bool) -> pd.DataFrame:
@@ -149,7 +159,7 @@ def _changes(
     for alt in range(4):
         if alt == tokens[place]:
             continue
-        same = None
+        same = is_stop = None
         if is_coding:
             if (codon > 3).any():
                 continue
@@ -157,17 +167,18 @@ def _changes(
             changed[phase] = alt
             before, after = ("".join("ACGT"[b] for b in c) for c in (codon, changed))
             same = translate(before) == translate(after)
+            is_stop = not same and translate(after) == "*"
         position = phase + 1 if is_coding else 0
         ref = "ACGT"[tokens[place]]
-        rows.append((gene_id, kind, position, ref, "ACGT"[alt], same, float(ratio[alt])))
+        rows.append((gene_id, kind, position, ref, "ACGT"[alt], same, is_stop, float(ratio[alt])))
     return rows
 
 
 def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     """AUROC of each class against its controls, with intervals over genes.
 
-    `auroc_start`, `auroc_stop`, `auroc_start_stop` (against coding changes of the same two
-    bases, each case counting equally), `auroc_codon_12_3`, `auroc_nonsynonymous`, `auroc_boxes`.
+    `auroc_start`, `auroc_stop`, `auroc_start_stop`, `auroc_nonsense` (against coding changes of the
+    same two bases, each case counting equally), `auroc_codon_12_3`, `auroc_nonsynonymous`, `auroc_boxes`.
     """
     body = table[table["place"] == "body"]
     metrics = []
@@ -177,6 +188,8 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
         ("auroc_start", is_start), ("auroc_stop", lost), ("auroc_start_stop", is_start | lost),
     ):  # fmt: skip
         metrics += _matched(name, table[cases], body, seed)
+    is_nonsense = body["is_nonsense"] == True  # noqa: E712
+    metrics += _matched("auroc_nonsense", body[is_nonsense], body[~is_nonsense], seed)
     pairs = {
         "auroc_codon_12_3": (body, body["codon_position"] < 3),
         "auroc_nonsynonymous": (body, body["is_synonymous"] == False),  # noqa: E712
