@@ -178,7 +178,8 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     """AUROC of each class against its controls, with intervals over genes.
 
     `auroc_start`, `auroc_stop`, `auroc_start_stop`, `auroc_nonsense` (against coding changes of the
-    same two bases, each case counting equally), `auroc_codon_12_3`, `auroc_nonsynonymous`, `auroc_boxes`.
+    same two bases, each case counting equally), `auroc_codon_12_3`, `auroc_nonsynonymous`,
+    `auroc_boxes`.
     """
     body = table[table["place"] == "body"]
     metrics = []
