@@ -21,6 +21,7 @@ from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.prediction import load_model, predict_expression
 from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
+from genesplice.training.twins import ENSEMBLE
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
@@ -67,6 +68,8 @@ def test_the_table_is_the_contract(tiny_bundle, tmp_path):
     result = finetune(tiny_bundle, config("finetune.seeds=0,1"), tmp_path / "out")
     table = result.predictions
     assert list(table.columns) == list(PREDICTION_COLUMNS)
+    assert set(table["model"]) == {"genesplice", ENSEMBLE}
+    table = table[table["model"] == "genesplice"]
     assert set(table["gene_id"]) == set(tiny_bundle.test_genes(0))
     assert not table.duplicated(["gene_id", "condition", "seed"]).any()
     observed = table.query("seed == 0").pivot(
@@ -151,6 +154,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import genesplice as gs
+import torch
+torch.set_num_threads({threads})
 from test_finetuning import config
 from genesplice.training.finetuning import finetune_fold
 bundle = gs.load_bundle(Path({data!r}))
@@ -162,7 +167,10 @@ def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path):
     unbroken = finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "whole")
     out = tmp_path / "broken"
     script = SCRIPT.format(
-        tests=os.path.dirname(__file__), data=str(tiny_bundle.path), out=str(out)
+        tests=os.path.dirname(__file__),
+        data=str(tiny_bundle.path),
+        out=str(out),
+        threads=torch.get_num_threads(),
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     last = out / "checkpoints" / "last.ckpt"
