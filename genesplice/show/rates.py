@@ -34,6 +34,7 @@ def rate_range(
     check_columns(curve, ("learning_rate", "loss", "smoothed"), "curve")
     if not 0 < low < high:
         raise InputError(f"bounds {low:g} and {high:g}", "0 < low < high")
+    curve = curve.sort_values("learning_rate", kind="stable")
     figure = blank_figure(360, title)
     figure.add_vrect(x0=low, x1=high, fillcolor=OKABE_ITO[0], opacity=0.12, line={"width": 0})
     shared = {"x": curve["learning_rate"].to_numpy(np.float64), "mode": "lines"}

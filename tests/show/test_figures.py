@@ -257,6 +257,22 @@ def _schedules(name: str) -> dict[str, Any]:
     return {"rates": pd.concat(parts), "highlight": [name], "title": name}
 
 
+def _influence(name: str) -> dict[str, Any]:
+    rng = np.random.default_rng(6)
+    ids = _ids(24)
+    table = pd.DataFrame(
+        {
+            "id": ids,
+            "n_edges": rng.integers(1, 90, 24),
+            "mean": rng.normal(0, 1, 24),
+            "null_low": rng.uniform(-1, -0.5, 24),
+            "null_high": rng.uniform(0.5, 1, 24),
+            "p": rng.uniform(0, 1, 24),
+        }
+    )
+    return {"table": table, "names": pd.Series(name, index=ids), "title": name}
+
+
 CASES = {
     "expression_map": Case(figures.expression_map, _expression_map),
     "fold_map": Case(figures.fold_map, _fold_map),
@@ -274,6 +290,7 @@ CASES = {
     "pathway_graph": Case(figures.pathway_graph, _graph),
     "attention_by_distance": Case(figures.attention_by_distance, _distance),
     "context_dial": Case(figures.context_dial, _dial),
+    "influence_bars": Case(figures.influence_bars, _influence),
     "rate_range": Case(figures.rate_range, _range),
     "rate_schedules": Case(figures.rate_schedules, _schedules),
 }
