@@ -180,7 +180,7 @@ def test_finetune_prints_its_models_and_scores(finetuned, data):
     out, answer = finetuned
     models = [out / "fold0_seed0", out / "fold0_seed3"]
     assert answer.out.splitlines() == [*map(str, models), str(out / "metrics.json")]
-    assert "finetune: fold 0 seed 3 in" in answer.err
+    assert "genesplice: fold 0 seed 3 in" in answer.err
     table = pd.read_parquet(out / "predictions.parquet")
     assert list(table.columns) == list(PREDICTION_COLUMNS)
     assert set(table["seed"]) == {0, 3}
@@ -226,7 +226,7 @@ def test_every_metric_is_one_record_of_nine_keys(pretrained, finetuned):
             assert list(record) == RECORD
             assert isinstance(record["value"], float)
             assert record["split"] == "test"
-    assert {record["model"] for record in records} == {"genesplice"}
+    assert {record["model"] for record in records} == {"genesplice", "genesplice_ensemble"}
     assert {(r["fold"], r["seed"]) for r in records} >= {(0, 0), (0, 3)}
 
 

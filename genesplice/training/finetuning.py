@@ -427,7 +427,7 @@ def finetune(
                 )  # fmt: skip
                 kernel = kernel if is_twin else result.kernel
                 took = time.monotonic() - began
-                print(f"{run.label}: fold {fold} seed {run.seed}: {took:.0f} s", file=sys.stderr)
+                print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
             tables.append(pd.read_parquet(done))
             if not is_twin:
                 histories.append(pd.read_parquet(where / "history.parquet"))

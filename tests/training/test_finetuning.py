@@ -91,7 +91,7 @@ def test_validation_genes_are_training_genes(tiny_bundle):
         assert not set(block[train]) & set(block[val])
 
 
-@pytest.mark.parametrize(("head_steps", "epochs", "left"), [(150, 0, 0.02), (40, 80, 0.1)])
+@pytest.mark.parametrize(("head_steps", "epochs", "left"), [(150, 0, 0.02), (40, 120, 0.1)])
 def test_it_learns_eight_genes_by_heart(tmp_path, head_steps, epochs, left):
     small = make_bundle(tmp_path / "data", n_genes=10, genome_bp=15_000)
     settings = config(

@@ -236,7 +236,7 @@ def test_the_encoder_is_handed_over_and_nothing_else(pretrained, tiny_bundle):
         "model.bin_bp=8",
         "model.region_layers=2",
         "model.bin_layers=0",
-        "model.annotation=false",
+        "model.annotation=true",
     ],
 )
 def test_an_encoder_of_another_size_is_refused(pretrained, tiny_bundle, setting):
