@@ -60,7 +60,8 @@ def test_presets_grow():
     quick, standard, full = (load_preset(name) for name in ("quick", "standard", "full"))
     assert quick.model.width < standard.model.width < full.model.width
     assert quick.pretrain.steps < standard.pretrain.steps < full.pretrain.steps
-    assert quick.finetune.epochs < standard.finetune.epochs < full.finetune.epochs
+    assert quick.finetune.epochs <= standard.finetune.epochs < full.finetune.epochs
+    assert len(quick.finetune.twins) < len(standard.finetune.twins)
     assert len(quick.finetune.seeds) < len(standard.finetune.seeds) < len(full.finetune.seeds)
 
 
@@ -157,7 +158,7 @@ def test_a_misspelt_override_is_refused_with_a_hint(assignment, message):
         ("model.dropout=1", "model.dropout 1", "0 <= dropout < 1"),
         ("model.region_layers=0", "model.region_layers 0", "at least 1"),
         ("pretrain.window_bp=1000", "pretrain.window_bp 1000", "a multiple of 1024"),
-        ("pretrain.shift_bp=4096", "pretrain.shift_bp 4096", "pretrain.window_bp 8192"),
+        ("pretrain.shift_bp=2048", "pretrain.shift_bp 2048", "pretrain.window_bp 4096"),
         ("pretrain.window_bp=1024", "pretrain.shift_bp 256", "windows of 2048 bp"),
         ("pretrain.masked_fraction=0", "pretrain.masked_fraction 0.0", "0 < f < 1"),
         ("pretrain.temperature=0", "pretrain.temperature 0.0", "above 0"),

@@ -38,12 +38,15 @@ def test_two_processes_draw_the_curve_of_one(tiny_bundle, tmp_path):
     assert list(shared.columns) == list(alone.columns)
     assert len(shared) == len(alone) == 8
     losses = ["bits_per_base", "info_nce", "info_nce_gene", "info_nce_strand"]
-    np.testing.assert_allclose(shared[losses], alone[losses], rtol=2e-4)
+    # Sums in another order: equal at first, and then as far apart as rounding grows.
+    np.testing.assert_allclose(shared[losses][:3], alone[losses][:3], rtol=2e-6)
+    np.testing.assert_allclose(shared[losses], alone[losses], rtol=1e-3)
     # The curve moves by far more than that.
     assert (alone["bits_per_base"].diff().abs().dropna() > 2e-3).all()
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
-        np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
+        # A gradient of nearly 0 may have either sign: up to two steps of the rate.
+        np.testing.assert_allclose(weights[1][name], value, atol=4e-3, err_msg=name)
     # One process writes: one record of each score, and one manifest.
     scores = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert [score["metric"] for score in scores] == ["bits_per_base", "masked_top_1"]
