@@ -14,12 +14,10 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -44,7 +42,7 @@ from genesplice.evaluate.prediction import (
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
-from genesplice.model.losses import expression_errors
+from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks
 from genesplice.training.paths import choose_mix, fit_kernel_path
 from genesplice.training.pretraining import load_encoder_weights
 from genesplice.training.trainer import (
@@ -53,7 +51,6 @@ from genesplice.training.trainer import (
     StepDataset,
     begin_run,
     fit,
-    make_optimizer,
     make_trainer,
 )
 from genesplice.training.twins import add_ensemble, make_twin, twin_label
@@ -61,7 +58,6 @@ from genesplice.training.twins import add_ensemble, make_twin, twin_label
 __all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_model"]
 
 
-HEAD_VALIDATION = 20
 NO_WINDOWS = WindowBatch(
     torch.zeros(0, 1024, dtype=torch.uint8),
     torch.zeros(0, 2, 1024, dtype=torch.uint8),
@@ -87,13 +83,6 @@ class FinetuneResult(NamedTuple):
 
     predictions: pd.DataFrame
     history: pd.DataFrame
-
-
-class GeneTargets(NamedTuple):
-    """Rows of the gene table and their measured values, log2(TPM + 1)."""
-
-    rows: Tensor
-    observed: Tensor
 
 
 def make_model(bundle: Bundle, config: Config, n_support: int = 0) -> GeneSplice:
@@ -122,119 +111,6 @@ def split_training(bundle: Bundle, config: Config, fold: int) -> tuple[pd.Index,
     chosen = np.random.default_rng([fold, 11]).permutation(blocks)[:count]
     is_validation = block.isin(chosen).to_numpy()
     return genes[~is_validation], genes[is_validation]
-
-
-class FinetuneModule(lightning.LightningModule):
-    """Losses, memory and optimiser of one fold and seed."""
-
-    memory: Tensor
-    model: GeneSplice
-
-    def __init__(
-        self,
-        model: GeneSplice,
-        config: Config,
-        graph: HeteroData,
-        training: GeneTargets,
-        validation: GeneTargets,
-        memory: Float[Tensor, "genes joined"],
-        history: History,
-        *,
-        seed: int,
-        steps_per_epoch: int,
-    ) -> None:
-        super().__init__()
-        self.model, self.config, self.history = model, config, history
-        self.graph, self.training_genes, self.validation_genes = graph, training, validation
-        self.seed, self.steps_per_epoch = seed, steps_per_epoch
-        self.register_buffer("memory", memory)
-        self.best: tuple[float, dict[str, Tensor]] | None = None
-
-    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
-        """Seed dropout by the step."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
-
-    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
-        """Loss over all training genes; those of this batch, if any, were encoded just now."""
-        joined = self.memory
-        if len(batch.gene):
-            fresh = self.model.gene_vectors(
-                batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
-            )
-            joined = joined.index_copy(0, batch.gene, fresh)
-            self.memory.index_copy_(0, batch.gene, fresh.detach())
-        return self.log_errors("train", joined, self.training_genes)
-
-    def look(self) -> None:
-        """If it is time, measure the validation genes; remember the best weights."""
-        step, alone = self.global_step, self.config.finetune.head_steps
-        due = step % HEAD_VALIDATION if step < alone else (step - alone) % self.steps_per_epoch
-        if due or not len(self.validation_genes.rows):
-            return
-        score = self.validate_now()
-        if self.best is None or score < self.best[0]:
-            state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            self.best = (score, state)
-
-    @torch.no_grad()
-    def validate_now(self) -> float:
-        """Loss on the validation genes, from the memory."""
-        self.model.eval()
-        loss = self.log_errors("val", self.memory, self.validation_genes)
-        self.model.train()
-        return float(loss)
-
-    def log_errors(
-        self, split: str, joined: Float[Tensor, "genes joined"], target: GeneTargets
-    ) -> Float[Tensor, ""]:
-        """Loss on `target`, given what was read of all genes; its parts go into the history."""
-        head = self.model.expression_head
-        level = target.observed.mean(1)
-        level_error, residual_error = expression_errors(
-            self.model.predict_neural(joined, self.graph, target.rows)[0],
-            level,
-            target.observed - level[:, None] - head.condition_mean,
-            level_std=head.level_std,
-            residual_std=head.residual_std,
-        )
-        self.history.add(self.global_step, "level_error", split, level_error.detach())
-        self.history.add(self.global_step, "residual_error", split, residual_error.detach())
-        return level_error + self.config.finetune.profile_weight * residual_error
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the best weights so far."""
-        checkpoint["best"] = self.best
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Take them back."""
-        self.best = checkpoint["best"]
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW under the chosen schedule."""
-        settings = self.config.finetune
-        return make_optimizer(
-            self.model.parameters(),
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            schedule=settings.schedule,
-            phases=(
-                (settings.head_steps, 1.0),
-                (settings.epochs * self.steps_per_epoch, settings.joint_rate),
-            ),
-        )
-
-
-class Looks(lightning.Callback):
-    """Looks at the validation genes before a checkpoint is written, which then holds what was seen.
-
-    (A module's own hooks run after all callbacks.)
-    """
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """After every step."""
-        pl_module.look()
 
 
 def _targets(bundle: Bundle, genes: pd.Index) -> GeneTargets:
