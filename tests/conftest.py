@@ -71,5 +71,10 @@ def tiny_run(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> R
     return run_notebooks(
         ROOT / "notebooks",
         tmp_path_factory.mktemp("reports"),
-        parameters={"data_dir": str(tiny_bundle.path), "steps": "4", "epochs": "2"},
+        parameters={
+            "data_dir": str(tiny_bundle.path),
+            "steps": "4",
+            "epochs": "2",
+            "ig_steps": "4",
+        },
     )

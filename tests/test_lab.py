@@ -38,6 +38,7 @@ def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     cell.source += f"\ndata_dir = {json.dumps(str(tiny_bundle.path))}"
     cell.source += f"\nrun_dir = {json.dumps(str(tiny_run.run_dir))}"
+    cell.source += "\nig_steps = 4"
     nbformat.write(notebook, tmp_path / "04.ipynb")
     port = free_port()
     options = [
@@ -76,7 +77,7 @@ def test_a_slider_changes_a_live_figure(lab, browser):
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     explorer = page.locator(".jp-OutputArea-output:has(.widget-slider)").first
     slider = explorer.locator(".widget-slider .noUi-handle")
-    slider.wait_for(timeout=180_000)
+    slider.wait_for(timeout=420_000)
     slider.scroll_into_view_if_needed()
     live = explorer.locator(".js-plotly-plot")
     live.locator("svg.main-svg").first.wait_for(timeout=30_000)
