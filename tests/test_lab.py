@@ -38,7 +38,8 @@ def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     cell.source += f"\ndata_dir = {json.dumps(str(tiny_bundle.path))}"
     cell.source += f"\nrun_dir = {json.dumps(str(tiny_run.run_dir))}"
-    cell.source += "\nig_steps = 4"
+    two = ",".join(tiny_bundle.test_genes(0)[:2])
+    cell.source += f"\ngenes = {json.dumps(two)}\nig_steps = 4"
     nbformat.write(notebook, tmp_path / "04.ipynb")
     port = free_port()
     options = [
