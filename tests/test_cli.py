@@ -26,6 +26,7 @@ from genesplice.data.bundle import load_bundle
 from genesplice.data.genome import decode
 from genesplice.data.network import write_gmt
 from genesplice.data.synthetic import make_bundle
+from genesplice.evaluate.intervals import INTERVAL_COLUMNS
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.prediction import load_model, predict_expression
 from genesplice.results import read_metrics
@@ -41,7 +42,7 @@ SETTINGS = [
     "model.summary_layers=1", "pretrain.window_bp=2048", "pretrain.batch_windows=2",
     "pretrain.steps=3", "finetune.core_bp=65536", "finetune.flank_bp=1024",
     "finetune.head_steps=3", "finetune.epochs=1", "pretrain.measure_windows=4",
-    "pretrain.probe_sites=20",
+    "pretrain.probe_sites=20", "finetune.validation_blocks=0.4",
 ]  # fmt: skip
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 MANIFEST = {"command", "versions", "seeds", "config", "config_sha256", "data_sha256", "backend",
@@ -182,7 +183,7 @@ def test_finetune_prints_its_models_and_scores(finetuned, data):
     assert answer.out.splitlines() == [*map(str, models), str(out / "metrics.json")]
     assert "genesplice: fold 0 seed 3 in" in answer.err
     table = pd.read_parquet(out / "predictions.parquet")
-    assert list(table.columns) == list(PREDICTION_COLUMNS)
+    assert list(table.columns) == [*PREDICTION_COLUMNS, *INTERVAL_COLUMNS]
     assert set(table["seed"]) == {0, 3}
     assert set(table["gene_id"]) == set(load_bundle(data).test_genes(0))
     assert set(pd.read_parquet(out / "history.parquet")["seed"]) == {0, 3}
@@ -225,9 +226,13 @@ def test_every_metric_is_one_record_of_nine_keys(pretrained, finetuned):
         for record in records:
             assert list(record) == RECORD
             assert isinstance(record["value"], float)
-            assert record["split"] == "test"
+            assert record["split"] == "test" or record["split"].startswith("held_out:")
     assert {record["model"] for record in records} == {"genesplice", "genesplice_ensemble"}
     assert {(r["fold"], r["seed"]) for r in records} >= {(0, 0), (0, 3)}
+    measured = {(r["metric"], r["split"]) for r in records}
+    assert ("interval_coverage", "test") in measured
+    assert ("profile_r", "held_out:operon_first") in measured
+    assert ("level_spearman", "held_out:in_network") in measured
 
 
 def test_predict_writes_every_gene_in_every_condition(model, data, tmp_path):

@@ -177,7 +177,9 @@ def finetune(
 
     from genesplice.data.bundle import load_bundle
     from genesplice.evaluate.baselines import run_baselines
+    from genesplice.evaluate.intervals import coverage_metrics
     from genesplice.evaluate.metrics import differences, fold_profiles, score
+    from genesplice.evaluate.strata import gene_strata, strata_metrics
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import write_manifest
@@ -198,6 +200,8 @@ def finetune(
     blocks = bundle.splits.set_index("gene_id")["block"]
     metrics = score(predictions, blocks, train_profile=profiles)
     metrics += differences(predictions, blocks, train_profile=profiles)
+    metrics += strata_metrics(predictions, gene_strata(bundle), blocks, train_profile=profiles)
+    metrics += coverage_metrics(predictions, blocks)
     write_metrics(out / "metrics.json", metrics)
     write_manifest(
         out,

@@ -123,6 +123,8 @@ def score(
     genes: pd.Index | None = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
+    by_fold: bool = True,
+    split: str = "test",
 ) -> list[Metric]:
     """Measure every model and seed in a table of predictions.
 
@@ -150,6 +152,10 @@ def score(
     n_bootstrap
         Resamples of blocks. Where there are fewer than two blocks, or 0 resamples, the interval
         is None.
+    by_fold
+        Measure each fold too, beside all of them together.
+    split
+        What the records say they were measured on.
 
     Raises
     ------
@@ -163,7 +169,7 @@ def score(
         profile = _profile_rows(run, train_profile)
         kept = np.ones(len(run.genes), bool) if genes is None else run.genes.isin(genes)
         block = _block_of(run.genes, blocks)
-        folds: list[int | None] = [None, *np.unique(run.fold[kept]).tolist()]
+        folds: list[int | None] = [None, *(np.unique(run.fold[kept]).tolist() if by_fold else ())]
         for fold in folds:
             rows = kept if fold is None else kept & (run.fold == fold)
             if not rows.any():
@@ -174,7 +180,7 @@ def score(
             for name, value, low, high in _with_intervals([[statistics]], n_bootstrap, seed):
                 n = _count(name, statistics)
                 metrics.append(
-                    Metric(name, value, low, high, n, str(model), "test", fold, int(model_seed))
+                    Metric(name, value, low, high, n, str(model), split, fold, int(model_seed))
                 )
     return metrics
 

@@ -25,7 +25,7 @@ from genesplice.model.kernel import KernelPath
 from genesplice.model.readout import GeneReadout
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 
-__all__ = ["GeneSplice", "PretrainingModel", "make_encoder", "reverse_complement"]
+__all__ = ["GeneSplice", "PretrainingModel", "make_encoder", "mix_paths", "reverse_complement"]
 
 FLAT: dict[str, Any] = {
     "plain_attention": PlainAttention,
@@ -80,6 +80,12 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
         base_width=config.base_width,
         dropout=config.dropout,
     )
+
+
+def mix_paths(neural: Prediction, kernel: Prediction, mix: Float[Tensor, "2"]) -> Prediction:
+    """Move from what the neural path says to the kernel's: by a share of level, and of residual."""
+    pairs = zip(neural, kernel, mix, strict=True)
+    return Prediction(*(one + share * (other - one) for one, other, share in pairs))
 
 
 class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
@@ -192,8 +198,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         if not self.kernel.n_support:
             return neural, attention
         inputs = self.kernel_inputs(joined, graph, rows)
-        pairs = zip(neural, self.kernel(*inputs), self.mix, strict=True)
-        return Prediction(*(one + share * (other - one) for one, other, share in pairs)), attention
+        return mix_paths(neural, self.kernel(*inputs), self.mix), attention
 
     def predict_neural(
         self,

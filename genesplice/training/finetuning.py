@@ -31,7 +31,9 @@ from genesplice.data.windows import (
     make_batch,
     tile_windows,
 )
+from genesplice.evaluate.intervals import add_intervals
 from genesplice.evaluate.kernel_ridge import KernelSettings
+from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.prediction import (
     bundle_graph,
     encode_genes,
@@ -40,7 +42,7 @@ from genesplice.evaluate.prediction import (
     prediction_table,
 )
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.genesplice import GeneSplice
+from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
 from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks
 from genesplice.training.paths import choose_mix, fit_kernel_path
@@ -70,11 +72,15 @@ NO_WINDOWS = WindowBatch(
 
 
 class FoldResult(NamedTuple):
-    """One fold and seed: the model, its history and what it predicts for the held-out genes."""
+    """One fold and seed: the model, its history and what it predicts for the held-out genes.
+
+    `validation` is what it predicts for the training genes that nothing was fitted to.
+    """
 
     model: GeneSplice
     history: pd.DataFrame
     predictions: pd.DataFrame
+    validation: pd.DataFrame
     kernel: tuple[KernelSettings, KernelSettings] | None
 
 
@@ -216,22 +222,30 @@ def finetune_fold(
         model.load_state_dict(module.best[1])
     model.eval()
     vectors = encode_genes(model, bundle, **sizes) if settings.epochs else module.memory
+    with torch.no_grad():
+        left_out = model.predict_neural(vectors, graph, validated.rows)[0]
     if settings.kernel:
-        kernel = _add_kernel_path(model, bundle, graph, vectors, fold, validated, kernel)
+        kernel, left_out = _add_kernel_path(
+            model, bundle, graph, vectors, fold, validated, left_out, kernel
+        )
     rows = history.to_frame().assign(fold=fold, seed=seed)
     values = predict_expression(model, bundle, vectors=vectors)
-    predictions = prediction_table(
-        values.loc[bundle.test_genes(fold)],
-        bundle.observed,
-        bundle.fold_of,
-        model=label,
-        seed=seed,
+    about: dict[str, Any] = {"model": label, "seed": seed}
+    unseen = pd.DataFrame(
+        model.expression_head.expression(left_out).cpu().numpy(), validation, values.columns
+    )
+    held_by = pd.Series(fold, index=validation)
+    calibration = prediction_table(unseen, bundle.observed, held_by, **about)
+    told = values.loc[bundle.test_genes(fold)]
+    predictions = add_intervals(
+        prediction_table(told, bundle.observed, bundle.fold_of, **about), calibration
     )
     if keep_model:
         model.save_pretrained(out)
     rows.to_parquet(out / "history.parquet", index=False)
+    calibration.to_parquet(out / "validation.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
-    return FoldResult(model, rows, predictions, kernel)
+    return FoldResult(model, rows, predictions, calibration, kernel)
 
 
 def _add_kernel_path(
@@ -241,9 +255,14 @@ def _add_kernel_path(
     vectors: Float[Tensor, "genes joined"],
     fold: int,
     validation: GeneTargets,
+    neural: Prediction,
     known: tuple[KernelSettings, KernelSettings] | None,
-) -> tuple[KernelSettings, KernelSettings]:
-    """Solve the kernel path on all training genes; mix it by the validation genes."""
+) -> tuple[tuple[KernelSettings, KernelSettings], Prediction]:
+    """Solve the kernel path on all training genes; mix it by the validation genes.
+
+    Also gives the mix of `neural` with a kernel path that was solved without each gene's block, for
+    the validation genes.
+    """
     train = bundle.train_genes(fold)
     targets = _targets(bundle, train)
     block = bundle.splits.set_index("gene_id")["block"].loc[train].to_numpy()
@@ -251,14 +270,11 @@ def _add_kernel_path(
         model, graph, vectors, targets.rows, targets.observed, block, settings=known
     )
     is_validation = torch.isin(targets.rows, validation.rows)
-    order = targets.rows[is_validation]
-    with torch.no_grad():
-        neural = model.predict_neural(vectors, graph, order)[0]
     kernel = Prediction(*(part[is_validation] for part in fits.left_out))
     observed = targets.observed[is_validation]
     mix = choose_mix(neural, kernel, observed, model.expression_head.condition_mean)
     model.mix.copy_(torch.tensor(mix))
-    return fits.settings
+    return fits.settings, mix_paths(neural, kernel, model.mix)
 
 
 def finetune(
@@ -284,13 +300,14 @@ def finetune(
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     # Runs that start from the same encoder start from the same vectors: one pass over the genome.
     memories: dict[Path | int, Tensor] = {}
-    tables, histories = [], []
+    tables, calibrations, histories = [], [], []
     for fold in folds:
         kernel: tuple[KernelSettings, KernelSettings] | None = None
         for run in runs:
             where = run.out / f"fold{fold}_seed{run.seed}"
             done, is_twin = where / "predictions.parquet", run.label != "genesplice"
-            if not (resume and done.exists()):
+            unseen = where / "validation.parquet"
+            if not (resume and done.exists() and unseen.exists()):
                 begin = run.seed if run.init is None else run.init
                 if begin not in memories:
                     memories[begin] = _first_memory(bundle, config, run.init, run.seed)
@@ -304,10 +321,14 @@ def finetune(
                 kernel = kernel if is_twin else result.kernel
                 took = time.monotonic() - began
                 print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
-            tables.append(pd.read_parquet(done))
+            tables.append(pd.read_parquet(done)[list(PREDICTION_COLUMNS)])
+            calibrations.append(pd.read_parquet(unseen))
             if not is_twin:
                 histories.append(pd.read_parquet(where / "history.parquet"))
-    predictions = add_ensemble(pd.concat(tables, ignore_index=True))
+    held_out, calibration = (
+        add_ensemble(pd.concat(parts, ignore_index=True)) for parts in (tables, calibrations)
+    )
+    predictions = add_intervals(held_out, calibration)
     return FinetuneResult(predictions, pd.concat(histories, ignore_index=True))
 
 

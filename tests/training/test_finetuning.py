@@ -17,6 +17,7 @@ import genesplice as gs
 from genesplice.data.bundle import load_bundle
 from genesplice.data.synthetic import make_bundle
 from genesplice.errors import InputError
+from genesplice.evaluate.intervals import INTERVAL_COLUMNS, add_intervals
 from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.prediction import load_model, predict_expression
@@ -47,13 +48,16 @@ def with_other_labels(bundle, genes):
 
 
 def test_held_out_labels_change_nothing(tiny_bundle, tmp_path):
-    honest = finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "a")
+    settings = config("finetune.validation_blocks=0.4")
+    honest = finetune_fold(tiny_bundle, settings, fold=0, seed=0, out=tmp_path / "a")
     other = with_other_labels(tiny_bundle, tiny_bundle.test_genes(0))
     assert not other.observed.equals(tiny_bundle.observed)
-    again = finetune_fold(other, config(), fold=0, seed=0, out=tmp_path / "b")
+    again = finetune_fold(other, settings, fold=0, seed=0, out=tmp_path / "b")
     for name, value in honest.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
-    assert honest.predictions["predicted"].equals(again.predictions["predicted"])
+    told = ["predicted", *INTERVAL_COLUMNS]
+    assert honest.predictions[told].equals(again.predictions[told])
+    assert honest.predictions[told].notna().all(axis=None)
     assert not honest.predictions["observed"].equals(again.predictions["observed"])
 
 
@@ -67,7 +71,7 @@ def test_training_labels_change_something(tiny_bundle, tmp_path):
 def test_the_table_is_the_contract(tiny_bundle, tmp_path):
     result = finetune(tiny_bundle, config("finetune.seeds=0,1"), tmp_path / "out")
     table = result.predictions
-    assert list(table.columns) == list(PREDICTION_COLUMNS)
+    assert list(table.columns) == [*PREDICTION_COLUMNS, *INTERVAL_COLUMNS]
     assert set(table["model"]) == {"genesplice", ENSEMBLE}
     table = table[table["model"] == "genesplice"]
     assert set(table["gene_id"]) == set(tiny_bundle.test_genes(0))
@@ -80,6 +84,34 @@ def test_the_table_is_the_contract(tiny_bundle, tmp_path):
         tiny_bundle.observed.loc[observed.index, observed.columns].astype(np.float32),
         check_names=False,
     )
+
+
+def test_intervals_come_from_the_validation_genes(tiny_bundle, tmp_path):
+    settings = config("finetune.seeds=0,1", "finetune.validation_blocks=0.4")
+    result = finetune(tiny_bundle, settings, tmp_path / "out")
+    _, genes = split_training(tiny_bundle, settings, 0)
+    seeds = [pd.read_parquet(tmp_path / f"out/fold0_seed{s}/validation.parquet") for s in (0, 1)]
+    for unseen in seeds:
+        assert set(unseen["gene_id"]) == set(genes)
+        assert set(unseen["fold"]) == {0}
+    # The ensemble is calibrated by what its members say together, not by one of them.
+    mean = seeds[0].assign(
+        model=ENSEMBLE, predicted=(seeds[0]["predicted"] + seeds[1]["predicted"]) / 2
+    )
+    told = result.predictions[result.predictions["model"] == ENSEMBLE]
+    again = add_intervals(told, mean)
+    for column in INTERVAL_COLUMNS:
+        np.testing.assert_allclose(told[column], again[column], rtol=1e-5)
+        assert not np.allclose(
+            told[column], add_intervals(told, seeds[0].assign(model=ENSEMBLE))[column]
+        )
+
+
+def test_without_validation_blocks_there_are_no_intervals(tiny_bundle, tmp_path):
+    settings = config("finetune.validation_blocks=0", "finetune.seeds=0,1")
+    table = finetune(tiny_bundle, settings, tmp_path / "out").predictions
+    assert table[list(INTERVAL_COLUMNS)].isna().all(axis=None)
+    assert table["predicted"].notna().all()
 
 
 def test_validation_genes_are_training_genes(tiny_bundle):
@@ -188,6 +220,7 @@ def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path):
     for name, value in load_file(tmp_path / "whole" / "model.safetensors").items():
         assert torch.equal(value, load_file(out / "model.safetensors")[name]), name
     assert unbroken.predictions.equals(resumed.predictions)
+    assert unbroken.validation.equals(resumed.validation)
     assert unbroken.history.equals(resumed.history)
 
 
