@@ -101,11 +101,11 @@ class Explainer:
         self.track = annotation_track(bundle.genome, bundle.genes)
         self.row = {gene_id: i for i, gene_id in enumerate(bundle.genes["gene_id"])}
 
-    def window(self, gene_id: str) -> GeneWindow:
-        """The window of `gene_id`, on the 1,024-bp grid on its own strand."""
+    def window(self, gene_id: str, *, shift_bp: int = 0) -> GeneWindow:
+        """The window of `gene_id`, on its own strand; `shift_bp` off the 1,024-bp grid."""
         row = self.row[gene_id]
         gene = self.bundle.genes.iloc[row]
-        middle = round(int(gene.tss) / GRID_BP) * GRID_BP
+        middle = round(int(gene.tss) / GRID_BP) * GRID_BP + shift_bp
         low, high = middle - self.window_bp // 2, middle + self.window_bp // 2
         tokens = self.bundle.genome.fetch(gene.contig, low, high, gene.strand)
         phase = fetch_track(self.bundle.genome, self.track, gene.contig, low, high)

@@ -1,16 +1,18 @@
 """Which models score variants, told apart by what lies in their folders."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.prediction import load_model
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.training.loading import load_pretrained
 
-__all__ = ["Models", "open_models"]
+__all__ = ["Models", "open_models", "trained_on"]
 
 
 class Models(NamedTuple):
@@ -69,3 +71,17 @@ def _began_from(folder: Path) -> Path | None:
     init = json.loads(manifest.read_text()).get("init")
     found = None if init is None else Path(init)
     return found if found is not None and (found / "run.json").is_file() else None
+
+
+def trained_on(bundle: Bundle, folders: Sequence[Path]) -> list[str]:
+    """Measured genes that at least one of these fine-tuned models was trained on.
+
+    A folder's name says which fold was held out (`fold0_seed1`); of any other, all genes count.
+    """
+    found: set[str] = set()
+    for folder in folders:
+        named = re.fullmatch(r"fold(\d+)_seed\d+", folder.resolve().name)
+        is_known = named is not None and int(named.group(1)) < bundle.n_folds
+        measured = bundle.expression.var_names
+        found |= set(bundle.train_genes(int(named.group(1))) if named and is_known else measured)
+    return [gene for gene in bundle.expression.var_names if gene in found]
