@@ -7,8 +7,9 @@ from typing import Literal
 from genesplice.config.checks import REGION_BP, require, require_least
 from genesplice.config.pretrain import ScheduleName
 
-__all__ = ["FinetuneConfig", "TwinName"]
+__all__ = ["FinetuneConfig", "ModeName", "TwinName"]
 
+ModeName = Literal["probe", "head", "last_n", "lora", "ia3", "full"]
 TwinName = Literal[
     "rewired", "no_network", "random_sets", "no_sets", "sequence_only", "random_encoder"
 ]
@@ -27,6 +28,14 @@ class FinetuneConfig:
         Steps of readout, graph and heads over all genes while the encoder stands still.
     epochs
         Passes over the genome after that, in which everything learns.
+    mode
+        What learns (see `genesplice.training.modes`); `probe` and `head` make no such passes, and
+        `last_n`, `lora` and `ia3` need one at least.
+    last_n, adapter_rank
+        Transformer blocks that learn in `last_n`, and the rank of `lora`.
+    delta
+        Write weights as the difference to the pre-trained encoder, which is then needed to load
+        them.
     joint_rate
         The rate of these passes, as a share of `learning_rate`.
     kernel
@@ -46,6 +55,10 @@ class FinetuneConfig:
     batch_windows: int = 1
     head_steps: int = 200
     epochs: int = 2
+    mode: ModeName = "full"
+    last_n: int = 1
+    adapter_rank: int = 8
+    delta: bool = False
     learning_rate: float = 1e-3
     joint_rate: float = 0.3
     schedule: ScheduleName = "one_cycle"
@@ -75,6 +88,13 @@ class FinetuneConfig:
             self.head_steps + self.epochs > 0,
             "finetune.head_steps 0 with finetune.epochs 0",
             "at least one step",
+        )
+        require_least("finetune", self, 1, "last_n", "adapter_rank")
+        stands_still = self.mode in ("probe", "head")
+        require(
+            self.mode == "full" or stands_still == (self.epochs == 0),
+            f"finetune.mode {self.mode} with finetune.epochs {self.epochs}",
+            "no passes: the encoder stands still" if stands_still else "at least one pass",
         )
         at_least_zero = "joint_rate", "flank_bp", "learning_rate", "weight_decay", "profile_weight"
         require_least("finetune", self, 0, *at_least_zero, "checkpoint_minutes")

@@ -48,6 +48,8 @@ class ModelConfig:
         little and costs much.
     profile_rank
         Rank of the gene x condition profile.
+    is_linear
+        Readout and heads are linear maps of what is read of a gene.
     dropout, head_dropout
         In the encoder; in readout, graph and heads, which see few genes many times.
     """
@@ -70,6 +72,7 @@ class ModelConfig:
     smallest_set: int = 5
     largest_set: int = 1000
     profile_rank: int = 24
+    is_linear: bool = False
     dropout: float = 0.1
     head_dropout: float = 0.3
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int8, Int64, UInt8
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from genesplice.config import ModelConfig
+from genesplice.model.adapters import load_weights
 from genesplice.model.arms import DilatedCnn, EnformerLike, KmerTokens, PlainAttention, ShortCnn
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.graph import EdgeAttention, GeneGraph
@@ -117,7 +117,9 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         super().__init__()
         self.config, self.conditions = sizes, tuple(conditions)
         self.encoder = make_encoder(sizes)
-        self.readout = GeneReadout(sizes.width, sizes.head_dropout, self.encoder.base_width)
+        self.readout = GeneReadout(
+            sizes.width, sizes.head_dropout, self.encoder.base_width, sizes.is_linear
+        )
         self.graph = GeneGraph(
             sizes.width,
             sizes.heads,
@@ -128,7 +130,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
             dropout=sizes.head_dropout,
         )
         self.expression_head = ExpressionHead(
-            sizes.width, len(conditions), sizes.profile_rank, sizes.head_dropout
+            sizes.width, len(conditions), sizes.profile_rank, sizes.head_dropout, sizes.is_linear
         )
         self.kernel = KernelPath(
             self.readout.parts, self.graph.knowledge_parts, len(conditions), n_support
@@ -226,13 +228,13 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **arguments: Any) -> "GeneSplice":
-        """Load a local folder's safetensors; anything else goes the hub's own way."""
+        """Load a local folder's safetensors, a delta too; anything else goes the hub's own way."""
         weights = Path(model_id) / "model.safetensors"
         if not weights.is_file():
             return super()._from_pretrained(model_id=model_id, **arguments)
         names = inspect.signature(cls).parameters
         model = cls(**{name: arguments[name] for name in names if name in arguments})
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(load_weights(weights))
         return model
 
     def generate_model_card(self, *args, **kwargs):

@@ -25,7 +25,7 @@ class ExpressionHead(nn.Module):
     """Level, and a low-rank profile over conditions.
 
     Scales are learned from training genes by `fit` and kept as buffers: the network itself
-    predicts standardised values.
+    predicts standardised values. With `is_linear` both are linear maps.
     """
 
     level_mean: Tensor
@@ -33,11 +33,20 @@ class ExpressionHead(nn.Module):
     condition_mean: Tensor
     residual_std: Tensor
 
-    def __init__(self, width: int, n_conditions: int, rank: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        n_conditions: int,
+        rank: int,
+        dropout: float = 0.0,
+        is_linear: bool = False,
+    ) -> None:
         super().__init__()
         rank = min(rank, n_conditions)
-        self.level = _perceptron(width, 1, dropout)
-        self.profile = _perceptron(width, rank, dropout)
+        self.level, self.profile = (
+            nn.Linear(width, out) if is_linear else _perceptron(width, out, dropout)
+            for out in (1, rank)
+        )
         self.condition_profiles = nn.Parameter(torch.randn(n_conditions, rank) / rank**0.5)
         self.register_buffer("level_mean", torch.zeros(()))
         self.register_buffer("level_std", torch.ones(()))

@@ -133,12 +133,16 @@ class GeneReadout(nn.Module):
     before the start; codon shares; length. Averages over a gene differ little from
     gene to gene beside what all of them share: `fit` takes mean and spread from training genes, and
     they are kept as buffers.
+
+    With `is_linear` the projection is one linear map.
     """
 
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, width: int, dropout: float = 0.0, base_width: int = 0) -> None:
+    def __init__(
+        self, width: int, dropout: float = 0.0, base_width: int = 0, is_linear: bool = False
+    ) -> None:
         super().__init__()
         self.parts = {
             "bins": width * len(SEGMENTS),
@@ -150,13 +154,17 @@ class GeneReadout(nn.Module):
         joined = sum(self.parts.values())
         self.register_buffer("centre", torch.zeros(joined))
         self.register_buffer("spread", torch.ones(joined))
-        self.project = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(joined, 2 * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * width, width),
+        layers: list[nn.Module] = (
+            [nn.Linear(joined, width)]
+            if is_linear
+            else [
+                nn.Linear(joined, 2 * width),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.Linear(2 * width, width),
+            ]
         )
+        self.project = nn.Sequential(nn.Dropout(dropout), *layers)
 
     @torch.no_grad()
     def fit(self, joined: Float[Tensor, "genes joined"]) -> None:

@@ -31,6 +31,7 @@ from genesplice.data.windows import (
     make_batch,
     tile_windows,
 )
+from genesplice.errors import InputError
 from genesplice.evaluate.intervals import add_intervals
 from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
@@ -41,10 +42,12 @@ from genesplice.evaluate.prediction import (
     predict_expression,
     prediction_table,
 )
+from genesplice.model.adapters import merge_adapters, save_delta
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
 from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks
+from genesplice.training.modes import choose_learners, settle
 from genesplice.training.paths import choose_mix, fit_kernel_path
 from genesplice.training.pretraining import load_encoder_weights
 from genesplice.training.trainer import (
@@ -163,6 +166,7 @@ def finetune_fold(
     keep_model
         Write the weights, too.
     """
+    config = settle(config)
     settings = config.finetune
     train = bundle.train_genes(fold)
     torch.manual_seed(seed)
@@ -172,6 +176,7 @@ def finetune_fold(
         model.encoder.checkpointing = True
     if init is not None:
         load_encoder_weights(model, init)
+    choose_learners(model, config)
     training, validation = split_training(bundle, config, fold)
     checkpoint = begin_run(out, config, resume)
     targets = _targets(bundle, training)
@@ -221,6 +226,7 @@ def finetune_fold(
     if module.best is not None:
         model.load_state_dict(module.best[1])
     model.eval()
+    adapters = merge_adapters(model)
     vectors = encode_genes(model, bundle, **sizes) if settings.epochs else module.memory
     with torch.no_grad():
         left_out = model.predict_neural(vectors, graph, validated.rows)[0]
@@ -242,6 +248,8 @@ def finetune_fold(
     )
     if keep_model:
         model.save_pretrained(out)
+        if settings.delta and init is not None:
+            save_delta(model, adapters, init, out)
     rows.to_parquet(out / "history.parquet", index=False)
     calibration.to_parquet(out / "validation.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
@@ -289,8 +297,16 @@ def finetune(
 
     Twins are under `out/twins`, and keep no weights. A fold that was finished in an earlier run is
     read back, not run again (`resume`).
+
+    Raises
+    ------
+    InputError
+        If a folder under `out` is taken, a fold does not exist, or a delta has nothing to differ
+        from.
     """
     settings = config.finetune
+    if settings.delta and init is None:
+        raise InputError("finetune.delta without a pre-trained encoder", "--init")
     runs = [Run("genesplice", out, bundle, init, seed) for seed in settings.seeds]
     for name in settings.twins:
         for seed in settings.twin_seeds:
