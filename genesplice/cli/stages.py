@@ -119,6 +119,7 @@ def pretrain(
     data: Annotated[Path | None, typer.Option(help="A folder that `prepare` wrote.")] = None,
     fasta: Annotated[list[Path] | None, typer.Option(help="Or a genome, repeatable.")] = None,
     circular: Annotated[list[str] | None, typer.Option(help="Circular contig of it.")] = None,
+    annotation: Annotated[Path | None, typer.Option(help="GFF3 or GTF of it.")] = None,
     preset: Preset = "quick",
     assignments: Set = None,
     resume: Resume = False,
@@ -132,20 +133,25 @@ def pretrain(
     from genesplice.training.pretraining import pretrain as pretrain_bundle
     from genesplice.training.pretraining import pretrain_source
     from genesplice.training.processes import is_first_process
-    from genesplice.training.source import genome_source, read_genomes
+    from genesplice.training.source import genome_source, read_genes, read_genomes
 
     config, started = read_config(preset, assignments), time.monotonic()
     settings = config.pretrain
-    if data is not None and not fasta:
+    if data is not None and not fasta and not annotation:
         bundle = load_bundle(data)
         result, digests = pretrain_bundle(bundle, config, out, resume=resume), bundle.data_sha256
     elif fasta and data is None:
         genome, digests = read_genomes(fasta, circular or (), out, resume=resume)
         held_out = settings.holdout_fold, settings.validation_blocks
-        source = genome_source(genome, *held_out, block_bp=settings.block_bp)
+        genes = None
+        if annotation:
+            genome, genes, digest = read_genes(annotation, genome, len(fasta))
+            digests = digests | {annotation.name: digest}
+        source = genome_source(genome, *held_out, block_bp=settings.block_bp, genes=genes)
         result = pretrain_source(source, config, out, resume=resume)
     else:
-        raise InputError("--data and --fasta" if data else "no --data, --fasta", "one of them")
+        found = "--data with --fasta or --annotation" if data else "no --data, --fasta"
+        raise InputError(found, "a folder, or files")
     if not is_first_process():
         return
     write_metrics(out / "metrics.json", result.metrics)

@@ -44,10 +44,15 @@ class PretrainConfig:
     views, view_weights
         What must find what (see `genesplice.training.views`), and what each counts; no weights
         are weights of 1. `contrastive_weight` 0 leaves all of it out.
+    views_every, view_windows
+        Steps from one that is contrasted to the next, and loci of such a step (`batch_windows`
+        where that is more). Stretches must be told from others of the same step, so few large
+        steps teach more than many small ones.
     view_genes
         Pairs in a batch of each view that is made of genes.
     queue
-        Vectors of earlier steps that are negatives too, per view; 0 keeps none.
+        Vectors of earlier steps that are negatives too, per view; 0 keeps none. While the encoder
+        changes fast they are told by their age, and teach nothing.
     ema_decay
         Of the running mean of the weights that is saved and scored; 0 saves the last weights.
     validation_blocks, validation_every, patience
@@ -77,8 +82,10 @@ class PretrainConfig:
     contrastive_width: int = 64
     views: Sequence[ViewName] = ("strand",)
     view_weights: Sequence[float] = ()
+    views_every: int = 32
+    view_windows: int = 8
     view_genes: int = 16
-    queue: int = 1024
+    queue: int = 0
     temperature: float = 0.1
     shift_bp: int = 256
     ema_decay: float = 0.999
@@ -108,8 +115,10 @@ class PretrainConfig:
             "0 < f < 1",
         )
         at_least_one = "batch_windows", "accumulate", "steps", "span_bp", "contrastive_width"
-        require_least("pretrain", self, 1, *at_least_one, "view_genes", "validation_every")
-        require_least("pretrain", self, 1, "patience", "block_bp", "measure_windows")
+        require_least("pretrain", self, 1, *at_least_one, "view_genes", "views_every")
+        require_least("pretrain", self, 1, "view_windows")
+        require_least("pretrain", self, 1, "validation_every", "patience")
+        require_least("pretrain", self, 1, "block_bp", "measure_windows")
         require_least("pretrain", self, 0, "probe_sites")
         weights = "weight_decay", "masked_weight", "contrastive_weight", "repeat_weight"
         require_least("pretrain", self, 0, "learning_rate", *weights, "checkpoint_minutes", "seed")

@@ -101,7 +101,12 @@ class MaskedBaseHead(nn.Module):
 
 
 class ContrastiveHead(nn.Module):
-    """A window's summaries to one unit vector, for InfoNCE."""
+    """Stretches' summaries to unit vectors, for InfoNCE.
+
+    Means over summaries are nearly the same everywhere; what they share would put all vectors in
+    one place, where InfoNCE has no slope. So they are standardised over the stretches that are
+    compared.
+    """
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
@@ -109,18 +114,22 @@ class ContrastiveHead(nn.Module):
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, out_width)
         )
 
-    def forward(
+    def pool(
         self,
         summaries: Float[Tensor, "batch summaries width"],
         is_real: Bool[Tensor, "batch summaries"] | None = None,
-    ) -> Float[Tensor, "batch out_width"]:
-        """Mean over the summaries that are real, projected, of length 1."""
+    ) -> Float[Tensor, "batch width"]:
+        """Mean over the summaries that are real."""
         if is_real is None:
-            mean = summaries.mean(1)
-        else:
-            share = is_real / is_real.sum(1, keepdim=True).clamp_min(1)
-            mean = (summaries * share[..., None].to(summaries)).sum(1)
-        return F.normalize(self.project(mean), dim=-1)
+            return summaries.mean(1)
+        share = is_real / is_real.sum(1, keepdim=True).clamp_min(1)
+        return (summaries * share[..., None].to(summaries)).sum(1)
+
+    def forward(self, pooled: Float[Tensor, "batch width"]) -> Float[Tensor, "batch out_width"]:
+        """Standardised over the batch, projected, of length 1; a batch of one says nothing."""
+        apart = pooled - pooled.mean(0)
+        spread = apart.square().mean(0).clamp_min(1e-8).rsqrt()
+        return F.normalize(self.project(apart * spread), dim=-1)
 
 
 def _perceptron(width: int, out: int, dropout: float) -> nn.Sequential:

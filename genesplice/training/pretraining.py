@@ -56,6 +56,7 @@ from genesplice.training.views import Keys, Pairs, Rows, StepBatch, StepMaker
 __all__ = [
     "PretrainingModule",
     "PretrainingResult",
+    "begin_model",
     "bundle_source",
     "held_out_intervals",
     "load_encoder_weights",
@@ -109,7 +110,7 @@ class PretrainingModule(lightning.LightningModule):
         self._tell("bits_per_base", bits)
         # Divided by the number of processes and of batches later, when gradients are averaged.
         loss = settings.masked_weight * bits * n_processes() * settings.accumulate
-        if settings.active_views:
+        if batch.pairs:
             loss = loss + settings.contrastive_weight * self._contrast(encoded, batch)
         if (batch.number + 1) % settings.accumulate == 0:
             self._log()
@@ -135,8 +136,10 @@ class PretrainingModule(lightning.LightningModule):
         total = torch.zeros((), device=self.device)
         found: list[Tensor] = []
         for pairs in batch.pairs:
-            one, two = self._vectors(encoded[pairs.rows], pairs)
-            one, two = gather_rows(self, one), gather_rows(self, two)
+            one, two = (
+                gather_rows(self, side) for side in self._pooled(encoded[pairs.rows], pairs)
+            )
+            one, two = self.model.contrastive(torch.cat([one, two])).chunk(2)
             keys = Keys(*(gather_rows(self, column) for column in pairs.keys))
             earlier = self.memory.recall(pairs.view, one.device)
             related = are_related(keys, keys)
@@ -159,14 +162,15 @@ class PretrainingModule(lightning.LightningModule):
         self._tell("retrieval_at_1", torch.stack(found).mean() / settings.accumulate)
         return total
 
-    def _vectors(self, encoded: EncoderOutput, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def _pooled(self, encoded: EncoderOutput, pairs: Pairs) -> tuple[Tensor, Tensor]:
         summaries = encoded.summaries
         is_real = encoded.is_real.unflatten(1, (summaries.shape[1], -1)).any(-1)
-        sides = (
-            stretch_vectors(summaries, is_real, places, REGION_BP // SUMMARY_BP)
+        one, two = (
+            self.model.contrastive.pool(
+                *stretch_vectors(summaries, is_real, places, REGION_BP // SUMMARY_BP)
+            )
             for places in (pairs.one, pairs.two)
         )
-        one, two = (self.model.contrastive(*side) for side in sides)
         return one, two
 
     def _tell(self, name: str, value: Tensor) -> None:
@@ -255,7 +259,7 @@ def pretrain_source(
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=process_number(), processes=n_processes())
     checkpoint = begin_run(out, config, resume)
-    model, history = _begin(config), History()
+    model, history = begin_model(config), History()
     weights = out / "model.safetensors"
     if resume and weights.exists():
         model.load_state_dict(load_file(weights))
@@ -294,12 +298,13 @@ def train_model(source: Source, config: Config) -> tuple[PretrainingModel, pd.Da
     InputError
         If a view finds nothing to pair.
     """
-    model, history = _begin(config), History()
+    model, history = begin_model(config), History()
     _train(model, source, config, StepMaker(source, config), history)
     return model, history.to_frame()
 
 
-def _begin(config: Config) -> PretrainingModel:
+def begin_model(config: Config) -> PretrainingModel:
+    """Fresh weights by the seed."""
     torch.manual_seed(config.pretrain.seed)
     return PretrainingModel(config.model, config.pretrain.contrastive_width)
 
@@ -352,7 +357,8 @@ def _train(
         accumulate=settings.accumulate,
         is_distributed=True,
         has_unused_weights=config.model.arch != "hierarchical"
-        or config.model.context_bp is not None,
+        or config.model.context_bp is not None
+        or (bool(settings.active_views) and settings.views_every > 1),
     )
     module = PretrainingModule(model, config, history)
     fit(trainer, module, StepDataset(settings.steps * settings.accumulate, maker), checkpoint)

@@ -22,8 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from genesplice.config import Config
 from genesplice.errors import InputError
-from genesplice.model.genesplice import PretrainingModel
-from genesplice.training.pretraining import PretrainingModule
+from genesplice.training.pretraining import PretrainingModule, begin_model
 from genesplice.training.source import Source
 from genesplice.training.trainer import History, StepDataset, fit, make_trainer
 from genesplice.training.views import StepMaker
@@ -112,8 +111,7 @@ def range_test(
         )
     settings = config.pretrain
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model, history = PretrainingModel(config.model, settings.contrastive_width), History()
+        model, history = begin_model(config), History()
         trainer = make_trainer(
             steps=steps,
             checkpoints=None,

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import Bundle
 from genesplice.data.fasta_cache import cache_fasta, is_cached
-from genesplice.data.genome import Genome
-from genesplice.data.splits import make_even_blocks
+from genesplice.data.genome import Genome, N
+from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
+from genesplice.runtime import file_sha256
 from genesplice.training.processes import is_first_process
 from genesplice.training.trainer import GENOME, is_taken
 
@@ -24,9 +26,14 @@ __all__ = [
     "divide_blocks",
     "genome_source",
     "held_out_intervals",
+    "read_genes",
+    "read_genomes",
+    "without_gaps",
 ]
 
 Interval = tuple[str, int, int]
+
+GAP_BP = 1000
 
 
 class Source(NamedTuple):
@@ -62,21 +69,68 @@ def bundle_source(bundle: Bundle, fold: int | None, validation_blocks: float = 0
 
 
 def genome_source(
-    genome: Genome, fold: int | None, validation_blocks: float = 0.0, *, block_bp: int = 100_000
+    genome: Genome,
+    fold: int | None,
+    validation_blocks: float = 0.0,
+    *,
+    block_bp: int = 100_000,
+    genes: pd.DataFrame | None = None,
 ) -> Source:
-    """Read a genome of which nothing else is known, in even blocks; none where all is trained on.
+    """Read a genome that is no bundle, in blocks of about `block_bp`; none where all is trained on.
+
+    With `genes` (as `genesplice.data.annotation.read_annotation` gives them) blocks are cut
+    between operons, which are neighbours on one strand, and views of genes have something to
+    pair. Without, blocks are even. Gaps of the assembly, runs of `GAP_BP` N or more, are not read.
 
     Raises
     ------
     InputError
         If there is no such fold, or the genome is too small for the blocks.
     """
+    operon = None if genes is None else make_operons(genes)
     if fold is None and not validation_blocks:
         everything = [(contig.name, 0, contig.length) for contig in genome.contigs]
+        training = without_gaps(genome, everything)
         record: dict[str, Any] = {"fold": None, "blocks": [], "validation_blocks": []}
-        return Source(genome, everything, [], everything, record | {"intervals": []})
-    blocks = make_even_blocks(genome, block_bp)
-    return Source(genome, *divide_blocks(blocks, fold, validation_blocks))
+        record["intervals"] = []
+        return Source(genome, training, [], training, record, genes, operon)
+    if genes is None or operon is None:
+        blocks = make_even_blocks(genome, block_bp)
+    else:
+        blocks, _ = make_blocks(genome, genes, operon, block_bp)
+    training, validation, held_out, record = divide_blocks(blocks, fold, validation_blocks)
+    training, validation, held_out = (
+        without_gaps(genome, part) for part in (training, validation, held_out)
+    )
+    return Source(genome, training, validation, held_out, record, genes, operon)
+
+
+def without_gaps(
+    genome: Genome, intervals: Sequence[Interval], *, chunk_bp: int = 1 << 24
+) -> list[Interval]:
+    """What is left of intervals between gaps; no more than `chunk_bp` is in memory at a time."""
+    found: list[Interval] = []
+    for contig, start, end in intervals:
+        runs = _unknown_runs(genome, contig, start, end, chunk_bp)
+        gaps = [(first, last) for first, last in runs if last - first >= GAP_BP]
+        edges = [start, *(edge for gap in gaps for edge in gap), end]
+        known = zip(edges[::2], edges[1::2], strict=True)
+        found += [(contig, first, last) for first, last in known if last > first]
+    return found
+
+
+def _unknown_runs(
+    genome: Genome, contig: str, start: int, end: int, chunk_bp: int
+) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for at in range(start, end, chunk_bp):
+        is_unknown = genome.fetch(contig, at, min(at + chunk_bp, end)) == N
+        edges = np.flatnonzero(np.diff(is_unknown, prepend=False, append=False))
+        for first, last in (edges.reshape(-1, 2) + at).tolist():
+            # A run may go on from the chunk before.
+            begins = runs.pop()[0] if runs and runs[-1][1] == first else first
+            runs.append((begins, last))
+    return runs
 
 
 def read_genomes(
@@ -100,6 +154,20 @@ def read_genomes(
         while not is_cached(paths, folder):
             time.sleep(0.2)
     return cache_fasta(paths, folder, circular)
+
+
+def read_genes(path: Path, genome: Genome, n_files: int) -> tuple[Genome, pd.DataFrame, str]:
+    """Genes of a genome of one FASTA file, the genome with its circular contigs, and a sha256.
+
+    Raises
+    ------
+    InputError
+        As `genesplice.data.annotation.parse_annotation`, or for several FASTA files.
+    """
+    if n_files > 1:
+        raise InputError(f"--annotation with {n_files} FASTA files", "one")
+    read = parse_annotation(path, genome)
+    return genome.with_circular(read.circular), read.genes, file_sha256(path)
 
 
 def divide_blocks(

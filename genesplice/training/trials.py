@@ -26,6 +26,7 @@ from genesplice.training.measuring import measure_vectors
 from genesplice.training.pretraining import train_model
 from genesplice.training.scoring import masked_base_metrics
 from genesplice.training.source import bundle_source
+from genesplice.training.views import StepMaker
 
 __all__ = ["ScheduleComparison", "compare_contrast", "compare_schedules", "trial_config"]
 
@@ -46,7 +47,10 @@ class ScheduleComparison(NamedTuple):
 
 
 def trial_config(config: Config, *, steps: int, window_bp: int = 2048) -> Config:
-    """The same settings in short: `steps` steps of four windows, masked bases only, one look."""
+    """The same settings in short: `steps` steps of four windows, masked bases only, one look.
+
+    Where views are switched on again, every fourth step has them.
+    """
     settings = dataclasses.replace(
         config.pretrain,
         steps=steps,
@@ -55,6 +59,7 @@ def trial_config(config: Config, *, steps: int, window_bp: int = 2048) -> Config
         accumulate=1,
         shift_bp=min(config.pretrain.shift_bp, window_bp // 4),
         contrastive_weight=0.0,
+        views_every=min(config.pretrain.views_every, 4),
         validation_blocks=config.pretrain.validation_blocks or VALIDATION_BLOCKS,
         validation_every=steps,
         ema_decay=0.0,
@@ -128,7 +133,7 @@ def compare_schedules(
 def compare_contrast(bundle: Bundle, config: Config, *, weight: float = 0.1) -> list[Metric]:
     """Probes and retrieval with the views of `config`, and with masked bases only.
 
-    Twice as many windows make up for those that a view of the locus encodes once more. The
+    More steps without make up for the windows that contrasted steps encode in addition. The
     differences are those of "contrastive - masked_only" (see `measure_vectors`).
 
     Raises
@@ -143,16 +148,16 @@ def compare_contrast(bundle: Bundle, config: Config, *, weight: float = 0.1) -> 
             "a fold to measure on, and a weight above 0",
         )
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    sides = 1 + sum(view in ("strand", "neighbour") for view in settings.views)
+    contrasted = dataclasses.replace(settings, contrastive_weight=weight)
+    masked_only = dataclasses.replace(settings, contrastive_weight=0.0)
     arms = {
-        "contrastive": {"contrastive_weight": weight},
-        NO_CONTRAST: {
-            "contrastive_weight": 0.0,
-            "batch_windows": sides * settings.batch_windows,
-        },
+        name: dataclasses.replace(config, pretrain=arm)
+        for name, arm in (("contrastive", contrasted), (NO_CONTRAST, masked_only))
     }
-    models = {}
-    for name, changes in arms.items():
-        changed = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
-        models[name], _ = train_model(source, dataclasses.replace(config, pretrain=changed))
+    bases = {name: StepMaker(source, arm).bases for name, arm in arms.items()}
+    steps = round(settings.steps * bases["contrastive"] / bases[NO_CONTRAST])
+    arms[NO_CONTRAST] = dataclasses.replace(
+        config, pretrain=dataclasses.replace(masked_only, steps=steps)
+    )
+    models = {name: train_model(source, arm)[0] for name, arm in arms.items()}
     return measure_vectors(models, bundle, config)

@@ -9,6 +9,7 @@ Views of a locus, for any genome:
 Those made of genes are in `genesplice.training.gene_views`.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -103,10 +104,16 @@ def global_place(genome: Genome, contig: str, start: int) -> int:
     return 2 * genome.contig(contig).offset + start
 
 
-def make_loci(source: Source, config: Config, count: int, generator: np.random.Generator) -> Loci:
+def make_loci(
+    source: Source,
+    config: Config,
+    count: int,
+    generator: np.random.Generator,
+    views: Collection[ViewName],
+) -> Loci:
     """Draw `count` loci of the training blocks, each read on a random strand."""
     settings, genome = config.pretrain, source.genome
-    length, views = settings.window_bp, settings.active_views
+    length = settings.window_bp
     shift = 0
     if "strand" in views:
         shift = int(generator.integers(0, settings.shift_bp // SUMMARY_BP + 1)) * SUMMARY_BP
@@ -203,6 +210,7 @@ class StepMaker:
         self.sites = GeneSites(source, config.pretrain.active_views)
         settings = config.pretrain
         sizes = {"batch_windows": settings.batch_windows}
+        sizes |= {"view_windows": settings.view_windows} if settings.active_views else {}
         sizes |= {"view_genes": settings.view_genes} if self.sites.views else {}
         for name, value in sizes.items():
             if value % processes:
@@ -213,12 +221,16 @@ class StepMaker:
         self._drawn: tuple[int, _Step] | None = None
 
     @property
-    def bases(self) -> int:
-        """Bases that one batch of all processes encodes."""
+    def bases(self) -> float:
+        """Bases that one batch of all processes encodes, on average."""
         settings = self.config.pretrain
+        plain, length = settings.batch_windows, settings.window_bp
+        if not settings.active_views:
+            return float(plain * length)
         sides = 1 + sum(name in settings.active_views for name in ("strand", "neighbour"))
-        windows = sides * settings.batch_windows * settings.window_bp
-        return windows + 2 * len(self.sites.views) * settings.view_genes * REGION_BP
+        contrasted = sides * max(plain, settings.view_windows) * length
+        contrasted += 2 * len(self.sites.views) * settings.view_genes * REGION_BP
+        return plain * length + (contrasted - plain * length) / settings.views_every
 
     def __call__(self, number: int) -> StepBatch:
         """Give this process's part of batch `number`."""
@@ -231,10 +243,13 @@ class StepMaker:
     def _draw(self, step: int) -> _Step:
         settings = self.config.pretrain
         generator = np.random.default_rng([settings.seed, step])
-        count = settings.batch_windows * settings.accumulate
-        sets = [make_loci(self.source, self.config, count, generator)]
+        is_contrasted = bool(settings.active_views) and step % settings.views_every == 0
+        views = settings.active_views if is_contrasted else ()
+        n_windows = max(settings.batch_windows, settings.view_windows if is_contrasted else 0)
+        count = n_windows * settings.accumulate
+        sets = [make_loci(self.source, self.config, count, generator, views)]
         n_parts = settings.accumulate * self.processes
-        for view in self.sites.views:
+        for view in self.sites.views if is_contrasted else ():
             pairs = self.sites.draw(view, settings.view_genes * settings.accumulate, generator)
             kept = len(pairs.one) // n_parts * n_parts
             sets.append(_gene_loci(pairs.first(kept)))

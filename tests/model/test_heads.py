@@ -152,20 +152,29 @@ def test_the_masked_base_head_unfolds_bins_in_order():
 def test_the_contrastive_head_gives_unit_vectors_whatever_the_order_of_summaries():
     torch.manual_seed(0)
     head, summaries = ContrastiveHead(WIDTH, 5), random(7, 8, WIDTH)
-    found = head(summaries)
+    found = head(head.pool(summaries))
     assert found.shape == (7, 5)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(7))
-    torch.testing.assert_close(head(summaries.flip(1)), found, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(head(head.pool(summaries.flip(1))), found, atol=1e-6, rtol=1e-5)
 
 
 def test_the_contrastive_head_leaves_out_what_is_not_real():
     torch.manual_seed(0)
     head, summaries = ContrastiveHead(WIDTH, 5), random(3, 8, WIDTH)
     is_real = torch.ones(3, 8, dtype=torch.bool)
-    torch.testing.assert_close(head(summaries, is_real), head(summaries))
+    torch.testing.assert_close(head.pool(summaries, is_real), head.pool(summaries))
     is_real[1, 3:] = False
-    expected = head(summaries)
-    expected[1] = head(summaries[1:2, :3])[0]
-    torch.testing.assert_close(head(summaries, is_real), expected)
+    expected = head.pool(summaries)
+    expected[1] = summaries[1, :3].mean(0)
+    torch.testing.assert_close(head.pool(summaries, is_real), expected)
     is_real[2] = False
-    assert head(summaries, is_real).isfinite().all()
+    assert head(head.pool(summaries, is_real)).isfinite().all()
+
+
+def test_the_contrastive_head_forgets_what_all_stretches_share():
+    torch.manual_seed(0)
+    head, pooled = ContrastiveHead(WIDTH, 5), random(40, WIDTH)
+    found = head(pooled * torch.linspace(0.01, 1, WIDTH) + 20)
+    torch.testing.assert_close(found, head(pooled), atol=1e-3, rtol=1e-3)
+    assert (found @ found.T).min() < 0
+    assert head(pooled[:1]).isfinite().all()

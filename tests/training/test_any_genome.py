@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
+from tiny_runs import random_tokens
 
-from genesplice.data.genome import decode
+from genesplice.data.genome import Contig, Genome, decode
+from genesplice.training.source import genome_source, without_gaps
 
 WORDS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
@@ -44,4 +47,53 @@ def test_two_genomes_are_enough(tmp_path):
     refused = pretrain(*files, "--out", out)
     assert refused.returncode == 2
     assert "exists and is not empty" in refused.stderr
+    (tmp_path / "a.gff3").write_text("##gff-version 3\n")
+    refused = pretrain(*files, "--annotation", tmp_path / "a.gff3", "--out", tmp_path / "none")
+    assert "--annotation with 2 FASTA files" in refused.stderr
+    assert refused.returncode == 2
     assert "no --data, --fasta" in pretrain("--out", tmp_path / "none").stderr
+
+
+def test_an_annotation_gives_views_of_genes(tmp_path):
+    generator = np.random.default_rng(0)
+    letters = decode(generator.integers(0, 4, 60_000).astype(np.uint8))
+    (tmp_path / "a.fa").write_text(f">chr\n{letters}\n")
+    lines = [
+        f"chr\tx\tgene\t{start + 1}\t{start + 1500}\t.\t{'+-'[number % 3 // 2]}\t.\tID=g{number}"
+        for number, start in enumerate(range(0, 58_000, 1600))
+    ]
+    gff = tmp_path / "a.gff3"
+    gff.write_text("##gff-version 3\n" + "\n".join(lines) + "\n")
+    files = "--fasta", tmp_path / "a.fa", "--annotation", gff, "--set", "pretrain.views=gene"
+    out = tmp_path / "out"
+    answer = pretrain(*files, "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert set(manifest["data_sha256"]) == {"a.fa", "a.gff3"}
+    # Blocks are cut in the 100 bp between genes, never inside of one.
+    edges = {edge for _, *ends in manifest["held_out"]["intervals"] for edge in ends}
+    assert all(edge % 1600 >= 1500 for edge in edges - {0, 60_000})
+    gff.write_text("\n".join(lines).replace("chr\t", "other\t"))
+    refused = pretrain(*files, "--out", tmp_path / "none")
+    assert refused.returncode == 2
+    assert "a.gff3" in refused.stderr
+    assert "other" in refused.stderr
+
+
+@pytest.mark.parametrize("chunk_bp", [700, 5000, 1 << 20])
+def test_gaps_are_not_read(chunk_bp):
+    tokens = random_tokens(20_000).numpy()
+    tokens[0:1200] = tokens[5000:5999] = tokens[8000:9000] = tokens[12_000:19_000] = 4
+    genome = Genome(tokens, (Contig("a", 0, 9000, False), Contig("b", 9000, 11_000, False)))
+    intervals = [("a", 0, 9000), ("b", 0, 5000), ("b", 9500, 11_000)]
+    found = without_gaps(genome, intervals, chunk_bp=chunk_bp)
+    assert found == [("a", 1200, 8000), ("b", 0, 3000), ("b", 9500, 11_000)]
+
+
+def test_windows_are_drawn_between_gaps():
+    tokens = random_tokens(20_000).numpy()
+    tokens[6000:14_000] = 4
+    genome = Genome(tokens, (Contig("a", 0, 20_000, True),))
+    source = genome_source(genome, None)
+    assert source.training == source.held_out == [("a", 0, 6000), ("a", 14_000, 20_000)]
+    assert genome_source(genome, 0, block_bp=2000).training

@@ -137,6 +137,21 @@ def test_without_contrast_nothing_is_read_twice(source):
     assert len(maker(source)(0).rows[0].tokens) == 12
 
 
+def test_views_are_read_in_every_kth_step(source):
+    views = (
+        "pretrain.views=strand,gene",
+        "pretrain.view_genes=4",
+        "pretrain.views_every=3",
+        "pretrain.view_windows=8",
+    )
+    every_third = maker(source, *views, "pretrain.accumulate=2")
+    batches = [every_third(number) for number in range(12)]
+    assert [len(batch.pairs) for batch in batches] == [2, 2, 0, 0, 0, 0] * 2
+    assert [len(batch.rows[0].tokens) for batch in batches] == [16, 16, 6, 6, 6, 6] * 2
+    read = sum(rows.tokens.numel() for batch in batches for rows in batch.rows)
+    assert every_third.bases == pytest.approx(read / 12)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_processes_and_batches_divide_one_step(source, accumulate):
     views = "pretrain.views=strand,neighbour,gene", f"pretrain.accumulate={accumulate}"
@@ -170,7 +185,7 @@ def test_what_cannot_be_divided_is_refused(source):
     with pytest.raises(InputError, match=r"batch_windows 6 for 4 processes, expected a multiple"):
         maker(source, processes=4)
     with pytest.raises(InputError, match=r"view_genes 16 for 3 processes"):
-        maker(source, "pretrain.views=gene", processes=3)
+        maker(source, "pretrain.views=gene", "pretrain.view_windows=3", processes=3)
 
 
 def test_repeats_count_less_whichever_strand_is_read():

@@ -13,7 +13,8 @@ SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
     "model.summary_layers=1", "pretrain.window_bp=2048", "pretrain.batch_windows=2",
     "pretrain.steps=5", "pretrain.checkpoint_minutes=0.0001", "pretrain.contrastive_width=8",
-    "pretrain.measure=false",
+    "pretrain.measure=false", "pretrain.views_every=1", "pretrain.view_windows=2",
+    "pretrain.queue=1024",
 ]  # fmt: skip
 
 
