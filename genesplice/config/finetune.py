@@ -11,7 +11,13 @@ __all__ = ["FinetuneConfig", "ModeName", "TwinName"]
 
 ModeName = Literal["probe", "head", "last_n", "lora", "ia3", "full"]
 TwinName = Literal[
-    "rewired", "no_network", "random_sets", "no_sets", "sequence_only", "random_encoder"
+    "rewired",
+    "no_network",
+    "random_sets",
+    "no_sets",
+    "sequence_only",
+    "random_encoder",
+    "no_expression",
 ]
 
 
@@ -36,6 +42,9 @@ class FinetuneConfig:
     delta
         Write weights as the difference to the pre-trained encoder, which is then needed to load
         them.
+    graph_genes, neighbours
+        For graphs that do not fit: training genes of one step (None: all, on the whole graph), and
+        edges of a type into each node that carry to them (None: all).
     joint_rate
         The rate of these passes, as a share of `learning_rate`.
     kernel
@@ -59,6 +68,8 @@ class FinetuneConfig:
     last_n: int = 1
     adapter_rank: int = 8
     delta: bool = False
+    graph_genes: int | None = None
+    neighbours: int | None = None
     learning_rate: float = 1e-3
     joint_rate: float = 0.3
     schedule: ScheduleName = "one_cycle"
@@ -90,6 +101,17 @@ class FinetuneConfig:
             "at least one step",
         )
         require_least("finetune", self, 1, "last_n", "adapter_rank")
+        require_least(
+            "finetune",
+            self,
+            1,
+            *(name for name in ("graph_genes", "neighbours") if getattr(self, name) is not None),
+        )
+        require(
+            self.neighbours is None or self.graph_genes is not None,
+            f"finetune.neighbours {self.neighbours} without finetune.graph_genes",
+            "both: neighbours are drawn for the genes of a step",
+        )
         stands_still = self.mode in ("probe", "head")
         require(
             self.mode == "full" or stands_still == (self.epochs == 0),

@@ -41,6 +41,9 @@ class ModelConfig:
         Feed the sense-strand coding phase and gene body as extra input channels.
     graph_layers
         Graph attention layers; 0 leaves network and pathways out.
+    neighbour_expression
+        Let regulators and pathways tell the measured expression of training genes too. While
+        learning, what is to be predicted is hidden.
     gene_set_collections
         Which collections of gene sets become pathway nodes.
     smallest_set, largest_set
@@ -68,6 +71,7 @@ class ModelConfig:
     base_width: int = 0
     annotation: bool = False
     graph_layers: int = 1
+    neighbour_expression: bool = False
     gene_set_collections: Sequence[str] = ("KEGG", "COG", "GO")
     smallest_set: int = 5
     largest_set: int = 1000

@@ -16,6 +16,8 @@ from genesplice.data.graph import make_graph
 from genesplice.data.windows import annotation_track, group_windows, make_batch, tile_windows
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice
+from genesplice.model.heads import Prediction
+from genesplice.model.neighbours import cut_neighbourhood
 
 __all__ = [
     "attention_edges",
@@ -94,22 +96,39 @@ def predict_expression(
     bundle: Bundle,
     *,
     vectors: Float[Tensor, "genes joined"] | None = None,
+    genes_at_once: int | None = None,
     **windows: Any,
 ) -> pd.DataFrame:
     """Genes x conditions in log2(TPM + 1), for every annotated gene, measured or not.
 
     `vectors` are those of `encode_genes` where they are at hand; else `windows` is passed on to it.
+    `genes_at_once` are read from their own part of the graph, for graphs that do not fit: the
+    numbers are the same to rounding.
     """
     was_training = model.training
     if vectors is None:
         vectors = encode_genes(model, bundle, **windows)
     model.eval()
-    prediction = model(vectors, bundle_graph(model, bundle).to(str(vectors.device)))
+    graph = bundle_graph(model, bundle).to(str(vectors.device))
+    if genes_at_once is None:
+        prediction = model(vectors, graph)
+    else:
+        prediction = _predict_parts(model, vectors, graph, genes_at_once)
     values = model.expression_head.expression(prediction).cpu().numpy()
     model.train(was_training)
     return pd.DataFrame(
         values, index=pd.Index(bundle.genes["gene_id"], name="gene_id"), columns=model.conditions
     )
+
+
+def _predict_parts(
+    model: GeneSplice, vectors: Float[Tensor, "genes joined"], graph: HeteroData, size: int
+) -> Prediction:
+    told = []
+    for rows in torch.arange(len(vectors)).split(size):
+        part = cut_neighbourhood(graph, rows, len(model.graph.layers))
+        told.append(model(vectors[part.genes], part.graph, part.rows))
+    return Prediction(*(torch.cat(parts) for parts in zip(*told, strict=True)))
 
 
 def prediction_table(

@@ -27,6 +27,8 @@ __all__ = ["STRATUM_METRICS", "gene_strata", "strata_metrics"]
 
 STRATUM_METRICS = ("level_spearman", "profile_r")
 SPLIT = "held_out:"
+FEWEST_GENES = 10
+"""Fewer say nothing: any two genes have a rank correlation of 1 or -1."""
 
 
 def gene_strata(bundle: Bundle) -> dict[str, pd.Index]:
@@ -72,7 +74,8 @@ def strata_metrics(
     """`STRATUM_METRICS` of every model and seed on the held-out genes of each stratum.
 
     Records have the split "held_out:NAME", pool all folds, and count in `n` the genes behind them.
-    A stratum without genes in `predictions`, or whose genes do not define a metric, has no record.
+    A stratum with fewer than 10 genes in `predictions`, or whose genes do not define a metric, has
+    no record.
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ def strata_metrics(
     metrics: list[Metric] = []
     for name, genes in strata.items():
         part = predictions[predictions["gene_id"].isin(genes)]
-        if part.empty:
+        if part["gene_id"].nunique() < FEWEST_GENES:
             continue
         found = score(
             part, blocks, train_profile=train_profile, n_bootstrap=n_bootstrap, seed=seed,

@@ -101,6 +101,8 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         Node names that get a learned vector (see `GeneGraph`).
     n_support
         Training genes that the kernel path remembers; 0 leaves it out.
+    measured_genes
+        Training genes whose expression the graph tells, with `sizes.neighbour_expression`.
     """
 
     mix: Tensor
@@ -113,6 +115,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         effectors: Sequence[str] = (),
         pathways: Sequence[str] = (),
         n_support: int = 0,
+        measured_genes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.config, self.conditions = sizes, tuple(conditions)
@@ -128,6 +131,8 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
             effectors=effectors,
             pathways=pathways,
             dropout=sizes.head_dropout,
+            measured_genes=measured_genes,
+            n_measured=min(sizes.profile_rank, len(conditions)) + 1 if measured_genes else 0,
         )
         self.expression_head = ExpressionHead(
             sizes.width, len(conditions), sizes.profile_rank, sizes.head_dropout, sizes.is_linear

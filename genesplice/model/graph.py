@@ -59,13 +59,17 @@ class GraphLayer(nn.Module):
         effector: Float[Tensor, "effectors width"],
         pathway: Float[Tensor, "pathways width"],
         graph: HeteroData,
+        measured: Float[Tensor, "genes width"] | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, EdgeAttention]]:
         """Return the genes and pathways after one exchange, and the attention on each edge.
 
-        `regulator` is added to a gene where it acts on others: its learned identity.
+        `regulator` is added to a gene where it acts on others: its learned identity. So is
+        `measured`, where it tells pathways too: a gene does not hear of itself in any other way.
         """
         x = self.gene_norm(gene)
-        source = self.source_norm(gene + regulator)
+        telling = gene if measured is None else gene + measured
+        member = x if measured is None else self.gene_norm(telling)
+        source = self.source_norm(telling + regulator)
         attention: dict[str, EdgeAttention] = {}
 
         def message(name: str, layer: GATv2Conv, key: tuple, ends: tuple, edge_attr=None) -> Tensor:
@@ -75,7 +79,9 @@ class GraphLayer(nn.Module):
             attention[name] = EdgeAttention(index, weight.mean(-1))
             return out
 
-        told = message("member_of", self.member_of, ("gene", "member_of", "pathway"), (x, pathway))
+        told = message(
+            "member_of", self.member_of, ("gene", "member_of", "pathway"), (member, pathway)
+        )
         pathway = self.pathway_norm(pathway + told)
         key = ("gene", "regulates", "gene")
         heard = message("regulates", self.regulates, key, (source, x), graph[key].edge_attr)
@@ -100,7 +106,16 @@ class GeneGraph(nn.Module):
     Regulators, effectors and pathways that were there in training have learned vectors, found
     by name; one that the model never met starts from zero, and a gene without any edge keeps
     its own vector.
+
+    Parameters
+    ----------
+    measured_genes, n_measured
+        Genes whose expression is told, and the numbers it is told in; of others nothing is told.
+        Source: Shi et al., Masked label prediction (UniMP), 2021, section 3.2; here a gene's own
+        numbers are added to what it says to others only.
     """
+
+    measured: Tensor
 
     def __init__(
         self,
@@ -112,6 +127,8 @@ class GeneGraph(nn.Module):
         effectors: Sequence[str] = (),
         pathways: Sequence[str] = (),
         dropout: float = 0.0,
+        measured_genes: Sequence[str] = (),
+        n_measured: int = 0,
     ) -> None:
         super().__init__()
         self.known = {
@@ -129,19 +146,27 @@ class GeneGraph(nn.Module):
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight[1:], std=0.3)
         self.layers = nn.ModuleList(GraphLayer(width, heads, dropout) for _ in range(layers))
+        self.measured_row = {name: i for i, name in enumerate(measured_genes)}
+        if n_measured:
+            self.tell = nn.Linear(n_measured + 1, width, bias=False)
+            self.register_buffer("measured", torch.zeros(len(self.measured_row), n_measured))
 
     def bind(self, graph: HeteroData) -> HeteroData:
         """Return `graph` with what the model knows its nodes by.
 
         `identity` is the row of each node's learned vector, 0 where it has none; `knowledge` of a
         gene says which known regulators, effectors and pathways it has an edge from, and of which
-        sign (see `knowledge_parts`).
+        sign (see `knowledge_parts`). `measured` of a gene is 1 and its expression, or all 0.
         """
         bound = graph.clone()
         for kind, known in self.known.items():
             rows = [known.get(name, 0) for name in graph[kind].ids]
             bound[kind].identity = torch.tensor(rows, dtype=torch.long)
         bound["gene"].knowledge = self._knowledge(bound)
+        if self.measured_row:
+            place = torch.tensor([self.measured_row.get(name, -1) for name in graph["gene"].ids])
+            told = torch.cat([torch.ones(len(self.measured), 1), self.measured.cpu()], 1)
+            bound["gene"].measured = told[place] * (place >= 0)[:, None]
         return bound
 
     @property
@@ -206,8 +231,9 @@ class GeneGraph(nn.Module):
         regulator, effector, pathway = (
             self.identity[kind](graph[kind].identity) for kind in ("gene", "effector", "pathway")
         )
+        measured = self.tell(graph["gene"].measured) if self.measured_row else None
         seen = []
         for layer in self.layers:
-            gene, pathway, attention = layer(gene, regulator, effector, pathway, graph)
+            gene, pathway, attention = layer(gene, regulator, effector, pathway, graph, measured)
             seen.append(attention)
         return gene, seen

@@ -73,6 +73,20 @@ class ExpressionHead(nn.Module):
         self.condition_profiles.zero_()
         self.condition_profiles[:, :found] = profiles[:found].T * spread
 
+    @torch.no_grad()
+    def describe(
+        self, observed: Float[Tensor, "genes conditions"]
+    ) -> Float[Tensor, "genes features"]:
+        """Measured expression in few numbers: level, and the weights of the condition profiles.
+
+        All have about mean 0 and spread 1 over the genes that `fit` has just seen.
+        """
+        level = observed.mean(1)
+        residual = (observed - level[:, None] - self.condition_mean) / self.residual_std
+        profiles = self.condition_profiles
+        weights = residual @ profiles / profiles.square().sum(0).clamp_min(1e-6)
+        return torch.cat([((level - self.level_mean) / self.level_std)[:, None], weights], 1)
+
     def forward(self, gene: Float[Tensor, "genes width"]) -> Prediction:
         """Predict from one vector a gene."""
         level = self.level(gene)[:, 0] * self.level_std + self.level_mean

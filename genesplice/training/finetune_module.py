@@ -1,23 +1,28 @@
 """The losses of fine-tuning, its memory of every gene, and its looks at the validation genes."""
 
+import copy
 from typing import Any, NamedTuple
 
 import lightning
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from genesplice.config import Config
+from genesplice.config import Config, FinetuneConfig
 from genesplice.data.windows import WindowBatch
 from genesplice.model.genesplice import GeneSplice
+from genesplice.model.heads import Prediction
 from genesplice.model.losses import expression_errors
+from genesplice.model.neighbours import cut_neighbourhood
 from genesplice.training.trainer import History, make_optimizer
 
-__all__ = ["FinetuneModule", "GeneTargets", "Looks"]
+__all__ = ["FinetuneModule", "GeneTargets", "Looks", "predict_part"]
 
 HEAD_VALIDATION = 20
+HIDDEN = 0.5
+"""Share of training genes whose expression is hidden and predicted, where the graph tells it."""
 
 
 class GeneTargets(NamedTuple):
@@ -25,6 +30,39 @@ class GeneTargets(NamedTuple):
 
     rows: Tensor
     observed: Tensor
+
+
+def draw_genes(genes: GeneTargets, share: float) -> GeneTargets:
+    """A random share of the genes, one at least, in their order; drawn by torch's own state."""
+    count = min(max(round(share * len(genes.rows)), 1), len(genes.rows))
+    chosen = torch.randperm(len(genes.rows))[:count].sort().values
+    return GeneTargets(genes.rows[chosen], genes.observed[chosen])
+
+
+def hide_measured(graph: HeteroData, rows: Int64[Tensor, " genes"]) -> HeteroData:
+    """The graph without the measured expression of `rows`."""
+    hidden = copy.copy(graph)
+    hidden["gene"].measured = graph["gene"].measured.index_fill(0, rows, 0.0)
+    return hidden
+
+
+def predict_part(
+    model: GeneSplice,
+    joined: Float[Tensor, "genes joined"],
+    graph: HeteroData,
+    rows: Int64[Tensor, " asked"],
+    config: FinetuneConfig,
+    *,
+    most: int | None = None,
+) -> Prediction:
+    """What the neural path says of `rows`: from the whole graph, or from their part of it.
+
+    `most` edges of a type into one node carry in the latter (see `cut_neighbourhood`).
+    """
+    if config.graph_genes is not None:
+        graph, genes, rows = cut_neighbourhood(graph, rows, len(model.graph.layers), most=most)
+        joined = joined[genes]
+    return model.predict_neural(joined, graph, rows)[0]
 
 
 class FinetuneModule(lightning.LightningModule):
@@ -58,7 +96,7 @@ class FinetuneModule(lightning.LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
-        """Loss over all training genes; those of this batch, if any, were encoded just now."""
+        """Loss over the training genes; those of this batch, if any, were encoded just now."""
         joined = self.memory
         if len(batch.gene):
             fresh = self.model.gene_vectors(
@@ -66,7 +104,14 @@ class FinetuneModule(lightning.LightningModule):
             )
             joined = joined.index_copy(0, batch.gene, fresh)
             self.memory.index_copy_(0, batch.gene, fresh.detach())
-        return self.log_errors("train", joined, self.training_genes)
+        graph, target = self.graph, self.training_genes
+        if self.config.finetune.graph_genes:
+            target = draw_genes(target, self.config.finetune.graph_genes / len(target.rows))
+        elif "measured" in graph["gene"]:
+            target = draw_genes(target, HIDDEN)
+        if "measured" in graph["gene"]:
+            graph = hide_measured(graph, target.rows)
+        return self.log_errors("train", joined, target, graph)
 
     def look(self) -> None:
         """If it is time, measure the validation genes; remember the best weights."""
@@ -83,18 +128,23 @@ class FinetuneModule(lightning.LightningModule):
     def validate_now(self) -> float:
         """Loss on the validation genes, from the memory."""
         self.model.eval()
-        loss = self.log_errors("val", self.memory, self.validation_genes)
+        loss = self.log_errors("val", self.memory, self.validation_genes, self.graph)
         self.model.train()
         return float(loss)
 
     def log_errors(
-        self, split: str, joined: Float[Tensor, "genes joined"], target: GeneTargets
+        self,
+        split: str,
+        joined: Float[Tensor, "genes joined"],
+        target: GeneTargets,
+        graph: HeteroData,
     ) -> Float[Tensor, ""]:
         """Loss on `target`, given what was read of all genes; its parts go into the history."""
-        head = self.model.expression_head
+        head, settings = self.model.expression_head, self.config.finetune
+        most = settings.neighbours if split == "train" else None
         level = target.observed.mean(1)
         level_error, residual_error = expression_errors(
-            self.model.predict_neural(joined, self.graph, target.rows)[0],
+            predict_part(self.model, joined, graph, target.rows, settings, most=most),
             level,
             target.observed - level[:, None] - head.condition_mean,
             level_std=head.level_std,

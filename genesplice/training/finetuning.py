@@ -11,6 +11,7 @@ GNNAutoScale, 2021 (historical embeddings).
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ from genesplice.model.adapters import merge_adapters, save_delta
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
-from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks
+from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks, predict_part
 from genesplice.training.modes import choose_learners, settle
 from genesplice.training.paths import choose_mix, fit_kernel_path
 from genesplice.training.pretraining import load_encoder_weights
@@ -58,7 +59,7 @@ from genesplice.training.trainer import (
     fit,
     make_trainer,
 )
-from genesplice.training.twins import add_ensemble, make_twin, twin_label
+from genesplice.training.twins import add_ensemble, make_twin, make_twin_config, twin_label
 
 __all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_model"]
 
@@ -94,10 +95,13 @@ class FinetuneResult(NamedTuple):
     history: pd.DataFrame
 
 
-def make_model(bundle: Bundle, config: Config, n_support: int = 0) -> GeneSplice:
+def make_model(
+    bundle: Bundle, config: Config, n_support: int = 0, measured_genes: Sequence[str] = ()
+) -> GeneSplice:
     """A fresh model for the bundle's conditions, regulators and pathways.
 
-    `n_support` is the number of training genes that a kernel path is to remember.
+    `n_support` is the number of training genes that a kernel path is to remember, and of
+    `measured_genes` the graph is to tell the expression.
     """
     sources = bundle.network["source"]
     is_gene = sources.isin(bundle.genes["gene_id"])
@@ -108,6 +112,7 @@ def make_model(bundle: Bundle, config: Config, n_support: int = 0) -> GeneSplice
         effectors=sorted(set(sources[~is_gene])),
         pathways=pathway_graph(bundle, config.model)["pathway"].ids,
         n_support=n_support,
+        measured_genes=measured_genes,
     )
 
 
@@ -169,18 +174,25 @@ def finetune_fold(
     config = settle(config)
     settings = config.finetune
     train = bundle.train_genes(fold)
+    training, validation = split_training(bundle, config, fold)
     torch.manual_seed(seed)
-    model = make_model(bundle, config, n_support=len(train) if settings.kernel else 0)
+    model = make_model(
+        bundle,
+        config,
+        n_support=len(train) if settings.kernel else 0,
+        measured_genes=list(training) if config.model.neighbour_expression else (),
+    )
     if isinstance(model.encoder, HierarchicalEncoder):
         # Kept activations of whole windows cost more in memory traffic than computing them again.
         model.encoder.checkpointing = True
     if init is not None:
         load_encoder_weights(model, init)
     choose_learners(model, config)
-    training, validation = split_training(bundle, config, fold)
     checkpoint = begin_run(out, config, resume)
     targets = _targets(bundle, training)
     model.expression_head.fit(targets.observed)
+    if config.model.neighbour_expression:
+        model.graph.measured.copy_(model.expression_head.describe(targets.observed))
     sizes: dict[str, Any] = {"core_bp": settings.core_bp, "flank_bp": settings.flank_bp}
     if memory is None:
         memory = encode_genes(model, bundle, **sizes)
@@ -229,13 +241,13 @@ def finetune_fold(
     adapters = merge_adapters(model)
     vectors = encode_genes(model, bundle, **sizes) if settings.epochs else module.memory
     with torch.no_grad():
-        left_out = model.predict_neural(vectors, graph, validated.rows)[0]
+        left_out = predict_part(model, vectors, graph, validated.rows, settings)
     if settings.kernel:
         kernel, left_out = _add_kernel_path(
             model, bundle, graph, vectors, fold, validated, left_out, kernel
         )
     rows = history.to_frame().assign(fold=fold, seed=seed)
-    values = predict_expression(model, bundle, vectors=vectors)
+    values = predict_expression(model, bundle, vectors=vectors, genes_at_once=settings.graph_genes)
     about: dict[str, Any] = {"model": label, "seed": seed}
     unseen = pd.DataFrame(
         model.expression_head.expression(left_out).cpu().numpy(), validation, values.columns
@@ -307,12 +319,13 @@ def finetune(
     settings = config.finetune
     if settings.delta and init is None:
         raise InputError("finetune.delta without a pre-trained encoder", "--init")
-    runs = [Run("genesplice", out, bundle, init, seed) for seed in settings.seeds]
+    runs = [Run("genesplice", out, bundle, init, seed, config) for seed in settings.seeds]
     for name in settings.twins:
         for seed in settings.twin_seeds:
             where, twin = out / "twins" / name, make_twin(bundle, name, seed)
             start = None if name == "random_encoder" else init
-            runs.append(Run(twin_label(name), where, twin, start, seed))
+            twin_config = make_twin_config(config, name)
+            runs.append(Run(twin_label(name), where, twin, start, seed, twin_config))
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     # Runs that start from the same encoder start from the same vectors: one pass over the genome.
     memories: dict[Path | int, Tensor] = {}
@@ -329,7 +342,7 @@ def finetune(
                     memories[begin] = _first_memory(bundle, config, run.init, run.seed)
                 began = time.monotonic()
                 result = finetune_fold(
-                    run.bundle, config, fold=fold, seed=run.seed, out=where, init=run.init,
+                    run.bundle, run.config, fold=fold, seed=run.seed, out=where, init=run.init,
                     resume=resume, memory=memories[begin],
                     kernel=None if is_twin or settings.epochs or init is None else kernel,
                     label=run.label, keep_model=not is_twin,
@@ -356,6 +369,7 @@ class Run(NamedTuple):
     bundle: Bundle
     init: Path | None
     seed: int
+    config: Config
 
 
 def _first_memory(

@@ -7,15 +7,19 @@
 `no_sets`          no gene sets
 `sequence_only`    neither network nor gene sets: DNA, and where the genes are
 `random_encoder`   an encoder that was never pre-trained
+`no_expression`    a graph that tells nobody's expression (where `model.neighbour_expression` is on)
 =================  ==================================================================
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import pandas as pd
 
+from genesplice.config import Config
 from genesplice.config.finetune import TwinName
 from genesplice.data.bundle import Bundle
+from genesplice.errors import InputError
 from genesplice.evaluate.nulls import (
     random_gene_sets,
     rewired_network,
@@ -23,7 +27,7 @@ from genesplice.evaluate.nulls import (
     without_network,
 )
 
-__all__ = ["ENSEMBLE", "add_ensemble", "make_twin", "twin_label"]
+__all__ = ["ENSEMBLE", "add_ensemble", "make_twin", "make_twin_config", "twin_label"]
 
 ENSEMBLE = "genesplice_ensemble"
 _MAKE: dict[TwinName, Callable[[Bundle, int], Bundle]] = {
@@ -33,12 +37,30 @@ _MAKE: dict[TwinName, Callable[[Bundle, int], Bundle]] = {
     "no_sets": lambda bundle, seed: without_gene_sets(bundle),
     "sequence_only": lambda bundle, seed: without_gene_sets(without_network(bundle)),
     "random_encoder": lambda bundle, seed: bundle,
+    "no_expression": lambda bundle, seed: bundle,
 }
 
 
 def make_twin(bundle: Bundle, name: TwinName, seed: int) -> Bundle:
     """The data of a twin; each seed destroys in another way."""
     return _MAKE[name](bundle, seed)
+
+
+def make_twin_config(config: Config, name: TwinName) -> Config:
+    """The settings of a twin: the model's own, but for what the twin leaves out.
+
+    Raises
+    ------
+    InputError
+        If it would leave out what is not there.
+    """
+    if name != "no_expression":
+        return config
+    if not config.model.neighbour_expression:
+        raise InputError("finetune.twins no_expression", "model.neighbour_expression=true with it")
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, neighbour_expression=False)
+    )
 
 
 def twin_label(name: TwinName) -> str:

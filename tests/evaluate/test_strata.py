@@ -77,7 +77,11 @@ def test_numbers_are_those_of_the_stratum(tiny_bundle):
     frame["fold"] = frame["gene_id"].map(tiny_bundle.fold_of)
     blocks = tiny_bundle.splits.set_index("gene_id")["block"]
     profile = fold_profiles(observed, tiny_bundle.fold_of)
-    strata = {"half": observed.index[::2], "nobody": pd.Index([], dtype=object)}
+    strata = {
+        "half": observed.index[::2],
+        "too few": observed.index[:9],
+        "nobody": pd.Index([], dtype=object),
+    }
     found = strata_metrics(frame, strata, blocks, train_profile=profile, n_bootstrap=50)
     wanted = [
         metric._replace(split="held_out:half")

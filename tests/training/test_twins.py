@@ -72,6 +72,7 @@ def test_the_ensemble_is_the_mean_over_seeds(predictions):
         ("no_sets", True, False),
         ("sequence_only", False, False),
         ("random_encoder", True, True),
+        ("no_expression", True, True),
     ],
 )
 def test_a_twin_has_what_it_should_have(tiny_bundle, name, edges, sets):
