@@ -30,6 +30,9 @@ def variants(
     classes: Annotated[
         int, typer.Option(help="Genes for the figures of known classes; 0 leaves them out.", min=0)
     ] = 0,
+    haplotypes: Annotated[
+        str, typer.Option(help="A sample: its phased alleles are scored beside one another.")
+    ] = "",
     window: Annotated[int, typer.Option(help="Bases read for the masked-base ratio.")] = 2048,
     level_window: Annotated[int, typer.Option(help="Bases read for the change of level.")] = 4096,
     max_length: Annotated[int, typer.Option(help="Longest allele that is scored.", min=1)] = 64,
@@ -59,7 +62,7 @@ def variants(
     if not overwrite and (out.exists() or beside(out, ".metrics.json").exists()):
         raise InputError(f"{out} exists", "a new file (or --overwrite)")
     bundle, models = load_bundle(data), open_models(model)
-    settings = Settings(window, max_length, abstain, level_window, percentile, seed)
+    settings = Settings(window, max_length, abstain, level_window, percentile, seed, haplotypes)
     files: list[Path] = []
     metrics, digests = [], {}
     if vcf is not None:

@@ -62,7 +62,7 @@ def whole_window(levels, allele, gene, tss, bundle) -> tuple[GeneWindow, int]:
     low = place_window(allele.start, W)
     row = bundle.genes.iloc[gene]
     tokens = bundle.genome.fetch("chr", low, low + W, row.strand)
-    phase = levels._sequence(("chr", low, row.strand, ""), None, low)[1]
+    phase = levels._sequence("chr", row.strand, (), 0, low)[1]
     start = tss if row.strand == "+" else W - 1 - tss
     end = start + int(row.end - row.start)
     window = GeneWindow(gene, row.gene_id, "", -start, start, end,
@@ -115,13 +115,12 @@ def test_the_side_without_the_tss_moves(levels, tiny_bundle, offset, change):
         allele = Allele("chr", start, *made)
         low = place_window(start, W)
         tss = dict(levels.genes_around(allele))[gene]
-        side = "l" if tss + low < allele.start else "r"
-        assert side == ("r" if offset < 0 else "l")
-        old = levels._sequence(("chr", low, strand, ""), None, low)
-        new = levels._sequence(("chr", low, strand, side), allele, low)
+        n_left = int(offset < 0)
+        old = levels._sequence("chr", strand, (), 0, low)
+        new = levels._sequence("chr", strand, (allele,), n_left, low)
         assert len(new[0]) == len(new[1]) == W
-        before = levels._ends(gene, tss, low, None, "")
-        after = levels._ends(gene, tss, low, allele, side)
+        before = levels._ends(gene, tss, low, (), 0)
+        after = levels._ends(gene, tss, low, (allele,), n_left)
         # The first base of the gene, and all on its side of the change, stay where they are.
         assert after[0] == before[0]
         at = allele.start - low if strand == "+" else W - (allele.end - low)
@@ -148,12 +147,12 @@ def test_a_gene_in_which_bases_are_lost_ends_earlier(levels, tiny_bundle):
     nothing, lost = np.zeros(0, np.uint8), tiny_bundle.genome.fetch("chr", start, start + 30)
     allele, low = Allele("chr", start, lost, nothing), place_window(start, W)
     tss = int(row.start) - low
-    assert levels._ends(gene, tss, low, allele, "l") == (tss, tss + row.end - row.start - 30)
+    assert levels._ends(gene, tss, low, (allele,), 0) == (tss, tss + row.end - row.start - 30)
     # A deletion over the very end.
     late = Allele("chr", int(row.end) - 10, lost, nothing)
     low = place_window(late.start, W)
     tss = int(row.start) - low
-    assert levels._ends(gene, tss, low, late, "l") == (tss, tss + row.end - row.start - 10)
+    assert levels._ends(gene, tss, low, (late,), 0) == (tss, tss + row.end - row.start - 10)
 
 
 def test_a_reading_frame_moves_with_its_bases(levels, tiny_bundle):
@@ -162,8 +161,8 @@ def test_a_reading_frame_moves_with_its_bases(levels, tiny_bundle):
     low = place_window(start, W)
     at = start - low
     allele = Allele("chr", start, np.zeros(0, np.uint8), np.array([0, 1], np.uint8))
-    old = levels._sequence(("chr", low, "+", ""), None, low)[1]
-    new = levels._sequence(("chr", low, "+", "l"), allele, low)[1]
+    old = levels._sequence("chr", "+", (), 0, low)[1]
+    new = levels._sequence("chr", "+", (allele,), 0, low)[1]
     assert new[at : at + 2].tolist() == [old[at - 1]] * 2
     assert np.array_equal(new[at + 2 :], old[at:-2])
 

@@ -20,10 +20,12 @@ from genesplice.explain.variants.checks import (
     refuse_another_genome,
     survey,
 )
+from genesplice.explain.variants.haplotypes import Beside, find_sample, with_haplotypes
 from genesplice.explain.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
 from genesplice.explain.variants.levels import GeneChange, LevelModel, Levels, strongest
 from genesplice.explain.variants.likelihood import (
     ABSTAIN,
+    GRID_BP,
     WINDOW_BP,
     Likelihood,
     MaskedBases,
@@ -51,6 +53,7 @@ COLUMNS: dict[str, type] = {
     "kind": str, "region": str, "flag": str, "llr": float, "llr_forward": float,
     "llr_reverse": float, "strand_spread": float, "percentile": float,
 }  # fmt: skip
+HAPLOTYPE_COLUMNS: dict[str, type] = {"haplotype": str, "n_beside": int}
 LEVEL_COLUMNS: dict[str, type] = {
     "gene_id": str, "n_genes": int, "dlevel": float, "model_spread": float, "agreement": float,
 }  # fmt: skip
@@ -64,13 +67,16 @@ MIN_AGREEMENT = 0.75
 
 Progress = Callable[[str], None]
 Row = dict[str, Any]
+Checked = tuple[Record, list[Allele | str], list[Beside | None]]
+"""A record, its alleles or why they are none, and what stands beside each."""
 
 
 class Settings(NamedTuple):
     """How variants are scored; all lengths in bases.
 
     `abstain` is the least that both strands must differ from 0, in opposite directions, for a
-    ratio to be withheld.
+    ratio to be withheld. With `sample` each of its phased alleles is scored beside
+    the others of its haplotype.
     """
 
     window_bp: int = WINDOW_BP
@@ -79,6 +85,12 @@ class Settings(NamedTuple):
     level_window_bp: int = LEVEL_WINDOW_BP
     with_percentile: bool = True
     seed: int = 0
+    sample: str = ""
+
+    @property
+    def reach_bp(self) -> int:
+        """How far another allele may lie and still be in a window with one."""
+        return max(self.window_bp, self.level_window_bp) // 2 + GRID_BP // 2
 
 
 class Annotated(NamedTuple):
@@ -126,26 +138,48 @@ class Annotator:
             "GS_LLR": self.masked, "GS_PCT": self.matched, "GS_DLEVEL": self.levels,
             "GS_GENE": self.levels,
         }  # fmt: skip
-        return [*(name for name, scorer in wanted.items() if scorer is not None), "GS_FLAG"]
+        scored = [name for name, scorer in wanted.items() if scorer is not None]
+        return [*scored, *(("GS_HAP", "GS_HAP_N") if self.settings.sample else ()), "GS_FLAG"]
 
     @property
     def columns(self) -> dict[str, type]:
         """The columns of the table."""
-        return COLUMNS | (LEVEL_COLUMNS if self.levels else {})
+        more = HAPLOTYPE_COLUMNS if self.settings.sample else {}
+        return COLUMNS | more | (LEVEL_COLUMNS if self.levels else {})
 
-    def rows(self, records: Sequence[Record], first: int) -> tuple[list[list[Row]], list[Row]]:
+    def check(self, record: Record) -> list[Allele | str]:
+        """For each ALT the allele, or why there is none."""
+        return check_record(record, self.names, self.settings.max_length_bp)
+
+    def read(self, vcf: Path) -> Iterator[Checked]:
+        """Every record of a file, checked."""
+        sample, records = self.settings.sample, read_records(vcf)
+        if sample:
+            column = find_sample(vcf, sample)
+            yield from with_haplotypes(records, self.check, column, self.settings.reach_bp, vcf)
+            return
+        for record in records:
+            found = self.check(record)
+            yield record, found, [None] * len(found)
+
+    def rows(self, checked: Sequence[Checked], first: int) -> tuple[list[list[Row]], list[Row]]:
         """For each record one row an allele (or one where it has none); and the rows of genes."""
-        checked = [
-            check_record(record, self.names, self.settings.max_length_bp) for record in records
+        pairs = [
+            (one, () if others is None else others.alleles)
+            for _, found, beside in checked
+            for one, others in zip(found, beside, strict=True)
+            if isinstance(one, Allele)
         ]
-        alleles = [one for found in checked for one in found if isinstance(one, Allele)]
-        ratios = iter(self._ratios(alleles))
-        changes = iter(self.levels(alleles) if self.levels else [])
+        alleles, backgrounds = [one for one, _ in pairs], [others for _, others in pairs]
+        ratios = iter(self._ratios(alleles, backgrounds))
+        changes = iter(self.levels(alleles, backgrounds) if self.levels else [])
         table, genes = [], []
-        for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
+        for number, (record, found, beside) in enumerate(checked, first):
             rows = []
-            for alt, one in zip(record.alts or (".",), found, strict=True):
+            for alt, one, others in zip(record.alts or (".",), found, beside, strict=True):
                 row = self._row(number, record, alt, one)
+                if others is not None:
+                    row |= {"haplotype": others.name, "n_beside": len(others.alleles)}
                 if isinstance(one, Allele) and self.masked:
                     self._add_ratio(row, one, next(ratios))
                 if isinstance(one, Allele) and self.levels:
@@ -154,11 +188,15 @@ class Annotator:
             table.append(rows)
         return table, genes
 
-    def _ratios(self, alleles: Sequence[Allele]) -> list[Likelihood]:
+    def _ratios(
+        self, alleles: Sequence[Allele], beside: Sequence[Sequence[Allele]]
+    ) -> list[Likelihood]:
         if self.masked is None:
             return []
         window_bp = self.settings.window_bp
-        return allele_likelihoods(self.masked, self.genome, alleles, window_bp=window_bp)
+        return allele_likelihoods(
+            self.masked, self.genome, alleles, window_bp=window_bp, beside=beside
+        )
 
     def _row(self, number: int, record: Record, alt: str, one: Allele | str) -> Row:
         row: Row = dict.fromkeys(self.columns)
@@ -212,7 +250,7 @@ def info(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[str | Non
     sources = {
         "GS_LLR": ("llr", "abstains"), "GS_PCT": ("percentile", "abstains"),
         "GS_DLEVEL": ("dlevel", "models_disagree"), "GS_GENE": ("gene_id", None),
-        "GS_FLAG": ("flag", None),
+        "GS_HAP": ("haplotype", None), "GS_HAP_N": ("n_beside", None), "GS_FLAG": ("flag", None),
     }  # fmt: skip
     values: dict[str, list[str | None]] = {}
     for field in fields:
@@ -227,10 +265,12 @@ def flags_of(row: Row) -> list[str]:
 
 
 def _text(value: Any) -> str | None:
-    return f"{value:.5g}" if isinstance(value, float) else value
+    if value is None:
+        return None
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def chunks(records: Iterator[Record], size: int = CHUNK) -> Iterator[list[Record]]:
+def chunks(records: Iterator[Checked], size: int = CHUNK) -> Iterator[list[Checked]]:
     """The same records, `size` at a time."""
     while chunk := list(islice(records, size)):
         yield chunk
@@ -266,11 +306,14 @@ def annotate_vcf(
     Raises
     ------
     InputError
-        If `vcf` is no VCF, or more than 5 % of its REFs are not those of the genome.
+        If `vcf` is no VCF, or more than 5 % of its REFs are not those of the genome; with a
+        sample also as `with_haplotypes`.
     """
     tell, settings = progress or (lambda text: None), settings or Settings()
     check_header(vcf)
     read_header(vcf)
+    if settings.sample:
+        find_sample(vcf, settings.sample)
     annotator = Annotator(models, bundle, settings, vectors)
     found = survey(read_records(vcf), annotator.names)
     refuse_another_genome(found, vcf, bundle.path)
@@ -286,9 +329,9 @@ def annotate_vcf(
         genes = None
         if annotator.levels:
             genes = stack.enter_context(write_table(beside(out, ".genes"), GENE_COLUMNS))
-        for chunk in chunks(read_records(vcf)):
+        for chunk in chunks(annotator.read(vcf)):
             scored, around = annotator.rows(chunk, done + 1)
-            for record, rows in zip(chunk, scored, strict=True):
+            for (record, _, _), rows in zip(chunk, scored, strict=True):
                 writer.write(record, info(rows, annotator.fields))
                 for row in rows:
                     flags.update(flags_of(row) or ["scored"])

@@ -11,7 +11,7 @@ bases have that of the base before them.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from genesplice.evaluate.prediction import bundle_graph, encode_genes
 from genesplice.explain.rows import GeneRow
 from genesplice.explain.variants.alleles import Allele
 from genesplice.explain.variants.likelihood import GRID_BP, place_window
+from genesplice.explain.variants.splice import joined, moved, spliced
 from genesplice.model.genesplice import GeneSplice
 
 __all__ = ["GeneChange", "LevelModel", "Levels", "strongest"]
@@ -175,35 +176,45 @@ class Levels:
         is_inside = (at >= MARGIN_BP) & (at < self.window_bp - MARGIN_BP)
         return [(int(r), int(p)) for r, p in zip(rows[is_inside], at[is_inside], strict=True)]
 
-    def __call__(self, alleles: Sequence[Allele]) -> list[list[GeneChange]]:
-        """The genes around each allele, by their place on the contig."""
+    def __call__(
+        self, alleles: Sequence[Allele], beside: Sequence[Sequence[Allele]] | None = None
+    ) -> list[list[GeneChange]]:
+        """The genes around each allele, by their place on the contig.
+
+        Parameters
+        ----------
+        beside
+            For each allele those of its haplotype, sorted and without overlaps: they stand in both
+            sequences, as far as they lie inside the window.
+        """
         sequences: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
         numbers: dict[tuple, int] = {}
         places: list[Place] = []
         asked: list[list[tuple[int, int, int, int]]] = []
-        known: dict[tuple[int, int], int] = {}
+        known: dict[tuple, int] = {}
 
-        def place(key: tuple, allele: Allele | None, gene: int, tss: int, low: int) -> int:
+        def place(contig: str, low: int, edits: tuple[Allele, ...], gene: int, tss: int) -> int:
+            strand = "+" if self.is_plus[gene] else "-"
+            n_left = sum(one.start <= tss + low for one in edits) if _grow(edits) else 0
+            key = (contig, low, strand, _written(edits), n_left)
             if key not in sequences:
-                sequences[key] = self._sequence(key, allele, low)
+                sequences[key] = self._sequence(contig, strand, edits, n_left, low)
                 numbers[key] = len(numbers)
-            start, end = self._ends(gene, tss, low, allele, key[-1])
+            start, end = self._ends(gene, tss, low, edits, n_left)
             places.append(Place(gene, numbers[key], start, end))
             return len(places) - 1
 
-        for allele in alleles:
-            low = place_window(allele.start, self.window_bp)
+        for allele, others in zip(alleles, beside or [()] * len(alleles), strict=True):
+            low, contig = place_window(allele.start, self.window_bp), allele.contig
+            inside = tuple(o for o in others if low <= o.start and o.end <= low + self.window_bp)
             mine = []
             for gene, tss in self.genes_around(allele):
-                strand = "+" if self.is_plus[gene] else "-"
-                whole = (allele.contig, low, strand)
-                if (gene, low) not in known:
-                    known[gene, low] = place((*whole, ""), None, gene, tss, low)
-                side = "" if not allele.growth_bp else "l" if tss + low < allele.start else "r"
-                edit = (allele.start, allele.end, allele.alt.tobytes())
-                changed = place((*whole, *edit, side), allele, gene, tss, low)
-                distance = (allele.start - low - tss) * (1 if strand == "+" else -1)
-                mine.append((gene, distance, known[gene, low], changed))
+                before = (gene, low, _written(inside))
+                if before not in known:
+                    known[before] = place(contig, low, inside, gene, tss)
+                changed = place(contig, low, joined(allele, inside), gene, tss)
+                distance = (allele.start - low - tss) * (1 if self.is_plus[gene] else -1)
+                mine.append((gene, distance, known[before], changed))
             asked.append(mine)
         if not places:
             return [[] for _ in alleles]
@@ -213,47 +224,32 @@ class Levels:
         return [[self._change(values, *one) for one in mine] for mine in asked]
 
     def _sequence(
-        self, key: tuple, allele: Allele | None, low: int
+        self, contig: str, strand: str, edits: Sequence[Allele], n_left: int, low: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and phase of one sequence, on the strand that `key` names."""
-        contig, strand, side = key[0], key[2], key[-1]
-        row, size = int(strand == "-"), self.window_bp
-        if allele is None:
-            tokens = self.genome.fetch(contig, low, low + size)
-            phase = fetch_track(self.genome, self.track, contig, low, low + size)[row]
-        else:
-            first = low + allele.growth_bp * (side == "r")
-            last = first + size - allele.growth_bp
-            pieces = [(first, allele.start), (allele.end, last)]
-            before, after = (self.genome.fetch(contig, *piece) for piece in pieces)
-            tokens = np.concatenate([before, allele.alt, after])
-            old = fetch_track(self.genome, self.track, contig, allele.start - 1, allele.end)[row]
-            new = np.full(len(allele.alt), old[0], np.uint8)
-            kept = min(len(allele.alt), len(allele.ref))
-            new[:kept] = old[1 : 1 + kept]
-            outer = (fetch_track(self.genome, self.track, contig, *p)[row] for p in pieces)
-            left, right = outer
-            phase = np.concatenate([left, new, right])
+        """Tokens and phase of one sequence, on a strand; `n_left` of `edits` move what is left."""
+        row, high = int(strand == "-"), low + self.window_bp
+
+        def old(start: int, end: int) -> np.ndarray:
+            return self.genome.fetch(contig, start, end)
+
+        def old_phase(start: int, end: int) -> np.ndarray:
+            return fetch_track(self.genome, self.track, contig, start, end)[row]
+
+        tokens = spliced(old, [(one, one.alt) for one in edits], n_left, low, high)
+        phases = [(one, _phase(one, old_phase)) for one in edits]
+        phase = spliced(old_phase, phases, n_left, low, high)
         if strand == "-":
             flipped = tokens[::-1]
             tokens, phase = np.where(flipped < 4, 3 - flipped, flipped), phase[::-1]
         return tokens.astype(np.uint8), phase.astype(np.uint8)
 
     def _ends(
-        self, gene: int, tss: int, low: int, allele: Allele | None, side: str
+        self, gene: int, tss: int, low: int, edits: Sequence[Allele], n_left: int
     ) -> tuple[int, int]:
         """Start and end of a gene in the sequence, on its sense strand."""
         start, end = self.spans[gene].tolist()
-        shift = tss - (start if self.is_plus[gene] else end - 1)
-        start, end = start + shift, end + shift
-        if allele is not None and allele.growth_bp:
-            at, growth = allele.start - low, allele.growth_bp
-            moved = []
-            for edge in (start, end):
-                if edge > at:
-                    edge = max(edge + growth, at + len(allele.alt))
-                moved.append(edge - growth * (side == "r"))
-            start, end = moved
+        shift = tss + low - (start if self.is_plus[gene] else end - 1)
+        start, end = (moved(edits, n_left, edge + shift) - low for edge in (start, end))
         return (
             (start, end) if self.is_plus[gene] else (self.window_bp - end, self.window_bp - start)
         )
@@ -288,3 +284,20 @@ class Levels:
             str(self.models[0].model.conditions[most]),
             float(mean[most]),
         )
+
+
+def _grow(edits: Sequence[Allele]) -> bool:
+    return any(one.growth_bp for one in edits)
+
+
+def _written(edits: Sequence[Allele]) -> tuple:
+    return tuple((one.start, one.end, one.alt.tobytes()) for one in edits)
+
+
+def _phase(allele: Allele, old: Callable[[int, int], np.ndarray]) -> UInt8[np.ndarray, " inserted"]:
+    """Coding phases of new bases: those of the ones they replace, then of the base before."""
+    there = old(allele.start - 1, allele.end)
+    new = np.full(len(allele.alt), there[0], np.uint8)
+    kept = min(len(allele.alt), len(allele.ref))
+    new[:kept] = there[1 : 1 + kept]
+    return new

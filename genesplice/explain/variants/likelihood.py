@@ -26,6 +26,7 @@ from torch import Tensor
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 from genesplice.explain.variants.alleles import Allele
+from genesplice.explain.variants.splice import Spliced
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN
 from genesplice.training.scoring import base_log_probabilities
@@ -121,11 +122,18 @@ def allele_likelihoods(
     alleles: Sequence[Allele],
     *,
     window_bp: int = WINDOW_BP,
+    beside: Sequence[Sequence[Allele]] | None = None,
 ) -> list[Likelihood]:
     """Score each allele in a window of its own; the alleles of one place share it.
 
     Nothing else is hidden in that window, so that a score does not depend on what is scored
     beside it.
+
+    Parameters
+    ----------
+    beside
+        For each allele those of its haplotype, sorted and without overlaps: they stand in the
+        reference and in the alternative, as far as they lie inside the window.
 
     Raises
     ------
@@ -136,9 +144,13 @@ def allele_likelihoods(
         raise InputError(f"a window of {window_bp} bp", f"a multiple of {GRID_BP}, twice or more")
     rows: dict[tuple[object, ...], Hidden] = {}
     asked = []
-    for allele in alleles:
-        keys = []
-        for key, row in _rows(genome, allele, window_bp):
+    for allele, others in zip(alleles, beside or [()] * len(alleles), strict=True):
+        keys, low = [], place_window(allele.start, window_bp)
+        inside = [one for one in others if low <= one.start and one.end <= low + window_bp]
+        held = Spliced(genome, inside, allele.start) if inside else genome
+        background = tuple((one.start, one.end, one.alt.tobytes()) for one in inside)
+        for name, row in _rows(held, allele, window_bp):
+            key = (*name, background)
             rows.setdefault(key, row)
             keys.append(key)
         asked.append(keys)
@@ -150,7 +162,7 @@ def allele_likelihoods(
 
 
 def _rows(
-    genome: Genome, allele: Allele, window_bp: int
+    genome: Genome | Spliced, allele: Allele, window_bp: int
 ) -> Iterator[tuple[tuple[object, ...], Hidden]]:
     """What must be read for one allele: of the reference, then of the alternative."""
     low = place_window(allele.start, window_bp)
@@ -174,7 +186,7 @@ def _rows(
 
 
 def alternative(
-    genome: Genome, allele: Allele, low: int, window_bp: int
+    genome: Genome | Spliced, allele: Allele, low: int, window_bp: int
 ) -> UInt8[np.ndarray, " window"]:
     """The window from `low` on with the allele in it; what follows moves, the end is made up."""
     before = genome.fetch(allele.contig, low, allele.start)

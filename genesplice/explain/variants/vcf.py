@@ -18,6 +18,7 @@ from genesplice.runtime import atomic_file
 
 __all__ = [
     "FIELDS",
+    "N_COLUMNS",
     "Record",
     "VcfWriter",
     "check_header",
@@ -41,9 +42,14 @@ FIELDS = {
         "A", "Float",
         "Share (0 to 100) of matched random variants with a lower GS_LLR",
     ),
+    "GS_HAP": (
+        "A", "String",
+        "Haplotype on which the allele was scored: phase set and number, or all of them",
+    ),
+    "GS_HAP_N": ("A", "Integer", "Other alleles of that haplotype near by, in both sequences"),
     "GS_FLAG": (".", "String", "Why an allele was not scored, one entry an ALT (or one without)"),
 }  # fmt: skip
-OURS = re.compile(r"##INFO=<ID=(GS_[A-Z]+),")
+OURS = re.compile(r"##INFO=<ID=(GS_[A-Z_]+),")
 N_COLUMNS = 8
 
 
