@@ -47,6 +47,7 @@ def explain(
     """
     from genesplice.cli.explained import explain_genes, write_explanation
     from genesplice.data.bundle import load_bundle
+    from genesplice.data.knowledge import adopt_knowledge
     from genesplice.evaluate.prediction import load_model
     from genesplice.explain.attribution import Explainer, resolve_genes
     from genesplice.explain.methods import METHODS
@@ -54,7 +55,7 @@ def explain(
 
     if method not in (*METHODS, "ism", "attention"):
         raise InputError(f"--method {method}", METHOD)
-    started, bundle = time.monotonic(), load_bundle(data)
+    started, bundle = time.monotonic(), adopt_knowledge(load_bundle(data), model)
     everything = genes.strip().lower() == "all"
     chosen = (
         list(bundle.genes["gene_id"]) if everything else resolve_genes(bundle, genes.split(","))

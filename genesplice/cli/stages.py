@@ -1,8 +1,9 @@
 """The stages, one by one: from files to a model and what it rests on."""
 
+import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +23,10 @@ from genesplice.cli.options import (
     say,
 )
 from genesplice.errors import InputError
+
+if TYPE_CHECKING:
+    from genesplice.config import Config
+    from genesplice.data.bundle import Bundle
 
 __all__: list[str] = []
 
@@ -173,6 +178,8 @@ def finetune(
     data: Data,
     out: Out,
     init: Annotated[Path | None, typer.Option(help="A folder that `pretrain` wrote.")] = None,
+    network: Annotated[Path | None, typer.Option(help="Your edges in place of the data's.")] = None,
+    gene_sets: Annotated[Path | None, typer.Option(help="Your GMT, GAF or two columns.")] = None,
     preset: Preset = "quick",
     assignments: Set = None,
     resume: Resume = False,
@@ -182,6 +189,7 @@ def finetune(
     import pandas as pd
 
     from genesplice.data.bundle import load_bundle
+    from genesplice.data.knowledge import own_files
     from genesplice.evaluate.baselines import run_baselines
     from genesplice.evaluate.intervals import coverage_metrics
     from genesplice.evaluate.metrics import differences, fold_profiles, score
@@ -193,6 +201,8 @@ def finetune(
 
     config, started = read_config(preset, assignments), time.monotonic()
     bundle = load_bundle(data)
+    if network is not None or gene_sets is not None:
+        config, bundle = with_knowledge(config, bundle, network, gene_sets)
     result = work(bundle, config, out, init=init, resume=resume)
     predictions = result.predictions
     if config.finetune.baselines:
@@ -215,23 +225,50 @@ def finetune(
         started=started,
         config=config.to_dict(),
         seeds={f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)},
-        data=bundle.data_sha256,
+        data={**bundle.data_sha256, **own_files(bundle)},
         backend=backend_name(),
-        extra={"init": init},
+        extra={"init": init, "network": network, "gene_sets": gene_sets},
     )
     models = sorted(out.glob("fold*_seed*"))
     emit({"models": models, "metrics": out / "metrics.json"}, as_json)
 
 
+def with_knowledge(
+    config: "Config", bundle: "Bundle", network: Path | None, gene_sets: Path | None
+) -> "tuple[Config, Bundle]":
+    """Settings and data for the user's own edges and gene sets; say how they are judged."""
+    from genesplice.data.knowledge import OWN, replace_knowledge
+
+    collections = config.model.gene_set_collections
+    bundle = replace_knowledge(
+        bundle, network=network, gene_sets=gene_sets, collections=collections
+    )
+    say(
+        f"finetune: {len(bundle.network)} edges, {len(bundle.gene_sets)} gene sets, "
+        f"passport {bundle.passport['status']}"
+    )
+    model = dataclasses.replace(config.model, gene_set_collections=(*collections, OWN))
+    return dataclasses.replace(config, model=model), bundle
+
+
 @app.command()
-def predict(model: ModelDir, data: Data, out: Out, as_json: Json = False) -> None:
+def predict(
+    model: ModelDir,
+    data: Data,
+    out: Out,
+    genes_at_once: Annotated[
+        int | None, typer.Option(help="For a graph that does not fit: genes read together.", min=1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Predict every annotated gene in every condition: genes x conditions as Parquet."""
     from genesplice.data.bundle import load_bundle
+    from genesplice.data.knowledge import adopt_knowledge
     from genesplice.evaluate.prediction import load_model, predict_expression
     from genesplice.runtime import atomic_file
 
-    bundle = load_bundle(data)
-    values = predict_expression(load_model(model), bundle)
+    loaded, bundle = load_model(model), adopt_knowledge(load_bundle(data), model)
+    values = predict_expression(loaded, bundle, genes_at_once=genes_at_once)
     with atomic_file(out) as partial:
         values.reset_index().to_parquet(partial, index=False)
     emit({"predictions": out}, as_json)

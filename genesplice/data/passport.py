@@ -4,7 +4,7 @@ Each check is one record `check, value, unit, threshold, status, why`; the worst
 passport's. Red means that a score on these folds would not mean what it says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import anndata as ad
@@ -21,6 +21,7 @@ __all__ = [
     "Check",
     "Similarity",
     "gene_similarity",
+    "judge_knowledge",
     "make_passport",
     "swallowed_genes",
 ]
@@ -239,14 +240,33 @@ def make_passport(
         _sample_check(expression),
         _balance_check(splits, expression),
     ]
-    order: tuple[Status, ...] = ("green", "amber", "red")
     return {
-        "status": max((check.status for check in checks), key=order.index),
+        "status": _worst(check.status for check in checks),
         "checks": [check._asdict() for check in checks],
         "similarity_measure": similarity.measure,
         "similarity_by_chance": round(similarity.chance, 4),
         "window_bp": window_bp,
     }
+
+
+def judge_knowledge(
+    passport: Mapping[str, Any],
+    network: pd.DataFrame | None,
+    gene_sets: Mapping[str, Sequence[str]] | None,
+    gene_set_evidence: str | None = None,
+) -> dict[str, Any]:
+    """The passport with another network, or other gene sets, judged; None keeps what was said."""
+    found = [] if network is None else [_network_check(network)]
+    if gene_sets is not None:
+        found.append(_gene_set_check(gene_sets, gene_set_evidence or "unknown"))
+    now = {check.check: check._asdict() for check in found}
+    checks = [now.get(record["check"], record) for record in passport["checks"]]
+    return {**passport, "status": _worst(c["status"] for c in checks), "checks": checks}
+
+
+def _worst(statuses: Iterable[Status]) -> Status:
+    order: tuple[Status, ...] = ("green", "amber", "red")
+    return max(statuses, key=order.index)
 
 
 def _grade(value: float, amber_above: float, red_above: float) -> Status:

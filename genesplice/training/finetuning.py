@@ -24,6 +24,7 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
+from genesplice.data.knowledge import keep_knowledge
 from genesplice.data.windows import (
     Window,
     WindowBatch,
@@ -227,7 +228,7 @@ def finetune_fold(
         steps_per_epoch=steps_per_epoch,
     )
     steps = StepDataset(settings.head_steps + settings.epochs * steps_per_epoch, make)
-    bases = settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp)
+    bases = float(settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp))
     trainer = make_trainer(
         steps=len(steps),
         checkpoints=out / "checkpoints",
@@ -262,6 +263,7 @@ def finetune_fold(
         model.save_pretrained(out)
         if settings.delta and init is not None:
             save_delta(model, adapters, init, out)
+        keep_knowledge(bundle, out)
     rows.to_parquet(out / "history.parquet", index=False)
     calibration.to_parquet(out / "validation.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
