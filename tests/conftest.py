@@ -3,8 +3,11 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Of several processes each takes one core, and what it starts does, too.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("genesplice", "beartype.beartype")
 
@@ -25,9 +28,18 @@ from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, a file stays in one process, and all notebooks in the first."""
+    items.sort(key=lambda item: "tiny_run" not in getattr(item, "fixturenames", ()))
+    for item in items:
+        has_run = "tiny_run" in getattr(item, "fixturenames", ())
+        group = "notebooks" if has_run else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _threads() -> None:
+    torch.set_num_threads(THREADS)
     keep_freed_memory()
 
 

@@ -51,7 +51,13 @@ PRESETS: dict[str, Config] = {
     "standard": Config(
         preset="standard",
         model=ModelConfig(width=128, heads=4, base_width=64),
-        pretrain=PretrainConfig(steps=9000, batch_windows=1, measure_windows=256, probe_sites=1000),
+        pretrain=PretrainConfig(
+            steps=9000,
+            batch_windows=1,
+            measure_windows=256,
+            probe_sites=1000,
+            measure_expression=True,
+        ),
         finetune=FinetuneConfig(
             head_steps=100,
             epochs=0,

@@ -63,6 +63,8 @@ class PretrainConfig:
     measure, measure_windows, probe_sites
         Whether a run on a bundle ends with all of `genesplice.training.measuring`, on how many
         held-out windows and on how many sites of each task.
+    measure_expression
+        Whether that includes expression from frozen vectors, which takes minutes.
     """
 
     window_bp: int = 4096
@@ -98,6 +100,7 @@ class PretrainConfig:
     measure: bool = True
     measure_windows: int = 64
     probe_sites: int = 200
+    measure_expression: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ level[g] + m[c] + residual[g, c] (see `genesplice.evaluate.metrics`). Everything
 chosen (coefficients, penalties, scales, m[c]) comes from the training genes of the fold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,6 +108,7 @@ def run_baselines(
     *,
     folds: Sequence[int] | None = None,
     models: Sequence[str] | None = None,
+    extra: Mapping[str, pd.DataFrame] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -119,6 +120,9 @@ def run_baselines(
         Folds to hold out; None: all. (With one fold, `score` needs `train_profile`.)
     models
         Names from `BASELINES`; None: all that are available.
+    extra
+        Further features by a name that is no baseline's, one row for every measured gene in the
+        bundle's order: the mean of boosting and ridge for level, ridge for profile.
     seed
         Seed of the boosting, recorded for every baseline.
     progress
@@ -136,7 +140,8 @@ def run_baselines(
         this bundle, and a fold with fewer than three training genes.
     """
     tell = progress or (lambda text: None)
-    names = _checked_names(models)
+    extra = extra or {}
+    names = [] if extra and models is not None and not models else _checked_names(models)
     held_out = list(range(bundle.n_folds) if folds is None else dict.fromkeys(folds))
     tables = _feature_tables(bundle, {BASELINES[name].features for name in names})
     for fold in held_out:
@@ -151,12 +156,15 @@ def run_baselines(
         )
     if lacking:
         tell(f"baselines: no features in this bundle for {', '.join(lacking)}")
-    names = [name for name in names if name not in lacking]
+    methods = {name: BASELINES[name] for name in names if name not in lacking}
+    for name, table in extra.items():
+        methods[name], tables[name] = Baseline(("gbm", "ridge"), "ridge", name, name), table
+    names = list(methods)
     parts = []
     with threadpool_limits(THREADS):
         for fold in held_out:
             work = _Fold(bundle, fold, tables, seed, tell)
-            parts += [work.predict(name) for name in names]
+            parts += [work.predict(name, method) for name, method in methods.items()]
     return _table(bundle, names, parts, seed)
 
 
@@ -189,9 +197,8 @@ class _Fold:
         self._ridge: dict[str, list[RidgeFit]] = {}
         self._gbm: dict[str, np.ndarray] = {}
 
-    def predict(self, name: str) -> tuple[str, int, np.ndarray, np.ndarray]:
+    def predict(self, name: str, baseline: Baseline) -> tuple[str, int, np.ndarray, np.ndarray]:
         """Name, fold, rows of the held-out genes, and their genes x conditions table."""
-        baseline = BASELINES[name]
         level = np.mean([self._level(how, baseline.features) for how in baseline.level], axis=0)
         residual = self._residual(baseline.profile, baseline.features)
         predicted = level[:, None] + self.profile + residual

@@ -7,6 +7,8 @@
                        encoder of the same sizes with random weights (`genesplice.evaluate.probes`)
 `retrieval_at_K`,      operon mates among the promoters of held-out genes, beside random weights
 `alignment`, …         (`genesplice.evaluate.retrieval`)
+`level_spearman`, …    expression from frozen vectors, where `pretrain.measure_expression` asks for
+                       it (`genesplice.training.frozen`)
 =====================  =============================================================================
 
 Count models and probes learn from training blocks; everything is scored on the held-out fold.
@@ -36,6 +38,7 @@ from genesplice.evaluate.retrieval import (
 )
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.results import Metric
+from genesplice.training.frozen import measure_expression
 from genesplice.training.scoring import masked_base_metrics
 from genesplice.training.source import Source
 
@@ -61,6 +64,8 @@ def measure(
     if config.pretrain.holdout_fold is not None:
         models = {"genesplice": model, RANDOM_WEIGHTS: make_untrained(config)}
         metrics += measure_vectors(models, bundle, config)
+        if config.pretrain.measure_expression:
+            metrics += measure_expression(models, bundle, config)
     print(f"measure: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return metrics
 

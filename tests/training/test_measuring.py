@@ -10,6 +10,7 @@ from tiny_worlds import with_operons
 
 from genesplice.errors import InputError
 from genesplice.evaluate.probe_sites import TASKS
+from genesplice.training.frozen import measure_expression
 from genesplice.training.measuring import (
     make_untrained,
     measure,
@@ -89,6 +90,27 @@ def test_count_models_learn_from_training_blocks_only(world):
     changed = bits(with_other_blocks(world, [1, 2, 3, 4]))
     assert changed["genesplice"] == honest["genesplice"]
     assert changed["count_one_sided"] != honest["count_one_sided"]
+
+
+def test_expression_is_told_from_frozen_vectors_by_training_genes(world):
+    settings = config(*SETTINGS, "pretrain.measure_expression=true")
+    models = {"genesplice": make_untrained(settings), "twin": make_untrained(settings)}
+    found = {(m.model, m.metric): m for m in measure_expression(models, world, settings)}
+    names = {"genesplice", "twin", "kmers_and_codons"}
+    assert {name for name, metric in found if metric == "profile_r"} == names
+    assert found["genesplice", "level_r2"].n == len(world.test_genes(0))
+    same = found["genesplice - twin", "level_spearman_difference"]
+    assert (same.value, same.ci_low, same.ci_high) == (0, 0, 0)
+    assert found["genesplice - kmers_and_codons", "profile_r_difference"].value != 0
+    # Labels of held-out genes say nothing but the score.
+    expression = world.expression.copy()
+    is_test = expression.var_names.isin(world.test_genes(0))
+    expression.X[:, is_test] = expression.X[:, is_test] * -2 + 1
+    other = dataclasses.replace(world, expression=expression)
+    turned = {(m.model, m.metric): m for m in measure_expression(models, other, settings)}
+    for name in names:
+        value = found[name, "level_spearman"].value
+        assert turned[name, "level_spearman"].value == pytest.approx(-value, abs=1e-9)
 
 
 def test_without_a_held_out_fold_there_are_bits_only(world):
