@@ -112,6 +112,17 @@ class GeneRow(nn.Module):
 
     def forward(self, own: Float[Tensor, "variants joined"]) -> Prediction:
         """Predict the gene once for each vector it might have."""
+        everyone, graph, places = self._among_others(own)
+        return self.model(everyone, graph, places)
+
+    def neural(self, own: Float[Tensor, "variants joined"]) -> Prediction:
+        """The same without the kernel path, which hears nothing of other genes."""
+        everyone, graph, places = self._among_others(own)
+        return self.model.predict_neural(everyone, graph, places)[0]
+
+    def _among_others(
+        self, own: Float[Tensor, "variants joined"]
+    ) -> tuple[Float[Tensor, "genes joined"], HeteroData, Tensor]:
         n_copies = len(own)
         if n_copies not in self._copies:
             layers = len(self.model.graph.layers)
@@ -120,7 +131,7 @@ class GeneRow(nn.Module):
             )
         graph, rows, places = self._copies[n_copies]
         everyone = self.vectors[rows].index_copy(0, places, own)
-        return self.model(everyone, _in_dtype(graph, own.dtype), places)
+        return everyone, _in_dtype(graph, own.dtype), places
 
 
 def _in_dtype(graph: HeteroData, dtype: torch.dtype) -> HeteroData:

@@ -187,6 +187,33 @@ def test_models_are_averaged_and_their_signs_counted(model, tiny_bundle, vectors
     assert strongest([]) is None
 
 
+def test_a_kernel_path_is_mixed_in_as_by_the_whole_model(tiny_bundle):
+    rows = torch.arange(8)
+    model = make_tiny(tiny_bundle)
+    other = type(model)(
+        model.config, conditions=list(model.conditions), regulators=[], effectors=[], pathways=[],
+        n_support=8,
+    ).eval()  # fmt: skip
+    other.expression_head.fit(torch.from_numpy(tiny_bundle.observed.to_numpy(dtype="float32")))
+    vectors = make_vectors(other, tiny_bundle)
+    reader = LevelModel(other, tiny_bundle, vectors=vectors)
+    inputs = other.kernel_inputs(vectors, reader.graph, rows)
+    other.kernel.remember(inputs[0], inputs[1].to(torch.int8))
+    other.kernel.solve("level", torch.randn(8), [1.0] * len(other.kernel.names), 0.5, 1.0, 2.0)
+    other.mix.fill_(0.75)
+    genes = torch.tensor([3, 9, 3, 20])
+    own = make_vectors(other, tiny_bundle, seed=5)[:4]
+    found = reader.predict(genes, own)
+    for i, gene in enumerate(genes.tolist()):
+        everyone = vectors.clone()
+        everyone[gene] = own[i]
+        with torch.no_grad():
+            wanted = other(everyone, reader.graph, torch.tensor([gene]))
+        assert found[i, 0] == pytest.approx(float(wanted.level), abs=1e-4)
+        np.testing.assert_allclose(found[i, 1:], wanted.residual[0], atol=1e-4)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
+
+
 def test_what_cannot_be_a_window_is_refused(model, tiny_bundle, vectors):
     reader = LevelModel(model, tiny_bundle, vectors=vectors)
     with pytest.raises(InputError, match="a window of 1000 bp"):

@@ -238,8 +238,9 @@ def test_planted_classes_are_told_apart_and_random_ones_are_not():
 
 def test_boxes_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):
     explainer = Explainer(make_tiny(tiny_bundle), tiny_bundle, window_bp=2048)
-    (metric,) = box_levels(explainer, n_genes=1)
-    assert metric.n == 36
+    size, loss = box_levels(explainer, n_genes=1)
+    assert (size.metric, loss.metric) == ("auroc_boxes_level_size", "auroc_boxes_level")
+    assert size.n == loss.n == 36
     # The gene again, all of its upstream by itself.
     is_first, measured = first_of_operon(tiny_bundle), set(tiny_bundle.expression.var_names)
     usable = [gene_id for gene_id in is_first.index[is_first] if gene_id in measured]
@@ -254,7 +255,8 @@ def test_boxes_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):
             if alt != effects.tokens[place]:
                 is_box.append(place in (*range(box_35, box_35 + 6), *range(box_10, box_10 + 6)))
                 change.append(effects.effects[place, alt])
-    assert metric.value == pytest.approx(roc_auc_score(is_box, -np.array(change)), abs=2e-3)
+    for metric, value in ((size, np.abs(change)), (loss, -np.array(change))):
+        assert metric.value == pytest.approx(roc_auc_score(is_box, value), abs=2e-3)
 
 
 # --- measured values ---

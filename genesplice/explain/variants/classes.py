@@ -234,7 +234,11 @@ def _matched(name: str, cases: pd.DataFrame, body: pd.DataFrame, seed: int) -> l
 
 
 def box_levels(explainer: Explainer, *, n_genes: int = 60, seed: int = 0) -> list[Metric]:
-    """`auroc_boxes_level`: boxes against flanks by the loss of the predicted level."""
+    """Boxes against flanks through the predicted level.
+
+    `auroc_boxes_level_size` by the size of its change, `auroc_boxes_level` by its loss; intervals
+    over genes.
+    """
     bundle = explainer.bundle
     measured = set(bundle.expression.var_names)
     first = first_of_operon(bundle)
@@ -255,7 +259,8 @@ def box_levels(explainer: Explainer, *, n_genes: int = 60, seed: int = 0) -> lis
                     is_box.append(inside)
                     change.append(float(effects[alt]))
                     unit.append(gene_id)
-    return auroc_metric(
-        "auroc_boxes_level", np.array(is_box, bool), -np.array(change, float),
-        np.array(unit, str), seed=seed,
-    )  # fmt: skip
+    value, by_gene = np.array(change, float), np.array(unit, str)
+    metrics = []
+    for name, scored in (("auroc_boxes_level_size", np.abs(value)), ("auroc_boxes_level", -value)):
+        metrics += auroc_metric(name, np.array(is_box, bool), scored, by_gene, seed=seed)
+    return metrics

@@ -10,13 +10,12 @@ and not a shift of the whole gene against the bins. Coding phases move with thei
 bases have that of the base before them.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from genesplice.data.bundle import Bundle
@@ -27,11 +26,13 @@ from genesplice.explain.rows import GeneRow
 from genesplice.explain.variants.alleles import Allele
 from genesplice.explain.variants.likelihood import GRID_BP, place_window
 from genesplice.explain.variants.splice import joined, moved, spliced
-from genesplice.model.genesplice import GeneSplice
+from genesplice.model.genesplice import GeneSplice, mix_paths
+from genesplice.model.heads import Prediction
 
 __all__ = ["GeneChange", "LevelModel", "Levels", "strongest"]
 
 WINDOW_BP = 4096
+KERNEL_ROWS = 256
 MARGIN_BP = 512
 """What lies between a TSS that is predicted and the nearer end of the window, at least."""
 
@@ -126,11 +127,37 @@ class LevelModel:
 
     @torch.no_grad()
     def predict(
-        self, gene: int, vectors: Float[Tensor, "variants width"]
-    ) -> Float[np.ndarray, "variants columns"]:
-        """Level, then the residual in every condition, of a gene for each vector it may have."""
-        found = GeneRow(self.model, self.graph, self.vectors, gene)(vectors)
-        return torch.cat([found.level[:, None], found.residual], 1).double().numpy()
+        self, genes: Int64[Tensor, " places"], vectors: Float[Tensor, "places width"]
+    ) -> Float[np.ndarray, "places columns"]:
+        """Level, then the residual in every condition, of each gene with the vector it has here.
+
+        The graph is run gene by gene, on what is near of it; the kernel path on all at once.
+        """
+        parts = []
+        for gene in genes.unique().tolist():
+            mine = (genes == gene).nonzero()[:, 0]
+            row = GeneRow(self.model, self.graph, self.vectors, gene)
+            parts.append((mine, row.neural(vectors[mine])))
+        order = torch.cat([mine for mine, _ in parts])
+        columns = zip(*(told for _, told in parts), strict=True)
+        neural = Prediction(*(torch.cat(column)[order.argsort()] for column in columns))
+        pieces = [
+            self._with_kernel(
+                Prediction(*(column[some] for column in neural)), vectors[some], genes[some]
+            )
+            for some in (
+                slice(first, first + KERNEL_ROWS) for first in range(0, len(genes), KERNEL_ROWS)
+            )
+        ]
+        level, residual = (torch.cat(column) for column in zip(*pieces, strict=True))
+        return torch.cat([level[:, None], residual], 1).double().numpy()
+
+    def _with_kernel(self, neural: Prediction, vectors: Tensor, genes: Tensor) -> Prediction:
+        if not self.model.kernel.n_support:
+            return neural
+        known = self.graph["gene"].knowledge[genes].to(vectors)
+        kernel = self.model.kernel(self.model.readout.standardise(vectors), known)
+        return mix_paths(neural, kernel, self.model.mix)
 
 
 class Levels:
@@ -261,14 +288,8 @@ class Levels:
         phase: UInt8[np.ndarray, "sequences length"],
         places: Sequence[Place],
     ) -> Float[np.ndarray, "places columns"]:
-        vectors = model.read(tokens, phase, places)
-        by_gene = defaultdict(list)
-        for number, place in enumerate(places):
-            by_gene[place.gene].append(number)
-        found = np.zeros((len(places), 1 + len(model.model.conditions)))
-        for gene, mine in by_gene.items():
-            found[mine] = model.predict(gene, vectors[mine])
-        return found
+        genes = torch.tensor([place.gene for place in places])
+        return model.predict(genes, model.read(tokens, phase, places))
 
     def _change(
         self, values: Sequence[np.ndarray], gene: int, distance: int, before: int, after: int
