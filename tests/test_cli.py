@@ -232,7 +232,8 @@ def test_every_metric_is_one_record_of_nine_keys(pretrained, finetuned):
     measured = {(r["metric"], r["split"]) for r in records}
     assert ("interval_coverage", "test") in measured
     assert ("profile_r", "held_out:operon_first") in measured
-    assert ("level_spearman", "held_out:in_network") in measured
+    # Three genes are too few.
+    assert ("level_spearman", "held_out:in_network") not in measured
 
 
 def test_predict_writes_every_gene_in_every_condition(model, data, tmp_path):
