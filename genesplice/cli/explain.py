@@ -29,7 +29,7 @@ METHOD = (
 def explain(
     model: ModelDir,
     data: Data,
-    genes: Annotated[str, typer.Option(help="Names or ids, such as b0344,recA; or all.")],
+    genes: Annotated[str, typer.Option(help="Names or ids, such as b0344,recA; all; or fold:0.")],
     out: Out,
     method: Annotated[str, typer.Option(help=f"{METHOD}.")] = "ig",
     condition: Annotated[str | None, typer.Option(help="Explain its residual; else level.")] = None,
@@ -37,6 +37,9 @@ def explain(
     window: Annotated[int, typer.Option(help="Bases around the start that are read.")] = 8192,
     upstream: Annotated[int, typer.Option(help="ism: bases before the start.")] = 300,
     downstream: Annotated[int, typer.Option(help="ism: bases after it.")] = 100,
+    known_sites: Annotated[
+        bool, typer.Option(help="Measure attribution on promoter boxes and regulators' sites.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -49,17 +52,16 @@ def explain(
     from genesplice.data.bundle import load_bundle
     from genesplice.data.knowledge import adopt_knowledge
     from genesplice.evaluate.prediction import load_model
-    from genesplice.explain.attribution import Explainer, resolve_genes
+    from genesplice.explain.explainer import Explainer, is_group, resolve_genes
     from genesplice.explain.methods import METHODS
     from genesplice.runtime import atomic_directory, write_manifest
 
     if method not in (*METHODS, "ism", "attention"):
         raise InputError(f"--method {method}", METHOD)
     started, bundle = time.monotonic(), adopt_knowledge(load_bundle(data), model)
-    everything = genes.strip().lower() == "all"
-    chosen = (
-        list(bundle.genes["gene_id"]) if everything else resolve_genes(bundle, genes.split(","))
-    )
+    if known_sites and method not in METHODS:
+        raise InputError(f"--known-sites with --method {method}", f"one of {', '.join(METHODS)}")
+    chosen = resolve_genes(bundle, genes.split(","))
     explainer = Explainer(load_model(model), bundle, window_bp=window)
     parts = out.with_name(f"{out.name}.parts")
     made = explain_genes(
@@ -68,7 +70,8 @@ def explain(
         method,
         condition=condition,
         steps=steps,
-        is_checked=not everything,
+        is_checked=not is_group(genes),
+        has_known_sites=known_sites,
         span_bp=(upstream, downstream),
         unfinished=parts,
     )

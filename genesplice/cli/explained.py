@@ -17,6 +17,7 @@ from genesplice.explain.faithfulness import (
     judge,
     randomised,
 )
+from genesplice.explain.known_sites import measure_known_sites
 from genesplice.explain.methods import METHODS
 from genesplice.explain.motifs import MotifScanner, motif_sites
 from genesplice.explain.mutagenesis import attribution_of_table, scan_genes
@@ -53,6 +54,7 @@ def explain_genes(
     condition: str | None,
     steps: int,
     is_checked: bool,
+    has_known_sites: bool = False,
     span_bp: tuple[int, int],
     unfinished: Path,
 ) -> Explanation:
@@ -62,6 +64,8 @@ def explain_genes(
     ----------
     is_checked
         Judge every attribution: deletion, insertion, mutagenesis, and a model with other weights.
+    has_known_sites
+        Measure attribution on known sites, beside the model with permuted weights.
     span_bp, unfinished
         Of mutagenesis: bases before and after the start, and where it keeps what it has done.
     """
@@ -86,24 +90,29 @@ def explain_genes(
     options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
     found = [explainer.explain(gene_id, **options) for gene_id in genes]
     metrics = completeness_metrics(found)
-    checks, drawn = None, {}
-    if is_checked:
+    checks, drawn, control = None, {}, []
+    if is_checked or has_known_sites:
         other = Explainer(
             randomised(explainer.model), explainer.bundle, window_bp=explainer.window_bp,
             vectors=explainer.vectors,
         )  # fmt: skip
+        control = [other.explain(gene_id, **options) for gene_id in genes]
+    if is_checked:
         judged = []
-        for one in found:
+        for one, twin in zip(found, control, strict=True):
             drawn[one.gene_id] = curves(explainer, one, condition=condition)
             judged.append(
-                judge(
-                    explainer, one, condition=condition, drawn=drawn[one.gene_id],
-                    control=other.explain(one.gene_id, **options),
-                )
-            )  # fmt: skip
+                judge(explainer, one, condition=condition, drawn=drawn[one.gene_id], control=twin)
+            )
             say(f"explain: {one.name}: {judged[-1].verdict}")
         metrics += faithfulness_metrics(judged)
         checks = faithfulness_table(judged)
+    known = None
+    if has_known_sites:
+        of_sites, known = measure_known_sites(
+            explainer.bundle, found, control, upstream_bp=span_bp[0]
+        )
+        metrics += of_sites
     shown = found[:N_SHOWN]
     parts = attribution_parts(
         shown,
@@ -112,6 +121,14 @@ def explain_genes(
         sites=_sites(explainer, shown, SHOWN_BP),
     )
     more = {} if checks is None else {"checks.tsv": checks.reset_index()}
+    if known is not None:
+        more["known_sites.tsv"] = known
+        parts += [
+            "## On known sites\n\nIs attribution larger on a known site than on random stretches "
+            "of the same gene's upstream? AUROC, 0.5 by chance; `control` is the same model with "
+            "permuted weights.",
+            known,
+        ]
     title = f"{METHODS[method].label.capitalize()} of {len(genes)} genes: {target}"
     return Explanation(
         title, lead_of(checks, len(found)), attribution_table(found), more, metrics, parts

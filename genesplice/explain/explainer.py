@@ -24,7 +24,7 @@ from genesplice.model.heads import Prediction
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, EncoderOutput
 from genesplice.results import Attribution
 
-__all__ = ["Explainer", "GeneOutput", "GeneWindow", "resolve_genes"]
+__all__ = ["Explainer", "GeneOutput", "GeneWindow", "is_group", "resolve_genes"]
 
 GRID_BP = 1024
 
@@ -45,13 +45,21 @@ class GeneWindow(NamedTuple):
     phase: UInt8[Tensor, "1 length"]
 
 
+def is_group(names: str) -> bool:
+    """Say whether "all" or a fold is meant, not genes by name."""
+    return any(
+        word == "all" or word.startswith("fold:")
+        for word in (part.strip().lower() for part in names.split(","))
+    )
+
+
 def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
-    """Gene ids for ids or names (any case).
+    """Gene ids for ids or names (any case), "all", or the measured genes of "fold:0".
 
     Raises
     ------
     InputError
-        For a name that no gene has.
+        For a name that no gene has, or a fold that does not exist.
     """
     ids = {gene_id.lower(): gene_id for gene_id in bundle.genes["gene_id"]}
     by_name = {
@@ -61,6 +69,16 @@ def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
     known = by_name | ids
     found = []
     for name in names:
+        group = name.strip().lower()
+        if group == "all":
+            found += bundle.genes["gene_id"].tolist()
+            continue
+        if is_group(group):
+            number = group.removeprefix("fold:")
+            if not number.isdecimal():
+                raise InputError(f"genes '{name.strip()}'", "a fold, such as fold:0")
+            found += bundle.test_genes(int(number)).tolist()
+            continue
         if name.strip().lower() not in known:
             raise InputError(
                 f"gene '{name.strip()}'", f"an id or name in {bundle.path}/genes.parquet"
