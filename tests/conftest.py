@@ -19,11 +19,14 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 
+from genesplice.config import load_preset, override  # noqa: E402
 from genesplice.data.bundle import Bundle, load_bundle  # noqa: E402
 from genesplice.data.prepare import prepare_recipe  # noqa: E402
 from genesplice.data.synthetic import make_bundle  # noqa: E402
-from genesplice.runtime import keep_freed_memory  # noqa: E402
+from genesplice.data.worlds import WORLDS  # noqa: E402
+from genesplice.runtime import keep_freed_memory, versions, write_json  # noqa: E402
 from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
+from genesplice.training.world_check import world_settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,9 +80,31 @@ def browser(chromium: str) -> Iterator[Browser]:
         started.close()
 
 
+SMALL_VERDICT = (
+    "verdict.contexts_bp=512,2048,8192 verdict.core_bp=32768 verdict.width=16 "
+    "verdict.references=short_cnn verdict.dose_genes=2 verdict.workers=1"
+)
+
+
+def write_passed_worlds(folder: Path, settings: str) -> Path:
+    """A record of worlds that came out as planted with these settings; none was trained."""
+    config = override(load_preset("quick"), settings.split())
+    slope = {"slope": 0.0, "ci_low": -0.01, "ci_high": 0.01, "visible": 0.02}
+    worlds = [
+        {"world": kind, "expected": answer, "answer": answer, "sentence": "",
+         "slopes": [{"metric": "level_r2", **slope}]}
+        for kind, answer in WORLDS.items()
+    ]  # fmt: skip
+    folder.mkdir(parents=True)
+    record = {"passed": True, "versions": versions(), "settings_sha256": world_settings(config)}
+    write_json(folder / "worlds.json", record | {"worlds": worlds, "cpu_seconds": 0.0})
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """All notebooks through the runner that users call, on the small world."""
+    worlds = write_passed_worlds(tmp_path_factory.mktemp("passed") / "worlds", SMALL_VERDICT)
     return run_notebooks(
         ROOT / "notebooks",
         tmp_path_factory.mktemp("reports"),
@@ -88,5 +113,7 @@ def tiny_run(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> R
             "steps": "4",
             "epochs": "2",
             "ig_steps": "4",
+            "settings": SMALL_VERDICT,
+            "worlds_dir": str(worlds),
         },
     )

@@ -1,6 +1,7 @@
 """Every notebook through the users' own runner, and every report as a colleague opens it."""
 
 import ast
+import html
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from genesplice.data.bundle import load_bundle
 from genesplice.evaluate.metrics import METRICS, fold_profiles, score
 from genesplice.results import read_metrics
+from genesplice.show.runs import publish_results
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -55,6 +57,22 @@ def test_what_the_notebooks_leave(tiny_run, tiny_bundle):
     assert set(influence["kind"]) == {"pathway", "regulator"}
     explained = {m.metric for m in read_metrics(run / "explained" / "metrics.json")}
     assert explained >= {"completeness_delta", "faithful_share"}
+
+
+def test_the_verdict_is_in_its_report_the_index_and_the_results(tiny_run, tmp_path):
+    run = tiny_run.run_dir
+    verdict = json.loads((run / "verdict" / "verdict.json").read_text())
+    assert verdict["answer"] in ("yes", "no", "cannot tell")
+    assert {slope["metric"] for slope in verdict["slopes"]} == {"level_r2", "profile_r"}
+    said = html.escape(verdict["sentence"], quote=False)
+    for page in ("index.html", "06_context_verdict.html", "verdict/verdict.html"):
+        assert said in html.unescape((run / page).read_text()).replace("&", "&amp;"), page
+    assert "shorter than the context under test" in (run / "06_context_verdict.html").read_text()
+    results = json.loads(publish_results(run, tmp_path).read_text())
+    assert results["verdict"] == verdict
+    claims = {row["claim"]: row["verdict"] for row in results["claims"]}
+    assert claims["longer context"] != "not run"
+    assert claims["hierarchical attention"] == "not run"
 
 
 def test_the_notebooks_numbers_are_in_the_predictions(tiny_run, tiny_bundle):

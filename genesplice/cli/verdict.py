@@ -1,4 +1,4 @@
-"""The verb that answers the question."""
+"""The verb that answers the question, and the one that asks whether it can."""
 
 import time
 from pathlib import Path
@@ -34,6 +34,9 @@ def verdict(
     claims: Annotated[
         list[Path] | None, typer.Option(help="metrics.json of other stages, repeatable.")
     ] = None,
+    worlds_dir: Annotated[
+        Path | None, typer.Option("--worlds", help="Folder that keeps planted worlds for others.")
+    ] = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +53,9 @@ def verdict(
         if not path.is_file():
             raise InputError(f"no file {path}", "a metrics.json")
     others = [metric for path in claims or () for metric in read_metrics(path)]
-    report = judge_context(load_bundle(data), config, out, resume=resume, ray=ray, tell=say)
+    report = judge_context(
+        load_bundle(data), config, out, resume=resume, ray=ray, worlds=worlds_dir, tell=say
+    )
     page = write_report(
         report, load_bundle(data), config, out, command=command_line(), started=started,
         others=others,
@@ -60,3 +65,31 @@ def verdict(
     emit({"page": page, "files": [out / name for name in names]}, as_json)
     if report.verdict["answer"] == REFUSED:
         raise WorkError(str(report.verdict["sentence"]))
+
+
+@app.command()
+def worlds(
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 20,
+    preset: Preset = "quick",
+    assignments: Set = None,
+    ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge the four planted worlds of many seeds: yes, no, no and no is right.
+
+    Seeds that are in OUT already, with the same settings and versions, are not run again.
+    """
+    from genesplice.evaluate.verdict import ANSWERS
+    from genesplice.runtime import write_json, write_manifest
+    from genesplice.training.context_verdict import make_runner
+    from genesplice.training.world_check import count_answers
+
+    config, started = read_config(preset, assignments), time.monotonic()
+    records = count_answers(config, out, make_runner(config, ray, say), range(count), tell=say)
+    for one in records:
+        said = ", ".join(f"{answer} {one[answer]}" for answer in ANSWERS)
+        say(f"{one['world']}: must be {one['expected']}; {said}")
+    write_json(out / "verdict_worlds.json", {"worlds": records, "made_by": command_line()})
+    write_manifest(out, command=command_line(), started=started, config=config.to_dict())
+    emit({"worlds": out / "verdict_worlds.json"}, as_json)

@@ -39,6 +39,8 @@ class ModelConfig:
         bases are restored, and costs more than all attention together.
     annotation
         Feed the sense-strand coding phase and gene body as extra input channels.
+    composition
+        Read a gene's 4-mers, codons and length beside what the encoder says of it.
     graph_layers
         Graph attention layers; 0 leaves network and pathways out.
     neighbour_expression
@@ -70,6 +72,7 @@ class ModelConfig:
     context_bp: int | None = None
     base_width: int = 0
     annotation: bool = False
+    composition: bool = True
     graph_layers: int = 1
     neighbour_expression: bool = False
     gene_set_collections: Sequence[str] = ("KEGG", "COG", "GO")

@@ -63,10 +63,10 @@ class VerdictConfig:
     reference_bp: int = 8192
     world_contexts_bp: Sequence[int] = (512, 8192, 262_144)
     world_domains: int = 32
-    world_epochs: int = 36
+    world_epochs: int = 24
     world_folds: tuple[int, ...] = (0,)
     world_seeds: tuple[int, ...] = (0, 1)
-    dose_genes: int = 12
+    dose_genes: int = 8
     workers: int = 0
     threads: int = 1
 

@@ -42,8 +42,10 @@ class HierarchicalEncoder(SequenceEncoder):
     ----------
     base_width
         Channels of the base-resolution path; 0 leaves it out.
-    checkpointing
-        In training, recompute all windowed stages in the backward pass and keep their outputs only.
+    checkpointing, recompute_above
+        In training, recompute all windowed stages in the backward pass and keep their outputs only,
+        where the channels of all bins (and bases) are more than `recompute_above`: fewer are
+        cheaper to keep than to compute again.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class HierarchicalEncoder(SequenceEncoder):
         dropout: float = 0.0,
         chunk_bp: int = 16384,
         checkpointing: bool = False,
+        recompute_above: int = 0,
     ) -> None:
         super().__init__(bin_bp=bin_bp, width=width, annotation=annotation, base_width=base_width)
         self.chunk_bp, self.checkpointing = chunk_bp, checkpointing
+        self.recompute_above = recompute_above
         self.head_width = width // heads
         self.stem = Stem(bin_bp, width, self.channels.count)
         self.base_path: BasePath | None = None
@@ -218,7 +222,9 @@ class HierarchicalEncoder(SequenceEncoder):
 
     def _by_cell(self, stage: Stage, grid: Grid) -> list[Pieces]:
         """Run a stage over every cell; one tensor in pieces for each that it returns."""
-        keep = self.checkpointing and torch.is_grad_enabled()
+        channels = self.width + self.bin_bp * self.base_width
+        is_large = grid.n_rows * grid.n_bins * channels > self.recompute_above
+        keep = self.checkpointing and is_large and torch.is_grad_enabled()
         rows: list[list[tuple[Tensor, ...]]] = []
         shelves: list[Shelf] = []
         for cells in grid.cells():

@@ -32,6 +32,8 @@ FLAT: dict[str, Any] = {
     "kmer_tokens": KmerTokens,
     "enformer_like": EnformerLike,
 }
+RECOMPUTE_ABOVE = 2**21
+"""Measured on a CPU: a third less time without recomputing, at half and at all of this size."""
 MODEL_CARD = """---
 library_name: genesplice
 license: mit
@@ -79,6 +81,7 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
         context_bp=config.context_bp,
         base_width=config.base_width,
         dropout=config.dropout,
+        recompute_above=RECOMPUTE_ABOVE,
     )
 
 
@@ -121,7 +124,11 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         self.config, self.conditions = sizes, tuple(conditions)
         self.encoder = make_encoder(sizes)
         self.readout = GeneReadout(
-            sizes.width, sizes.head_dropout, self.encoder.base_width, sizes.is_linear
+            sizes.width,
+            sizes.head_dropout,
+            self.encoder.base_width,
+            sizes.is_linear,
+            sizes.composition,
         )
         self.graph = GeneGraph(
             sizes.width,

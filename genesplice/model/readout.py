@@ -134,22 +134,28 @@ class GeneReadout(nn.Module):
     gene to gene beside what all of them share: `fit` takes mean and spread from training genes, and
     they are kept as buffers.
 
-    With `is_linear` the projection is one linear map.
+    With `is_linear` the projection is one linear map; without `composition`, 4-mers, codons and
+    length are left out, and a gene is known by what the encoder says of it alone.
     """
 
     centre: Tensor
     spread: Tensor
 
     def __init__(
-        self, width: int, dropout: float = 0.0, base_width: int = 0, is_linear: bool = False
+        self,
+        width: int,
+        dropout: float = 0.0,
+        base_width: int = 0,
+        is_linear: bool = False,
+        composition: bool = True,
     ) -> None:
         super().__init__()
         self.parts = {
             "bins": width * len(SEGMENTS),
             "bases": base_width * N_BASE_SEGMENTS,
-            "kmers": N_KMERS,
-            "codons": N_CODONS,
-            "length": 1,
+            "kmers": N_KMERS if composition else 0,
+            "codons": N_CODONS if composition else 0,
+            "length": int(composition),
         }
         joined = sum(self.parts.values())
         self.register_buffer("centre", torch.zeros(joined))
@@ -198,9 +204,10 @@ class GeneReadout(nn.Module):
         if self.parts["bases"]:
             assert bases is not None
             found.append(_means(bases, base_weights(*places, **size), N_BASE_SEGMENTS))
-        found.append(upstream_kmers(inputs, *places, n_windows=n_windows))
-        found.append(codon_shares(inputs, *places, n_windows=n_windows))
-        found.append(log_length(start, end).to(inputs))
+        if self.parts["length"]:
+            found.append(upstream_kmers(inputs, *places, n_windows=n_windows))
+            found.append(codon_shares(inputs, *places, n_windows=n_windows))
+            found.append(log_length(start, end).to(inputs))
         return torch.cat(found, 1)
 
     def standardise(self, joined: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes joined"]:

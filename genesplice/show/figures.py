@@ -16,6 +16,7 @@ from genesplice.show.rates import rate_range, rate_schedules
 from genesplice.show.reach import attention_by_distance, context_dial
 from genesplice.show.scores import learning_curves, metric_bars
 from genesplice.show.theme import THEME
+from genesplice.show.verdict import context_arms, dose_figure, mass_figure, slope_bars
 
 __all__ = [
     "THEME",
@@ -23,12 +24,15 @@ __all__ = [
     "attribution_logo",
     "completeness_bars",
     "condition_heatmap",
+    "context_arms",
     "context_dial",
+    "dose_figure",
     "embedding_map",
     "expression_map",
     "fold_map",
     "influence_bars",
     "learning_curves",
+    "mass_figure",
     "metric_bars",
     "passport_table",
     "pathway_graph",
@@ -36,4 +40,5 @@ __all__ = [
     "profile",
     "rate_range",
     "rate_schedules",
+    "slope_bars",
 ]

@@ -1,5 +1,6 @@
 """Reports of a whole run: rendered from its executed notebooks, and copied to where people look."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,8 +32,8 @@ def render_run(run_dir: Path, out: Path | None = None) -> Path:
             record["headline"] = read_headline(executed)
         entries.append(_entry(record, report if report.exists() else None))
     save_manifest(run_dir, manifest)
-    index = run_dir / "index.html"
-    render_index(index, entries, manifest, run_dir.name)
+    index, lead = run_dir / "index.html", _answer(run_dir)
+    render_index(index, entries, manifest, run_dir.name, lead=lead)
     if out is None:
         return index
     for entry in entries:
@@ -40,8 +41,19 @@ def render_run(run_dir: Path, out: Path | None = None) -> Path:
             shutil.copyfile(run_dir / entry.href, out / entry.href)
         elif (out / f"{entry.name}.html").exists():
             (out / f"{entry.name}.html").unlink()
-    render_index(out / "index.html", _with_older(entries, out, run_dir), manifest, run_dir.name)
+    listed = _with_older(entries, out, run_dir)
+    render_index(out / "index.html", listed, manifest, run_dir.name, lead=lead)
     return out / "index.html"
+
+
+def _answer(run_dir: Path) -> list[str]:
+    """The sentence of the run's context verdict, where it has one."""
+    path = run_dir / "verdict" / "verdict.json"
+    if not path.exists():
+        return []
+    verdict = json.loads(path.read_text(encoding="utf-8"))
+    answer = str(verdict["answer"]).capitalize()
+    return [f"Does longer context help? {answer}. {verdict['sentence']}"]
 
 
 def _entry(record: Mapping[str, Any], report: Path | None, older: str | None = None) -> IndexEntry:

@@ -152,9 +152,17 @@ def render_body(
 
 
 def render_index(
-    target: Path, entries: Sequence[IndexEntry], manifest: Mapping[str, Any], run: str
+    target: Path,
+    entries: Sequence[IndexEntry],
+    manifest: Mapping[str, Any],
+    run: str,
+    *,
+    lead: Sequence[str] = (),
 ) -> Path:
-    """Write the page that lists the reports of a run, links relative to `target`."""
+    """Write the page that lists the reports of a run, links relative to `target`.
+
+    `lead` are sentences on top: what the run as a whole has answered.
+    """
     cards = [
         entry._asdict()
         | {
@@ -184,6 +192,7 @@ def render_index(
             css=_asset("report.css"),
             version=versions()["genesplice"],
             facts=[fact for fact in facts if fact],
+            lead=lead,
             entries=cards,
         )
     )

@@ -13,7 +13,15 @@ from genesplice.errors import InputError
 from genesplice.show.reach import context_dial
 from genesplice.show.theme import GREY, INK, OKABE_ITO, blank_figure, check_columns, safe, short
 
-__all__ = ["context_arms", "dose_figure", "mass_figure", "render_verdict", "slope_bars"]
+__all__ = [
+    "arms_table",
+    "context_arms",
+    "dose_figure",
+    "mass_figure",
+    "render_verdict",
+    "slope_bars",
+    "worlds_table",
+]
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -23,8 +31,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d8dee4 }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-tr.excluded { color: #767676; background: #f4f4f4 }
 """
+# On the row itself: the notebook's report has no style sheet of ours for it.
+GREYED = ' class=excluded style="color: #767676; background-color: #f4f4f4"'
 
 
 def slope_bars(
@@ -186,8 +195,8 @@ def render_verdict(
         )
         for i, figure in enumerate(figures)
     ]  # fmt: skip
-    parts += ["<h2>Arms</h2>", _arms_table(verdict, metrics)]
-    parts += ["<h2>Can the ruler say yes and no?</h2>", _worlds_table(verdict["worlds"])]
+    parts += ["<h2>Arms</h2>", arms_table(verdict, metrics)]
+    parts += ["<h2>Can the ruler say yes and no?</h2>", worlds_table(verdict["worlds"])]
     if claims is not None:
         parts += ["<h2>Claims and their null twins</h2>", _table(claims)]
     rule = verdict["rule"]
@@ -206,7 +215,8 @@ def render_verdict(
 """
 
 
-def _arms_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> str:
+def arms_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> str:
+    """HTML: every arm with its input length and scores; what does not count is grey."""
     rows = []
     for arm in verdict["arms"]:
         row = {
@@ -225,7 +235,8 @@ def _arms_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> str:
     return _table(pd.DataFrame(rows), [bool(arm["is_excluded"]) for arm in verdict["arms"]])
 
 
-def _worlds_table(worlds: Mapping[str, Any]) -> str:
+def worlds_table(worlds: Mapping[str, Any]) -> str:
+    """HTML: what each planted world must come out as, and did."""
     rows = [
         {"what decides": w["world"], "must be": w["expected"], "is": w["answer"],
          "because": w["sentence"]}
@@ -244,7 +255,7 @@ def _table(table: pd.DataFrame, is_excluded: Sequence[bool] = ()) -> str:
                 cells.append(f"<td class=number>{'' if np.isnan(value) else f'{value:.4g}'}")
             else:
                 cells.append(f"<td>{'' if value is None else html.escape(str(value))}")
-        grey = " class=excluded" if i < len(is_excluded) and is_excluded[i] else ""
+        grey = GREYED if i < len(is_excluded) and is_excluded[i] else ""
         lines.append(f"<tr{grey}>{''.join(cells)}")
     body = "".join(lines)
     return f'<div class="wide"><table><thead><tr>{heads}<tbody>{body}</table></div>'

@@ -1,7 +1,9 @@
 """Context arms: one network with the dial at different places, everything else equal.
 
 All arms of a verdict read the same windows in the same order and take as many optimiser steps;
-the encoder runs at full size whatever it may see, so that parameters and cost are equal too.
+the encoder runs at full size whatever it may see, so that parameters and cost are equal too. They
+know a gene by what the encoder says of it alone: without 4-mers and codons counted beside it, and
+without the kernel path, which would both answer for the sequence near the gene.
 """
 
 import contextlib
@@ -94,6 +96,8 @@ def arm_config(
         fused_layers=settings.fused_layers,
         graph_layers=settings.graph_layers,
         base_width=0,
+        annotation=True,
+        composition=False,
         dropout=0.0,
         head_dropout=0.0,
     )
@@ -104,6 +108,7 @@ def arm_config(
         batch_windows = max(plan.core_bp // core_bp, 1)
     finetune = dataclasses.replace(
         config.finetune,
+        mode="full",
         core_bp=core_bp,
         flank_bp=flank_bp,
         batch_windows=batch_windows,
@@ -112,6 +117,7 @@ def arm_config(
         learning_rate=settings.learning_rate,
         joint_rate=1.0,
         validation_blocks=settings.validation_blocks,
+        kernel=False,
         checkpoint_minutes=NEVER,
         folds=(fold,),
         seeds=(seed,),

@@ -5,6 +5,7 @@ instruments ask one trained model how far away the sequence lies that it listens
 point another way, that is said beside the answer.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,9 +36,16 @@ from genesplice.training.cluster import run_tasks_on_ray
 from genesplice.training.context_arms import ArmPlan, arm_tasks, plan_arms
 from genesplice.training.sweeps import SweepResult, Task, run_tasks
 from genesplice.training.trainer import begin_run
-from genesplice.training.world_check import check_worlds, judge_arms
+from genesplice.training.world_check import Runner, check_worlds, judge_arms
 
-__all__ = ["REFUSED", "VerdictReport", "compare_instruments", "judge_context", "write_report"]
+__all__ = [
+    "REFUSED",
+    "VerdictReport",
+    "compare_instruments",
+    "judge_context",
+    "make_runner",
+    "write_report",
+]
 
 REFUSED = "refused"
 """The answer where the planted worlds have not passed."""
@@ -60,27 +68,8 @@ class VerdictReport(NamedTuple):
     mass: pd.DataFrame
 
 
-def judge_context(
-    bundle: Bundle,
-    config: Config,
-    out: Path,
-    *,
-    resume: bool = False,
-    ray: str | None = None,
-    tell: Tell = print,
-) -> VerdictReport:
-    """Run the worlds and the arms in `out` and judge.
-
-    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the worlds have
-    passed with these settings and versions the answer is `REFUSED` and no arm is run.
-
-    Raises
-    ------
-    InputError
-        If `out` is in use and `resume` is False, or was begun with other settings; or a fold does
-        not exist.
-    """
-    begin_run(out, config, resume)
+def make_runner(config: Config, ray: str | None = None, tell: Tell = print) -> Runner:
+    """What runs tasks: a pool of processes here, or the Ray cluster at the address `ray`."""
     settings = config.verdict
 
     def runner(tasks: Sequence[Task], folder: Path, label: str) -> SweepResult:
@@ -89,17 +78,44 @@ def judge_context(
             return run_tasks_on_ray(tasks, folder, ray, **shared)
         return run_tasks(tasks, folder, workers=settings.workers, **shared)
 
+    return runner
+
+
+def judge_context(
+    bundle: Bundle,
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    ray: str | None = None,
+    worlds: Path | None = None,
+    tell: Tell = print,
+) -> VerdictReport:
+    """Run the worlds and the arms in `out` and judge.
+
+    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the worlds have
+    passed with these settings and versions the answer is `REFUSED` and no arm is run. They do not
+    depend on the data: `worlds` is a folder where they are kept for several verdicts, else `out`.
+
+    Raises
+    ------
+    InputError
+        If `out` is in use and `resume` is False, or was begun with other settings; or a fold does
+        not exist.
+    """
+    begin_run(out, config, resume)
+    settings, runner = config.verdict, make_runner(config, ray, tell)
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     for fold in folds:
         bundle.test_genes(fold)  # raises for a fold that is not there
-    worlds = check_worlds(config, out, runner, tell=tell)
+    truth = check_worlds(config, worlds or out, runner, tell=tell)
     plan = plan_arms(config, bundle.genome, settings.contexts_bp, settings.references)
-    if not worlds["passed"]:
-        wrong = [one for one in worlds["worlds"] if one["answer"] != one["expected"]]
+    if not truth["passed"]:
+        wrong = [one for one in truth["worlds"] if one["answer"] != one["expected"]]
         told = ", ".join(f"{o['world']} {o['answer']} in place of {o['expected']}" for o in wrong)
         decision = Decision(REFUSED, (), f"No verdict: the planted worlds did not pass ({told}).")
         empty = pd.DataFrame()
-        verdict = _verdict(decision, config, plan, worlds, SweepResult(empty, {}, 0.0))
+        verdict = _verdict(decision, config, plan, truth, SweepResult(empty, {}, 0.0))
         return VerdictReport(verdict, [], empty, empty, empty)
     tasks = arm_tasks(
         bundle, config, plan, out / "runs", folds=folds, seeds=settings.seeds,
@@ -121,7 +137,7 @@ def judge_context(
         Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
         for s in decision.slopes
     ]
-    verdict = _verdict(decision, config, plan, worlds, swept)
+    verdict = _verdict(decision, config, plan, truth, swept)
     dose = mass = pd.DataFrame()
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
     if settings.dose_genes and (model / "model.safetensors").exists():
@@ -141,12 +157,18 @@ def write_report(
     started: float,
     others: Sequence[Metric] = (),
 ) -> Path:
-    """Write verdict.json, metrics.json, manifest.json, claims.tsv and the page; give its path.
+    """Write verdict, metrics, manifest and claims (JSON, and TSV for these), and the page.
+
+    Returns
+    -------
+    Path
+        The page.
 
     `others` are records of other stages that the table of claims rests on as well.
     """
     claims = claims_table([*report.metrics, *others], worthwhile=config.verdict.worthwhile)
     claims.to_csv(out / "claims.tsv", sep="\t", index=False)
+    write_json(out / "claims.json", json.loads(claims.to_json(orient="records")))
     write_json(out / "verdict.json", report.verdict)
     with atomic_file(out / "metrics.json") as partial:
         write_metrics(partial, report.metrics)

@@ -13,12 +13,20 @@ from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.worlds import WORLDS, make_world
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
-from genesplice.evaluate.verdict import Decision, Rule, block_scores, decide
+from genesplice.evaluate.verdict import ANSWERS, Decision, Rule, block_scores, decide
 from genesplice.runtime import versions, write_json
 from genesplice.training.context_arms import ArmPlan, arm_tasks, plan_arms
 from genesplice.training.sweeps import SweepResult, Task
 
-__all__ = ["Runner", "check_worlds", "complete_runs", "judge_arms", "read_worlds", "world_settings"]
+__all__ = [
+    "Runner",
+    "check_worlds",
+    "complete_runs",
+    "count_answers",
+    "judge_arms",
+    "read_worlds",
+    "world_settings",
+]
 
 Runner = Callable[[Sequence[Task], Path, str], SweepResult]
 """Runs tasks, keeps their tables in a folder and tells of it under a label."""
@@ -57,6 +65,7 @@ def check_worlds(
     A record that is there and holds for the same settings and versions is taken as it is. All
     worlds are made with `seed`. A world whose tasks failed has not passed.
     """
+    out.mkdir(parents=True, exist_ok=True)
     found = read_worlds(out / "worlds.json", config)
     if found is not None:
         tell(f"worlds: {'passed' if found['passed'] else 'not passed'} before, in {out}")
@@ -106,6 +115,30 @@ def check_worlds(
     }
     write_json(out / "worlds.json", record)
     return record
+
+
+def count_answers(
+    config: Config,
+    out: Path,
+    runner: Runner,
+    seeds: Sequence[int],
+    *,
+    tell: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """How often each world comes out as what, over worlds made with each of `seeds`.
+
+    One record a world: `world`, `expected`, `n`, and a count for each of `ANSWERS`. What belongs to
+    a seed lies in a folder of its own in `out`, and is not run again.
+    """
+    told = []
+    for seed in seeds:
+        told += check_worlds(config, out / f"seed{seed}", runner, seed=seed, tell=tell)["worlds"]
+    records = []
+    for kind, expected in WORLDS.items():
+        found = [one["answer"] for one in told if one["world"] == kind]
+        counts = {answer: found.count(answer) for answer in ANSWERS}
+        records.append({"world": kind, "expected": expected, "n": len(found), **counts})
+    return records
 
 
 def judge_arms(

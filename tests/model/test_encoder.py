@@ -219,6 +219,18 @@ def test_checkpointing_changes_no_gradient(chunk_bp, base_width):
         torch.testing.assert_close(plain, again, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("recompute_above", "n_more"), [(0, 1), (2 * 4096, 0)])
+def test_small_windows_are_kept_and_large_ones_computed_again(recompute_above, n_more):
+    encoder = make(checkpointing=True, recompute_above=recompute_above, chunk_bp=4096).train()
+    calls = []
+    encoder.stem.register_forward_hook(lambda *_: calls.append(1))
+    out = encoder(sequence(4096))
+    assert out.bins[0].numel() <= 2 * 4096
+    before = len(calls)
+    out.bins.square().sum().backward()
+    assert len(calls) - before == n_more * before
+
+
 def test_context_plan_never_promises_more_than_it_keeps():
     for context_bp in range(128, 20_000, 97):
         plan = plan_context(

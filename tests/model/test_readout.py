@@ -222,3 +222,11 @@ def test_the_parts_follow_each_other():
     torch.testing.assert_close(codons, torch.full((2, 64), 1 / 64))
     torch.testing.assert_close(length[:, 0], torch.tensor([500.0, 600.0]).log2())
     assert readout(values).shape == (2, WIDTH)
+
+
+def test_without_composition_a_gene_is_what_the_encoder_says_of_it():
+    whole, alone = GeneReadout(WIDTH), GeneReadout(WIDTH, composition=False)
+    n_bins = WIDTH * len(SEGMENTS)
+    assert [alone.parts[name] for name in ("kmers", "codons", "length")] == [0, 0, 0]
+    assert len(alone.centre) == n_bins
+    assert len(whole.centre) == n_bins + 256 + 64 + 1
