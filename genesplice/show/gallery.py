@@ -51,9 +51,7 @@ def _answer(run_dir: Path) -> list[str]:
     path = run_dir / "verdict" / "verdict.json"
     if not path.exists():
         return []
-    verdict = json.loads(path.read_text(encoding="utf-8"))
-    answer = str(verdict["answer"]).capitalize()
-    return [f"Does longer context help? {answer}. {verdict['sentence']}"]
+    return [str(json.loads(path.read_text(encoding="utf-8"))["sentence"])]
 
 
 def _entry(record: Mapping[str, Any], report: Path | None, older: str | None = None) -> IndexEntry:

@@ -2,8 +2,9 @@
 
 All arms of a verdict read the same windows in the same order and take as many optimiser steps;
 the encoder runs at full size whatever it may see, so that parameters and cost are equal too. They
-know a gene by what the encoder says of it alone: without 4-mers and codons counted beside it, and
-without the kernel path, which would both answer for the sequence near the gene.
+know a gene by what the encoder says of it alone: 4-mers and codons counted beside it would answer
+for the sequence near the gene, and drown few genes in many channels. The kernel path is solved on
+what the trained encoder says at last; the neural path has learned from vectors that moved under it.
 """
 
 import contextlib
@@ -117,7 +118,7 @@ def arm_config(
         learning_rate=settings.learning_rate,
         joint_rate=1.0,
         validation_blocks=settings.validation_blocks,
-        kernel=False,
+        kernel=True,
         checkpoint_minutes=NEVER,
         folds=(fold,),
         seeds=(seed,),

@@ -93,7 +93,7 @@ class StepLoader(DataLoader):
 class ProgressLines(lightning.Callback):
     """A line on stderr every few seconds: step, loss, bases per second, time left."""
 
-    def __init__(self, name: str, bases_per_step: float, every_s: float = 10.0) -> None:
+    def __init__(self, name: str, bases_per_step: int | float, every_s: float = 10.0) -> None:
         self.name, self.bases, self.every_s = name, bases_per_step, every_s
         self.began = self.told = 0.0
         self.first = 0
