@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 import pandas as pd
@@ -20,9 +21,9 @@ SETTINGS = [
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
-def call(capsys, *words):
+def call(capsys, *words, verb="verdict"):
     """Exit code, stdout and stderr of `genesplice verdict …`."""
-    before, sys.argv = sys.argv, ["genesplice", "verdict", *map(str, words), *SMALL]
+    before, sys.argv = sys.argv, ["genesplice", verb, *map(str, words), *SMALL]
     try:
         main()
         code = 0
@@ -93,6 +94,9 @@ def test_the_files_are_those_of_the_contract(out, tiny_bundle):
     predictions = pd.read_parquet(out / "predictions.parquet")
     assert set(predictions["seed"]) == {0, 1}
     claims = pd.read_csv(out / "claims.tsv", sep="\t")
+    records = json.loads((out / "claims.json").read_text())
+    assert [row["verdict"] for row in records] == claims["verdict"].tolist()
+    assert records[-1]["effect"] is None
     assert claims.loc[claims["claim"] == "longer context", "verdict"].ne("not run").all()
 
 
@@ -114,6 +118,26 @@ def test_finished_tasks_are_not_run_again(out, tiny_bundle, capsys):
     assert code == 0
     assert "arms: 6 of 6 tasks are there already" in told
     assert {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()} == before
+
+
+def test_worlds_are_kept_for_another_verdict_and_counted(out, tiny_bundle, capsys, tmp_path):
+    kept = tmp_path / "seed0"
+    shutil.copytree(out, kept)
+    record = json.loads((kept / "worlds.json").read_text())
+    code, _, told = call(capsys, "--out", tmp_path, "--count", 1, verb="worlds")
+    assert code == 0
+    assert "passed before" in told
+    counts = json.loads((tmp_path / "verdict_worlds.json").read_text())
+    for one, judged in zip(counts["worlds"], record["worlds"], strict=True):
+        assert (one["world"], one["n"]) == (judged["world"], 1)
+        assert one[judged["answer"]] == 1
+    assert "genesplice worlds" in counts["made_by"]
+    (kept / "worlds.json").write_text(json.dumps({**record, "passed": False}))
+    new = tmp_path / "new"
+    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", new, "--worlds", kept)
+    assert code == 1
+    assert "not passed before" in told
+    assert not (new / "worlds.json").exists()
 
 
 def test_a_used_folder_needs_resume(out, tiny_bundle, capsys):

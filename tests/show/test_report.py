@@ -333,6 +333,9 @@ def test_the_index_lists_what_there_is(tmp_path: Path) -> None:
     assert "from run 2025-quick" in page.seen
     assert "seed = 3" in page.seen
     assert "2 of 4 done" in page.seen
+    assert all(a.get("class") != "lead" for _, a in page.tags)
+    led = render_index(tmp_path / "l.html", entries, manifest, "x", lead=["Context <helps>."])
+    assert Page(led.read_text()).seen.count("Context <helps>.") == 1
     sweep = render_index(tmp_path / "s.html", [], {"kind": "sweep", "preset": None}, "x")
     assert "<h1>Sweep</h1>" in sweep.read_text()
 

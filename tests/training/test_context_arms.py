@@ -91,6 +91,28 @@ def test_references_carry_their_input_length(tiny_bundle):
     assert set(plan.context_of).isdisjoint(references)
 
 
+ARCHS = "short_cnn,enformer_like,plain_attention,kmer_tokens"
+
+
+def test_mandatory_arms_have_equal_steps_and_an_input_length(tiny_bundle, tmp_path):
+    own, plan = plan_of(tiny_bundle, f"verdict.references={ARCHS}", "verdict.reference_bp=4096")
+    references = [arm for arm in plan.arms if arm.is_reference]
+    assert [arm.name for arm in references] == ARCHS.split(",")
+    for arm in references:
+        settings = arm_config(own, plan, arm, fold=0, seed=0, epochs=1)
+        bases = settings.finetune.core_bp * settings.finetune.batch_windows
+        assert 0 <= plan.core_bp - bases < 4096
+        assert arm.context_bp < plan.longest.context_bp
+        if arm.name == "kmer_tokens":
+            table = run_arm(tiny_bundle.path, settings, tmp_path / arm.name, arm.name)
+            assert set(table["gene_id"]) == set(tiny_bundle.test_genes(0))
+
+
+@pytest.mark.parametrize("preset", ["standard", "full"])
+def test_presets_beyond_quick_run_the_mandatory_arms(preset):
+    assert ",".join(gs.load_preset(preset).verdict.references) == ARCHS
+
+
 def test_one_task_for_each_arm_fold_and_seed(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle)
     tasks = arm_tasks(tiny_bundle, own, plan, tmp_path, folds=(0, 2), seeds=(1,), epochs=4)
