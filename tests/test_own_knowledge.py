@@ -8,6 +8,7 @@ from test_cli import refuse, succeed
 
 from genesplice.data.bundle import load_bundle
 from genesplice.data.knowledge import adopt_knowledge, own_files, replace_knowledge
+from genesplice.errors import InputError
 from genesplice.evaluate.prediction import bundle_graph, load_model, predict_expression
 from genesplice.runtime import file_sha256
 
@@ -106,3 +107,18 @@ def test_a_wrong_file_is_refused_before_anything_is_written(tiny_bundle, tmp_pat
     words = ["--data", tiny_bundle.path, "--out", tmp_path / "out", "--gene-sets"]
     assert "sets.gmt" in refuse("finetune", *words, tmp_path / "sets.gmt", *SMALL)
     assert not (tmp_path / "out").exists()
+
+
+def test_models_of_different_networks_do_not_answer_together(tiny_bundle, tmp_path):
+    folders = [tmp_path / name for name in ("one", "same", "other", "none")]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        edges = tiny_bundle.network.iloc[: 5 + number // 2]
+        if folder.name != "none":
+            edges.to_parquet(folder / "network.parquet", index=False)
+    found = adopt_knowledge(tiny_bundle, *folders[:2])
+    assert len(found.network) == 5
+    for other in folders[2:]:
+        with pytest.raises(InputError, match="trained with different networks or gene sets"):
+            adopt_knowledge(tiny_bundle, folders[0], other)
+    assert adopt_knowledge(tiny_bundle) is tiny_bundle

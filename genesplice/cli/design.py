@@ -41,6 +41,7 @@ def design(
     Writes steps.tsv, designed.fasta, metrics.json. It is a model's proposal and no measurement.
     """
     from genesplice.data.bundle import load_bundle
+    from genesplice.data.knowledge import adopt_knowledge
     from genesplice.errors import InputError
     from genesplice.explain.attribution import Explainer, resolve_genes
     from genesplice.explain.variants import design as search
@@ -53,7 +54,8 @@ def design(
     from genesplice.runtime import atomic_directory, file_sha256, write_manifest
 
     started, aim = time.monotonic(), search.parse_aim(towards)
-    bundle, models = load_bundle(data), open_models(model, follow=False)
+    models = open_models(model, follow=False)
+    bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
     if not models.levels:
         raise InputError("no expression model", "--model DIR of a folder that finetune wrote")
     (chosen,) = resolve_genes(bundle, [gene])

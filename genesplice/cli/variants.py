@@ -48,6 +48,7 @@ def variants(
     for it.
     """
     from genesplice.data.bundle import load_bundle
+    from genesplice.data.knowledge import adopt_knowledge
     from genesplice.explain.variants.annotate import Settings, annotate_vcf, beside, flag_metrics
     from genesplice.explain.variants.benchmarks import class_figures, measured_figures
     from genesplice.explain.variants.models import open_models
@@ -61,7 +62,8 @@ def variants(
         raise InputError(f"--out {out}", "another file than --vcf")
     if not overwrite and (out.exists() or beside(out, ".metrics.json").exists()):
         raise InputError(f"{out} exists", "a new file (or --overwrite)")
-    bundle, models = load_bundle(data), open_models(model)
+    models = open_models(model)
+    bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
     settings = Settings(window, max_length, abstain, level_window, percentile, seed, haplotypes)
     files: list[Path] = []
     metrics, digests = [], {}

@@ -10,6 +10,7 @@ import pandas as pd
 from genesplice.data.bundle import Bundle
 from genesplice.data.network import parse_gene_sets, read_gmt, read_network, write_gmt
 from genesplice.data.passport import judge_knowledge
+from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
 
 __all__ = ["OWN", "adopt_knowledge", "keep_knowledge", "own_files", "replace_knowledge"]
@@ -73,11 +74,33 @@ def keep_knowledge(bundle: Bundle, directory: Path) -> None:
         write_gmt(directory / GENE_SETS, bundle.gene_sets)
 
 
-def adopt_knowledge(bundle: Bundle, directory: Path) -> Bundle:
-    """The bundle with the network and gene sets that the model in `directory` was trained with.
+def adopt_knowledge(bundle: Bundle, *directories: Path) -> Bundle:
+    """The bundle with the network and gene sets that the models in `directories` were trained with.
 
     A model that was trained with the bundle's own has none in its folder: nothing changes.
+
+    Raises
+    ------
+    InputError
+        If the models were not all trained with the same.
     """
+    if not directories:
+        return bundle
+    kept = [
+        {
+            name: file_sha256(folder / name)
+            for name in (NETWORK, GENE_SETS)
+            if (folder / name).exists()
+        }
+        for folder in directories
+    ]
+    for folder, files in zip(directories, kept, strict=True):
+        if files != kept[0]:
+            raise InputError(
+                f"{directories[0]} and {folder}, trained with different networks or gene sets",
+                "models of one run",
+            )
+    directory = directories[0]
     changes: dict[str, Any] = {}
     if (directory / NETWORK).is_file():
         changes["network"] = pd.read_parquet(directory / NETWORK)
