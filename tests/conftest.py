@@ -31,6 +31,7 @@ from genesplice.training.world_check import world_settings  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, a file stays in one process, and all notebooks in the first."""
     items.sort(key=lambda item: "tiny_run" not in getattr(item, "fixturenames", ()))
