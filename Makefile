@@ -39,4 +39,4 @@ lint: dev
 	$(BIN)/lint-imports
 
 test: dev browser lint
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -14,6 +14,7 @@ install_import_hook("genesplice", "beartype.beartype")
 import shutil  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -31,14 +32,22 @@ from genesplice.training.world_check import world_settings  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, a file stays in one process, and all notebooks in the first."""
+    """What waits for all notebooks comes first: it is the longest."""
     items.sort(key=lambda item: "tiny_run" not in getattr(item, "fixturenames", ()))
-    for item in items:
-        has_run = "tiny_run" in getattr(item, "fixturenames", ())
-        group = "notebooks" if has_run else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run side by side, a file stays in one process, and so does what runs notebooks."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "notebooks" if Path(file).name in ("test_notebooks.py", "test_lab.py") else file
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
