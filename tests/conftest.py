@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run side by side, a file stays in one process, and so does what runs notebooks."""
+    """Side by side, a file of tests stays in one process, and so do those that run notebooks."""
     from xdist.scheduler import LoadFileScheduling
 
     class Files(LoadFileScheduling):
