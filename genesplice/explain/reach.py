@@ -20,7 +20,14 @@ from genesplice.errors import InputError
 from genesplice.evaluate.nulls import dinucleotide_shuffle, shuffled_outside
 from genesplice.explain.explainer import Explainer, GeneOutput
 
-__all__ = ["distance_bands", "dose_response", "field_bp", "kept_share", "mass_by_distance"]
+__all__ = [
+    "distance_bands",
+    "dose_response",
+    "field_bp",
+    "kept_share",
+    "mass_by_distance",
+    "share_without_sequence",
+]
 
 
 def distance_bands(window_bp: int, smallest_bp: int = 128) -> list[int]:
@@ -66,6 +73,33 @@ def dose_response(
             ]
             rows.append((gene_id, int(distance), float(np.mean(levels)), full))
     return pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
+
+
+def share_without_sequence(
+    explainer: Explainer, genes: Sequence[str], *, n_shuffles: int = 2, seed: int = 0
+) -> float:
+    """How much of the differences between genes is left once all sequence is shuffled.
+
+    As `kept_share`, with the gene itself shuffled too. About 1: the predictions rest on other
+    things than sequence, such as a network, and no context could have changed them.
+
+    Raises
+    ------
+    InputError
+        Without genes.
+    """
+    if not len(genes):
+        raise InputError("0 genes", "at least one")
+    rows = []
+    for gene_id in genes:
+        function = explainer.forward_function(gene_id)
+        tokens, generator = function.window.tokens[0].numpy(), _generator(seed, function)
+        levels = [
+            _level(function, dinucleotide_shuffle(tokens, generator)) for _ in range(n_shuffles)
+        ]
+        rows.append((gene_id, 0, float(np.mean(levels)), _level(function, tokens)))
+    table = pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
+    return float(kept_share(table)["share"].iloc[0])
 
 
 def kept_share(doses: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from genesplice.explain.reach import (
     field_bp,
     kept_share,
     mass_by_distance,
+    share_without_sequence,
 )
 from genesplice.model.attention import backend_name
 from genesplice.results import Metric, write_metrics
@@ -44,6 +45,7 @@ __all__ = [
     "compare_instruments",
     "judge_context",
     "make_runner",
+    "question_no",
     "write_report",
 ]
 
@@ -52,6 +54,8 @@ REFUSED = "refused"
 KEPT = 0.9
 """A model that keeps so much of its predictions does not depend on what was shuffled."""
 FIELD = 0.9
+BLIND = 0.99
+"""A model that keeps so much of its predictions when all sequence is shuffled can say no *no*."""
 LARGEST_WINDOW_BP = 65_536
 """What the second and third instrument read of a longer context."""
 
@@ -142,8 +146,12 @@ def judge_context(
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
     if settings.dose_genes and (model / "model.safetensors").exists():
         tell(f"instruments: {settings.dose_genes} held-out genes of fold {folds[0]}")
-        dose, mass = _measure(bundle, model, plan, folds[0], settings.dose_genes)
+        dose, mass, blind = _measure(bundle, model, plan, folds[0], settings.dose_genes)
+        decision = question_no(decision, blind)
+        verdict |= {"answer": decision.answer, "sentence": decision.sentence}
         verdict |= compare_instruments(decision.answer, dose, mass, min(plan.context_of.values()))
+        if verdict["instruments"]:
+            verdict["instruments"]["kept_without_sequence"] = blind
     return VerdictReport(verdict, metrics, swept.table, dose, mass)
 
 
@@ -192,8 +200,8 @@ def write_report(
 
 def _measure(
     bundle: Bundle, model: Path, plan: ArmPlan, fold: int, n_genes: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Second and third instrument on genes of the held-out fold."""
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """Second and third instrument on genes of the held-out fold, and what needs no sequence."""
     window_bp = max(min(plan.longest.context_bp, LARGEST_WINDOW_BP) // 2048, 1) * 2048
     explainer = Explainer(load_model(model), bundle, window_bp=window_bp)
     edges = distance_bands(window_bp)
@@ -206,8 +214,21 @@ def _measure(
     ]
     chosen = np.random.default_rng([fold, 17]).permutation(test)[:n_genes].tolist()
     if not chosen:
-        return pd.DataFrame(), pd.DataFrame()
-    return dose_response(explainer, chosen, edges), mass_by_distance(explainer, chosen, edges)
+        return pd.DataFrame(), pd.DataFrame(), 0.0
+    dose, mass = (work(explainer, chosen, edges) for work in (dose_response, mass_by_distance))
+    return dose, mass, share_without_sequence(explainer, chosen)
+
+
+def question_no(decision: Decision, kept_without_sequence: float) -> Decision:
+    """Take a *no* back where `BLIND` or more of the predictions is left without any sequence."""
+    if decision.answer != "no" or kept_without_sequence < BLIND:
+        return decision
+    sentence = (
+        f"Cannot tell whether longer context helps: {kept_without_sequence:.1%} of the differences "
+        "between predictions is left when all sequence is shuffled, so that no context could have "
+        "changed them."
+    )
+    return decision._replace(answer=ANSWERS[2], sentence=sentence)
 
 
 def compare_instruments(

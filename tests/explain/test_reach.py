@@ -14,6 +14,7 @@ from genesplice.explain.reach import (
     field_bp,
     kept_share,
     mass_by_distance,
+    share_without_sequence,
 )
 from genesplice.training.finetuning import make_model
 
@@ -67,6 +68,18 @@ def test_mass_stays_within_the_dial_and_sums_to_one(explainer, genes):
         beyond = mass["low_bp"] >= 512 + CONTEXT_BP // 2 + 32
         assert mass.loc[beyond, column].sum() < 1e-4
         assert field_bp(mass, column) <= 2048
+
+
+def test_a_model_without_eyes_keeps_everything_without_sequence(explainer, genes, tiny_bundle):
+    assert share_without_sequence(explainer, genes) < 0.99
+    model = make_model(tiny_bundle, gs.override(gs.load_preset("quick"), ["model.base_width=0"]))
+    for weight in model.readout.parameters():
+        weight.data.zero_()
+    # Every gene has its own level, by its graph node alone.
+    blind = Explainer(model.eval(), tiny_bundle, window_bp=2048)
+    assert share_without_sequence(blind, genes) > 0.9999
+    with pytest.raises(InputError, match="0 genes"):
+        share_without_sequence(blind, [])
 
 
 def test_kept_share_in_loops():

@@ -10,8 +10,9 @@ import torch
 import genesplice as gs
 from genesplice.data.windows import tile_windows
 from genesplice.errors import InputError
+from genesplice.evaluate.verdict import Decision
 from genesplice.training.context_arms import arm_config, arm_tasks, plan_arms, run_arm
-from genesplice.training.context_verdict import compare_instruments
+from genesplice.training.context_verdict import compare_instruments, question_no
 from genesplice.training.finetuning import make_model
 from genesplice.training.world_check import complete_runs, judge_arms, world_settings
 
@@ -213,3 +214,13 @@ def test_disagreements_are_said(answer, is_distal, n_disagreements):
 def test_without_genes_there_are_no_other_instruments():
     empty = pd.DataFrame()
     assert compare_instruments("no", empty, empty, 512)["instruments"] is None
+
+
+def test_who_does_not_look_cannot_say_no():
+    no = Decision("no", (), "Longer context does not help here.")
+    assert question_no(no, 0.5) is no
+    taken_back = question_no(no, 0.9991)
+    assert taken_back.answer == "cannot tell"
+    assert "99.9% of the differences" in taken_back.sentence
+    yes = Decision("yes", (), "Longer context helps here.")
+    assert question_no(yes, 1.0) is yes
