@@ -73,11 +73,16 @@ def slope_bars(
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     figure.add_vline(x=worthwhile, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_xaxes(title={"text": "change per doubling"})
+    figure.update_yaxes(type="category")
     return figure
 
 
 def context_arms(
-    arms: Sequence[Mapping[str, Any]], metrics: pd.DataFrame, metric: str = "level_r2"
+    arms: Sequence[Mapping[str, Any]],
+    metrics: pd.DataFrame,
+    metric: str = "level_r2",
+    *,
+    title: str = "Score against context",
 ) -> go.Figure:
     """Draw the arms' score over all held-out genes against their context (mean over seeds).
 
@@ -94,10 +99,12 @@ def context_arms(
         raise InputError(f"no record of {metric} for any arm", "at least one")
     mean = rows.groupby("model")[["value", "ci_low", "ci_high"]].mean().reset_index()
     mean["context_bp"] = mean["model"].map(context)
-    return context_dial(mean.drop(columns="model"), metric=metric, title="Score against context")
+    return context_dial(mean.drop(columns="model"), metric=metric, title=title)
 
 
-def dose_figure(shares: pd.DataFrame) -> go.Figure:
+def dose_figure(
+    shares: pd.DataFrame, *, title: str = "Everything beyond a distance shuffled"
+) -> go.Figure:
     """Draw what is left of the prediction once everything further than a distance is shuffled.
 
     A model that reads the gene's surroundings only is at 1 from the left on; one that depends on
@@ -109,7 +116,8 @@ def dose_figure(shares: pd.DataFrame) -> go.Figure:
         Missing columns distance_bp and share, or no rows.
     """
     check_columns(shares, ("distance_bp", "share"), "shares")
-    figure = blank_figure(320, "Everything beyond a distance shuffled", "share that is left")
+    shares = shares.sort_values("distance_bp")
+    figure = blank_figure(320, title, "share that is left")
     figure.add_scatter(
         x=[f"{distance:,}" for distance in shares["distance_bp"]],
         y=shares["share"].to_numpy(np.float64),
@@ -123,7 +131,7 @@ def dose_figure(shares: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def mass_figure(mass: pd.DataFrame) -> go.Figure:
+def mass_figure(mass: pd.DataFrame, *, title: str = "Where the evidence lies") -> go.Figure:
     """Draw the cumulated share of gradient and of perturbation against distance.
 
     Raises
@@ -132,7 +140,8 @@ def mass_figure(mass: pd.DataFrame) -> go.Figure:
         Missing columns high_bp, gradient and perturbation, or no rows.
     """
     check_columns(mass, ("high_bp", "gradient", "perturbation"), "mass")
-    figure = blank_figure(340, "Where the evidence lies", "dotted: 90 %")
+    mass = mass.sort_values("high_bp")
+    figure = blank_figure(340, title, "dotted: 90 %")
     for i, name in enumerate(("gradient", "perturbation")):
         figure.add_scatter(
             name=name,

@@ -273,6 +273,32 @@ def _influence(name: str) -> dict[str, Any]:
     return {"table": table, "names": pd.Series(name, index=ids), "title": name}
 
 
+def _slopes(name: str) -> dict[str, Any]:
+    slope = {"metric": name, "slope": 0.01, "ci_low": -0.01, "ci_high": 0.03, "visible": 0.02}
+    return {"slopes": [slope, slope | {"metric": "profile_r"}], "worthwhile": 0.01, "title": name}
+
+
+def _arms(name: str) -> dict[str, Any]:
+    arms = [
+        {"name": f"{name}{bp}", "context_bp": bp, "is_reference": False}
+        for bp in (512, 4096, 32_768)
+    ]
+    metrics = pd.DataFrame({"model": [arm["name"] for arm in arms], "value": [0.1, 0.2, 0.2]})
+    metrics = metrics.assign(metric="level_r2", fold=None, ci_low=0.0, ci_high=0.3)
+    return {"arms": arms, "metrics": metrics, "title": name}
+
+
+def _doses(name: str) -> dict[str, Any]:
+    shares = pd.DataFrame({"distance_bp": [0, 512, 4096], "share": [0.3, 0.8, 1.0]})
+    return {"shares": shares, "title": name}
+
+
+def _mass(name: str) -> dict[str, Any]:
+    shares = {"gradient": [0.6, 0.3, 0.1], "perturbation": [0.5, 0.4, 0.1]}
+    table = pd.DataFrame({"low_bp": [0, 0, 128], "high_bp": [0, 128, 256]} | shares)
+    return {"mass": table, "title": name}
+
+
 CASES = {
     "expression_map": Case(figures.expression_map, _expression_map),
     "fold_map": Case(figures.fold_map, _fold_map),
@@ -293,6 +319,10 @@ CASES = {
     "influence_bars": Case(figures.influence_bars, _influence),
     "rate_range": Case(figures.rate_range, _range),
     "rate_schedules": Case(figures.rate_schedules, _schedules),
+    "slope_bars": Case(figures.slope_bars, _slopes),
+    "context_arms": Case(figures.context_arms, _arms),
+    "dose_figure": Case(figures.dose_figure, _doses),
+    "mass_figure": Case(figures.mass_figure, _mass),
 }
 
 
