@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,8 @@ def atomic_file(target: Path) -> Iterator[Path]:
 def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a scratch folder beside `target` that becomes `target` only if the body succeeds.
 
+    If it does not, folders above that were made for it are taken away again.
+
     Raises
     ------
     InputError
@@ -157,6 +159,7 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         raise InputError(f"{target} is a file", "a folder to write to")
     if target.exists() and any(target.iterdir()) and not overwrite:
         raise InputError(f"{target} exists and is not empty", "a new folder (or --overwrite)")
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -172,3 +175,7 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     finally:
         if scratch.exists():
             shutil.rmtree(scratch, ignore_errors=True)
+            # Folders above that are there for nothing now, from the inside out.
+            with suppress(OSError):
+                for folder in made:
+                    folder.rmdir()

@@ -146,11 +146,13 @@ def pretrain(
         bundle = load_bundle(data)
         result, digests = pretrain_bundle(bundle, config, out, resume=resume), bundle.data_sha256
     elif fasta and data is None:
+        if annotation and len(fasta) > 1:
+            raise InputError(f"--annotation with {len(fasta)} FASTA files", "one")
         genome, digests = read_genomes(fasta, circular or (), out, resume=resume)
         held_out = settings.holdout_fold, settings.validation_blocks
         genes = None
         if annotation:
-            genome, genes, digest = read_genes(annotation, genome, len(fasta))
+            genome, genes, digest = read_genes(annotation, genome)
             digests = digests | {annotation.name: digest}
         source = genome_source(genome, *held_out, block_bp=settings.block_bp, genes=genes)
         result = pretrain_source(source, config, out, resume=resume)

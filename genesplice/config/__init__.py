@@ -44,24 +44,25 @@ class Config:
 PRESETS: dict[str, Config] = {
     "quick": Config(
         preset="quick",
-        model=ModelConfig(width=64, heads=4, base_width=64),
-        pretrain=PretrainConfig(steps=450, batch_windows=1, ema_decay=0.99),
+        model=ModelConfig(width=64, heads=4, base_width=32),
+        pretrain=PretrainConfig(steps=1000, batch_windows=1, ema_decay=0.99),
         finetune=FinetuneConfig(head_steps=120, epochs=0, folds=(0,)),
     ),
     "standard": Config(
         preset="standard",
         model=ModelConfig(width=128, heads=4, base_width=64),
         pretrain=PretrainConfig(
-            steps=9000,
+            steps=12_000,
             batch_windows=1,
             measure_windows=256,
             probe_sites=1000,
             measure_expression=True,
+            twins=("masked_only", "kmer_tokens"),
         ),
         finetune=FinetuneConfig(
             head_steps=100,
             epochs=0,
-            seeds=(0, 1, 2),
+            seeds=(0, 1, 2, 3, 4),
             twins=("rewired", "random_sets", "sequence_only", "random_encoder"),
             baselines=True,
         ),

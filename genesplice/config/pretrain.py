@@ -11,6 +11,7 @@ __all__ = [
     "MaskName",
     "PretrainConfig",
     "PretrainScheduleName",
+    "PretrainTwinName",
     "ScheduleName",
     "ViewName",
 ]
@@ -21,6 +22,9 @@ ScheduleName = Literal[
 PretrainScheduleName = Literal[ScheduleName, "plateau"]
 MaskName = Literal["single", "span", "bin"]
 ViewName = Literal["strand", "neighbour", "gene", "operon", "regulon"]
+PretrainTwinName = Literal[
+    "masked_only", "constant_rate", "shuffled_genome", "kmer_tokens", "dilated_cnn"
+]
 GENE_VIEWS: tuple[ViewName, ...] = ("gene", "operon", "regulon")
 
 
@@ -65,6 +69,9 @@ class PretrainConfig:
         held-out windows and on how many sites of each task.
     measure_expression
         Whether that includes expression from frozen vectors, which takes minutes.
+    twins
+        What else is trained to be measured beside it (see `genesplice.training.pretrain_twins`);
+        each costs as much again.
     """
 
     window_bp: int = 4096
@@ -101,11 +108,12 @@ class PretrainConfig:
     measure_windows: int = 64
     probe_sites: int = 200
     measure_expression: bool = False
+    twins: Sequence[PretrainTwinName] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
-        for name in ("masks", "views", "view_weights"):
+        for name in ("masks", "views", "view_weights", "twins"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         require(
             self.window_bp % REGION_BP == 0,
@@ -156,6 +164,11 @@ class PretrainConfig:
             and all(weight >= 0 for weight in self.view_weights),
             f"pretrain.view_weights {self.view_weights} for pretrain.views {self.views}",
             "one number from 0 for each view, or none",
+        )
+        require(
+            not self.twins or self.measure,
+            f"pretrain.twins {self.twins} with pretrain.measure false",
+            "twins where they are measured",
         )
         require(
             0 <= self.shift_bp < self.window_bp // 2,

@@ -10,7 +10,7 @@ import numpy as np
 from genesplice.data.genome import _TOKEN_OF_BYTE, INVALID, Contig, Genome, _bad_letter, _lower_case
 from genesplice.data.tables import open_input
 from genesplice.errors import InputError
-from genesplice.runtime import file_sha256, write_json
+from genesplice.runtime import atomic_directory, file_sha256, write_json
 
 __all__ = ["cache_fasta", "is_cached"]
 
@@ -43,18 +43,17 @@ def cache_fasta(
     digests = _digests(paths)
     index = folder / INDEX
     if not is_cached(paths, folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        index.unlink(missing_ok=True)
-        contigs: list[Contig] = []
-        masks = [np.empty((0, 2), np.int64)]
-        with (folder / "genome.u8").open("wb") as out:
-            for path, stem in zip(paths, stems, strict=True):
-                prefix = f"{stem}:" if len(paths) > 1 else ""
-                _append(path, prefix, out, contigs, masks, chunk_bytes)
-        np.save(folder / "soft_masked.npy", _joined(np.concatenate(masks), contigs))
-        # Last: an index that is there belongs to files that are whole.
-        rows = [contig._asdict() for contig in contigs]
-        write_json(index, {"files": digests, "contigs": rows})
+        # Beside it and renamed: what is there belongs to files that are whole.
+        with atomic_directory(folder, overwrite=True) as scratch:
+            contigs: list[Contig] = []
+            masks = [np.empty((0, 2), np.int64)]
+            with (scratch / "genome.u8").open("wb") as out:
+                for path, stem in zip(paths, stems, strict=True):
+                    prefix = f"{stem}:" if len(paths) > 1 else ""
+                    _append(path, prefix, out, contigs, masks, chunk_bytes)
+            np.save(scratch / "soft_masked.npy", _joined(np.concatenate(masks), contigs))
+            rows = [contig._asdict() for contig in contigs]
+            write_json(scratch / INDEX, {"files": digests, "contigs": rows})
     genome = Genome(
         np.memmap(folder / "genome.u8", np.uint8, mode="r"),
         tuple(Contig(**row) for row in json.loads(index.read_text())["contigs"]),

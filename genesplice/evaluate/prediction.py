@@ -15,6 +15,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.graph import make_graph
 from genesplice.data.windows import annotation_track, group_windows, make_batch, tile_windows
 from genesplice.errors import InputError
+from genesplice.evaluate.kept_vectors import kept_vectors, vectors_digest, vectors_folder
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
 from genesplice.model.neighbours import cut_neighbourhood
@@ -41,7 +42,9 @@ def load_model(directory: Path) -> GeneSplice:
     for name in ("config.json", "model.safetensors"):
         if not (directory / name).is_file():
             raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
-    return GeneSplice.from_pretrained(directory).eval()
+    model = GeneSplice.from_pretrained(directory).eval()
+    model.vectors_folder = vectors_folder(directory)
+    return model
 
 
 def bundle_graph(model: GeneSplice, bundle: Bundle) -> HeteroData:
@@ -72,13 +75,19 @@ def encode_genes(
 ) -> Float[Tensor, "genes joined"]:
     """What is read of every row of `bundle.genes`, in one pass over the genome.
 
-    The model is left in the mode (training or not) that it came in.
+    A model of `load_model` takes what was kept beside it, where that is of the same weights, genome
+    and windows. It is left in the mode (training or not) that it came in.
     """
+    device = next(model.parameters()).device
+    if model.vectors_folder is not None:
+        digest = vectors_digest(model, bundle, core_bp, flank_bp)
+        kept = kept_vectors(model.vectors_folder, digest)
+        if kept is not None:
+            return kept.to(device)
     was_training = model.training
     model.eval()
     track = annotation_track(bundle.genome, bundle.genes)
     windows = tile_windows(bundle.genome, core_bp, flank_bp)
-    device = next(model.parameters()).device
     vectors = torch.zeros(len(bundle.genes), len(model.readout.centre), device=device)
     for group in group_windows(windows, batch_windows):
         batch = make_batch(bundle.genome, group, bundle.genes, track)

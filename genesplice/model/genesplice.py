@@ -106,9 +106,16 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         Training genes that the kernel path remembers; 0 leaves it out.
     measured_genes
         Training genes whose expression the graph tells, with `sizes.neighbour_expression`.
+
+    Attributes
+    ----------
+    vectors_folder
+        Where vectors of all genes may be kept (see `genesplice.evaluate.kept_vectors`), for a model
+        that was loaded from a folder.
     """
 
     mix: Tensor
+    vectors_folder: Path | None = None
 
     def __init__(
         self,

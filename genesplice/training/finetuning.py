@@ -35,6 +35,7 @@ from genesplice.data.windows import (
 )
 from genesplice.errors import InputError
 from genesplice.evaluate.intervals import add_intervals
+from genesplice.evaluate.kept_vectors import keep_vectors, vectors_digest, vectors_folder
 from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.prediction import (
@@ -79,7 +80,8 @@ NO_WINDOWS = WindowBatch(
 class FoldResult(NamedTuple):
     """One fold and seed: the model, its history and what it predicts for the held-out genes.
 
-    `validation` is what it predicts for the training genes that nothing was fitted to.
+    `validation` is what it predicts for the training genes that nothing was fitted to, `vectors`
+    what its encoder says of every gene.
     """
 
     model: GeneSplice
@@ -87,6 +89,7 @@ class FoldResult(NamedTuple):
     predictions: pd.DataFrame
     validation: pd.DataFrame
     kernel: tuple[KernelSettings, KernelSettings] | None
+    vectors: Float[Tensor, "genes joined"]
 
 
 class FinetuneResult(NamedTuple):
@@ -267,7 +270,7 @@ def finetune_fold(
     rows.to_parquet(out / "history.parquet", index=False)
     calibration.to_parquet(out / "validation.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
-    return FoldResult(model, rows, predictions, calibration, kernel)
+    return FoldResult(model, rows, predictions, calibration, kernel, vectors)
 
 
 def _add_kernel_path(
@@ -309,7 +312,8 @@ def finetune(
 ) -> FinetuneResult:
     """Every fold and seed of `config.finetune`, each in its own folder under `out`.
 
-    Twins are under `out/twins`, and keep no weights. A fold that was finished in an earlier run is
+    Twins are under `out/twins`, and keep no weights; vectors of all genes are kept in `out/vectors`
+    for whoever opens the models. A fold that was finished in an earlier run is
     read back, not run again (`resume`).
 
     Raises
@@ -349,7 +353,11 @@ def finetune(
                     kernel=None if is_twin or settings.epochs or init is None else kernel,
                     label=run.label, keep_model=not is_twin,
                 )  # fmt: skip
-                kernel = kernel if is_twin else result.kernel
+                if not is_twin:
+                    kernel = result.kernel
+                    sizes = settings.core_bp, settings.flank_bp
+                    digest = vectors_digest(result.model, bundle, *sizes)
+                    keep_vectors(vectors_folder(where), digest, result.vectors)
                 took = time.monotonic() - began
                 print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
             tables.append(pd.read_parquet(done)[list(PREDICTION_COLUMNS)])

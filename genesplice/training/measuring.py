@@ -11,6 +11,8 @@
                        it (`genesplice.training.frozen`)
 =====================  =============================================================================
 
+Twins (`genesplice.training.pretrain_twins`) stand beside the model in all of it.
+
 Count models and probes learn from training blocks; everything is scored on the held-out fold.
 """
 
@@ -52,7 +54,11 @@ PROMOTER_BP = 1024
 
 
 def measure(
-    model: PretrainingModel, bundle: Bundle, source: Source, config: Config
+    model: PretrainingModel,
+    bundle: Bundle,
+    source: Source,
+    config: Config,
+    twins: Mapping[str, PretrainingModel] | None = None,
 ) -> list[Metric]:
     """All of the above, as large as `pretrain.measure_windows` and `pretrain.probe_sites` say.
 
@@ -60,9 +66,10 @@ def measure(
     trained on. What a genome lacks (RNA genes, operons of two) is left out.
     """
     started = time.monotonic()
-    metrics = measure_bases(model, bundle, source, config)
+    twins = twins or {}
+    metrics = measure_bases(model, bundle, source, config, twins)
     if config.pretrain.holdout_fold is not None:
-        models = {"genesplice": model, RANDOM_WEIGHTS: make_untrained(config)}
+        models = {"genesplice": model, **twins, RANDOM_WEIGHTS: make_untrained(config)}
         metrics += measure_vectors(models, bundle, config)
         if config.pretrain.measure_expression:
             metrics += measure_expression(models, bundle, config)
@@ -71,9 +78,16 @@ def measure(
 
 
 def measure_bases(
-    model: PretrainingModel, bundle: Bundle, source: Source, config: Config
+    model: PretrainingModel,
+    bundle: Bundle,
+    source: Source,
+    config: Config,
+    twins: Mapping[str, PretrainingModel] | None = None,
 ) -> list[Metric]:
-    """Bits per base and top-1 by region, beside count models of the training intervals."""
+    """Bits per base and top-1 by region, beside twins and count models of the training intervals.
+
+    Twins are asked on the bundle's own genome, whatever they have read.
+    """
     settings, fold = config.pretrain, config.pretrain.holdout_fold
     counts = [fit_count_model(source.genome, source.training, *sides) for sides in CONTEXTS]
     return masked_base_metrics(
@@ -86,6 +100,7 @@ def measure_bases(
         seed=settings.seed,
         split="train" if fold is None else "test",
         counts=counts,
+        others=twins,
         regions=region_masks(bundle),
     )
 
@@ -102,8 +117,7 @@ def measure_vectors(
 ) -> list[Metric]:
     """Probes and retrieval of several models, on the same sites, genes and resamples.
 
-    The last of `models` is what the others are compared with; probes are compared with words and
-    one-hot bases too.
+    The first of `models` is compared with all others, and in probes with words and one-hot bases.
 
     Raises
     ------
@@ -113,7 +127,7 @@ def measure_vectors(
     settings, fold = config.pretrain, config.pretrain.holdout_fold
     if fold is None:
         raise InputError("pretrain.holdout_fold none", "a fold to measure on")
-    twin = list(models)[-1]
+    others = list(models)[1:]
     generator = np.random.default_rng([settings.seed, 17])
     n_sites = min(settings.probe_sites, bundle.genome.length // SITE_BP)
     sites = make_probe_sites(bundle, generator, n_sites=n_sites)
@@ -122,7 +136,7 @@ def measure_vectors(
     }
     words = reference_features(bundle.genome, sites)
     metrics = probe_metrics(
-        features | words, sites, fold=fold, references=[*words, twin], seed=settings.seed
+        features | words, sites, fold=fold, references=[*words, *others], seed=settings.seed
     )
     splits = bundle.splits.set_index("gene_id")
     genes = splits.index[splits["fold"] == fold]
@@ -141,7 +155,7 @@ def measure_vectors(
             genes,
             blocks=splits["block"],
             is_shown=is_shown,
-            references=[twin],
+            references=others,
             fold=fold,
             seed=settings.seed,
         )

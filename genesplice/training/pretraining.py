@@ -31,6 +31,7 @@ from genesplice.training.averaging import WeightAverage
 from genesplice.training.contrast import Memory, are_related, stretch_vectors
 from genesplice.training.masking import mask_bases
 from genesplice.training.measuring import measure
+from genesplice.training.pretrain_twins import make_twin
 from genesplice.training.processes import (
     gather_rows,
     is_first_process,
@@ -227,7 +228,8 @@ def pretrain(
     """Pre-train an encoder on a bundle's genome, write it to `out` and measure it.
 
     Sequence of the held-out fold is never read in training. `out` gets `run.json`,
-    `model.safetensors`, `history.parquet`, and `checkpoints/` while the run lasts.
+    `model.safetensors`, `history.parquet`, and `checkpoints/` while the run lasts; twins are
+    trained after it, in `out/twins/NAME`.
 
     Raises
     ------
@@ -237,9 +239,14 @@ def pretrain(
     settings = config.pretrain
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
     result = pretrain_source(source, config, out, resume=resume, is_scored=not settings.measure)
+    twins: dict[str, PretrainingModel] = {}
+    for name in settings.twins:
+        twin, own = make_twin(source, config, name)
+        done = pretrain_source(twin, own, out / "twins" / name, resume=resume, is_scored=False)
+        twins[name] = done.model
     if not settings.measure or not is_first_process():
         return result
-    return result._replace(metrics=measure(result.model, bundle, source, config))
+    return result._replace(metrics=measure(result.model, bundle, source, config, twins))
 
 
 def pretrain_source(

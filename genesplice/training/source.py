@@ -156,16 +156,14 @@ def read_genomes(
     return cache_fasta(paths, folder, circular)
 
 
-def read_genes(path: Path, genome: Genome, n_files: int) -> tuple[Genome, pd.DataFrame, str]:
+def read_genes(path: Path, genome: Genome) -> tuple[Genome, pd.DataFrame, str]:
     """Genes of a genome of one FASTA file, the genome with its circular contigs, and a sha256.
 
     Raises
     ------
     InputError
-        As `genesplice.data.annotation.parse_annotation`, or for several FASTA files.
+        As `genesplice.data.annotation.parse_annotation`.
     """
-    if n_files > 1:
-        raise InputError(f"--annotation with {n_files} FASTA files", "one")
     read = parse_annotation(path, genome)
     return genome.with_circular(read.circular), read.genes, file_sha256(path)
 

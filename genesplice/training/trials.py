@@ -23,10 +23,10 @@ from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.results import Metric
 from genesplice.training.measuring import measure_vectors
+from genesplice.training.pretrain_twins import masked_only
 from genesplice.training.pretraining import train_model
 from genesplice.training.scoring import masked_base_metrics
 from genesplice.training.source import bundle_source
-from genesplice.training.views import StepMaker
 
 __all__ = ["ScheduleComparison", "compare_contrast", "compare_schedules", "trial_config"]
 
@@ -148,16 +148,9 @@ def compare_contrast(bundle: Bundle, config: Config, *, weight: float = 0.1) -> 
             "a fold to measure on, and a weight above 0",
         )
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    contrasted = dataclasses.replace(settings, contrastive_weight=weight)
-    masked_only = dataclasses.replace(settings, contrastive_weight=0.0)
-    arms = {
-        name: dataclasses.replace(config, pretrain=arm)
-        for name, arm in (("contrastive", contrasted), (NO_CONTRAST, masked_only))
-    }
-    bases = {name: StepMaker(source, arm).bases for name, arm in arms.items()}
-    steps = round(settings.steps * bases["contrastive"] / bases[NO_CONTRAST])
-    arms[NO_CONTRAST] = dataclasses.replace(
-        config, pretrain=dataclasses.replace(masked_only, steps=steps)
+    contrasted = dataclasses.replace(
+        config, pretrain=dataclasses.replace(settings, contrastive_weight=weight)
     )
+    arms = {"contrastive": contrasted, NO_CONTRAST: masked_only(source, contrasted)}
     models = {name: train_model(source, arm)[0] for name, arm in arms.items()}
     return measure_vectors(models, bundle, config)

@@ -56,8 +56,25 @@ def test_several_genomes_follow_each_other_and_are_used_again(tmp_path):
 def test_bad_files_are_refused_and_nothing_is_kept(tmp_path, text, message):
     (tmp_path / "x.fa").write_text(text)
     with pytest.raises(InputError, match=message):
-        cache_fasta([tmp_path / "x.fa"], tmp_path / "cache")
-    assert not (tmp_path / "cache" / "contigs.json").exists()
+        cache_fasta([tmp_path / "x.fa"], tmp_path / "run" / "cache")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.fa"]
+
+
+def test_what_was_whole_stays_when_the_next_file_is_cut_off(tmp_path):
+    path, cache = tmp_path / "x.fa.gz", tmp_path / "cache"
+    path.write_bytes(gzip.compress(TEXT.encode()))
+    cache_fasta([path], cache)
+    before = {file.name: file.read_bytes() for file in cache.iterdir()}
+    path.write_bytes(gzip.compress(random_letters(5000))[:-20])
+    with pytest.raises(InputError, match="truncated or damaged gzip"):
+        cache_fasta([path], cache, chunk_bytes=100)
+    assert {file.name: file.read_bytes() for file in cache.iterdir()} == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cache", "x.fa.gz"]
+
+
+def random_letters(length):
+    letters = np.frombuffer(b"ACGT", np.uint8)
+    return b">a\n" + letters[np.random.default_rng(0).integers(0, 4, length)].tobytes() + b"\n"
 
 
 def test_even_blocks_tile_every_contig_and_weigh_the_same(tmp_path):

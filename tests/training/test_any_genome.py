@@ -52,6 +52,7 @@ def test_two_genomes_are_enough(tmp_path):
     assert "--annotation with 2 FASTA files" in refused.stderr
     assert refused.returncode == 2
     assert "no --data, --fasta" in pretrain("--out", tmp_path / "none").stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_annotation_gives_views_of_genes(tmp_path):

@@ -1,0 +1,62 @@
+"""Null twins of pre-training: the same bases read, without one ingredient or by another network.
+
+==================  ===========================================================
+`masked_only`       no contrastive views, and more steps for what they read
+`constant_rate`     the rate does not change
+`shuffled_genome`   every training block in random order of its dinucleotides
+`kmer_tokens`       an encoder of 6-mer tokens (`genesplice.model.arms`)
+`dilated_cnn`       dilated convolutions of the base path's width, as GPN
+==================  ===========================================================
+"""
+
+import dataclasses
+
+import numpy as np
+
+from genesplice.config import Config
+from genesplice.config.pretrain import PretrainTwinName
+from genesplice.evaluate.nulls import dinucleotide_shuffle
+from genesplice.training.source import Source
+from genesplice.training.views import StepMaker
+
+__all__ = ["make_twin", "masked_only"]
+
+
+def make_twin(source: Source, config: Config, name: PretrainTwinName) -> tuple[Source, Config]:
+    """What a twin reads, and its settings."""
+    config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, twins=()))
+    sizes, settings = config.model, config.pretrain
+    if name == "masked_only":
+        return source, masked_only(source, config)
+    if name == "constant_rate":
+        settings = dataclasses.replace(settings, schedule="constant")
+    elif name == "shuffled_genome":
+        source = _shuffled(source, settings.seed)
+    elif name == "kmer_tokens":
+        sizes = dataclasses.replace(sizes, arch=name)
+    else:
+        width = sizes.base_width or sizes.width
+        sizes = dataclasses.replace(sizes, arch=name, width=width)
+    return source, dataclasses.replace(config, model=sizes, pretrain=settings)
+
+
+def masked_only(source: Source, config: Config) -> Config:
+    """The same settings without views, and as many steps more as read what these would have."""
+    without = dataclasses.replace(
+        config, pretrain=dataclasses.replace(config.pretrain, contrastive_weight=0.0)
+    )
+    bases, fewer = (StepMaker(source, one).bases for one in (config, without))
+    steps = round(config.pretrain.steps * bases / fewer)
+    return dataclasses.replace(without, pretrain=dataclasses.replace(without.pretrain, steps=steps))
+
+
+def _shuffled(source: Source, seed: int) -> Source:
+    """A genome whose training and validation blocks keep their dinucleotides and nothing else."""
+    tokens = np.array(source.genome.tokens)
+    generator = np.random.default_rng([seed, 19])
+    for contig, start, end in [*source.training, *source.validation]:
+        place = source.genome.contig(contig)
+        # A block may lie across the origin of a circular contig.
+        rows = place.offset + np.arange(start, end) % place.length
+        tokens[rows] = dinucleotide_shuffle(tokens[rows], generator)
+    return source._replace(genome=dataclasses.replace(source.genome, tokens=tokens))

@@ -1,0 +1,88 @@
+"""Twins of pre-training read the same bases, and differ in what they are named after."""
+
+import numpy as np
+import pytest
+from tiny_runs import config
+from tiny_worlds import with_operons
+
+from genesplice.config.pretrain import PretrainTwinName
+from genesplice.errors import InputError
+from genesplice.training.pretrain_twins import make_twin
+from genesplice.training.pretraining import pretrain
+from genesplice.training.source import bundle_source
+from genesplice.training.views import StepMaker
+
+NAMES = PretrainTwinName.__args__
+SETTINGS = ["pretrain.measure_windows=12", "pretrain.probe_sites=40", "pretrain.measure=true"]
+
+
+@pytest.fixture(scope="module")
+def source(tiny_bundle):
+    return bundle_source(tiny_bundle, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_twin_reads_as_many_bases(source, name):
+    settings = config("pretrain.steps=300", "pretrain.views_every=3")
+    _, twin = make_twin(source, settings, name)
+    bases, wanted = (StepMaker(source, one).bases * one.pretrain.steps for one in (twin, settings))
+    assert bases == pytest.approx(wanted, rel=0.01)
+    assert twin.pretrain.twins == ()
+    assert twin.pretrain.learning_rate == settings.pretrain.learning_rate
+
+
+def test_each_leaves_out_what_it_is_named_after(source):
+    settings = config()
+    made = {name: make_twin(source, settings, name)[1] for name in NAMES}
+    assert not made["masked_only"].pretrain.active_views
+    assert made["constant_rate"].pretrain.schedule == "constant"
+    assert {name: one.model.arch for name, one in made.items()} == {
+        "masked_only": "hierarchical", "constant_rate": "hierarchical",
+        "shuffled_genome": "hierarchical", "kmer_tokens": "kmer_tokens",
+        "dilated_cnn": "dilated_cnn",
+    }  # fmt: skip
+    assert made["dilated_cnn"].model.width == settings.model.base_width
+    same = [name for name in NAMES if name != "masked_only"]
+    assert all(made[name].pretrain.active_views for name in same)
+
+
+def test_a_shuffled_genome_keeps_dinucleotides_and_held_out_blocks(source):
+    shuffled = make_twin(source, config(), "shuffled_genome")[0].genome
+    held_out = np.zeros(source.genome.length, bool)
+    for _, start, end in source.held_out:
+        held_out[np.arange(start, end) % source.genome.length] = True
+    honest = np.array(source.genome.tokens)
+    assert (shuffled.tokens[held_out] == honest[held_out]).all()
+    assert (shuffled.tokens[~held_out] != honest[~held_out]).mean() > 0.5
+    for _, start, end in source.training:
+        rows = np.arange(start, end) % source.genome.length
+        pairs = [
+            np.bincount(tokens[rows[:-1]].astype(int) * 5 + tokens[rows[1:]], minlength=25)
+            for tokens in (honest, shuffled.tokens)
+        ]
+        assert (pairs[0] == pairs[1]).all()
+
+
+def test_twins_are_trained_and_measured_beside_the_model(tiny_bundle, tmp_path):
+    world, twins = with_operons(tiny_bundle), ("masked_only", "kmer_tokens")
+    settings = config(*SETTINGS, f"pretrain.twins={','.join(twins)}", "pretrain.steps=2")
+    first = pretrain(world, settings, tmp_path / "out")
+    found = {(m.model, m.metric): m.value for m in first.metrics}
+    for name in twins:
+        assert (tmp_path / "out" / "twins" / name / "model.safetensors").exists()
+        assert found[name, "bits_per_base"] != found["genesplice", "bits_per_base"]
+        assert found[f"genesplice - {name}", "bits_per_base_difference"] == pytest.approx(
+            found["genesplice", "bits_per_base"] - found[name, "bits_per_base"], abs=1e-9
+        )
+        assert (name, "probe_mean") in found
+        assert (f"genesplice - {name}", "probe_mean_difference") in found
+        assert (f"genesplice - {name}", "retrieval_at_10_difference") in found
+    assert ("genesplice - random_weights", "probe_mean_difference") in found
+    # A finished run is read back, twins too.
+    again = pretrain(world, settings, tmp_path / "out", resume=True)
+    assert again.metrics == first.metrics
+
+
+def test_twins_that_nobody_measures_are_refused():
+    with pytest.raises(InputError, match="twins where they are measured"):
+        config("pretrain.twins=masked_only")
