@@ -313,8 +313,8 @@ def finetune(
     """Every fold and seed of `config.finetune`, each in its own folder under `out`.
 
     Twins are under `out/twins`, and keep no weights; vectors of all genes are kept in `out/vectors`
-    for whoever opens the models. A fold that was finished in an earlier run is
-    read back, not run again (`resume`).
+    for whoever opens the models. A fold that was finished in an earlier run is read back, not run
+    again (`resume`).
 
     Raises
     ------

@@ -27,7 +27,7 @@ METRICS = ("level_spearman", "level_r2", "profile_r")
 
 def read_genes(model: PretrainingModel, bundle: Bundle, config: Config) -> pd.DataFrame:
     """One row for every measured gene: what a readout gives of the encoder's hidden states."""
-    reader = GeneSplice(config.model, conditions=list(bundle.observed.columns))
+    reader = GeneSplice(model.config, conditions=list(bundle.observed.columns))
     reader.encoder = model.encoder
     settings = config.finetune
     vectors = encode_genes(reader, bundle, core_bp=settings.core_bp, flank_bp=settings.flank_bp)

@@ -14,6 +14,7 @@ from genesplice.training.views import StepMaker
 
 NAMES = PretrainTwinName.__args__
 SETTINGS = ["pretrain.measure_windows=12", "pretrain.probe_sites=40", "pretrain.measure=true"]
+SETTINGS += ["pretrain.measure_expression=true"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_a_shuffled_genome_keeps_dinucleotides_and_held_out_blocks(source):
 
 
 def test_twins_are_trained_and_measured_beside_the_model(tiny_bundle, tmp_path):
-    world, twins = with_operons(tiny_bundle), ("masked_only", "kmer_tokens")
+    world, twins = with_operons(tiny_bundle), ("kmer_tokens", "dilated_cnn")
     settings = config(*SETTINGS, f"pretrain.twins={','.join(twins)}", "pretrain.steps=2")
     first = pretrain(world, settings, tmp_path / "out")
     found = {(m.model, m.metric): m.value for m in first.metrics}
@@ -77,6 +78,7 @@ def test_twins_are_trained_and_measured_beside_the_model(tiny_bundle, tmp_path):
         assert (name, "probe_mean") in found
         assert (f"genesplice - {name}", "probe_mean_difference") in found
         assert (f"genesplice - {name}", "retrieval_at_10_difference") in found
+        assert (f"genesplice - {name}", "profile_r_difference") in found
     assert ("genesplice - random_weights", "probe_mean_difference") in found
     # A finished run is read back, twins too.
     again = pretrain(world, settings, tmp_path / "out", resume=True)
