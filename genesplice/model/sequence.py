@@ -1,5 +1,6 @@
 """What every sequence encoder is: channels of one strand in, bins out."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ class InputChannels(nn.Module):
         return torch.cat([bases, F.embedding(phase.int(), self.phase_table)], -1)
 
 
-class SequenceEncoder(nn.Module):
+class SequenceEncoder(nn.Module, ABC):
     """One strand of a window to one vector a bin.
 
     Parameters
@@ -124,6 +125,7 @@ class SequenceEncoder(nn.Module):
         """Encode channels made by `channels`: where gradients to the bases begin."""
         return self.levels(inputs, is_real, with_bases=with_bases)._replace(inputs=inputs)
 
+    @abstractmethod
     def levels(
         self,
         inputs: Float[Tensor, "batch length channels"],
@@ -132,7 +134,6 @@ class SequenceEncoder(nn.Module):
         with_bases: bool = False,
     ) -> EncoderOutput:
         """What an architecture makes of the channels: all of `encode` but its `inputs`."""
-        raise NotImplementedError
 
 
 def fill_unknown(
