@@ -14,6 +14,9 @@ __all__ = ["MotifScanner", "Scanner", "motif_sites"]
 
 LETTERS = "ACGT"
 PSEUDOCOUNT = 0.01
+# Steps of the score per position, of its distribution. With 1,000 of them the rates of real motifs
+# are no nearer to what was asked for (0.9 to 1.1 of it), and take ten times as long.
+SCORE_STEPS = 100
 
 
 @runtime_checkable
@@ -51,7 +54,7 @@ class MotifScanner:
             counts = {base: list(probabilities[:, i]) for i, base in enumerate(LETTERS)}
             motif = Motif(alphabet=LETTERS, counts=counts)
             scores = motif.counts.normalize(pseudocounts=PSEUDOCOUNT).log_odds(frequency)
-            distribution = scores.distribution(background=frequency, precision=1000)
+            distribution = scores.distribution(background=frequency, precision=SCORE_STEPS)
             self.matrices[name] = (scores, distribution.threshold_fpr(false_positive_rate))
 
     def scan(self, tokens: UInt8[np.ndarray, " length"]) -> list[MotifHit]:

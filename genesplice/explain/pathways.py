@@ -28,6 +28,7 @@ from genesplice.evaluate.nulls import random_gene_sets, rewired_network
 from genesplice.evaluate.prediction import bundle_graph
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import GraphLayer
+from genesplice.model.neighbours import cut_neighbourhood
 
 __all__ = [
     "PROFILE",
@@ -170,21 +171,27 @@ def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution
     WorkError
         If the graph has no edges, or the model no graph layers.
     """
+    table = _edge_shares(output, steps)
+    full = output.full_masks()
+    empty = tuple(torch.zeros_like(mask) for mask in full)
+    with torch.no_grad():
+        at_full, at_empty = float(output(*full)), float(output(*empty))
+    return EdgeAttribution(
+        table, at_full, at_empty, float(table["value"].sum()) - (at_full - at_empty)
+    )
+
+
+def _edge_shares(output: GraphOutput, steps: int) -> pd.DataFrame:
     if not output.kinds or not len(output.exchange.layers):
         raise WorkError("there is no graph in this model, and nothing that it could have heard")
     full = output.full_masks()
     empty = tuple(torch.zeros_like(mask) for mask in full)
     found = IntegratedGradients(output).attribute(full, empty, n_steps=steps, internal_batch_size=1)
-    with torch.no_grad():
-        at_full, at_empty = float(output(*full)), float(output(*empty))
-    total = sum(float(values.double().sum()) for values in found)
     tables = [
         _edge_table(output.graph, kind, values[0].detach())
         for kind, values in zip(output.kinds, found, strict=True)
     ]
-    return EdgeAttribution(
-        pd.concat(tables, ignore_index=True), at_full, at_empty, total - (at_full - at_empty)
-    )
+    return pd.concat(tables, ignore_index=True)
 
 
 def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
@@ -221,7 +228,11 @@ def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> 
         Count edges into these genes only; a model with one exchange gives others nothing. Not for
         the kind "gene", whose edges lead into pathways.
     """
-    table = found.table[found.table["kind"].isin(SPOKEN[kind])]
+    return _node_shares(found.table, kind, genes)
+
+
+def _node_shares(edges: pd.DataFrame, kind: Kind, genes: Sequence[str]) -> pd.DataFrame:
+    table = edges[edges["kind"].isin(SPOKEN[kind])]
     if genes and kind != "gene":
         table = table[table["target"].isin(set(genes))]
     grouped = table.assign(size=table["value"].abs()).groupby("source")
@@ -276,9 +287,9 @@ def influence_with_band(
     along = torch.from_numpy(residual)
 
     def measure(data: Bundle) -> pd.DataFrame:
-        graph = bundle_graph(model, data)
-        output = GraphOutput(model, graph, vectors, rows, PROFILE, along)
-        return influence(edge_attribution(output, steps=steps), kind, measured).set_index("id")
+        part = cut_neighbourhood(bundle_graph(model, data), rows, len(model.graph.layers))
+        output = GraphOutput(model, part.graph, vectors[part.genes], part.rows, PROFILE, along)
+        return _node_shares(_edge_shares(output, steps), kind, measured).set_index("id")
 
     table = measure(bundle)
     twin = rewired_network if kind == "regulator" else random_gene_sets
