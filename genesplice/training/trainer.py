@@ -186,7 +186,9 @@ def make_optimizer(
     Each of the `phases` is (steps, share of `learning_rate`); cycles begin at `lowest` times the
     peak rate.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, weight_decay=weight_decay, fused=True
+    )
     scheduler = make_schedule(optimizer, schedule, 0, *phases, lowest=lowest)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
