@@ -54,7 +54,7 @@ def is_group(names: str) -> bool:
 
 
 def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
-    """Gene ids for ids or names (any case), "all", or the measured genes of "fold:0".
+    """Gene ids for ids or names (any case), "all", or the measured genes of "fold:0"; each once.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
                 f"gene '{name.strip()}'", f"an id or name in {bundle.path}/genes.parquet"
             )
         found.append(known[name.strip().lower()])
-    return found
+    return list(dict.fromkeys(found))
 
 
 class Explainer:

@@ -209,6 +209,7 @@ def test_the_size_of_the_batches_does_not_matter(explainer, coding):
 def test_genes_are_found_by_id_or_name_in_any_case(tiny_bundle):
     assert resolve_genes(tiny_bundle, ["g0003", " SYN5 ", "G0007"]) == ["g0003", "g0005", "g0007"]
     assert resolve_genes(tiny_bundle, []) == []
+    assert resolve_genes(tiny_bundle, ["syn5", "g0003", "g0005"]) == ["g0005", "g0003"]
 
 
 @pytest.mark.parametrize("name", ["nobody", "", " "])
