@@ -52,7 +52,7 @@ class VerdictConfig:
     graph_layers: int = 1
     epochs: int = 2
     head_steps: int = 0
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     validation_blocks: float = 0.2
     worthwhile: float = 0.02
     alpha: float = 0.05
@@ -63,7 +63,7 @@ class VerdictConfig:
     reference_bp: int = 8192
     world_contexts_bp: Sequence[int] = (512, 8192, 262_144)
     world_domains: int = 32
-    world_epochs: int = 24
+    world_epochs: int = 40
     world_folds: tuple[int, ...] = (0,)
     world_seeds: tuple[int, ...] = (0, 1)
     dose_genes: int = 8
