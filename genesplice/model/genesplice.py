@@ -90,9 +90,10 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
 
 
 def _chunk_bp(config: ModelConfig) -> int:
-    """Bases at a time: a narrow encoder takes more, or the calls cost more than the work."""
+    """Bases at a time, a power of two: more of a narrow encoder, or calls cost more than work."""
     channels = config.width + config.bin_bp * config.base_width
-    return max(SHORTEST_CHUNK_BP, CHUNK_CHANNELS // channels * config.bin_bp)
+    fitting = CHUNK_CHANNELS * config.bin_bp // channels
+    return max(SHORTEST_CHUNK_BP, 1 << (fitting.bit_length() - 1))
 
 
 def mix_paths(neural: Prediction, kernel: Prediction, mix: Float[Tensor, "2"]) -> Prediction:
