@@ -36,7 +36,7 @@ RECOMPUTE_ABOVE = 2**21
 """Measured on a CPU: a third less time without recomputing, at half and at all of this size."""
 SHORTEST_CHUNK_BP = 16_384
 CHUNK_CHANNELS = 2**17
-"""Measured on a CPU: 32 channels in bins of 32 bp train in a fifth less time than at 2**14."""
+"""Measured on a CPU: 32 channels in bins of 32 bp train in an eighth less time than at 2**14."""
 MODEL_CARD = """---
 library_name: genesplice
 license: mit
