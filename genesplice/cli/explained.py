@@ -1,5 +1,6 @@
 """What `genesplice explain` makes: tables, checks, and the page that shows them."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ __all__ = ["Explanation", "explain_genes", "write_explanation"]
 
 LISTENERS_BP = (-256, -64, 0, 64, 256)
 N_ATTENTION = 8
+SECONDS_BETWEEN_LINES = 10
 N_SHOWN = 100
 """Genes on a page; the tables have all of them."""
 
@@ -88,7 +90,7 @@ def explain_genes(
         )
         return Explanation(title, lead, table, {}, [], parts)
     options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
-    found = [explainer.explain(gene_id, **options) for gene_id in genes]
+    found = _explain_each(explainer, genes, options, "explain")
     metrics = completeness_metrics(found)
     checks, drawn, control = None, {}, []
     if is_checked or has_known_sites:
@@ -96,7 +98,7 @@ def explain_genes(
             randomised(explainer.model), explainer.bundle, window_bp=explainer.window_bp,
             vectors=explainer.vectors,
         )  # fmt: skip
-        control = [other.explain(gene_id, **options) for gene_id in genes]
+        control = _explain_each(other, genes, options, "explain with permuted weights")
     if is_checked:
         judged = []
         for one, twin in zip(found, control, strict=True):
@@ -133,6 +135,20 @@ def explain_genes(
     return Explanation(
         title, lead_of(checks, len(found)), attribution_table(found), more, metrics, parts
     )
+
+
+def _explain_each(
+    explainer: Explainer, genes: Sequence[str], options: dict[str, Any], label: str
+) -> list[Attribution]:
+    found: list[Attribution] = []
+    started = told = time.monotonic()
+    for gene_id in genes:
+        found.append(explainer.explain(gene_id, **options))
+        now = time.monotonic()
+        if now - told >= SECONDS_BETWEEN_LINES:
+            told, rest = now, (now - started) / len(found) * (len(genes) - len(found))
+            say(f"{label}: {len(found)} of {len(genes)} genes, {rest:.0f} s left")
+    return found
 
 
 def _attention(explainer: Explainer, genes: Sequence[str], condition: str | None) -> Explanation:

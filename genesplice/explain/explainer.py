@@ -180,9 +180,7 @@ class Explainer:
         window, reference = function.window, METHODS[method].reference or baseline
         references = function.references(reference, n_references, seed)
         settings = Settings(steps, batch_steps, seed)
-        found, delta = attribute(function, function.bases, references, method, settings)
-        with torch.no_grad():
-            output = float(function(function.bases))
+        found, delta, output = attribute(function, function.bases, references, method, settings)
         values = found[0].sum(-1).numpy().astype(np.float64)
         return Attribution(
             gene_id=gene_id,

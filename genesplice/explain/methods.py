@@ -65,14 +65,22 @@ class Method(NamedTuple):
     reference: Reference | None = None
 
 
+class Attributed(NamedTuple):
+    """Attributions, their completeness delta, and the output that they are of."""
+
+    values: Float[Tensor, "1 length 4"]
+    delta: float
+    output: float
+
+
 def attribute(
     function: nn.Module,
     bases: Float[Tensor, "1 length 4"],
     references: Float[Tensor, "references length 4"],
     method: str,
     settings: Settings = Settings(),  # noqa: B008 - immutable
-) -> tuple[Float[Tensor, "1 length 4"], float]:
-    """Attributions of `function` at `bases`, and their completeness delta.
+) -> Attributed:
+    """Attributions of `function` at `bases`.
 
     The delta is the sum of the attributions less (output - mean output of the references). It is
     worked out for every method; for those that promise no sum it only says how far off they are.
@@ -94,9 +102,9 @@ def attribute(
     chosen = METHODS[method]
     values = chosen.run(function, bases, references, settings).detach()
     with torch.no_grad():
-        output = function(bases)
+        output = float(function(bases))
         empty = torch.cat([function(one) for one in references.split(settings.batch_steps)])
-    change = float(output) - float(empty.double().mean())
+    change = output - float(empty.double().mean())
     delta = float(values.double().sum()) - change
     if chosen.is_fragile and not abs(delta) <= COMPLETE * abs(change):
         raise WorkError(
@@ -104,7 +112,7 @@ def attribute(
             f"{change + delta:.4g} where the prediction changes by {change:.4g}; "
             "it does not know all of the model's operations. Take integrated gradients"
         )
-    return values, delta
+    return Attributed(values, delta, output)
 
 
 def _integrated_gradients(

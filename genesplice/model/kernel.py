@@ -8,6 +8,7 @@ differentiable in everything that is read of a gene.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int8
@@ -40,6 +41,14 @@ def mix_kernel(
     squared = (own[:, None] + others[None, :] - 2 * inner).clamp_min(0)
     distance = (3 * squared + SMALLEST_SQUARE).sqrt() * sharpness
     return (1 - share) * inner + share * (1 + distance) * (-distance).exp()
+
+
+class Remembered(NamedTuple):
+    """Training genes with all their channels, what each channel counts, and weighted <y, y>."""
+
+    genes: Float[Tensor, "support channels"]
+    weights: Float[Tensor, "targets channels"]
+    squares: Float[Tensor, "targets support"]
 
 
 class KernelPath(nn.Module):
@@ -76,6 +85,7 @@ class KernelPath(nn.Module):
         super().__init__()
         self.widths = {**parts, **knowledge}
         self.names = tuple(self.widths)
+        self._kept: tuple[tuple, Remembered] | None = None
         joined, known = sum(parts.values()), sum(knowledge.values())
         self.register_buffer("knowledge_centre", torch.zeros(known))
         self.register_buffer("knowledge_spread", torch.ones(known))
@@ -144,22 +154,39 @@ class KernelPath(nn.Module):
         """
         mine = self._whole(standardised, knowledge)
         theirs = self._whole(self.support, self.support_knowledge.to(self.support))
+        widths = list(self.widths.values())
         crossed, own, others = [], [], []
-        for x, y, count in zip(mine, theirs, self._counts(), strict=True):
+        for x, y, count in zip(
+            mine.split(widths, 1), theirs.split(widths, 1), self._counts(), strict=True
+        ):
             crossed.append(x @ y.T / count)
             own.append((x * x).sum(1) / count)
             others.append((y * y).sum(1) / count)
         return torch.stack(crossed), torch.stack(own), torch.stack(others)
 
-    def _whole(self, standardised: Tensor, knowledge: Tensor) -> list[Tensor]:
+    def _whole(self, standardised: Tensor, knowledge: Tensor) -> Tensor:
         known = (knowledge - self.knowledge_centre) / self.knowledge_spread
-        return list(torch.cat([standardised, known], 1).split(list(self.widths.values()), 1))
+        return torch.cat([standardised, known], 1)
 
-    def _counts(self) -> list[float]:
+    def _counts(self) -> Tensor:
         is_used = torch.isfinite(self.knowledge_spread)
         differs = torch.cat([(self.support != 0).any(0), is_used])
         counted = differs.split(list(self.widths.values()))
-        return [max(float(part.sum()), 1.0) for part in counted]
+        return torch.stack([part.sum() for part in counted]).clamp_min(1).to(self.support)
+
+    def _remembered(self) -> Remembered:
+        """The side of the training genes, which no prediction changes: worked out once."""
+        buffers = list(self.buffers())
+        state = tuple((one.data_ptr(), one._version, one.dtype) for one in buffers)
+        if self._kept is None or self._kept[0] != state:
+            # Not as inference tensors, from which no gradient could be asked later.
+            with torch.inference_mode(False), torch.no_grad():
+                genes = self._whole(self.support, self.support_knowledge.to(self.support))
+                widths = torch.tensor(list(self.widths.values()), device=genes.device)
+                weights = (self.scale / self._counts()).repeat_interleave(widths, dim=1)
+                kept = Remembered(genes, weights, weights @ (genes * genes).T)
+            self._kept = state, kept
+        return self._kept[1]
 
     def forward(
         self,
@@ -167,11 +194,15 @@ class KernelPath(nn.Module):
         knowledge: Float[Tensor, "genes known"],
     ) -> Prediction:
         """Level and residual of each gene."""
-        crossed, own, others = self.inner_products(standardised, knowledge)
-        found = []
-        for scale, share, sharpness in zip(self.scale, self.share, self.sharpness, strict=True):
-            inner = torch.einsum("p,pgs->gs", scale, crossed)
-            kernel = mix_kernel(inner, scale @ own, scale @ others, share, sharpness)
-            found.append(kernel)
-        level = found[0] @ self.level_weights + self.level_mean
-        return Prediction(level, found[1] @ self.residual_weights)
+        theirs, mine = self._remembered(), self._whole(standardised, knowledge)
+        weighted = theirs.weights[:, None] * mine
+        inner = (weighted.flatten(0, 1) @ theirs.genes.T).unflatten(0, weighted.shape[:2])
+        own = (weighted * mine).sum(2)
+        kernels = [
+            mix_kernel(*of_target)
+            for of_target in zip(
+                inner, own, theirs.squares, self.share, self.sharpness, strict=True
+            )
+        ]
+        level = kernels[0] @ self.level_weights + self.level_mean
+        return Prediction(level, kernels[1] @ self.residual_weights)

@@ -49,7 +49,7 @@ def one_hot(seed: int, count: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("method", ["ig", "deeplift", "gradientshap"])
 def test_a_sum_is_shared_as_it_is_added_up(method):
     function, bases, references = Linear(), one_hot(1), one_hot(2)
-    values, delta = attribute(function, bases, references, method)
+    values, delta, _ = attribute(function, bases, references, method)
     expected = (bases - references) * function.weight
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
     assert abs(delta) < 1e-4
@@ -58,19 +58,19 @@ def test_a_sum_is_shared_as_it_is_added_up(method):
 def test_gradients_of_a_sum_are_its_weights():
     function, bases = Linear(), one_hot(1)
     zeros = torch.zeros_like(bases)
-    values, delta = attribute(function, bases, zeros, "inputxgradient")
+    values, delta, _ = attribute(function, bases, zeros, "inputxgradient")
     torch.testing.assert_close(values, bases * function.weight)
     assert abs(delta) < 1e-4
-    values, _ = attribute(function, bases, zeros, "saliency")
+    values, *_ = attribute(function, bases, zeros, "saliency")
     torch.testing.assert_close(values, bases * function.weight.abs())
 
 
 def test_several_references_are_averaged_over():
     function, bases, references = Network(False), one_hot(1), one_hot(5, 3)
-    together, _ = attribute(function, bases, references, "ig")
+    together, *_ = attribute(function, bases, references, "ig")
     apart = [attribute(function, bases, one[None], "ig")[0] for one in references]
     torch.testing.assert_close(together, sum(apart) / 3)
-    sampled, _ = attribute(
+    sampled, *_ = attribute(
         function, bases, references, "gradientshap", Settings(steps=1500, batch_steps=50)
     )
     assert np.corrcoef(together.flatten(), sampled.flatten())[0, 1] > 0.99
@@ -78,7 +78,7 @@ def test_several_references_are_averaged_over():
 
 def test_stretches_are_taken_away_one_by_one():
     function, bases, references = Network(True), one_hot(1), one_hot(2)
-    values, _ = attribute(function, bases, references, "ablation")
+    values, *_ = attribute(function, bases, references, "ablation")
     with torch.no_grad():
         for low in (0, 16, 32):
             without = bases.clone()
@@ -86,7 +86,7 @@ def test_stretches_are_taken_away_one_by_one():
             lost = float(function(bases) - function(without))
             assert float(values[:, low : low + 16].sum()) == pytest.approx(lost, abs=1e-5)
             assert values[:, low : low + 16].std() < 1e-6
-        values, _ = attribute(function, bases, references, "occlusion")
+        values, *_ = attribute(function, bases, references, "occlusion")
         lost = []
         for low in (0, 16):
             without = bases.clone()
@@ -99,7 +99,7 @@ def test_stretches_are_taken_away_one_by_one():
 
 def test_deeplift_is_refused_where_it_does_not_add_up():
     bases, references = one_hot(1), one_hot(2)
-    _, delta = attribute(Network(False), bases, references, "deeplift")
+    _, delta, _ = attribute(Network(False), bases, references, "deeplift")
     assert abs(delta) < 1e-5
     with pytest.raises(WorkError, match="DeepLift is not valid for this model"):
         attribute(Network(True), bases, references, "deeplift")
@@ -116,10 +116,10 @@ def test_global_generators_are_left_as_they_were():
     expected = torch.rand(1)
     torch.manual_seed(5)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    first, _ = attribute(function, one_hot(1), one_hot(2, 4), "gradientshap")
+    first, *_ = attribute(function, one_hot(1), one_hot(2, 4), "gradientshap")
     assert torch.equal(torch.rand(1), expected)
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
-    again, _ = attribute(function, one_hot(1), one_hot(2, 4), "gradientshap")
+    again, *_ = attribute(function, one_hot(1), one_hot(2, 4), "gradientshap")
     assert torch.equal(first, again)
 
 
