@@ -26,7 +26,8 @@ from genesplice.explain.rollup import roll_up
 from genesplice.results import Attribution, Metric, write_metrics
 from genesplice.show.attention_explorers import AttentionExplorer
 from genesplice.show.explained import SHOWN_BP, attribution_parts, lead_of
-from genesplice.show.page import Part, render_page
+from genesplice.show.page import render_page
+from genesplice.show.parts import Part
 
 __all__ = ["Explanation", "explain_genes", "write_explanation"]
 

@@ -21,10 +21,10 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME
+from genesplice.show.parts import HEADLINE_MIME
 
-__all__ = ["HEADLINE_MIME", "Heading", "PageBody", "headlines", "render_cells", "to_json_block"]
+__all__ = ["Heading", "PageBody", "headlines", "render_cells", "to_json_block"]
 
-HEADLINE_MIME = "application/vnd.genesplice.headline+json"
 DEFAULT_HEIGHT_PX = 450
 FOLD_LINES = 14
 

@@ -9,7 +9,7 @@ from genesplice.results import Attribution
 from genesplice.show.checks import completeness_bars
 from genesplice.show.curve_explorers import CurveExplorer
 from genesplice.show.locus_explorers import AttributionExplorer
-from genesplice.show.page import Part
+from genesplice.show.parts import Part
 
 __all__ = ["SHOWN_BP", "attribution_explorer", "attribution_parts", "lead_of", "stretch"]
 

@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 
 from genesplice.show.cells import render_cells
 from genesplice.show.explorer import PLOTLY_MIME, WIDGET_MIME, Explorer
+from genesplice.show.parts import Part
 from genesplice.show.report import render_body
 
-__all__ = ["Part", "render_page"]
+__all__ = ["render_page"]
 
-Part = str | go.Figure | Explorer | pd.DataFrame
 N_DIGITS = 3
 
 

@@ -9,7 +9,6 @@ the same bytes.
 import base64
 import functools
 import hashlib
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +19,11 @@ import nbformat
 from plotly.offline import get_plotlyjs
 
 from genesplice.runtime import versions
-from genesplice.show.cells import HEADLINE_MIME, PageBody, headlines, render_cells
+from genesplice.show.cells import PageBody, headlines, render_cells
 from genesplice.show.parameters import read_notebook, read_parameters
 from genesplice.show.progress import say_seconds
 
 __all__ = [
-    "Headline",
     "IndexEntry",
     "read_headline",
     "render_body",
@@ -35,22 +33,6 @@ __all__ = [
 
 _HERE = Path(__file__).parent
 _MARKS = {"done": "✓", "failed": "✗", "interrupted": "✗", "running": "…", "not run": "–"}
-
-
-class Headline:
-    """The one sentence that a notebook found, shown on top of its report and in the index.
-
-    Give it as the last expression of a cell: `Headline(f"Context beyond {n:,} bp adds nothing")`.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        shown = f'<p style="font-size:1.2em"><b>{html.escape(self.text)}</b></p>'
-        return {"text/plain": self.text, "text/html": shown, HEADLINE_MIME: {"text": self.text}}
 
 
 class IndexEntry(NamedTuple):

@@ -17,8 +17,8 @@ from tiny_notebooks import code, md, write_notebook
 from genesplice.errors import InputError
 from genesplice.show.cells import headlines, render_cells, to_json_block
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME
+from genesplice.show.parts import Headline
 from genesplice.show.report import (
-    Headline,
     IndexEntry,
     read_headline,
     render_index,
