@@ -4,7 +4,13 @@ On a CPU torch multiplies fp32 matrices with MKL, which runs at less than half s
 that are not Intel's. oneDNN's kernels, which ship with torch, are written for each instruction
 set: 2.2 times faster on an AMD EPYC with AVX-512, and they apply the activation on the way out.
 Elsewhere (CUDA, float64, torch without oneDNN) the plain functions run.
+
+Gradients of weights are products of two tall matrices, which oneDNN first copies in another order:
+on Intel's processors MKL makes them in less than half the time.
 """
+
+import functools
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Dense", "SquaredReluDense", "uses_onednn"]
+__all__ = ["Dense", "SquaredReluDense", "multiplies_tall", "uses_onednn"]
 
 
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -26,6 +32,19 @@ def uses_onednn(x: Tensor, weight: Tensor) -> bool:
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+@functools.cache
+def _is_intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def multiplies_tall(x: Tensor, weight: Tensor) -> bool:
+    """Whether `a.T @ b` of tall matrices is best left to MKL."""
+    return _is_intel() and torch.backends.mkl.is_available() and uses_onednn(x, weight)
 
 
 def _multiply(
@@ -58,13 +77,15 @@ class _Linear(torch.autograd.Function):
         grad = grad.reshape(-1, weight.shape[0])
         if positive is not None:
             # d max(z, 0)^2 = 2 max(z, 0), which is 0 wherever z was negative.
-            grad = grad * positive * 2
+            grad = (grad * positive).mul_(2)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _multiply(grad, weight.t()).view(*shape, weight.shape[1])
         if ctx.needs_input_grad[1]:
             # The wider side as columns: faster either way round.
-            if weight.shape[0] > weight.shape[1]:
+            if multiplies_tall(rows, weight):
+                grad_weight = grad.t() @ rows
+            elif weight.shape[0] > weight.shape[1]:
                 grad_weight = _multiply(rows.t(), grad.t()).t().contiguous()
             else:
                 grad_weight = _multiply(grad.t(), rows.t())

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from genesplice.model import dense
 from genesplice.model.dense import Dense, SquaredReluDense, uses_onednn
 
 
@@ -30,7 +31,9 @@ def fast(layer, x):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("n", "out"), [(7, 5), (64, 256), (256, 64), (33, 33)])
 @pytest.mark.parametrize("shape", [(3,), (2, 50), (1, 1), (2, 3, 17)])
-def test_equal_to_linear_and_its_gradients(kind, bias, n, out, shape):
+@pytest.mark.parametrize("is_tall", [True, False])
+def test_equal_to_linear_and_its_gradients(monkeypatch, kind, bias, n, out, shape, is_tall):
+    monkeypatch.setattr(dense, "multiplies_tall", lambda rows, weight: is_tall)
     torch.manual_seed(0)
     layer, x = kind(n, out, bias=bias), torch.randn(*shape, n)
     for found, wanted in zip(fast(layer, x), reference(layer, x), strict=True):
