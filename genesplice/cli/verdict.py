@@ -70,7 +70,8 @@ def verdict(
 @app.command()
 def worlds(
     out: Out,
-    count: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 20,
+    count: Annotated[int, typer.Option(min=1, help="Seeds.")] = 20,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     preset: Preset = "quick",
     assignments: Set = None,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
@@ -86,7 +87,8 @@ def worlds(
     from genesplice.training.world_check import count_answers
 
     config, started = read_config(preset, assignments), time.monotonic()
-    records = count_answers(config, out, make_runner(config, ray, say), range(count), tell=say)
+    seeds = range(first, first + count)
+    records = count_answers(config, out, make_runner(config, ray, say), seeds, tell=say)
     for one in records:
         said = ", ".join(f"{answer} {one[answer]}" for answer in ANSWERS)
         say(f"{one['world']}: must be {one['expected']}; {said}")
