@@ -132,6 +132,9 @@ def test_worlds_are_kept_for_another_verdict_and_counted(out, tiny_bundle, capsy
         assert (one["world"], one["n"]) == (judged["world"], 1)
         assert one[judged["answer"]] == 1
     assert "genesplice worlds" in counts["made_by"]
+    shutil.copytree(out, tmp_path / "seed7")
+    assert call(capsys, "--out", tmp_path, "--first", 7, "--count", 1, verb="worlds")[0] == 0
+    assert not (tmp_path / "seed1").exists()
     (kept / "worlds.json").write_text(json.dumps({**record, "passed": False}))
     new = tmp_path / "new"
     code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", new, "--worlds", kept)
