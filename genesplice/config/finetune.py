@@ -18,6 +18,10 @@ TwinName = Literal[
     "sequence_only",
     "random_encoder",
     "no_expression",
+    "local_only",
+    "permuted_regions",
+    "constant_rate",
+    "shuffled_pretraining",
 ]
 
 

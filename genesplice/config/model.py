@@ -6,11 +6,13 @@ from typing import Literal
 
 from genesplice.config.checks import BIN_SIZES_BP, require, require_least
 
-__all__ = ["ArchName", "ModelConfig"]
+__all__ = ["ArchName", "HierarchyName", "ModelConfig"]
 
 ArchName = Literal[
     "hierarchical", "short_cnn", "dilated_cnn", "plain_attention", "kmer_tokens", "enformer_like"
 ]
+
+HierarchyName = Literal["whole", "local_only", "permuted_regions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,9 @@ class ModelConfig:
     context_bp
         Total width of what an output bin may depend on, half on each side; None = everything
         in the window.
+    hierarchy
+        `whole`; or a null twin of as many parameters and operations: in `local_only` summaries and
+        regions hear nothing, in `permuted_regions` bins hear the regions of other places.
     base_width
         Channels of the base-resolution path (1 bp); 0 leaves it out. It decides how well masked
         bases are restored, and costs more than all attention together.
@@ -70,6 +75,7 @@ class ModelConfig:
     bin_window: int = 32
     summary_window: int = 32
     context_bp: int | None = None
+    hierarchy: HierarchyName = "whole"
     base_width: int = 0
     annotation: bool = False
     composition: bool = True
@@ -105,6 +111,12 @@ class ModelConfig:
             not only,
             f"model.context_bp {self.context_bp} with model.arch {self.arch}",
             "the context dial with model.arch hierarchical only",
+        )
+        require(
+            self.hierarchy == "whole" or (self.arch == "hierarchical" and self.context_bp is None),
+            f"model.hierarchy {self.hierarchy} with model.arch {self.arch} and model.context_bp "
+            f"{self.context_bp}",
+            "a twin of the hierarchical encoder without a dial",
         )
         for name in ("dropout", "head_dropout"):
             value = getattr(self, name)

@@ -23,7 +23,13 @@ PretrainScheduleName = Literal[ScheduleName, "plateau"]
 MaskName = Literal["single", "span", "bin"]
 ViewName = Literal["strand", "neighbour", "gene", "operon", "regulon"]
 PretrainTwinName = Literal[
-    "masked_only", "constant_rate", "shuffled_genome", "kmer_tokens", "dilated_cnn"
+    "masked_only",
+    "constant_rate",
+    "shuffled_genome",
+    "local_only",
+    "permuted_regions",
+    "kmer_tokens",
+    "dilated_cnn",
 ]
 GENE_VIEWS: tuple[ViewName, ...] = ("gene", "operon", "regulon")
 

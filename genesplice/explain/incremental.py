@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from genesplice.errors import WorkError
 from genesplice.model.attention import AttentionPlan, attend, make_plan, rope
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.layers import Block
@@ -168,6 +169,11 @@ class SplicedEncoder:
         Channels of the unchanged window.
     bins
         Which bins a later `encode` gives back.
+
+    Raises
+    ------
+    WorkError
+        If the encoder hears regions of other places.
     """
 
     def __init__(
@@ -179,6 +185,8 @@ class SplicedEncoder:
         *,
         with_bases: bool = False,
     ) -> None:
+        if encoder.permutes_regions:
+            raise WorkError("permuted regions: what a change touches is not near it")
         self.encoder, self.is_real, self.bins = encoder, is_real, bins
         self.left, self.right = encoder.margins
         self.padded = fill_unknown(inputs, self.left, self.right)

@@ -67,7 +67,7 @@ class VariantOutput:
     def __init__(self, function: GeneOutput) -> None:
         self.function, encoder = function, function.model.encoder
         self.spliced: SplicedEncoder | None = None
-        if isinstance(encoder, HierarchicalEncoder):
+        if isinstance(encoder, HierarchicalEncoder) and not encoder.permutes_regions:
             inputs = torch.cat([function.bases, function.annotation], -1)
             with torch.no_grad():
                 self.spliced = SplicedEncoder(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from genesplice.config.model import HierarchyName
 from genesplice.model.attention import make_plan, rope
 from genesplice.model.base_path import BasePath
 from genesplice.model.chunks import Cell, Grid, Pieces, Shelf, Stage, around
@@ -42,6 +43,8 @@ class HierarchicalEncoder(SequenceEncoder):
     ----------
     base_width
         Channels of the base-resolution path; 0 leaves it out.
+    hierarchy
+        See `ModelConfig`. Permuted regions are in another order at every step of training.
     checkpointing, recompute_above
         In training, recompute all windowed stages in the backward pass and keep their outputs only,
         where the channels of all bins (and bases) are more than `recompute_above`: fewer are
@@ -61,6 +64,7 @@ class HierarchicalEncoder(SequenceEncoder):
         bin_window: int,
         summary_window: int,
         context_bp: int | None = None,
+        hierarchy: HierarchyName = "whole",
         base_width: int = 0,
         annotation: bool = False,
         dropout: float = 0.0,
@@ -89,6 +93,9 @@ class HierarchicalEncoder(SequenceEncoder):
             bin_window=bin_window,
             summary_window=summary_window,
         )
+        if hierarchy == "local_only":
+            self.context = self.context._replace(sees_summaries=False, sees_regions=False)
+        self.permutes_regions = hierarchy == "permuted_regions"
 
         def blocks(count: int) -> nn.ModuleList:
             return nn.ModuleList(Block(width, heads, dropout) for _ in range(count))
@@ -171,7 +178,16 @@ class HierarchicalEncoder(SequenceEncoder):
         if not self.context.sees_regions:
             regions, region_real = torch.zeros_like(regions), torch.ones_like(region_real)
         regions = self._mix(regions, region_real, self.region_blocks, self.context.region_half)
-        return mixed + _repeat(self.from_regions(regions), REGION_BP // SUMMARY_BP), regions
+        told = self.from_regions(regions)
+        if self.permutes_regions:
+            told = told[:, self._elsewhere(told.shape[1])]
+        return mixed + _repeat(told, REGION_BP // SUMMARY_BP), regions
+
+    def _elsewhere(self, n_regions: int) -> Tensor:
+        """For each region another one, each once; the same in every pass but in training."""
+        generator = None if self.training else torch.Generator().manual_seed(n_regions)
+        cycle = torch.randperm(n_regions, generator=generator)
+        return torch.empty_like(cycle).index_copy(0, cycle, cycle.roll(1))
 
     def _fused(self, bins: Pieces, is_real: Tensor, told: Tensor, grid: Grid) -> Pieces:
         """Bins that have heard from the summaries, `told`, and from each other once more."""

@@ -82,6 +82,7 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
         bin_window=config.bin_window,
         summary_window=config.summary_window,
         context_bp=config.context_bp,
+        hierarchy=config.hierarchy,
         base_width=config.base_width,
         dropout=config.dropout,
         chunk_bp=_chunk_bp(config),

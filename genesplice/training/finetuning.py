@@ -61,7 +61,13 @@ from genesplice.training.trainer import (
     fit,
     make_trainer,
 )
-from genesplice.training.twins import add_ensemble, make_twin, make_twin_config, twin_label
+from genesplice.training.twins import (
+    add_ensemble,
+    make_twin,
+    make_twin_config,
+    twin_encoder,
+    twin_label,
+)
 
 __all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_model"]
 
@@ -319,8 +325,8 @@ def finetune(
     Raises
     ------
     InputError
-        If a folder under `out` is taken, a fold does not exist, or a delta has nothing to differ
-        from.
+        If a folder under `out` is taken, a fold does not exist, a twin's encoder is missing, or a
+        delta has nothing to differ from.
     """
     settings = config.finetune
     if settings.delta and init is None:
@@ -329,8 +335,7 @@ def finetune(
     for name in settings.twins:
         for seed in settings.twin_seeds:
             where, twin = out / "twins" / name, make_twin(bundle, name, seed)
-            start = None if name == "random_encoder" else init
-            twin_config = make_twin_config(config, name)
+            start, twin_config = twin_encoder(name, init), make_twin_config(config, name)
             runs.append(Run(twin_label(name), where, twin, start, seed, twin_config))
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     # Runs that start from the same encoder start from the same vectors: one pass over the genome.
@@ -345,7 +350,7 @@ def finetune(
             if not (resume and done.exists() and unseen.exists()):
                 begin = run.seed if run.init is None else run.init
                 if begin not in memories:
-                    memories[begin] = _first_memory(bundle, config, run.init, run.seed)
+                    memories[begin] = _first_memory(bundle, run.config, run.init, run.seed)
                 began = time.monotonic()
                 result = finetune_fold(
                     run.bundle, run.config, fold=fold, seed=run.seed, out=where, init=run.init,

@@ -4,6 +4,8 @@
 `masked_only`       no contrastive views, and more steps for what they read
 `constant_rate`     the rate does not change
 `shuffled_genome`   every training block in random order of its dinucleotides
+`local_only`        no summaries and regions, at the same cost
+`permuted_regions`  bins hear the regions of other places
 `kmer_tokens`       an encoder of 6-mer tokens (`genesplice.model.arms`)
 `dilated_cnn`       dilated convolutions of the base path's width, as GPN
 ==================  ===========================================================
@@ -32,6 +34,10 @@ def make_twin(source: Source, config: Config, name: PretrainTwinName) -> tuple[S
         settings = dataclasses.replace(settings, schedule="constant")
     elif name == "shuffled_genome":
         source = _shuffled(source, settings.seed)
+    elif name == "local_only":
+        sizes = dataclasses.replace(sizes, hierarchy="local_only")
+    elif name == "permuted_regions":
+        sizes = dataclasses.replace(sizes, hierarchy="permuted_regions")
     elif name == "kmer_tokens":
         sizes = dataclasses.replace(sizes, arch=name)
     else:

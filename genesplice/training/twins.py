@@ -9,15 +9,27 @@
 `random_encoder`   an encoder that was never pre-trained
 `no_expression`    a graph that tells nobody's expression (where `model.neighbour_expression` is on)
 =================  ==================================================================
+
+The encoder of these was pre-trained as a twin (`pretrain.twins`, under the same name unless said
+otherwise), and lies in `twins` of the folder that pre-training wrote:
+
+======================  =============================================================
+`local_only`            summaries and regions hear nothing, at the same cost
+`permuted_regions`      bins hear the regions of other places, at the same cost
+`constant_rate`         pre-trained at a rate that does not change
+`shuffled_pretraining`  pre-trained on a shuffled genome (`shuffled_genome`)
+======================  =============================================================
 """
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 
 from genesplice.config import Config
 from genesplice.config.finetune import TwinName
+from genesplice.config.pretrain import PretrainTwinName
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.nulls import (
@@ -27,23 +39,52 @@ from genesplice.evaluate.nulls import (
     without_network,
 )
 
-__all__ = ["ENSEMBLE", "add_ensemble", "make_twin", "make_twin_config", "twin_label"]
+__all__ = [
+    "ENSEMBLE", "add_ensemble", "make_twin", "make_twin_config", "twin_encoder", "twin_label",
+]  # fmt: skip
 
 ENSEMBLE = "genesplice_ensemble"
+_PRETRAINED: dict[TwinName, PretrainTwinName] = {
+    "local_only": "local_only",
+    "permuted_regions": "permuted_regions",
+    "constant_rate": "constant_rate",
+    "shuffled_pretraining": "shuffled_genome",
+}
 _MAKE: dict[TwinName, Callable[[Bundle, int], Bundle]] = {
     "rewired": rewired_network,
     "no_network": lambda bundle, seed: without_network(bundle),
     "random_sets": random_gene_sets,
     "no_sets": lambda bundle, seed: without_gene_sets(bundle),
     "sequence_only": lambda bundle, seed: without_gene_sets(without_network(bundle)),
-    "random_encoder": lambda bundle, seed: bundle,
-    "no_expression": lambda bundle, seed: bundle,
 }
 
 
 def make_twin(bundle: Bundle, name: TwinName, seed: int) -> Bundle:
     """The data of a twin; each seed destroys in another way."""
-    return _MAKE[name](bundle, seed)
+    return _MAKE[name](bundle, seed) if name in _MAKE else bundle
+
+
+def twin_encoder(name: TwinName, init: Path | None) -> Path | None:
+    """The folder of the pre-trained encoder that a twin starts from, where the model's is `init`.
+
+    Raises
+    ------
+    InputError
+        If the twin's encoder is not there.
+    """
+    if name == "random_encoder":
+        return None
+    if name not in _PRETRAINED:
+        return init
+    trained = _PRETRAINED[name]
+    folder = None if init is None else init / "twins" / trained
+    if folder is None or not (folder / "model.safetensors").exists():
+        raise InputError(
+            f"finetune.twins {name} without its encoder",
+            f"--init of a folder that pretrain wrote with pretrain.twins={trained}",
+            path=folder,
+        )
+    return folder
 
 
 def make_twin_config(config: Config, name: TwinName) -> Config:
@@ -54,6 +95,8 @@ def make_twin_config(config: Config, name: TwinName) -> Config:
     InputError
         If it would leave out what is not there.
     """
+    if name in ("local_only", "permuted_regions"):
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, hierarchy=name))
     if name != "no_expression":
         return config
     if not config.model.neighbour_expression:

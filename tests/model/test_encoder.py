@@ -250,3 +250,32 @@ def test_too_small_a_context_names_both_numbers():
 def test_a_wrong_length_is_refused(length):
     with pytest.raises(InputError, match=f"{length} bp, expected a multiple of 1024"):
         make()(torch.zeros(1, length, dtype=torch.uint8))
+
+
+@torch.no_grad()
+def test_twins_of_the_hierarchy_have_the_weights_and_lack_what_they_are_named_after():
+    torch.manual_seed(1)
+    tokens = torch.randint(0, 4, (1, 6144), dtype=torch.uint8)
+    far = tokens.clone()
+    far[:, 5120:] = (far[:, 5120:] + 1) % 4
+    changed = {}
+    for name in ("whole", "local_only", "permuted_regions"):
+        encoder = make(hierarchy=name, base_width=8)
+        before, after = (encoder(some, with_bases=True) for some in (tokens, far))
+        moved = (after.bins - before.bins).abs().amax(2)[0]
+        changed[name] = (moved > 1e-6).view(6, -1).any(1)
+        assert torch.equal(before.bins, encoder(tokens, with_bases=True).bins)
+    assert changed["whole"].all()
+    # Four bins in each of two layers, and the base path: nothing comes from further away.
+    assert changed["local_only"].tolist() == [False, False, False, False, True, True]
+    assert changed["permuted_regions"].all()
+
+
+@pytest.mark.parametrize("n_regions", [2, 3, 7])
+def test_no_region_is_heard_at_its_own_place(n_regions):
+    encoder = make(hierarchy="permuted_regions")
+    for is_training in (False, True):
+        encoder.train(is_training)
+        order = encoder._elsewhere(n_regions)
+        assert sorted(order.tolist()) == list(range(n_regions))
+        assert (order != torch.arange(n_regions)).all()

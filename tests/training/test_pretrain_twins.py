@@ -39,9 +39,14 @@ def test_each_leaves_out_what_it_is_named_after(source):
     assert made["constant_rate"].pretrain.schedule == "constant"
     assert {name: one.model.arch for name, one in made.items()} == {
         "masked_only": "hierarchical", "constant_rate": "hierarchical",
-        "shuffled_genome": "hierarchical", "kmer_tokens": "kmer_tokens",
+        "shuffled_genome": "hierarchical", "local_only": "hierarchical",
+        "permuted_regions": "hierarchical", "kmer_tokens": "kmer_tokens",
         "dilated_cnn": "dilated_cnn",
     }  # fmt: skip
+    other = ("local_only", "permuted_regions")
+    assert {
+        n: one.model.hierarchy for n, one in made.items() if one.model.hierarchy != "whole"
+    } == {name: name for name in other}
     assert made["dilated_cnn"].model.width == settings.model.base_width
     same = [name for name in NAMES if name != "masked_only"]
     assert all(made[name].pretrain.active_views for name in same)

@@ -1,12 +1,23 @@
 """Twins lack what they should lack; the ensemble is a mean; no twin takes the model's place."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_worlds import with_operons
 
 import genesplice as gs
-from genesplice.evaluate.metrics import METRICS, differences, fold_profiles, paired_difference
+from genesplice.errors import InputError
+from genesplice.evaluate.claims_table import claims_table
+from genesplice.evaluate.metrics import (
+    METRICS,
+    differences,
+    fold_profiles,
+    paired_difference,
+    score,
+)
 from genesplice.evaluate.prediction import pathway_graph
 from genesplice.training.finetuning import finetune
 from genesplice.training.twins import ENSEMBLE, add_ensemble, make_twin, twin_label
@@ -102,3 +113,37 @@ def test_differences_are_pairwise(predictions, tiny_bundle):
     )
     assert [m for m in found if m.model == f"{ENSEMBLE} - mean"] == wanted
     assert {metric.metric for metric in wanted} <= {f"{name}_difference" for name in METRICS}
+
+
+def test_twins_of_the_encoder_start_from_their_own(tiny_bundle, tmp_path):
+    names = ("local_only", "permuted_regions", "constant_rate", "shuffled_pretraining")
+    settings = [
+        *SETTINGS[:5], "pretrain.steps=4", "pretrain.window_bp=2048", "pretrain.batch_windows=1",
+        "pretrain.measure_windows=4", "pretrain.probe_sites=20", "pretrain.learning_rate=0.01",
+        "pretrain.ema_decay=0", "pretrain.twins=local_only,permuted_regions,constant_rate",
+        "finetune.core_bp=65536", "finetune.flank_bp=1024", "finetune.head_steps=2",
+        "finetune.epochs=0", "finetune.folds=0", f"finetune.twins={','.join(names)}",
+    ]  # fmt: skip
+    config, world = gs.override(gs.load_preset("quick"), settings), with_operons(tiny_bundle)
+    init = tmp_path / "pretrained"
+    gs.pretrain(world, config, init)
+    with pytest.raises(InputError, match=r"pretrain.twins=shuffled_genome"):
+        finetune(world, config, tmp_path / "out", init=init)
+    assert not (tmp_path / "out").exists()
+    shuffled = gs.override(config, ["pretrain.twins=shuffled_genome"])
+    gs.pretrain(world, shuffled, tmp_path / "more")
+    shutil.move(tmp_path / "more/twins/shuffled_genome", init / "twins")
+    table = finetune(world, config, tmp_path / "out", init=init).predictions
+    told = {model: part["predicted"].to_numpy() for model, part in table.groupby("model")}
+    assert set(told) == {"genesplice", *(twin_label(name) for name in names)}
+    for name in names:
+        assert not np.array_equal(told[twin_label(name)], told["genesplice"]), name
+    rows = claims_table(score_all(world, table))
+    ran = set(rows.loc[rows["verdict"] != "not run", "twin"])
+    assert ran == {twin_label(name) for name in names}
+
+
+def score_all(bundle, predictions):
+    blocks = bundle.splits.set_index("gene_id")["block"]
+    profiles = fold_profiles(bundle.observed, bundle.fold_of)
+    return score(predictions, blocks, train_profile=profiles)
