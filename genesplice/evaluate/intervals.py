@@ -108,8 +108,13 @@ def coverage_metrics(
                 draws,
             )
             about: dict[str, Any] = {"model": str(model), "fold": fold, "seed": int(run_seed)}
-            for name, values in zip(("coverage", "width"), found.T, strict=True):
-                metrics.append(to_metric(f"interval_{name}", values, len(part), **about))
+            about["n_blocks"] = len(block)
+            most = {"coverage": 1.0, "width": np.inf}
+            for name, values in zip(most, found.T, strict=True):
+                limits = 0.0, most[name]
+                metrics.append(
+                    to_metric(f"interval_{name}", values, len(part), limits=limits, **about)
+                )
             nominal = "interval_nominal", NOMINAL, None, None, len(part), str(model), "test"
             metrics.append(Metric(*nominal, fold, int(run_seed)))
     return metrics

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import (
     GeneStatistics,
+    interval,
     make_block_counts,
     resampled_metrics,
     summarise,
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
+LIMITS = {name: (-np.inf if name == "level_r2" else -1.0, 1.0) for name in METRICS}
 PREDICTION_COLUMNS = ("gene_id", "condition", "fold", "model", "seed", "observed", "predicted")
 
 
@@ -290,10 +292,8 @@ def _with_intervals(
         drawn = values if len(means) == 1 else values - means[1][name]
         if not np.isfinite(drawn[0]):
             continue
-        low = high = None
-        if np.isfinite(drawn[1:]).any():
-            low, high = (float(q) for q in np.nanquantile(drawn[1:], [0.025, 0.975]))
-        found.append((name, float(drawn[0]), low, high))
+        limits = (-np.inf, np.inf) if len(means) > 1 else LIMITS[name]
+        found.append((name, float(drawn[0]), *interval(drawn, n_blocks, limits)))
     return found
 
 

@@ -112,7 +112,7 @@ def probe_metrics(
     return [
         to_metric(
             f"probe_{task}", scores, count[task.removesuffix("_difference")],
-            model=name, fold=fold, seed=seed,
+            n_blocks=draws.shape[1], model=name, fold=fold, seed=seed, limits=(-1.0, 1.0),
         )
         for name, by_task in found.items()
         for task, scores in by_task.items()

@@ -8,7 +8,7 @@ the same seed draw the same resamples: what they give may be subtracted draw by 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from genesplice.evaluate.bootstrap import make_block_counts
+from genesplice.evaluate.bootstrap import interval, make_block_counts
 from genesplice.results import Metric
 
 __all__ = ["N_BOOTSTRAP", "make_draws", "ratio_draws", "to_metric"]
@@ -55,16 +55,13 @@ def to_metric(
     values: Float[np.ndarray, " draws"],
     n: int,
     *,
+    n_blocks: int,
     model: str,
     split: str = "test",
     fold: int | None = None,
     seed: int | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> Metric:
-    """Value in row 0, interval from the 2.5 % and 97.5 % quantiles of the other draws.
-
-    A draw that does not define the value (NaN) is left out.
-    """
-    low = high = None
-    if np.isfinite(values[1:]).any():
-        low, high = (float(q) for q in np.nanquantile(values[1:], [0.025, 0.975]))
+    """Value in row 0, and the interval of the other draws (see `evaluate.bootstrap.interval`)."""
+    low, high = interval(values, n_blocks, limits)
     return Metric(metric, float(values[0]), low, high, n, model, split, fold, seed)

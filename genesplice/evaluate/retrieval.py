@@ -114,10 +114,13 @@ def retrieval_metrics(
                 for metric in hits
             }
     return [
-        to_metric(metric, values, count[metric.removesuffix("_difference")], model=name, **about)
+        to_metric(
+            metric, values, count[metric.removesuffix("_difference")],
+            n_blocks=draws.shape[1], model=name, **about,
+        )
         for name, by_metric in found.items()
         for metric, values in by_metric.items()
-    ]
+    ]  # fmt: skip
 
 
 def mate_pairs(

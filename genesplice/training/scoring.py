@@ -92,7 +92,7 @@ def masked_base_metrics(
     kinds |= {f"_{name}": mask[place] for name, mask in (regions or {}).items()}
     draws = make_draws(n_windows, N_BOOTSTRAP, seed)
     wanted = rows[hits]
-    about: dict[str, Any] = {"split": split, "fold": fold, "seed": seed}
+    about: dict[str, Any] = {"n_blocks": n_windows, "split": split, "fold": fold, "seed": seed}
     metrics, bits = [], {}
     for name, values in told.items():
         cost = -values[np.arange(len(wanted)), wanted]

@@ -7,6 +7,7 @@ from sklearn.metrics import r2_score
 
 from genesplice.evaluate.bootstrap import (
     CHUNK,
+    interval,
     make_block_counts,
     resampled_metrics,
     summarise,
@@ -140,3 +141,15 @@ def test_dependent_genes_give_a_wider_interval_than_independent_ones():
     # Standard error of a mean of 30 signs, and of 600.
     assert by_block == pytest.approx(2 * 1.96 * sign.std() / np.sqrt(n_blocks), rel=0.15)
     assert by_gene == pytest.approx(2 * 1.96 * sign.std() / np.sqrt(block.size), rel=0.15)
+
+
+@pytest.mark.parametrize("n_blocks", [3, 9, 46])
+def test_intervals_of_few_blocks_hold_what_they_promise(n_blocks):
+    generator, held = np.random.default_rng(0), []
+    for trial in range(600):
+        blocks = generator.normal(size=n_blocks)
+        counts = make_block_counts(n_blocks, 300, seed=trial)
+        drawn = np.concatenate([[blocks.mean()], counts @ blocks / n_blocks])
+        low, high = interval(drawn, n_blocks)
+        held.append(low <= 0 <= high)
+    assert 0.92 <= np.mean(held) <= 0.975

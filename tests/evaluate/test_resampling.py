@@ -34,13 +34,13 @@ def test_a_draw_without_a_denominator_is_left_out():
     draws = np.array([[1, 1], [2, 0], [0, 2], [1, 1]])
     ratios = ratio_draws(np.array([[3.0], [0.0]]), np.array([[4.0], [0.0]]), block, draws)[:, 0]
     assert np.isnan(ratios[2])
-    metric = to_metric("share", ratios, 2, model="m", fold=1, seed=5)
+    metric = to_metric("share", ratios, 2, n_blocks=2, model="m", fold=1, seed=5)
     assert metric == ("share", 0.75, 0.75, 0.75, 2, "m", "test", 1, 5)
 
 
 def test_the_interval_are_two_quantiles_and_there_may_be_none():
     values = np.concatenate([[0.5], np.arange(1001) / 1000])
-    metric = to_metric("x", values, 9, model="m", split="train")
+    metric = to_metric("x", values, 9, n_blocks=10**9, model="m", split="train")
     assert (metric.ci_low, metric.ci_high) == pytest.approx((0.025, 0.975))
-    alone = to_metric("x", np.array([0.5]), 9, model="m")
+    alone = to_metric("x", np.array([0.5]), 9, n_blocks=9, model="m")
     assert (alone.value, alone.ci_low, alone.ci_high) == (0.5, None, None)
