@@ -107,7 +107,7 @@ def write_passed_worlds(folder: Path, settings: str) -> Path:
     ]  # fmt: skip
     folder.mkdir(parents=True)
     record = {"passed": True, "versions": versions(), "settings_sha256": world_settings(config)}
-    write_json(folder / "worlds.json", record | {"worlds": worlds, "cpu_seconds": 0.0})
+    write_json(folder / "worlds.json", record | {"worlds": worlds, "steps": 0, "cpu_seconds": 0.0})
     return folder
 
 

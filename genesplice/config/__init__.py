@@ -68,7 +68,7 @@ PRESETS: dict[str, Config] = {
         ),
         verdict=VerdictConfig(
             contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608),
-            epochs=24,
+            epochs=40,
             worthwhile=0.01,
             folds=None,
             seeds=(0, 1, 2),

@@ -50,7 +50,7 @@ class VerdictConfig:
     region_layers: int = 1
     fused_layers: int = 0
     graph_layers: int = 1
-    epochs: int = 2
+    epochs: int = 3
     head_steps: int = 0
     learning_rate: float = 4e-3
     validation_blocks: float = 0.2

@@ -20,6 +20,7 @@ CLAIM_COLUMNS = (
     "claim", "metric", "model", "twin", "effect", "ci_low", "ci_high", "n_runs", "seeds", "verdict",
 )  # fmt: skip
 NOT_RUN = "not run"
+ENOUGH_RUNS = 3
 
 
 class Claim(NamedTuple):
@@ -58,14 +59,18 @@ def claims_table(
     context_names: Sequence[str] = ("level_r2", "profile_r"),
     worthwhile: float = 0.01,
     min_seeds: int = 2,
+    context_answer: str | None = None,
 ) -> pd.DataFrame:
     """One row for each claim, twin and metric (columns `CLAIM_COLUMNS`).
 
     The effect is model less twin: a record `<metric>_difference` of "MODEL - TWIN" where there is
     one (`genesplice.evaluate.paired_difference`), else the mean over the folds and seeds that both
-    have, with a 95 % interval by Student's t over these runs. Verdicts: "yes" where the interval
-    lies above 0, "no" where it lies below `worthwhile`, "cannot tell" otherwise or with fewer than
-    `min_seeds` seeds, "not run" where model or twin has no records.
+    have. Its 95 % interval is the wider one, at either end, of that record (which genes were held
+    out) and of Student's t over runs (how training went; of three runs or more). Verdicts: "yes"
+    where it lies above 0, "no" where it lies below `worthwhile`, "cannot tell" otherwise or with
+    fewer than `min_seeds` seeds and three runs, "not run" where model or twin has no records.
+    `context_answer` is what the context verdict said at last: where it was no *no*, neither is a
+    row.
 
     Raises
     ------
@@ -78,7 +83,12 @@ def claims_table(
     rows = []
     for claim in claims:
         if not claim.twins:
-            rows += [_context_row(records, claim, name, worthwhile) for name in context_names]
+            of_context = (_context_row(records, claim, name, worthwhile) for name in context_names)
+            rows += [
+                (*row[:-1], "cannot tell") if row[-1] == "no" and context_answer == "cannot tell"
+                else row
+                for row in of_context
+            ]  # fmt: skip
         for twin in claim.twins:
             for name in names:
                 effect = _difference(records, claim.model, twin, name)
@@ -103,22 +113,24 @@ def _difference(records: Sequence[Metric], model: str, twin: str, name: str) -> 
     # Folds one by one where they are there; pooled values would count them twice.
     by_fold = [key for key in common if key[0] is not None] or common
     seeds = {key[1] for key in by_fold}
+    change = np.array([runs[model][key] - runs[twin][key] for key in by_fold])
+    half = None
+    if len(change) > 1:
+        spread = change.std(ddof=1) / np.sqrt(len(change))
+        half = float(student.ppf(0.975, len(change) - 1) * spread)
     paired = [
         m
         for m in records
         if (m.metric, m.model, m.fold) == (f"{name}_difference", f"{model} - {twin}", None)
     ]
-    if paired:
-        one = paired[-1]
-        return _Effect(one.value, one.ci_low, one.ci_high, len(by_fold), len(seeds))
-    if not by_fold:
+    if not paired and not by_fold:
         return None
-    change = np.array([runs[model][key] - runs[twin][key] for key in by_fold])
-    if len(change) < 2:
-        return _Effect(float(change.mean()), None, None, len(change), len(seeds))
-    half = student.ppf(0.975, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
-    mean = float(change.mean())
-    return _Effect(mean, float(mean - half), float(mean + half), len(change), len(seeds))
+    value, ends = (paired[-1].value, paired[-1][2:4]) if paired else (float(change.mean()), ())
+    lows, highs = [[end] if end is not None else [] for end in ends] or ([], [])
+    if half is not None and (not paired or len(change) >= ENOUGH_RUNS):
+        lows, highs = [*lows, value - half], [*highs, value + half]
+    low, high = (min(lows), max(highs)) if lows else (None, None)
+    return _Effect(value, low, high, len(by_fold), len(seeds))
 
 
 def _row(
@@ -127,7 +139,7 @@ def _row(
     if effect is None:
         return (claim.name, name, claim.model, twin, None, None, None, 0, 0, NOT_RUN)
     verdict = _verdict(effect.low, effect.high, worthwhile)
-    if effect.n_seeds < min_seeds:
+    if effect.n_seeds < min_seeds and effect.n_runs < ENOUGH_RUNS:
         verdict = "cannot tell"
     return (
         claim.name, name, claim.model, twin, effect.value, effect.low, effect.high,

@@ -20,12 +20,13 @@ from genesplice.config.checks import REGION_BP
 from genesplice.config.model import ArchName
 from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.genome import Genome
+from genesplice.data.windows import tile_windows
 from genesplice.model.arms import DilatedCnn
 from genesplice.model.genesplice import make_encoder
 from genesplice.training.finetuning import finetune_fold
 from genesplice.training.sweeps import Task
 
-__all__ = ["Arm", "ArmPlan", "arm_config", "arm_tasks", "plan_arms", "run_arm"]
+__all__ = ["Arm", "ArmPlan", "arm_config", "arm_steps", "arm_tasks", "plan_arms", "run_arm"]
 
 NEVER = 1e6
 """Minutes between checkpoints: an arm that dies is run again from the start."""
@@ -165,6 +166,15 @@ def arm_tasks(
                 }
                 tasks.append(Task(name, run_arm, arguments))
     return tasks
+
+
+def arm_steps(genome: Genome, plan: ArmPlan, epochs: int) -> int:
+    """Optimiser steps of one run of a context arm."""
+    tilings = (
+        tile_windows(genome, plan.core_bp, plan.flank_bp, offset_bp=offset_bp)
+        for offset_bp in (0, plan.core_bp - 1)
+    )
+    return epochs * max(len(windows) for windows in tilings)
 
 
 def _up(length: int) -> int:

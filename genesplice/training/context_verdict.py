@@ -34,7 +34,7 @@ from genesplice.results import Metric, write_metrics
 from genesplice.runtime import atomic_file, write_json, write_manifest
 from genesplice.show.verdict import render_verdict
 from genesplice.training.cluster import run_tasks_on_ray
-from genesplice.training.context_arms import ArmPlan, arm_tasks, plan_arms
+from genesplice.training.context_arms import ArmPlan, arm_steps, arm_tasks, plan_arms
 from genesplice.training.sweeps import SweepResult, Task, run_tasks
 from genesplice.training.trainer import begin_run
 from genesplice.training.world_check import Runner, check_worlds, judge_arms
@@ -107,7 +107,7 @@ def judge_context(
         If `out` is in use and `resume` is False, or was begun with other settings; or a fold does
         not exist.
     """
-    begin_run(out, config, resume)
+    begin_run(out, config, resume, bundle.data_sha256)
     settings, runner = config.verdict, make_runner(config, ray, tell)
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     for fold in folds:
@@ -141,7 +141,10 @@ def judge_context(
         Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
         for s in decision.slopes
     ]
+    steps = arm_steps(bundle.genome, plan, settings.epochs), truth["steps"]
+    decision = question_steps(decision, *steps)
     verdict = _verdict(decision, config, plan, truth, swept)
+    verdict |= dict(zip(("steps", "world_steps"), steps, strict=True))
     dose = mass = pd.DataFrame()
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
     if settings.dose_genes and (model / "model.safetensors").exists():
@@ -174,7 +177,11 @@ def write_report(
 
     `others` are records of other stages that the table of claims rests on as well.
     """
-    claims = claims_table([*report.metrics, *others], worthwhile=config.verdict.worthwhile)
+    claims = claims_table(
+        [*report.metrics, *others],
+        worthwhile=config.verdict.worthwhile,
+        context_answer=report.verdict["answer"],
+    )
     claims.to_csv(out / "claims.tsv", sep="\t", index=False)
     write_json(out / "claims.json", json.loads(claims.to_json(orient="records")))
     write_json(out / "verdict.json", report.verdict)
@@ -217,6 +224,17 @@ def _measure(
         return pd.DataFrame(), pd.DataFrame(), 0.0
     dose, mass = (work(explainer, chosen, edges) for work in (dose_response, mass_by_distance))
     return dose, mass, share_without_sequence(explainer, chosen)
+
+
+def question_steps(decision: Decision, steps: int, world_steps: int) -> Decision:
+    """Take a *no* back whose arms took fewer steps than those that found what was planted."""
+    if decision.answer != "no" or steps >= world_steps:
+        return decision
+    sentence = (
+        f"Cannot tell whether longer context helps: the arms took {steps} steps, and those that "
+        f"had to find a planted element took {world_steps} (verdict.epochs)."
+    )
+    return decision._replace(answer="cannot tell", sentence=sentence)
 
 
 def question_no(decision: Decision, kept_without_sequence: float) -> Decision:

@@ -24,7 +24,7 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
-from genesplice.data.knowledge import keep_knowledge
+from genesplice.data.knowledge import keep_knowledge, own_files
 from genesplice.data.windows import (
     Window,
     WindowBatch,
@@ -49,7 +49,9 @@ from genesplice.model.adapters import merge_adapters, save_delta
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
+from genesplice.runtime import file_sha256
 from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks, predict_part
+from genesplice.training.loading import refuse_told_genes
 from genesplice.training.modes import choose_learners, settle
 from genesplice.training.paths import choose_mix, fit_kernel_path
 from genesplice.training.pretraining import load_encoder_weights
@@ -58,6 +60,7 @@ from genesplice.training.trainer import (
     ProgressLines,
     StepDataset,
     begin_run,
+    check_run,
     fit,
     make_trainer,
 )
@@ -198,7 +201,7 @@ def finetune_fold(
     if init is not None:
         load_encoder_weights(model, init)
     choose_learners(model, config)
-    checkpoint = begin_run(out, config, resume)
+    checkpoint = begin_run(out, config, resume, _inputs(bundle, init))
     targets = _targets(bundle, training)
     model.expression_head.fit(targets.observed)
     if config.model.neighbour_expression:
@@ -338,6 +341,7 @@ def finetune(
             start, twin_config = twin_encoder(name, init), make_twin_config(config, name)
             runs.append(Run(twin_label(name), where, twin, start, seed, twin_config))
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
+    refuse_told_genes(init, folds)
     # Runs that start from the same encoder start from the same vectors: one pass over the genome.
     memories: dict[Path | int, Tensor] = {}
     tables, calibrations, histories = [], [], []
@@ -347,7 +351,9 @@ def finetune(
             where = run.out / f"fold{fold}_seed{run.seed}"
             done, is_twin = where / "predictions.parquet", run.label != "genesplice"
             unseen = where / "validation.parquet"
-            if not (resume and done.exists() and unseen.exists()):
+            if resume and done.exists() and unseen.exists():
+                check_run(where, settle(run.config), _inputs(run.bundle, run.init))
+            else:
                 begin = run.seed if run.init is None else run.init
                 if begin not in memories:
                     memories[begin] = _first_memory(bundle, run.config, run.init, run.seed)
@@ -385,6 +391,15 @@ class Run(NamedTuple):
     init: Path | None
     seed: int
     config: Config
+
+
+def _inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:
+    """Digests of what a fold is trained from."""
+    own = {f"own {name}": digest for name, digest in own_files(bundle).items()}
+    encoder = "none"
+    if init is not None and (init / "model.safetensors").exists():
+        encoder = file_sha256(init / "model.safetensors")
+    return {**bundle.data_sha256, **own, "encoder": encoder}
 
 
 def _first_memory(

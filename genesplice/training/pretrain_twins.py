@@ -2,7 +2,7 @@
 
 ==================  ===========================================================
 `masked_only`       no contrastive views, and more steps for what they read
-`constant_rate`     the rate does not change
+`constant_rate`     the rate does not change: the mean of what the schedule gives
 `shuffled_genome`   every training block in random order of its dinucleotides
 `local_only`        no summaries and regions, at the same cost
 `permuted_regions`  bins hear the regions of other places
@@ -16,8 +16,9 @@ import dataclasses
 import numpy as np
 
 from genesplice.config import Config
-from genesplice.config.pretrain import PretrainTwinName
+from genesplice.config.pretrain import PretrainConfig, PretrainTwinName
 from genesplice.evaluate.nulls import dinucleotide_shuffle
+from genesplice.training.schedules import schedule_factor
 from genesplice.training.source import Source
 from genesplice.training.views import StepMaker
 
@@ -31,7 +32,9 @@ def make_twin(source: Source, config: Config, name: PretrainTwinName) -> tuple[S
     if name == "masked_only":
         return source, masked_only(source, config)
     if name == "constant_rate":
-        settings = dataclasses.replace(settings, schedule="constant")
+        settings = dataclasses.replace(
+            settings, schedule="constant", learning_rate=settings.learning_rate * _mean(settings)
+        )
     elif name == "shuffled_genome":
         source = _shuffled(source, settings.seed)
     elif name == "local_only":
@@ -54,6 +57,15 @@ def masked_only(source: Source, config: Config) -> Config:
     bases, fewer = (StepMaker(source, one).bases for one in (config, without))
     steps = round(config.pretrain.steps * bases / fewer)
     return dataclasses.replace(without, pretrain=dataclasses.replace(without.pretrain, steps=steps))
+
+
+def _mean(settings: PretrainConfig) -> float:
+    """Mean share of the peak rate; a rate that waits for plateaus has no schedule, and is 1."""
+    if settings.schedule == "plateau":
+        return 1.0
+    steps, lowest = settings.steps, settings.lowest_rate
+    factors = [schedule_factor(settings.schedule, s, steps, lowest=lowest) for s in range(steps)]
+    return float(np.mean(factors))
 
 
 def _shuffled(source: Source, seed: int) -> Source:

@@ -41,7 +41,12 @@ from genesplice.training.processes import (
 )
 from genesplice.training.schedules import PLATEAU
 from genesplice.training.scoring import masked_base_metrics
-from genesplice.training.source import Source, bundle_source, held_out_intervals
+from genesplice.training.source import (
+    Source,
+    bundle_source,
+    held_out_intervals,
+    source_digests,
+)
 from genesplice.training.trainer import (
     History,
     ProgressLines,
@@ -265,7 +270,7 @@ def pretrain_source(
     """
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=process_number(), processes=n_processes())
-    checkpoint = begin_run(out, config, resume)
+    checkpoint = begin_run(out, config, resume, source_digests(source))
     model, history = begin_model(config), History()
     weights = out / "model.safetensors"
     if resume and weights.exists():

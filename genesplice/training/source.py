@@ -1,5 +1,7 @@
 """What a pre-training run reads: a genome, and which of its blocks are for what."""
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,12 +30,14 @@ __all__ = [
     "held_out_intervals",
     "read_genes",
     "read_genomes",
+    "source_digests",
     "without_gaps",
 ]
 
 Interval = tuple[str, int, int]
 
 GAP_BP = 1000
+DIGESTED_BP = 4_000_000
 
 
 class Source(NamedTuple):
@@ -51,6 +55,19 @@ class Source(NamedTuple):
     genes: pd.DataFrame | None = None
     operon: pd.Series | None = None
     network: pd.DataFrame | None = None
+
+
+def source_digests(source: Source) -> dict[str, str]:
+    """What a run reads, for `begin_run`: the genome (4 to 8 million bases of it) and blocks."""
+    genome, contigs = hashlib.sha256(), [tuple(contig) for contig in source.genome.contigs]
+    genome.update(json.dumps(contigs, default=str).encode())
+    step = max(source.genome.length // DIGESTED_BP, 1)
+    genome.update(np.ascontiguousarray(source.genome.tokens[::step]).data)
+    blocks = json.dumps([source.training, source.validation, source.held_out], default=int)
+    return {
+        "genome": genome.hexdigest(),
+        "blocks": hashlib.sha256(blocks.encode()).hexdigest(),
+    }
 
 
 def bundle_source(bundle: Bundle, fold: int | None, validation_blocks: float = 0.0) -> Source:

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "StepDataset",
     "StepLoader",
     "begin_run",
+    "check_run",
     "fit",
     "is_taken",
     "make_optimizer",
@@ -41,6 +42,7 @@ __all__ = [
 
 
 GENOME = "genome"
+SETTINGS, INPUTS = "run.json", "inputs.json"
 """Folder of a run that keeps FASTA files as tokens."""
 
 
@@ -271,27 +273,53 @@ def is_taken(out: Path) -> bool:
     return out.exists() and (not out.is_dir() or any(p.name != GENOME for p in out.iterdir()))
 
 
-def begin_run(out: Path, config: Config, resume: bool) -> str | None:
+def begin_run(
+    out: Path, config: Config, resume: bool, inputs: Mapping[str, str] | None = None
+) -> str | None:
     """Make `out` ready for a run; return the checkpoint to go on from, if there is one.
 
     Of several processes the first one checks and writes.
 
+    Parameters
+    ----------
+    inputs
+        Digests of what the run reads, by name.
+
     Raises
     ------
     InputError
-        If `out` is not empty and `resume` is False, or it was begun with other settings.
+        If `out` is not empty and `resume` is False, or it was begun with other settings or inputs.
     """
     last = out / "checkpoints" / "last.ckpt"
     if not is_first_process():
         return str(last) if resume and last.exists() else None
-    settings, wanted = out / "run.json", json.loads(json.dumps(config.to_dict()))
     if is_taken(out):
         if not resume:
             raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
-        if not settings.exists():
-            raise InputError(f"no {settings.name} in {out}", "a run to resume")
-        if json.loads(settings.read_text()) != wanted:
-            raise InputError(f"{out} was begun with other settings", f"those in {settings}")
+        check_run(out, config, inputs)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(settings, wanted)
+    write_json(out / SETTINGS, config.to_dict())
+    write_json(out / INPUTS, dict(inputs or {}))
     return str(last) if last.exists() else None
+
+
+def check_run(out: Path, config: Config, inputs: Mapping[str, str] | None = None) -> None:
+    """See that the run in `out` was begun with these settings and `inputs` (see `begin_run`).
+
+    Raises
+    ------
+    InputError
+        If it was not.
+    """
+    settings, digests = out / SETTINGS, out / INPUTS
+    if not settings.exists():
+        raise InputError(f"no {settings.name} in {out}", "a run to resume")
+    if json.loads(settings.read_text()) != json.loads(json.dumps(config.to_dict())):
+        raise InputError(f"{out} was begun with other settings", f"those in {settings}")
+    found = json.loads(digests.read_text()) if digests.exists() else {}
+    wanted = dict(inputs or {})
+    if found != wanted:
+        names = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+        raise InputError(
+            f"{out} was begun with other inputs ({', '.join(names[:5])})", f"those in {digests}"
+        )

@@ -15,7 +15,7 @@ from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
 from genesplice.evaluate.verdict import ANSWERS, Decision, Rule, block_scores, decide
 from genesplice.runtime import versions, write_json
-from genesplice.training.context_arms import ArmPlan, arm_tasks, plan_arms
+from genesplice.training.context_arms import ArmPlan, arm_steps, arm_tasks, plan_arms
 from genesplice.training.sweeps import SweepResult, Task
 
 __all__ = [
@@ -71,7 +71,8 @@ def check_worlds(
         tell(f"worlds: {'passed' if found['passed'] else 'not passed'} before, in {out}")
         return found
     settings, tasks, plans, bundles = config.verdict, [], {}, {}
-    where = out / f"worlds-{world_settings(config)[:8]}-{seed}"
+    key = json.dumps([world_settings(config), versions()], sort_keys=True)
+    where = out / f"worlds-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
     for kind in WORLDS:
         folder = where / kind
         bundle = (
@@ -110,6 +111,9 @@ def check_worlds(
         "settings_sha256": world_settings(config),
         "seed": seed,
         "worlds": answers,
+        "steps": max(
+            arm_steps(bundles[kind].genome, plans[kind], settings.world_epochs) for kind in WORLDS
+        ),
         "failures": swept.failures,
         "cpu_seconds": round(swept.cpu_seconds, 1),
     }

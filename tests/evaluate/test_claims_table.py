@@ -64,13 +64,14 @@ def test_a_paired_difference_is_preferred():
     [
         (0.50, 0.001, 3, "no"),
         (0.50, 0.100, 2, "cannot tell"),
-        (0.60, 0.001, 1, "cannot tell"),
+        (0.60, 0.001, 1, "yes"),
         (0.40, 0.001, 3, "no"),
         (0.60, 0.001, 3, "yes"),
     ],
 )
 def test_verdicts(mean, spread, n_seeds, verdict):
     sizes = {"spread": spread, "n_seeds": n_seeds}
+    # Three folds of one seed are three runs.
     metrics = records("genesplice", runs(mean, seed=3, **sizes))
     metrics += records("genesplice_random_sets", runs(0.5, seed=4, **sizes))
     row = row_of(claims_table(metrics), "pathway knowledge", "genesplice_random_sets")
@@ -99,3 +100,29 @@ def test_context_is_read_from_its_slope():
 def test_nothing_worthwhile_is_refused():
     with pytest.raises(InputError, match="worthwhile 0, expected above 0"):
         claims_table([], worthwhile=0.0)
+
+
+def test_one_seed_of_two_folds_is_not_enough():
+    metrics = records("genesplice", runs(0.6, 1e-4, n_folds=2, n_seeds=1))
+    metrics += records("genesplice_rewired", runs(0.5, 1e-4, n_folds=2, n_seeds=1, seed=1))
+    row = row_of(claims_table(metrics), "graph attention", "genesplice_rewired")
+    assert (row["n_runs"], row["seeds"], row["verdict"]) == (2, 1, "cannot tell")
+
+
+def test_runs_that_disagree_widen_what_resampled_genes_are_sure_of():
+    mine = {(f, 0): 0.5 + change for f, change in enumerate([0.007, -0.001, 0.0, 0.010, 0.023])}
+    metrics = records("genesplice", mine)
+    metrics += records("genesplice_random_encoder", dict.fromkeys(mine, 0.5))
+    name = "genesplice - genesplice_random_encoder"
+    metrics.append(Metric("level_spearman_difference", 0.008, 0.004, 0.012, 100, name, "test"))
+    row = row_of(claims_table(metrics), "pre-training", "genesplice_random_encoder")
+    assert row["ci_low"] < 0 < 0.012 < row["ci_high"]
+    assert row["verdict"] == "cannot tell"
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [("cannot tell", "cannot tell"), ("no", "no")])
+def test_a_no_that_was_taken_back_is_none(answer, verdict):
+    slope = Metric("level_r2_per_doubling", 0.0, -0.001, 0.001, 20, "context", "test")
+    table = claims_table([slope], context_answer=answer)
+    row = table[(table["claim"] == "longer context") & (table["metric"] == "level_r2")].iloc[0]
+    assert row["verdict"] == verdict
