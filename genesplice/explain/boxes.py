@@ -39,10 +39,12 @@ class BoxScanner:
     ----------
     least_bits
         Of log-odds of both boxes together, against even bases.
+    reach_bp
+        Least and most bases from the beginning of the -10 box to the end of the stretch.
     """
 
-    def __init__(self, least_bits: float = 8.0) -> None:
-        self.least_bits = least_bits
+    def __init__(self, least_bits: float = 8.0, reach_bp: tuple[int, int] | None = None) -> None:
+        self.least_bits, self.reach_bp = least_bits, reach_bp
         self.bits = {name: _box_bits(*box) for name, box in BOXES.items()}
 
     def scan(self, tokens: UInt8[np.ndarray, " length"]) -> list[MotifHit]:
@@ -55,6 +57,10 @@ class BoxScanner:
             if len(second) <= apart:
                 continue
             pair = first[: len(second) - apart] + second[apart:]
+            if self.reach_bp is not None:
+                before_end = len(tokens) - apart - np.arange(len(pair))
+                low, high = self.reach_bp
+                pair = np.where((before_end >= low) & (before_end <= high), pair, -np.inf)
             at = int(np.argmax(pair))
             if np.isfinite(pair[at]) and (best is None or pair[at] > best[0]):
                 best = float(pair[at]), at, at + apart

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 
 from genesplice.explain.motifs import Scanner
@@ -13,6 +14,7 @@ from genesplice.results import Attribution, Metric, MotifHit
 __all__ = ["SiteScore", "site_metrics", "site_scores", "site_table"]
 
 MIN_TARGETS = 10
+FEWEST_FREE, SMOOTH_BP, SMALLEST_USUAL = 5, 21, 1e-3
 
 
 class SiteScore(NamedTuple):
@@ -40,9 +42,11 @@ def site_table(
 ) -> pd.DataFrame:
     """Attribution on known sites and on random stretches of the same width and the same gene.
 
-    A site's value is the mean absolute attribution of its bases. Random stretches lie in the same
-    `upstream_bp` before the TSS and overlap no site of that regulator. Columns: regulator,
-    gene_id, is_site, value.
+    A site's value is the mean absolute attribution of its bases, each as a share of what is usual
+    at its distance from the start: attribution grows towards it, and sites are not anywhere. What
+    is usual is the mean over all `attributions` but for the sites. Of sites that overlap the best
+    one is taken. Random stretches lie in the same `upstream_bp` before the TSS and overlap no site
+    of that regulator. Columns: regulator, gene_id, is_site, value.
 
     Parameters
     ----------
@@ -52,15 +56,16 @@ def site_table(
         Regulator to the scanner of its motifs; `BoxScanner` for the promoter itself.
     """
     generator = np.random.default_rng(seed)
-    by_gene = {found.gene_id: found for found in attributions}
+    by_gene = {found.gene_id: _upstream(found, upstream_bp) for found in attributions}
     rows = []
     for regulator, scanner in scanners.items():
-        for gene_id in targets.get(regulator, ()):
-            if gene_id not in by_gene:
-                continue
-            tokens, size = _upstream(by_gene[gene_id], upstream_bp)
-            hits = scanner.scan(tokens)
-            for start, end, is_site in _stretches(hits, len(tokens), n_random, generator):
+        mine = [gene_id for gene_id in targets.get(regulator, ()) if gene_id in by_gene]
+        hits = {gene_id: _apart(scanner.scan(by_gene[gene_id][0])) for gene_id in mine}
+        usual = _usual({gene_id: size for gene_id, (_, size) in by_gene.items()}, hits)
+        for gene_id in mine:
+            size = by_gene[gene_id][1]
+            size = size / usual[len(usual) - len(size) :]
+            for start, end, is_site in _stretches(hits[gene_id], len(size), n_random, generator):
                 value = float(size[start:end].mean())
                 rows.append((regulator, gene_id, is_site, value))
     return pd.DataFrame(rows, columns=["regulator", "gene_id", "is_site", "value"])
@@ -69,6 +74,41 @@ def site_table(
 def _upstream(found: Attribution, upstream_bp: int) -> tuple[np.ndarray, np.ndarray]:
     low, high = max(-found.offset_bp - upstream_bp, 0), -found.offset_bp
     return found.tokens[low:high], np.abs(found.values[low:high])
+
+
+def _apart(hits: Sequence[MotifHit]) -> list[MotifHit]:
+    """The best of hits that overlap, by start."""
+    kept: list[MotifHit] = []
+    for hit in sorted(hits, key=lambda one: (-one.score, one.start)):
+        if all(hit.end <= other.start or other.end <= hit.start for other in kept):
+            kept.append(hit)
+    return sorted(kept)
+
+
+def _usual(
+    sizes: Mapping[str, np.ndarray], hits: Mapping[str, Sequence[MotifHit]]
+) -> Float[np.ndarray, " upstream"]:
+    """Mean size of an attribution at each distance from the start, 1 over all; without the hits.
+
+    Every gene counts the same. Places that are free in fewer than five genes have what their
+    neighbours have; then the mean is taken over `SMOOTH_BP`.
+    """
+    length = max((len(size) for size in sizes.values()), default=0)
+    table = np.full((len(sizes), length), np.nan)
+    for row, (gene_id, size) in zip(table, sizes.items(), strict=True):
+        mean = size.mean() if len(size) else 0.0
+        if mean > 0:
+            row[length - len(size) :] = size / mean
+            for hit in hits.get(gene_id, ()):
+                row[length - len(size) + hit.start : length - len(size) + hit.end] = np.nan
+    free = np.isfinite(table).sum(0)
+    known = np.flatnonzero(free >= FEWEST_FREE)
+    if not len(known):
+        return np.ones(length)
+    mean = np.nansum(table, 0)[known] / free[known]
+    filled = np.pad(np.interp(np.arange(length), known, mean), SMOOTH_BP // 2, mode="edge")
+    smooth = np.convolve(filled, np.full(SMOOTH_BP, 1 / SMOOTH_BP), mode="valid")
+    return np.maximum(smooth, SMALLEST_USUAL)
 
 
 def _stretches(

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from tiny_worlds import with_operons
 
 from genesplice.data.genome import encode
 from genesplice.errors import InputError
+from genesplice.evaluate.regions import first_of_operon
 from genesplice.explain.explainer import is_group, resolve_genes
-from genesplice.explain.known_sites import measure_known_sites
+from genesplice.explain.known_sites import BOXES, known_site_scores, measure_known_sites
 from genesplice.results import Attribution
 
 WORD = "TGTGATCACATTCG"
@@ -19,7 +21,7 @@ def explained(gene_id, on_sites, seed):
     generator = np.random.default_rng(seed)
     tokens = generator.integers(0, 4, 400).astype(np.uint8)
     values = generator.random(400) * 0.1
-    places = [(150, "TTGACA"), (173, "TATAAT")] + [(60, WORD)] * gene_id.startswith("t")
+    places = [(165, "TTGACA"), (188, "TATAAT")] + [(60, WORD)] * gene_id.startswith("t")
     for at, word in places:
         tokens[at : at + len(word)] = encode(word)
         if on_sites:
@@ -55,6 +57,35 @@ def test_sites_and_boxes_are_told_from_the_rest(world):
     assert values["genesplice", "motif_auroc:boss"].n == 12
     assert set(table["regulator"]) == {"boss", "-10 and -35 boxes"}
     assert (table["auroc"] > table["control"] + 0.3).all()
+    boss = table.set_index("regulator").loc["boss"]
+    assert boss["found"] == 12
+    assert boss["expected"] < 3
+    assert values["genesplice", "motif_auroc_enriched"].value == boss["auroc"]
+
+
+def test_what_grows_towards_the_start_points_at_nothing(world):
+    """Attribution that depends on the distance alone, and sites close to the start."""
+    genes = [f"t{i}" for i in range(12)] + [f"u{i}" for i in range(40)]
+    found = []
+    for number, gene in enumerate(genes):
+        one = explained(gene, False, number)
+        tokens = one.tokens.copy()
+        if gene.startswith("t"):
+            tokens[260 : 260 + len(WORD)] = encode(WORD)
+        ramp = np.linspace(0.1, 2.0, 400) ** 3 + one.values
+        found.append(one._replace(tokens=tokens, values=ramp))
+    metrics, _ = measure_known_sites(world, found, found)
+    values = {m.metric: m.value for m in metrics}
+    assert abs(values["motif_auroc:boss"] - 0.5) < 0.2
+    assert abs(values["box_auroc"] - 0.5) < 0.2
+
+
+def test_genes_inside_of_an_operon_are_not_asked(tiny_bundle):
+    bundle = with_operons(tiny_bundle)
+    first, genes = first_of_operon(bundle), bundle.genes["gene_id"].tolist()
+    found = [explained(gene, True, number) for number, gene in enumerate(genes)]
+    (boxes,) = (s for s in known_site_scores(bundle, found) if s.regulator == BOXES)
+    assert boxes.n_targets <= int(first.sum()) < len(genes)
 
 
 def test_what_is_too_seldom_is_not_scored(world):

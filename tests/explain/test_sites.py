@@ -37,8 +37,9 @@ def scores(contrast: float, **options):
 
 def test_planted_sites_stand_out_and_others_do_not():
     (found,) = scores(5.0)
-    sites = sum(len(SCANNER.scan(one.tokens[212:512])) for one in genes(5.0))
-    assert (found.regulator, found.n_targets, found.n_sites) == ("reg", 30, sites)
+    # The motif is found on both strands: one site.
+    assert sum(len(SCANNER.scan(one.tokens[212:512])) for one in genes(5.0)) > 30
+    assert (found.regulator, found.n_targets, found.n_sites) == ("reg", 30, 30)
     assert found.auroc > 0.97
     assert found.ci_low <= found.auroc <= found.ci_high
     (chance,) = scores(0.0)
@@ -46,7 +47,8 @@ def test_planted_sites_stand_out_and_others_do_not():
 
 
 def test_values_are_means_over_stretches_that_avoid_the_site():
-    table = site_table(genes(5.0), TARGETS, {"reg": SCANNER}, n_random=4)
+    # Of one gene nobody can say what is usual.
+    table = site_table(genes(5.0, 1), TARGETS, {"reg": SCANNER}, n_random=4)
     first = genes(5.0)[0]
     mine = table[table["gene_id"] == "g0"]
     assert mine["is_site"].tolist() == [True] + [False] * 4
