@@ -92,7 +92,7 @@ def explain_genes(
         return Explanation(title, lead, table, {}, [], parts)
     options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
     found = _explain_each(explainer, genes, options, "explain")
-    metrics = completeness_metrics(found)
+    metrics = completeness_metrics(found) if METHODS[method].promises_sum else []
     checks, drawn, control = None, {}, []
     if is_checked or has_known_sites:
         other = Explainer(
@@ -122,6 +122,7 @@ def explain_genes(
         checks=checks,
         curves={gene_id: curve_table(one) for gene_id, one in list(drawn.items())[:N_SHOWN]},
         sites=_sites(explainer, shown, SHOWN_BP),
+        promises_sum=METHODS[method].promises_sum,
     )
     more = {} if checks is None else {"checks.tsv": checks.reset_index()}
     if known is not None:

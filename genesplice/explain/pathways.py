@@ -301,8 +301,17 @@ def influence_with_band(
     null = np.stack([one.fillna(0.0).to_numpy() for one in drawn])
     table["null_low"], table["null_high"] = np.quantile(null, [0.025, 0.975], axis=0)
     table["null_mean"] = null.mean(0)
+    table["chance_above"] = _chance_above(null)
     table["p"] = (1 + (null >= table["mean"].to_numpy()).sum(0)) / (1 + n_random)
     return table.sort_values("mean", ascending=False).reset_index()
+
+
+def _chance_above(null: Float[np.ndarray, "graphs nodes"]) -> float:
+    """Share of nodes that one random graph has above the band of the others."""
+    if len(null) < 2:
+        return 1.0
+    bands = [np.quantile(np.delete(null, i, 0), 0.975, axis=0) for i in range(len(null))]
+    return float(np.mean([graph > band for graph, band in zip(null, bands, strict=True)]))
 
 
 def rank_stability(values: Sequence[pd.Series]) -> float:

@@ -71,8 +71,12 @@ def attribution_parts(
     sites: pd.DataFrame | None = None,
     shown_bp: tuple[int, int] = SHOWN_BP,
     is_exact: bool = False,
+    promises_sum: bool = True,
 ) -> list[Part]:
-    """Explorer, checks and curves of some attributions, with a sentence before each."""
+    """Explorer, checks and curves of some attributions, with a sentence before each.
+
+    Without `promises_sum` it is not shown how far they are from adding up.
+    """
     names = pd.Series({one.gene_id: one.name for one in found})
     parts: list[Part] = [
         "## Along the promoter\n\nEach bar is what one base adds to the prediction, in its unit. "
@@ -83,7 +87,7 @@ def attribution_parts(
         ),
     ]
     delta = pd.Series({one.gene_id: one.delta for one in found})
-    if np.isfinite(delta).all():
+    if promises_sum and np.isfinite(delta).all():
         relative = pd.Series({one.gene_id: min(one.relative_delta, 99.0) for one in found})
         parts += [
             "## Do they add up?\n\nThe sum of all bases should be the prediction less that for an "

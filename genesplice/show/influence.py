@@ -55,10 +55,13 @@ def influence_bars(
     )
     is_above = mean > high
     count = int((table["mean"] > table["null_high"]).sum())
+    by_chance = ""
+    if "chance_above" in table:
+        by_chance = f"; {len(table) * table['chance_above'].iloc[0]:.0f} are by chance"
     figure = blank_figure(
         90 + _ROW_PX * len(shown),
         title,
-        f"{count} of {len(table)} above their band of random graphs",
+        f"{count} of {len(table)} above their band of random graphs{by_chance}",
         margin={"b": 78},
     )
     y = np.arange(len(shown), dtype=np.float64)

@@ -229,11 +229,11 @@ def test_planted_classes_are_told_apart_and_random_ones_are_not():
     assert all(one.ci_low - 0.02 < 0.5 < one.ci_high + 0.02 for one in flat.values())
     # A composition that differs is no signal: ratios that follow the two bases alone.
     of_pair = table["ref"].map(ord) * 7.0 + table["alt"].map(ord)
-    assert all(
-        abs(m.value - 0.5) < 0.01
-        for m in class_metrics(table.assign(llr=of_pair))
-        if m.metric in ("auroc_start", "auroc_stop", "auroc_start_stop")
-    )
+    composed = class_metrics(table.assign(llr=of_pair, llr_counts=noise - harm))
+    assert all(abs(m.value - 0.5) < 0.01 for m in composed if m.model == "genesplice")
+    assert [m.value for m in composed if m.model == "count_two_sided"] == [
+        m.value for m in class_metrics(table.assign(llr=noise - harm))
+    ]
 
 
 def test_boxes_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):
