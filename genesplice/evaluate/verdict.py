@@ -10,6 +10,11 @@ over log2 of the arms' context. Two things make it uncertain, and both count:
 - **how training went**: what is left of the arms' scores once the arm's and the fold's (or seed's)
   own means are taken off; with a single run of each arm, what is left beside the straight line.
 
+Arms of a run start from the same weights and read the same windows, so that luck may be shared by
+neighbouring contexts, which residuals of single arms do not show. With five runs or more the spread
+of their slopes is the error where its limits are wider; with fewer, luck is taken to be each arm's
+own.
+
 With seeds of one fold the two are added: each seed meets the same genes. With several folds the
 residuals hold both, and the larger estimate counts. A sum has the smaller of the two degrees of
 freedom: Welch's, estimated from as few runs, said yes too often in simulations.
@@ -52,6 +57,7 @@ __all__ = [
 ]
 
 ANSWERS = ("yes", "no", "cannot tell")
+FEWEST_SLOPES = 5
 SCORE_COLUMNS = ("metric", "arm", "context_bp", "fold", "seed", "block", "value", "n")
 
 
@@ -176,12 +182,13 @@ def fit_slope(scores: pd.DataFrame, rule: Rule, n_metrics: int = 1) -> Slope:
     total = table.weight.sum()
     slope = float(by_block @ table.weight / total)
     se_blocks, df_blocks = _block_error(by_block, table.weight, rule)
-    se_training, df_training, is_total = _training_error(table, contrast)
+    level = 1 - rule.alpha / n_metrics
+    se_training, df_training, is_total = _training_error(table, contrast, level)
     if is_total:
-        se, df = max((se_blocks, df_blocks), (se_training, df_training))
+        se, df = _wider((se_blocks, df_blocks), (se_training, df_training), level)
     else:
         se, df = float(np.hypot(se_blocks, se_training)), min(df_blocks, df_training)
-    quantile = student.ppf([1 - rule.alpha / n_metrics, rule.power], df)
+    quantile = student.ppf([level, rule.power], df)
     return Slope(
         metric=str(scores["metric"].iloc[0]),
         slope=slope,
@@ -255,7 +262,7 @@ def _block_error(
 
 
 def _training_error(
-    table: _Scores, contrast: Float[np.ndarray, " arms"]
+    table: _Scores, contrast: Float[np.ndarray, " arms"], level: float
 ) -> tuple[float, float, bool]:
     """Standard error from run to run, its degrees of freedom, and whether it holds the blocks too.
 
@@ -283,8 +290,20 @@ def _training_error(
             f"{n_arms} contexts with {len(folds)} fold and {n_seeds} seed",
             "at least two contexts with two runs each, or three contexts",
         )
-    variance = (left**2).sum() / df * (contrast**2).sum() / runs.shape[1]
-    return float(np.sqrt(variance)), float(df), len(folds) > 1
+    n_runs = runs.shape[1]
+    found = float(np.sqrt((left**2).sum() / df * (contrast**2).sum() / n_runs)), float(df)
+    if n_runs >= FEWEST_SLOPES:
+        slopes = contrast @ runs
+        of_slopes = float(slopes.std(ddof=1) / np.sqrt(n_runs)), n_runs - 1.0
+        found = _wider(found, of_slopes, level)
+    return *found, len(folds) > 1
+
+
+def _wider(
+    one: tuple[float, float], other: tuple[float, float], level: float
+) -> tuple[float, float]:
+    """That of two standard errors, with their degrees of freedom, whose limits are further out."""
+    return max(one, other, key=lambda error: error[0] * student.ppf(level, error[1]))
 
 
 def _to_array(scores: pd.DataFrame) -> _Scores:

@@ -1,5 +1,7 @@
 """The rule: slopes against numpy, errors in loops, and its error rates on simulated tables."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +17,12 @@ RULE = Rule(worthwhile=0.02, n_bootstrap=400)
 
 def make_scores(
     seed, *, slope=0.0, contexts=CONTEXTS, n_folds=5, n_seeds=1, n_blocks=9, metrics=("level_r2",),
-    block_noise=0.05, training_noise=0.01, rising=None,
+    block_noise=0.05, training_noise=0.01, rising=None, shared=0.0,
 ):  # fmt: skip
-    """Blocks differ in how hard they are, arms in luck; `rising` metrics have the slope."""
+    """Blocks differ in how hard they are, arms in luck; `rising` metrics have the slope.
+
+    `shared` is the correlation of luck between neighbouring contexts of a run.
+    """
     generator = np.random.default_rng(seed)
     hard = generator.normal(0.4, 0.2, (n_folds, 1, n_blocks))
     genes = generator.integers(40, 100, (n_folds, 1, n_blocks))
@@ -30,7 +35,10 @@ def make_scores(
     for metric in metrics:
         effect = slope if rising is None or metric in rising else 0.0
         size = len(arms), n_folds, n_seeds, n_blocks
-        value = hard + generator.normal(0, training_noise, (*size[:3], 1))
+        luck = generator.normal(0, training_noise, (*size[:3], 1))
+        for before, after in itertools.pairwise(range(len(arms))):
+            luck[after] = shared * luck[before] + np.sqrt(1 - shared**2) * luck[after]
+        value = hard + luck
         value = (value + generator.normal(0, block_noise, size)).ravel()
         value += effect * np.log2(context / contexts[0])
         columns = {
@@ -200,6 +208,14 @@ def answers(n=200, **sizes):
 def test_a_yes_without_any_effect_is_said_in_at_most_one_of_twenty(design, training_noise):
     found = answers(**DESIGNS[design], training_noise=training_noise, block_noise=0.1)
     assert found.count("yes") <= 10
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.02])
+def test_luck_that_neighbouring_contexts_share_does_not_deceive(slope):
+    sizes = DESIGNS["five folds, three seeds"] | {"shared": 0.8, "slope": slope}
+    found = answers(**sizes, training_noise=0.2, block_noise=0.1)
+    # One of twenty, and two standard errors of 200 experiments.
+    assert found.count("no" if slope else "yes") <= 16
 
 
 @pytest.mark.parametrize("rising", [("level_r2",), ("profile_r",)])
