@@ -13,6 +13,7 @@ from genesplice.evaluate.prediction import bundle_graph
 from genesplice.explain.pathways import (
     PROFILE,
     GraphOutput,
+    _chance_above,
     edge_attribution,
     influence,
     influence_with_band,
@@ -159,3 +160,12 @@ def test_what_cannot_be_explained_is_refused(model, tiny_bundle, vectors):
         edge_attribution(make_output(flat, tiny_bundle, vectors))
     with pytest.raises(InputError, match="0 measured genes and 20 random"):
         influence_with_band(model, tiny_bundle, vectors, [], "pathway")
+
+
+def test_the_share_above_a_band_by_chance_is_that_of_the_quantile():
+    generator = np.random.default_rng(0)
+    for n_graphs, expected in ((8, 0.123), (50, 0.042)):
+        found = _chance_above(generator.normal(size=(n_graphs, 4000)))
+        # One of n against the others: the band has one graph less.
+        assert found == pytest.approx(expected, rel=0.25)
+    assert _chance_above(np.zeros((1, 5))) == 1.0

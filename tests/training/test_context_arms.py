@@ -11,8 +11,8 @@ import genesplice as gs
 from genesplice.data.windows import tile_windows
 from genesplice.errors import InputError
 from genesplice.evaluate.verdict import Decision
-from genesplice.training.context_arms import arm_config, arm_tasks, plan_arms, run_arm
-from genesplice.training.context_verdict import compare_instruments, question_no
+from genesplice.training.context_arms import arm_config, arm_steps, arm_tasks, plan_arms, run_arm
+from genesplice.training.context_verdict import compare_instruments, question_no, question_steps
 from genesplice.training.finetuning import make_model
 from genesplice.training.world_check import complete_runs, judge_arms, world_settings
 
@@ -224,3 +224,20 @@ def test_who_does_not_look_cannot_say_no():
     assert "99.9% of the differences" in taken_back.sentence
     yes = Decision("yes", (), "Longer context helps here.")
     assert question_no(yes, 1.0) is yes
+
+
+def test_a_no_of_arms_that_learned_for_a_shorter_time_is_taken_back():
+    no, yes = (Decision(answer, (), "said") for answer in ("no", "yes"))
+    assert question_steps(no, 80, 80) is no
+    assert question_steps(yes, 10, 80) is yes
+    taken_back = question_steps(no, 48, 80)
+    assert taken_back.answer == "cannot tell"
+    assert "took 48 steps" in taken_back.sentence
+    assert "took 80" in taken_back.sentence
+
+
+def test_steps_are_those_of_a_run(tiny_bundle):
+    settings = gs.override(gs.load_preset("quick"), ["verdict.core_bp=32768"])
+    plan = plan_arms(settings, tiny_bundle.genome, (512, 2048))
+    windows = len(tile_windows(tiny_bundle.genome, plan.core_bp, plan.flank_bp, offset_bp=1))
+    assert arm_steps(tiny_bundle.genome, plan, 3) in (3 * windows, 3 * (windows + 1))

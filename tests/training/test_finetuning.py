@@ -231,6 +231,13 @@ def test_finished_folds_are_not_run_again(tiny_bundle, tmp_path):
     second = finetune(tiny_bundle, config(), tmp_path / "out", resume=True)
     assert weights.stat().st_mtime_ns == before
     assert first.predictions.equals(second.predictions)
+    with pytest.raises(InputError, match="was begun with other settings"):
+        finetune(tiny_bundle, config("finetune.weight_decay=0.5"), tmp_path / "out", resume=True)
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(InputError, match=r"was begun with other inputs \(encoder\)"):
+        finetune(tiny_bundle, config(), tmp_path / "out", init=encoder, resume=True)
 
 
 def test_a_used_folder_is_refused(tiny_bundle, tmp_path):

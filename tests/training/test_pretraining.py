@@ -80,6 +80,9 @@ def test_another_run_in_the_folder_is_refused(tiny_bundle, tmp_path):
         pretrain(tiny_bundle, config("pretrain.steps=1"), tmp_path / "out")
     with pytest.raises(InputError, match="was begun with other settings"):
         pretrain(tiny_bundle, config("pretrain.steps=2"), tmp_path / "out", resume=True)
+    other = with_other_blocks(tiny_bundle, [1])
+    with pytest.raises(InputError, match=r"was begun with other inputs \(genome\)"):
+        pretrain(other, config("pretrain.steps=1"), tmp_path / "out", resume=True)
 
 
 def test_a_finished_run_is_read_back(tiny_bundle, tmp_path):
