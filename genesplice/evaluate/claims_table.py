@@ -83,12 +83,10 @@ def claims_table(
     rows = []
     for claim in claims:
         if not claim.twins:
-            of_context = (_context_row(records, claim, name, worthwhile) for name in context_names)
             rows += [
-                (*row[:-1], "cannot tell") if row[-1] == "no" and context_answer == "cannot tell"
-                else row
-                for row in of_context
-            ]  # fmt: skip
+                _context_row(records, claim, name, worthwhile, context_answer)
+                for name in context_names
+            ]
         for twin in claim.twins:
             for name in names:
                 effect = _difference(records, claim.model, twin, name)
@@ -114,10 +112,6 @@ def _difference(records: Sequence[Metric], model: str, twin: str, name: str) -> 
     by_fold = [key for key in common if key[0] is not None] or common
     seeds = {key[1] for key in by_fold}
     change = np.array([runs[model][key] - runs[twin][key] for key in by_fold])
-    half = None
-    if len(change) > 1:
-        spread = change.std(ddof=1) / np.sqrt(len(change))
-        half = float(student.ppf(0.975, len(change) - 1) * spread)
     paired = [
         m
         for m in records
@@ -125,11 +119,12 @@ def _difference(records: Sequence[Metric], model: str, twin: str, name: str) -> 
     ]
     if not paired and not by_fold:
         return None
-    value, ends = (paired[-1].value, paired[-1][2:4]) if paired else (float(change.mean()), ())
-    lows, highs = [[end] if end is not None else [] for end in ends] or ([], [])
-    if half is not None and (not paired or len(change) >= ENOUGH_RUNS):
-        lows, highs = [*lows, value - half], [*highs, value + half]
-    low, high = (min(lows), max(highs)) if lows else (None, None)
+    value = paired[-1].value if paired else float(change.mean())
+    ends = [end for end in paired[-1][2:4] if end is not None] if paired else []
+    if len(change) >= (ENOUGH_RUNS if paired else 2):
+        half = student.ppf(0.975, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
+        ends += [float(value - half), float(value + half)]
+    low, high = (min(ends), max(ends)) if ends else (None, None)
     return _Effect(value, low, high, len(by_fold), len(seeds))
 
 
@@ -147,7 +142,9 @@ def _row(
     )  # fmt: skip
 
 
-def _context_row(records: Sequence[Metric], claim: Claim, name: str, worthwhile: float) -> tuple:
+def _context_row(
+    records: Sequence[Metric], claim: Claim, name: str, worthwhile: float, answer: str | None
+) -> tuple:
     twin = "the same network with a shorter context"
     found = [m for m in records if (m.metric, m.model) == (f"{name}_per_doubling", claim.model)]
     if not found:
@@ -160,6 +157,8 @@ def _context_row(records: Sequence[Metric], claim: Claim, name: str, worthwhile:
     }
     seeds = {seed for _, _, seed in runs}
     verdict = _verdict(one.ci_low, one.ci_high, worthwhile)
+    if verdict == "no" and answer == "cannot tell":
+        verdict = answer
     return (
         claim.name, name, claim.model, twin, one.value, one.ci_low, one.ci_high,
         len(runs), len(seeds), verdict,

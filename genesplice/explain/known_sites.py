@@ -30,7 +30,7 @@ from genesplice.explain.motifs import MotifScanner, Scanner
 from genesplice.explain.sites import SiteScore, site_metrics, site_scores, site_table
 from genesplice.results import Attribution, Metric
 
-__all__ = ["BOXES", "known_site_scores", "measure_known_sites"]
+__all__ = ["BOXES", "KnownSites", "known_site_scores", "known_sites", "measure_known_sites"]
 
 BOXES = "-10 and -35 boxes"
 BOX_REACH_BP = 20, 120
@@ -38,7 +38,7 @@ BOX_REACH_BP = 20, 120
 CONTROL = "permuted_weights"
 
 
-class Known(NamedTuple):
+class KnownSites(NamedTuple):
     """Whose sites are looked for upstream of which genes, and how."""
 
     targets: dict[str, list[str]]
@@ -46,7 +46,10 @@ class Known(NamedTuple):
     sequences: dict[str, UInt8[np.ndarray, " upstream"]]
 
 
-def _known(bundle: Bundle, found: Sequence[Attribution], upstream_bp: int) -> Known:
+def known_sites(
+    bundle: Bundle, found: Sequence[Attribution], *, upstream_bp: int = 300
+) -> KnownSites:
+    """Those of `BOXES`, and of the regulators with motifs, among explained genes."""
     is_first = first_of_operon(bundle)
     genes = [one.gene_id for one in found if is_first.get(one.gene_id, True)]
     sequences = {one.gene_id: upstream(one, upstream_bp) for one in found}
@@ -61,14 +64,13 @@ def _known(bundle: Bundle, found: Sequence[Attribution], upstream_bp: int) -> Kn
     known = regulator_targets(bundle) | {BOXES: genes}
     asked = set(genes)
     targets = {name: [gene for gene in known[name] if gene in asked] for name in scanners}
-    return Known(targets, scanners, {gene_id: sequences[gene_id] for gene_id in genes})
+    return KnownSites(targets, scanners, {gene_id: sequences[gene_id] for gene_id in genes})
 
 
 def known_site_scores(
-    bundle: Bundle, found: Sequence[Attribution], *, upstream_bp: int = 300, seed: int = 0
+    known: KnownSites, found: Sequence[Attribution], *, upstream_bp: int = 300, seed: int = 0
 ) -> list[SiteScore]:
     """Scores of `BOXES`, if there are ten genes with a pair, and of regulators with ten targets."""
-    known = _known(bundle, found, upstream_bp)
     table = site_table(found, known.targets, known.scanners, upstream_bp=upstream_bp, seed=seed)
     return site_scores(table, seed=seed)
 
@@ -92,11 +94,11 @@ def measure_known_sites(
     found, control
         The same genes explained by the model, and by one with permuted weights.
     """
+    known = known_sites(bundle, found, upstream_bp=upstream_bp)
     scored = [
-        known_site_scores(bundle, some, upstream_bp=upstream_bp, seed=seed)
+        known_site_scores(known, some, upstream_bp=upstream_bp, seed=seed)
         for some in (found, control)
     ]
-    known = _known(bundle, found, upstream_bp)
     asked = {one.regulator for one in scored[0]}
     counts = motif_counts(
         known.sequences,

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 
+from genesplice.evaluate.bootstrap import interval
 from genesplice.explain.motifs import Scanner
 from genesplice.results import Attribution, Metric, MotifHit
 
@@ -27,8 +28,8 @@ class SiteScore(NamedTuple):
     n_targets: int
     n_sites: int
     auroc: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None
+    ci_high: float | None
 
 
 def site_table(
@@ -150,15 +151,13 @@ def site_scores(
             continue
         groups = [part[part["gene_id"] == gene_id] for gene_id in genes]
         generator = np.random.default_rng(seed)
-        drawn = []
+        drawn = [_auroc(groups)]
         for _ in range(n_resamples):
             picked = generator.integers(0, len(groups), len(groups))
             drawn.append(_auroc([groups[i] for i in picked]))
-        low, high = np.quantile(drawn, [0.025, 0.975])
         sites = int(sum(group["is_site"].sum() for group in groups))
-        scores.append(
-            SiteScore(str(regulator), len(genes), sites, _auroc(groups), float(low), float(high))
-        )
+        ends = interval(np.array(drawn), len(groups), (0.0, 1.0))
+        scores.append(SiteScore(str(regulator), len(genes), sites, drawn[0], *ends))
     return sorted(scores, key=lambda one: -one.auroc)
 
 
@@ -182,9 +181,9 @@ def site_metrics(scores: Sequence[SiteScore], *, model: str = "genesplice") -> l
     values = np.array([one.auroc for one in scores])
     generator = np.random.default_rng(0)
     drawn = values[generator.integers(0, len(values), (2000, len(values)))].mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    mean = Metric(
-        "motif_auroc", float(values.mean()), float(low), float(high), len(values), model,
-        "explained",
-    )  # fmt: skip
-    return [mean, *records]
+    ends = interval(np.array([values.mean(), *drawn]), len(values), (0.0, 1.0))
+    mean = float(values.mean())
+    return [
+        Metric("motif_auroc", mean, *ends, len(values), model, "explained"),
+        *records,
+    ]

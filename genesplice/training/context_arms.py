@@ -20,10 +20,9 @@ from genesplice.config.checks import REGION_BP
 from genesplice.config.model import ArchName
 from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.genome import Genome
-from genesplice.data.windows import tile_windows
 from genesplice.model.arms import DilatedCnn
 from genesplice.model.genesplice import make_encoder
-from genesplice.training.finetuning import finetune_fold
+from genesplice.training.finetuning import epoch_steps, finetune_fold
 from genesplice.training.sweeps import Task
 
 __all__ = ["Arm", "ArmPlan", "arm_config", "arm_steps", "arm_tasks", "plan_arms", "run_arm"]
@@ -168,13 +167,10 @@ def arm_tasks(
     return tasks
 
 
-def arm_steps(genome: Genome, plan: ArmPlan, epochs: int) -> int:
+def arm_steps(genome: Genome, config: Config, plan: ArmPlan, epochs: int) -> int:
     """Optimiser steps of one run of a context arm."""
-    tilings = (
-        tile_windows(genome, plan.core_bp, plan.flank_bp, offset_bp=offset_bp)
-        for offset_bp in (0, plan.core_bp - 1)
-    )
-    return epochs * max(len(windows) for windows in tilings)
+    own = arm_config(config, plan, plan.longest, fold=0, seed=0, epochs=epochs)
+    return epochs * epoch_steps(genome, own.finetune)
 
 
 def _up(length: int) -> int:

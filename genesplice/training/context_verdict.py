@@ -141,7 +141,7 @@ def judge_context(
         Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
         for s in decision.slopes
     ]
-    steps = arm_steps(bundle.genome, plan, settings.epochs), truth["steps"]
+    steps = arm_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
     decision = question_steps(decision, *steps)
     verdict = _verdict(decision, config, plan, truth, swept)
     verdict |= dict(zip(("steps", "world_steps"), steps, strict=True))

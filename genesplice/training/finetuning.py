@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from genesplice.config import Config
+from genesplice.config import Config, FinetuneConfig
 from genesplice.data.bundle import Bundle
+from genesplice.data.genome import Genome
 from genesplice.data.knowledge import keep_knowledge, own_files
 from genesplice.data.windows import (
     Window,
@@ -146,10 +147,15 @@ def _targets(bundle: Bundle, genes: pd.Index) -> GeneTargets:
     return GeneTargets(torch.from_numpy(row.loc[genes].to_numpy()), torch.from_numpy(values))
 
 
-def _epoch_windows(bundle: Bundle, config: Config, offset_bp: int) -> list[list[Window]]:
-    settings = config.finetune
+def epoch_steps(genome: Genome, settings: FinetuneConfig) -> int:
+    """Optimiser steps of one pass over the genome, wherever its windows begin."""
+    edges = 0, settings.core_bp - 1
+    return max(len(_epoch_windows(genome, settings, offset_bp)) for offset_bp in edges)
+
+
+def _epoch_windows(genome: Genome, settings: FinetuneConfig, offset_bp: int) -> list[list[Window]]:
     sizes = settings.core_bp, settings.flank_bp
-    windows = tile_windows(bundle.genome, *sizes, offset_bp=offset_bp)
+    windows = tile_windows(genome, *sizes, offset_bp=offset_bp)
     return group_windows(windows, settings.batch_windows)
 
 
@@ -212,9 +218,7 @@ def finetune_fold(
     model.readout.fit(memory[targets.rows])
 
     track = annotation_track(bundle.genome, bundle.genes)
-    steps_per_epoch = max(
-        len(_epoch_windows(bundle, config, offset_bp)) for offset_bp in (0, settings.core_bp - 1)
-    )
+    steps_per_epoch = epoch_steps(bundle.genome, settings)
 
     def make(step: int) -> WindowBatch:
         if step < settings.head_steps:
@@ -222,7 +226,7 @@ def finetune_fold(
         epoch, place = divmod(step - settings.head_steps, steps_per_epoch)
         generator = np.random.default_rng([seed, fold, epoch])
         offset_bp = int(generator.integers(0, settings.core_bp))
-        groups = _epoch_windows(bundle, config, offset_bp)
+        groups = _epoch_windows(bundle.genome, settings, offset_bp)
         order = generator.permutation(len(groups))
         return make_batch(bundle.genome, groups[order[place % len(groups)]], bundle.genes, track)
 

@@ -48,10 +48,10 @@ def encoder_sentence(init: Path, folds: Sequence[int]) -> str:
     seen = [fold for fold in folds if fold != held_out]
     if not seen:
         return f"The encoder was pre-trained without the sequence of fold {held_out}."
-    unseen = "" if held_out not in folds else f" of fold {held_out} it has read nothing;"
+    unseen = "" if held_out not in folds else f"; of fold {held_out} it has read nothing"
     return (
-        f"Passport:{unseen} the encoder has read the sequence, never the expression, of the genes "
-        f"that are held out in {'folds' if len(seen) > 1 else 'fold'} {', '.join(map(str, seen))}."
+        "The encoder has read the sequence, never the expression, of the genes that are held out "
+        f"in {'folds' if len(seen) > 1 else 'fold'} {', '.join(map(str, seen))}{unseen}."
     )
 
 

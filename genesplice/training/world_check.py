@@ -112,7 +112,8 @@ def check_worlds(
         "seed": seed,
         "worlds": answers,
         "steps": max(
-            arm_steps(bundles[kind].genome, plans[kind], settings.world_epochs) for kind in WORLDS
+            arm_steps(bundles[kind].genome, config, plans[kind], settings.world_epochs)
+            for kind in WORLDS
         ),
         "failures": swept.failures,
         "cpu_seconds": round(swept.cpu_seconds, 1),

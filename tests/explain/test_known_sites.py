@@ -10,7 +10,12 @@ from genesplice.data.genome import encode
 from genesplice.errors import InputError
 from genesplice.evaluate.regions import first_of_operon
 from genesplice.explain.explainer import is_group, resolve_genes
-from genesplice.explain.known_sites import BOXES, known_site_scores, measure_known_sites
+from genesplice.explain.known_sites import (
+    BOXES,
+    known_site_scores,
+    known_sites,
+    measure_known_sites,
+)
 from genesplice.results import Attribution
 
 WORD = "TGTGATCACATTCG"
@@ -84,7 +89,8 @@ def test_genes_inside_of_an_operon_are_not_asked(tiny_bundle):
     bundle = with_operons(tiny_bundle)
     first, genes = first_of_operon(bundle), bundle.genes["gene_id"].tolist()
     found = [explained(gene, True, number) for number, gene in enumerate(genes)]
-    (boxes,) = (s for s in known_site_scores(bundle, found) if s.regulator == BOXES)
+    scores = known_site_scores(known_sites(bundle, found), found)
+    (boxes,) = (s for s in scores if s.regulator == BOXES)
     assert boxes.n_targets <= int(first.sum()) < len(genes)
 
 

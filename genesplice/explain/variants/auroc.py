@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy.stats import rankdata
 
+from genesplice.evaluate.bootstrap import interval
 from genesplice.results import Metric
 
 __all__ = ["auroc", "auroc_metric", "resampled", "spearman"]
@@ -37,6 +38,7 @@ def resampled(
     *,
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
+    limits: tuple[float, float] = (-1.0, 1.0),
 ) -> tuple[float, float | None, float | None]:
     """`measure` of all rows, and its 95 % interval over resamples of whole units.
 
@@ -46,6 +48,8 @@ def resampled(
         From the indices of rows to a number.
     unit
         What rows stand and fall together: a gene, or the row itself.
+    limits
+        The least and the most that `measure` can be.
     """
     _, number = np.unique(unit, return_inverse=True)
     order = np.argsort(number, kind="stable")
@@ -58,11 +62,7 @@ def resampled(
     for _ in range(n_bootstrap):
         picked = generator.integers(0, len(rows_of), len(rows_of))
         drawn.append(measure(np.concatenate([rows_of[i] for i in picked])))
-    kept = np.array(drawn)[np.isfinite(drawn)]
-    if not len(kept):
-        return value, None, None
-    low, high = np.quantile(kept, [0.025, 0.975])
-    return value, float(low), float(high)
+    return value, *interval(np.array([value, *drawn]), len(rows_of), limits)
 
 
 def auroc_metric(
@@ -78,5 +78,6 @@ def auroc_metric(
     """AUROC as a record; none where one of the two kinds is missing. `n` counts the cases."""
     if not is_case.any() or is_case.all():
         return []
-    found = resampled(lambda i: auroc(is_case[i], value[i]), unit, seed=seed)
+    limits = 0.0, 1.0
+    found = resampled(lambda i: auroc(is_case[i], value[i]), unit, seed=seed, limits=limits)
     return [Metric(name, *found, int(is_case.sum()), model, split, None, seed)]
