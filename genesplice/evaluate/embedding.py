@@ -9,6 +9,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.probe_features import site_windows
 from genesplice.model.sequence import SequenceEncoder
+from genesplice.threads import side_by_side
 
 __all__ = ["embed_promoters", "principal_components"]
 
@@ -55,17 +56,20 @@ def embed_promoters(
     first, last = middle - upstream_bp, middle + downstream_bp
     device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
-    parts = [np.empty((0, encoder.width + encoder.base_width), np.float32)]
     size = max(1, batch_bp // window_bp)
-    for start in range(0, len(sites), size):
+
+    def embed(start: int) -> np.ndarray:
         windows = site_windows(bundle.genome, sites[start : start + size], window_bp)
         found = encoder(torch.from_numpy(windows).to(device), with_bases=encoder.base_width > 0)
         means = [found.bins[:, first // bin_bp : last // bin_bp].mean(1)]
         if found.bases is not None:
             means.append(found.bases[:, first:last].mean(1))
-        parts.append(torch.cat(means, 1).float().cpu().numpy())
+        return torch.cat(means, 1).float().cpu().numpy()
+
+    parts = side_by_side(embed, range(0, len(sites), size), device)
     encoder.train(was_training)
-    return pd.DataFrame(np.concatenate(parts), index=pd.Index(genes, name="gene_id"))
+    none = np.empty((0, encoder.width + encoder.base_width), np.float32)
+    return pd.DataFrame(np.concatenate([none, *parts]), index=pd.Index(genes, name="gene_id"))
 
 
 def principal_components(vectors: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -13,12 +13,19 @@ from torch_geometric.data import HeteroData
 from genesplice.config import ModelConfig
 from genesplice.data.bundle import Bundle
 from genesplice.data.graph import make_graph
-from genesplice.data.windows import annotation_track, group_windows, make_batch, tile_windows
+from genesplice.data.windows import (
+    Window,
+    annotation_track,
+    group_windows,
+    make_batch,
+    tile_windows,
+)
 from genesplice.errors import InputError
 from genesplice.evaluate.kept_vectors import kept_vectors, vectors_digest, vectors_folder
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
 from genesplice.model.neighbours import cut_neighbourhood
+from genesplice.threads import side_by_side
 
 __all__ = [
     "attention_edges",
@@ -89,12 +96,14 @@ def encode_genes(
     track = annotation_track(bundle.genome, bundle.genes)
     windows = tile_windows(bundle.genome, core_bp, flank_bp)
     vectors = torch.zeros(len(bundle.genes), len(model.readout.centre), device=device)
-    for group in group_windows(windows, batch_windows):
+
+    def read(group: list[Window]) -> None:
         batch = make_batch(bundle.genome, group, bundle.genes, track)
-        if len(batch.gene) == 0:
-            continue
-        tokens, phase, gene, *place = (part.to(device) for part in batch)
-        vectors[gene] = model.gene_vectors(tokens, phase, *place)
+        if len(batch.gene):
+            tokens, phase, gene, *place = (part.to(device) for part in batch)
+            vectors[gene] = model.gene_vectors(tokens, phase, *place)
+
+    side_by_side(read, group_windows(windows, batch_windows), device)
     model.train(was_training)
     return vectors
 

@@ -10,6 +10,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 from genesplice.model.sequence import REGION_BP, EncoderOutput, SequenceEncoder
+from genesplice.threads import side_by_side
 
 __all__ = [
     "encoder_features",
@@ -132,13 +133,15 @@ def encoder_features(
     device = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
-    parts = []
     size = max(1, batch_bp // window_bp)
-    for start in range(0, len(unique), size):
+
+    def read(start: int) -> Float[np.ndarray, "batch features"]:
         windows = site_windows(bundle.genome, unique[start : start + size], window_bp)
         with_bases = encoder.base_width > 0
         output = encoder(torch.from_numpy(windows).to(device), with_bases=with_bases)
-        parts.append(_near_middle(output, encoder.bin_bp).cpu().double().numpy())
+        return _near_middle(output, encoder.bin_bp).cpu().double().numpy()
+
+    parts = side_by_side(read, range(0, len(unique), size), device)
     encoder.train(was_training)
     width = 2 * encoder.width + (1 + CODON_BP * len(BASES_BP)) * encoder.base_width
     return np.concatenate([np.empty((0, width)), *parts])[number]

@@ -29,6 +29,7 @@ from genesplice.evaluate.prediction import bundle_graph
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import GraphLayer
 from genesplice.model.neighbours import cut_neighbourhood
+from genesplice.threads import side_by_side
 
 __all__ = [
     "PROFILE",
@@ -293,12 +294,11 @@ def influence_with_band(
 
     table = measure(bundle)
     twin = rewired_network if kind == "regulator" else random_gene_sets
-    drawn = [
-        measure(twin(bundle, seed + number))["mean"].reindex(table.index)
-        for number in range(n_random)
-    ]
+    drawn = side_by_side(
+        lambda number: measure(twin(bundle, seed + number))["mean"], range(n_random)
+    )
     # A node whose random ties lead to none of the genes adds nothing there.
-    null = np.stack([one.fillna(0.0).to_numpy() for one in drawn])
+    null = np.stack([one.reindex(table.index).fillna(0.0).to_numpy() for one in drawn])
     table["null_low"], table["null_high"] = np.quantile(null, [0.025, 0.975], axis=0)
     table["null_mean"] = null.mean(0)
     table["chance_above"] = _chance_above(null)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int8, Int64
 from torch import Tensor, nn
 
 from genesplice.model.heads import Prediction
@@ -43,11 +43,30 @@ def mix_kernel(
     return (1 - share) * inner + share * (1 + distance) * (-distance).exp()
 
 
-class Remembered(NamedTuple):
-    """Training genes with all their channels, what each channel counts, and weighted <y, y>."""
+class Side(NamedTuple):
+    """Training genes by one half of their channels, and what each channel counts for a target."""
 
     genes: Float[Tensor, "support channels"]
     weights: Float[Tensor, "targets channels"]
+
+    def inner(self, target: int, mine: Float[Tensor, "genes channels"]) -> Tensor:
+        """<x, y> of other genes with each of them."""
+        return (self.weights[target] * mine) @ self.genes.T
+
+    def own(self, target: int, mine: Float[Tensor, "genes channels"]) -> Tensor:
+        """<x, x> of other genes."""
+        return (mine * mine) @ self.weights[target]
+
+
+class Remembered(NamedTuple):
+    """The training genes' side of the kernel: vectors, what is known of them, weighted <y, y>.
+
+    `used` are the channels of what is known that count for any target.
+    """
+
+    vectors: Side
+    knowledge: Side
+    used: Int64[Tensor, " channels"]
     squares: Float[Tensor, "targets support"]
 
 
@@ -174,6 +193,21 @@ class KernelPath(nn.Module):
         counted = differs.split(list(self.widths.values()))
         return torch.stack([part.sum() for part in counted]).clamp_min(1).to(self.support)
 
+    def _remember_sides(self) -> Remembered:
+        genes = self._whole(self.support, self.support_knowledge.to(self.support))
+        widths = torch.tensor(list(self.widths.values()), device=genes.device)
+        weights = (self.scale / self._counts()).repeat_interleave(widths, dim=1)
+        squares = weights @ (genes * genes).T
+        joined = self.support.shape[1]
+        counts = torch.isfinite(self.knowledge_spread) & (weights[:, joined:] != 0).any(0)
+        used = counts.nonzero()[:, 0]
+        return Remembered(
+            Side(genes[:, :joined].contiguous(), weights[:, :joined]),
+            Side(genes[:, joined:][:, used], weights[:, joined:][:, used]),
+            used,
+            squares,
+        )
+
     def _remembered(self) -> Remembered:
         """The side of the training genes, which no prediction changes: worked out once."""
         buffers = list(self.buffers())
@@ -181,10 +215,7 @@ class KernelPath(nn.Module):
         if self._kept is None or self._kept[0] != state:
             # Not as inference tensors, from which no gradient could be asked later.
             with torch.inference_mode(False), torch.no_grad():
-                genes = self._whole(self.support, self.support_knowledge.to(self.support))
-                widths = torch.tensor(list(self.widths.values()), device=genes.device)
-                weights = (self.scale / self._counts()).repeat_interleave(widths, dim=1)
-                kept = Remembered(genes, weights, weights @ (genes * genes).T)
+                kept = self._remember_sides()
             self._kept = state, kept
         return self._kept[1]
 
@@ -194,15 +225,19 @@ class KernelPath(nn.Module):
         knowledge: Float[Tensor, "genes known"],
     ) -> Prediction:
         """Level and residual of each gene."""
-        theirs, mine = self._remembered(), self._whole(standardised, knowledge)
-        weighted = theirs.weights[:, None] * mine
-        inner = (weighted.flatten(0, 1) @ theirs.genes.T).unflatten(0, weighted.shape[:2])
-        own = (weighted * mine).sum(2)
+        theirs = self._remembered()
+        spread = self.knowledge_spread[theirs.used]
+        known = (knowledge[:, theirs.used] - self.knowledge_centre[theirs.used]) / spread
+        # Apart, so that no gradient is worked out for a half or a target that nobody asks for.
         kernels = [
-            mix_kernel(*of_target)
-            for of_target in zip(
-                inner, own, theirs.squares, self.share, self.sharpness, strict=True
+            mix_kernel(
+                theirs.vectors.inner(i, standardised) + theirs.knowledge.inner(i, known),
+                theirs.vectors.own(i, standardised) + theirs.knowledge.own(i, known),
+                theirs.squares[i],
+                self.share[i],
+                self.sharpness[i],
             )
+            for i in range(len(TARGETS))
         ]
         level = kernels[0] @ self.level_weights + self.level_mean
         return Prediction(level, kernels[1] @ self.residual_weights)

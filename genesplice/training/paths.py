@@ -1,7 +1,5 @@
 """The kernel path of a model: solved on training genes, then mixed with the neural path."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ from genesplice.evaluate.kernel_ridge import KernelSettings, choose_kernel, fit_
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
 from genesplice.model.kernel import TARGETS
+from genesplice.threads import one_thread
 
 __all__ = ["KernelFits", "choose_mix", "fit_kernel_path"]
 
@@ -52,7 +51,7 @@ def fit_kernel_path(
     start
         Where to begin choosing.
     """
-    with _one_thread():
+    with one_thread():
         return _fit(model, graph, joined, rows, observed, blocks, settings, start)
 
 
@@ -94,20 +93,6 @@ def _fit(
         chosen.append(found)
         left_out.append(fit.left_out.float())
     return KernelFits((chosen[0], chosen[1]), Prediction(left_out[0][:, 0] + mean, left_out[1]))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Two threads gain little on matrices of this size, and wait for each other on a busy machine.
-
-    The sums then come out the same on every machine of a kind.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def choose_mix(

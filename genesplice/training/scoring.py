@@ -16,6 +16,7 @@ from genesplice.evaluate.resampling import N_BOOTSTRAP, make_draws, ratio_draws,
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN
 from genesplice.results import Metric
+from genesplice.threads import side_by_side
 from genesplice.training.masking import mask_bases
 from genesplice.training.source import Interval
 
@@ -125,12 +126,14 @@ def _told(
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     size = max(1, BATCH_BP // tokens.shape[1])
-    parts = []
-    for first in range(0, len(tokens), size):
+
+    def tell(first: int) -> Float[np.ndarray, "targets 4"]:
         rows = slice(first, first + size)
         hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
         found = base_log_probabilities(model, hidden, is_strand_averaged=is_strand_averaged)
-        parts.append(found.cpu()[is_target[rows]].double().numpy() / np.log(2))
+        return found.cpu()[is_target[rows]].double().numpy() / np.log(2)
+
+    parts = side_by_side(tell, range(0, len(tokens), size), device)
     model.train(was_training)
     return np.concatenate(parts)
 

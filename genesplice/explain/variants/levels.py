@@ -28,6 +28,7 @@ from genesplice.explain.variants.likelihood import GRID_BP, place_window
 from genesplice.explain.variants.splice import joined, moved, spliced
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
+from genesplice.threads import side_by_side
 
 __all__ = ["GeneChange", "LevelModel", "Levels", "strongest"]
 
@@ -108,7 +109,8 @@ class LevelModel:
         found = torch.zeros(len(places), self.vectors.shape[1])
         size = max(1, self.batch_bp // tokens.shape[1])
         order = sorted(range(len(places)), key=lambda i: places[i].sequence)
-        for first in range(0, len(tokens), size):
+
+        def read(first: int) -> None:
             some = [i for i in order if first <= places[i].sequence < first + size]
             encoded = self.model.encoder(
                 torch.from_numpy(tokens[first : first + size]),
@@ -123,6 +125,8 @@ class LevelModel:
                 torch.ones(len(some), dtype=torch.int8),
                 n_windows=len(encoded.bins),
             )
+
+        side_by_side(read, range(0, len(tokens), size))
         return found
 
     @torch.no_grad()
@@ -133,11 +137,13 @@ class LevelModel:
 
         The graph is run gene by gene, on what is near of it; the kernel path on all at once.
         """
-        parts = []
-        for gene in genes.unique().tolist():
+
+        def listen(gene: int) -> tuple[Tensor, Prediction]:
             mine = (genes == gene).nonzero()[:, 0]
             row = GeneRow(self.model, self.graph, self.vectors, gene)
-            parts.append((mine, row.neural(vectors[mine])))
+            return mine, row.neural(vectors[mine])
+
+        parts = side_by_side(listen, genes.unique().tolist())
         order = torch.cat([mine for mine, _ in parts])
         columns = zip(*(told for _, told in parts), strict=True)
         neural = Prediction(*(torch.cat(column)[order.argsort()] for column in columns))

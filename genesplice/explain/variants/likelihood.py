@@ -16,6 +16,7 @@ by more than a threshold, it is withheld.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from genesplice.explain.variants.alleles import Allele
 from genesplice.explain.variants.splice import Spliced
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN
+from genesplice.threads import side_by_side
 from genesplice.training.scoring import base_log_probabilities
 
 __all__ = ["ABSTAIN", "Hidden", "Likelihood", "MaskedBases", "allele_likelihoods", "place_window"]
@@ -89,11 +91,11 @@ class MaskedBases:
 
         Both are given in + coordinates. All windows are of one length.
         """
-        found: list[np.ndarray] = []
         if not rows:
-            return found
+            return []
         size = max(1, self.batch_bp // len(rows[0].tokens))
-        for part in (rows[i : i + size] for i in range(0, len(rows), size)):
+
+        def tell(part: Sequence[Hidden]) -> list[np.ndarray]:
             tokens = torch.from_numpy(np.stack([row.tokens for row in part]))
             for row, hidden in zip(tokens, part, strict=True):
                 row[torch.from_numpy(hidden.places)] = MASK_TOKEN
@@ -101,11 +103,15 @@ class MaskedBases:
             forward = self._read(tokens)
             # Backwards, and A for T, C for G.
             reverse = self._read(reverse_complement(tokens)).flip(1, 2)
+            found = []
             for i, hidden in enumerate(part):
                 at = torch.from_numpy(hidden.places).to(self.device)
                 both = torch.stack([forward[i, at], reverse[i, at]])
                 found.append(both.cpu().numpy().astype(np.float64))
-        return found
+            return found
+
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        return list(chain.from_iterable(side_by_side(tell, parts, self.device)))
 
     def _read(self, tokens: UInt8[Tensor, "batch length"]) -> Float[Tensor, "batch length 4"]:
         return base_log_probabilities(self.model, tokens, is_strand_averaged=False)
