@@ -25,7 +25,8 @@ from genesplice.runtime import atomic_file
 __all__ = ["keep_vectors", "kept_vectors", "vectors_digest", "vectors_folder"]
 
 NAME = "vectors"
-PLACE = ["contig", "start", "end", "strand"]
+READ = ["contig", "start", "end", "strand", "tss", "biotype"]
+"""Of a gene, what its window and its annotation channel depend on."""
 
 
 def vectors_folder(model: Path) -> Path:
@@ -40,7 +41,7 @@ def vectors_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: in
     contigs = [contig._asdict() for contig in bundle.genome.contigs]
     digest.update(json.dumps([sizes, contigs], sort_keys=True, default=str).encode())
     digest.update(np.ascontiguousarray(bundle.genome.tokens).data)
-    digest.update(pd.util.hash_pandas_object(bundle.genes[PLACE]).to_numpy().tobytes())
+    digest.update(pd.util.hash_pandas_object(bundle.genes[READ]).to_numpy().tobytes())
     for name, weight in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -57,9 +57,16 @@ def gene_strata(bundle: Bundle) -> dict[str, pd.Index]:
 def _first_of_operon(bundle: Bundle) -> pd.Index:
     """The gene of each operon (and strand) that is transcribed first."""
     genes = bundle.genes.merge(bundle.splits[["gene_id", "operon"]], on="gene_id")
-    along = np.where(genes["strand"].astype(str).isin(["-", "-1"]), -genes["end"], genes["start"])
+    unit = ["operon", "contig", "strand"]
+    lengths = {one.name: one.length for one in bundle.genome.contigs if one.is_circular}
+    length = genes["contig"].astype(str).map(lengths)
+    # An operon across the origin goes on at 0.
+    last = genes.groupby(unit, observed=True)["start"].transform("max")
+    turn = length.where(last - genes["start"] > length / 2, 0)
+    is_minus = genes["strand"].astype(str).isin(["-", "-1"])
+    along = np.where(is_minus, -(genes["end"] + turn), genes["start"] + turn)
     order = genes.assign(along=along).sort_values("along", kind="stable")
-    return pd.Index(order.drop_duplicates(["operon", "contig", "strand"])["gene_id"])
+    return pd.Index(order.drop_duplicates(unit)["gene_id"])
 
 
 def strata_metrics(

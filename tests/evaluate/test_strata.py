@@ -53,6 +53,23 @@ def test_every_gene_is_where_it_belongs(changed):
     assert set(strata["operon_inner"]) == {*plus[1:], *minus[:2]}
 
 
+def test_an_operon_across_the_origin_begins_before_it(tiny_bundle):
+    contig = next(one for one in tiny_bundle.genome.contigs if one.is_circular)
+    genes = tiny_bundle.genes[tiny_bundle.genes["contig"] == contig.name]
+    first, last = genes.iloc[0]["gene_id"], genes.iloc[-1]["gene_id"]
+    for strand, wanted in (("+", last), ("-", first)):
+        operon = tiny_bundle.splits["operon"].where(
+            ~tiny_bundle.splits["gene_id"].isin([first, last]), "across"
+        )
+        table = tiny_bundle.genes.copy()
+        table.loc[table["gene_id"].isin([first, last]), "strand"] = strand
+        bundle = dataclasses.replace(
+            tiny_bundle, genes=table, splits=tiny_bundle.splits.assign(operon=operon)
+        )
+        both = {first, last} & set(gene_strata(bundle)["operon_first"])
+        assert both == {wanted} & set(bundle.expression.var_names)
+
+
 def test_families_hold_every_measured_gene_once(tiny_bundle):
     strata = gene_strata(tiny_bundle)
     assert sorted(strata) == sorted(name for family in FAMILIES for name in family)
