@@ -19,12 +19,15 @@ def gradients(layer, x, dtype):
 
 @pytest.mark.parametrize("is_tall", [True, False])
 @pytest.mark.parametrize(("batch", "length"), [(1, 40), (3, 70)])
-@pytest.mark.parametrize(("channels", "width", "dilation"), [(8, 8, 1), (8, 8, 8), (4, 6, 3)])
+@pytest.mark.parametrize(
+    ("channels", "width", "kernel", "step", "dilation"),
+    [(8, 8, 5, 1, 1), (8, 8, 5, 1, 8), (4, 6, 5, 1, 3), (8, 6, 15, 8, 1), (3, 8, 7, 2, 1)],
+)
 def test_gradients_are_those_of_a_convolution(
-    monkeypatch, is_tall, batch, length, channels, width, dilation
+    monkeypatch, is_tall, batch, length, channels, width, kernel, step, dilation
 ):
     torch.manual_seed(0)
-    conv = nn.Conv2d(channels, width, (1, 5), dilation=(1, dilation))
+    conv = nn.Conv2d(channels, width, (1, kernel), stride=(1, step), dilation=(1, dilation))
     x = torch.randn(batch, length, channels)
     # In float64 nothing but torch's own convolution runs.
     monkeypatch.setattr(base_path, "multiplies_tall", lambda x, weight: False)
@@ -34,11 +37,13 @@ def test_gradients_are_those_of_a_convolution(
         torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=1e-4)
 
 
-def test_a_window_inside_a_longer_one_has_its_own_gradient(monkeypatch):
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_window_inside_a_longer_one_has_its_own_gradient(monkeypatch, step, batch):
     monkeypatch.setattr(base_path, "multiplies_tall", lambda x, weight: True)
-    conv = nn.Conv2d(8, 8, (1, 5), dilation=(1, 2))
+    conv = nn.Conv2d(8, 8, (1, 5), stride=(1, step), dilation=(1, 2 if step == 1 else 1))
     torch.manual_seed(0)
-    whole = torch.randn(1, 60, 8, requires_grad=True)
+    whole = torch.randn(batch, 60, 8, requires_grad=True)
     found = []
     for part in (whole[:, 10:50], whole[:, 10:50].clone()):
         conv.zero_grad()
