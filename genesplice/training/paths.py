@@ -8,11 +8,16 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from genesplice.evaluate.kernel_ridge import KernelSettings, choose_kernel, fit_kernel
+from genesplice.evaluate.kernel_ridge import (
+    KernelFit,
+    KernelSettings,
+    choose_kernel,
+    fit_kernel,
+)
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
 from genesplice.model.kernel import TARGETS
-from genesplice.threads import one_thread
+from genesplice.threads import one_thread, side_by_side
 
 __all__ = ["KernelFits", "choose_mix", "fit_kernel_path"]
 
@@ -51,48 +56,35 @@ def fit_kernel_path(
     start
         Where to begin choosing.
     """
-    with one_thread():
-        return _fit(model, graph, joined, rows, observed, blocks, settings, start)
-
-
-def _fit(
-    model: GeneSplice,
-    graph: HeteroData,
-    joined: Tensor,
-    rows: Tensor,
-    observed: Tensor,
-    blocks: np.ndarray,
-    settings: tuple[KernelSettings, KernelSettings] | None,
-    start: tuple[KernelSettings, KernelSettings] | None,
-) -> KernelFits:
     path, head = model.kernel, model.expression_head
-    standardised, known = model.kernel_inputs(joined, graph, rows)
-    path.remember(standardised, known.to(torch.int8))
-    parts, _, _ = path.inner_products(standardised, known)
-    level = observed.mean(1)
-    residual = observed - level[:, None] - head.condition_mean
-    mean = level.mean()
-    chosen, left_out = [], []
-    for index, (name, target) in enumerate(
-        zip(TARGETS, ((level - mean)[:, None], residual), strict=True)
-    ):
-        found = (
-            settings[index]
-            if settings is not None
-            else choose_kernel(
-                parts,
-                target,
-                blocks,
-                start=None if start is None else start[index],
-                rounds=2 if start is None else 1,
-            )
-        )
-        fit = fit_kernel(parts, target, blocks, found)
-        weights = fit.weights[:, 0] if name == "level" else fit.weights
-        path.solve(name, weights, found.scale, found.share, found.sharpness, float(mean))
-        chosen.append(found)
-        left_out.append(fit.left_out.float())
-    return KernelFits((chosen[0], chosen[1]), Prediction(left_out[0][:, 0] + mean, left_out[1]))
+    # The sums then come out the same however many threads there are.
+    with one_thread():
+        standardised, known = model.kernel_inputs(joined, graph, rows)
+        path.remember(standardised, known.to(torch.int8))
+        parts, _, _ = path.inner_products(standardised, known)
+        level = observed.mean(1)
+        residual = observed - level[:, None] - head.condition_mean
+        mean = level.mean()
+        targets = {"level": (level - mean)[:, None], "residual": residual}
+
+    def fit(name: str) -> tuple[KernelSettings, KernelFit]:
+        index, target = TARGETS.index(name), targets[name]
+        if settings is not None:
+            chosen = settings[index]
+        else:
+            first, rounds = (None, 2) if start is None else (start[index], 1)
+            chosen = choose_kernel(parts, target, blocks, start=first, rounds=rounds)
+        return chosen, fit_kernel(parts, target, blocks, chosen)
+
+    fits = side_by_side(fit, TARGETS, joined.device)
+    for name, (chosen, found) in zip(TARGETS, fits, strict=True):
+        weights = found.weights[:, 0] if name == "level" else found.weights
+        path.solve(name, weights, chosen.scale, chosen.share, chosen.sharpness, float(mean))
+    (for_level, level_fit), (for_residual, residual_fit) = fits
+    return KernelFits(
+        (for_level, for_residual),
+        Prediction(level_fit.left_out.float()[:, 0] + mean, residual_fit.left_out.float()),
+    )
 
 
 def choose_mix(
