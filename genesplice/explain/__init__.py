@@ -2,6 +2,7 @@
 
 from genesplice.explain.attribution import Explainer, integrated_gradients
 from genesplice.explain.faithfulness import (
+    checked_attributions,
     curve_table,
     curves,
     faithfulness_metrics,
@@ -17,6 +18,7 @@ __all__ = [
     "METHODS",
     "Explainer",
     "MotifScanner",
+    "checked_attributions",
     "curve_table",
     "curves",
     "faithfulness_metrics",

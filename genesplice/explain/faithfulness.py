@@ -20,12 +20,15 @@ from genesplice.explain.methods import COMPLETE, METHODS
 from genesplice.explain.mutagenesis import mutate
 from genesplice.model.genesplice import GeneSplice
 from genesplice.results import Attribution, Metric
+from genesplice.threads import side_by_side
 
 __all__ = [
     "ISM_AGREEMENT",
     "RANDOM_AGREEMENT",
+    "Checked",
     "Curves",
     "Faithfulness",
+    "checked_attributions",
     "curve_table",
     "curves",
     "faithfulness_metrics",
@@ -240,6 +243,41 @@ def judge(
         ism,
         random,
     )
+
+
+class Checked(NamedTuple):
+    """One gene's attribution, its curves, and what its checks say."""
+
+    attribution: Attribution
+    drawn: Curves
+    judged: Faithfulness
+
+
+def checked_attributions(
+    explainer: Explainer,
+    genes: Sequence[str],
+    *,
+    other: Explainer | None = None,
+    condition: str | None = None,
+    steps: int = 32,
+) -> list[Checked]:
+    """Integrated gradients of several genes with all checks, genes side by side.
+
+    Parameters
+    ----------
+    other
+        A model with other weights, for the check of `judge` that asks for one.
+    """
+
+    def check(gene_id: str) -> Checked:
+        found, control = explainer.explain(gene_id, condition=condition, steps=steps), None
+        if other is not None:
+            control = other.explain(gene_id, condition=condition, steps=steps)
+        drawn = curves(explainer, found, condition=condition)
+        judged = judge(explainer, found, condition=condition, control=control, drawn=drawn)
+        return Checked(found, drawn, judged)
+
+    return side_by_side(check, genes)
 
 
 def curve_table(drawn: Curves) -> pd.DataFrame:

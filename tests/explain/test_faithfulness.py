@@ -10,6 +10,7 @@ from genesplice.explain.explainer import Explainer
 from genesplice.explain.faithfulness import (
     Curves,
     Faithfulness,
+    checked_attributions,
     curve_table,
     curves,
     faithfulness_metrics,
@@ -94,6 +95,27 @@ def test_other_weights_give_other_attributions(explainer, found, tiny_bundle):
     same = judge(explainer, found, ism_bp=0, control=found)
     assert same.random_spearman == pytest.approx(1)
     assert "a model with other weights gives the same (1.00)" in same.verdict
+
+
+def test_genes_are_checked_side_by_side_as_one_by_one(explainer, tiny_bundle):
+    other = Explainer(
+        randomised(explainer.model), tiny_bundle, window_bp=2048, vectors=explainer.vectors
+    )
+    genes, before = ["g0004", "g0005", "g0006"], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        checked = checked_attributions(explainer, genes, other=other, steps=4)
+    finally:
+        torch.set_num_threads(before)
+    assert [one.attribution.gene_id for one in checked] == genes
+    for one in checked:
+        alone = explainer.explain(one.attribution.gene_id, steps=4)
+        np.testing.assert_allclose(one.attribution.values, alone.values, atol=1e-5)
+        control = other.explain(one.attribution.gene_id, steps=4)
+        judged = judge(explainer, alone, control=control)
+        assert one.judged.ism_spearman == pytest.approx(judged.ism_spearman, abs=1e-3)
+        assert one.judged.random_spearman == pytest.approx(judged.random_spearman, abs=1e-3)
+        assert one.drawn.deletion == pytest.approx(curves(explainer, alone).deletion, abs=1e-3)
 
 
 def test_ranks_are_correlated():
