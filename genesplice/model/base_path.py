@@ -29,25 +29,27 @@ UP_DILATIONS = (32, 8, 2, 1)
 def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Along the length of (batch, length, channels), which stays contiguous in its channels."""
     step, dilation = conv.stride[1], conv.dilation[1]
-    if multiplies_tall(x, conv.weight):
-        if step == 1 and x.requires_grad and x.is_contiguous():
-            return _Convolution.apply(x, conv.weight, conv.bias, dilation)
-        if step > 1 and dilation == 1 and x.stride()[1:] == (x.shape[2], 1):
-            return _Strided.apply(x, conv.weight, conv.bias, step)
+    dense = step == 1 and x.requires_grad and x.is_contiguous()
+    strided = step > 1 and dilation == 1 and x.stride()[1:] == (x.shape[2], 1)
+    if (dense or strided) and multiplies_tall(x, conv.weight):
+        return _Convolution.apply(x, conv.weight, conv.bias, step, dilation)
     return conv(x.transpose(1, 2)[:, :, None]).squeeze(2).transpose(1, 2)
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution whose weights get their gradient from one product of tall matrices.
+    """A convolution whose weights get their gradient from products of tall matrices.
 
-    On Intel's processors in 1.8 ms where oneDNN takes 3.7 (64 channels, 4,096 bp).
+    On Intel's processors in 1.8 ms where oneDNN takes 3.7 (64 channels, 4,096 bp). With steps of 8
+    bases that gradient was a third of a small encoder's training step, and is a twelfth.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, dilation):
+    def forward(ctx, x, weight, bias, step, dilation):
         ctx.save_for_backward(x, weight)
-        ctx.dilation = dilation
-        out = F.conv2d(x.transpose(1, 2)[:, :, None], weight, bias, dilation=(1, dilation))
+        ctx.step, ctx.dilation = step, dilation
+        out = F.conv2d(
+            x.transpose(1, 2)[:, :, None], weight, bias, stride=(1, step), dilation=(1, dilation)
+        )
         return out.squeeze(2).transpose(1, 2)
 
     @staticmethod
@@ -59,61 +61,42 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = torch.ops.aten.convolution_backward(
                 grad.transpose(1, 2)[:, :, None], x.transpose(1, 2)[:, :, None], weight, None,
-                [1, 1], [0, 0], [1, ctx.dilation], False, [0, 0], 1, [True, False, False],
+                [1, ctx.step], [0, 0], [1, ctx.dilation], False, [0, 0], 1, [True, False, False],
             )[0].squeeze(2).transpose(1, 2)  # fmt: skip
         if ctx.needs_input_grad[1]:
-            (batch, length, width), (channels, kernel) = grad.shape, weight.shape[1::2]
+            if ctx.step == 1:
+                product = _product_of_all(x, grad, weight.shape[3], ctx.dilation)
+            else:
+                product = _product_by_step(x, grad, weight.shape[3], ctx.step)
+            width, channels, _, kernel = weight.shape
+            grad_weight = product.view(width, kernel, channels).transpose(1, 2)[:, :, None]
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 1))
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _product_of_all(x: Tensor, grad: Tensor, kernel: int, dilation: int) -> Tensor:
+    """Gradient (width, kernel x channels) from one copy of all that each output has heard."""
+    (batch, length, _), channels = grad.shape, x.shape[2]
+    heard = torch.as_strided(
+        x, (batch, length, kernel, channels),
+        (x.stride(0), channels, dilation * channels, 1), x.storage_offset(),
+    )  # fmt: skip
+    return grad.flatten(0, 1).t() @ heard.reshape(-1, kernel * channels)
+
+
+def _product_by_step(x: Tensor, grad: Tensor, kernel: int, step: int) -> Tensor:
+    """The same without a copy: a product for each step that the kernel reaches into."""
+    channels = x.shape[2]
+    product = grad.new_zeros(grad.shape[2], kernel * channels)
+    for first in range(0, kernel * channels, step * channels):
+        part = product[:, first : first + step * channels]
+        for row, out in zip(x, grad, strict=True):
             heard = torch.as_strided(
-                x, (batch, length, kernel, channels),
-                (x.stride(0), channels, ctx.dilation * channels, 1), x.storage_offset(),
-            )  # fmt: skip
-            product = grad.flatten(0, 1).t() @ heard.reshape(-1, kernel * channels)
-            grad_weight = product.view(width, kernel, channels).transpose(1, 2)[:, :, None]
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum((0, 1))
-        return grad_x, grad_weight, grad_bias, None
-
-
-class _Strided(torch.autograd.Function):
-    """The same for a step of several bases: one product for each step that the kernel reaches into.
-
-    With oneDNN a third of a small encoder's training step went into this gradient (15 bases, 8 a
-    step); so it is a twelfth.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, step):
-        ctx.save_for_backward(x, weight)
-        ctx.step = step
-        out = F.conv2d(x.transpose(1, 2)[:, :, None], weight, bias, stride=(1, step))
-        return out.squeeze(2).transpose(1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        (x, weight), step = ctx.saved_tensors, ctx.step
-        grad = grad.contiguous()
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = torch.ops.aten.convolution_backward(
-                grad.transpose(1, 2)[:, :, None], x.transpose(1, 2)[:, :, None], weight, None,
-                [1, step], [0, 0], [1, 1], False, [0, 0], 1, [True, False, False],
-            )[0].squeeze(2).transpose(1, 2)  # fmt: skip
-        if ctx.needs_input_grad[1]:
-            (width, channels, _, kernel), length = weight.shape, grad.shape[1]
-            product = grad.new_zeros(width, kernel * channels)
-            for first in range(0, kernel * channels, step * channels):
-                part = product[:, first : first + step * channels]
-                for row, out in zip(x, grad, strict=True):
-                    heard = torch.as_strided(
-                        row, (length, part.shape[1]), (step * channels, 1),
-                        row.storage_offset() + first,
-                    )  # fmt: skip
-                    part.addmm_(out.t(), heard)
-            grad_weight = product.view(width, kernel, channels).transpose(1, 2)[:, :, None]
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum((0, 1))
-        return grad_x, grad_weight, grad_bias, None
+                row, (len(out), part.shape[1]), (step * channels, 1), row.storage_offset() + first
+            )
+            part.addmm_(out.t(), heard)
+    return product
 
 
 class ConvBlock(nn.Module):
