@@ -41,12 +41,12 @@ def side_by_side(
     n_threads = torch.get_num_threads()
     if n_threads == 1 or (device is not None and device.type != "cpu"):
         return [work(item) for item in items]
-    keeps_gradients = torch.is_grad_enabled()
+    keeps_gradients, is_inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def alone(item: Item) -> Found:
-        # Both are a thread's own.
+        # All three are a thread's own.
         torch.set_num_threads(1)
-        with torch.set_grad_enabled(keeps_gradients):
+        with torch.inference_mode(is_inference), torch.set_grad_enabled(keeps_gradients):
             return work(item)
 
     try:

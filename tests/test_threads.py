@@ -35,6 +35,13 @@ def test_gradients_are_kept_as_where_it_is_called(two_threads, keeps_gradients):
     assert [one.requires_grad for one in found] == [keeps_gradients] * 2
 
 
+def test_what_was_made_in_inference_mode_can_be_filled(two_threads):
+    with torch.inference_mode():
+        filled = torch.zeros(4)
+        side_by_side(lambda place: filled[place].fill_(place + 1), range(4))
+    assert filled.tolist() == [1, 2, 3, 4]
+
+
 def test_an_error_reaches_the_caller(two_threads):
     def work(number: int) -> int:
         if number == 1:
