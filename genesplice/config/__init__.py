@@ -68,7 +68,7 @@ PRESETS: dict[str, Config] = {
         ),
         verdict=VerdictConfig(
             contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608),
-            epochs=40,
+            epochs=48,
             worthwhile=0.01,
             folds=None,
             seeds=(0, 1, 2),
@@ -99,7 +99,6 @@ PRESETS: dict[str, Config] = {
             folds=None,
             seeds=(0, 1, 2, 3, 4),
             references=("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
-            world_seeds=(0, 1, 2),
             dose_genes=200,
         ),
     ),

@@ -50,7 +50,7 @@ class VerdictConfig:
     region_layers: int = 1
     fused_layers: int = 0
     graph_layers: int = 1
-    epochs: int = 3
+    epochs: int = 2
     head_steps: int = 0
     learning_rate: float = 4e-3
     validation_blocks: float = 0.2
@@ -63,9 +63,9 @@ class VerdictConfig:
     reference_bp: int = 8192
     world_contexts_bp: Sequence[int] = (512, 8192, 262_144)
     world_domains: int = 32
-    world_epochs: int = 40
+    world_epochs: int = 48
     world_folds: tuple[int, ...] = (0,)
-    world_seeds: tuple[int, ...] = (0, 1)
+    world_seeds: tuple[int, ...] = (0, 1, 2)
     dose_genes: int = 8
     workers: int = 0
     threads: int = 1

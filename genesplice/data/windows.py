@@ -90,7 +90,8 @@ def tile_windows(
 
     Each reads `flank_bp` beyond its core on both sides: round a circular contig, N beyond the
     ends of a linear one. The first core begins `offset_bp` before the contig (another offset puts
-    other bases into a bin together), the last may reach beyond its end.
+    other bases into a bin together). Round a circle the last core ends where the first began,
+    though its window is as long as the others; on a linear contig it may reach beyond the end.
 
     Raises
     ------
@@ -105,11 +106,12 @@ def tile_windows(
     windows = []
     for contig in genome.contigs:
         core = min(core_bp, -(-contig.length // GRID_BP) * GRID_BP)
-        for start in range(-(offset_bp % core), contig.length, core):
-            window = Window(
-                contig.name, start - flank_bp, start + core + flank_bp, start, start + core
-            )
-            windows.append(window)
+        first = -(offset_bp % core)
+        last = first + contig.length if contig.is_circular else contig.length
+        for start in range(first, last, core):
+            end = start + core
+            core_end = min(end, last) if contig.is_circular else end
+            windows.append(Window(contig.name, start - flank_bp, end + flank_bp, start, core_end))
     return windows
 
 
@@ -203,10 +205,12 @@ def _genes_in(genome: Genome, windows: Sequence[Window], genes: pd.DataFrame) ->
     found = []
     for row, window in enumerate(windows):
         contig = genome.contig(window.contig)
-        # A gene that crosses the origin of a circle has its TSS beyond the contig's length.
-        place = tss % contig.length
-        last = min(window.core_end, contig.length)
-        inside = (contigs == window.contig) & (place >= window.core_start) & (place < last)
+        place = tss
+        if contig.is_circular:
+            # Round the circle from where the core begins.
+            place = window.core_start + (tss - window.core_start) % contig.length
+        inside = (contigs == window.contig) & (place >= window.core_start)
+        inside &= place < window.core_end
         index = np.flatnonzero(inside)
         shift = place[index] - tss[index]
         found.append(

@@ -28,6 +28,7 @@ from genesplice.evaluate.nulls import random_gene_sets, rewired_network
 from genesplice.evaluate.prediction import bundle_graph
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import GraphLayer
+from genesplice.model.kernel import Compared
 from genesplice.model.neighbours import cut_neighbourhood
 from genesplice.threads import side_by_side
 
@@ -102,6 +103,8 @@ class GraphOutput(nn.Module):
     """
 
     vectors: Tensor
+    inner: Tensor | None
+    own: Tensor | None
 
     def __init__(
         self,
@@ -124,12 +127,17 @@ class GraphOutput(nn.Module):
         self.graph, self.rows, self.target = graph, rows, target
         self.column = conditions.index(target) if target in conditions else None
         self.register_buffer("vectors", vectors, persistent=False)
+        self.part = "level" if target == "level" else "residual"
+        # What the kernel path says of the sequence is the same whatever the masks.
+        compared = self._compare() or (None, None)
+        for name, value in zip(("inner", "own"), compared, strict=True):
+            self.register_buffer(name, value, persistent=False)
         self.kinds = [kind for kind, key in EDGES.items() if graph[key].edge_index.shape[1]]
         self.along: Tensor | None = None
         if target == PROFILE:
             if along is None:
                 with torch.no_grad():
-                    along = self._predict(self.full_masks()).residual
+                    along = self._predict(self.full_masks())
             self.along = along / along.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
     def full_masks(self) -> tuple[Float[Tensor, "1 edges"], ...]:
@@ -144,15 +152,20 @@ class GraphOutput(nn.Module):
             [self._number(tuple(m[i : i + 1] for m in masks)) for i in range(len(masks[0]))]
         )
 
-    def _number(self, masks: tuple[Tensor, ...]) -> Tensor:
-        prediction = self._predict(masks)
-        if self.along is not None:
-            return (prediction.residual * self.along).sum()
-        if self.column is None:
-            return prediction.level.sum()
-        return prediction.residual[:, self.column].sum()
+    @torch.no_grad()
+    def _compare(self) -> Compared | None:
+        if not self.model.kernel.n_support:
+            return None
+        inputs = self.model.kernel_inputs(self.vectors, self.graph, self.rows)
+        return self.model.kernel.compare(self.part, inputs[0])
 
-    def _predict(self, masks: tuple[Tensor, ...]):
+    def _number(self, masks: tuple[Tensor, ...]) -> Tensor:
+        predicted = self._predict(masks)
+        if self.along is not None:
+            return (predicted * self.along).sum()
+        return predicted.sum() if self.column is None else predicted[:, self.column].sum()
+
+    def _predict(self, masks: tuple[Tensor, ...]) -> Tensor:
         for kind, mask in zip(self.kinds, masks, strict=True):
             index = self.graph[EDGES[kind]].edge_index
             for layer in self.exchange.layers:
@@ -161,7 +174,10 @@ class GraphOutput(nn.Module):
         graph = self.graph.clone()
         kept = {kind: mask[0] for kind, mask in zip(self.kinds, masks, strict=True)}
         graph["gene"].knowledge = self.exchange.masked_knowledge(graph, kept)
-        return self.model(self.vectors, graph, self.rows)
+        compared = None
+        if self.inner is not None and self.own is not None:
+            compared = Compared(self.inner, self.own)
+        return self.model.predict_target(self.part, self.vectors, graph, self.rows, compared)
 
 
 def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution:

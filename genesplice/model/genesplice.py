@@ -21,7 +21,7 @@ from genesplice.model.arms import DilatedCnn, EnformerLike, KmerTokens, PlainAtt
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
-from genesplice.model.kernel import KernelPath
+from genesplice.model.kernel import TARGETS, Compared, KernelPath
 from genesplice.model.readout import GeneReadout
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 
@@ -232,6 +232,28 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
             return neural, attention
         inputs = self.kernel_inputs(joined, graph, rows)
         return mix_paths(neural, self.kernel(*inputs), self.mix), attention
+
+    def predict_target(
+        self,
+        target: str,
+        joined: Float[Tensor, "all_genes joined"],
+        graph: HeteroData,
+        rows: Int64[Tensor, " genes"] | None = None,
+        compared: Compared | None = None,
+    ) -> Float[Tensor, "genes *conditions"]:
+        """Only the level, or only the residual, of what `forward` says.
+
+        `compared` is what `compare` says of the same genes, which is worth keeping for several
+        graphs.
+        """
+        at = TARGETS.index(target)
+        neural = self.predict_neural(joined, graph, rows)[0][at]
+        if not self.kernel.n_support:
+            return neural
+        standardised, known = self.kernel_inputs(joined, graph, rows)
+        compared = compared or self.kernel.compare(target, standardised)
+        kernel = self.kernel.predict_target(target, compared, known)
+        return neural + self.mix[at] * (kernel - neural)
 
     def predict_neural(
         self,

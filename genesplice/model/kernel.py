@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from genesplice.model.heads import Prediction
 
-__all__ = ["TARGETS", "KernelPath", "mix_kernel"]
+__all__ = ["TARGETS", "Compared", "KernelPath", "mix_kernel"]
 
 TARGETS = ("level", "residual")
 FEWEST_GENES = 5
@@ -56,6 +56,13 @@ class Side(NamedTuple):
     def own(self, target: int, mine: Float[Tensor, "genes channels"]) -> Tensor:
         """<x, x> of other genes."""
         return (mine * mine) @ self.weights[target]
+
+
+class Compared(NamedTuple):
+    """<x, y> of genes with the training genes and <x, x>, weighted for one target."""
+
+    inner: Float[Tensor, "genes support"]
+    own: Float[Tensor, " genes"]
 
 
 class Remembered(NamedTuple):
@@ -225,19 +232,30 @@ class KernelPath(nn.Module):
         knowledge: Float[Tensor, "genes known"],
     ) -> Prediction:
         """Level and residual of each gene."""
-        theirs = self._remembered()
+        # Apart, so that no gradient is worked out for a half or a target that nobody asks for.
+        seen = (self.compare(target, standardised) for target in TARGETS)
+        parts = zip(TARGETS, seen, strict=True)
+        return Prediction(*(self.predict_target(name, one, knowledge) for name, one in parts))
+
+    def compare(self, target: str, standardised: Float[Tensor, "genes joined"]) -> Compared:
+        """Genes with each training gene by what was read of them, which no graph changes."""
+        index, vectors = TARGETS.index(target), self._remembered().vectors
+        return Compared(vectors.inner(index, standardised), vectors.own(index, standardised))
+
+    def predict_target(
+        self, target: str, compared: Compared, knowledge: Float[Tensor, "genes known"]
+    ) -> Float[Tensor, "genes *conditions"]:
+        """One of `TARGETS`, given what `compare` says of the genes for it."""
+        index, theirs = TARGETS.index(target), self._remembered()
         spread = self.knowledge_spread[theirs.used]
         known = (knowledge[:, theirs.used] - self.knowledge_centre[theirs.used]) / spread
-        # Apart, so that no gradient is worked out for a half or a target that nobody asks for.
-        kernels = [
-            mix_kernel(
-                theirs.vectors.inner(i, standardised) + theirs.knowledge.inner(i, known),
-                theirs.vectors.own(i, standardised) + theirs.knowledge.own(i, known),
-                theirs.squares[i],
-                self.share[i],
-                self.sharpness[i],
-            )
-            for i in range(len(TARGETS))
-        ]
-        level = kernels[0] @ self.level_weights + self.level_mean
-        return Prediction(level, kernels[1] @ self.residual_weights)
+        kernel = mix_kernel(
+            compared.inner + theirs.knowledge.inner(index, known),
+            compared.own + theirs.knowledge.own(index, known),
+            theirs.squares[index],
+            self.share[index],
+            self.sharpness[index],
+        )
+        if target == "level":
+            return kernel @ self.level_weights + self.level_mean
+        return kernel @ self.residual_weights

@@ -98,11 +98,15 @@ def test_cores_cover_every_base_once_and_begin_on_the_grid(world, core, flank):
         windows = [w for w in tile_windows(genome, core, flank) if w.contig == contig.name]
         edges = [w.core_start for w in windows] + [windows[-1].core_end]
         assert edges[0] == 0
-        assert edges[-1] - GRID_BP < contig.length + core - GRID_BP
+        assert edges[-1] < contig.length + core
         assert edges[-1] >= contig.length > edges[-2]
+        if contig.is_circular:
+            assert edges[-1] == contig.length
+        assert len({window.end - window.start for window in windows}) == 1
         for window, after in zip(windows, edges[1:], strict=True):
             assert window.core_end == after
-            assert (window.start, window.end) == (window.core_start - flank, after + flank)
+            assert window.start == window.core_start - flank
+            assert window.end - flank >= after
             assert window.start % GRID_BP == window.end % GRID_BP == 0
 
 
@@ -110,6 +114,22 @@ def test_offset_moves_the_first_core_before_the_contig():
     windows = tile_windows(random_genome(5000), 2048, 1024, offset_bp=100)
     assert [w.core_start for w in windows] == [-100, 1948, 3996]
     assert windows[0] == Window("c0", -1124, 2972, -100, 1948)
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds(), CORES, st.data())
+def test_cores_go_round_a_circle_once(world, core, data):
+    genome, _ = build(world)
+    offset = data.draw(st.integers(0, core - 1))
+    for contig in genome.contigs:
+        windows = [
+            w for w in tile_windows(genome, core, 0, offset_bp=offset) if w.contig == contig.name
+        ]
+        places = np.concatenate([np.arange(w.core_start, w.core_end) for w in windows])
+        if contig.is_circular:
+            assert np.array_equal(np.sort(places % contig.length), np.arange(contig.length))
+            size = windows[0].end - windows[0].start
+            assert len(windows) == -(-contig.length // size)
 
 
 def test_core_longer_than_a_contig_shrinks_to_it():
@@ -163,9 +183,10 @@ def test_window_across_the_origin_reads_the_rotated_genome_with_its_genes():
     plain = make_batch(turned, [Window("c0", 0, 2048, 0, 2048)], at_home)
     assert torch.equal(around.tokens, plain.tokens)
     assert sorted(plain.start.tolist()) == [918, 928, 1224]
-    # Only what has its TSS at or after the origin: cores are counted on the contig.
+    # The core goes round the origin, and so do the genes in it.
     tss = torch.where(around.strand > 0, around.start, around.end - 1)
     assert sorted(zip(tss.tolist(), around.strand.tolist(), strict=True)) == [
+        (928, 1),
         (1077, -1),
         (1323, -1),
     ]
