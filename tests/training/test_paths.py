@@ -7,6 +7,7 @@ import torch
 import genesplice as gs
 from genesplice.evaluate.kernel_ridge import make_kernel
 from genesplice.evaluate.prediction import bundle_graph
+from genesplice.explain.pathways import PROFILE, GraphOutput
 from genesplice.model.heads import Prediction
 from genesplice.training.finetuning import make_model
 from genesplice.training.paths import choose_mix, fit_kernel_path
@@ -84,3 +85,18 @@ def test_the_mix_is_the_better_one():
     assert choose_mix(off(1.0), off(1.0), observed, mean) == (0.5, 0.5)
     empty = Prediction(torch.zeros(0), torch.zeros(0, 5))
     assert choose_mix(empty, empty, observed[:0], mean) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("target", "part"), [("level", "level"), (PROFILE, "residual")])
+def test_half_of_a_prediction_is_that_half(world, target, part):
+    model, graph, joined, rows, _, _ = world
+    fit_kernel_path(*world)
+    model.mix.copy_(torch.tensor([0.7, 0.4]))
+    with torch.no_grad():
+        whole = getattr(model(joined, graph, rows), part)
+        half = model.predict_target(part, joined, graph, rows)
+        torch.testing.assert_close(half, whole)
+        output = GraphOutput(model, graph, joined, rows, target)
+        told = whole.sum() if target == "level" else whole.norm(dim=1).sum()
+        torch.testing.assert_close(output(*output.full_masks())[0], told)
+        assert output.inner is not None
