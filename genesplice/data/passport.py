@@ -83,9 +83,10 @@ def gene_similarity(genome: Genome, genes: pd.DataFrame, folds: Sequence[int]) -
         genome.fetch(gene.contig, gene.start, gene.end) for gene in genes.itertuples(index=False)
     ]
     kmers = [canonical_kmers(sequence, scale=scale) for sequence in sequences]
-    best, at = _nearest(kmers, kmers, fold)
     reverse = [canonical_kmers(sequence[::-1], scale=scale) for sequence in sequences]
-    by_chance, _ = _nearest(kmers, reverse, fold)
+    forward, backward = _incidence(kmers, reverse)
+    best, at = _nearest(forward, forward, fold)
+    by_chance, _ = _nearest(forward, backward, fold)
     ids = genes["gene_id"].to_numpy(dtype=object)
     nearest = pd.DataFrame(
         {
@@ -129,39 +130,37 @@ def _hash(codes: UInt64[np.ndarray, " regions"]) -> UInt64[np.ndarray, " regions
     return mixed ^ (mixed >> np.uint64(31))
 
 
+def _incidence(
+    *groups: Sequence[UInt64[np.ndarray, " _n"]],
+) -> list[sparse.csr_matrix]:
+    """One matrix a group, with a row for each set and ones in the columns of what is in it.
+
+    The groups have their columns in common.
+    """
+    sets = [one for group in groups for one in group]
+    everything = np.concatenate([*sets, np.empty(0, dtype=np.uint64)])
+    # Hashed by pandas: sorting all of them takes ten times as long.
+    columns, vocabulary = pd.factorize(everything)
+    pointer = np.concatenate([[0], np.cumsum([len(one) for one in sets], dtype=np.int64)])
+    data = np.ones(len(columns), dtype=np.int32)
+    matrix = sparse.csr_matrix((data, columns, pointer), shape=(len(sets), len(vocabulary)))
+    ends = np.cumsum([len(group) for group in groups])
+    return [matrix[end - len(group) : end] for group, end in zip(groups, ends, strict=True)]
+
+
 def _nearest(
-    queries: list[UInt64[np.ndarray, " _q"]],
-    targets: list[UInt64[np.ndarray, " _t"]],
-    fold: Int64[np.ndarray, " genes"],
+    queries: sparse.csr_matrix, targets: sparse.csr_matrix, fold: Int64[np.ndarray, " genes"]
 ) -> tuple[Float[np.ndarray, " genes"], Int64[np.ndarray, " genes"]]:
     """Best containment of each query among targets of another fold, and which one it is."""
-    n = len(queries)
-    best, at = np.zeros(n), np.zeros(n, dtype=np.int64)
-    if n == 0:
-        return best, at
-    # Hashed by pandas: sorting all of them takes ten times as long.
-    columns, vocabulary = pd.factorize(np.concatenate([*queries, *targets]))
-    middle = sum(map(len, queries))
-    left = _incidence(queries, columns[:middle], len(vocabulary))
-    right = _incidence(targets, columns[middle:], len(vocabulary))
-    size_left = np.array([len(q) for q in queries])
-    size_right = np.array([len(t) for t in targets])
-    shared = (left @ right.T).tocoo()
+    best, at = np.zeros(len(fold)), np.zeros(len(fold), dtype=np.int64)
+    shared = (queries @ targets.T).tocoo()
     other = fold[shared.row] != fold[shared.col]
     row, col, count = shared.row[other], shared.col[other], shared.data[other]
-    value = count / np.maximum(1, np.minimum(size_left[row], size_right[col]))
+    sizes = np.minimum(queries.getnnz(axis=1)[row], targets.getnnz(axis=1)[col])
+    value = count / np.maximum(1, sizes)
     order = np.lexsort((-col, value))
     best[row[order]], at[row[order]] = value[order], col[order]
     return best, at
-
-
-def _incidence(
-    sets: list[UInt64[np.ndarray, " _n"]], columns: Int64[np.ndarray, " _all"], width: int
-) -> sparse.csr_matrix:
-    """One row a set, with ones in its columns; `columns` are those of all sets one by one."""
-    pointer = np.concatenate([[0], np.cumsum([len(s) for s in sets])])
-    data = np.ones(len(columns), dtype=np.int32)
-    return sparse.csr_matrix((data, columns, pointer), shape=(len(sets), width))
 
 
 def swallowed_genes(

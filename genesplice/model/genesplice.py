@@ -243,15 +243,16 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
     ) -> Float[Tensor, "genes *conditions"]:
         """Only the level, or only the residual, of what `forward` says.
 
-        `compared` is what `compare` says of the same genes, which is worth keeping for several
-        graphs.
+        `compared` is what `KernelPath.compare` says of the same genes, which is worth keeping for
+        several graphs.
         """
         at = TARGETS.index(target)
         neural = self.predict_neural(joined, graph, rows)[0][at]
         if not self.kernel.n_support:
             return neural
         standardised, known = self.kernel_inputs(joined, graph, rows)
-        compared = compared or self.kernel.compare(target, standardised)
+        if compared is None:
+            compared = self.kernel.compare(target, standardised)
         kernel = self.kernel.predict_target(target, compared, known)
         return neural + self.mix[at] * (kernel - neural)
 

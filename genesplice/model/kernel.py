@@ -233,9 +233,11 @@ class KernelPath(nn.Module):
     ) -> Prediction:
         """Level and residual of each gene."""
         # Apart, so that no gradient is worked out for a half or a target that nobody asks for.
-        seen = (self.compare(target, standardised) for target in TARGETS)
-        parts = zip(TARGETS, seen, strict=True)
-        return Prediction(*(self.predict_target(name, one, knowledge) for name, one in parts))
+        known = self._scale(knowledge)
+        level, residual = (
+            self._tell(target, self.compare(target, standardised), known) for target in TARGETS
+        )
+        return Prediction(level, residual)
 
     def compare(self, target: str, standardised: Float[Tensor, "genes joined"]) -> Compared:
         """Genes with each training gene by what was read of them, which no graph changes."""
@@ -246,9 +248,16 @@ class KernelPath(nn.Module):
         self, target: str, compared: Compared, knowledge: Float[Tensor, "genes known"]
     ) -> Float[Tensor, "genes *conditions"]:
         """One of `TARGETS`, given what `compare` says of the genes for it."""
+        return self._tell(target, compared, self._scale(knowledge))
+
+    def _scale(self, knowledge: Float[Tensor, "genes known"]) -> Float[Tensor, "genes used"]:
+        used = self._remembered().used
+        return (knowledge[:, used] - self.knowledge_centre[used]) / self.knowledge_spread[used]
+
+    def _tell(
+        self, target: str, compared: Compared, known: Float[Tensor, "genes used"]
+    ) -> Float[Tensor, "genes *conditions"]:
         index, theirs = TARGETS.index(target), self._remembered()
-        spread = self.knowledge_spread[theirs.used]
-        known = (knowledge[:, theirs.used] - self.knowledge_centre[theirs.used]) / spread
         kernel = mix_kernel(
             compared.inner + theirs.knowledge.inner(index, known),
             compared.own + theirs.knowledge.own(index, known),
