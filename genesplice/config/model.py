@@ -41,7 +41,8 @@ class ModelConfig:
         regions hear nothing, in `permuted_regions` bins hear the regions of other places.
     base_width
         Channels of the base-resolution path (1 bp); 0 leaves it out. It decides how well masked
-        bases are restored, and costs more than all attention together.
+        bases are restored, and costs more than all attention together. With `kmer_tokens`, of what
+        a token says of each of its bases; the other arms have none, or their width.
     annotation
         Feed the sense-strand coding phase and gene body as extra input channels.
     composition

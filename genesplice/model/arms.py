@@ -38,7 +38,7 @@ def _output(
     bins: Float[Tensor, "batch bins width"],
     is_real: IsReal,
     bin_bp: int,
-    bases: Float[Tensor, "batch length width"] | None = None,
+    bases: Float[Tensor, "batch length base_width"] | None = None,
 ) -> EncoderOutput:
     """Summaries and regions of an encoder that has no such levels: means over bins."""
     bins = bins * is_real[..., None]
@@ -122,8 +122,11 @@ class KmerTokens(SequenceEncoder):
     """Non-overlapping 6-mers, global attention; a bin is the mean over its bases' tokens.
 
     The embedding of a 6-mer is linear in the product of its bases' channels, so that N and
-    gradients have a meaning: one-hot bases select one of 4,096 vectors. Annotation is added
-    after it.
+    gradients have a meaning: one-hot bases select one of 4,096 vectors. A hidden base leaves the
+    mean of the four that it could be, and a vector that says which place is hidden: single bases
+    can be hidden without their neighbours. Annotation is added after it.
+
+    With `base_width` every token is mapped to a vector for each of its six bases.
     """
 
     size_bp = 6
@@ -136,39 +139,46 @@ class KmerTokens(SequenceEncoder):
         heads: int,
         layers: int,
         annotation: bool = False,
+        base_width: int = 0,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(bin_bp=bin_bp, width=width, annotation=annotation)
+        super().__init__(bin_bp=bin_bp, width=width, annotation=annotation, base_width=base_width)
         self.heads = heads
         self.embed = nn.Linear(4**self.size_bp, width, bias=False)
         nn.init.normal_(self.embed.weight, std=0.5)
-        self.masked = nn.Parameter(torch.randn(width) * 0.5)
+        self.hidden = nn.Linear(self.size_bp, width, bias=False)
+        nn.init.normal_(self.hidden.weight, std=0.5)
         extra = (self.channels.count - 4) * self.size_bp
         self.annotate = nn.Linear(extra, width) if extra else None
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self.spread = nn.Linear(width, self.size_bp * base_width) if base_width else None
 
     def levels(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
-        """A token with any masked base gets the mask's vector."""
+        """Tokens may look at each other; the last one may be cut short by the window."""
         length = inputs.shape[1]
         padded = fill_unknown(inputs, 0, -length % self.size_bp)
         pieces = padded.unflatten(1, (-1, self.size_bp))
-        product = pieces[:, :, 0, :4]
+        is_hidden = pieces[..., :4].sum(-1) == 0
+        bases = pieces[..., :4] + 0.25 * is_hidden[..., None]
+        product = bases[:, :, 0]
         for place in range(1, self.size_bp):
-            product = (product[..., None] * pieces[:, :, place, None, :4]).flatten(2)
-        is_masked = (pieces[..., :4].sum(-1) == 0).any(-1, keepdim=True)
-        x = torch.where(is_masked, self.masked, self.embed(product))
+            product = (product[..., None] * bases[:, :, place, None]).flatten(2)
+        x = self.embed(product) + self.hidden(is_hidden.to(product))
         if self.annotate is not None:
             x = x + self.annotate(pieces[..., 4:].flatten(2))
         real_bases = is_real.repeat_interleave(self.bin_bp, 1)
         real_tokens = F.pad(real_bases, (0, -length % self.size_bp))
         real_tokens = real_tokens.unflatten(1, (-1, self.size_bp)).any(-1)
         x = self.norm(_mix(x, real_tokens, self.blocks, self.heads))
-        bases = x.repeat_interleave(self.size_bp, 1)[:, :length]
-        bins = bases.unflatten(1, (-1, self.bin_bp)).mean(2)
-        return _output(bins, is_real, self.bin_bp)
+        by_base = x.repeat_interleave(self.size_bp, 1)[:, :length]
+        bins = by_base.unflatten(1, (-1, self.bin_bp)).mean(2)
+        finest = None
+        if self.spread is not None and with_bases:
+            finest = self.spread(x).unflatten(2, (self.size_bp, -1)).flatten(1, 2)[:, :length]
+        return _output(bins, is_real, self.bin_bp, finest)
 
 
 class AttentionPool(nn.Module):

@@ -71,7 +71,10 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
         layers = (
             config.bin_layers + config.summary_layers + config.region_layers + config.fused_layers
         )
-        return FLAT[config.arch](**sizes, heads=config.heads, layers=layers, dropout=config.dropout)
+        sizes |= {"heads": config.heads, "layers": layers, "dropout": config.dropout}
+        if config.arch == "kmer_tokens":
+            sizes["base_width"] = config.base_width
+        return FLAT[config.arch](**sizes)
     return HierarchicalEncoder(
         **sizes,
         heads=config.heads,

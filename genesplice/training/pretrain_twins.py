@@ -6,7 +6,7 @@
 `shuffled_genome`   every training block in random order of its dinucleotides
 `local_only`        no summaries and regions, at the same cost
 `permuted_regions`  bins hear the regions of other places
-`kmer_tokens`       an encoder of 6-mer tokens (`genesplice.model.arms`)
+`kmer_tokens`       6-mer tokens that tell each of their bases (`genesplice.model.arms`)
 `dilated_cnn`       dilated convolutions of the base path's width, as GPN
 ==================  ===========================================================
 """
@@ -42,7 +42,7 @@ def make_twin(source: Source, config: Config, name: PretrainTwinName) -> tuple[S
     elif name == "permuted_regions":
         sizes = dataclasses.replace(sizes, hierarchy="permuted_regions")
     elif name == "kmer_tokens":
-        sizes = dataclasses.replace(sizes, arch=name)
+        sizes = dataclasses.replace(sizes, arch=name, base_width=sizes.base_width or sizes.width)
     else:
         width = sizes.base_width or sizes.width
         sizes = dataclasses.replace(sizes, arch=name, width=width)

@@ -120,6 +120,45 @@ def test_a_k_mer_selects_its_own_vector():
     torch.testing.assert_close(encoder.embed(product), encoder.embed.weight[:, index])
 
 
+@torch.no_grad()
+def test_a_hidden_base_leaves_the_mean_of_what_its_token_could_be():
+    encoder = make("kmer_tokens", base_width=4)
+    encoder.blocks = torch.nn.ModuleList()
+    encoder.norm = torch.nn.Identity()
+    seen = []
+    for base in (*range(4), MASK_TOKEN):
+        tokens = sequence(1024)
+        tokens[0, 8] = base
+        seen.append(encoder(tokens, with_bases=True).bases[0])
+    mean = torch.stack(seen[:4]).mean(0)
+    place = encoder.spread(encoder.hidden.weight[:, 2]) - encoder.spread.bias
+    torch.testing.assert_close(seen[4][6:12], mean[6:12] + place.view(6, 4))
+    # Nothing else than its own token hears of it without attention.
+    assert torch.equal(seen[4][:6], mean[:6]) and torch.equal(seen[4][12:], mean[12:])
+
+
+def test_k_mers_learn_single_hidden_bases():
+    """A word of eight bases, repeated: nothing that is hidden is unknown."""
+    config = dataclasses.replace(SMALL, arch="kmer_tokens", base_width=8)
+    torch.manual_seed(0)
+    model = PretrainingModel(config, 8)
+    word = torch.tensor([0, 1, 0, 2, 3, 3, 1, 2], dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    losses = []
+    for _ in range(100):
+        start = int(torch.randint(8, (), generator=generator))
+        tokens = word.repeat(130)[start : start + 1024][None]
+        hidden = torch.rand(tokens.shape, generator=generator) < 0.17
+        logits = model.base_logits(model.encode(tokens.masked_fill(hidden, MASK_TOKEN)))
+        loss = torch.nn.functional.cross_entropy(logits[hidden], tokens[hidden].long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item() / 0.6931)
+    assert sum(losses[-10:]) / 10 < 1.0, losses[::10]
+
+
 @given(length=st.integers(1, 12), seed=st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_shifted_scores_by_loops(length, seed):
