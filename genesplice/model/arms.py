@@ -11,7 +11,6 @@
 None is tuned for speed; each is the plain form of its idea.
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn

@@ -134,7 +134,8 @@ def test_a_hidden_base_leaves_the_mean_of_what_its_token_could_be():
     place = encoder.spread(encoder.hidden.weight[:, 2]) - encoder.spread.bias
     torch.testing.assert_close(seen[4][6:12], mean[6:12] + place.view(6, 4))
     # Nothing else than its own token hears of it without attention.
-    assert torch.equal(seen[4][:6], mean[:6]) and torch.equal(seen[4][12:], mean[12:])
+    assert torch.equal(seen[4][:6], mean[:6])
+    assert torch.equal(seen[4][12:], mean[12:])
 
 
 def test_k_mers_learn_single_hidden_bases():
