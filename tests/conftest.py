@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("genesplice", "beartype.beartype")
 
 import shutil  # noqa: E402
+import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -30,6 +31,12 @@ from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
 from genesplice.training.world_check import world_settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let what is started hear it: a shell's background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@
 None is tuned for speed; each is the plain form of its idea.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -123,7 +124,9 @@ class KmerTokens(SequenceEncoder):
     The embedding of a 6-mer is linear in the product of its bases' channels, so that N and
     gradients have a meaning: one-hot bases select one of 4,096 vectors. A hidden base leaves the
     mean of the four that it could be, and a vector that says which place is hidden: single bases
-    can be hidden without their neighbours. Annotation is added after it.
+    can be hidden without their neighbours. Annotation is added after it. Vectors begin as sums of
+    a vector for each base in its place: 4,096 vectors of their own must all be met before they say
+    anything, which a genome of a few million bases does not last for.
 
     With `base_width` every token is mapped to a vector for each of its six bases.
     """
@@ -144,7 +147,8 @@ class KmerTokens(SequenceEncoder):
         super().__init__(bin_bp=bin_bp, width=width, annotation=annotation, base_width=base_width)
         self.heads = heads
         self.embed = nn.Linear(4**self.size_bp, width, bias=False)
-        nn.init.normal_(self.embed.weight, std=0.5)
+        with torch.no_grad():
+            self.embed.weight.copy_(_sum_of_bases(self.size_bp, width))
         self.hidden = nn.Linear(self.size_bp, width, bias=False)
         nn.init.normal_(self.hidden.weight, std=0.5)
         extra = (self.channels.count - 4) * self.size_bp
@@ -178,6 +182,15 @@ class KmerTokens(SequenceEncoder):
         if self.spread is not None and with_bases:
             finest = self.spread(x).unflatten(2, (self.size_bp, -1)).flatten(1, 2)[:, :length]
         return _output(bins, is_real, self.bin_bp, finest)
+
+
+def _sum_of_bases(size_bp: int, width: int) -> Float[Tensor, "width kmers"]:
+    """For every k-mer, in order of its bases, the sum of random vectors of base and place."""
+    vectors = torch.randn(size_bp, 4, width) / size_bp**0.5
+    total = vectors[0]
+    for place in vectors[1:]:
+        total = (total[:, None] + place).flatten(0, 1)
+    return total.T
 
 
 class AttentionPool(nn.Module):

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
+RATE = 2e-4
 WORDS = [
     "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
     "model.summary_layers=1", "model.dropout=0", "pretrain.window_bp=2048",
     "pretrain.batch_windows=4", "pretrain.contrastive_width=8", "pretrain.steps=8",
     "pretrain.accumulate=2", "pretrain.views=strand,gene", "pretrain.view_genes=4",
     "pretrain.contrastive_weight=1", "pretrain.queue=40", "pretrain.checkpoint_minutes=0.0001",
-    "pretrain.measure=false",
+    "pretrain.measure=false", f"pretrain.learning_rate={RATE}",
 ]  # fmt: skip
 
 
@@ -38,15 +39,16 @@ def test_two_processes_draw_the_curve_of_one(tiny_bundle, tmp_path):
     assert list(shared.columns) == list(alone.columns)
     assert len(shared) == len(alone) == 8
     losses = ["bits_per_base", "info_nce", "info_nce_gene", "info_nce_strand"]
-    # Sums in another order: equal at first, and then as far apart as rounding grows.
+    # Sums in another order: equal at first, and then as far apart as rounding grows (AdamW makes
+    # a step of any gradient, so that it grows with the rate).
     np.testing.assert_allclose(shared[losses][:3], alone[losses][:3], rtol=2e-6)
-    np.testing.assert_allclose(shared[losses], alone[losses], rtol=1e-3)
+    np.testing.assert_allclose(shared[losses], alone[losses], rtol=1e-4)
     # The curve moves by far more than that.
     assert (alone["bits_per_base"].diff().abs().dropna() > 2e-3).all()
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
         # A gradient of nearly 0 may have either sign: up to two steps of the rate.
-        np.testing.assert_allclose(weights[1][name], value, atol=4e-3, err_msg=name)
+        np.testing.assert_allclose(weights[1][name], value, atol=2 * RATE, err_msg=name)
     # One process writes: one record of each score, and one manifest.
     scores = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert [score["metric"] for score in scores] == ["bits_per_base", "masked_top_1"]
