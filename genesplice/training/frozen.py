@@ -6,6 +6,7 @@ do the rest. Beside it: k-mers and codon use without an encoder, and an encoder 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -38,10 +39,13 @@ def read_genes(model: PretrainingModel, bundle: Bundle, config: Config) -> pd.Da
 def measure_expression(
     models: Mapping[str, PretrainingModel], bundle: Bundle, config: Config
 ) -> list[Metric]:
-    """`METRICS` on the genes of `pretrain.holdout_fold`, and differences of the first model.
+    """`METRICS` on held-out genes, and differences of the first model.
 
     Level is the mean of ridge and boosting, profile is ridge's. Records of the difference have the
-    names of the metrics with `_difference`, for "MODEL - OTHER".
+    names of the metrics with `_difference`, for "MODEL - OTHER". All are told for the genes of
+    `pretrain.holdout_fold`, whose sequence no encoder has read, and, without a fold, for those of
+    all folds: each is held out from the ridge and the boosting, and the encoder has read the
+    sequence of the others, never their expression.
 
     Raises
     ------
@@ -53,16 +57,18 @@ def measure_expression(
         raise InputError("pretrain.holdout_fold none", "a fold to measure on")
     tables = {name: read_genes(model, bundle, config) for name, model in models.items()}
     tables[NO_ENCODER] = kmer_codon_features(bundle)
-    predictions = run_baselines(bundle, folds=[fold], models=[], extra=tables, seed=seed)
-    blocks = bundle.splits.set_index("gene_id")["block"]
-    profiles = fold_profiles(bundle.observed, bundle.fold_of)
-    scored = score(predictions, blocks, train_profile=profiles, seed=seed)
-    found = [m for m in scored if m.metric in METRICS and m.fold == fold]
+    predictions = run_baselines(bundle, models=[], extra=tables, seed=seed)
+    rules: dict[str, Any] = {
+        "blocks": bundle.splits.set_index("gene_id")["block"],
+        "train_profile": fold_profiles(bundle.observed, bundle.fold_of),
+        "seed": seed,
+    }
+    scored = score(predictions, **rules)
+    found = [m for m in scored if m.metric in METRICS and m.fold in (fold, None)]
     first, *others = tables
-    for other in others:
-        pairs = paired_difference(
-            predictions, first, other, blocks, train_profile=profiles, seed=seed
-        )
-        wanted = {f"{name}_difference" for name in METRICS}
-        found += [m._replace(fold=fold, seed=seed) for m in pairs if m.metric in wanted]
+    wanted = {f"{name}_difference" for name in METRICS}
+    for part, rows in ((fold, predictions[predictions["fold"] == fold]), (None, predictions)):
+        for other in others:
+            pairs = paired_difference(rows, first, other, **rules)
+            found += [m._replace(fold=part, seed=seed) for m in pairs if m.metric in wanted]
     return found
