@@ -52,7 +52,8 @@ PRESETS: dict[str, Config] = {
         preset="standard",
         model=ModelConfig(width=128, heads=4, base_width=64),
         pretrain=PretrainConfig(
-            steps=12_000,
+            steps=18_000,
+            views_every=128,
             batch_windows=1,
             measure_windows=256,
             probe_sites=1000,
