@@ -22,6 +22,7 @@ __all__ = [
     "atomic_file",
     "file_sha256",
     "keep_freed_memory",
+    "source_sha256",
     "versions",
     "write_json",
     "write_manifest",
@@ -57,6 +58,19 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes, read in pieces."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def source_sha256(*subpackages: str) -> str:
+    """Hex digest of the names and bytes of this package's modules in `subpackages`.
+
+    Two states of a source tree have one version.
+    """
+    root, digest = Path(__file__).resolve().parent, hashlib.sha256()
+    for name in sorted(subpackages):
+        for path in sorted((root / name).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -219,7 +219,7 @@ def finetune(
     metrics = score(predictions, blocks, train_profile=profiles)
     metrics += differences(predictions, blocks, train_profile=profiles)
     metrics += strata_metrics(predictions, gene_strata(bundle), blocks, train_profile=profiles)
-    metrics += coverage_metrics(predictions, blocks)
+    metrics += coverage_metrics(predictions, blocks) + result.costs
     write_metrics(out / "metrics.json", metrics)
     write_manifest(
         out,

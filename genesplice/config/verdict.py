@@ -32,7 +32,7 @@ class VerdictConfig:
         As in `finetune`; None = all folds.
     references
         Other architectures that are run beside the arms; they read windows of `reference_bp`.
-    world_contexts_bp, world_domains, world_epochs, world_folds, world_seeds
+    world_contexts_bp, world_domains, world_epochs, world_folds, world_seeds, world_worthwhile
         The same for the planted worlds, each a circular contig of `world_domains` times 8 kb.
     dose_genes
         Held-out genes of the second and third instrument; 0 leaves these out.
@@ -61,11 +61,12 @@ class VerdictConfig:
     seeds: tuple[int, ...] = (0,)
     references: Sequence[ArchName] = ()
     reference_bp: int = 8192
-    world_contexts_bp: Sequence[int] = (512, 8192, 262_144)
+    world_contexts_bp: Sequence[int] = (512, 262_144)
     world_domains: int = 32
     world_epochs: int = 48
     world_folds: tuple[int, ...] = (0,)
-    world_seeds: tuple[int, ...] = (0, 1, 2)
+    world_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    world_worthwhile: float = 0.02
     dose_genes: int = 8
     workers: int = 0
     threads: int = 1
@@ -106,7 +107,9 @@ class VerdictConfig:
         )
         require_least("verdict", self, 10, "world_domains")
         require_least("verdict", self, 0, "head_steps", "learning_rate", "dose_genes", "workers")
-        require(self.worthwhile > 0, f"verdict.worthwhile {self.worthwhile:g}", "above 0")
+        for name in ("worthwhile", "world_worthwhile"):
+            value = getattr(self, name)
+            require(value > 0, f"verdict.{name} {value:g}", "above 0")
         for name, high in (("alpha", 0.5), ("power", 1.0)):
             value = getattr(self, name)
             require(0 < value < high, f"verdict.{name} {value:g}", f"between 0 and {high:g}")

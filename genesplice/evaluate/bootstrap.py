@@ -151,12 +151,17 @@ def _correlation(
 
 
 def _rank_correlation(genes: GeneStatistics, draws: np.ndarray) -> np.ndarray:
-    """Spearman's rho, ties at their mean rank, recomputed in every draw."""
-    result = np.empty(len(draws))
+    """Spearman's rho, ties at their mean rank, recomputed in every draw.
+
+    Levels that differ by rounding alone are one level.
+    """
+    result, predicted = np.empty(len(draws)), genes.predicted_level
+    if predicted.std() < FLAT:
+        predicted = np.zeros_like(predicted)
     for start in range(0, len(draws), CHUNK):
         weight = draws[start : start + CHUNK][:, genes.block]
         n = weight.sum(axis=1, keepdims=True)
-        x = _mid_ranks(genes.predicted_level, weight) - (n + 1) / 2
+        x = _mid_ranks(predicted, weight) - (n + 1) / 2
         y = _mid_ranks(genes.observed_level, weight) - (n + 1) / 2
         xy = np.einsum("dg,dg,dg->d", weight, x, y)
         xx = np.einsum("dg,dg,dg->d", weight, x, x)

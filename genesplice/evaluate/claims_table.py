@@ -14,11 +14,13 @@ from scipy.stats import t as student
 from genesplice.errors import InputError
 from genesplice.results import Metric
 
-__all__ = ["CLAIMS", "CLAIM_COLUMNS", "Claim", "claims_table"]
+__all__ = ["CLAIMS", "CLAIM_COLUMNS", "COST", "Claim", "claims_table"]
 
 CLAIM_COLUMNS = (
-    "claim", "metric", "model", "twin", "effect", "ci_low", "ci_high", "n_runs", "seeds", "verdict",
+    "claim", "metric", "model", "twin", "effect", "ci_low", "ci_high", "n_runs", "seeds",
+    "cpu_seconds", "verdict",
 )  # fmt: skip
+COST = "cpu_seconds"
 NOT_RUN = "not run"
 ENOUGH_RUNS = 3
 
@@ -69,6 +71,8 @@ def claims_table(
     out) and of Student's t over runs (how training went; of three runs or more). Verdicts: "yes"
     where it lies above 0, "no" where it lies below `worthwhile`, "cannot tell" otherwise or with
     fewer than `min_seeds` seeds and three runs, "not run" where model or twin has no records.
+    `cpu_seconds` is what the runs of model and twin together took to train, from records of that
+    name, and None where one of them lacks them.
     `context_answer` is what the context verdict said at last: where it was no *no*, neither is a
     row.
 
@@ -90,7 +94,8 @@ def claims_table(
         for twin in claim.twins:
             for name in names:
                 effect = _difference(records, claim.model, twin, name)
-                rows.append(_row(claim, name, twin, effect, worthwhile, min_seeds))
+                cost = _cost(records, claim.model, twin)
+                rows.append(_row(claim, name, twin, effect, cost, worthwhile, min_seeds))
     return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS))
 
 
@@ -128,17 +133,28 @@ def _difference(records: Sequence[Metric], model: str, twin: str, name: str) -> 
     return _Effect(value, low, high, len(by_fold), len(seeds))
 
 
+def _cost(records: Sequence[Metric], *models: str) -> float | None:
+    spent = [[m.value for m in records if (m.metric, m.model) == (COST, one)] for one in models]
+    return sum(map(sum, spent)) if all(spent) else None
+
+
 def _row(
-    claim: Claim, name: str, twin: str, effect: _Effect | None, worthwhile: float, min_seeds: int
+    claim: Claim,
+    name: str,
+    twin: str,
+    effect: _Effect | None,
+    cost: float | None,
+    worthwhile: float,
+    min_seeds: int,
 ) -> tuple:
     if effect is None:
-        return (claim.name, name, claim.model, twin, None, None, None, 0, 0, NOT_RUN)
+        return (claim.name, name, claim.model, twin, None, None, None, 0, 0, None, NOT_RUN)
     verdict = _verdict(effect.low, effect.high, worthwhile)
     if effect.n_seeds < min_seeds and effect.n_runs < ENOUGH_RUNS:
         verdict = "cannot tell"
     return (
         claim.name, name, claim.model, twin, effect.value, effect.low, effect.high,
-        effect.n_runs, effect.n_seeds, verdict,
+        effect.n_runs, effect.n_seeds, cost, verdict,
     )  # fmt: skip
 
 
@@ -148,7 +164,7 @@ def _context_row(
     twin = "the same network with a shorter context"
     found = [m for m in records if (m.metric, m.model) == (f"{name}_per_doubling", claim.model)]
     if not found:
-        return (claim.name, name, claim.model, twin, None, None, None, 0, 0, NOT_RUN)
+        return (claim.name, name, claim.model, twin, None, None, None, 0, 0, None, NOT_RUN)
     one = found[-1]
     runs = {
         (m.model, m.fold, m.seed)
@@ -161,7 +177,7 @@ def _context_row(
         verdict = answer
     return (
         claim.name, name, claim.model, twin, one.value, one.ci_low, one.ci_high,
-        len(runs), len(seeds), verdict,
+        len(runs), len(seeds), _cost(records, claim.model), verdict,
     )  # fmt: skip
 
 

@@ -211,7 +211,7 @@ def render_verdict(
     rule = verdict["rule"]
     parts.append(
         f"<p>Rule, agreed on before: {rule['worthwhile']:g} per doubling matters, "
-        f"alpha {rule['alpha']:g}, power {rule['power']:g}. "
+        f"alpha {rule['alpha']:g}, power {rule['power']:g}. {_luck_sentence(rule)} "
         f"Cost: {verdict['cpu_seconds']:.0f} s of CPU.</p>"
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
@@ -244,14 +244,29 @@ def arms_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> str:
     return _table(pd.DataFrame(rows), [bool(arm["is_excluded"]) for arm in verdict["arms"]])
 
 
+def _luck_sentence(rule: Mapping[str, Any]) -> str:
+    if rule["counts_shared_luck"]:
+        return f"Runs of each context: {rule['n_runs']}."
+    return (
+        f"Runs of each context: {rule['n_runs']}. With fewer than five the luck of training is "
+        "taken to be each arm's own; where neighbouring contexts share it, a wrong yes or no is "
+        "more likely than alpha."
+    )
+
+
 def worlds_table(worlds: Mapping[str, Any]) -> str:
-    """HTML: what each planted world must come out as, and did."""
+    """HTML: what each planted world must come out as, and did, and what that says nothing of."""
     rows = [
         {"what decides": w["world"], "must be": w["expected"], "is": w["answer"],
          "because": w["sentence"]}
         for w in worlds["worlds"]
     ]  # fmt: skip
-    return _table(pd.DataFrame(rows))
+    low, high = worlds["element_distance_bp"]
+    return _table(pd.DataFrame(rows)) + (
+        f"<p>In worlds {worlds['worthwhile']:g} per doubling matters. The planted distal element "
+        f"lies {low:,} to {high:,} bp from its genes: that a model finds what acts from further "
+        "away is not shown.</p>"
+    )
 
 
 def _table(table: pd.DataFrame, is_excluded: Sequence[bool] = ()) -> str:

@@ -106,7 +106,7 @@ def arm_config(
     if arm.is_reference:
         core_bp, flank_bp = settings.reference_bp, _up(settings.reference_bp // 4)
         # As many genes a step, and as many steps, as the others.
-        batch_windows = max(plan.core_bp // core_bp, 1)
+        batch_windows = -(-plan.core_bp // core_bp)
     finetune = dataclasses.replace(
         config.finetune,
         mode="full",

@@ -16,10 +16,10 @@ import pandas as pd
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.claims_table import claims_table
+from genesplice.evaluate.claims_table import COST, claims_table
 from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.evaluate.prediction import load_model
-from genesplice.evaluate.verdict import ANSWERS, Decision
+from genesplice.evaluate.verdict import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.explain.explainer import Explainer
 from genesplice.explain.reach import (
     distance_bands,
@@ -35,7 +35,7 @@ from genesplice.runtime import atomic_file, write_json, write_manifest
 from genesplice.show.verdict import render_verdict
 from genesplice.training.cluster import run_tasks_on_ray
 from genesplice.training.context_arms import ArmPlan, arm_steps, arm_tasks, plan_arms
-from genesplice.training.sweeps import SweepResult, Task, run_tasks
+from genesplice.training.sweeps import CPU_SECONDS, SweepResult, Task, run_tasks
 from genesplice.training.trainer import begin_run
 from genesplice.training.world_check import Runner, check_worlds, judge_arms
 
@@ -119,7 +119,7 @@ def judge_context(
         told = ", ".join(f"{o['world']} {o['answer']} in place of {o['expected']}" for o in wrong)
         decision = Decision(REFUSED, (), f"No verdict: the planted worlds did not pass ({told}).")
         empty = pd.DataFrame()
-        verdict = _verdict(decision, config, plan, truth, SweepResult(empty, {}, 0.0))
+        verdict = _verdict(decision, config, plan, truth, SweepResult(empty, {}, 0.0), folds)
         return VerdictReport(verdict, [], empty, empty, empty)
     tasks = arm_tasks(
         bundle, config, plan, out / "runs", folds=folds, seeds=settings.seeds,
@@ -141,20 +141,23 @@ def judge_context(
         Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
         for s in decision.slopes
     ]
+    is_arm = swept.table.get("model", pd.Series(dtype=object)).isin(plan.context_of)
+    if is_arm.any():
+        spent = swept.table[is_arm].groupby("task")[CPU_SECONDS].max().sum()
+        metrics.append(Metric(COST, float(spent), None, None, 1, "context", "train"))
     steps = arm_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
     decision = question_steps(decision, *steps)
-    verdict = _verdict(decision, config, plan, truth, swept)
+    verdict = _verdict(decision, config, plan, truth, swept, folds)
     verdict |= dict(zip(("steps", "world_steps"), steps, strict=True))
-    dose = mass = pd.DataFrame()
+    dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
     if settings.dose_genes and (model / "model.safetensors").exists():
         tell(f"instruments: {settings.dose_genes} held-out genes of fold {folds[0]}")
         dose, mass, blind = _measure(bundle, model, plan, folds[0], settings.dose_genes)
-        decision = question_no(decision, blind)
-        verdict |= {"answer": decision.answer, "sentence": decision.sentence}
-        verdict |= compare_instruments(decision.answer, dose, mass, min(plan.context_of.values()))
-        if verdict["instruments"]:
-            verdict["instruments"]["kept_without_sequence"] = blind
+    decision = question_no(decision, blind)
+    verdict |= {"answer": decision.answer, "sentence": decision.sentence}
+    contexts = min(plan.context_of.values()), plan.longest.context_bp
+    verdict |= compare_instruments(decision.answer, dose, mass, *contexts, blind)
     return VerdictReport(verdict, metrics, swept.table, dose, mass)
 
 
@@ -207,8 +210,11 @@ def write_report(
 
 def _measure(
     bundle: Bundle, model: Path, plan: ArmPlan, fold: int, n_genes: int
-) -> tuple[pd.DataFrame, pd.DataFrame, float]:
-    """Second and third instrument on genes of the held-out fold, and what needs no sequence."""
+) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
+    """Second and third instrument on genes of the held-out fold, and what needs no sequence.
+
+    Nothing, and None, where no gene is short enough for their window.
+    """
     window_bp = max(min(plan.longest.context_bp, LARGEST_WINDOW_BP) // 2048, 1) * 2048
     explainer = Explainer(load_model(model), bundle, window_bp=window_bp)
     edges = distance_bands(window_bp)
@@ -221,7 +227,7 @@ def _measure(
     ]
     chosen = np.random.default_rng([fold, 17]).permutation(test)[:n_genes].tolist()
     if not chosen:
-        return pd.DataFrame(), pd.DataFrame(), 0.0
+        return pd.DataFrame(), pd.DataFrame(), None
     dose, mass = (work(explainer, chosen, edges) for work in (dose_response, mass_by_distance))
     return dose, mass, share_without_sequence(explainer, chosen)
 
@@ -237,9 +243,17 @@ def question_steps(decision: Decision, steps: int, world_steps: int) -> Decision
     return decision._replace(answer="cannot tell", sentence=sentence)
 
 
-def question_no(decision: Decision, kept_without_sequence: float) -> Decision:
-    """Take a *no* back where `BLIND` or more of the predictions is left without any sequence."""
-    if decision.answer != "no" or kept_without_sequence < BLIND:
+def question_no(decision: Decision, kept_without_sequence: float | None) -> Decision:
+    """Take a *no* back where `BLIND` or more of the predictions is left without any sequence.
+
+    Where that was not measured (None), the sentence says so.
+    """
+    if decision.answer != "no":
+        return decision
+    if kept_without_sequence is None:
+        told = "whether the predictions need any sequence was not measured (verdict.dose_genes)."
+        return decision._replace(sentence=f"{decision.sentence.rstrip('.')}; {told}")
+    if kept_without_sequence < BLIND:
         return decision
     sentence = (
         f"Cannot tell whether longer context helps: {kept_without_sequence:.1%} of the differences "
@@ -250,13 +264,20 @@ def question_no(decision: Decision, kept_without_sequence: float) -> Decision:
 
 
 def compare_instruments(
-    answer: str, dose: pd.DataFrame, mass: pd.DataFrame, shortest_bp: int
+    answer: str,
+    dose: pd.DataFrame,
+    mass: pd.DataFrame,
+    shortest_bp: int,
+    longest_bp: int,
+    kept_without_sequence: float | None = None,
 ) -> dict[str, Any]:
-    """What the other instruments say, and where they point another way than `answer`.
+    """What the other instruments say, and where they point another way than `answer` or each other.
 
     A model *listens* if less than `KEPT` of its predictions is left once everything further than
     the shortest arm could see is shuffled, or if `FIELD` of the mass of gradient or perturbation
-    reaches further. Listening and gaining are two things: only the arms measure a gain.
+    reaches further. Mass is counted in shares: of a model that needs no sequence it says nothing
+    (None). Listening and gaining are two things: only the arms measure a gain. What lies outside
+    of the instruments' window they cannot deny.
     """
     if dose.empty or mass.empty:
         return {"instruments": None, "disagreements": []}
@@ -264,7 +285,11 @@ def compare_instruments(
     shares = kept_share(dose)
     near = shares[shares["distance_bp"] <= half]
     kept = float(near["share"].iloc[-1]) if len(near) else 1.0
+    is_blind = kept_without_sequence is not None and kept_without_sequence >= BLIND
+    reach = int(mass["high_bp"].max())
     found: dict[str, Any] = {
+        "window_bp": 2 * reach,
+        "kept_without_sequence": kept_without_sequence,
         "kept_beyond_shortest": kept,
         "field_gradient_bp": field_bp(mass, "gradient", FIELD),
         "field_perturbation_bp": field_bp(mass, "perturbation", FIELD),
@@ -272,16 +297,24 @@ def compare_instruments(
     }
     listens = {
         "dose-response": kept < KEPT,
-        "gradient": found["field_gradient_bp"] > half,
-        "perturbation": found["field_perturbation_bp"] > half,
+        "gradient": None if is_blind else found["field_gradient_bp"] > half,
+        "perturbation": None if is_blind else found["field_perturbation_bp"] > half,
     }
     found["listens"] = listens
     disagreements = []
+    sides = [[name for name, does in listens.items() if does is said] for said in (True, False)]
+    if all(sides):
+        far, near = (" and ".join(side) for side in sides)
+        disagreements.append(
+            f"The instruments disagree about the model of the longest context: {far} found that it "
+            f"depends on sequence further than {half} bp, {near} did not."
+        )
+    within = f", within the {reach} bp that were read" if 2 * reach < longest_bp else ""
     for name, does in listens.items():
-        if answer == "yes" and not does:
+        if answer == "yes" and does is False:
             disagreements.append(
                 f"The arms say yes, but {name} finds that the model of the longest context hardly "
-                f"depends on anything further than {half} bp."
+                f"depends on anything further than {half} bp{within}."
             )
         if answer == "no" and does:
             disagreements.append(
@@ -292,9 +325,15 @@ def compare_instruments(
 
 
 def _verdict(
-    decision: Decision, config: Config, plan: ArmPlan, worlds: dict[str, Any], swept: SweepResult
+    decision: Decision,
+    config: Config,
+    plan: ArmPlan,
+    worlds: dict[str, Any],
+    swept: SweepResult,
+    folds: Sequence[int],
 ) -> dict[str, Any]:
     settings = config.verdict
+    n_runs = len(folds) if len(folds) > 1 else len(settings.seeds)
     tested = plan.longest.context_bp
     return {
         "answer": decision.answer,
@@ -303,6 +342,8 @@ def _verdict(
             "worthwhile": settings.worthwhile,
             "alpha": settings.alpha,
             "power": settings.power,
+            "n_runs": n_runs,
+            "counts_shared_luck": n_runs >= FEWEST_SLOPES,
         },
         "slopes": [slope._asdict() for slope in decision.slopes],
         "context_under_test_bp": tested,

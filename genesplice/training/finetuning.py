@@ -9,6 +9,7 @@ Source: Kumar et al., Fine-tuning can distort pretrained features, 2022 (heads f
 GNNAutoScale, 2021 (historical embeddings).
 """
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from genesplice.data.windows import (
     tile_windows,
 )
 from genesplice.errors import InputError
+from genesplice.evaluate.claims_table import COST
 from genesplice.evaluate.intervals import add_intervals
 from genesplice.evaluate.kept_vectors import keep_vectors, vectors_digest, vectors_folder
 from genesplice.evaluate.kernel_ridge import KernelSettings
@@ -50,7 +52,8 @@ from genesplice.model.adapters import merge_adapters, save_delta
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
-from genesplice.runtime import file_sha256
+from genesplice.results import Metric
+from genesplice.runtime import file_sha256, write_json
 from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks, predict_part
 from genesplice.training.loading import refuse_told_genes
 from genesplice.training.modes import choose_learners, settle
@@ -103,10 +106,15 @@ class FoldResult(NamedTuple):
 
 
 class FinetuneResult(NamedTuple):
-    """All folds and seeds: predictions of every held-out gene, and the histories."""
+    """All folds and seeds: predictions of every held-out gene, the histories, and the costs.
+
+    A cost is a record `cpu_seconds` of one run of the model or a twin, from where it was begun or
+    went on for the last time.
+    """
 
     predictions: pd.DataFrame
     history: pd.DataFrame
+    costs: list[Metric]
 
 
 def make_model(
@@ -190,7 +198,7 @@ def finetune_fold(
     keep_model
         Write the weights, too.
     """
-    config = settle(config)
+    config, began = settle(config), time.process_time()
     settings = config.finetune
     train = bundle.train_genes(fold)
     training, validation = split_training(bundle, config, fold)
@@ -263,7 +271,6 @@ def finetune_fold(
         kernel, left_out = _add_kernel_path(
             model, bundle, graph, vectors, fold, validated, left_out, kernel
         )
-    rows = history.to_frame().assign(fold=fold, seed=seed)
     values = predict_expression(model, bundle, vectors=vectors, genes_at_once=settings.graph_genes)
     about: dict[str, Any] = {"model": label, "seed": seed}
     unseen = pd.DataFrame(
@@ -275,11 +282,13 @@ def finetune_fold(
     predictions = add_intervals(
         prediction_table(told, bundle.observed, bundle.fold_of, **about), calibration
     )
+    rows = history.to_frame().assign(fold=fold, seed=seed)
     if keep_model:
         model.save_pretrained(out)
         if settings.delta and init is not None:
             save_delta(model, adapters, init, out)
         keep_knowledge(bundle, out)
+    write_json(out / "cost.json", {COST: round(time.process_time() - began, 2)})
     rows.to_parquet(out / "history.parquet", index=False)
     calibration.to_parquet(out / "validation.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
@@ -349,6 +358,7 @@ def finetune(
     # Runs that start from the same encoder start from the same vectors: one pass over the genome.
     memories: dict[Path | int, Tensor] = {}
     tables, calibrations, histories = [], [], []
+    costs: list[Metric] = []
     for fold in folds:
         kernel: tuple[KernelSettings, KernelSettings] | None = None
         for run in runs:
@@ -377,13 +387,15 @@ def finetune(
                 print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
             tables.append(pd.read_parquet(done)[list(PREDICTION_COLUMNS)])
             calibrations.append(pd.read_parquet(unseen))
+            spent = json.loads((where / "cost.json").read_text())[COST]
+            costs.append(Metric(COST, spent, None, None, 1, run.label, "train", fold, run.seed))
             if not is_twin:
                 histories.append(pd.read_parquet(where / "history.parquet"))
     held_out, calibration = (
         add_ensemble(pd.concat(parts, ignore_index=True)) for parts in (tables, calibrations)
     )
     predictions = add_intervals(held_out, calibration)
-    return FinetuneResult(predictions, pd.concat(histories, ignore_index=True))
+    return FinetuneResult(predictions, pd.concat(histories, ignore_index=True), costs)
 
 
 class Run(NamedTuple):

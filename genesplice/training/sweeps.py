@@ -217,7 +217,7 @@ def _receive(pipe: Connection, process: Any) -> tuple[pd.DataFrame | None, str]:
     """The table, or None and what became of the process."""
     try:
         answer = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):  # also killed while it sent its table
         process.join()
         code = process.exitcode
         answer = f"died (signal {-code})" if code and code < 0 else f"died (exit code {code})"

@@ -10,11 +10,11 @@ import pandas as pd
 
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle, load_bundle
-from genesplice.data.worlds import WORLDS, make_world
+from genesplice.data.worlds import ELEMENT_DISTANCE_BP, WORLDS, make_world
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
 from genesplice.evaluate.verdict import ANSWERS, Decision, Rule, block_scores, decide
-from genesplice.runtime import versions, write_json
+from genesplice.runtime import source_sha256, versions, write_json
 from genesplice.training.context_arms import ArmPlan, arm_steps, arm_tasks, plan_arms
 from genesplice.training.sweeps import SweepResult, Task
 
@@ -25,6 +25,7 @@ __all__ = [
     "count_answers",
     "judge_arms",
     "read_worlds",
+    "world_environment",
     "world_settings",
 ]
 
@@ -33,6 +34,8 @@ Runner = Callable[[Sequence[Task], Path, str], SweepResult]
 
 PLANTED_METRIC = "level_r2"
 """What the worlds decide by: the level."""
+DECIDING = ("config", "data", "evaluate", "model", "training")
+"""The parts of this package that the worlds' answers depend on."""
 
 
 def world_settings(config: Config) -> str:
@@ -42,19 +45,31 @@ def world_settings(config: Config) -> str:
         name: value
         for name, value in settings["verdict"].items()
         if name not in ("contexts_bp", "core_bp", "epochs", "folds", "seeds", "references",
-                        "reference_bp", "dose_genes", "workers", "threads")
+                        "reference_bp", "worthwhile", "dose_genes", "workers", "threads")
     }  # fmt: skip
     parts = {"verdict": verdict, "model": settings["model"], "finetune": settings["finetune"]}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_worlds(path: Path, config: Config) -> dict[str, Any] | None:
-    """The record that `check_worlds` wrote, if it holds for these settings and versions."""
+    """The record that `check_worlds` wrote, if it holds for these settings, sources and versions.
+
+    A record of tasks that failed holds for nothing: they are run again.
+    """
     if not path.exists():
         return None
     record = json.loads(path.read_text())
-    same = record["versions"] == versions() and record["settings_sha256"] == world_settings(config)
-    return record if same else None
+    holds = not record["failures"] and world_environment(config).items() <= record.items()
+    return record if holds else None
+
+
+def world_environment(config: Config) -> dict[str, Any]:
+    """What worlds have to be judged in to say anything of arms that are run now."""
+    return {
+        "versions": versions(),
+        "source_sha256": source_sha256(*DECIDING),
+        "settings_sha256": world_settings(config),
+    }
 
 
 def check_worlds(
@@ -62,8 +77,8 @@ def check_worlds(
 ) -> dict[str, Any]:
     """Judge the four worlds and write `worlds.json`: versions, settings, answers and `passed`.
 
-    A record that is there and holds for the same settings and versions is taken as it is. All
-    worlds are made with `seed`. A world whose tasks failed has not passed.
+    A record that is there and holds (see `read_worlds`) is taken as it is. All worlds are made with
+    `seed`. A world whose tasks failed has not passed.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = read_worlds(out / "worlds.json", config)
@@ -71,7 +86,8 @@ def check_worlds(
         tell(f"worlds: {'passed' if found['passed'] else 'not passed'} before, in {out}")
         return found
     settings, tasks, plans, bundles = config.verdict, [], {}, {}
-    key = json.dumps([world_settings(config), versions()], sort_keys=True)
+    environment = world_environment(config)
+    key = json.dumps(environment, sort_keys=True)
     where = out / f"worlds-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
     for kind in WORLDS:
         folder = where / kind
@@ -92,7 +108,10 @@ def check_worlds(
         is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
         table = swept.table[is_own] if len(swept.table) else swept.table
         try:
-            decision = judge_arms(table, bundles[kind], plans[kind], config, [PLANTED_METRIC])
+            decision = judge_arms(
+                table, bundles[kind], plans[kind], config, [PLANTED_METRIC],
+                worthwhile=settings.world_worthwhile,
+            )  # fmt: skip
         except InputError as error:
             decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
         answers.append(
@@ -107,9 +126,10 @@ def check_worlds(
         tell(f"worlds: {kind}: {decision.answer} (expected {expected})")
     record = {
         "passed": all(one["answer"] == one["expected"] for one in answers),
-        "versions": versions(),
-        "settings_sha256": world_settings(config),
+        **environment,
         "seed": seed,
+        "worthwhile": settings.world_worthwhile,
+        "element_distance_bp": list(ELEMENT_DISTANCE_BP),
         "worlds": answers,
         "steps": max(
             arm_steps(bundles[kind].genome, config, plans[kind], settings.world_epochs)
@@ -132,17 +152,23 @@ def count_answers(
 ) -> list[dict[str, Any]]:
     """How often each world comes out as what, over worlds made with each of `seeds`.
 
-    One record a world: `world`, `expected`, `n`, and a count for each of `ANSWERS`. What belongs to
-    a seed lies in a folder of its own in `out`, and is not run again.
+    One record a world: `world`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`, the
+    answer and slope of each. What belongs to a seed lies in a folder of its own in `out`, and is
+    not run again.
     """
-    told = []
+    told: dict[str, list[dict[str, Any]]] = {kind: [] for kind in WORLDS}
     for seed in seeds:
-        told += check_worlds(config, out / f"seed{seed}", runner, seed=seed, tell=tell)["worlds"]
+        found = check_worlds(config, out / f"seed{seed}", runner, seed=seed, tell=tell)
+        for one in found["worlds"]:
+            slope = one["slopes"][0] if one["slopes"] else {}
+            limits = {name: slope.get(name) for name in ("slope", "ci_low", "ci_high")}
+            told[one["world"]].append({"seed": seed, "answer": one["answer"], **limits})
     records = []
     for kind, expected in WORLDS.items():
-        found = [one["answer"] for one in told if one["world"] == kind]
-        counts = {answer: found.count(answer) for answer in ANSWERS}
-        records.append({"world": kind, "expected": expected, "n": len(found), **counts})
+        answers = [one["answer"] for one in told[kind]]
+        counts: dict[str, Any] = {answer: answers.count(answer) for answer in ANSWERS}
+        counts |= {"n": len(answers), "seeds": told[kind]}
+        records.append({"world": kind, "expected": expected, **counts})
     return records
 
 
@@ -152,8 +178,12 @@ def judge_arms(
     plan: ArmPlan,
     config: Config,
     metrics: Sequence[str] | None = None,
+    *,
+    worthwhile: float | None = None,
 ) -> Decision:
     """The rule on the predictions of all arms; runs that not every arm has are left out.
+
+    `worthwhile` in place of the settings': worlds are judged by what they are large enough to show.
 
     Raises
     ------
@@ -168,7 +198,8 @@ def judge_arms(
         plan.context_of,
     )
     settings = config.verdict
-    return decide(scores, Rule(settings.worthwhile, settings.alpha, settings.power), metrics)
+    smallest = settings.worthwhile if worthwhile is None else worthwhile
+    return decide(scores, Rule(smallest, settings.alpha, settings.power), metrics)
 
 
 def complete_runs(predictions: pd.DataFrame, plan: ArmPlan) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from genesplice.errors import InputError
-from genesplice.evaluate.claims_table import CLAIM_COLUMNS, CLAIMS, claims_table
+from genesplice.evaluate.claims_table import CLAIM_COLUMNS, CLAIMS, COST, claims_table
 from genesplice.results import Metric
 
 
@@ -100,6 +100,18 @@ def test_context_is_read_from_its_slope():
 def test_nothing_worthwhile_is_refused():
     with pytest.raises(InputError, match="worthwhile 0, expected above 0"):
         claims_table([], worthwhile=0.0)
+
+
+def test_a_comparison_costs_what_its_model_and_its_twin_took():
+    metrics = records("genesplice", runs(0.6)) + records("genesplice_rewired", runs(0.5))
+    costs = {("genesplice", 0): 10.0, ("genesplice", 1): 11.0, ("genesplice_rewired", 0): 4.5}
+    metrics += [
+        Metric(COST, spent, None, None, 1, model, "train", 0, seed)
+        for (model, seed), spent in costs.items()
+    ]
+    table = claims_table(metrics)
+    assert row_of(table, "graph attention", "genesplice_rewired")[COST] == 25.5
+    assert np.isnan(row_of(table, "graph attention", "genesplice_no_network")[COST])
 
 
 def test_one_seed_of_two_folds_is_not_enough():

@@ -175,6 +175,15 @@ def test_flat_prediction_has_no_profile():
             assert (metric.value, metric.ci_low, metric.ci_high) == (0, 0, 0)
 
 
+def test_levels_that_differ_by_rounding_are_one_level():
+    observed = make_observed()
+    rounding = np.random.default_rng(0).normal(0, 1e-7, observed.shape)
+    nearly = observed.sub(observed.mean(axis=1), axis=0) + 5 + rounding
+    metrics = score(table(observed, nearly), block_of, n_bootstrap=20)
+    (rho,) = [m.value for m in metrics if m.metric == "level_spearman" and m.fold is None]
+    assert rho == 0
+
+
 def test_one_flat_gene_counts_as_zero_and_stays_in_the_mean():
     observed = make_observed()
     profile = fold_profiles(observed, fold_of)

@@ -33,11 +33,12 @@ METRICS = pd.DataFrame(
 )
 VERDICT = {
     "answer": "yes", "sentence": "Longer <context> helps.", "slopes": SLOPES, "arms": ARMS,
-    "rule": {"worthwhile": 0.02, "alpha": 0.05, "power": 0.8}, "failures": {"a-task": "died"},
+    "rule": {"worthwhile": 0.02, "alpha": 0.05, "power": 0.8, "n_runs": 2,
+             "counts_shared_luck": False}, "failures": {"a-task": "died"},
     "disagreements": ["The arms say yes, but gradient does not."], "cpu_seconds": 12.0,
     "worlds": {"worlds": [
         {"world": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps."},
-    ]},
+    ], "worthwhile": 0.02, "element_distance_bp": [1024, 3312]},
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from genesplice.errors import InputError
 from genesplice.evaluate.verdict import Decision
 from genesplice.training.context_arms import arm_config, arm_steps, arm_tasks, plan_arms, run_arm
 from genesplice.training.context_verdict import compare_instruments, question_no, question_steps
-from genesplice.training.finetuning import make_model
+from genesplice.training.finetuning import epoch_steps, make_model
 from genesplice.training.world_check import complete_runs, judge_arms, world_settings
 
 SETTINGS = [
@@ -102,7 +102,9 @@ def test_mandatory_arms_have_equal_steps_and_an_input_length(tiny_bundle, tmp_pa
     for arm in references:
         settings = arm_config(own, plan, arm, fold=0, seed=0, epochs=1)
         bases = settings.finetune.core_bp * settings.finetune.batch_windows
-        assert 0 <= plan.core_bp - bases < 4096
+        assert 0 <= bases - plan.core_bp < 4096
+        steps = epoch_steps(tiny_bundle.genome, settings.finetune)
+        assert steps == arm_steps(tiny_bundle.genome, own, plan, 1)
         assert arm.context_bp < plan.longest.context_bp
         if arm.name == "kmer_tokens":
             table = run_arm(tiny_bundle.path, settings, tmp_path / arm.name, arm.name)
@@ -177,7 +179,8 @@ def test_worlds_hold_for_the_settings_they_depend_on():
     first = world_settings(config())
     assert world_settings(config("verdict.folds=1,2", "verdict.workers=7")) == first
     assert world_settings(config("verdict.width=32")) != first
-    assert world_settings(config("verdict.worthwhile=0.3")) != first
+    assert world_settings(config("verdict.worthwhile=0.3")) == first
+    assert world_settings(config("verdict.world_worthwhile=0.3")) != first
 
 
 DISTANCES = [0, 128, 256, 512, 1024]
@@ -203,7 +206,7 @@ def instruments(is_distal):
      ("cannot tell", True, 0)],
 )  # fmt: skip
 def test_disagreements_are_said(answer, is_distal, n_disagreements):
-    found = compare_instruments(answer, *instruments(is_distal), 512)
+    found = compare_instruments(answer, *instruments(is_distal), 512, 2048)
     assert len(found["disagreements"]) == n_disagreements
     assert all(f"The arms say {answer}" in text for text in found["disagreements"])
     assert found["instruments"]["listens"]["gradient"] is is_distal
@@ -213,7 +216,28 @@ def test_disagreements_are_said(answer, is_distal, n_disagreements):
 
 def test_without_genes_there_are_no_other_instruments():
     empty = pd.DataFrame()
-    assert compare_instruments("no", empty, empty, 512)["instruments"] is None
+    assert compare_instruments("no", empty, empty, 512, 2048)["instruments"] is None
+
+
+def test_instruments_that_disagree_with_each_other_say_so_whatever_the_answer():
+    dose, mass = instruments(True)[0], instruments(False)[1]
+    (told,) = compare_instruments("cannot tell", dose, mass, 512, 2048)["disagreements"]
+    assert "dose-response found that it depends on sequence further than 256 bp" in told
+    assert "gradient and perturbation did not" in told
+
+
+def test_of_a_model_that_needs_no_sequence_mass_says_nothing():
+    near, far = instruments(False)[0], instruments(True)[1]
+    found = compare_instruments("cannot tell", near, far, 512, 2048, 1.0)
+    assert found["disagreements"] == []
+    wanted = {"dose-response": False, "gradient": None, "perturbation": None}
+    assert found["instruments"]["listens"] == wanted
+
+
+def test_what_lies_outside_of_the_window_is_not_denied():
+    told = compare_instruments("yes", *instruments(False), 512, 100_000)["disagreements"]
+    assert len(told) == 3
+    assert all("within the 1024 bp that were read" in text for text in told)
 
 
 def test_who_does_not_look_cannot_say_no():
@@ -222,8 +246,12 @@ def test_who_does_not_look_cannot_say_no():
     taken_back = question_no(no, 0.9991)
     assert taken_back.answer == "cannot tell"
     assert "99.9% of the differences" in taken_back.sentence
+    unknown = question_no(no, None)
+    assert unknown.answer == "no"
+    assert "was not measured" in unknown.sentence
     yes = Decision("yes", (), "Longer context helps here.")
     assert question_no(yes, 1.0) is yes
+    assert question_no(yes, None) is yes
 
 
 def test_a_no_of_arms_that_learned_for_a_shorter_time_is_taken_back():
