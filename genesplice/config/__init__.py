@@ -56,7 +56,7 @@ PRESETS: dict[str, Config] = {
             views_every=128,
             batch_windows=1,
             measure_windows=256,
-            probe_sites=1000,
+            probe_sites=2000,
             measure_expression=True,
             twins=("masked_only", "kmer_tokens"),
         ),

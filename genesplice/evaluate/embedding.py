@@ -7,11 +7,11 @@ from sklearn.decomposition import PCA
 
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.probe_features import site_windows
+from genesplice.evaluate.probe_features import kmer_features, site_windows
 from genesplice.model.sequence import SequenceEncoder
 from genesplice.threads import side_by_side
 
-__all__ = ["embed_promoters", "principal_components"]
+__all__ = ["embed_promoters", "principal_components", "promoter_kmers"]
 
 
 @torch.no_grad()
@@ -70,6 +70,13 @@ def embed_promoters(
     encoder.train(was_training)
     none = np.empty((0, encoder.width + encoder.base_width), np.float32)
     return pd.DataFrame(np.concatenate([none, *parts]), index=pd.Index(genes, name="gene_id"))
+
+
+def promoter_kmers(bundle: Bundle, genes: pd.Index, window_bp: int) -> pd.DataFrame:
+    """4-mer counts of `window_bp` with each gene's TSS in the middle, on its sense strand."""
+    table = bundle.genes.set_index("gene_id").loc[genes, ["contig", "tss", "strand"]]
+    windows = site_windows(bundle.genome, table.rename(columns={"tss": "position"}), window_bp)
+    return pd.DataFrame(kmer_features(windows), index=pd.Index(genes, name="gene_id"))
 
 
 def principal_components(vectors: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

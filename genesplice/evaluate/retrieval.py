@@ -16,7 +16,7 @@ Source: Wang & Isola 2020 (alignment with alpha = 2, uniformity with t = 2). Int
 percentile intervals over resampled genome blocks; what a gene is compared with stays as it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,14 @@ __all__ = [
     "expected_hits",
     "mate_pairs",
     "retrieval_metrics",
-    "standardised",
     "uniformity_draws",
+    "whitened",
 ]
 
 TEMPERATURE = 2.0
+RIDGES = (np.inf, 10.0, 1.0, 0.1, 0.01)
+CHOSEN_AT = 10
+LIMITS = {"retrieval": (0.0, 1.0), "alignment": (0.0, 4.0), "uniformity": (-np.inf, 0.0)}
 
 
 def retrieval_metrics(
@@ -116,11 +119,16 @@ def retrieval_metrics(
     return [
         to_metric(
             metric, values, count[metric.removesuffix("_difference")],
-            n_blocks=draws.shape[1], model=name, **about,
+            n_blocks=draws.shape[1], model=name, limits=_limits(metric), **about,
         )
         for name, by_metric in found.items()
         for metric, values in by_metric.items()
     ]  # fmt: skip
+
+
+def _limits(metric: str) -> tuple[float, float]:
+    free = -np.inf, np.inf
+    return free if metric.endswith("_difference") else LIMITS.get(metric.split("_")[0], free)
 
 
 def mate_pairs(
@@ -203,14 +211,49 @@ def do_not_overlap(
     return (number[:, None] != number) | (apart >= window_bp)
 
 
-def standardised(vectors: pd.DataFrame, genes: pd.Index) -> pd.DataFrame:
-    """Vectors of `genes`, each column with mean 0 and variance 1 over them.
+def whitened(
+    vectors: pd.DataFrame,
+    training: Sequence[pd.Index],
+    groups: pd.Series,
+    is_shown: Callable[[pd.Index], Bool[np.ndarray, "genes genes"]],
+) -> pd.DataFrame:
+    """Vectors of all genes with what most of them share made small, as training genes have it.
 
-    Hidden states have a large mean in common, which would drown every cosine.
+    Hidden states have a large mean in common, and few directions in which nearly all of them
+    differ: both would drown every cosine. Columns are centred and scaled; then directions are
+    divided by the root of their variance plus a ridge, the one of `RIDGES` (infinite: columns
+    alone) that finds most mates among the 10 nearest, in each set of training genes by itself.
+
+    Parameters
+    ----------
+    vectors
+        One row per gene_id.
+    training
+        Sets of genes, such as the folds that are not held out. No other gene is looked at.
+    groups, is_shown
+        As in `retrieval_metrics`; the latter for any genes.
     """
-    table = vectors.loc[genes]
-    spread = table.std(ddof=0).replace(0, 1)
-    return (table - table.mean()) / spread
+    known = vectors.loc[training[0].append(list(training[1:]))]
+    centre, spread = known.mean(), known.std(ddof=0).replace(0, 1)
+    scaled = ((known - centre) / spread).to_numpy(np.float64)
+    variance, directions = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    turned = ((vectors - centre) / spread).to_numpy(np.float64) @ directions
+    best, found = -1.0, turned
+    for ridge in RIDGES:
+        shrink = 1.0 if np.isinf(ridge) else (variance.clip(0) + ridge) ** -0.5
+        table = pd.DataFrame(turned * shrink, index=vectors.index)
+        hits = wanted = 0.0
+        for genes in training:
+            shown = is_shown(genes)
+            one, two = mate_pairs(groups, genes)
+            kept = shown[one, two]
+            unit = _unit_vectors(table, genes)
+            parts = expected_hits(unit, one[kept], two[kept], CHOSEN_AT, shown)
+            hits, wanted = hits + parts[0].sum(), wanted + parts[1].sum()
+        share = hits / wanted if wanted else 0.0
+        if share > best:
+            best, found = share, table.to_numpy()
+    return pd.DataFrame(found, index=vectors.index)
 
 
 def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Float[np.ndarray, "genes width"]:

@@ -5,8 +5,8 @@
                        models of the training blocks (`genesplice.training.scoring`)
 `probe_TASK`           linear probes on frozen vectors, beside 4-mers, one-hot bases, and an
                        encoder of the same sizes with random weights (`genesplice.evaluate.probes`)
-`retrieval_at_K`,      operon mates among the promoters of held-out genes, beside random weights
-`alignment`, …         (`genesplice.evaluate.retrieval`)
+`retrieval_at_K`,      operon mates among the promoters of held-out genes, beside random weights and
+`alignment`, …         4-mers (`genesplice.evaluate.retrieval`)
 `level_spearman`, …    expression from frozen vectors, where `pretrain.measure_expression` asks for
                        it (`genesplice.training.frozen`)
 =====================  =============================================================================
@@ -19,6 +19,7 @@ Count models and probes learn from training blocks; everything is scored on the 
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from genesplice.config import Config
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.count_models import CONTEXTS, fit_count_model
-from genesplice.evaluate.embedding import embed_promoters
+from genesplice.evaluate.embedding import embed_promoters, promoter_kmers
 from genesplice.evaluate.probe_features import encoder_features, reference_features
 from genesplice.evaluate.probe_sites import make_probe_sites
 from genesplice.evaluate.probes import probe_metrics
@@ -36,7 +37,7 @@ from genesplice.evaluate.retrieval import (
     do_not_overlap,
     mate_pairs,
     retrieval_metrics,
-    standardised,
+    whitened,
 )
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.results import Metric
@@ -49,6 +50,7 @@ __all__ = ["RANDOM_WEIGHTS", "make_untrained", "measure", "measure_bases", "meas
 RANDOM_WEIGHTS = "random_weights"
 SITE_BP = 1000
 """Bases of genome for every site of a task: a small genome has fewer sites to tell apart."""
+KMERS = "kmers"
 PROMOTER_BP = 1024
 """Read round each TSS; promoters that share a base of it are not compared."""
 
@@ -139,23 +141,25 @@ def measure_vectors(
         features | words, sites, fold=fold, references=[*words, *others], seed=settings.seed
     )
     splits = bundle.splits.set_index("gene_id")
-    genes = splits.index[splits["fold"] == fold]
+    genes, *training = (
+        splits.index[splits["fold"] == one] for one in (fold, *sorted(set(splits["fold"]) - {fold}))
+    )
     is_shown = do_not_overlap(bundle, genes, PROMOTER_BP)
     one, two = mate_pairs(splits["operon"], genes)
     if is_shown[one, two].any():
         vectors = {
-            name: standardised(
-                embed_promoters(model.encoder, bundle, genes, window_bp=PROMOTER_BP), genes
-            )
+            name: embed_promoters(model.encoder, bundle, splits.index, window_bp=PROMOTER_BP)
             for name, model in models.items()
         }
+        vectors[KMERS] = promoter_kmers(bundle, splits.index, PROMOTER_BP)
+        apart = partial(do_not_overlap, bundle, window_bp=PROMOTER_BP)
         metrics += retrieval_metrics(
-            vectors,
+            {name: whitened(v, training, splits["operon"], apart) for name, v in vectors.items()},
             splits["operon"],
             genes,
             blocks=splits["block"],
             is_shown=is_shown,
-            references=others,
+            references=[*others, KMERS],
             fold=fold,
             seed=settings.seed,
         )

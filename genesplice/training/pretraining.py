@@ -270,7 +270,8 @@ def pretrain_source(
     """
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=process_number(), processes=n_processes())
-    checkpoint = begin_run(out, config, resume, source_digests(source))
+    sections = "model", "pretrain"
+    checkpoint = begin_run(out, config, resume, source_digests(source), sections)
     model, history = begin_model(config), History()
     weights = out / "model.safetensors"
     if resume and weights.exists():

@@ -23,7 +23,7 @@ from genesplice.training.source import Interval
 __all__ = ["base_log_probabilities", "masked_base_metrics"]
 
 BATCH_BP = 65_536
-NAMES = ("bits_per_base", "masked_top_1")
+LIMITS = {"bits_per_base": (0.0, np.inf), "masked_top_1": (0.0, 1.0)}
 
 
 def base_log_probabilities(
@@ -60,18 +60,18 @@ def masked_base_metrics(
     others: Mapping[str, PretrainingModel] | None = None,
     regions: Mapping[str, Bool[np.ndarray, " genome"]] | None = None,
 ) -> list[Metric]:
-    """Bits per base and top-1 of masked single bases, with intervals over windows.
+    """Bits per base and top-1 of masked single bases, with intervals over blocks.
 
     One base in `every_bp` is masked at random; each is predicted from everything else in its
-    window, read on both strands with `is_strand_averaged`. The interval is a bootstrap over
-    windows.
+    window, read on both strands with `is_strand_averaged`. What is resampled are the `intervals`
+    that windows were drawn from, such as held-out blocks; the windows where all lie in one.
 
     Parameters
     ----------
     counts, others
         Count models, and other encoders by name, that tell the same bases. (Count models see the
         masked neighbours of a masked base too.) For each, `bits_per_base_difference` says how many
-        bits fewer (below 0) or more the model `label` needs, resampled together.
+        bits fewer (below 0) or more the model `label` needs, resampled together; also by region.
     regions
         Masks over `Genome.tokens` by name: each gives `bits_per_base_NAME` and
         `masked_top_1_NAME` over its bases, where there are any.
@@ -87,13 +87,14 @@ def masked_base_metrics(
     for counted in counts:
         parts = [counted.probabilities(row)[hit] for row, hit in zip(rows, hits, strict=True)]
         told[counted.name] = np.log2(np.concatenate(parts))
-    window = np.nonzero(hits)[0]
+    unit, n_units = _units(windows, intervals, genome)
+    block = unit[np.nonzero(hits)[0]]
     place = np.concatenate([_places(genome, w, hit) for w, hit in zip(windows, hits, strict=True)])
     kinds = {"": np.ones(len(place), bool)}
     kinds |= {f"_{name}": mask[place] for name, mask in (regions or {}).items()}
-    draws = make_draws(n_windows, N_BOOTSTRAP, seed)
+    draws = make_draws(n_units, N_BOOTSTRAP, seed)
     wanted = rows[hits]
-    about: dict[str, Any] = {"n_blocks": n_windows, "split": split, "fold": fold, "seed": seed}
+    about: dict[str, Any] = {"n_blocks": n_units, "split": split, "fold": fold, "seed": seed}
     metrics, bits = [], {}
     for name, values in told.items():
         cost = -values[np.arange(len(wanted)), wanted]
@@ -102,17 +103,35 @@ def masked_base_metrics(
             if not is_kind.any():
                 continue
             here = np.ones((int(is_kind.sum()), 2))
-            ratios = ratio_draws(found[is_kind], here, window[is_kind], draws)
-            for metric, ratio in zip(NAMES, ratios.T, strict=True):
-                metrics.append(to_metric(metric + suffix, ratio, len(here), model=name, **about))
-            if not suffix:
-                bits[name] = ratios[:, 0]
-    for name in [name for name in told if name != label]:
-        less, pair = bits[label] - bits[name], f"{label} - {name}"
-        metrics.append(
-            to_metric("bits_per_base_difference", less, len(wanted), model=pair, **about)
-        )
+            ratios = ratio_draws(found[is_kind], here, block[is_kind], draws)
+            for (metric, limits), ratio in zip(LIMITS.items(), ratios.T, strict=True):
+                count: dict[str, Any] = {"n": len(here), "limits": limits}
+                metrics.append(to_metric(metric + suffix, ratio, model=name, **count, **about))
+            bits[name, suffix] = ratios[:, 0], len(here)
+    for name, suffix in [key for key in bits if key[0] != label]:
+        (mine, n), pair = bits[label, suffix], f"{label} - {name}"
+        less, metric = mine - bits[name, suffix][0], f"bits_per_base_difference{suffix}"
+        metrics.append(to_metric(metric, less, n, model=pair, **about))
     return metrics
+
+
+def _units(
+    windows: Sequence[Window], intervals: Sequence[Interval], genome: Genome
+) -> tuple[Int64[np.ndarray, " windows"], int]:
+    """Which unit of resampling each window belongs to, and how many there are."""
+    number = []
+    for window in windows:
+        length = genome.contig(window.contig).length
+        places = (
+            i
+            for i, (contig, start, end) in enumerate(intervals)
+            if contig == window.contig and (window.start - start) % length < end - start
+        )
+        number.append(next(places))
+    found, unit = np.unique(number, return_inverse=True)
+    if len(found) > 1:
+        return unit.astype(np.int64), len(found)
+    return np.arange(len(windows)), len(windows)
 
 
 @torch.no_grad()

@@ -274,7 +274,11 @@ def is_taken(out: Path) -> bool:
 
 
 def begin_run(
-    out: Path, config: Config, resume: bool, inputs: Mapping[str, str] | None = None
+    out: Path,
+    config: Config,
+    resume: bool,
+    inputs: Mapping[str, str] | None = None,
+    sections: Sequence[str] = (),
 ) -> str | None:
     """Make `out` ready for a run; return the checkpoint to go on from, if there is one.
 
@@ -284,6 +288,8 @@ def begin_run(
     ----------
     inputs
         Digests of what the run reads, by name.
+    sections
+        Of the settings that the run depends on; all unless told otherwise.
 
     Raises
     ------
@@ -296,14 +302,19 @@ def begin_run(
     if is_taken(out):
         if not resume:
             raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
-        check_run(out, config, inputs)
+        check_run(out, config, inputs, sections)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / SETTINGS, config.to_dict())
     write_json(out / INPUTS, dict(inputs or {}))
     return str(last) if last.exists() else None
 
 
-def check_run(out: Path, config: Config, inputs: Mapping[str, str] | None = None) -> None:
+def check_run(
+    out: Path,
+    config: Config,
+    inputs: Mapping[str, str] | None = None,
+    sections: Sequence[str] = (),
+) -> None:
     """See that the run in `out` was begun with these settings and `inputs` (see `begin_run`).
 
     Raises
@@ -314,7 +325,8 @@ def check_run(out: Path, config: Config, inputs: Mapping[str, str] | None = None
     settings, digests = out / SETTINGS, out / INPUTS
     if not settings.exists():
         raise InputError(f"no {settings.name} in {out}", "a run to resume")
-    if json.loads(settings.read_text()) != json.loads(json.dumps(config.to_dict())):
+    before, now = json.loads(settings.read_text()), json.loads(json.dumps(config.to_dict()))
+    if any(before.get(name) != now[name] for name in sections or now):
         raise InputError(f"{out} was begun with other settings", f"those in {settings}")
     found = json.loads(digests.read_text()) if digests.exists() else {}
     wanted = dict(inputs or {})

@@ -15,8 +15,8 @@ from genesplice.evaluate.retrieval import (
     expected_hits,
     mate_pairs,
     retrieval_metrics,
-    standardised,
     uniformity_draws,
+    whitened,
 )
 
 GENES = pd.Index([f"g{i}" for i in range(24)], name="gene_id")
@@ -74,7 +74,7 @@ def test_resampled_blocks_are_repeated_genes():
         rows = [expected[g] for g in GENES for _ in range(counts[BLOCKS[g]])]
         values.append(sum(h for h, _ in rows) / sum(w for _, w in rows))
     metric = found["m", "retrieval_at_2"]
-    low, high = interval(np.array([metric.value, *values]), 4)
+    low, high = interval(np.array([metric.value, *values]), 4, (0.0, 1.0))
     assert (metric.ci_low, metric.ci_high) == pytest.approx((low, high))
     assert low < metric.value < high
 
@@ -196,13 +196,44 @@ def test_uniformity_of_a_resample_never_pairs_a_gene_with_itself():
         assert found[row] == pytest.approx(np.log(np.mean(terms)))
 
 
-def test_what_all_have_in_common_is_taken_away():
-    vectors = make_vectors() * 3 + 100
-    vectors[6] = 7.0
-    found = standardised(vectors, GENES[4:])
-    assert list(found.index) == list(GENES[4:])
-    np.testing.assert_allclose(found.mean(), 0, atol=1e-12)
-    np.testing.assert_allclose(found.std(ddof=0), [1] * 6 + [0])
+def everyone(genes):
+    return np.ones((len(genes), len(genes)), bool)
+
+
+def drowned_vectors(n_groups=40):
+    """Mates are alike in ten columns out of forty; the others say one thing that tells nothing."""
+    generator = np.random.default_rng(3)
+    genes = pd.Index([f"g{i}" for i in range(3 * n_groups)], name="gene_id")
+    groups = pd.Series(np.arange(len(genes)) // 3, genes)
+    alike = generator.normal(size=(n_groups, 10))[groups]
+    noise = 0.4 * generator.normal(size=(len(genes), 10))
+    loud = generator.normal(size=(len(genes), 1)) + 0.05 * generator.normal(size=(len(genes), 30))
+    return pd.DataFrame(np.hstack([alike + noise, loud]) * 3 + 100, genes), groups
+
+
+def test_directions_that_most_genes_share_do_not_drown_the_others():
+    vectors, groups = drowned_vectors()
+    training, held_out = [vectors.index[:30], vectors.index[30:60]], vectors.index[60:]
+    found = whitened(vectors, training, groups, everyone)
+    assert found.index.equals(vectors.index)
+    plain = (vectors - vectors.mean()) / vectors.std()
+    scores = by_name(
+        retrieval_metrics({"plain": plain, "whitened": found}, groups, held_out, ks=(2,))
+    )
+    values = [scores[name, "retrieval_at_2"].value for name in ("plain", "whitened")]
+    assert values[1] > values[0] + 0.2
+
+
+def test_only_training_genes_decide_what_is_made_small():
+    vectors, groups = drowned_vectors()
+    vectors["flat"] = 7.0
+    training, held_out = [vectors.index[:30], vectors.index[30:60]], vectors.index[60:]
+    first = whitened(vectors, training, groups, everyone)
+    changed = vectors.copy()
+    changed.loc[held_out] = np.random.default_rng(0).normal(size=(len(held_out), 41))
+    again = whitened(changed, training, groups, everyone)
+    pd.testing.assert_frame_equal(first.loc[vectors.index[:60]], again.loc[vectors.index[:60]])
+    assert np.isfinite(again.to_numpy()).all()
 
 
 def test_what_cannot_be_asked_is_refused():

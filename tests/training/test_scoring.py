@@ -7,7 +7,9 @@ from tiny_runs import config
 from tiny_worlds import make_genome
 
 from genesplice.data.windows import make_random_windows
+from genesplice.evaluate.bootstrap import interval
 from genesplice.evaluate.count_models import fit_count_model
+from genesplice.evaluate.resampling import make_draws
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.training.masking import mask_bases
 from genesplice.training.scoring import masked_base_metrics
@@ -106,3 +108,26 @@ def test_one_window_has_no_interval(genome):
         constant_model(0.0, 0.0, 0.0, 0.0), genome, INTERVALS, window_bp=2048, n_windows=1
     )
     assert (bits.ci_low, bits.ci_high) == (None, None)
+
+
+def test_held_out_blocks_are_what_is_resampled(genome):
+    blocks = [("c0", 0, 3000), ("c1", -1000, 2500), ("c1", 3000, 7000)]
+    model, settings = constant_model(3.0, 0.0, 0.0, 3.0), {"window_bp": 2048, "n_windows": 40}
+    bits, _ = masked_base_metrics(model, genome, blocks, **settings)
+    generator = np.random.default_rng([0, 7])
+    windows = make_random_windows(blocks, 2048, 40, generator)
+    rows = torch.from_numpy(np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows]))
+    hits = mask_bases(rows, 1 / 32, 1, generator).numpy()
+    told = np.array([np.e**3, 1, 1, np.e**3]) / (2 * np.e**3 + 2)
+    of_block = [
+        0 if w.contig == "c0" else 1 if w.start < 500 or w.start >= 8000 else 2 for w in windows
+    ]
+    cost, count = np.zeros(3), np.zeros(3)
+    for row, hit, block in zip(rows.numpy(), hits, of_block, strict=True):
+        cost[block] -= np.log2(told[row[hit]]).sum()
+        count[block] += hit.sum()
+    assert (count > 0).all()
+    draws = make_draws(3, 1000, 0)
+    low, high = interval(draws @ cost / (draws @ count), 3, (0.0, np.inf))
+    assert bits.value == pytest.approx(cost.sum() / count.sum(), abs=1e-6)
+    assert (bits.ci_low, bits.ci_high) == pytest.approx((low, high), abs=1e-6)
