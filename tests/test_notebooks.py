@@ -87,7 +87,8 @@ def test_the_notebooks_numbers_are_in_the_predictions(tiny_run, tiny_bundle):
     mine = [metric for metric in written if metric.model == "genesplice"]
     assert again == [m for m in mine if m.split == "test" and m.metric in METRICS]
     (cost,) = [metric for metric in mine if metric.split == "train"]
-    assert cost.metric == "cpu_seconds" and cost.value > 0
+    assert cost.metric == "cpu_seconds"
+    assert cost.value > 0
     strata = {metric.split for metric in mine} - {"test", "train"}
     assert strata == {"held_out:operon_first", "held_out:nearest_train_below_0.1"}
 
