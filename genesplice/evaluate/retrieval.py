@@ -238,17 +238,18 @@ def whitened(
     scaled = ((known - centre) / spread).to_numpy(np.float64)
     variance, directions = np.linalg.eigh(scaled.T @ scaled / len(scaled))
     turned = ((vectors - centre) / spread).to_numpy(np.float64) @ directions
+    asked = []
+    for genes in training:
+        shown, (one, two) = is_shown(genes), mate_pairs(groups, genes)
+        kept = shown[one, two]
+        asked.append((genes, one[kept], two[kept], shown))
     best, found = -1.0, turned
     for ridge in RIDGES:
         shrink = 1.0 if np.isinf(ridge) else (variance.clip(0) + ridge) ** -0.5
         table = pd.DataFrame(turned * shrink, index=vectors.index)
         hits = wanted = 0.0
-        for genes in training:
-            shown = is_shown(genes)
-            one, two = mate_pairs(groups, genes)
-            kept = shown[one, two]
-            unit = _unit_vectors(table, genes)
-            parts = expected_hits(unit, one[kept], two[kept], CHOSEN_AT, shown)
+        for genes, one, two, shown in asked:
+            parts = expected_hits(_unit_vectors(table, genes), one, two, CHOSEN_AT, shown)
             hits, wanted = hits + parts[0].sum(), wanted + parts[1].sum()
         share = hits / wanted if wanted else 0.0
         if share > best:
