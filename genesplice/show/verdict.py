@@ -15,6 +15,7 @@ from genesplice.show.theme import GREY, INK, OKABE_ITO, blank_figure, check_colu
 
 __all__ = [
     "arms_table",
+    "claims_rows",
     "context_arms",
     "dose_figure",
     "mass_figure",
@@ -32,6 +33,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d8dee4 }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 """
+COST = "cpu_seconds"
 # On the row itself: the notebook's report has no style sheet of ours for it.
 GREYED = ' class=excluded style="color: #767676; background-color: #f4f4f4"'
 
@@ -207,7 +209,7 @@ def render_verdict(
     parts += ["<h2>Arms</h2>", arms_table(verdict, metrics)]
     parts += ["<h2>Can the ruler say yes and no?</h2>", worlds_table(verdict["worlds"])]
     if claims is not None:
-        parts += ["<h2>Claims and their null twins</h2>", _table(claims)]
+        parts += ["<h2>Claims and their null twins</h2>", claims_rows(claims)]
     rule = verdict["rule"]
     parts.append(
         f"<p>Rule, agreed on before: {rule['worthwhile']:g} per doubling matters, "
@@ -242,6 +244,33 @@ def arms_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> str:
             row |= own.groupby("metric")["value"].mean().to_dict()
         rows.append(row)
     return _table(pd.DataFrame(rows), [bool(arm["is_excluded"]) for arm in verdict["arms"]])
+
+
+def claims_rows(claims: pd.DataFrame) -> str:
+    """HTML: each claim with its answer first; grey is what was not run.
+
+    `claims` is the table of `genesplice.evaluate.claims_table.claims_table`.
+    """
+    wanted = "claim", "metric", "twin", "effect", "ci_low", "ci_high", "n_runs", "verdict", COST
+    check_columns(claims, wanted, "claims")
+    rows = [
+        {
+            "claim": row.claim,
+            "answer": row.verdict,
+            "beside": str(row.twin).removeprefix("genesplice_").replace("_", " "),
+            "metric": row.metric,
+            "effect": f"{row.effect:+.3f}" if row.n_runs else None,
+            "95 % interval": _interval(row.ci_low, row.ci_high),
+            "runs": f"{row.n_runs}" if row.n_runs else None,
+            "CPU (s)": None if pd.isna(row.cpu_seconds) else f"{row.cpu_seconds:,.0f}",
+        }
+        for row in claims.itertuples()
+    ]
+    return _table(pd.DataFrame(rows), (claims["n_runs"] == 0).tolist())
+
+
+def _interval(low: float | None, high: float | None) -> str | None:
+    return None if pd.isna(low) or pd.isna(high) else f"{low:+.3f} to {high:+.3f}"
 
 
 def _luck_sentence(rule: Mapping[str, Any]) -> str:

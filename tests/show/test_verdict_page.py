@@ -6,6 +6,7 @@ import pytest
 
 from genesplice.errors import InputError
 from genesplice.show.verdict import (
+    claims_rows,
     context_arms,
     dose_figure,
     mass_figure,
@@ -39,6 +40,12 @@ VERDICT = {
     "worlds": {"worlds": [
         {"world": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps."},
     ], "worthwhile": 0.02, "element_distance_bp": [1024, 3312]},
+}  # fmt: skip
+
+NOT_RUN = {
+    "claim": "graph <b>", "metric": "profile_r", "model": "genesplice",
+    "twin": "genesplice_rewired", "effect": np.nan, "ci_low": np.nan, "ci_high": np.nan,
+    "n_runs": 0, "seeds": 0, "cpu_seconds": np.nan, "verdict": "not run",
 }  # fmt: skip
 
 
@@ -75,7 +82,7 @@ def test_dose_and_mass_are_drawn():
 
 
 def test_the_page_says_everything_and_interprets_nothing():
-    claims = pd.DataFrame({"claim": ["graph <b>"], "effect": [np.nan], "verdict": ["not run"]})
+    claims = pd.DataFrame([NOT_RUN])
     page = render_verdict(VERDICT, METRICS, claims=claims, name="my <i>data")
     for text in (
         "Longer &lt;context&gt; helps.", "my &lt;i&gt;data", "graph &lt;b&gt;", "not run",
@@ -84,6 +91,26 @@ def test_the_page_says_everything_and_interprets_nothing():
         assert text in page, text
     assert page.count('id="figure') == 2
     assert render_verdict(VERDICT, METRICS, claims=claims, name="my <i>data") == page
+
+
+def test_claims_have_their_answer_first_and_what_was_not_run_is_grey():
+    was_run = {
+        **NOT_RUN, "claim": "graph attention", "effect": 0.02, "ci_low": -0.001, "ci_high": 0.041,
+        "n_runs": 5, "cpu_seconds": 1234.5, "verdict": "yes",
+    }  # fmt: skip
+    table = claims_rows(pd.DataFrame([was_run, NOT_RUN]))
+    one, other = table.split("<tbody>")[1].split("</table>")[0].split("<tr")[1:]
+    cells = [cell.split("<")[0] for cell in one.split("<td>")[1:]]
+    assert cells == [
+        "graph attention", "yes", "rewired", "profile_r", "+0.020", "-0.001 to +0.041", "5",
+        "1,234",
+    ]  # fmt: skip
+    assert "class=excluded" in other
+    assert "class=excluded" not in one
+    cells = [cell.split("<")[0] for cell in other.split("<td>")[1:]]
+    assert cells == ["graph &lt;b&gt;", "not run", "rewired", "profile_r", "", "", "", ""]
+    with pytest.raises(InputError):
+        claims_rows(pd.DataFrame([was_run]).drop(columns="twin"))
 
 
 def test_a_refusal_has_a_page_too():
