@@ -34,10 +34,13 @@ class FinetuneConfig:
     core_bp, flank_bp
         Each window predicts the genes whose start codon side (TSS) lies in its core and reads
         `flank_bp` more on both sides.
+    sequence_epochs, sequence_rate
+        Passes over the genome before anything else, in which the encoder learns from a linear map
+        of its own vectors, without network and gene sets; and the learning rate of these.
     head_steps
         Steps of readout, graph and heads over all genes while the encoder stands still.
     epochs
-        Passes over the genome after that, in which everything learns.
+        Passes over the genome after these, in which everything learns.
     mode
         What learns (see `genesplice.training.modes`); `probe` and `head` make no such passes, and
         `last_n`, `lora` and `ia3` need one at least.
@@ -66,6 +69,8 @@ class FinetuneConfig:
     core_bp: int = 131072
     flank_bp: int = 8192
     batch_windows: int = 1
+    sequence_epochs: int = 0
+    sequence_rate: float = 4e-3
     head_steps: int = 200
     epochs: int = 2
     mode: ModeName = "full"
@@ -98,11 +103,16 @@ class FinetuneConfig:
                 f"a multiple of {REGION_BP} bp",
             )
         require_least("finetune", self, 1, "core_bp", "batch_windows")
-        require_least("finetune", self, 0, "head_steps", "epochs")
+        require_least("finetune", self, 0, "sequence_epochs", "head_steps", "epochs")
         require(
-            self.head_steps + self.epochs > 0,
+            self.head_steps + self.epochs > 0 or (self.sequence_epochs > 0 and self.kernel),
             "finetune.head_steps 0 with finetune.epochs 0",
-            "at least one step",
+            "at least one step, or finetune.sequence_epochs with finetune.kernel",
+        )
+        require(
+            self.mode == "full" or self.sequence_epochs == 0,
+            f"finetune.mode {self.mode} with finetune.sequence_epochs {self.sequence_epochs}",
+            "mode full: the encoder learns in these passes",
         )
         require_least("finetune", self, 1, "last_n", "adapter_rank")
         require_least(
@@ -122,7 +132,14 @@ class FinetuneConfig:
             f"finetune.mode {self.mode} with finetune.epochs {self.epochs}",
             "no passes: the encoder stands still" if stands_still else "at least one pass",
         )
-        at_least_zero = "joint_rate", "flank_bp", "learning_rate", "weight_decay", "profile_weight"
+        at_least_zero = (
+            "sequence_rate",
+            "joint_rate",
+            "flank_bp",
+            "learning_rate",
+            "weight_decay",
+            "profile_weight",
+        )
         require_least("finetune", self, 0, *at_least_zero, "checkpoint_minutes")
         require(
             0 <= self.validation_blocks < 0.5,

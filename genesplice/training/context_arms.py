@@ -22,7 +22,8 @@ from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.genome import Genome
 from genesplice.model.arms import DilatedCnn
 from genesplice.model.genesplice import make_encoder
-from genesplice.training.finetuning import epoch_steps, finetune_fold
+from genesplice.training.finetuning import finetune_fold
+from genesplice.training.passes import epoch_steps
 from genesplice.training.sweeps import Task
 
 __all__ = ["Arm", "ArmPlan", "arm_config", "arm_steps", "arm_tasks", "plan_arms", "run_arm"]
@@ -114,9 +115,9 @@ def arm_config(
         flank_bp=flank_bp,
         batch_windows=batch_windows,
         head_steps=settings.head_steps,
-        epochs=epochs,
-        learning_rate=settings.learning_rate,
-        joint_rate=1.0,
+        sequence_epochs=epochs,
+        sequence_rate=settings.learning_rate,
+        epochs=0,
         validation_blocks=settings.validation_blocks,
         kernel=True,
         checkpoint_minutes=NEVER,

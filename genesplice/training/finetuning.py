@@ -1,6 +1,7 @@
 """Fine-tuning: sequence, network and pathways to expression of held-out genes.
 
-A memory keeps what the encoder said of every gene. First the readout, the graph and the heads
+A memory keeps what the encoder said of every gene. An encoder that has yet to learn may do so from
+sequence alone (see `genesplice.training.sequence_stage`). Then the readout, the graph and the heads
 learn from it while the encoder stands still: cheap steps over the whole genome. Then all learn
 together: every step encodes some windows afresh, and gradients reach the encoder through these.
 At last the kernel path is solved from the same memory, and mixed with what was learned.
@@ -23,18 +24,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from genesplice.config import Config, FinetuneConfig
+from genesplice.config import Config
 from genesplice.data.bundle import Bundle
-from genesplice.data.genome import Genome
 from genesplice.data.knowledge import keep_knowledge, own_files
-from genesplice.data.windows import (
-    Window,
-    WindowBatch,
-    annotation_track,
-    group_windows,
-    make_batch,
-    tile_windows,
-)
+from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
 from genesplice.evaluate.claims_table import COST
 from genesplice.evaluate.intervals import add_intervals
@@ -57,8 +50,10 @@ from genesplice.runtime import file_sha256, write_json
 from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks, predict_part
 from genesplice.training.loading import refuse_told_genes
 from genesplice.training.modes import choose_learners, settle
+from genesplice.training.passes import GenomePasses
 from genesplice.training.paths import choose_mix, fit_kernel_path
 from genesplice.training.pretraining import load_encoder_weights
+from genesplice.training.sequence_stage import learn_from_sequence
 from genesplice.training.trainer import (
     History,
     ProgressLines,
@@ -155,18 +150,6 @@ def _targets(bundle: Bundle, genes: pd.Index) -> GeneTargets:
     return GeneTargets(torch.from_numpy(row.loc[genes].to_numpy()), torch.from_numpy(values))
 
 
-def epoch_steps(genome: Genome, settings: FinetuneConfig) -> int:
-    """Optimiser steps of one pass over the genome, wherever its windows begin."""
-    edges = 0, settings.core_bp - 1
-    return max(len(_epoch_windows(genome, settings, offset_bp)) for offset_bp in edges)
-
-
-def _epoch_windows(genome: Genome, settings: FinetuneConfig, offset_bp: int) -> list[list[Window]]:
-    sizes = settings.core_bp, settings.flank_bp
-    windows = tile_windows(genome, *sizes, offset_bp=offset_bp)
-    return group_windows(windows, settings.batch_windows)
-
-
 def finetune_fold(
     bundle: Bundle,
     config: Config,
@@ -223,23 +206,22 @@ def finetune_fold(
     sizes: dict[str, Any] = {"core_bp": settings.core_bp, "flank_bp": settings.flank_bp}
     if memory is None:
         memory = encode_genes(model, bundle, **sizes)
+    history, validated = History(), _targets(bundle, validation)
+    passes = GenomePasses(bundle, settings, fold=fold, seed=seed)
+    before = History().to_frame()
+    if settings.sequence_epochs:
+        before = learn_from_sequence(
+            model, passes, config, targets, validated, memory, out / "sequence",
+            name=f"sequence fold {fold} seed {seed}",
+        )  # fmt: skip
+        memory = encode_genes(model, bundle, **sizes)
     model.readout.fit(memory[targets.rows])
 
-    track = annotation_track(bundle.genome, bundle.genes)
-    steps_per_epoch = epoch_steps(bundle.genome, settings)
-
     def make(step: int) -> WindowBatch:
-        if step < settings.head_steps:
-            return NO_WINDOWS
-        epoch, place = divmod(step - settings.head_steps, steps_per_epoch)
-        generator = np.random.default_rng([seed, fold, epoch])
-        offset_bp = int(generator.integers(0, settings.core_bp))
-        groups = _epoch_windows(bundle.genome, settings, offset_bp)
-        order = generator.permutation(len(groups))
-        return make_batch(bundle.genome, groups[order[place % len(groups)]], bundle.genes, track)
+        alone = settings.head_steps
+        return NO_WINDOWS if step < alone else passes(step - alone)
 
-    history = History()
-    graph, validated = bundle_graph(model, bundle), _targets(bundle, validation)
+    graph = bundle_graph(model, bundle)
     module = FinetuneModule(
         model,
         config,
@@ -249,9 +231,9 @@ def finetune_fold(
         memory.clone(),
         history,
         seed=seed,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=passes.steps,
     )
-    steps = StepDataset(settings.head_steps + settings.epochs * steps_per_epoch, make)
+    steps = StepDataset(settings.head_steps + settings.epochs * passes.steps, make)
     bases = float(settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp))
     trainer = make_trainer(
         steps=len(steps),
@@ -259,7 +241,8 @@ def finetune_fold(
         checkpoint_minutes=settings.checkpoint_minutes,
         callbacks=[history, ProgressLines(f"finetune fold {fold} seed {seed}", bases), Looks()],
     )
-    fit(trainer, module, steps, checkpoint)
+    if len(steps):
+        fit(trainer, module, steps, checkpoint)
     if module.best is not None:
         model.load_state_dict(module.best[1])
     model.eval()
@@ -269,7 +252,7 @@ def finetune_fold(
         left_out = predict_part(model, vectors, graph, validated.rows, settings)
     if settings.kernel:
         kernel, left_out = _add_kernel_path(
-            model, bundle, graph, vectors, fold, validated, left_out, kernel
+            model, bundle, graph, vectors, fold, validated, left_out if len(steps) else None, kernel
         )
     values = predict_expression(model, bundle, vectors=vectors, genes_at_once=settings.graph_genes)
     about: dict[str, Any] = {"model": label, "seed": seed}
@@ -282,7 +265,10 @@ def finetune_fold(
     predictions = add_intervals(
         prediction_table(told, bundle.observed, bundle.fold_of, **about), calibration
     )
-    rows = history.to_frame().assign(fold=fold, seed=seed)
+    after = history.to_frame()
+    after["step"] += settings.sequence_epochs * passes.steps
+    parts = [part for part in (before, after) if len(part)]
+    rows = pd.concat(parts, ignore_index=True).assign(fold=fold, seed=seed)
     if keep_model:
         model.save_pretrained(out)
         if settings.delta and init is not None:
@@ -302,13 +288,13 @@ def _add_kernel_path(
     vectors: Float[Tensor, "genes joined"],
     fold: int,
     validation: GeneTargets,
-    neural: Prediction,
+    neural: Prediction | None,
     known: tuple[KernelSettings, KernelSettings] | None,
 ) -> tuple[tuple[KernelSettings, KernelSettings], Prediction]:
     """Solve the kernel path on all training genes; mix it by the validation genes.
 
     Also gives the mix of `neural` with a kernel path that was solved without each gene's block, for
-    the validation genes.
+    the validation genes. A neural path that took no step says nothing: `neural` is None.
     """
     train = bundle.train_genes(fold)
     targets = _targets(bundle, train)
@@ -318,6 +304,9 @@ def _add_kernel_path(
     )
     is_validation = torch.isin(targets.rows, validation.rows)
     kernel = Prediction(*(part[is_validation] for part in fits.left_out))
+    if neural is None:
+        model.mix.fill_(1.0)
+        return fits.settings, kernel
     observed = targets.observed[is_validation]
     mix = choose_mix(neural, kernel, observed, model.expression_head.condition_mean)
     model.mix.copy_(torch.tensor(mix))
@@ -369,13 +358,14 @@ def finetune(
                 check_run(where, settle(run.config), _inputs(run.bundle, run.init))
             else:
                 begin = run.seed if run.init is None else run.init
+                moves = settings.epochs or settings.sequence_epochs
                 if begin not in memories:
                     memories[begin] = _first_memory(bundle, run.config, run.init, run.seed)
                 began = time.monotonic()
                 result = finetune_fold(
                     run.bundle, run.config, fold=fold, seed=run.seed, out=where, init=run.init,
                     resume=resume, memory=memories[begin],
-                    kernel=None if is_twin or settings.epochs or init is None else kernel,
+                    kernel=None if is_twin or moves or init is None else kernel,
                     label=run.label, keep_model=not is_twin,
                 )  # fmt: skip
                 if not is_twin:

@@ -13,7 +13,8 @@ from genesplice.errors import InputError
 from genesplice.evaluate.verdict import Decision
 from genesplice.training.context_arms import arm_config, arm_steps, arm_tasks, plan_arms, run_arm
 from genesplice.training.context_verdict import compare_instruments, question_no, question_steps
-from genesplice.training.finetuning import epoch_steps, make_model
+from genesplice.training.finetuning import make_model
+from genesplice.training.passes import epoch_steps
 from genesplice.training.world_check import complete_runs, judge_arms, world_settings
 
 SETTINGS = [
@@ -122,7 +123,7 @@ def test_one_task_for_each_arm_fold_and_seed(tiny_bundle, tmp_path):
     assert len({task.name for task in tasks}) == len(tasks) == 2 * len(plan.arms)
     settings = tasks[-1].arguments["config"]
     assert (settings.finetune.folds, settings.finetune.seeds) == ((2,), (1,))
-    assert settings.finetune.epochs == 4
+    assert (settings.finetune.sequence_epochs, settings.finetune.epochs) == (4, 0)
 
 
 def test_an_arm_gives_its_predictions(tiny_bundle, tmp_path):
@@ -132,7 +133,7 @@ def test_an_arm_gives_its_predictions(tiny_bundle, tmp_path):
     assert set(table["model"]) == {"context_512"}
     assert set(table["gene_id"]) == set(tiny_bundle.test_genes(1))
     assert (tmp_path / "run" / "model.safetensors").exists()
-    assert "finetune fold 1" in (tmp_path / "run.log").read_text()
+    assert "sequence fold 1" in (tmp_path / "run.log").read_text()
 
 
 # --- what is judged ---

@@ -47,8 +47,9 @@ def with_other_labels(bundle, genes):
     return dataclasses.replace(bundle, expression=expression)
 
 
-def test_held_out_labels_change_nothing(tiny_bundle, tmp_path):
-    settings = config("finetune.validation_blocks=0.4")
+@pytest.mark.parametrize("more", [(), ("finetune.sequence_epochs=2", "finetune.epochs=0")])
+def test_held_out_labels_change_nothing(tiny_bundle, tmp_path, more):
+    settings = config("finetune.validation_blocks=0.4", *more)
     honest = finetune_fold(tiny_bundle, settings, fold=0, seed=0, out=tmp_path / "a")
     other = with_other_labels(tiny_bundle, tiny_bundle.test_genes(0))
     assert not other.observed.equals(tiny_bundle.observed)
@@ -191,21 +192,26 @@ torch.set_num_threads({threads})
 from test_finetuning import config
 from genesplice.training.finetuning import finetune_fold
 bundle = gs.load_bundle(Path({data!r}))
-finetune_fold(bundle, config(), fold=0, seed=0, out=Path({out!r}), resume=True)
+finetune_fold(bundle, config(*{more!r}), fold=0, seed=0, out=Path({out!r}), resume=True)
 """
 
 
-def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path):
-    unbroken = finetune_fold(tiny_bundle, config(), fold=0, seed=0, out=tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("more", "checkpoints"),
+    [((), "checkpoints"), (("finetune.sequence_epochs=2",), "sequence/checkpoints")],
+)
+def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path, more, checkpoints):
+    unbroken = finetune_fold(tiny_bundle, config(*more), fold=0, seed=0, out=tmp_path / "whole")
     out = tmp_path / "broken"
     script = SCRIPT.format(
         tests=os.path.dirname(__file__),
         data=str(tiny_bundle.path),
         out=str(out),
+        more=more,
         threads=torch.get_num_threads(),
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    last = out / "checkpoints" / "last.ckpt"
+    last = out / checkpoints / "last.ckpt"
     for _ in range(1200):
         if last.exists() or process.poll() is not None:
             break
@@ -215,7 +221,7 @@ def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path):
     assert last.exists()
     assert not (out / "predictions.parquet").exists()
     resumed = finetune_fold(
-        load_bundle(tiny_bundle.path), config(), fold=0, seed=0, out=out, resume=True
+        load_bundle(tiny_bundle.path), config(*more), fold=0, seed=0, out=out, resume=True
     )
     for name, value in load_file(tmp_path / "whole" / "model.safetensors").items():
         assert torch.equal(value, load_file(out / "model.safetensors")[name]), name

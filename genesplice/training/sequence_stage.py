@@ -1,0 +1,199 @@
+"""The encoder learns expression from sequence alone, before network and gene sets are there.
+
+    windows ─ encoder ─ genes of the batch ─ standardised ─ linear map ─► level, profile
+
+Where graph and gene sets are in the loss from the first step, they explain the training genes by
+themselves and leave an encoder that was not pre-trained nothing to learn. A linear map of what it
+says of a gene cannot. The map is thrown away; graph, heads and kernel read the encoder's vectors.
+"""
+
+from pathlib import Path
+
+import lightning
+import pandas as pd
+import torch
+from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from genesplice.config import Config
+from genesplice.data.windows import WindowBatch
+from genesplice.model.genesplice import GeneSplice
+from genesplice.model.heads import ExpressionHead
+from genesplice.model.losses import expression_errors
+from genesplice.runtime import atomic_file
+from genesplice.training.finetune_module import GeneTargets, Looks
+from genesplice.training.passes import GenomePasses
+from genesplice.training.trainer import (
+    History,
+    ProgressLines,
+    StepDataset,
+    fit,
+    make_optimizer,
+    make_trainer,
+)
+
+__all__ = ["SequenceModule", "learn_from_sequence"]
+
+
+class SequenceModule(lightning.LightningModule):
+    """The loss of one fold and seed, with what the encoder last said of every gene.
+
+    Vectors are standardised by mean and spread over all training genes, not those of a batch, which
+    may be one. The validation genes are looked at after every pass, and the best encoder is kept.
+    """
+
+    memory: Tensor
+    place: Tensor
+    observed: Tensor
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        config: Config,
+        training: GeneTargets,
+        validation: GeneTargets,
+        memory: Float[Tensor, "genes joined"],
+        history: History,
+        *,
+        seed: int,
+        steps_per_pass: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.readout = model.encoder, model.readout
+        self._read = model.gene_vectors
+        self.config, self.history = config, history
+        self.seed, self.steps_per_pass = seed, steps_per_pass
+        n_conditions = training.observed.shape[1]
+        self.head = ExpressionHead(
+            memory.shape[1], n_conditions, config.model.profile_rank, is_linear=True
+        )
+        self.head.fit(training.observed)
+        # It begins at the mean of the training genes.
+        for weights in (*self.head.level.parameters(), *self.head.profile.parameters()):
+            nn.init.zeros_(weights)
+        self.training_genes, self.validation_genes = training, validation
+        place = torch.full((len(memory),), -1)
+        place[training.rows] = torch.arange(len(training.rows))
+        self.register_buffer("memory", memory)
+        self.register_buffer("place", place, persistent=False)
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Seed dropout by the step."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Loss over the batch's training genes; windows without any teach nothing."""
+        fresh = self._read(
+            batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
+        )
+        self.memory.index_copy_(0, batch.gene, fresh.detach())
+        is_known = self.place[batch.gene] >= 0
+        if not is_known.any():
+            return 0 * fresh.sum()
+        self.readout.fit(self.memory[self.training_genes.rows])
+        observed = self.training_genes.observed.to(fresh)[self.place[batch.gene[is_known]]]
+        return self._log_errors("train", fresh[is_known], observed)
+
+    def _log_errors(
+        self, split: str, vectors: Float[Tensor, "genes joined"], observed: Tensor
+    ) -> Float[Tensor, ""]:
+        head, level = self.head, observed.mean(1)
+        level_error, residual_error = expression_errors(
+            head(self.readout.standardise(vectors)),
+            level,
+            observed - level[:, None] - head.condition_mean,
+            level_std=head.level_std,
+            residual_std=head.residual_std,
+        )
+        self.history.add(self.global_step, "sequence_level_error", split, level_error.detach())
+        self.history.add(
+            self.global_step, "sequence_residual_error", split, residual_error.detach()
+        )
+        return level_error + self.config.finetune.profile_weight * residual_error
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """After a pass, measure the validation genes and remember the best encoder."""
+        genes = self.validation_genes
+        if self.global_step % self.steps_per_pass or not len(genes.rows):
+            return
+        vectors, observed = self.memory[genes.rows], genes.observed.to(self.memory)
+        error = float(self._log_errors("val", vectors, observed))
+        if self.best is None or error < self.best[0]:
+            state = {k: v.detach().clone() for k, v in self.encoder.state_dict().items()}
+            self.best = error, state
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the best encoder so far."""
+        checkpoint["best"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Take it back."""
+        self.best = checkpoint["best"]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW under the chosen schedule, for the encoder and the linear map."""
+        settings = self.config.finetune
+        return make_optimizer(
+            [*self.encoder.parameters(), *self.head.parameters()],
+            learning_rate=settings.sequence_rate,
+            weight_decay=settings.weight_decay,
+            schedule=settings.schedule,
+            phases=((settings.sequence_epochs * self.steps_per_pass, 1.0),),
+        )
+
+
+def learn_from_sequence(
+    model: GeneSplice,
+    passes: GenomePasses,
+    config: Config,
+    training: GeneTargets,
+    validation: GeneTargets,
+    memory: Float[Tensor, "genes joined"],
+    out: Path,
+    *,
+    name: str,
+) -> pd.DataFrame:
+    """Train `model.encoder` for `finetune.sequence_epochs` passes; the history of its training.
+
+    `out` keeps checkpoints and, at the end, the encoder: a run that was stopped goes on there.
+
+    Parameters
+    ----------
+    training, validation
+        Genes to learn from, and to choose the best pass by; all others are read and not used.
+    memory
+        What the encoder says of every gene now.
+    name
+        Of the lines of progress.
+    """
+    settings, finished, told = config.finetune, out / "encoder.safetensors", out / "history.parquet"
+    if finished.exists():
+        model.encoder.load_state_dict(load_file(finished))
+        return pd.read_parquet(told)
+    history = History()
+    module = SequenceModule(
+        model, config, training, validation, memory.clone(), history,
+        seed=passes.seed, steps_per_pass=passes.steps,
+    )  # fmt: skip
+    bases = float(settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp))
+    steps, checkpoints = settings.sequence_epochs * passes.steps, out / "checkpoints"
+    trainer = make_trainer(
+        steps=steps,
+        checkpoints=checkpoints,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        callbacks=[history, ProgressLines(name, bases), Looks()],
+    )
+    last = checkpoints / "last.ckpt"
+    fit(trainer, module, StepDataset(steps, passes), str(last) if last.exists() else None)
+    if module.best is not None:
+        model.encoder.load_state_dict(module.best[1])
+    out.mkdir(parents=True, exist_ok=True)
+    rows = history.to_frame()
+    rows.to_parquet(told, index=False)
+    with atomic_file(finished) as partial:
+        save_file({k: v.contiguous() for k, v in model.encoder.state_dict().items()}, partial)
+    return rows
