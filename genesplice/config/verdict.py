@@ -22,8 +22,10 @@ class VerdictConfig:
         From the shortest to the longest; one that holds the longest contig is the whole of it.
     core_bp
         Core of every arm's windows; half of the longest context is read on both sides.
-    epochs, learning_rate, head_steps, validation_blocks
-        As in `finetune`, for the arms.
+    epochs, learning_rate
+        As `sequence_epochs` and `sequence_rate` in `finetune`, for the arms.
+    head_steps, validation_blocks
+        As in `finetune`, for the arms; without head steps the kernel path alone predicts.
     worthwhile
         The smallest change of a metric per doubling of context that matters.
     alpha, power
@@ -50,7 +52,7 @@ class VerdictConfig:
     region_layers: int = 1
     fused_layers: int = 0
     graph_layers: int = 1
-    epochs: int = 2
+    epochs: int = 8
     head_steps: int = 0
     learning_rate: float = 4e-3
     validation_blocks: float = 0.2

@@ -21,7 +21,7 @@ from genesplice.model.kernel import mix_kernel
 
 __all__ = ["KernelFit", "KernelSettings", "choose_kernel", "fit_kernel", "make_kernel"]
 
-N_SEARCHED = 1500
+N_SEARCHED = 1600
 ROUNDS = 2
 FACTORS = (0.0, 0.25, 4.0)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -71,7 +71,7 @@ def choose_kernel(
 ) -> KernelSettings:
     """Change one setting at a time, and keep what predicts left-out blocks better.
 
-    Up to 1,500 genes of whole blocks are searched with; the penalty is chosen again on all.
+    Up to 1,600 genes are searched with; the penalty is chosen again on all.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def choose_kernel(
     n_genes = len(targets)
     if n_genes < 3:
         raise InputError(f"{n_genes} training genes", "at least 3")
-    rows = _some_blocks(blocks)
+    rows = _some_genes(n_genes)
     small = parts[:, rows][:, :, rows].float().contiguous()
     found = start or KernelSettings((1 / len(parts),) * len(parts))
     wanted, own_blocks = targets[rows].float(), _members(blocks[rows])
@@ -183,11 +183,10 @@ def _members(blocks: np.ndarray) -> list[Tensor]:
     return [torch.from_numpy(np.flatnonzero(block == b)) for b in range(block.max() + 1)]
 
 
-def _some_blocks(blocks: np.ndarray) -> Tensor:
-    """Rows of whole blocks, evenly spread, with at most `N_SEARCHED` genes (or one block)."""
-    labels, block, counts = np.unique(blocks, return_inverse=True, return_counts=True)
-    every = max(1, -(-len(blocks) // N_SEARCHED))
-    kept = np.arange(0, len(labels), every)
-    if len(kept) < 2 or counts[kept].sum() < 3:
-        kept = np.arange(len(labels))
-    return torch.from_numpy(np.flatnonzero(np.isin(block, kept)))
+def _some_genes(count: int) -> Tensor:
+    """Rows of at most `N_SEARCHED` genes, evenly spread: some of every block.
+
+    With fewer but whole blocks the choice rests on the luck of these: on *E. coli* it cost 0.02 to
+    0.03 of level_r2 on left-out blocks.
+    """
+    return torch.arange(0, count, max(1, -(-count // N_SEARCHED)))

@@ -1,10 +1,12 @@
 """Context arms: one network with the dial at different places, everything else equal.
 
 All arms of a verdict read the same windows in the same order and take as many optimiser steps;
-the encoder runs at full size whatever it may see, so that parameters and cost are equal too. They
-know a gene by what the encoder says of it alone: 4-mers and codons counted beside it would answer
-for the sequence near the gene, and drown few genes in many channels. The kernel path is solved on
-what the trained encoder says at last; the neural path has learned from vectors that moved under it.
+the encoder runs at full size whatever it may see, so that parameters and cost are equal too. It
+learns from sequence alone (see `genesplice.training.sequence_stage`): with network and gene sets in
+the loss from the first step it learned nothing of *E. coli*. Then the kernel path is solved on what
+it says, the network and the gene sets. Arms know a gene by what the encoder says of it alone:
+4-mers and codons counted beside it would answer for the sequence near the gene, and drown few genes
+in many channels.
 """
 
 import contextlib

@@ -12,6 +12,7 @@ from pathlib import Path
 import lightning
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import load_file, save_file
@@ -36,12 +37,16 @@ from genesplice.training.trainer import (
 
 __all__ = ["SequenceModule", "learn_from_sequence"]
 
+FEWEST_GENES = 16
+"""Mean and spread of fewer say little."""
+
 
 class SequenceModule(lightning.LightningModule):
     """The loss of one fold and seed, with what the encoder last said of every gene.
 
-    Vectors are standardised by mean and spread over all training genes, not those of a batch, which
-    may be one. The validation genes are looked at after every pass, and the best encoder is kept.
+    Vectors are standardised by mean and spread over the batch's training genes, as in batch
+    normalisation; where these are few, over all training genes as they were last read. The
+    validation genes are looked at after every pass, and the best encoder is kept.
     """
 
     memory: Tensor
@@ -93,16 +98,21 @@ class SequenceModule(lightning.LightningModule):
         is_known = self.place[batch.gene] >= 0
         if not is_known.any():
             return 0 * fresh.sum()
-        self.readout.fit(self.memory[self.training_genes.rows])
+        known = fresh[is_known]
+        if len(known) < FEWEST_GENES:
+            self.readout.fit(self.memory[self.training_genes.rows])
+            standardised = self.readout.standardise(known)
+        else:
+            standardised = F.batch_norm(known, None, None, training=True)
         observed = self.training_genes.observed.to(fresh)[self.place[batch.gene[is_known]]]
-        return self._log_errors("train", fresh[is_known], observed)
+        return self._log_errors("train", standardised, observed)
 
     def _log_errors(
-        self, split: str, vectors: Float[Tensor, "genes joined"], observed: Tensor
+        self, split: str, standardised: Float[Tensor, "genes joined"], observed: Tensor
     ) -> Float[Tensor, ""]:
         head, level = self.head, observed.mean(1)
         level_error, residual_error = expression_errors(
-            head(self.readout.standardise(vectors)),
+            head(standardised),
             level,
             observed - level[:, None] - head.condition_mean,
             level_std=head.level_std,
@@ -120,8 +130,9 @@ class SequenceModule(lightning.LightningModule):
         genes = self.validation_genes
         if self.global_step % self.steps_per_pass or not len(genes.rows):
             return
-        vectors, observed = self.memory[genes.rows], genes.observed.to(self.memory)
-        error = float(self._log_errors("val", vectors, observed))
+        self.readout.fit(self.memory[self.training_genes.rows])
+        standardised = self.readout.standardise(self.memory[genes.rows])
+        error = float(self._log_errors("val", standardised, genes.observed.to(self.memory)))
         if self.best is None or error < self.best[0]:
             state = {k: v.detach().clone() for k, v in self.encoder.state_dict().items()}
             self.best = error, state

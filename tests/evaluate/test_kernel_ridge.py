@@ -92,13 +92,13 @@ def test_one_block_leaves_single_genes_out():
     torch.testing.assert_close(one.left_out, each.left_out)
 
 
-def test_a_search_on_some_blocks_sees_whole_blocks(monkeypatch):
+def test_a_search_on_some_genes_sees_every_block(monkeypatch):
     monkeypatch.setattr(kernel_ridge, "N_SEARCHED", 100)
     blocks = np.repeat(np.arange(30), 10)
-    rows = kernel_ridge._some_blocks(blocks).numpy()
+    rows = kernel_ridge._some_genes(len(blocks)).numpy()
     assert 80 <= len(rows) <= 100
-    chosen = np.unique(blocks[rows])
-    assert len(rows) == np.isin(blocks, chosen).sum()
+    assert np.array_equal(np.unique(blocks[rows]), np.arange(30))
+    assert np.array_equal(kernel_ridge._some_genes(100).numpy(), np.arange(100))
 
 
 def test_too_few_genes_are_refused():
