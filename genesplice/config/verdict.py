@@ -25,7 +25,8 @@ class VerdictConfig:
     epochs, learning_rate
         As `sequence_epochs` and `sequence_rate` in `finetune`, for the arms.
     head_steps, validation_blocks
-        As in `finetune`, for the arms; without head steps the kernel path alone predicts.
+        As in `finetune`, for the arms. Without head steps the kernel path alone predicts, and
+        `graph_layers` say nothing.
     worthwhile
         The smallest change of a metric per doubling of context that matters.
     alpha, power

@@ -222,7 +222,8 @@ class GeneReadout(nn.Module):
 def _means(
     vectors: Float[Tensor, "rows tokens width"], weights: SegmentWeights, n_segments: int
 ) -> Float[Tensor, "genes joined"]:
-    flat = vectors.flatten(0, 1)
-    means = flat.new_zeros(weights.n_rows, flat.shape[1])
-    means = means.index_add(0, weights.row, flat[weights.column] * weights.weight[:, None])
-    return means.view(-1, n_segments * flat.shape[1])
+    # In single precision where the encoder works in half of it.
+    weighted = vectors.flatten(0, 1)[weights.column] * weights.weight[:, None]
+    means = weighted.new_zeros(weights.n_rows, weighted.shape[1])
+    means = means.index_add(0, weights.row, weighted)
+    return means.view(-1, n_segments * means.shape[1])

@@ -31,7 +31,7 @@ from genesplice.training.sweeps import Task
 __all__ = ["Arm", "ArmPlan", "arm_config", "arm_steps", "arm_tasks", "plan_arms", "run_arm"]
 
 NEVER = 1e6
-"""Minutes between checkpoints: an arm that dies is run again from the start."""
+"""Minutes between checkpoints: an arm that dies in its passes is run again from the start."""
 
 
 class Arm(NamedTuple):
@@ -120,6 +120,7 @@ def arm_config(
         sequence_epochs=epochs,
         sequence_rate=settings.learning_rate,
         epochs=0,
+        learning_rate=settings.learning_rate,
         validation_blocks=settings.validation_blocks,
         kernel=True,
         checkpoint_minutes=NEVER,
@@ -132,7 +133,7 @@ def arm_config(
 def run_arm(data: Path, config: Config, out: Path, arm: str) -> pd.DataFrame:
     """Train one arm on one fold with one seed; its rows of `predictions.parquet`.
 
-    The model stays in `out`, with what the run told in `log.txt`.
+    The model stays in `out`, with what the run told in a `.log` beside it.
     """
     (fold,), (seed,) = config.finetune.folds or (), config.finetune.seeds
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -91,6 +91,14 @@ class FinetuneModule(lightning.LightningModule):
         self.register_buffer("memory", memory)
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
+    def on_fit_start(self) -> None:
+        """What is no part of the model goes where the model is."""
+        self.graph = copy.copy(self.graph).to(str(self.device))
+        self.training_genes, self.validation_genes = (
+            GeneTargets(*(part.to(self.device) for part in genes))
+            for genes in (self.training_genes, self.validation_genes)
+        )
+
     def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
         """Seed dropout by the step."""
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)

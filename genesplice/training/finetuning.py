@@ -11,6 +11,7 @@ GNNAutoScale, 2021 (historical embeddings).
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -278,6 +279,7 @@ def finetune_fold(
     rows.to_parquet(out / "history.parquet", index=False)
     calibration.to_parquet(out / "validation.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
+    shutil.rmtree(out / "sequence", ignore_errors=True)
     return FoldResult(model, rows, predictions, calibration, kernel, vectors)
 
 

@@ -44,14 +44,17 @@ FEWEST_GENES = 16
 class SequenceModule(lightning.LightningModule):
     """The loss of one fold and seed, with what the encoder last said of every gene.
 
-    Vectors are standardised by mean and spread over the batch's training genes, as in batch
-    normalisation; where these are few, over all training genes as they were last read. The
-    validation genes are looked at after every pass, and the best encoder is kept.
+    Vectors are standardised over the batch's training genes, as in batch normalisation, and so is
+    what they are to tell: neither holds how windows differ. Where the batch has few genes, both are
+    standardised over all training genes, as they were last read.
+
+    The validation genes are looked at after every pass, by vectors from all over the pass, and the
+    encoder before its last step is kept where that was the best: where a pass is one step, the very
+    one that was looked at.
     """
 
     memory: Tensor
     place: Tensor
-    observed: Tensor
 
     def __init__(
         self,
@@ -84,13 +87,16 @@ class SequenceModule(lightning.LightningModule):
         self.register_buffer("memory", memory)
         self.register_buffer("place", place, persistent=False)
         self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.looked_at: dict[str, Tensor] = {}
 
     def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
-        """Seed dropout by the step."""
+        """Seed dropout by the step; remember the encoder that the next look is at."""
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        if (self.global_step + 1) % self.steps_per_pass == 0:
+            self.looked_at = {k: v.detach().clone() for k, v in self.encoder.state_dict().items()}
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
-        """Loss over the batch's training genes; windows without any teach nothing."""
+        """Loss over the batch's training genes; windows without any add nothing to it."""
         fresh = self._read(
             batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
         )
@@ -98,14 +104,13 @@ class SequenceModule(lightning.LightningModule):
         is_known = self.place[batch.gene] >= 0
         if not is_known.any():
             return 0 * fresh.sum()
-        known = fresh[is_known]
+        known, mean = fresh[is_known], self.training_genes.observed.to(fresh).mean(0)
+        observed = self.training_genes.observed.to(fresh)[self.place[batch.gene[is_known]]]
         if len(known) < FEWEST_GENES:
             self.readout.fit(self.memory[self.training_genes.rows])
-            standardised = self.readout.standardise(known)
-        else:
-            standardised = F.batch_norm(known, None, None, training=True)
-        observed = self.training_genes.observed.to(fresh)[self.place[batch.gene[is_known]]]
-        return self._log_errors("train", standardised, observed)
+            return self._log_errors("train", self.readout.standardise(known), observed)
+        standardised = F.batch_norm(known, None, None, training=True)
+        return self._log_errors("train", standardised, observed - observed.mean(0) + mean)
 
     def _log_errors(
         self, split: str, standardised: Float[Tensor, "genes joined"], observed: Tensor
@@ -134,8 +139,7 @@ class SequenceModule(lightning.LightningModule):
         standardised = self.readout.standardise(self.memory[genes.rows])
         error = float(self._log_errors("val", standardised, genes.observed.to(self.memory)))
         if self.best is None or error < self.best[0]:
-            state = {k: v.detach().clone() for k, v in self.encoder.state_dict().items()}
-            self.best = error, state
+            self.best = error, self.looked_at
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep the best encoder so far."""
@@ -170,7 +174,8 @@ def learn_from_sequence(
 ) -> pd.DataFrame:
     """Train `model.encoder` for `finetune.sequence_epochs` passes; the history of its training.
 
-    `out` keeps checkpoints and, at the end, the encoder: a run that was stopped goes on there.
+    `out` keeps checkpoints and, at the end, the encoder: a run that was stopped goes on there. Once
+    what comes after is finished too, nobody needs it.
 
     Parameters
     ----------

@@ -198,7 +198,11 @@ finetune_fold(bundle, config(*{more!r}), fold=0, seed=0, out=Path({out!r}), resu
 
 @pytest.mark.parametrize(
     ("more", "checkpoints"),
-    [((), "checkpoints"), (("finetune.sequence_epochs=2",), "sequence/checkpoints")],
+    [
+        ((), "checkpoints"),
+        (("finetune.sequence_epochs=2",), "sequence/checkpoints"),
+        (("finetune.sequence_epochs=2",), "checkpoints"),
+    ],
 )
 def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path, more, checkpoints):
     unbroken = finetune_fold(tiny_bundle, config(*more), fold=0, seed=0, out=tmp_path / "whole")

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from test_finetuning import config
 
 from genesplice.data.worlds import make_world
 from genesplice.errors import InputError
-from genesplice.training.finetuning import finetune_fold, make_model
+from genesplice.training.finetune_module import GeneTargets
+from genesplice.training.finetuning import NO_WINDOWS, finetune_fold, make_model
 from genesplice.training.passes import GenomePasses, epoch_steps
+from genesplice.training.sequence_stage import SequenceModule
+from genesplice.training.trainer import History
+from genesplice.training.twins import make_twin
 
+TWO = "finetune.sequence_epochs=2"
 ALONE = "finetune.head_steps=0", "finetune.epochs=0", "finetune.validation_blocks=0.3"
 
 
@@ -27,8 +31,7 @@ def test_it_finds_what_lies_in_promoters(tmp_path):
     assert errors["val"].min() < 0.5
     # Nothing else took a step: the kernel path alone answers.
     assert found.model.mix.tolist() == [1.0, 1.0]
-    kept = load_file(tmp_path / "run" / "sequence" / "encoder.safetensors")
-    assert all(torch.equal(value, kept[n]) for n, value in found.model.encoder.state_dict().items())
+    assert not (tmp_path / "run" / "sequence").exists()
 
 
 def test_the_heads_learn_after_it(tiny_bundle, tmp_path):
@@ -38,10 +41,56 @@ def test_the_heads_learn_after_it(tiny_bundle, tmp_path):
     rows = found.history.groupby("metric")["step"].agg(["min", "max"])
     assert rows.loc["sequence_level_error"].tolist() == [0, alone]
     assert rows.loc["level_error", "min"] == alone
-    torch.manual_seed(0)
-    fresh = make_model(tiny_bundle, settings).encoder.state_dict()
-    learned = load_file(tmp_path / "run" / "sequence" / "encoder.safetensors")
-    assert any(not torch.equal(value, learned[name]) for name, value in fresh.items())
+
+
+def test_the_heads_learn_from_what_it_left(tiny_bundle, tmp_path):
+    ways = {"without": ("finetune.epochs=0",), "with": ("finetune.epochs=0", TWO)}
+    found = {
+        name: finetune_fold(tiny_bundle, config(*more), fold=0, seed=0, out=tmp_path / name)
+        for name, more in ways.items()
+    }
+    encoders = [one.model.encoder.state_dict() for one in found.values()]
+    assert any(not torch.equal(value, encoders[1][name]) for name, value in encoders[0].items())
+    vectors = [one.vectors for one in found.values()]
+    assert not torch.allclose(*vectors)
+    # The scales are those of the vectors that the heads learned from.
+    rows = tiny_bundle.genes["gene_id"].isin(tiny_bundle.train_genes(0)).to_numpy()
+    assert found["with"].model.readout.standardise(vectors[1][rows]).mean(0).abs().max() < 1
+
+
+def test_network_and_gene_sets_tell_it_nothing(tiny_bundle, tmp_path):
+    settings = config(*ALONE, TWO)
+    twins = tiny_bundle, make_twin(tiny_bundle, "sequence_only", 0)
+    one, other = (
+        finetune_fold(bundle, settings, fold=0, seed=0, out=tmp_path / str(i))
+        for i, bundle in enumerate(twins)
+    )
+    assert torch.equal(one.vectors, other.vectors)
+    assert not one.predictions["predicted"].equals(other.predictions["predicted"])
+
+
+@pytest.mark.parametrize("n_genes", [8, 40])
+def test_what_is_told_is_scaled_as_what_it_is_told_from(tiny_bundle, n_genes):
+    """With a map that is right for all genes the loss is 0, in large batches up to a shift."""
+    settings = config(*ALONE, TWO, "finetune.profile_weight=0")
+    model, generator = make_model(tiny_bundle, settings), torch.Generator().manual_seed(0)
+    n_all, width = len(tiny_bundle.genes), sum(model.readout.parts.values())
+    memory = torch.randn(n_all, width, generator=generator)
+    rows = torch.arange(0, n_all, 2)
+    level = memory[rows, 0]
+    training = GeneTargets(rows, level[:, None] + torch.tensor([[-1.0, 0.0, 1.0]]))
+    module = SequenceModule(
+        model, settings, training, training, memory.clone(), History(), seed=0, steps_per_pass=1
+    )
+    # The highest genes: a batch that differs from the others.
+    chosen = rows[level.argsort(descending=True)[:n_genes]]
+    batch = NO_WINDOWS._replace(gene=chosen)
+    module._read = lambda *_: memory[chosen]
+    model.readout.fit(memory[rows])
+    spread = memory[rows, 0].std() if n_genes < 16 else memory[chosen, 0].std(correction=0)
+    with torch.no_grad():
+        module.head.level.weight[0, 0] = spread / level.std()
+    assert module.training_step(batch, 0).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_a_window_without_training_genes_teaches_nothing(tmp_path):
