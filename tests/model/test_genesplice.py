@@ -56,6 +56,16 @@ def test_strand_matters():
 
 
 @torch.no_grad()
+def test_in_half_precision_genes_are_nearly_the_same():
+    model, arguments = make(), window()
+    whole = model.gene_vectors(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.gene_vectors(*arguments)
+    assert half.dtype == torch.float32
+    assert float((half - whole).norm() / whole.norm()) < 0.1
+
+
+@torch.no_grad()
 def test_a_gene_is_the_same_from_two_windows():
     config = ModelConfig(
         width=16,
