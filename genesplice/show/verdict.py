@@ -259,7 +259,7 @@ def claims_rows(claims: pd.DataFrame) -> str:
             "answer": row.verdict,
             "beside": str(row.twin).removeprefix("genesplice_").replace("_", " "),
             "metric": row.metric,
-            "effect": f"{row.effect:+.3f}" if row.n_runs else None,
+            "effect": f"{row.effect:+.4f}" if row.n_runs else None,
             "95 % interval": _interval(row.ci_low, row.ci_high),
             "runs": f"{row.n_runs}" if row.n_runs else None,
             "CPU (s)": None if pd.isna(row.cpu_seconds) else f"{row.cpu_seconds:,.0f}",
@@ -270,7 +270,7 @@ def claims_rows(claims: pd.DataFrame) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str | None:
-    return None if pd.isna(low) or pd.isna(high) else f"{low:+.3f} to {high:+.3f}"
+    return None if pd.isna(low) or pd.isna(high) else f"{low:+.4f} to {high:+.4f}"
 
 
 def _luck_sentence(rule: Mapping[str, Any]) -> str:

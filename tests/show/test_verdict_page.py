@@ -102,7 +102,7 @@ def test_claims_have_their_answer_first_and_what_was_not_run_is_grey():
     one, other = table.split("<tbody>")[1].split("</table>")[0].split("<tr")[1:]
     cells = [cell.split("<")[0] for cell in one.split("<td>")[1:]]
     assert cells == [
-        "graph attention", "yes", "rewired", "profile_r", "+0.020", "-0.001 to +0.041", "5",
+        "graph attention", "yes", "rewired", "profile_r", "+0.0200", "-0.0010 to +0.0410", "5",
         "1,234",
     ]  # fmt: skip
     assert "class=excluded" in other
