@@ -175,8 +175,9 @@ def _read_text(path: Path, separator: str, dtype: type | None) -> pd.DataFrame:
 
 
 def _wide_row(path: Path, separator: str) -> InputError:
+    # A carriage return inside a line would end csv's reading of it.
     widths = (
-        (number, len(next(csv.reader([text], delimiter=separator))))
+        (number, len(next(csv.reader([text.replace("\r", " ")], delimiter=separator))))
         for number, text in _filled_lines(path, separator)
     )
     _, expected = next(widths)

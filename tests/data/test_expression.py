@@ -7,7 +7,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
@@ -296,6 +296,7 @@ cell = st.one_of(st.sampled_from(["", "NA", "1", "22.5", "-1", "1e400", "x", '"'
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(cell, min_size=1, max_size=4), min_size=1, max_size=4))
+@example([["", "", "", "0\r0"]])
 def test_any_cells_are_read_or_refused_in_one_line(tmp_path_factory, rows):
     text = "gene\ts1\ts2\n" + "".join("\t".join(row) + "\n" for row in rows)
     path = tmp_path_factory.mktemp("table") / "e.tsv"
