@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup dev browser run test lint
+.PHONY: setup dev browser run test lint bench
 
 setup: $(VENV)/.base
 dev: $(VENV)/.dev
@@ -32,6 +32,9 @@ browser:
 run: setup
 	$(BIN)/genesplice run --preset quick
 
+bench: dev
+	$(BIN)/python -m benchmarks --out reports/bench.json
+
 lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -39,4 +42,4 @@ lint: dev
 	$(BIN)/lint-imports
 
 test: dev browser lint
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

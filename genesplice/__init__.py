@@ -26,11 +26,11 @@ _PUBLIC = {
     "load_bundle": "genesplice.data.bundle",
     "load_preset": "genesplice.config",
     "override": "genesplice.config",
-    "predict_expression": "genesplice.evaluate.prediction",
+    "predict_expression": "genesplice.predict.expression",
     "prepare_files": "genesplice.data.prepare",
     "prepare_recipe": "genesplice.data.prepare",
     "pretrain": "genesplice.training.pretraining",
-    "run_baselines": "genesplice.evaluate.baselines",
+    "run_baselines": "genesplice.baselines.methods",
     "score": "genesplice.evaluate.metrics",
 }
 _PARTS = ("data", "evaluate", "explain", "model", "show", "training")

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from genesplice.runtime import versions
 
-__all__ = ["Check", "examine"]
-
 
 class Check(NamedTuple):
     """One finding. Fatal: nothing will run before it is mended."""

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-__all__ = ["GeneSpliceError", "InputError", "WorkError"]
-
 
 class GeneSpliceError(Exception):
     """Base of every error that GeneSplice raises on purpose."""

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Attribution", "Metric", "MotifHit", "read_metrics", "write_metrics"]
-
 
 class Metric(NamedTuple):
     """One measured number with its interval and what it was measured on.
@@ -75,3 +73,7 @@ class MotifHit(NamedTuple):
     name: str
     score: float
     strand: str
+
+
+PREDICTION_COLUMNS = ("gene_id", "condition", "fold", "model", "seed", "observed", "predicted")
+"""Of `predictions.parquet`: held-out rows, log2(TPM + 1)."""

@@ -22,13 +22,12 @@ import torch  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 
 from genesplice.config import load_preset, override  # noqa: E402
+from genesplice.context.controls import world_environment  # noqa: E402
 from genesplice.data.bundle import Bundle, load_bundle  # noqa: E402
 from genesplice.data.prepare import prepare_recipe  # noqa: E402
-from genesplice.data.synthetic import make_bundle  # noqa: E402
-from genesplice.data.worlds import WORLDS  # noqa: E402
+from genesplice.data.simulate import WORLDS, make_bundle  # noqa: E402
 from genesplice.runtime import keep_freed_memory, write_json  # noqa: E402
 from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
-from genesplice.training.world_check import world_environment  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

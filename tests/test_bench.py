@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from genesplice.bench import BenchRow, make_rows
-from genesplice.bench.child import measure
-from genesplice.bench.mutagenesis import measure_mutagenesis, substitutions
-from genesplice.bench.page import render_page
-from genesplice.bench.rows import (
+from benchmarks import BenchRow, make_rows
+from benchmarks.child import measure
+from benchmarks.mutagenesis import measure_mutagenesis, substitutions
+from benchmarks.page import render_page
+from benchmarks.rows import (
     LENGTHS,
     MUTAGENESIS,
     MUTAGENESIS_GOALS,
@@ -160,7 +160,7 @@ def test_operations_are_counted_whichever_backend_multiplies():
     task = {"kind": "step", "model": "ours", "length": 4096, "train": False, "flops": True}
     code = (
         "import json, sys, torch; torch.backends.mkldnn.enabled = False\n"
-        "from genesplice.bench.child import measure\n"
+        "from benchmarks.child import measure\n"
         f"print(json.dumps(measure({task!r})))"
     )
     done = subprocess.run(

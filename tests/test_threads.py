@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from genesplice.threads import one_thread, side_by_side
+from genesplice.runtime import one_thread, side_by_side
 
 
 @pytest.fixture

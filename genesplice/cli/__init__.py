@@ -12,7 +12,7 @@ from genesplice.runtime import keep_freed_memory
 __all__ = ["app", "main"]
 
 # Their verbs appear in the help in this order.
-for part in ("stages", "explain", "variants", "design", "verdict", "measure", "notebooks"):
+for part in ("stages", "explain", "variants", "verdict", "notebooks"):
     importlib.import_module(f"genesplice.cli.{part}")
 
 

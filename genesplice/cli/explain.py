@@ -6,16 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genesplice.cli.options import (
-    Data,
-    Json,
-    ModelDir,
-    Out,
-    Overwrite,
-    app,
-    command_line,
-    emit,
-)
+from genesplice.cli.options import Data, Json, ModelDir, Out, Overwrite, app, command_line, emit
 from genesplice.errors import InputError
 
 __all__: list[str] = []
@@ -51,9 +42,9 @@ def explain(
     from genesplice.cli.explained import explain_genes, write_explanation
     from genesplice.data.bundle import load_bundle
     from genesplice.data.knowledge import adopt_knowledge
-    from genesplice.evaluate.prediction import load_model
-    from genesplice.explain.explainer import Explainer, is_group, resolve_genes
     from genesplice.explain.methods import METHODS
+    from genesplice.predict.expression import load_model
+    from genesplice.predict.gene_output import Explainer, is_group, resolve_genes
     from genesplice.runtime import atomic_directory, write_manifest
 
     if method not in (*METHODS, "ism", "attention"):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from genesplice.cli.options import say
-from genesplice.explain.attention import gene_attention, head_ablation
-from genesplice.explain.attribution import Explainer, attribution_table, completeness_metrics
+from genesplice.explain.attention import gene_attention, head_ablation, roll_up
+from genesplice.explain.attribution import attribution_table, completeness_metrics
 from genesplice.explain.faithfulness import (
     curve_table,
     curves,
@@ -18,18 +18,15 @@ from genesplice.explain.faithfulness import (
     judge,
     randomised,
 )
-from genesplice.explain.known_sites import measure_known_sites
-from genesplice.explain.methods import METHODS
-from genesplice.explain.motifs import MotifScanner, motif_sites
+from genesplice.explain.methods import METHODS, attribute_gene
+from genesplice.explain.motifs import MotifScanner, measure_known_sites, motif_sites
 from genesplice.explain.mutagenesis import attribution_of_table, scan_genes
-from genesplice.explain.rollup import roll_up
+from genesplice.predict.gene_output import Explainer
 from genesplice.results import Attribution, Metric, write_metrics
 from genesplice.show.attention_explorers import AttentionExplorer
 from genesplice.show.explained import SHOWN_BP, attribution_parts, lead_of
 from genesplice.show.page import render_page
 from genesplice.show.parts import Part
-
-__all__ = ["Explanation", "explain_genes", "write_explanation"]
 
 LISTENERS_BP = (-256, -64, 0, 64, 256)
 N_ATTENTION = 8
@@ -145,7 +142,7 @@ def _explain_each(
     found: list[Attribution] = []
     started = told = time.monotonic()
     for gene_id in genes:
-        found.append(explainer.explain(gene_id, **options))
+        found.append(attribute_gene(explainer, gene_id, **options))
         now = time.monotonic()
         if now - told >= SECONDS_BETWEEN_LINES:
             told, rest = now, (now - started) / len(found) * (len(genes) - len(found))

@@ -10,11 +10,6 @@ import typer
 
 from genesplice.config import PRESETS, Config, load_preset, override
 
-__all__ = [
-    "Data", "Json", "ModelDir", "Out", "Overwrite", "Preset", "Resume", "Set", "app",
-    "command_line", "emit", "read_config", "say",
-]  # fmt: skip
-
 app = typer.Typer(
     name="genesplice",
     help="Does longer DNA context help predict expression on your data? Measure it.",

@@ -95,8 +95,8 @@ def baselines(
     as_json: Json = False,
 ) -> None:
     """Measure what simple methods reach on the held-out genes."""
+    from genesplice.baselines.methods import run_baselines
     from genesplice.data.bundle import load_bundle
-    from genesplice.evaluate.baselines import run_baselines
     from genesplice.evaluate.metrics import score
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, write_manifest
@@ -135,9 +135,9 @@ def pretrain(
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import write_manifest
+    from genesplice.training.loops import is_first_process
     from genesplice.training.pretraining import pretrain as pretrain_bundle
     from genesplice.training.pretraining import pretrain_source
-    from genesplice.training.processes import is_first_process
     from genesplice.training.source import genome_source, read_genes, read_genomes
 
     config, started = read_config(preset, assignments), time.monotonic()
@@ -190,9 +190,9 @@ def finetune(
     """Train sequence, network and pathways to predict expression of held-out genes."""
     import pandas as pd
 
+    from genesplice.baselines.methods import run_baselines
     from genesplice.data.bundle import load_bundle
     from genesplice.data.knowledge import own_files
-    from genesplice.evaluate.baselines import run_baselines
     from genesplice.evaluate.intervals import coverage_metrics
     from genesplice.evaluate.metrics import differences, fold_profiles, score
     from genesplice.evaluate.strata import gene_strata, strata_metrics
@@ -266,7 +266,7 @@ def predict(
     """Predict every annotated gene in every condition: genes x conditions as Parquet."""
     from genesplice.data.bundle import load_bundle
     from genesplice.data.knowledge import adopt_knowledge
-    from genesplice.evaluate.prediction import load_model, predict_expression
+    from genesplice.predict.expression import load_model, predict_expression
     from genesplice.runtime import atomic_file
 
     loaded, bundle = load_model(model), adopt_knowledge(load_bundle(data), model)

@@ -49,11 +49,11 @@ def variants(
     """
     from genesplice.data.bundle import load_bundle
     from genesplice.data.knowledge import adopt_knowledge
-    from genesplice.explain.variants.annotate import Settings, annotate_vcf, beside, flag_metrics
-    from genesplice.explain.variants.benchmarks import class_figures, measured_figures
-    from genesplice.explain.variants.models import open_models
     from genesplice.results import write_metrics
     from genesplice.runtime import file_sha256, write_json
+    from genesplice.variants.annotate import Settings, annotate_vcf, beside, flag_metrics
+    from genesplice.variants.benchmarks import class_figures, measured_figures
+    from genesplice.variants.models import open_models
 
     started = time.monotonic()
     if vcf is None and measured is None and not classes:
@@ -130,13 +130,13 @@ def scan(
     What is done is kept in OUT.parts until all is: the same command goes on where it was stopped.
     """
     from genesplice.data.bundle import load_bundle
-    from genesplice.explain.variants.comb import EVERY_BP
-    from genesplice.explain.variants.likelihood import MaskedBases
-    from genesplice.explain.variants.models import open_models
-    from genesplice.explain.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, write_manifest
+    from genesplice.variants.comb import EVERY_BP
+    from genesplice.variants.likelihood import MaskedBases
+    from genesplice.variants.models import open_models
+    from genesplice.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
 
     started, bundle = time.monotonic(), load_bundle(data)
     regions, models = parse_region(region, bundle.genome), open_models(model)

@@ -44,9 +44,9 @@ def verdict(
 
     Four planted worlds are judged first; while they do not come out as planted there is no verdict.
     """
+    from genesplice.context.verdict import REFUSED, judge_context, write_report
     from genesplice.data.bundle import load_bundle
     from genesplice.results import read_metrics
-    from genesplice.training.context_verdict import REFUSED, judge_context, write_report
 
     config, started = read_config(preset, assignments), time.monotonic()
     for path in claims or ():
@@ -81,10 +81,10 @@ def worlds(
 
     Seeds that are in OUT already, with the same settings and versions, are not run again.
     """
-    from genesplice.evaluate.verdict import ANSWERS
+    from genesplice.context.controls import count_answers
+    from genesplice.context.rule import ANSWERS
+    from genesplice.context.verdict import make_runner
     from genesplice.runtime import write_json, write_manifest
-    from genesplice.training.context_verdict import make_runner
-    from genesplice.training.world_check import count_answers
 
     config, started = read_config(preset, assignments), time.monotonic()
     seeds = range(first, first + count)

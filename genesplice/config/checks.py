@@ -6,8 +6,6 @@ from typing import Any
 
 from genesplice.errors import InputError
 
-__all__ = ["BIN_SIZES_BP", "REGION_BP", "SUMMARY_BP", "did_you_mean", "require", "require_least"]
-
 BIN_SIZES_BP = (4, 8, 16, 32, 128)
 SUMMARY_BP = 128
 REGION_BP = 1024

@@ -7,8 +7,6 @@ from typing import Literal
 from genesplice.config.checks import REGION_BP, require, require_least
 from genesplice.config.pretrain import ScheduleName
 
-__all__ = ["FinetuneConfig", "ModeName", "TwinName"]
-
 ModeName = Literal["probe", "head", "last_n", "lora", "ia3", "full"]
 TwinName = Literal[
     "rewired",
@@ -42,8 +40,8 @@ class FinetuneConfig:
     epochs
         Passes over the genome after these, in which everything learns.
     mode
-        What learns (see `genesplice.training.modes`); `probe` and `head` make no such passes, and
-        `last_n`, `lora` and `ia3` need one at least.
+        What learns (see `genesplice.training.finetuning`); `probe` and `head` make no such passes,
+        and `last_n`, `lora` and `ia3` need one at least.
     last_n, adapter_rank
         Transformer blocks that learn in `last_n`, and the rank of `lora`.
     delta
@@ -61,7 +59,7 @@ class FinetuneConfig:
     seeds
         One model per fold and seed.
     twins, twin_seeds
-        Null twins to train beside (see `genesplice.training.twins`), and with which seeds.
+        Ablations to train as well (`genesplice.training.finetune_ablations`), and their seeds.
     baselines
         Fit the simple methods on the same folds too, and measure the differences.
     """

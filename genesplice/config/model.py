@@ -6,8 +6,6 @@ from typing import Literal
 
 from genesplice.config.checks import BIN_SIZES_BP, require, require_least
 
-__all__ = ["ArchName", "HierarchyName", "ModelConfig"]
-
 ArchName = Literal[
     "hierarchical", "short_cnn", "dilated_cnn", "plain_attention", "kmer_tokens", "enformer_like"
 ]
@@ -22,7 +20,7 @@ class ModelConfig:
     Attributes
     ----------
     arch
-        The encoder: this kit's own, or a reference architecture (see `genesplice.model.arms`) with
+        The encoder: this kit's own, or a reference (see `genesplice.model.references`) with
         as many layers in all.
     bin_bp
         Bases per fine token; summaries are 128 bp and regions 1,024 bp whatever the bin.

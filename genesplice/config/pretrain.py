@@ -6,16 +6,6 @@ from typing import Literal
 
 from genesplice.config.checks import REGION_BP, SUMMARY_BP, require, require_least
 
-__all__ = [
-    "GENE_VIEWS",
-    "MaskName",
-    "PretrainConfig",
-    "PretrainScheduleName",
-    "PretrainTwinName",
-    "ScheduleName",
-    "ViewName",
-]
-
 ScheduleName = Literal[
     "constant", "cosine", "one_cycle", "triangular", "triangular2", "exp_range", "warm_restarts"
 ]
@@ -76,7 +66,7 @@ class PretrainConfig:
     measure_expression
         Whether that includes expression from frozen vectors, which takes minutes.
     twins
-        What else is trained to be measured beside it (see `genesplice.training.pretrain_twins`);
+        What else is trained to be measured too (`genesplice.training.pretrain_ablations`);
         each costs as much again.
     """
 

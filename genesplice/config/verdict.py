@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from genesplice.config.checks import BIN_SIZES_BP, REGION_BP, require, require_least
 from genesplice.config.model import ArchName
 
-__all__ = ["VerdictConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictConfig:
@@ -30,7 +28,7 @@ class VerdictConfig:
     worthwhile
         The smallest change of a metric per doubling of context that matters.
     alpha, power
-        Of the rule (see `genesplice.evaluate.verdict`).
+        Of the rule (see `genesplice.context.rule`).
     folds, seeds
         As in `finetune`; None = all folds.
     references

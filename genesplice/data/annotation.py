@@ -13,8 +13,6 @@ from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import numbered_lines
 from genesplice.errors import InputError
 
-__all__ = ["GENE_COLUMNS", "Annotation", "make_genes", "parse_annotation", "read_annotation"]
-
 GENE_COLUMNS = ("gene_id", "name", "contig", "start", "end", "strand", "tss", "biotype")
 ID_PREFIX = re.compile(r"^(gene|locus)[-:]", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")

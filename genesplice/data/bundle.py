@@ -14,14 +14,12 @@ from jaxtyping import Float
 
 from genesplice.data.expression import condition_means
 from genesplice.data.genome import Contig, Genome
+from genesplice.data.leakage import gene_similarity, make_passport
 from genesplice.data.motifs import read_meme, write_meme
 from genesplice.data.network import read_gmt, write_gmt
-from genesplice.data.passport import gene_similarity, make_passport
 from genesplice.data.splits import make_blocks
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
-
-__all__ = ["FORMAT", "FORMAT_VERSION", "Bundle", "BundleParts", "load_bundle", "write_bundle"]
 
 FORMAT = "genesplice-bundle"
 FORMAT_VERSION = 1

@@ -20,8 +20,6 @@ from genesplice.data.tables import (
 )
 from genesplice.errors import InputError
 
-__all__ = ["ExpressionUnit", "condition_means", "make_expression", "read_expression"]
-
 ExpressionUnit = Literal["tpm", "log2tpm", "counts"]
 MILLION = 1e6
 HIGHEST_LOG2_TPM = 21.0

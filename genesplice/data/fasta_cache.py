@@ -12,8 +12,6 @@ from genesplice.data.tables import open_input
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json
 
-__all__ = ["cache_fasta", "is_cached"]
-
 CHUNK_BYTES = 1 << 24
 INDEX = "contigs.json"
 

@@ -14,17 +14,6 @@ from jaxtyping import Bool, Int64, UInt8
 from genesplice.data.tables import numbered_lines, open_input
 from genesplice.errors import InputError
 
-__all__ = [
-    "ALPHABET",
-    "Contig",
-    "Genome",
-    "N",
-    "decode",
-    "encode",
-    "read_fasta",
-    "reverse_complement",
-]
-
 ALPHABET = "ACGTN"
 N = 4
 INVALID = 255

@@ -7,8 +7,6 @@ import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
-__all__ = ["make_graph"]
-
 
 def make_graph(
     genes: pd.DataFrame,

@@ -8,12 +8,10 @@ from typing import Any
 import pandas as pd
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.leakage import judge_knowledge
 from genesplice.data.network import parse_gene_sets, read_gmt, read_network, write_gmt
-from genesplice.data.passport import judge_knowledge
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
-
-__all__ = ["OWN", "adopt_knowledge", "keep_knowledge", "own_files", "replace_knowledge"]
 
 OWN = "own"
 """The collection of gene sets that are of no other collection."""

@@ -9,8 +9,6 @@ from jaxtyping import Float
 from genesplice.data.tables import numbered_lines
 from genesplice.errors import InputError
 
-__all__ = ["read_meme", "write_meme"]
-
 
 def read_meme(path: Path) -> dict[str, Float[np.ndarray, "length 4"]]:
     """Read motifs as probabilities, rows are positions and columns A, C, G, T.

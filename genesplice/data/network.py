@@ -17,20 +17,6 @@ from genesplice.data.tables import (
 )
 from genesplice.errors import InputError
 
-__all__ = [
-    "NETWORK_COLUMNS",
-    "GeneSetReading",
-    "NetworkReading",
-    "gene_aliases",
-    "make_network",
-    "parse_gene_sets",
-    "parse_network",
-    "read_gene_sets",
-    "read_gmt",
-    "read_network",
-    "write_gmt",
-]
-
 NETWORK_COLUMNS = ("source", "target", "sign", "kind", "provenance")
 SIGNS = {
     "+": 1, "1": 1, "+1": 1, "1.0": 1, "activator": 1, "activation": 1, "activates": 1,

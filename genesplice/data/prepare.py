@@ -19,8 +19,6 @@ from genesplice.data.splits import make_operons
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
 
-__all__ = ["prepare_files", "prepare_recipe"]
-
 Progress = Callable[[str], None]
 
 

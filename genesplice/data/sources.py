@@ -23,8 +23,6 @@ from genesplice.data.tables import find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import file_sha256
 
-__all__ = ["RECIPES", "default_cache", "fetch_wheel", "prepare_ecoli"]
-
 Progress = Callable[[str], None]
 
 WHEEL = "pymodulon-0.2.1-py3-none-any.whl"

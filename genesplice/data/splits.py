@@ -11,8 +11,6 @@ from jaxtyping import Float, Int64
 from genesplice.data.genome import Contig, Genome
 from genesplice.errors import InputError
 
-__all__ = ["make_blocks", "make_even_blocks", "make_operons"]
-
 N_DEALS = 64
 """How many random deals are compared; the most even one is kept."""
 

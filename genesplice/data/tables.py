@@ -19,15 +19,6 @@ import pandas as pd
 
 from genesplice.errors import InputError
 
-__all__ = [
-    "find_columns",
-    "line_of_row",
-    "numbered_lines",
-    "open_input",
-    "plain_suffix",
-    "read_table",
-]
-
 GZIP_MAGIC = b"\x1f\x8b"
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t"}
 

@@ -16,18 +16,6 @@ from torch import Tensor
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 
-__all__ = [
-    "Window",
-    "WindowBatch",
-    "annotation_track",
-    "fetch_track",
-    "free_intervals",
-    "group_windows",
-    "make_batch",
-    "make_random_windows",
-    "tile_windows",
-]
-
 GRID_BP = 1024
 GENE_BODY = 4
 

@@ -1,8 +1,8 @@
-"""The four expression metrics for whole resamples of genome blocks at once.
+"""Ratios of sums over whole resamples of blocks, and the records that are made of them.
 
-A resample gives every block a count. All metrics are computed from the counts: sums over genes
-become sums over blocks, and ranks become cumulative counts, so that the numbers are exactly those
-of a table in which each gene is repeated as often as its block was drawn.
+Shares, means and recalls are ratios of two sums over units (bases, sites, genes). A resample gives
+every block a count, so that both sums become sums over blocks. Two calls with as many blocks and
+the same seed draw the same resamples: what they give may be subtracted draw by draw.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,7 @@ from jaxtyping import Float, Int64, Shaped
 from scipy.stats import norm
 from scipy.stats import t as student
 
-__all__ = [
-    "FLAT", "GeneStatistics", "interval", "make_block_counts", "resampled_metrics", "summarise",
-]  # fmt: skip
+from genesplice.results import Metric
 
 FLAT = 1e-4
 """log2(TPM+1): values with a smaller standard deviation have no profile (or no r2)."""
@@ -186,3 +184,57 @@ def _mid_ranks(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     ranks = np.empty_like(weight)
     ranks[:, order] = (before + (up_to - before + 1) / 2)[:, group]
     return ranks
+
+
+N_BOOTSTRAP = 1000
+"""Resamples behind an interval unless told otherwise."""
+
+
+def make_draws(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, "draws blocks"]:
+    """How often each block counts: row 0 once each (the value itself), the others resampled.
+
+    With fewer than two blocks, or no resamples asked for, there is row 0 only: no interval.
+    """
+    once = np.ones((1, n_blocks), np.int64)
+    if n_blocks < 2 or n_bootstrap < 1:
+        return once
+    return np.concatenate([once, make_block_counts(n_blocks, n_bootstrap, seed)])
+
+
+def ratio_draws(
+    numerator: Float[np.ndarray, "units ratios"],
+    denominator: Float[np.ndarray, "units ratios"],
+    block: Int64[np.ndarray, " units"],
+    draws: Int64[np.ndarray, "draws blocks"],
+) -> Float[np.ndarray, "draws ratios"]:
+    """Sum of `numerator` over sum of `denominator` in each draw; NaN where the latter is 0.
+
+    Parameters
+    ----------
+    block
+        Column of `draws` that each unit belongs to.
+    """
+    sums = []
+    for values in (numerator, denominator):
+        by_block = np.zeros((draws.shape[1], values.shape[1]))
+        np.add.at(by_block, block, values)
+        sums.append(draws @ by_block)
+    above, below = sums
+    return np.where(below == 0, np.nan, above / np.where(below == 0, 1, below))
+
+
+def to_metric(
+    metric: str,
+    values: Float[np.ndarray, " draws"],
+    n: int,
+    *,
+    n_blocks: int,
+    model: str,
+    split: str = "test",
+    fold: int | None = None,
+    seed: int | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> Metric:
+    """Value in row 0, and the interval of the other draws (see `evaluate.bootstrap.interval`)."""
+    low, high = interval(values, n_blocks, limits)
+    return Metric(metric, float(values[0]), low, high, n, model, split, fold, seed)

@@ -16,10 +16,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from genesplice.evaluate.resampling import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
+from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.results import Metric
-
-__all__ = ["INTERVAL_COLUMNS", "NOMINAL", "add_intervals", "conformal_width", "coverage_metrics"]
 
 NOMINAL = 0.9
 """Share of held-out measurements that intervals are made to hold."""

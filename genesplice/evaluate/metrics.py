@@ -30,21 +30,10 @@ from genesplice.evaluate.bootstrap import (
     resampled_metrics,
     summarise,
 )
-from genesplice.results import Metric
-
-__all__ = [
-    "METRICS",
-    "PREDICTION_COLUMNS",
-    "differences",
-    "fold_profiles",
-    "paired_difference",
-    "residuals",
-    "score",
-]
+from genesplice.results import PREDICTION_COLUMNS, Metric
 
 METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
 LIMITS = {name: (-np.inf if name == "level_r2" else -1.0, 1.0) for name in METRICS}
-PREDICTION_COLUMNS = ("gene_id", "condition", "fold", "model", "seed", "observed", "predicted")
 
 
 class _Run(NamedTuple):

@@ -24,13 +24,11 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int64
 from threadpoolctl import threadpool_limits
 
+from genesplice.data.features import standardise
 from genesplice.errors import InputError
-from genesplice.evaluate.features import standardise
-from genesplice.evaluate.probe_sites import TASKS
-from genesplice.evaluate.resampling import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
+from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
+from genesplice.evaluate.probe_tasks import TASKS
 from genesplice.results import Metric
-
-__all__ = ["STRENGTHS", "probe_metrics"]
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-9, 0, 2))
 """scikit-learn's C (inverse penalty, against the summed loss): 10^-4.5 to 10^-0.5."""

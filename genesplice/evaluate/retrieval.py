@@ -25,17 +25,8 @@ from jaxtyping import Bool, Float, Int64
 
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.resampling import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
+from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.results import Metric
-
-__all__ = [
-    "do_not_overlap",
-    "expected_hits",
-    "mate_pairs",
-    "retrieval_metrics",
-    "uniformity_draws",
-    "whitened",
-]
 
 TEMPERATURE = 2.0
 RIDGES = (np.inf, 10.0, 1.0, 0.1, 0.01)

@@ -1,29 +1,18 @@
-"""Held-out genes by what could make them easy: relatives, knowledge, network, operon.
+"""What kind of place each base of a genome is: coding, intergenic, RNA gene, promoter."""
 
-==========================  ====================================================================
-`nearest_train_below_0.1`,  likeness of the nearest gene in another fold, as the passport measures
-`..._0.1_to_0.5`,           it; from 0.1 on about 85 %, from 0.5 on about 95 % identity
-`..._from_0.5`
-`in_gene_set`,              a member of any gene set, or of none
-`in_no_gene_set`
-`in_network`,               an end of any edge, or of none
-`not_in_network`
-`operon_first`,             the first gene of its operon on the operon's strand (genes that are
-`operon_inner`              alone too), or a later one
-==========================  ====================================================================
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, UInt8
 
 from genesplice.data.bundle import Bundle
-from genesplice.data.passport import COPY, RELATIVE
+from genesplice.data.genome import Genome
+from genesplice.data.leakage import COPY, RELATIVE
+from genesplice.data.windows import annotation_track
 from genesplice.evaluate.metrics import score
 from genesplice.results import Metric
-
-__all__ = ["STRATUM_METRICS", "gene_strata", "strata_metrics"]
 
 STRATUM_METRICS = ("level_spearman", "profile_r")
 SPLIT = "held_out:"
@@ -100,3 +89,83 @@ def strata_metrics(
         )  # fmt: skip
         metrics += [metric for metric in found if metric.metric in STRATUM_METRICS]
     return metrics
+
+
+RNA_BIOTYPES = frozenset({"tRNA", "rRNA", "Mt_tRNA", "Mt_rRNA"})
+PROMOTER_BP = (20, 100)
+"""Before the `tss`: from the nearer to the farther base. In a bundle whose `tss` is the start
+codon the transcript's leader (about 40 bp in E. coli) lies in between, and so does the -10 box."""
+
+
+def region_masks(
+    bundle: Bundle, track: UInt8[np.ndarray, "2 length"] | None = None
+) -> dict[str, Bool[np.ndarray, " length"]]:
+    """Masks over `Genome.tokens`: `coding`, `intergenic`, `rna`, `promoter`.
+
+    - `coding`: in a reading frame on one strand, and in no gene on the other.
+    - `intergenic`: in no gene on either strand.
+    - `rna`: in a tRNA or rRNA gene (see `RNA_BIOTYPES`).
+    - `promoter`: the intergenic bases among the `PROMOTER_BP` before an operon's first gene;
+      these are intergenic as well.
+
+    Other RNA genes, pseudogenes, genes without a frame and bases of two strands' genes are in none.
+
+    Parameters
+    ----------
+    track
+        `annotation_track` of the bundle, where it has been made already.
+    """
+    if track is None:
+        track = annotation_track(bundle.genome, bundle.genes)
+    is_frame = (track >= 1) & (track <= 3)
+    intergenic = (track == 0).all(axis=0)
+    is_rna = np.zeros(bundle.genome.length, bool)
+    rna_genes = bundle.genes[bundle.genes["biotype"].isin(RNA_BIOTYPES)]
+    for place in _places(bundle.genome, rna_genes):
+        is_rna[place] = True
+    first = bundle.genes[first_of_operon(bundle).to_numpy()]
+    return {
+        "coding": is_frame.any(axis=0) & (track == 0).any(axis=0),
+        "intergenic": intergenic,
+        "rna": is_rna,
+        "promoter": intergenic & upstream_mask(bundle.genome, first, *PROMOTER_BP).any(axis=0),
+    }
+
+
+def first_of_operon(bundle: Bundle) -> pd.Series:
+    """Whether each gene of `bundle.genes` is the first of its operon, by gene_id.
+
+    The first is the one farthest upstream on the operon's strand. A gene that is alone in its
+    operon is the first. An operon may run across the origin of a circular contig.
+    """
+    table = bundle.genes.merge(bundle.splits[["gene_id", "operon"]], on="gene_id", how="left")
+    keys = ["contig", "strand", "operon"]
+    length = table["contig"].map({c.name: c.length for c in bundle.genome.contigs})
+    is_circular = table["contig"].map({c.name: c.is_circular for c in bundle.genome.contigs})
+    low, high = (table.groupby(keys)["tss"].transform(how) for how in ("min", "max"))
+    is_beyond = is_circular & (high - low > length / 2) & (table["tss"] < length / 2)
+    along = (table["tss"] + length * is_beyond) * np.where(table["strand"] == "+", 1, -1)
+    rank = along.groupby([table[key] for key in keys]).rank(method="first")
+    return pd.Series((rank == 1).to_numpy(), index=pd.Index(table["gene_id"]), name="is_first")
+
+
+def upstream_mask(
+    genome: Genome, genes: pd.DataFrame, nearest_bp: int, farthest_bp: int
+) -> Bool[np.ndarray, "2 length"]:
+    """Bases `nearest_bp` to `farthest_bp` before the TSS (1: next to it), for + and - genes."""
+    mask = np.zeros((2, genome.length), bool)
+    for strand, sign in (("+", -1), ("-", 1)):
+        for gene in genes[genes["strand"] == strand].itertuples():
+            contig = genome.contig(gene.contig)
+            place = gene.tss + sign * np.arange(nearest_bp, farthest_bp + 1)
+            if not contig.is_circular:
+                place = place[(place >= 0) & (place < contig.length)]
+            mask[int(strand == "-"), contig.offset + place % contig.length] = True
+    return mask
+
+
+def _places(genome: Genome, genes: pd.DataFrame) -> Iterator[Any]:
+    """Indices into `Genome.tokens` of each gene's bases."""
+    for gene in genes.itertuples():
+        contig = genome.contig(gene.contig)
+        yield contig.offset + np.arange(gene.start, gene.end) % contig.length

@@ -1,6 +1,6 @@
 """Why the model says what it says."""
 
-from genesplice.explain.attribution import Explainer, integrated_gradients
+from genesplice.explain.attribution import integrated_gradients
 from genesplice.explain.faithfulness import (
     checked_attributions,
     curve_table,
@@ -13,6 +13,7 @@ from genesplice.explain.faithfulness import (
 from genesplice.explain.methods import METHODS
 from genesplice.explain.motifs import MotifScanner
 from genesplice.explain.mutagenesis import knock_out, mutate
+from genesplice.predict.gene_output import Explainer
 
 __all__ = [
     "METHODS",

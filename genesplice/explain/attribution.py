@@ -7,18 +7,10 @@ import pandas as pd
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import decode
-from genesplice.explain.explainer import Explainer, resolve_genes
-from genesplice.explain.methods import Reference
+from genesplice.explain.methods import attribute_gene
 from genesplice.model.genesplice import GeneSplice
+from genesplice.predict.gene_output import Explainer, Reference, resolve_genes
 from genesplice.results import Attribution, Metric
-
-__all__ = [
-    "Explainer",
-    "attribution_table",
-    "completeness_metrics",
-    "integrated_gradients",
-    "resolve_genes",
-]
 
 
 def integrated_gradients(
@@ -34,7 +26,7 @@ def integrated_gradients(
     """Explain several genes, given by id or name (see `Explainer.explain`)."""
     explainer = Explainer(model, bundle, window_bp=window_bp)
     return [
-        explainer.explain(gene_id, condition=condition, baseline=baseline, steps=steps)
+        attribute_gene(explainer, gene_id, condition=condition, baseline=baseline, steps=steps)
         for gene_id in resolve_genes(bundle, genes)
     ]
 

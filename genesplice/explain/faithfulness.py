@@ -15,28 +15,12 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from genesplice.explain.explainer import Explainer, GeneOutput
-from genesplice.explain.methods import COMPLETE, METHODS
+from genesplice.explain.methods import COMPLETE, METHODS, attribute_gene
 from genesplice.explain.mutagenesis import mutate
 from genesplice.model.genesplice import GeneSplice
+from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution, Metric
-from genesplice.threads import side_by_side
-
-__all__ = [
-    "ISM_AGREEMENT",
-    "RANDOM_AGREEMENT",
-    "Checked",
-    "Curves",
-    "Faithfulness",
-    "checked_attributions",
-    "curve_table",
-    "curves",
-    "faithfulness_metrics",
-    "faithfulness_table",
-    "judge",
-    "randomised",
-    "rank_agreement",
-]
+from genesplice.runtime import side_by_side
 
 ISM_AGREEMENT = 0.5
 """Least rank correlation with mutagenesis around the start."""
@@ -270,9 +254,9 @@ def checked_attributions(
     """
 
     def check(gene_id: str) -> Checked:
-        found, control = explainer.explain(gene_id, condition=condition, steps=steps), None
+        found, control = attribute_gene(explainer, gene_id, condition=condition, steps=steps), None
         if other is not None:
-            control = other.explain(gene_id, condition=condition, steps=steps)
+            control = attribute_gene(other, gene_id, condition=condition, steps=steps)
         drawn = curves(explainer, found, condition=condition)
         judged = judge(explainer, found, condition=condition, control=control, drawn=drawn)
         return Checked(found, drawn, judged)

@@ -20,8 +20,6 @@ from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.layers import Block
 from genesplice.model.sequence import REGION_BP, SUMMARY_BP, EncoderOutput, fill_unknown
 
-__all__ = ["SplicedEncoder"]
-
 Span = tuple[int, int]
 PER_REGION = REGION_BP // SUMMARY_BP
 DENSE_ROWS = 6

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genesplice.errors import InputError, WorkError
+from genesplice.predict.gene_output import Explainer, Reference
+from genesplice.results import Attribution
 
-__all__ = ["COMPLETE", "METHODS", "Method", "Reference", "Settings", "attribute"]
-
-Reference = Literal["uniform", "masked", "shuffle"]
 COMPLETE = 0.05
 """Missing share of |output - reference| up to which attributions count as complete."""
 TILE_BP = 16
@@ -238,3 +237,51 @@ def _seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(state)  # noqa: NPY002
+
+
+def attribute_gene(
+    explainer: Explainer,
+    gene_id: str,
+    *,
+    method: str = "ig",
+    condition: str | None = None,
+    baseline: Reference = "uniform",
+    steps: int = 32,
+    batch_steps: int = 8,
+    n_references: int = 8,
+    seed: int = 0,
+) -> Attribution:
+    """Attributions of the level, or of the residual in `condition`, by one of `METHODS`.
+
+    `baseline` "uniform" is a quarter of each base, "masked" the zero vector that pre-training
+    uses for a hidden base, "shuffle" the mean over `n_references` sequences with the same
+    dinucleotides. A method that knows only one reference takes that one.
+
+    Raises
+    ------
+    InputError
+        For an unknown method or condition.
+    WorkError
+        If the method is not valid for this model.
+    """
+    if method not in METHODS:
+        raise InputError(f"method '{method}'", f"one of {', '.join(METHODS)}")
+    function = explainer.forward_function(gene_id, condition)
+    window, reference = function.window, METHODS[method].reference or baseline
+    references = function.references(reference, n_references, seed)
+    settings = Settings(steps, batch_steps, seed)
+    found, delta, output = attribute(function, function.bases, references, method, settings)
+    values = found[0].sum(-1).numpy().astype(np.float64)
+    return Attribution(
+        gene_id=gene_id,
+        name=window.name,
+        target=function.target,
+        method=METHODS[method].label,
+        baseline=reference,
+        offset_bp=window.offset_bp,
+        tokens=window.tokens[0].numpy(),
+        values=values,
+        output=output,
+        baseline_output=output - (float(values.sum()) - delta),
+        delta=delta,
+    )

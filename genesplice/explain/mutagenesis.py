@@ -12,25 +12,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.errors import InputError
-from genesplice.evaluate.nulls import dinucleotide_shuffle
-from genesplice.explain.explainer import Explainer, GeneOutput
 from genesplice.explain.incremental import SplicedEncoder
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.readout import base_weights, segment_weights
+from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution
 from genesplice.runtime import atomic_file
-
-__all__ = [
-    "Mutagenesis",
-    "VariantOutput",
-    "attribution_of_table",
-    "knock_out",
-    "mutagenesis_attribution",
-    "mutate",
-    "mutation_table",
-    "scan_genes",
-]
 
 STEP_BP = 8
 Progress = Callable[[str], None]

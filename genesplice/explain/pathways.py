@@ -22,26 +22,14 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.explain.algorithm.utils import set_masks
 
+from genesplice.data.ablation import random_gene_sets, rewired_network
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError, WorkError
-from genesplice.evaluate.nulls import random_gene_sets, rewired_network
-from genesplice.evaluate.prediction import bundle_graph
 from genesplice.model.genesplice import GeneSplice
-from genesplice.model.graph import GraphLayer
+from genesplice.model.graph import GraphLayer, cut_neighbourhood
 from genesplice.model.kernel import Compared
-from genesplice.model.neighbours import cut_neighbourhood
-from genesplice.threads import side_by_side
-
-__all__ = [
-    "PROFILE",
-    "EdgeAttribution",
-    "GraphOutput",
-    "edge_attribution",
-    "influence",
-    "influence_with_band",
-    "rank_stability",
-    "to_rows",
-]
+from genesplice.predict.expression import bundle_graph
+from genesplice.runtime import side_by_side
 
 PROFILE = "profile"
 """Explain every gene's residual along one direction over conditions: predicted, or observed."""

@@ -27,9 +27,6 @@ from genesplice.errors import InputError
 from genesplice.model.layers import Block
 from genesplice.runtime import file_sha256
 
-__all__ = ["AdapterName", "add_adapters", "apply_delta", "load_weights", "merge_adapters",
-           "save_delta", "transformer_blocks"]  # fmt: skip
-
 AdapterName = Literal["lora", "ia3"]
 WEIGHTS = "model.safetensors"
 DOWN, UP, SCALE = "down:", "up:", "scale:"

@@ -18,8 +18,6 @@ from torch.autograd.function import once_differentiable
 
 from genesplice.model.dense import Dense, SquaredReluDense, multiplies_tall
 
-__all__ = ["BasePath", "ConvBlock", "convolve"]
-
 LIFT_BP = 9
 KERNEL = 5
 DOWN_DILATIONS = (1, 2, 4, 8, 16)

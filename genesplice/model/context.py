@@ -5,8 +5,6 @@ from typing import NamedTuple
 from genesplice.errors import InputError
 from genesplice.model.sequence import REGION_BP, SUMMARY_BP
 
-__all__ = ["ContextPlan", "plan_context"]
-
 
 class ContextPlan(NamedTuple):
     """How far each level may look so that no path leaves the promised context.

@@ -18,8 +18,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Dense", "SquaredReluDense", "multiplies_tall", "uses_onednn"]
-
 
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether `x @ weight.T` goes through oneDNN."""

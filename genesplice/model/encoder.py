@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from genesplice.config.model import HierarchyName
 from genesplice.model.attention import make_plan, rope
 from genesplice.model.base_path import BasePath
-from genesplice.model.chunks import Cell, Grid, Pieces, Shelf, Stage, around
+from genesplice.model.chunking import Cell, Grid, Pieces, Shelf, Stage, around
 from genesplice.model.context import plan_context
 from genesplice.model.dense import Dense
 from genesplice.model.layers import Block, Merge, Stem
@@ -26,8 +26,6 @@ from genesplice.model.sequence import (
     SequenceEncoder,
     fill_unknown,
 )
-
-__all__ = ["HierarchicalEncoder"]
 
 # Summaries are an eighth as many as bins of 16 bp: longer chunks, fewer halos.
 SUMMARIES_CHUNK = 8

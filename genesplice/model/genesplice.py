@@ -17,15 +17,19 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import ModelConfig
 from genesplice.model.adapters import load_weights
-from genesplice.model.arms import DilatedCnn, EnformerLike, KmerTokens, PlainAttention, ShortCnn
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
 from genesplice.model.kernel import TARGETS, Compared, KernelPath
 from genesplice.model.readout import GeneReadout
+from genesplice.model.references import (
+    DilatedCnn,
+    EnformerLike,
+    KmerTokens,
+    PlainAttention,
+    ShortCnn,
+)
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
-
-__all__ = ["GeneSplice", "PretrainingModel", "make_encoder", "mix_paths", "reverse_complement"]
 
 FLAT: dict[str, Any] = {
     "plain_attention": PlainAttention,
@@ -125,7 +129,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
     Attributes
     ----------
     vectors_folder
-        Where vectors of all genes may be kept (see `genesplice.evaluate.kept_vectors`), for a model
+        Where vectors of all genes may be kept (see `genesplice.predict.expression`), for a model
         that was loaded from a folder.
     """
 

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-__all__ = ["ContrastiveHead", "ExpressionHead", "MaskedBaseHead", "Prediction"]
-
 
 class Prediction(NamedTuple):
     """Predicted expression in log2(TPM + 1).

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from genesplice.model.heads import Prediction
 
-__all__ = ["TARGETS", "Compared", "KernelPath", "mix_kernel"]
-
 TARGETS = ("level", "residual")
 FEWEST_GENES = 5
 # The root of 0 has no gradient.

@@ -8,8 +8,6 @@ from genesplice.model.attention import AttentionPlan, attend, rotate
 from genesplice.model.base_path import convolve
 from genesplice.model.dense import Dense, SquaredReluDense
 
-__all__ = ["Block", "Merge", "Stem"]
-
 
 class Stem(nn.Module):
     """Channels to bins: a strided convolution that sees every base, then one patch a bin.

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from genesplice.model.heads import Prediction
 
-__all__ = ["expression_errors", "info_nce", "masked_base_loss"]
-
 
 def masked_base_loss(
     logits: Float[Tensor, "batch length 4"],

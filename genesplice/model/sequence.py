@@ -10,18 +10,6 @@ from torch import Tensor, nn
 
 from genesplice.errors import InputError
 
-__all__ = [
-    "MASK_TOKEN",
-    "N_PHASES",
-    "N_TOKEN",
-    "REGION_BP",
-    "SUMMARY_BP",
-    "EncoderOutput",
-    "InputChannels",
-    "SequenceEncoder",
-    "fill_unknown",
-]
-
 N_TOKEN = 4
 MASK_TOKEN = 5
 N_PHASES = 5

@@ -11,8 +11,6 @@ from genesplice.show.explorer import Explorer, gene_labels, heading
 from genesplice.show.patches import Binding, Control
 from genesplice.show.theme import GREY, INK, OKABE_ITO, THEME, check_columns, safe
 
-__all__ = ["AttentionExplorer"]
-
 ALL_HEADS = "mean of heads"
 POOL_BP = 128
 _PATTERNS = ("", "/", "x")

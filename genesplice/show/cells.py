@@ -23,8 +23,6 @@ from pygments.lexers import PythonLexer
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME
 from genesplice.show.parts import HEADLINE_MIME
 
-__all__ = ["Heading", "PageBody", "headlines", "render_cells", "to_json_block"]
-
 DEFAULT_HEIGHT_PX = 450
 FOLD_LINES = 14
 

@@ -22,8 +22,6 @@ from genesplice.show.theme import (
     text_lines,
 )
 
-__all__ = ["completeness_bars", "passport_table"]
-
 _STATUS = {
     "green": ("● green", "#D5F0E6", 0),
     "amber": ("▲ amber", "#FBE8C4", 1),

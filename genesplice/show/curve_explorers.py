@@ -11,8 +11,6 @@ from genesplice.show.explorer import Explorer, gene_labels, heading
 from genesplice.show.patches import Binding, Control
 from genesplice.show.theme import GREY, INK, MUTED, OKABE_ITO, THEME, check_columns, safe
 
-__all__ = ["CurveExplorer"]
-
 _COLUMNS = ("fraction", "deletion", "insertion", "random_deletion", "random_insertion")
 _PANELS = ("bases taken away", "bases put back")
 

@@ -17,8 +17,6 @@ from genesplice.show.explorer import HEADLESS_VARIABLE
 from genesplice.show.literals import Value
 from genesplice.show.parameters import NotebookInfo, read_notebook
 
-__all__ = ["Execution", "Failure", "State", "execute_notebook"]
-
 State = Literal["done", "failed", "interrupted", "running", "not run"]
 OnCell = Callable[[int, int], None]
 

@@ -11,8 +11,6 @@ from genesplice.show.curve_explorers import CurveExplorer
 from genesplice.show.locus_explorers import AttributionExplorer
 from genesplice.show.parts import Part
 
-__all__ = ["SHOWN_BP", "attribution_explorer", "attribution_parts", "lead_of", "stretch"]
-
 SHOWN_BP = (512, 128)
 """Bases before and after the TSS that are drawn; the tables have the whole window."""
 

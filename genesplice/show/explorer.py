@@ -19,18 +19,6 @@ from genesplice.errors import InputError
 from genesplice.show.patches import Binding, Click, Control
 from genesplice.show.theme import safe
 
-__all__ = [
-    "EXPLORER_MIME",
-    "FIGURE_CONFIG",
-    "HEADLESS_VARIABLE",
-    "PLOTLY_MIME",
-    "Explorer",
-    "gene_labels",
-    "heading",
-    "is_live",
-    "shorten",
-]
-
 EXPLORER_MIME = "application/vnd.genesplice.explorer+json"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"

@@ -6,6 +6,7 @@ are fixed while widths follow the page. The functions live in modules by what th
 """
 
 from genesplice.show.checks import completeness_bars, passport_table
+from genesplice.show.context import context_arms, dose_figure, mass_figure, slope_bars
 from genesplice.show.graphs import pathway_graph
 from genesplice.show.influence import influence_bars
 from genesplice.show.levels import condition_heatmap, profile
@@ -16,7 +17,6 @@ from genesplice.show.rates import rate_range, rate_schedules
 from genesplice.show.reach import attention_by_distance, context_dial
 from genesplice.show.scores import learning_curves, metric_bars
 from genesplice.show.theme import THEME
-from genesplice.show.verdict import context_arms, dose_figure, mass_figure, slope_bars
 
 __all__ = [
     "THEME",

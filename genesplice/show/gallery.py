@@ -9,8 +9,6 @@ from typing import Any
 from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
 from genesplice.show.runs import iter_runs, read_manifest, save_manifest
 
-__all__ = ["render_run"]
-
 
 def render_run(run_dir: Path, out: Path | None = None) -> Path:
     """Write the reports and the index of a run again, from its executed notebooks.

@@ -11,8 +11,6 @@ from genesplice.show.explorer import Explorer, gene_labels, heading
 from genesplice.show.patches import Binding, Click, Control
 from genesplice.show.theme import INK, OKABE_ITO, THEME, safe
 
-__all__ = ["ProfileExplorer"]
-
 N_TICK_LABELS = 12
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 

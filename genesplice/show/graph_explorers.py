@@ -10,17 +10,7 @@ from genesplice.errors import InputError
 from genesplice.show.explorer import Explorer, gene_labels, heading, shorten
 from genesplice.show.graphs import graph_layout
 from genesplice.show.patches import Binding, Click, Control
-from genesplice.show.theme import (
-    GREY,
-    INK,
-    OKABE_ITO,
-    THEME,
-    broken_lines,
-    check_columns,
-    safe,
-)
-
-__all__ = ["NetworkExplorer"]
+from genesplice.show.theme import GREY, INK, OKABE_ITO, THEME, broken_lines, check_columns, safe
 
 _SIGNS = {1: ("activates", OKABE_ITO[0], "solid"), -1: ("represses", OKABE_ITO[3], "dash")}
 _SIGNS[0] = ("sign unknown", OKABE_ITO[2], "dot")

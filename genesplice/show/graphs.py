@@ -22,8 +22,6 @@ from genesplice.show.theme import (
     text_lines,
 )
 
-__all__ = ["graph_layout", "pathway_graph"]
-
 # Symbol, colour and word for each kind of node: none of them relies on another.
 _NODE_KINDS = {
     "regulator": ("diamond", "#E69F00"),

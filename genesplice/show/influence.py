@@ -16,8 +16,6 @@ from genesplice.show.theme import (
     short,
 )
 
-__all__ = ["influence_bars"]
-
 _ROW_PX = 26
 
 

@@ -22,8 +22,6 @@ from genesplice.show.theme import (
     short,
 )
 
-__all__ = ["condition_heatmap", "profile"]
-
 _LABELS_MAX = 60  # rows or columns that are still named on the axis
 
 

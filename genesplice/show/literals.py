@@ -10,8 +10,6 @@ import types
 import typing
 from typing import Any, Literal
 
-__all__ = ["Value", "describe_type", "fits_type", "parse_value", "read_type", "spell_type"]
-
 Value = int | float | bool | str | list[Any] | None
 """What a parameter can be."""
 

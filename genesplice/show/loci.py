@@ -22,8 +22,6 @@ from genesplice.show.theme import (
     text_on,
 )
 
-__all__ = ["expression_map", "fold_map"]
-
 _RING_LABELS_MAX = 80  # blocks that a ring still has room to number on a narrow screen
 
 

@@ -21,8 +21,6 @@ from genesplice.show.theme import (
     text_lines,
 )
 
-__all__ = ["AttributionExplorer"]
-
 STAMP = "rgba(168,67,0,0.85)"
 
 _LANES = 3

@@ -25,8 +25,6 @@ from genesplice.show.theme import (
     short,
 )
 
-__all__ = ["LETTERS", "MAX_BASES", "MotifHit", "attribution_logo", "label_lanes"]
-
 MotifHit = tuple[int, int, str, float]
 
 MAX_BASES = 20_000  # beyond this a page carries megabytes for letters that no screen resolves

@@ -11,8 +11,6 @@ from genesplice.show.explorer import Explorer, gene_labels
 from genesplice.show.patches import Binding, Click, Control
 from genesplice.show.theme import GREY, INK, MUTED, OKABE_ITO, SEQUENTIAL, THEME, safe
 
-__all__ = ["ScatterExplorer"]
-
 N_COLOURS = 6
 
 

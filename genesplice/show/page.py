@@ -13,8 +13,6 @@ from genesplice.show.explorer import PLOTLY_MIME, WIDGET_MIME, Explorer
 from genesplice.show.parts import Part
 from genesplice.show.report import render_body
 
-__all__ = ["render_page"]
-
 N_DIGITS = 3
 
 

@@ -25,16 +25,6 @@ from genesplice.show.literals import (
     spell_type,
 )
 
-__all__ = [
-    "NotebookInfo",
-    "ParameterInfo",
-    "check_parameters",
-    "list_notebooks",
-    "read_notebook",
-    "read_parameters",
-    "select_notebook",
-]
-
 
 class ParameterInfo(NamedTuple):
     """One line of a parameters cell: `name: type = default  # help`."""

@@ -8,8 +8,6 @@ import plotly.graph_objects as go
 
 from genesplice.show.explorer import Explorer
 
-__all__ = ["HEADLINE_MIME", "Headline", "Part"]
-
 HEADLINE_MIME = "application/vnd.genesplice.headline+json"
 
 Part = str | go.Figure | Explorer | pd.DataFrame

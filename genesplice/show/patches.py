@@ -14,8 +14,6 @@ import numpy as np
 
 from genesplice.errors import InputError
 
-__all__ = ["Binding", "Click", "Control", "decode_rows", "encode_array"]
-
 _INTEGERS = (np.int8, np.int16, np.int32)
 
 

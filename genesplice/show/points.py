@@ -21,8 +21,6 @@ from genesplice.show.theme import (
     short,
 )
 
-__all__ = ["embedding_map", "predicted_observed"]
-
 _CROWD_RADIUS = 0.3  # log2(TPM+1)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from io import TextIOBase
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["LineProgress", "Progress", "RichProgress", "make_progress", "say_seconds"]
-
 
 def say_seconds(seconds: float | int) -> str:
     """Say a duration the way a clock does: `0:42`, `12:05`, `1:02:05`."""

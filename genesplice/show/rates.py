@@ -9,8 +9,6 @@ import plotly.graph_objects as go
 from genesplice.errors import InputError
 from genesplice.show.theme import GREY, INK, OKABE_ITO, blank_figure, check_columns, safe
 
-__all__ = ["rate_range", "rate_schedules"]
-
 DASHES = ("solid", "dash", "dot")
 
 

@@ -20,8 +20,6 @@ from genesplice.show.theme import (
     short,
 )
 
-__all__ = ["attention_by_distance", "context_dial"]
-
 
 def context_dial(
     metrics: pd.DataFrame,

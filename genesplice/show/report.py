@@ -23,14 +23,6 @@ from genesplice.show.cells import PageBody, headlines, render_cells
 from genesplice.show.parameters import read_notebook, read_parameters
 from genesplice.show.progress import say_seconds
 
-__all__ = [
-    "IndexEntry",
-    "read_headline",
-    "render_body",
-    "render_index",
-    "render_notebook",
-]
-
 _HERE = Path(__file__).parent
 _MARKS = {"done": "✓", "failed": "✗", "interrupted": "✗", "running": "…", "not run": "–"}
 

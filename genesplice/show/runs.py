@@ -13,19 +13,6 @@ from genesplice.runtime import file_sha256, write_json, write_manifest
 from genesplice.show.literals import Value
 from genesplice.show.parameters import NotebookInfo
 
-__all__ = [
-    "Manifest",
-    "expected_seconds",
-    "find_run",
-    "first_to_run",
-    "iter_runs",
-    "make_manifest",
-    "make_run_directory",
-    "publish_results",
-    "read_manifest",
-    "save_manifest",
-]
-
 Manifest = dict[str, Any]
 """What `manifest.json` of a run holds: the fields of every manifest, and
 

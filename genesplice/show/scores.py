@@ -19,8 +19,6 @@ from genesplice.show.theme import (
     short,
 )
 
-__all__ = ["learning_curves", "metric_bars"]
-
 _SPLIT_STYLES = {
     "train": (OKABE_ITO[0], "circle"),
     "val": (OKABE_ITO[3], "diamond"),

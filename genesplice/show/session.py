@@ -13,8 +13,6 @@ from genesplice.show.progress import Progress
 from genesplice.show.report import read_headline
 from genesplice.show.runs import Manifest, save_manifest
 
-__all__ = ["RunResult", "Session", "check_all", "fill_parameters", "spell_options"]
-
 _RESERVED = {
     "preset": "--preset",
     "run_dir": "no value: every run has a folder of its own",

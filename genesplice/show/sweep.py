@@ -14,8 +14,6 @@ from genesplice.show.progress import Progress, make_progress
 from genesplice.show.runs import make_manifest, make_run_directory
 from genesplice.show.session import RunResult, Session, check_all, fill_parameters, spell_options
 
-__all__ = ["sweep_notebook"]
-
 
 def sweep_notebook(
     notebook: Path,

@@ -12,32 +12,6 @@ import plotly.graph_objects as go
 
 from genesplice.errors import InputError
 
-__all__ = [
-    "BASE_COLOURS",
-    "DIVERGING",
-    "GREY",
-    "GRID",
-    "INK",
-    "MUTED",
-    "NARROW_PX",
-    "OKABE_ITO",
-    "SEQUENTIAL",
-    "SYMBOLS",
-    "THEME",
-    "blank_figure",
-    "broken_lines",
-    "check_columns",
-    "check_finite",
-    "check_lengths",
-    "check_series",
-    "gene_labels",
-    "intervals",
-    "safe",
-    "short",
-    "text_lines",
-    "text_on",
-]
-
 # Okabe and Ito (2008), in the order in which groups take them: the pale ones come last.
 OKABE_ITO = (
     "#0072B2",  # blue

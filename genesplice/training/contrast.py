@@ -14,8 +14,6 @@ from torch import Tensor
 
 from genesplice.training.views import Keys
 
-__all__ = ["Memory", "Remembered", "are_related", "stretch_vectors"]
-
 
 def are_related(one: Keys, other: Keys) -> Bool[Tensor, "pairs others"]:
     """Say which pairs show the same: a base of the genome in common, or a group.

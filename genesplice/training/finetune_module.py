@@ -13,12 +13,10 @@ from torch_geometric.data import HeteroData
 from genesplice.config import Config, FinetuneConfig
 from genesplice.data.windows import WindowBatch
 from genesplice.model.genesplice import GeneSplice
+from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import Prediction
 from genesplice.model.losses import expression_errors
-from genesplice.model.neighbours import cut_neighbourhood
-from genesplice.training.trainer import History, make_optimizer
-
-__all__ = ["FinetuneModule", "GeneTargets", "Looks", "predict_part"]
+from genesplice.training.loops import History, make_optimizer
 
 HEAD_VALIDATION = 20
 HIDDEN = 0.5

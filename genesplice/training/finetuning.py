@@ -10,6 +10,7 @@ Source: Kumar et al., Fine-tuning can distort pretrained features, 2022 (heads f
 GNNAutoScale, 2021 (historical embeddings).
 """
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -21,41 +22,46 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from genesplice.baselines.ridge import KernelFit, KernelSettings, choose_kernel, fit_kernel
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_knowledge, own_files
 from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
-from genesplice.evaluate.claims_table import COST
+from genesplice.evaluate.ablation_table import COST
 from genesplice.evaluate.intervals import add_intervals
-from genesplice.evaluate.kept_vectors import keep_vectors, vectors_digest, vectors_folder
-from genesplice.evaluate.kernel_ridge import KernelSettings
-from genesplice.evaluate.metrics import PREDICTION_COLUMNS
-from genesplice.evaluate.prediction import (
-    bundle_graph,
-    encode_genes,
-    pathway_graph,
-    predict_expression,
-    prediction_table,
-)
-from genesplice.model.adapters import merge_adapters, save_delta
+from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
-from genesplice.results import Metric
-from genesplice.runtime import file_sha256, write_json
+from genesplice.model.kernel import TARGETS
+from genesplice.predict.expression import (
+    bundle_graph,
+    encode_genes,
+    keep_vectors,
+    pathway_graph,
+    predict_expression,
+    prediction_table,
+    vectors_digest,
+    vectors_folder,
+)
+from genesplice.predict.pretrained import refuse_told_genes
+from genesplice.results import PREDICTION_COLUMNS, Metric
+from genesplice.runtime import file_sha256, one_thread, side_by_side, write_json
+from genesplice.training.finetune_ablations import (
+    add_ensemble,
+    make_twin,
+    make_twin_config,
+    twin_encoder,
+    twin_label,
+)
 from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks, predict_part
-from genesplice.training.loading import refuse_told_genes
-from genesplice.training.modes import choose_learners, settle
-from genesplice.training.passes import GenomePasses
-from genesplice.training.paths import choose_mix, fit_kernel_path
-from genesplice.training.pretraining import load_encoder_weights
-from genesplice.training.sequence_stage import learn_from_sequence
-from genesplice.training.trainer import (
+from genesplice.training.loops import (
+    GenomePasses,
     History,
     ProgressLines,
     StepDataset,
@@ -64,15 +70,126 @@ from genesplice.training.trainer import (
     fit,
     make_trainer,
 )
-from genesplice.training.twins import (
-    add_ensemble,
-    make_twin,
-    make_twin_config,
-    twin_encoder,
-    twin_label,
-)
+from genesplice.training.pretraining import load_encoder_weights
+from genesplice.training.sequence_stage import learn_from_sequence
 
-__all__ = ["FinetuneResult", "FoldResult", "finetune", "finetune_fold", "make_model"]
+
+def settle(config: Config) -> Config:
+    """The settings with what the mode decides: a probe is linear, without graph and kernel."""
+    if config.finetune.mode != "probe":
+        return config
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, is_linear=True, graph_layers=0),
+        finetune=dataclasses.replace(config.finetune, kernel=False),
+    )
+
+
+def choose_learners(model: GeneSplice, config: Config) -> None:
+    """Freeze what the mode leaves alone, and add adapters where it has some.
+
+    Raises
+    ------
+    InputError
+        If the mode needs transformer blocks and the encoder has too few.
+    """
+    settings = config.finetune
+    if settings.mode == "full":
+        return
+    model.encoder.requires_grad_(False)
+    if settings.mode == "last_n":
+        for block in transformer_blocks(model.encoder)[-settings.last_n :]:
+            block.requires_grad_(True)
+    elif settings.mode in ("lora", "ia3"):
+        add_adapters(model.encoder, settings.mode, settings.adapter_rank)
+
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class KernelFits(NamedTuple):
+    """What was chosen for level and residual, and what is said of each training gene by a fit
+    without its block.
+    """
+
+    settings: tuple[KernelSettings, KernelSettings]
+    left_out: Prediction
+
+
+@torch.no_grad()
+def fit_kernel_path(
+    model: GeneSplice,
+    graph: HeteroData,
+    joined: Float[Tensor, "all_genes joined"],
+    rows: Int64[Tensor, " genes"],
+    observed: Float[Tensor, "genes conditions"],
+    blocks: Shaped[np.ndarray, " genes"],
+    *,
+    settings: tuple[KernelSettings, KernelSettings] | None = None,
+    start: tuple[KernelSettings, KernelSettings] | None = None,
+) -> KernelFits:
+    """Choose and solve `model.kernel` on the training genes `rows`, whose scales it keeps.
+
+    Parameters
+    ----------
+    joined
+        What was read of every gene.
+    settings
+        Take these; nothing is chosen.
+    start
+        Where to begin choosing.
+    """
+    path, head = model.kernel, model.expression_head
+    # The sums then come out the same however many threads there are.
+    with one_thread():
+        standardised, known = model.kernel_inputs(joined, graph, rows)
+        path.remember(standardised, known.to(torch.int8))
+        parts, _, _ = path.inner_products(standardised, known)
+        level = observed.mean(1)
+        residual = observed - level[:, None] - head.condition_mean
+        mean = level.mean()
+        targets = {"level": (level - mean)[:, None], "residual": residual}
+
+    def fit(name: str) -> tuple[KernelSettings, KernelFit]:
+        index, target = TARGETS.index(name), targets[name]
+        if settings is not None:
+            chosen = settings[index]
+        else:
+            first, rounds = (None, 2) if start is None else (start[index], 1)
+            chosen = choose_kernel(parts, target, blocks, start=first, rounds=rounds)
+        return chosen, fit_kernel(parts, target, blocks, chosen)
+
+    fits = side_by_side(fit, TARGETS, joined.device)
+    for name, (chosen, found) in zip(TARGETS, fits, strict=True):
+        weights = found.weights[:, 0] if name == "level" else found.weights
+        path.solve(name, weights, chosen.scale, chosen.share, chosen.sharpness, float(mean))
+    (for_level, level_fit), (for_residual, residual_fit) = fits
+    return KernelFits(
+        (for_level, for_residual),
+        Prediction(level_fit.left_out.float()[:, 0] + mean, residual_fit.left_out.float()),
+    )
+
+
+def choose_mix(
+    neural: Prediction,
+    kernel: Prediction,
+    observed: Float[Tensor, "genes conditions"],
+    condition_mean: Float[Tensor, " conditions"],
+) -> tuple[float, float]:
+    """Shares of the kernel path in level and residual with the smallest squared error.
+
+    The genes are training genes that neither prediction was fitted to: validation blocks. Without
+    any, each path counts half.
+    """
+    if not len(observed):
+        return 0.5, 0.5
+    level = observed.mean(1)
+    wanted = level, observed - level[:, None] - condition_mean
+    shares = []
+    for one, other, truth in zip(neural, kernel, wanted, strict=True):
+        errors = [float((one + s * (other - one) - truth).square().mean()) for s in SHARES]
+        shares.append(SHARES[int(np.argmin(errors))])
+    return shares[0], shares[1]
 
 
 NO_WINDOWS = WindowBatch(

@@ -24,8 +24,6 @@ from genesplice.data.genome import Genome, N
 from genesplice.errors import InputError
 from genesplice.training.source import Interval, Source
 
-__all__ = ["GenePairs", "GeneSites"]
-
 STRETCH_BP = 1024
 SHORTEST_GENE_BP = 128
 TRIES = 16

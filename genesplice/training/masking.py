@@ -9,8 +9,6 @@ from torch import Tensor
 
 from genesplice.config.pretrain import MaskName
 
-__all__ = ["base_weights", "make_masks", "mask_bases", "mask_bins"]
-
 
 def mask_bases(
     tokens: UInt8[Tensor, "batch length"],

@@ -1,51 +1,41 @@
-"""What an encoder has learned, beside what needs no learning: counts, words, random weights.
+"""How well a pre-trained encoder restores hidden bases."""
 
-=====================  =============================================================================
-`bits_per_base`        masked single bases of held-out blocks, over all and by region, beside count
-                       models of the training blocks (`genesplice.training.scoring`)
-`probe_TASK`           linear probes on frozen vectors, beside 4-mers, one-hot bases, and an
-                       encoder of the same sizes with random weights (`genesplice.evaluate.probes`)
-`retrieval_at_K`,      operon mates among the promoters of held-out genes, beside random weights and
-`alignment`, …         4-mers (`genesplice.evaluate.retrieval`)
-`level_spearman`, …    expression from frozen vectors, where `pretrain.measure_expression` asks for
-                       it (`genesplice.training.frozen`)
-=====================  =============================================================================
-
-Twins (`genesplice.training.pretrain_twins`) stand beside the model in all of it.
-
-Count models and probes learn from training blocks; everything is scored on the held-out fold.
-"""
-
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
 
+from genesplice.baselines.count_models import CONTEXTS, CountModel, fit_count_model
+from genesplice.baselines.features import kmer_codon_features
+from genesplice.baselines.methods import run_baselines
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
+from genesplice.data.genome import Genome
+from genesplice.data.windows import Window, make_random_windows
 from genesplice.errors import InputError
-from genesplice.evaluate.count_models import CONTEXTS, fit_count_model
-from genesplice.evaluate.embedding import embed_promoters, promoter_kmers
-from genesplice.evaluate.probe_features import encoder_features, reference_features
-from genesplice.evaluate.probe_sites import make_probe_sites
+from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
+from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
+from genesplice.evaluate.probe_tasks import encoder_features, make_probe_sites, reference_features
 from genesplice.evaluate.probes import probe_metrics
-from genesplice.evaluate.regions import region_masks
-from genesplice.evaluate.retrieval import (
-    do_not_overlap,
-    mate_pairs,
-    retrieval_metrics,
-    whitened,
-)
-from genesplice.model.genesplice import PretrainingModel
+from genesplice.evaluate.retrieval import do_not_overlap, mate_pairs, retrieval_metrics, whitened
+from genesplice.evaluate.strata import region_masks
+from genesplice.model.genesplice import GeneSplice, PretrainingModel, reverse_complement
+from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, SequenceEncoder
+from genesplice.predict.embeddings import embed_promoters, promoter_kmers
+from genesplice.predict.expression import encode_genes
 from genesplice.results import Metric
-from genesplice.training.frozen import measure_expression
-from genesplice.training.scoring import masked_base_metrics
-from genesplice.training.source import Source
-
-__all__ = ["RANDOM_WEIGHTS", "make_untrained", "measure", "measure_bases", "measure_vectors"]
+from genesplice.runtime import side_by_side
+from genesplice.training.masking import mask_bases
+from genesplice.training.source import Interval, Source
 
 RANDOM_WEIGHTS = "random_weights"
 SITE_BP = 1000
@@ -164,3 +154,236 @@ def measure_vectors(
             seed=settings.seed,
         )
     return metrics
+
+
+NO_ENCODER = "kmers_and_codons"
+METRICS = ("level_spearman", "level_r2", "profile_r")
+
+
+def read_genes(model: PretrainingModel, bundle: Bundle, config: Config) -> pd.DataFrame:
+    """One row for every measured gene: what a readout gives of the encoder's hidden states.
+
+    The genome is read in pieces as long as the windows of pre-training: attention over all tokens
+    says less of windows that are longer than any it has learned from, and costs more.
+    """
+    reader = GeneSplice(model.config, conditions=list(bundle.observed.columns))
+    settings = config.finetune
+    length = settings.core_bp + 2 * settings.flank_bp
+    reader.encoder = _InPieces(model.encoder, math.gcd(length, config.pretrain.window_bp))
+    vectors = encode_genes(reader, bundle, core_bp=settings.core_bp, flank_bp=settings.flank_bp)
+    table = pd.DataFrame(vectors.cpu().numpy(), index=bundle.genes["gene_id"])
+    return table.loc[bundle.observed.index]
+
+
+class _InPieces(SequenceEncoder):
+    """An encoder that reads every window as pieces of `piece_bp`, side by side."""
+
+    def __init__(self, encoder: SequenceEncoder, piece_bp: int) -> None:
+        super().__init__(
+            bin_bp=encoder.bin_bp,
+            width=encoder.width,
+            annotation=encoder.channels.annotation,
+            base_width=encoder.base_width,
+        )
+        self.encoder, self.piece_bp = encoder, piece_bp
+
+    def levels(
+        self,
+        inputs: Float[Tensor, "batch length channels"],
+        is_real: Bool[Tensor, "batch bins"],
+        *,
+        with_bases: bool = False,
+    ) -> EncoderOutput:
+        """The pieces' levels, one after the other."""
+        pieces = inputs.reshape(-1, self.piece_bp, inputs.shape[2])
+        real = is_real.reshape(len(pieces), -1)
+        found = self.encoder.levels(pieces, real, with_bases=with_bases)
+        n_windows = len(inputs)
+
+        def join(part: Float[Tensor, "pieces tokens width"]) -> Tensor:
+            return part.reshape(n_windows, -1, part.shape[2])
+
+        bases = None if found.bases is None else join(found.bases)
+        coarse = join(found.summaries), join(found.regions)
+        return EncoderOutput(join(found.bins), *coarse, is_real, bases)
+
+
+def measure_expression(
+    models: Mapping[str, PretrainingModel], bundle: Bundle, config: Config
+) -> list[Metric]:
+    """`METRICS` on held-out genes, and differences of the first model.
+
+    Level is the mean of ridge and boosting, profile is ridge's. Records of the difference have the
+    names of the metrics with `_difference`, for "MODEL - OTHER". All are told for the genes of
+    `pretrain.holdout_fold`, whose sequence no encoder has read, and, without a fold, for those of
+    all folds: each is held out from the ridge and the boosting, and the encoder has read the
+    sequence of the others, never their expression.
+
+    Raises
+    ------
+    InputError
+        If no fold is held out.
+    """
+    fold, seed = config.pretrain.holdout_fold, config.pretrain.seed
+    if fold is None:
+        raise InputError("pretrain.holdout_fold none", "a fold to measure on")
+    tables = {name: read_genes(model, bundle, config) for name, model in models.items()}
+    tables[NO_ENCODER] = kmer_codon_features(bundle)
+    predictions = run_baselines(bundle, models=[], extra=tables, seed=seed)
+    rules: dict[str, Any] = {
+        "blocks": bundle.splits.set_index("gene_id")["block"],
+        "train_profile": fold_profiles(bundle.observed, bundle.fold_of),
+        "seed": seed,
+    }
+    scored = score(predictions, **rules)
+    found = [m for m in scored if m.metric in METRICS and m.fold in (fold, None)]
+    first, *others = tables
+    wanted = {f"{name}_difference" for name in METRICS}
+    for part, rows in ((fold, predictions[predictions["fold"] == fold]), (None, predictions)):
+        for other in others:
+            pairs = paired_difference(rows, first, other, **rules)
+            found += [m._replace(fold=part, seed=seed) for m in pairs if m.metric in wanted]
+    return found
+
+
+BATCH_BP = 65_536
+LIMITS = {"bits_per_base": (0.0, np.inf), "masked_top_1": (0.0, 1.0)}
+
+
+def base_log_probabilities(
+    model: PretrainingModel, tokens: UInt8[Tensor, "batch length"], *, is_strand_averaged: bool
+) -> Float[Tensor, "batch length 4"]:
+    """Log-probabilities of A, C, G, T for every base, as far as the model can see.
+
+    With `is_strand_averaged` the other strand is read too, and the mean of both strands'
+    log-probabilities made to add up to 1 again: the answer is then the same on either strand.
+    """
+    logits = model.base_logits(model.encode(tokens)).float()
+    found = F.log_softmax(logits, -1)
+    if is_strand_averaged:
+        other = model.base_logits(model.encode(reverse_complement(tokens))).float()
+        # Read backwards, and A for T, C for G.
+        found = F.log_softmax((found + F.log_softmax(other, -1).flip(1, 2)) / 2, -1)
+    return found
+
+
+def masked_base_metrics(
+    model: PretrainingModel,
+    genome: Genome,
+    intervals: Sequence[Interval],
+    *,
+    window_bp: int,
+    n_windows: int = 64,
+    every_bp: int = 32,
+    seed: int = 0,
+    label: str = "genesplice",
+    fold: int | None = None,
+    split: str = "test",
+    is_strand_averaged: bool = True,
+    counts: Sequence[CountModel] = (),
+    others: Mapping[str, PretrainingModel] | None = None,
+    regions: Mapping[str, Bool[np.ndarray, " genome"]] | None = None,
+) -> list[Metric]:
+    """Bits per base and top-1 of masked single bases, with intervals over blocks.
+
+    One base in `every_bp` is masked at random; each is predicted from everything else in its
+    window, read on both strands with `is_strand_averaged`. What is resampled are the `intervals`
+    that windows were drawn from, such as held-out blocks; the windows where all lie in one.
+
+    Parameters
+    ----------
+    counts, others
+        Count models, and other encoders by name, that tell the same bases. (Count models see the
+        masked neighbours of a masked base too.) For each, `bits_per_base_difference` says how many
+        bits fewer (below 0) or more the model `label` needs, resampled together; also by region.
+    regions
+        Masks over `Genome.tokens` by name: each gives `bits_per_base_NAME` and
+        `masked_top_1_NAME` over its bases, where there are any.
+    """
+    generator = np.random.default_rng([seed, 7])
+    windows = make_random_windows(intervals, window_bp, n_windows, generator)
+    tokens = torch.from_numpy(np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows]))
+    is_target = mask_bases(tokens, 1 / every_bp, 1, generator)
+    told = {label: _told(model, tokens, is_target, is_strand_averaged)}
+    for name, other in (others or {}).items():
+        told[name] = _told(other, tokens, is_target, is_strand_averaged)
+    rows, hits = tokens.numpy(), is_target.numpy()
+    for counted in counts:
+        parts = [counted.probabilities(row)[hit] for row, hit in zip(rows, hits, strict=True)]
+        told[counted.name] = np.log2(np.concatenate(parts))
+    unit, n_units = _units(windows, intervals, genome)
+    block = unit[np.nonzero(hits)[0]]
+    place = np.concatenate([_places(genome, w, hit) for w, hit in zip(windows, hits, strict=True)])
+    kinds = {"": np.ones(len(place), bool)}
+    kinds |= {f"_{name}": mask[place] for name, mask in (regions or {}).items()}
+    draws = make_draws(n_units, N_BOOTSTRAP, seed)
+    wanted = rows[hits]
+    about: dict[str, Any] = {"n_blocks": n_units, "split": split, "fold": fold, "seed": seed}
+    metrics, bits = [], {}
+    for name, values in told.items():
+        cost = -values[np.arange(len(wanted)), wanted]
+        found = np.stack([cost, values.argmax(1) == wanted], axis=1)
+        for suffix, is_kind in kinds.items():
+            if not is_kind.any():
+                continue
+            here = np.ones((int(is_kind.sum()), 2))
+            ratios = ratio_draws(found[is_kind], here, block[is_kind], draws)
+            for (metric, limits), ratio in zip(LIMITS.items(), ratios.T, strict=True):
+                count: dict[str, Any] = {"n": len(here), "limits": limits}
+                metrics.append(to_metric(metric + suffix, ratio, model=name, **count, **about))
+            bits[name, suffix] = ratios[:, 0], len(here)
+    for name, suffix in [key for key in bits if key[0] != label]:
+        (mine, n), pair = bits[label, suffix], f"{label} - {name}"
+        less, metric = mine - bits[name, suffix][0], f"bits_per_base_difference{suffix}"
+        metrics.append(to_metric(metric, less, n, model=pair, **about))
+    return metrics
+
+
+def _units(
+    windows: Sequence[Window], intervals: Sequence[Interval], genome: Genome
+) -> tuple[Int64[np.ndarray, " windows"], int]:
+    """Which unit of resampling each window belongs to, and how many there are."""
+    number = []
+    for window in windows:
+        length = genome.contig(window.contig).length
+        places = (
+            i
+            for i, (contig, start, end) in enumerate(intervals)
+            if contig == window.contig and (window.start - start) % length < end - start
+        )
+        number.append(next(places))
+    found, unit = np.unique(number, return_inverse=True)
+    if len(found) > 1:
+        return unit.astype(np.int64), len(found)
+    return np.arange(len(windows)), len(windows)
+
+
+@torch.no_grad()
+def _told(
+    model: PretrainingModel,
+    tokens: UInt8[Tensor, "windows length"],
+    is_target: Bool[Tensor, "windows length"],
+    is_strand_averaged: bool,
+) -> Float[np.ndarray, "targets 4"]:
+    """log2 of the probabilities at the targets; the model is left in the mode it came in."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    size = max(1, BATCH_BP // tokens.shape[1])
+
+    def tell(first: int) -> Float[np.ndarray, "targets 4"]:
+        rows = slice(first, first + size)
+        hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
+        found = base_log_probabilities(model, hidden, is_strand_averaged=is_strand_averaged)
+        return found.cpu()[is_target[rows]].double().numpy() / np.log(2)
+
+    parts = side_by_side(tell, range(0, len(tokens), size), device)
+    model.train(was_training)
+    return np.concatenate(parts)
+
+
+def _places(
+    genome: Genome, window: Window, hit: Bool[np.ndarray, " length"]
+) -> Int64[np.ndarray, " targets"]:
+    """Index into `Genome.tokens` of the bases of a window that are asked for."""
+    contig = genome.contig(window.contig)
+    return contig.offset + (window.start + np.flatnonzero(hit)) % contig.length

@@ -27,51 +27,27 @@ from genesplice.model.losses import info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, REGION_BP, SUMMARY_BP, EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
-from genesplice.training.averaging import WeightAverage
 from genesplice.training.contrast import Memory, are_related, stretch_vectors
-from genesplice.training.masking import mask_bases
-from genesplice.training.measuring import measure
-from genesplice.training.pretrain_twins import make_twin
-from genesplice.training.processes import (
-    gather_rows,
-    is_first_process,
-    n_processes,
-    process_number,
-    sum_over_processes,
-)
-from genesplice.training.schedules import PLATEAU
-from genesplice.training.scoring import masked_base_metrics
-from genesplice.training.source import (
-    Source,
-    bundle_source,
-    held_out_intervals,
-    source_digests,
-)
-from genesplice.training.trainer import (
+from genesplice.training.loops import (
     History,
     ProgressLines,
     StepDataset,
     begin_run,
     fit,
+    gather_rows,
+    is_first_process,
     make_optimizer,
     make_trainer,
+    n_processes,
+    process_number,
+    sum_over_processes,
 )
+from genesplice.training.measuring import masked_base_metrics, measure
+from genesplice.training.pretrain_ablations import make_twin
+from genesplice.training.schedules import PLATEAU, WeightAverage
+from genesplice.training.source import Source, bundle_source, source_digests
 from genesplice.training.validation import Validation
 from genesplice.training.views import Keys, Pairs, Rows, StepBatch, StepMaker
-
-__all__ = [
-    "PretrainingModule",
-    "PretrainingResult",
-    "begin_model",
-    "bundle_source",
-    "held_out_intervals",
-    "load_encoder_weights",
-    "mask_bases",
-    "masked_base_metrics",
-    "pretrain",
-    "pretrain_source",
-    "train_model",
-]
 
 VALIDATION_WINDOWS = 32
 

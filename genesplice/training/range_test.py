@@ -22,12 +22,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from genesplice.config import Config
 from genesplice.errors import InputError
+from genesplice.training.loops import History, StepDataset, fit, make_trainer
 from genesplice.training.pretraining import PretrainingModule, begin_model
 from genesplice.training.source import Source
-from genesplice.training.trainer import History, StepDataset, fit, make_trainer
 from genesplice.training.views import StepMaker
-
-__all__ = ["RangeTest", "propose_bounds", "range_test", "smooth"]
 
 SMOOTHING = 0.9
 FALLEN = 0.1

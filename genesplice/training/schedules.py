@@ -1,34 +1,18 @@
-r"""Learning-rate schedules as plain functions of the step.
-
-A schedule has no state: the rate at a step is the same however often a run was interrupted.
-With p the share of the run that is done, and what the peak rate is multiplied with:
-
-=================  =================================================================================
-`constant`         1
-`cosine`           rises to 1 over the first tenth, then half a cosine down to 0
-`one_cycle`        rises from 1/25 to 1 over the first 30 %, then falls to 1/2500
-`triangular`       four times from `lowest` up to 1 and back, in straight lines
-`triangular2`      the same, each peak half as far above `lowest` as the one before
-`exp_range`        the same, each peak lower as 0.1 to the power of p
-`warm_restarts`    three times half a cosine from 1 to 0, each twice as long as the one before
-`plateau`          1, and a third of what it was whenever the validation loss gets no better (see
-                   `genesplice.training.validation`): it depends on more than the step
-=================  =================================================================================
-
-Source: triangular, triangular2 and exp_range: Smith, Cyclical learning rates, 2017; one_cycle:
-Smith and Topin, Super-convergence, 2018; warm_restarts: Loshchilov and Hutter, SGDR, 2017.
-"""
+"""Learning-rate schedules, and the running mean of the weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import lightning
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from genesplice.config import did_you_mean
 from genesplice.errors import InputError
-
-__all__ = ["PLATEAU", "SCHEDULES", "make_schedule", "schedule_factor"]
 
 WARM_UP = 0.1
 ONE_CYCLE_RISE = 0.3
@@ -133,3 +117,81 @@ def make_schedule(
         return share * schedule_factor(name, length, length, lowest=lowest)
 
     return LambdaLR(optimizer, factor)
+
+
+class WeightAverage(lightning.Callback):
+    """Exponential mean of a model's weights over the optimiser's steps; kept in checkpoints.
+
+    After step t (from 1) the mean moves towards the weights by 1 - min(decay, (t - 1) / (t + 8)):
+    the first step replaces the random weights, and a short run averages over about its last
+    ninth instead of mostly over its beginning. Buffers are not averaged.
+
+    Source: Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992; the
+    warm-up as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self.mean: list[Tensor] = []
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begin with the weights as they are, or go on on their device."""
+        self.begin()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Take this step's weights in, if the batch ended one."""
+        self.update(trainer.global_step)
+
+    def begin(self) -> None:
+        """Begin with the weights as they are, or go on on their device."""
+        weights = list(self.model.parameters())
+        if not self.mean:
+            self.mean = [weight.detach().clone() for weight in weights]
+        pairs = zip(self.mean, weights, strict=True)
+        self.mean = [mean.to(weight.device) for mean, weight in pairs]
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take the weights after `steps` steps in, unless they were."""
+        if steps == self.steps:
+            return
+        self.steps = steps
+        share = 1 - min(self.decay, (steps - 1) / (steps + 8))
+        for mean, weight in zip(self.mean, self.model.parameters(), strict=True):
+            mean.lerp_(weight, share)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the model the mean weights for a while."""
+        own = [weight.detach().clone() for weight in self.model.parameters()]
+        self.apply()
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    def apply(self) -> None:
+        """Give the model the mean weights for good."""
+        self._set(self.mean)
+
+    @torch.no_grad()
+    def _set(self, values: list[Tensor]) -> None:
+        for weight, value in zip(self.model.parameters(), values, strict=True):
+            weight.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mean, and how many steps are in it."""
+        return {"steps": self.steps, "mean": self.mean}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.steps, self.mean = state_dict["steps"], list(state_dict["mean"])

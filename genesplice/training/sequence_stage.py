@@ -25,8 +25,8 @@ from genesplice.model.heads import ExpressionHead
 from genesplice.model.losses import expression_errors
 from genesplice.runtime import atomic_file
 from genesplice.training.finetune_module import GeneTargets, Looks
-from genesplice.training.passes import GenomePasses
-from genesplice.training.trainer import (
+from genesplice.training.loops import (
+    GenomePasses,
     History,
     ProgressLines,
     StepDataset,
@@ -34,8 +34,6 @@ from genesplice.training.trainer import (
     make_optimizer,
     make_trainer,
 )
-
-__all__ = ["SequenceModule", "learn_from_sequence"]
 
 FEWEST_GENES = 16
 """Mean and spread of fewer say little."""

@@ -18,21 +18,7 @@ from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
-from genesplice.training.processes import is_first_process
-from genesplice.training.trainer import GENOME, is_taken
-
-__all__ = [
-    "Interval",
-    "Source",
-    "bundle_source",
-    "divide_blocks",
-    "genome_source",
-    "held_out_intervals",
-    "read_genes",
-    "read_genomes",
-    "source_digests",
-    "without_gaps",
-]
+from genesplice.training.loops import GENOME, is_first_process, is_taken
 
 Interval = tuple[str, int, int]
 

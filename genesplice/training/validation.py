@@ -8,7 +8,7 @@ import lightning
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from genesplice.training.trainer import History
+from genesplice.training.loops import History
 
 __all__ = ["PLATEAU_FACTOR", "PLATEAU_PATIENCE", "Validation"]
 

@@ -28,8 +28,6 @@ from genesplice.training.gene_views import GenePairs, GeneSites
 from genesplice.training.masking import base_weights, make_masks
 from genesplice.training.source import Source
 
-__all__ = ["Keys", "Pairs", "Rows", "StepBatch", "StepMaker", "global_place", "make_loci"]
-
 
 class Rows(NamedTuple):
     """Windows of one length that are encoded together; no `weight`: every base counts 1."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genesplice.data.genome import decode, encode
-from genesplice.data.synthetic import PROMOTER_MOTIF, REGULATOR_MOTIF, make_bundle
+from genesplice.data.simulate import PROMOTER_MOTIF, REGULATOR_MOTIF, make_bundle
 from genesplice.errors import InputError
 
 

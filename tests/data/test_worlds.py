@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genesplice.data.genome import decode
-from genesplice.data.worlds import (
+from genesplice.data.simulate import (
     BOX,
     BOX_BP,
     BOX_UPSTREAM_BP,

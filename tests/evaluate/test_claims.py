@@ -1,7 +1,7 @@
 import pytest
 
 from genesplice.errors import InputError
-from genesplice.evaluate.claims import judge
+from genesplice.evaluate.ablations import judge
 from genesplice.results import Metric
 
 

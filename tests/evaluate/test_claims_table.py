@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from genesplice.errors import InputError
-from genesplice.evaluate.claims_table import CLAIM_COLUMNS, CLAIMS, COST, claims_table
+from genesplice.evaluate.ablation_table import CLAIM_COLUMNS, CLAIMS, COST, claims_table
 from genesplice.results import Metric
 
 

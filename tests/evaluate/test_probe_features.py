@@ -6,14 +6,9 @@ import pytest
 import torch
 from tiny_worlds import make_encoder, make_genome
 
+from genesplice.data.features import kmer_features, one_hot_features, site_windows
 from genesplice.errors import InputError
-from genesplice.evaluate.probe_features import (
-    encoder_features,
-    kmer_features,
-    one_hot_features,
-    reference_features,
-    site_windows,
-)
+from genesplice.evaluate.probe_tasks import encoder_features, reference_features
 
 
 def make_sites(*rows):

@@ -8,8 +8,8 @@ from tiny_worlds import with_operons
 
 from genesplice.data.genome import decode
 from genesplice.errors import InputError
-from genesplice.evaluate.probe_sites import REPLICATION, SITE_COLUMNS, TASKS, make_probe_sites
-from genesplice.evaluate.regions import PROMOTER_BP, first_of_operon
+from genesplice.evaluate.probe_tasks import REPLICATION, SITE_COLUMNS, TASKS, make_probe_sites
+from genesplice.evaluate.strata import PROMOTER_BP, first_of_operon
 
 ORIGIN, TERMINUS = 90_000, 30_000
 

@@ -6,10 +6,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
+from genesplice.data.features import standardise
 from genesplice.errors import InputError
-from genesplice.evaluate.features import standardise
+from genesplice.evaluate.bootstrap import make_draws
 from genesplice.evaluate.probes import STRENGTHS, _balanced_accuracy, _predict, probe_metrics
-from genesplice.evaluate.resampling import make_draws
 
 N_BLOCKS, N_FOLDS = 15, 5
 

@@ -7,12 +7,7 @@ import pandas as pd
 import pytest
 from tiny_worlds import make_genes, make_genome
 
-from genesplice.evaluate.regions import (
-    PROMOTER_BP,
-    first_of_operon,
-    region_masks,
-    upstream_mask,
-)
+from genesplice.evaluate.strata import PROMOTER_BP, first_of_operon, region_masks, upstream_mask
 
 ROWS = [
     ("a1", "c0", 300, 600, "+", "protein_coding"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genesplice.evaluate.resampling import make_draws, ratio_draws, to_metric
+from genesplice.evaluate.bootstrap import make_draws, ratio_draws, to_metric
 
 
 def test_every_draw_is_the_ratio_of_repeated_units():

@@ -8,8 +8,7 @@ import pytest
 from tiny_worlds import make_genome
 
 from genesplice.errors import InputError
-from genesplice.evaluate.bootstrap import interval
-from genesplice.evaluate.resampling import make_draws
+from genesplice.evaluate.bootstrap import interval, make_draws
 from genesplice.evaluate.retrieval import (
     do_not_overlap,
     expected_hits,

@@ -9,9 +9,9 @@ from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.attention import LEVELS, attention_rows, gene_attention, head_ablation
-from genesplice.explain.explainer import Explainer
 from genesplice.explain.incremental import SplicedEncoder
 from genesplice.model.attention import attend, make_plan
+from genesplice.predict.gene_output import Explainer
 
 
 def explain(bundle, *settings) -> Explainer:

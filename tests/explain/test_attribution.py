@@ -12,14 +12,14 @@ import genesplice as gs
 from genesplice.data.genome import decode, encode
 from genesplice.data.genome import reverse_complement as other_strand
 from genesplice.errors import InputError
-from genesplice.evaluate.prediction import predict_expression
 from genesplice.explain.attribution import (
-    Explainer,
     attribution_table,
     completeness_metrics,
     integrated_gradients,
-    resolve_genes,
 )
+from genesplice.explain.methods import attribute_gene
+from genesplice.predict.expression import predict_expression
+from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.training.finetuning import make_model
 
 SETTINGS = [
@@ -64,7 +64,7 @@ def genes_on(bundle, strand: str) -> list[str]:
 @pytest.mark.parametrize("strand", ["+", "-"])
 def test_the_start_codon_is_at_position_zero(explainer, coding, strand):
     for gene_id in genes_on(coding, strand)[:3]:
-        found = explainer.explain(gene_id, steps=2)
+        found = attribute_gene(explainer, gene_id, steps=2)
         table = attribution_table([found]).set_index("position_bp")
         assert "".join(table.loc[[0, 1, 2], "base"]) == "ATG"
         assert np.array_equal(table["value"].to_numpy(), found.values)
@@ -107,7 +107,9 @@ def test_attributions_add_up(explainer, coding, baseline, condition):
         gene_id = genes_on(coding, strand)[1]
         # The zero vector lies in a bend of the layer norms: more steps.
         steps = {"uniform": 64, "masked": 192}[baseline]
-        found = explainer.explain(gene_id, condition=condition, baseline=baseline, steps=steps)
+        found = attribute_gene(
+            explainer, gene_id, condition=condition, baseline=baseline, steps=steps
+        )
         change = found.output - found.baseline_output
         assert abs(change) > 1e-4
         assert found.values.sum() - change == pytest.approx(found.delta, abs=1e-5)
@@ -148,7 +150,7 @@ def integrand(small, gene_id, condition, level):
 @pytest.mark.parametrize("condition", [None, "condition_5"])
 def test_they_are_the_weighted_sum_of_gradients(small, coding, baseline, level, condition):
     gene_id = genes_on(coding, "-")[2]
-    found = small.explain(gene_id, condition=condition, baseline=baseline, steps=8)
+    found = attribute_gene(small, gene_id, condition=condition, baseline=baseline, steps=8)
     places, shares = np.polynomial.legendre.leggauss(8)
     parts = integrand(small, gene_id, condition, level)
     expected = by_a_loop(*parts, (places + 1) / 2, shares / 2)
@@ -162,7 +164,8 @@ def test_they_come_close_to_the_integral(small, coding):
     places = (np.arange(256) + 0.5) / 256
     expected = by_a_loop(*integrand(small, gene_id, None, 0.25), places, np.full(256, 1 / 256))
     coarse, fine = (
-        np.abs(small.explain(gene_id, steps=steps).values - expected).sum() for steps in (8, 64)
+        np.abs(attribute_gene(small, gene_id, steps=steps).values - expected).sum()
+        for steps in (8, 64)
     )
     assert fine < 0.05 * np.abs(expected).sum()
     assert fine < coarse / 3
@@ -170,7 +173,7 @@ def test_they_come_close_to_the_integral(small, coding):
 
 def test_only_what_the_gene_can_see_counts(explainer, coding):
     for gene_id in (genes_on(coding, "+")[4], genes_on(coding, "-")[4]):
-        found, window = explainer.explain(gene_id, steps=4), explainer.window(gene_id)
+        found, window = attribute_gene(explainer, gene_id, steps=4), explainer.window(gene_id)
         # Segments reach from 512 before the start to 64 beyond the end; half the context is 512.
         low, high = window.start - 512 - 512 - 16, window.end + 64 + 512 + 16
         far = np.ones(4096, bool)
@@ -182,7 +185,7 @@ def test_only_what_the_gene_can_see_counts(explainer, coding):
 
 
 def test_an_n_says_nothing_against_a_uniform_baseline(explainer, coding):
-    found = explainer.explain(genes_on(coding, "+")[3], steps=4)
+    found = attribute_gene(explainer, genes_on(coding, "+")[3], steps=4)
     assert (found.tokens == 4).sum() >= 4
     assert not found.values[found.tokens == 4].any()
 
@@ -190,7 +193,7 @@ def test_an_n_says_nothing_against_a_uniform_baseline(explainer, coding):
 def test_the_residuals_of_all_conditions_cancel(small, coding):
     gene_id = genes_on(coding, "-")[0]
     values = [
-        small.explain(gene_id, condition=condition, steps=2).values
+        attribute_gene(small, gene_id, condition=condition, steps=2).values
         for condition in small.model.conditions
     ]
     assert np.abs(np.sum(values, axis=0)).max() < 1e-4 * np.abs(values).max()
@@ -198,7 +201,7 @@ def test_the_residuals_of_all_conditions_cancel(small, coding):
 
 def test_the_size_of_the_batches_does_not_matter(explainer, coding):
     gene_id = genes_on(coding, "+")[0]
-    one, other = (explainer.explain(gene_id, steps=6, batch_steps=n) for n in (1, 6))
+    one, other = (attribute_gene(explainer, gene_id, steps=6, batch_steps=n) for n in (1, 6))
     scale = np.abs(one.values).max()
     np.testing.assert_allclose(one.values, other.values, atol=1e-4 * scale)
 
@@ -229,7 +232,7 @@ def test_a_window_off_the_grid_is_refused(explainer, coding, window_bp):
 def test_an_unknown_condition_is_refused(explainer, coding):
     message = "condition 'moon', expected one of condition_0, condition_1"
     with pytest.raises(InputError, match=message):
-        explainer.explain("g0003", condition="moon")
+        attribute_gene(explainer, "g0003", condition="moon")
 
 
 def test_several_genes_make_one_table(explainer, coding):

@@ -7,16 +7,18 @@ import pandas as pd
 import pytest
 
 from genesplice.data.genome import encode
-from genesplice.explain.boxes import (
+from genesplice.explain.motifs import (
     BoxScanner,
+    MotifScanner,
+    SiteScore,
     motif_counts,
     regulator_motifs,
     regulator_targets,
     score_table,
+    site_scores,
+    site_table,
     upstream,
 )
-from genesplice.explain.motifs import MotifScanner
-from genesplice.explain.sites import SiteScore, site_scores, site_table
 from genesplice.results import Attribution
 
 

@@ -6,7 +6,6 @@ import torch
 from scipy.stats import rankdata
 from tiny_models import make_tiny, make_vectors
 
-from genesplice.explain.explainer import Explainer
 from genesplice.explain.faithfulness import (
     Curves,
     Faithfulness,
@@ -19,6 +18,8 @@ from genesplice.explain.faithfulness import (
     randomised,
     rank_agreement,
 )
+from genesplice.explain.methods import attribute_gene
+from genesplice.predict.gene_output import Explainer
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def explainer(tiny_bundle):
 
 @pytest.fixture(scope="module")
 def found(explainer):
-    return explainer.explain("g0004", steps=24)
+    return attribute_gene(explainer, "g0004", steps=24)
 
 
 def test_curves_are_predictions_along_the_way(explainer, found):
@@ -89,7 +90,7 @@ def test_other_weights_give_other_attributions(explainer, found, tiny_bundle):
     for one, two in zip(explainer.model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one.flatten().sort().values, two.flatten().sort().values)
     control = Explainer(other, tiny_bundle, window_bp=2048, vectors=explainer.vectors)
-    judged = judge(explainer, found, ism_bp=0, control=control.explain("g0004", steps=8))
+    judged = judge(explainer, found, ism_bp=0, control=attribute_gene(control, "g0004", steps=8))
     assert judged.ism_spearman is None
     assert judged.random_spearman < 0.3
     same = judge(explainer, found, ism_bp=0, control=found)
@@ -109,9 +110,9 @@ def test_genes_are_checked_side_by_side_as_one_by_one(explainer, tiny_bundle):
         torch.set_num_threads(before)
     assert [one.attribution.gene_id for one in checked] == genes
     for one in checked:
-        alone = explainer.explain(one.attribution.gene_id, steps=4)
+        alone = attribute_gene(explainer, one.attribution.gene_id, steps=4)
         np.testing.assert_allclose(one.attribution.values, alone.values, atol=1e-5)
-        control = other.explain(one.attribution.gene_id, steps=4)
+        control = attribute_gene(other, one.attribution.gene_id, steps=4)
         judged = judge(explainer, alone, control=control)
         assert one.judged.ism_spearman == pytest.approx(judged.ism_spearman, abs=1e-3)
         assert one.judged.random_spearman == pytest.approx(judged.random_spearman, abs=1e-3)

@@ -8,14 +8,9 @@ from tiny_worlds import with_operons
 
 from genesplice.data.genome import encode
 from genesplice.errors import InputError
-from genesplice.evaluate.regions import first_of_operon
-from genesplice.explain.explainer import is_group, resolve_genes
-from genesplice.explain.known_sites import (
-    BOXES,
-    known_site_scores,
-    known_sites,
-    measure_known_sites,
-)
+from genesplice.evaluate.strata import first_of_operon
+from genesplice.explain.motifs import HEXAMERS, known_site_scores, known_sites, measure_known_sites
+from genesplice.predict.gene_output import is_group, resolve_genes
 from genesplice.results import Attribution
 
 WORD = "TGTGATCACATTCG"
@@ -90,7 +85,7 @@ def test_genes_inside_of_an_operon_are_not_asked(tiny_bundle):
     first, genes = first_of_operon(bundle), bundle.genes["gene_id"].tolist()
     found = [explained(gene, True, number) for number, gene in enumerate(genes)]
     scores = known_site_scores(known_sites(bundle, found), found)
-    (boxes,) = (s for s in scores if s.regulator == BOXES)
+    (boxes,) = (s for s in scores if s.regulator == HEXAMERS)
     assert boxes.n_targets <= int(first.sum()) < len(genes)
 
 

@@ -9,9 +9,9 @@ from tiny_models import make_tiny, make_vectors
 from torch import nn
 
 from genesplice.errors import InputError, WorkError
-from genesplice.explain.explainer import Explainer
-from genesplice.explain.methods import METHODS, Settings, attribute
+from genesplice.explain.methods import METHODS, Settings, attribute, attribute_gene
 from genesplice.explain.mutagenesis import VariantOutput
+from genesplice.predict.gene_output import Explainer
 
 
 class Linear(nn.Module):
@@ -132,7 +132,9 @@ def explainer(tiny_bundle):
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"deeplift"}))
 def test_each_method_explains_a_gene_and_says_what_is_missing(explainer, method):
-    found = explainer.explain("g0004", method=method, steps=4, n_references=2, batch_steps=4)
+    found = attribute_gene(
+        explainer, "g0004", method=method, steps=4, n_references=2, batch_steps=4
+    )
     assert found.values.shape == (2048,)
     assert np.abs(found.values).max() > 0
     change = found.output - found.baseline_output
@@ -143,7 +145,7 @@ def test_each_method_explains_a_gene_and_says_what_is_missing(explainer, method)
 
 def test_deeplift_does_not_know_this_models_operations(explainer):
     with pytest.raises(WorkError, match="not valid for this model"):
-        explainer.explain("g0004", method="deeplift")
+        attribute_gene(explainer, "g0004", method="deeplift")
 
 
 def test_references(explainer):
@@ -162,7 +164,7 @@ def test_references(explainer):
 
 
 def test_ablation_is_what_a_changed_window_loses(explainer):
-    found = explainer.explain("g0004", method="ablation")
+    found = attribute_gene(explainer, "g0004", method="ablation")
     function = explainer.forward_function("g0004")
     output = VariantOutput(function)
     for low in range(900, 1100, 16):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesplice.data.genome import encode, reverse_complement
-from genesplice.data.synthetic import PROMOTER_MOTIF
+from genesplice.data.simulate import PROMOTER_MOTIF
 from genesplice.explain.motifs import MotifScanner, motif_sites
 from genesplice.results import Attribution
 

@@ -9,7 +9,6 @@ import torch
 from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError
-from genesplice.explain.explainer import Explainer
 from genesplice.explain.incremental import SplicedEncoder, splice
 from genesplice.explain.mutagenesis import (
     VariantOutput,
@@ -19,6 +18,7 @@ from genesplice.explain.mutagenesis import (
     mutation_table,
     scan_genes,
 )
+from genesplice.predict.gene_output import Explainer
 
 HIERARCHIES = {
     "all": (),

@@ -9,7 +9,6 @@ import torch
 from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
-from genesplice.evaluate.prediction import bundle_graph
 from genesplice.explain.pathways import (
     PROFILE,
     GraphOutput,
@@ -19,6 +18,7 @@ from genesplice.explain.pathways import (
     influence_with_band,
     rank_stability,
 )
+from genesplice.predict.expression import bundle_graph
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,8 @@ import torch
 from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
-from genesplice.explain.attention import attention_rows, splice_window
-from genesplice.explain.explainer import Explainer
-from genesplice.explain.rollup import PATHS, roll_up
+from genesplice.explain.attention import PATHS, attention_rows, roll_up, splice_window
+from genesplice.predict.gene_output import Explainer
 
 
 def explain(bundle, *settings) -> Explainer:

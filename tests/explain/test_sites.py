@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from genesplice.data.genome import encode
-from genesplice.explain.motifs import MotifScanner
-from genesplice.explain.sites import site_metrics, site_scores, site_table
+from genesplice.explain.motifs import MotifScanner, site_metrics, site_scores, site_table
 from genesplice.results import Attribution
 
 MOTIF = "TGTGATCACATT"

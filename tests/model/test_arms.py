@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from genesplice.config import ModelConfig
 from genesplice.errors import InputError
-from genesplice.model.arms import DilatedCnn, ShortCnn
 from genesplice.model.genesplice import GeneSplice, PretrainingModel, make_encoder
-from genesplice.model.relative import relative_basis, shift_rows
+from genesplice.model.references import DilatedCnn, ShortCnn, relative_basis, shift_rows
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 ARMS = ("short_cnn", "dilated_cnn", "plain_attention", "kmer_tokens", "enformer_like")

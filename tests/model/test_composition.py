@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genesplice.baselines.features import kmer_codon_features
 from genesplice.data.genome import decode
-from genesplice.evaluate.features import kmer_codon_features
-from genesplice.model.composition import UPSTREAM_BP, codon_shares, log_length, upstream_kmers
 from genesplice.model.genesplice import reverse_complement
+from genesplice.model.readout import UPSTREAM_BP, codon_shares, log_length, upstream_kmers
 from genesplice.model.sequence import InputChannels
 
 LENGTH = 1500

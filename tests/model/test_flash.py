@@ -8,9 +8,16 @@ from types import ModuleType
 import pytest
 import torch
 
-from genesplice.model import flash
-from genesplice.model.attention import attend, backend_name, make_plan
-from genesplice.model.flash import flash_attend, flash_version, is_flash_able, make_packing
+from genesplice.model import attention as flash
+from genesplice.model.attention import (
+    attend,
+    backend_name,
+    flash_attend,
+    flash_version,
+    is_flash_able,
+    make_packing,
+    make_plan,
+)
 
 
 def draw(batch=2, heads=2, length=60, width=8, device="cpu"):

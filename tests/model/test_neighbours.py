@@ -5,8 +5,7 @@ import torch
 from test_graph import WIDTH, genes, network
 
 from genesplice.data.graph import make_graph
-from genesplice.model.graph import GeneGraph
-from genesplice.model.neighbours import cut_neighbourhood
+from genesplice.model.graph import GeneGraph, cut_neighbourhood
 
 N_GENES = 60
 IDS = [f"g{i}" for i in range(N_GENES)]

@@ -18,12 +18,7 @@ from genesplice.errors import InputError
 from genesplice.show.cells import headlines, render_cells, to_json_block
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME
 from genesplice.show.parts import Headline
-from genesplice.show.report import (
-    IndexEntry,
-    read_headline,
-    render_index,
-    render_notebook,
-)
+from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
 
 FIGURE = go.Figure(go.Scatter(y=[1, 2], name=HOSTILE), layout={"height": 321})
 FAILURE = {"cell": 2, "n_cells": 3, "kind": "ValueError", "message": "ValueError: <b>no</b>"}

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import config
 
-from genesplice.training.averaging import WeightAverage
 from genesplice.training.pretraining import pretrain
+from genesplice.training.schedules import WeightAverage
 
 
 def run(decay, n_steps):

@@ -7,8 +7,8 @@ from tiny_runs import config, make_source
 
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.training.contrast import Memory, are_related, stretch_vectors
+from genesplice.training.loops import History
 from genesplice.training.pretraining import PretrainingModule, _share_found
-from genesplice.training.trainer import History
 from genesplice.training.views import Keys, StepMaker
 
 

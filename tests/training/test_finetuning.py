@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 import genesplice as gs
+from genesplice.baselines.ridge import KernelSettings
 from genesplice.data.bundle import load_bundle
-from genesplice.data.synthetic import make_bundle
+from genesplice.data.simulate import make_bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.intervals import INTERVAL_COLUMNS, add_intervals
-from genesplice.evaluate.kernel_ridge import KernelSettings
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
-from genesplice.evaluate.prediction import load_model, predict_expression
+from genesplice.predict.expression import load_model, predict_expression
+from genesplice.training.finetune_ablations import ENSEMBLE
 from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
-from genesplice.training.twins import ENSEMBLE
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
@@ -208,7 +208,7 @@ def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path, more, checkpo
     unbroken = finetune_fold(tiny_bundle, config(*more), fold=0, seed=0, out=tmp_path / "whole")
     out = tmp_path / "broken"
     script = SCRIPT.format(
-        tests=os.path.dirname(__file__),
+        tests=os.path.dirname(os.path.dirname(__file__)),
         data=str(tiny_bundle.path),
         out=str(out),
         more=more,

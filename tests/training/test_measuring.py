@@ -9,12 +9,12 @@ from tiny_runs import config, with_genome, with_other_blocks
 from tiny_worlds import with_operons
 
 from genesplice.errors import InputError
-from genesplice.evaluate.probe_sites import TASKS
-from genesplice.training.frozen import measure_expression
+from genesplice.evaluate.probe_tasks import TASKS
 from genesplice.training.measuring import (
     make_untrained,
     measure,
     measure_bases,
+    measure_expression,
     measure_vectors,
 )
 from genesplice.training.pretraining import pretrain

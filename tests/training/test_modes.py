@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from test_finetuning import config
 
 from genesplice.errors import InputError
-from genesplice.evaluate.prediction import load_model, predict_expression
 from genesplice.model.genesplice import PretrainingModel
+from genesplice.predict.expression import load_model, predict_expression
 from genesplice.training.finetuning import finetune, finetune_fold
 
 FEW = [

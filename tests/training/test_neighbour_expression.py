@@ -5,12 +5,12 @@ import pytest
 import torch
 from test_finetuning import config, with_other_labels
 
+from genesplice.data.ablation import without_gene_sets, without_network
 from genesplice.errors import InputError
-from genesplice.evaluate.nulls import without_gene_sets, without_network
-from genesplice.evaluate.prediction import bundle_graph, load_model, predict_expression
+from genesplice.predict.expression import bundle_graph, load_model, predict_expression
+from genesplice.training.finetune_ablations import make_twin_config
 from genesplice.training.finetune_module import GeneTargets, draw_genes, hide_measured
 from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
-from genesplice.training.twins import make_twin_config
 
 FEW = ["finetune.core_bp=65536", "finetune.epochs=1", "finetune.kernel=false"]
 TOLD = "model.neighbour_expression=true"

@@ -5,12 +5,11 @@ import pytest
 import torch
 
 import genesplice as gs
-from genesplice.evaluate.kernel_ridge import make_kernel
-from genesplice.evaluate.prediction import bundle_graph
+from genesplice.baselines.ridge import make_kernel
 from genesplice.explain.pathways import PROFILE, GraphOutput
 from genesplice.model.heads import Prediction
-from genesplice.training.finetuning import make_model
-from genesplice.training.paths import choose_mix, fit_kernel_path
+from genesplice.predict.expression import bundle_graph
+from genesplice.training.finetuning import choose_mix, fit_kernel_path, make_model
 
 
 @pytest.fixture

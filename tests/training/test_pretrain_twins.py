@@ -7,7 +7,7 @@ from tiny_worlds import with_operons
 
 from genesplice.config.pretrain import PretrainTwinName
 from genesplice.errors import InputError
-from genesplice.training.pretrain_twins import make_twin
+from genesplice.training.pretrain_ablations import make_twin
 from genesplice.training.pretraining import pretrain
 from genesplice.training.source import bundle_source
 from genesplice.training.views import StepMaker

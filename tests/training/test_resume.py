@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from genesplice.training.checkpoints import AtomicCheckpointIO
+from genesplice.training.loops import AtomicCheckpointIO
 
 # --- checkpoints ---
 
@@ -31,7 +31,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_one(tmp_path):
 
 WRITER = """
 import sys, torch
-from genesplice.training.checkpoints import AtomicCheckpointIO
+from genesplice.training.loops import AtomicCheckpointIO
 path, step = sys.argv[1], 0
 while True:
     x = torch.full((400_000,), step)

@@ -6,13 +6,12 @@ import torch
 from tiny_runs import config
 from tiny_worlds import make_genome
 
+from genesplice.baselines.count_models import fit_count_model
 from genesplice.data.windows import make_random_windows
-from genesplice.evaluate.bootstrap import interval
-from genesplice.evaluate.count_models import fit_count_model
-from genesplice.evaluate.resampling import make_draws
+from genesplice.evaluate.bootstrap import interval, make_draws
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.training.masking import mask_bases
-from genesplice.training.scoring import masked_base_metrics
+from genesplice.training.measuring import masked_base_metrics
 
 INTERVALS = [("c1", 0, 9000)]
 

@@ -4,14 +4,13 @@ import pytest
 import torch
 from test_finetuning import config
 
-from genesplice.data.worlds import make_world
+from genesplice.data.simulate import make_world
 from genesplice.errors import InputError
+from genesplice.training.finetune_ablations import make_twin
 from genesplice.training.finetune_module import GeneTargets
 from genesplice.training.finetuning import NO_WINDOWS, finetune_fold, make_model
-from genesplice.training.passes import GenomePasses, epoch_steps
+from genesplice.training.loops import GenomePasses, History, epoch_steps
 from genesplice.training.sequence_stage import SequenceModule
-from genesplice.training.trainer import History
-from genesplice.training.twins import make_twin
 
 TWO = "finetune.sequence_epochs=2"
 ALONE = "finetune.head_steps=0", "finetune.epochs=0", "finetune.validation_blocks=0.3"

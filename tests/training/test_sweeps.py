@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 
 from genesplice.errors import InputError, WorkError
-from genesplice.training.cluster import run_tasks_on_ray
-from genesplice.training.sweeps import CPU_SECONDS, Task, count_workers, run_tasks
+from genesplice.training.sweeps import CPU_SECONDS, Task, count_workers, run_tasks, run_tasks_on_ray
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import sweep_tasks
 
 LIGHT = {"preload": ("torch", "pandas"), "workers": 2}
@@ -116,7 +115,7 @@ def two_nodes(monkeypatch):
     ray = pytest.importorskip("ray", reason="ray is not installed (extra `cluster`)")
     from ray.cluster_utils import Cluster
 
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
@@ -165,7 +164,7 @@ def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path\n"
         "import sweep_tasks\n"
         "from genesplice.training.sweeps import Task, run_tasks\n"

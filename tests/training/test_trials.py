@@ -8,9 +8,9 @@ from tiny_runs import config, with_other_blocks
 from tiny_worlds import with_operons
 
 from genesplice.errors import InputError
+from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config
 from genesplice.training.pretraining import pretrain, train_model
 from genesplice.training.source import bundle_source
-from genesplice.training.trials import compare_contrast, compare_schedules, trial_config
 
 
 def short(*more):

@@ -10,7 +10,7 @@ from tiny_worlds import with_operons
 
 import genesplice as gs
 from genesplice.errors import InputError
-from genesplice.evaluate.claims_table import claims_table
+from genesplice.evaluate.ablation_table import claims_table
 from genesplice.evaluate.metrics import (
     METRICS,
     differences,
@@ -18,9 +18,9 @@ from genesplice.evaluate.metrics import (
     paired_difference,
     score,
 )
-from genesplice.evaluate.prediction import pathway_graph
+from genesplice.predict.expression import pathway_graph
+from genesplice.training.finetune_ablations import ENSEMBLE, add_ensemble, make_twin, twin_label
 from genesplice.training.finetuning import finetune
-from genesplice.training.twins import ENSEMBLE, add_ensemble, make_twin, twin_label
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",

@@ -1,0 +1,55 @@
+"""Speed and memory, beside peers, both sides in one run."""
+
+import platform
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from benchmarks.models import require_peers
+from benchmarks.page import render_page
+from benchmarks.rows import BenchRow, Measurements, make_rows, run_bench
+from genesplice.runtime import atomic_file, write_json
+
+__all__ = ["BenchRow", "Measurements", "make_rows", "run_bench", "write_bench"]
+
+
+def write_bench(
+    out: Path, *, with_peers: bool, command: str, tell: Callable[[str], None] = print
+) -> Path:
+    """Measure, and write `out` (JSON) and a page beside it.
+
+    Raises
+    ------
+    InputError
+        If the peers are wanted and not installed.
+    """
+    if with_peers:
+        require_peers()
+    rows, found = run_bench(with_peers=with_peers, tell=tell)
+    machine = (
+        f"{date.today()}: one core of {_processor()}, torch {torch.__version__}, fp32, batch 1, "
+        "median process CPU time."
+    )
+    report = {
+        "rows": [row.to_dict() for row in rows],
+        "measurements": found,
+        "machine": machine,
+        "made_by": command,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(out) as partial:
+        write_json(partial, report)
+    with atomic_file(out.with_suffix(".html")) as partial:
+        partial.write_text(render_page(rows, found, machine), encoding="utf-8")
+    return out
+
+
+def _processor() -> str:
+    names = Path("/proc/cpuinfo")
+    if names.exists():
+        for line in names.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

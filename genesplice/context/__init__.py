@@ -1,0 +1,1 @@
+"""Does longer DNA context help: conditions, controls, the rule of decision, its report."""

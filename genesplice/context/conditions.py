@@ -1,0 +1,193 @@
+"""Context arms: one network with the dial at different places, everything else equal.
+
+All arms of a verdict read the same windows in the same order and take as many optimiser steps;
+the encoder runs at full size whatever it may see, so that parameters and cost are equal too. It
+learns from sequence alone (see `genesplice.training.sequence_stage`): with network and gene sets in
+the loss from the first step it learned nothing of *E. coli*. Then the kernel path is solved on what
+it says, the network and the gene sets. Arms know a gene by what the encoder says of it alone:
+4-mers and codons counted beside it would answer for the sequence near the gene, and drown few genes
+in many channels.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from genesplice.config import Config
+from genesplice.config.checks import REGION_BP
+from genesplice.config.model import ArchName
+from genesplice.data.bundle import Bundle, load_bundle
+from genesplice.data.genome import Genome
+from genesplice.model.genesplice import make_encoder
+from genesplice.model.references import DilatedCnn
+from genesplice.training.finetuning import finetune_fold
+from genesplice.training.loops import epoch_steps
+from genesplice.training.sweeps import Task
+
+NEVER = 1e6
+"""Minutes between checkpoints: an arm that dies in its passes is run again from the start."""
+
+
+class Arm(NamedTuple):
+    """One row of the verdict: an architecture and how many bases an output of it may depend on.
+
+    `is_reference` marks other architectures, which do not enter the slope.
+    """
+
+    name: str
+    arch: ArchName
+    context_bp: int
+    is_reference: bool
+
+
+class ArmPlan(NamedTuple):
+    """The arms of a genome and the windows that all of them read (references have their own)."""
+
+    arms: tuple[Arm, ...]
+    core_bp: int
+    flank_bp: int
+
+    @property
+    def context_of(self) -> dict[str, int]:
+        """Context of the arms that enter the slope."""
+        return {arm.name: arm.context_bp for arm in self.arms if not arm.is_reference}
+
+    @property
+    def longest(self) -> Arm:
+        """The context under test."""
+        return max((arm for arm in self.arms if not arm.is_reference), key=lambda a: a.context_bp)
+
+
+def plan_arms(
+    config: Config, genome: Genome, contexts_bp: Sequence[int], references: Sequence[ArchName] = ()
+) -> ArmPlan:
+    """Arms for a genome: contexts beyond the longest contig become the whole of it."""
+    settings = config.verdict
+    whole = max(contig.length for contig in genome.contigs)
+    inside = [context for context in contexts_bp if context < whole]
+    arms = [Arm(f"context_{context}", "hierarchical", context, False) for context in inside]
+    core_bp, flank_bp = settings.core_bp, _up(max(inside, default=0) // 2)
+    if len(inside) < len(contexts_bp):
+        arms.append(Arm("context_whole", "hierarchical", whole, False))
+        core_bp, flank_bp = _up(whole), 0
+    for arch in references:
+        arms.append(Arm(arch, arch, _input_length(config, arch), True))
+    return ArmPlan(tuple(arms), core_bp, flank_bp)
+
+
+def arm_config(
+    config: Config, plan: ArmPlan, arm: Arm, *, fold: int, seed: int, epochs: int
+) -> Config:
+    """The settings of one run of one arm."""
+    settings, is_whole = config.verdict, arm.name == "context_whole"
+    is_dialled = not (arm.is_reference or is_whole)
+    model = dataclasses.replace(
+        config.model,
+        arch=arm.arch,
+        context_bp=arm.context_bp if is_dialled else None,
+        width=settings.width,
+        heads=settings.heads,
+        bin_bp=settings.bin_bp,
+        bin_layers=settings.bin_layers,
+        summary_layers=settings.summary_layers,
+        region_layers=settings.region_layers,
+        fused_layers=settings.fused_layers,
+        graph_layers=settings.graph_layers,
+        base_width=0,
+        annotation=True,
+        composition=False,
+        dropout=0.0,
+        head_dropout=0.0,
+    )
+    core_bp, flank_bp, batch_windows = plan.core_bp, plan.flank_bp, 1
+    if arm.is_reference:
+        core_bp, flank_bp = settings.reference_bp, _up(settings.reference_bp // 4)
+        # As many genes a step, and as many steps, as the others.
+        batch_windows = -(-plan.core_bp // core_bp)
+    finetune = dataclasses.replace(
+        config.finetune,
+        mode="full",
+        core_bp=core_bp,
+        flank_bp=flank_bp,
+        batch_windows=batch_windows,
+        head_steps=settings.head_steps,
+        sequence_epochs=epochs,
+        sequence_rate=settings.learning_rate,
+        epochs=0,
+        learning_rate=settings.learning_rate,
+        validation_blocks=settings.validation_blocks,
+        kernel=True,
+        checkpoint_minutes=NEVER,
+        folds=(fold,),
+        seeds=(seed,),
+    )
+    return dataclasses.replace(config, model=model, finetune=finetune)
+
+
+def run_arm(data: Path, config: Config, out: Path, arm: str) -> pd.DataFrame:
+    """Train one arm on one fold with one seed; its rows of `predictions.parquet`.
+
+    The model stays in `out`, with what the run told in a `.log` beside it.
+    """
+    (fold,), (seed,) = config.finetune.folds or (), config.finetune.seeds
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = out.with_name(f"{out.name}.log")
+    with log.open("w") as handle, contextlib.redirect_stderr(handle):
+        found = finetune_fold(load_bundle(data), config, fold=fold, seed=seed, out=out, resume=True)
+    return found.predictions.assign(model=arm)
+
+
+def arm_tasks(
+    bundle: Bundle,
+    config: Config,
+    plan: ArmPlan,
+    out: Path,
+    *,
+    folds: Sequence[int],
+    seeds: Sequence[int],
+    epochs: int,
+    prefix: str = "",
+) -> list[Task]:
+    """One task for each arm, fold and seed; they cost about the same."""
+    tasks = []
+    for fold in folds:
+        for seed in seeds:
+            for arm in plan.arms:
+                name = f"{prefix}{arm.name}-fold{fold}-seed{seed}"
+                own = arm_config(config, plan, arm, fold=fold, seed=seed, epochs=epochs)
+                arguments: Mapping[str, object] = {
+                    "data": bundle.path.resolve(),
+                    "config": own,
+                    "out": out.resolve() / name,
+                    "arm": arm.name,
+                }
+                tasks.append(Task(name, run_arm, arguments))
+    return tasks
+
+
+def arm_steps(genome: Genome, config: Config, plan: ArmPlan, epochs: int) -> int:
+    """Optimiser steps of one run of a context arm."""
+    own = arm_config(config, plan, plan.longest, fold=0, seed=0, epochs=epochs)
+    return epochs * epoch_steps(genome, own.finetune)
+
+
+def _up(length: int) -> int:
+    """The next multiple of a region."""
+    return -(-length // REGION_BP) * REGION_BP
+
+
+def _input_length(config: Config, arch: ArchName) -> int:
+    """How many bases an output of a reference architecture depends on."""
+    settings = config.verdict
+    sizes = dataclasses.replace(
+        config.model, arch=arch, context_bp=None, width=settings.width, heads=settings.heads,
+        bin_bp=settings.bin_bp, base_width=0,
+    )  # fmt: skip
+    encoder = make_encoder(sizes)
+    if isinstance(encoder, DilatedCnn):
+        return 2 * encoder.reach_bp + 1
+    return settings.reference_bp + 2 * _up(settings.reference_bp // 4)

@@ -1,0 +1,213 @@
+"""Can the ruler say yes and no? The context verdict on worlds whose truth is planted."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genesplice.config import Config
+from genesplice.context.conditions import ArmPlan, arm_steps, arm_tasks, plan_arms
+from genesplice.context.rule import ANSWERS, Decision, Rule, block_scores, decide
+from genesplice.data.bundle import Bundle, load_bundle
+from genesplice.data.simulate import ELEMENT_DISTANCE_BP, WORLDS, make_world
+from genesplice.errors import InputError
+from genesplice.evaluate.metrics import fold_profiles
+from genesplice.runtime import source_sha256, versions, write_json
+from genesplice.training.sweeps import SweepResult, Task
+
+Runner = Callable[[Sequence[Task], Path, str], SweepResult]
+"""Runs tasks, keeps their tables in a folder and tells of it under a label."""
+
+PLANTED_METRIC = "level_r2"
+"""What the worlds decide by: the level."""
+DECIDING = ("config", "data", "evaluate", "model", "training")
+"""The parts of this package that the worlds' answers depend on."""
+
+
+def world_settings(config: Config) -> str:
+    """Digest of all settings that the worlds' answers depend on."""
+    settings = config.to_dict()
+    verdict = {
+        name: value
+        for name, value in settings["verdict"].items()
+        if name not in ("contexts_bp", "core_bp", "epochs", "folds", "seeds", "references",
+                        "reference_bp", "worthwhile", "dose_genes", "workers", "threads")
+    }  # fmt: skip
+    parts = {"verdict": verdict, "model": settings["model"], "finetune": settings["finetune"]}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_worlds(path: Path, config: Config) -> dict[str, Any] | None:
+    """The record that `check_worlds` wrote, if it holds for these settings, sources and versions.
+
+    A record of tasks that failed holds for nothing: they are run again.
+    """
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    holds = not record["failures"] and world_environment(config).items() <= record.items()
+    return record if holds else None
+
+
+def world_environment(config: Config) -> dict[str, Any]:
+    """What worlds have to be judged in to say anything of arms that are run now."""
+    return {
+        "versions": versions(),
+        "source_sha256": source_sha256(*DECIDING),
+        "settings_sha256": world_settings(config),
+    }
+
+
+def check_worlds(
+    config: Config, out: Path, runner: Runner, *, seed: int = 0, tell: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Judge the four worlds and write `worlds.json`: versions, settings, answers and `passed`.
+
+    A record that is there and holds (see `read_worlds`) is taken as it is. All worlds are made with
+    `seed`. A world whose tasks failed has not passed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    found = read_worlds(out / "worlds.json", config)
+    if found is not None:
+        tell(f"worlds: {'passed' if found['passed'] else 'not passed'} before, in {out}")
+        return found
+    settings, tasks, plans, bundles = config.verdict, [], {}, {}
+    environment = world_environment(config)
+    key = json.dumps(environment, sort_keys=True)
+    where = out / f"worlds-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
+    for kind in WORLDS:
+        folder = where / kind
+        bundle = (
+            load_bundle(folder)
+            if (folder / "manifest.json").exists()
+            else make_world(folder, kind, seed, settings.world_domains)
+        )
+        bundles[kind] = bundle
+        plans[kind] = plan_arms(config, bundle.genome, settings.world_contexts_bp)
+        tasks += arm_tasks(
+            bundle, config, plans[kind], where / "runs", folds=settings.world_folds,
+            seeds=settings.world_seeds, epochs=settings.world_epochs, prefix=f"{kind}-",
+        )  # fmt: skip
+    swept = runner(tasks, where / "tasks", "worlds")
+    answers = []
+    for kind, expected in WORLDS.items():
+        is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
+        table = swept.table[is_own] if len(swept.table) else swept.table
+        try:
+            decision = judge_arms(
+                table, bundles[kind], plans[kind], config, [PLANTED_METRIC],
+                worthwhile=settings.world_worthwhile,
+            )  # fmt: skip
+        except InputError as error:
+            decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
+        answers.append(
+            {
+                "world": kind,
+                "expected": expected,
+                "answer": decision.answer,
+                "sentence": decision.sentence,
+                "slopes": [slope._asdict() for slope in decision.slopes],
+            }
+        )
+        tell(f"worlds: {kind}: {decision.answer} (expected {expected})")
+    record = {
+        "passed": all(one["answer"] == one["expected"] for one in answers),
+        **environment,
+        "seed": seed,
+        "worthwhile": settings.world_worthwhile,
+        "element_distance_bp": list(ELEMENT_DISTANCE_BP),
+        "worlds": answers,
+        "steps": max(
+            arm_steps(bundles[kind].genome, config, plans[kind], settings.world_epochs)
+            for kind in WORLDS
+        ),
+        "failures": swept.failures,
+        "cpu_seconds": round(swept.cpu_seconds, 1),
+    }
+    write_json(out / "worlds.json", record)
+    return record
+
+
+def count_answers(
+    config: Config,
+    out: Path,
+    runner: Runner,
+    seeds: Sequence[int],
+    *,
+    tell: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """How often each world comes out as what, over worlds made with each of `seeds`.
+
+    One record a world: `world`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`, the
+    answer and slope of each. What belongs to a seed lies in a folder of its own in `out`, and is
+    not run again.
+    """
+    told: dict[str, list[dict[str, Any]]] = {kind: [] for kind in WORLDS}
+    for seed in seeds:
+        found = check_worlds(config, out / f"seed{seed}", runner, seed=seed, tell=tell)
+        for one in found["worlds"]:
+            slope = one["slopes"][0] if one["slopes"] else {}
+            limits = {name: slope.get(name) for name in ("slope", "ci_low", "ci_high")}
+            told[one["world"]].append({"seed": seed, "answer": one["answer"], **limits})
+    records = []
+    for kind, expected in WORLDS.items():
+        answers = [one["answer"] for one in told[kind]]
+        counts: dict[str, Any] = {answer: answers.count(answer) for answer in ANSWERS}
+        counts |= {"n": len(answers), "seeds": told[kind]}
+        records.append({"world": kind, "expected": expected, **counts})
+    return records
+
+
+def judge_arms(
+    predictions: pd.DataFrame,
+    bundle: Bundle,
+    plan: ArmPlan,
+    config: Config,
+    metrics: Sequence[str] | None = None,
+    *,
+    worthwhile: float | None = None,
+) -> Decision:
+    """The rule on the predictions of all arms; runs that not every arm has are left out.
+
+    `worthwhile` in place of the settings': worlds are judged by what they are large enough to show.
+
+    Raises
+    ------
+    InputError
+        If no run is complete, or the rule cannot be applied to those that are.
+    """
+    complete = complete_runs(predictions, plan)
+    scores = block_scores(
+        complete,
+        bundle.splits.set_index("gene_id")["block"],
+        fold_profiles(bundle.observed, bundle.fold_of),
+        plan.context_of,
+    )
+    settings = config.verdict
+    smallest = settings.worthwhile if worthwhile is None else worthwhile
+    return decide(scores, Rule(smallest, settings.alpha, settings.power), metrics)
+
+
+def complete_runs(predictions: pd.DataFrame, plan: ArmPlan) -> pd.DataFrame:
+    """Rows of the context arms, of those folds and seeds that all of them have.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    wanted = set(plan.context_of)
+    if len(predictions):
+        rows = predictions[predictions["model"].isin(wanted)]
+        count = rows.groupby(["fold", "seed"])["model"].nunique()
+        whole = count[count == len(wanted)].index
+        complete = rows[pd.MultiIndex.from_frame(rows[["fold", "seed"]]).isin(whole)]
+        # Every seed must be there in every fold.
+        seeds = [set(part["seed"]) for _, part in complete.groupby("fold")]
+        shared = set.intersection(*seeds) if seeds else set()
+        if shared:
+            return complete[complete["seed"].isin(shared)]
+    raise InputError("no fold and seed that all context arms have", "one at least")

@@ -1,0 +1,187 @@
+"""How far away the sequence lies that a model's prediction rests on: two instruments.
+
+Dose-response: everything further than d from the gene is dinucleotide-shuffled, and the prediction
+of the level is compared with that for the whole window. Mass against distance: which share of the
+gradient (times input), and of the changes made by shuffling one band after the other, lies in
+which distance.
+
+Distances are to the nearest base of the gene; a base of the gene itself has distance 0.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int64, UInt8
+
+from genesplice.data.ablation import dinucleotide_shuffle, shuffled_outside
+from genesplice.errors import InputError
+from genesplice.explain.methods import attribute_gene
+from genesplice.predict.gene_output import Explainer, GeneOutput
+
+
+def distance_bands(window_bp: int, smallest_bp: int = 128) -> list[int]:
+    """Edges in bp, doubling, from 0 to half of the window."""
+    edges, edge = [0], smallest_bp
+    while edge < window_bp // 2:
+        edges.append(edge)
+        edge *= 2
+    return [*edges, window_bp // 2]
+
+
+def dose_response(
+    explainer: Explainer,
+    genes: Sequence[str],
+    distances_bp: Sequence[int],
+    *,
+    n_shuffles: int = 2,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Predicted level with everything beyond each distance shuffled: one row a gene and distance.
+
+    Columns gene_id, distance_bp, level (mean over `n_shuffles`) and full, the level for the
+    window as it is.
+
+    Raises
+    ------
+    InputError
+        Without genes or distances.
+    """
+    if not len(genes) or not len(distances_bp):
+        raise InputError(f"{len(genes)} genes, {len(distances_bp)} distances", "at least one each")
+    rows = []
+    for gene_id in genes:
+        function = explainer.forward_function(gene_id)
+        window, generator = function.window, _generator(seed, function)
+        tokens = window.tokens[0].numpy()
+        full = _level(function, tokens)
+        for distance in distances_bp:
+            low, high = window.start - distance, window.end + distance
+            levels = [
+                _level(function, shuffled_outside(tokens, low, high, generator))
+                for _ in range(n_shuffles)
+            ]
+            rows.append((gene_id, int(distance), float(np.mean(levels)), full))
+    return pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
+
+
+def share_without_sequence(
+    explainer: Explainer, genes: Sequence[str], *, n_shuffles: int = 2, seed: int = 0
+) -> float:
+    """How much of the differences between genes is left once all sequence is shuffled.
+
+    As `kept_share`, with the gene itself shuffled too. About 1: the predictions rest on other
+    things than sequence, such as a network, and no context could have changed them.
+
+    Raises
+    ------
+    InputError
+        Without genes.
+    """
+    if not len(genes):
+        raise InputError("0 genes", "at least one")
+    rows = []
+    for gene_id in genes:
+        function = explainer.forward_function(gene_id)
+        tokens, generator = function.window.tokens[0].numpy(), _generator(seed, function)
+        levels = [
+            _level(function, dinucleotide_shuffle(tokens, generator)) for _ in range(n_shuffles)
+        ]
+        rows.append((gene_id, 0, float(np.mean(levels)), _level(function, tokens)))
+    table = pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
+    return float(kept_share(table)["share"].iloc[0])
+
+
+def kept_share(doses: pd.DataFrame) -> pd.DataFrame:
+    """How much of the differences between genes is left at each distance: distance_bp, share.
+
+    1 - mean squared change over the variance of the whole predictions, not below 0; 1 everywhere
+    for a model that predicts one value for all genes: it has nothing to lose.
+    """
+    spread = doses.groupby("gene_id")["full"].first().var(ddof=0)
+    rows = []
+    for distance, part in doses.groupby("distance_bp", sort=True):
+        change = float(((part["level"] - part["full"]) ** 2).mean())
+        share = 1 - change / spread if spread > 0 else float(change == 0)
+        rows.append((distance, max(share, 0.0)))
+    return pd.DataFrame(rows, columns=["distance_bp", "share"])
+
+
+def mass_by_distance(
+    explainer: Explainer, genes: Sequence[str], edges_bp: Sequence[int], *, seed: int = 0
+) -> pd.DataFrame:
+    """Share of gradient and of perturbation in each band of distance, mean over the genes.
+
+    Columns low_bp, high_bp, gradient, perturbation; the first row (0 to 0) is the gene itself,
+    the others are the bands (low, high] between `edges_bp`, on both sides. Each column sums to 1;
+    a gene on which nothing has any effect does not count.
+
+    Raises
+    ------
+    InputError
+        Without genes, or with fewer than two edges in growing order.
+    """
+    edges = [int(edge) for edge in edges_bp]
+    if not len(genes) or len(edges) < 2 or edges != sorted(set(edges)) or edges[0] != 0:
+        raise InputError(f"{len(genes)} genes, edges {edges}", "genes, and edges from 0 upwards")
+    shares: dict[str, list[np.ndarray]] = {"gradient": [], "perturbation": []}
+    for gene_id in genes:
+        function = explainer.forward_function(gene_id)
+        window, generator = function.window, _generator(seed, function)
+        tokens = window.tokens[0].numpy()
+        band = _bands(len(tokens), window.start, window.end, edges)
+        found = attribute_gene(explainer, gene_id, method="inputxgradient")
+        gradient = np.bincount(band, np.abs(found.values), minlength=len(edges) + 1)[:-1]
+        full = _level(function, tokens)
+        change = [
+            abs(_level(function, _shuffled_band(tokens, band == i, generator)) - full)
+            for i in range(len(edges))
+        ]
+        for name, mass in (("gradient", gradient), ("perturbation", np.array(change))):
+            if mass.sum() > 0:
+                shares[name].append(mass / mass.sum())
+    limits = [(0, 0), *pairwise(edges)]
+    table = pd.DataFrame(limits, columns=["low_bp", "high_bp"])
+    for name, found_shares in shares.items():
+        table[name] = np.mean(found_shares, axis=0) if found_shares else 0.0
+    return table
+
+
+def field_bp(mass: pd.DataFrame, column: str, share: float = 0.9) -> int:
+    """The distance within which `share` of a column's mass lies: the end of that band."""
+    within = mass[column].cumsum() / max(float(mass[column].sum()), 1e-300)
+    place = int(np.argmax(within.to_numpy() >= share - 1e-12))
+    return int(mass["high_bp"].iloc[place])
+
+
+def _generator(seed: int, function: GeneOutput) -> np.random.Generator:
+    return np.random.default_rng([seed, function.window.row])
+
+
+@torch.no_grad()
+def _level(function: GeneOutput, tokens: UInt8[np.ndarray, " length"]) -> float:
+    """What the model predicts for these bases, annotation left as it is."""
+    encoder = function.model.encoder
+    channels = encoder.channels(torch.from_numpy(tokens)[None], function.window.phase)
+    return float(function(channels[..., :4]))
+
+
+def _bands(length: int, start: int, end: int, edges: Sequence[int]) -> Int64[np.ndarray, " length"]:
+    """0 in the gene, 1 … in the bands; beyond the last edge one more."""
+    position = np.arange(length)
+    distance = np.maximum(np.maximum(start - position, position - end + 1), 0)
+    band = np.searchsorted(np.array(edges), distance, side="left")
+    return np.where(distance == 0, 0, band).astype(np.int64)
+
+
+def _shuffled_band(
+    tokens: UInt8[np.ndarray, " length"], inside: np.ndarray, generator: np.random.Generator
+) -> UInt8[np.ndarray, " length"]:
+    """Shuffle each run of `inside` for itself."""
+    shuffled = np.array(tokens)
+    change = np.flatnonzero(np.diff(np.concatenate([[0], inside.astype(np.int8), [0]])))
+    for low, high in zip(change[::2], change[1::2], strict=True):
+        shuffled[low:high] = dinucleotide_shuffle(shuffled[low:high], generator)
+    return shuffled

@@ -1,0 +1,331 @@
+"""The rule of the context verdict, as pure functions of a table of scores.
+
+A table has one row for each metric, arm, fold, seed and genome block: the block's mean score over
+its genes and their number. All arms are scored on the same blocks.
+
+The effect is the change of a metric per doubling of context: the slope of a least-squares line
+over log2 of the arms' context. Two things make it uncertain, and both count:
+
+- **which genes were held out**: blocks are resampled, the same draw for all arms (paired);
+- **how training went**: what is left of the arms' scores once the arm's and the fold's (or seed's)
+  own means are taken off; with a single run of each arm, what is left beside the straight line.
+
+Arms of a run start from the same weights and read the same windows, so that luck may be shared by
+neighbouring contexts, which residuals of single arms do not show. With five runs or more the spread
+of their slopes is the error where its limits are wider; with fewer, luck is taken to be each arm's
+own.
+
+With seeds of one fold the two are added: each seed meets the same genes. With several folds the
+residuals hold both, and the larger estimate counts. A sum has the smaller of the two degrees of
+freedom: Welch's, estimated from as few runs, said yes too often in simulations.
+
+The answer, written down before anything is run, with `worthwhile` the smallest effect that matters:
+
+============  =====================================================================================
+yes           some metric rises: its lower limit is above 0 and its upper limit not below
+              `worthwhile`
+no            every metric's upper limit is below `worthwhile`
+cannot tell   anything else; `visible` says which effect would have been seen
+============  =====================================================================================
+
+Limits are one-sided at `alpha` divided by the number of metrics (Bonferroni): with no effect
+anywhere, yes is said with probability `alpha` at most; so is no with an effect of `worthwhile`.
+With fewer than five runs that holds where luck is each arm's own. Simulated with luck that
+neighbouring contexts share at a correlation of 0.8 and one run of four arms, either is said falsely
+in up to 11 %.
+
+Source: Schuirmann, A comparison of the two one-sided tests procedure, 1987.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int64
+from scipy.stats import t as student
+
+from genesplice.errors import InputError
+from genesplice.evaluate.bootstrap import make_block_counts, summarise
+
+ANSWERS = ("yes", "no", "cannot tell")
+FEWEST_SLOPES = 5
+"""With so many runs (folds, or seeds of one fold) luck that neighbouring contexts share counts."""
+SCORE_COLUMNS = ("metric", "arm", "context_bp", "fold", "seed", "block", "value", "n")
+
+
+class Rule(NamedTuple):
+    """What is agreed on before a verdict is run.
+
+    `worthwhile` is the smallest change per doubling that matters. `power` is the probability with
+    which `Slope.visible` would have been seen.
+    """
+
+    worthwhile: float
+    alpha: float = 0.05
+    power: float = 0.8
+    n_bootstrap: int = 1000
+    seed: int = 0
+
+
+class Slope(NamedTuple):
+    """Change of one metric per doubling of context.
+
+    `ci_low` is the limit that a yes needs and `ci_high` the one that a no needs; with two metrics
+    and an `alpha` of 5 % they are a 95 % interval.
+    `se_blocks` and `se_training` are the two parts of the standard error `se`, `df` its degrees
+    of freedom; `visible` is the smallest slope that would have been seen.
+    """
+
+    metric: str
+    slope: float
+    ci_low: float
+    ci_high: float
+    se: float
+    df: float
+    se_blocks: float
+    se_training: float
+    visible: float
+    n: int
+
+
+class Decision(NamedTuple):
+    """The answer with the slopes it rests on, and the sentence that says it."""
+
+    answer: str
+    slopes: tuple[Slope, ...]
+    sentence: str
+
+
+class _Scores(NamedTuple):
+    """One metric as an array; `weight` is the number of genes of each block."""
+
+    log2_context: Float[np.ndarray, " arms"]
+    value: Float[np.ndarray, "arms seeds blocks"]
+    fold: Int64[np.ndarray, " blocks"]
+    weight: Float[np.ndarray, " blocks"]
+
+
+def block_scores(
+    predictions: pd.DataFrame,
+    blocks: pd.Series,
+    train_profile: pd.DataFrame,
+    context_bp: Mapping[str, int],
+) -> pd.DataFrame:
+    """Score the arms of a table of predictions block by block (columns `SCORE_COLUMNS`).
+
+    `level_r2` of a gene is 1 - error² over the variance of the observed levels in its fold;
+    `profile_r` its correlation over conditions, genes with a flat profile left out. Their means
+    over all genes are those of `genesplice.evaluate.score`, and a mean of block means weighted
+    with `n` is the mean over genes.
+
+    Parameters
+    ----------
+    predictions
+        As `predictions.parquet`; `model` names the arm.
+    blocks
+        Genome block by gene_id.
+    train_profile
+        m[c], folds x conditions (see `genesplice.evaluate.metrics.fold_profiles`).
+    context_bp
+        Context of each arm; arms that are not in it are left out.
+    """
+    shape = {"index": "gene_id", "columns": "condition"}
+    tables = []
+    wanted = predictions[predictions["model"].isin(context_bp)]
+    for (arm, fold, seed), part in wanted.groupby(["model", "fold", "seed"], observed=True):
+        observed, predicted = (part.pivot(**shape, values=v) for v in ("observed", "predicted"))
+        profile = train_profile.loc[fold, observed.columns].to_numpy(np.float64)
+        label = blocks.loc[observed.index].to_numpy()
+        genes = summarise(
+            observed.to_numpy(np.float64),
+            predicted.to_numpy(np.float64),
+            np.broadcast_to(profile, observed.shape).copy(),
+            label,
+        )
+        spread = genes.observed_level.var()
+        error = (genes.predicted_level - genes.observed_level) ** 2
+        values = {"level_r2": 1 - error / spread if spread > 0 else np.full(len(error), np.nan)}
+        if observed.shape[1] > 1:
+            values["profile_r"] = genes.profile_r
+        for metric, value in values.items():
+            scored = pd.DataFrame({"block": label, "value": value}).dropna()
+            means = scored.groupby("block")["value"].agg(["mean", "size"]).reset_index()
+            means.columns = ["block", "value", "n"]
+            place = {"metric": metric, "arm": arm, "context_bp": context_bp[str(arm)]}
+            tables.append(means.assign(**place, fold=fold, seed=seed))
+    if not tables:
+        raise InputError("no predictions of any arm", f"one of {', '.join(context_bp)}")
+    return pd.concat(tables, ignore_index=True)[list(SCORE_COLUMNS)]
+
+
+def fit_slope(scores: pd.DataFrame, rule: Rule, n_metrics: int = 1) -> Slope:
+    """Change per doubling of the one metric in `scores`, with its limits.
+
+    Raises
+    ------
+    InputError
+        If an arm lacks a block, fold or seed that another has, or nothing tells how much training
+        varies: fewer than two contexts, or two of one run each.
+    """
+    table = _to_array(scores)
+    centred = table.log2_context - table.log2_context.mean()
+    contrast = centred / (centred**2).sum()
+    by_block = np.tensordot(contrast, table.value.mean(1), 1)
+    total = table.weight.sum()
+    slope = float(by_block @ table.weight / total)
+    se_blocks, df_blocks = _block_error(by_block, table.weight, rule)
+    level = 1 - rule.alpha / n_metrics
+    se_training, df_training, is_total = _training_error(table, contrast, level)
+    if is_total:
+        se, df = _wider((se_blocks, df_blocks), (se_training, df_training), level)
+    else:
+        se, df = float(np.hypot(se_blocks, se_training)), min(df_blocks, df_training)
+    quantile = student.ppf([level, rule.power], df)
+    return Slope(
+        metric=str(scores["metric"].iloc[0]),
+        slope=slope,
+        ci_low=float(slope - quantile[0] * se),
+        ci_high=float(slope + quantile[0] * se),
+        se=float(se),
+        df=float(df),
+        se_blocks=float(se_blocks),
+        se_training=float(se_training),
+        visible=float(quantile.sum() * se),
+        n=int(total),
+    )
+
+
+def decide(scores: pd.DataFrame, rule: Rule, metrics: Sequence[str] | None = None) -> Decision:
+    """Answer from a table with `SCORE_COLUMNS`; `metrics` None takes all that are in it.
+
+    Raises
+    ------
+    InputError
+        As `fit_slope`; also for a metric that is not in the table.
+    """
+    there = scores["metric"].unique().tolist()
+    names = there if metrics is None else list(metrics)
+    if unknown := [name for name in names if name not in there]:
+        raise InputError(f"no scores of {unknown[0]!r}", f"one of {', '.join(there)}")
+    if not names:
+        raise InputError("no scores", "at least one metric")
+    slopes = tuple(fit_slope(scores[scores["metric"] == name], rule, len(names)) for name in names)
+    rising = [s for s in slopes if s.ci_low > 0 and s.ci_high >= rule.worthwhile]
+    if rising:
+        answer = "yes"
+    elif all(s.ci_high < rule.worthwhile for s in slopes):
+        answer = "no"
+    else:
+        answer = "cannot tell"
+    return Decision(answer, slopes, _sentence(answer, slopes, rising, rule))
+
+
+def _sentence(answer: str, slopes: Sequence[Slope], rising: Sequence[Slope], rule: Rule) -> str:
+    def spell(slope: Slope) -> str:
+        limits = f"{slope.ci_low:+.4f} to {slope.ci_high:+.4f}"
+        return f"{slope.metric} {slope.slope:+.4f} per doubling ({limits})"
+
+    told = "; ".join(spell(slope) for slope in rising or slopes)
+    if answer == "yes":
+        return f"Longer context helps here: {told}."
+    if answer == "no":
+        return (
+            f"Longer context does not help here: {told}; "
+            f"{rule.worthwhile:g} per doubling would have mattered."
+        )
+    seen = ", ".join(f"{slope.metric} {slope.visible:.4f}" for slope in slopes)
+    return (
+        f"Cannot tell whether longer context helps: {told}; what could have been seen "
+        f"({rule.power:.0%} power): {seen} per doubling, and {rule.worthwhile:g} would matter."
+    )
+
+
+def _block_error(
+    by_block: Float[np.ndarray, " blocks"], weight: Float[np.ndarray, " blocks"], rule: Rule
+) -> tuple[float, float]:
+    """Standard error of the weighted mean over resampled blocks, and its degrees of freedom."""
+    n_blocks = len(by_block)
+    if n_blocks < 2:
+        raise InputError(f"{n_blocks} block of held-out genes", "at least 2 to resample")
+    counts = make_block_counts(n_blocks, rule.n_bootstrap, rule.seed)
+    drawn = counts @ (by_block * weight) / (counts @ weight)
+    # Resampling n values gives (n - 1) / n of the variance.
+    return float(drawn.std() * np.sqrt(n_blocks / (n_blocks - 1))), n_blocks - 1.0
+
+
+def _training_error(
+    table: _Scores, contrast: Float[np.ndarray, " arms"], level: float
+) -> tuple[float, float, bool]:
+    """Standard error from run to run, its degrees of freedom, and whether it holds the blocks too.
+
+    Runs are folds where there are several, else seeds.
+    """
+    folds = np.unique(table.fold)
+    n_arms, n_seeds, _ = table.value.shape
+    if len(folds) > 1:
+        part = [table.fold == fold for fold in folds]
+        averaged = table.value.mean(1)
+        runs = np.stack(
+            [averaged[:, p] @ table.weight[p] / table.weight[p].sum() for p in part], axis=1
+        )
+    else:
+        runs = table.value @ table.weight / table.weight.sum()
+    if runs.shape[1] > 1:
+        left = runs - runs.mean(1, keepdims=True) - runs.mean(0) + runs.mean()
+        df = (n_arms - 1) * (runs.shape[1] - 1)
+    else:
+        centred = table.log2_context - table.log2_context.mean()
+        left = runs[:, 0] - runs.mean() - centred * (contrast @ runs[:, 0])
+        df = n_arms - 2
+    if n_arms < 2 or df < 1:
+        raise InputError(
+            f"{n_arms} contexts with {len(folds)} fold and {n_seeds} seed",
+            "at least two contexts with two runs each, or three contexts",
+        )
+    n_runs = runs.shape[1]
+    found = float(np.sqrt((left**2).sum() / df * (contrast**2).sum() / n_runs)), float(df)
+    if n_runs >= FEWEST_SLOPES:
+        slopes = contrast @ runs
+        of_slopes = float(slopes.std(ddof=1) / np.sqrt(n_runs)), n_runs - 1.0
+        found = _wider(found, of_slopes, level)
+    return *found, len(folds) > 1
+
+
+def _wider(
+    one: tuple[float, float], other: tuple[float, float], level: float
+) -> tuple[float, float]:
+    """That of two standard errors, with their degrees of freedom, whose limits are further out."""
+    return max(one, other, key=lambda error: error[0] * student.ppf(level, error[1]))
+
+
+def _to_array(scores: pd.DataFrame) -> _Scores:
+    missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
+    if missing:
+        raise InputError(f"scores without column {missing[0]!r}", ", ".join(SCORE_COLUMNS))
+    if scores["metric"].nunique() != 1:
+        raise InputError(f"{scores['metric'].nunique()} metrics", "one")
+    contexts, arm = np.unique(scores["context_bp"].to_numpy(np.int64), return_inverse=True)
+    seeds, seed = np.unique(scores["seed"].to_numpy(np.int64), return_inverse=True)
+    pairs = scores[["fold", "block"]].to_numpy(np.int64)
+    places, place = np.unique(pairs, axis=0, return_inverse=True)
+    size = len(contexts), len(seeds), len(places)
+    cell = np.ravel_multi_index((arm, seed, place.ravel()), size)
+    times = np.bincount(cell, minlength=int(np.prod(size)))
+    if (times > 1).any():
+        raise InputError("two scores of one context, fold, seed and block", "one")
+    if (times == 0).any():
+        a, s, p = np.unravel_index(int(np.argmin(times)), size)
+        fold, block = places[p]
+        raise InputError(
+            f"no score of context {contexts[a]}, seed {seeds[s]} on block {block} of fold {fold}",
+            "the same blocks and seeds in all arms",
+        )
+    value, weight = np.empty(size), np.empty(size)
+    value.flat[cell] = scores["value"].to_numpy(np.float64)
+    weight.flat[cell] = scores["n"].to_numpy(np.float64)
+    if not np.isfinite(value).all() or (weight <= 0).any():
+        raise InputError("a score that is not finite or of no genes", "finite scores of genes")
+    if not (weight == weight[:1, :1]).all():
+        raise InputError("arms that scored different genes of a block", "the same genes")
+    return _Scores(np.log2(contexts), value, places[:, 0], weight[0, 0])

@@ -1,0 +1,348 @@
+"""Does longer context help here? Worlds first, then the arms, then two more instruments.
+
+The answer comes from the arms alone, by the rule of `genesplice.context.rule`. The other
+instruments ask one trained model how far away the sequence lies that it listens to; where they
+point another way, that is said beside the answer.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from genesplice.config import Config
+from genesplice.context.conditions import ArmPlan, arm_steps, arm_tasks, plan_arms
+from genesplice.context.controls import Runner, check_worlds, judge_arms
+from genesplice.context.perturbation import (
+    distance_bands,
+    dose_response,
+    field_bp,
+    kept_share,
+    mass_by_distance,
+    share_without_sequence,
+)
+from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
+from genesplice.data.bundle import Bundle
+from genesplice.errors import InputError
+from genesplice.evaluate.ablation_table import COST, claims_table
+from genesplice.evaluate.metrics import fold_profiles, score
+from genesplice.model.attention import backend_name
+from genesplice.predict.expression import load_model
+from genesplice.predict.gene_output import Explainer
+from genesplice.results import Metric, write_metrics
+from genesplice.runtime import atomic_file, write_json, write_manifest
+from genesplice.show.context import render_verdict
+from genesplice.training.loops import begin_run
+from genesplice.training.sweeps import CPU_SECONDS, SweepResult, Task, run_tasks, run_tasks_on_ray
+
+REFUSED = "refused"
+"""The answer where the planted worlds have not passed."""
+KEPT = 0.9
+"""A model that keeps so much of its predictions does not depend on what was shuffled."""
+FIELD = 0.9
+BLIND = 0.99
+"""A model that keeps so much of its predictions when all sequence is shuffled can say no *no*."""
+LARGEST_WINDOW_BP = 65_536
+"""What the second and third instrument read of a longer context."""
+
+Tell = Callable[[str], None]
+
+
+class VerdictReport(NamedTuple):
+    """Everything that was found; `verdict` is what `verdict.json` holds."""
+
+    verdict: dict[str, Any]
+    metrics: list[Metric]
+    predictions: pd.DataFrame
+    dose: pd.DataFrame
+    mass: pd.DataFrame
+
+
+def make_runner(config: Config, ray: str | None = None, tell: Tell = print) -> Runner:
+    """What runs tasks: a pool of processes here, or the Ray cluster at the address `ray`."""
+    settings = config.verdict
+
+    def runner(tasks: Sequence[Task], folder: Path, label: str) -> SweepResult:
+        shared: dict[str, Any] = {"threads": settings.threads, "tell": tell, "label": label}
+        if ray is not None:
+            return run_tasks_on_ray(tasks, folder, ray, **shared)
+        return run_tasks(tasks, folder, workers=settings.workers, **shared)
+
+    return runner
+
+
+def judge_context(
+    bundle: Bundle,
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    ray: str | None = None,
+    worlds: Path | None = None,
+    tell: Tell = print,
+) -> VerdictReport:
+    """Run the worlds and the arms in `out` and judge.
+
+    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the worlds have
+    passed with these settings and versions the answer is `REFUSED` and no arm is run. They do not
+    depend on the data: `worlds` is a folder where they are kept for several verdicts, else `out`.
+
+    Raises
+    ------
+    InputError
+        If `out` is in use and `resume` is False, or was begun with other settings; or a fold does
+        not exist.
+    """
+    begin_run(out, config, resume, bundle.data_sha256)
+    settings, runner = config.verdict, make_runner(config, ray, tell)
+    folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
+    for fold in folds:
+        bundle.test_genes(fold)  # raises for a fold that is not there
+    truth = check_worlds(config, worlds or out, runner, tell=tell)
+    plan = plan_arms(config, bundle.genome, settings.contexts_bp, settings.references)
+    if not truth["passed"]:
+        wrong = [one for one in truth["worlds"] if one["answer"] != one["expected"]]
+        told = ", ".join(f"{o['world']} {o['answer']} in place of {o['expected']}" for o in wrong)
+        decision = Decision(REFUSED, (), f"No verdict: the planted worlds did not pass ({told}).")
+        empty = pd.DataFrame()
+        verdict = _verdict(decision, config, plan, truth, SweepResult(empty, {}, 0.0), folds)
+        return VerdictReport(verdict, [], empty, empty, empty)
+    tasks = arm_tasks(
+        bundle, config, plan, out / "runs", folds=folds, seeds=settings.seeds,
+        epochs=settings.epochs,
+    )  # fmt: skip
+    swept = runner(tasks, out / "tasks", "arms")
+    metrics: list[Metric] = []
+    try:
+        decision = judge_arms(swept.table, bundle, plan, config)
+    except InputError as error:
+        decision = Decision(ANSWERS[2], (), f"Cannot tell: {error}.")
+    if len(swept.table):
+        metrics = score(
+            swept.table,
+            bundle.splits.set_index("gene_id")["block"],
+            train_profile=fold_profiles(bundle.observed, bundle.fold_of),
+        )
+    metrics += [
+        Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
+        for s in decision.slopes
+    ]
+    is_arm = swept.table.get("model", pd.Series(dtype=object)).isin(plan.context_of)
+    if is_arm.any():
+        spent = swept.table[is_arm].groupby("task")[CPU_SECONDS].max().sum()
+        metrics.append(Metric(COST, float(spent), None, None, 1, "context", "train"))
+    steps = arm_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
+    decision = question_steps(decision, *steps)
+    verdict = _verdict(decision, config, plan, truth, swept, folds)
+    verdict |= dict(zip(("steps", "world_steps"), steps, strict=True))
+    dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
+    model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
+    if settings.dose_genes and (model / "model.safetensors").exists():
+        tell(f"instruments: {settings.dose_genes} held-out genes of fold {folds[0]}")
+        dose, mass, blind = _measure(bundle, model, plan, folds[0], settings.dose_genes)
+    decision = question_no(decision, blind)
+    verdict |= {"answer": decision.answer, "sentence": decision.sentence}
+    contexts = min(plan.context_of.values()), plan.longest.context_bp
+    verdict |= compare_instruments(decision.answer, dose, mass, *contexts, blind)
+    return VerdictReport(verdict, metrics, swept.table, dose, mass)
+
+
+def write_report(
+    report: VerdictReport,
+    bundle: Bundle,
+    config: Config,
+    out: Path,
+    *,
+    command: str,
+    started: float,
+    others: Sequence[Metric] = (),
+) -> Path:
+    """Write verdict, metrics, manifest and claims (JSON, and TSV for these), and the page.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    `others` are records of other stages that the table of claims rests on as well.
+    """
+    claims = claims_table(
+        [*report.metrics, *others],
+        worthwhile=config.verdict.worthwhile,
+        context_answer=report.verdict["answer"],
+    )
+    claims.to_csv(out / "claims.tsv", sep="\t", index=False)
+    write_json(out / "claims.json", json.loads(claims.to_json(orient="records")))
+    write_json(out / "verdict.json", report.verdict)
+    with atomic_file(out / "metrics.json") as partial:
+        write_metrics(partial, report.metrics)
+    if len(report.predictions):
+        report.predictions.to_parquet(out / "predictions.parquet", index=False)
+    seeds = config.verdict.seeds
+    write_manifest(
+        out, command=command, started=started, config=config.to_dict(),
+        seeds={f"verdict_{i}": seed for i, seed in enumerate(seeds)}, data=bundle.data_sha256,
+        backend=backend_name(), extra={"answer": report.verdict["answer"]},
+    )  # fmt: skip
+    shares = kept_share(report.dose) if len(report.dose) else None
+    page = render_verdict(
+        report.verdict, pd.DataFrame(report.metrics, columns=list(Metric._fields)), shares,
+        report.mass, claims, name=bundle.name,
+    )  # fmt: skip
+    with atomic_file(out / "verdict.html") as partial:
+        partial.write_text(page, encoding="utf-8")
+    return out / "verdict.html"
+
+
+def _measure(
+    bundle: Bundle, model: Path, plan: ArmPlan, fold: int, n_genes: int
+) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
+    """Second and third instrument on genes of the held-out fold, and what needs no sequence.
+
+    Nothing, and None, where no gene is short enough for their window.
+    """
+    window_bp = max(min(plan.longest.context_bp, LARGEST_WINDOW_BP) // 2048, 1) * 2048
+    explainer = Explainer(load_model(model), bundle, window_bp=window_bp)
+    edges = distance_bands(window_bp)
+    genes = bundle.genes.set_index("gene_id")
+    # A gene that is longer than the window has nothing beyond itself.
+    test = [
+        gene
+        for gene in bundle.test_genes(fold)
+        if genes.loc[gene, "end"] - genes.loc[gene, "start"] < window_bp // 4
+    ]
+    chosen = np.random.default_rng([fold, 17]).permutation(test)[:n_genes].tolist()
+    if not chosen:
+        return pd.DataFrame(), pd.DataFrame(), None
+    dose, mass = (work(explainer, chosen, edges) for work in (dose_response, mass_by_distance))
+    return dose, mass, share_without_sequence(explainer, chosen)
+
+
+def question_steps(decision: Decision, steps: int, world_steps: int) -> Decision:
+    """Take a *no* back whose arms took fewer steps than those that found what was planted."""
+    if decision.answer != "no" or steps >= world_steps:
+        return decision
+    sentence = (
+        f"Cannot tell whether longer context helps: the arms took {steps} steps, and those that "
+        f"had to find a planted element took {world_steps} (verdict.epochs)."
+    )
+    return decision._replace(answer="cannot tell", sentence=sentence)
+
+
+def question_no(decision: Decision, kept_without_sequence: float | None) -> Decision:
+    """Take a *no* back where `BLIND` or more of the predictions is left without any sequence.
+
+    Where that was not measured (None), the sentence says so.
+    """
+    if decision.answer != "no":
+        return decision
+    if kept_without_sequence is None:
+        told = "whether the predictions need any sequence was not measured (verdict.dose_genes)."
+        return decision._replace(sentence=f"{decision.sentence.rstrip('.')}; {told}")
+    if kept_without_sequence < BLIND:
+        return decision
+    sentence = (
+        f"Cannot tell whether longer context helps: {kept_without_sequence:.1%} of the differences "
+        "between predictions is left when all sequence is shuffled, so that no context could have "
+        "changed them."
+    )
+    return decision._replace(answer=ANSWERS[2], sentence=sentence)
+
+
+def compare_instruments(
+    answer: str,
+    dose: pd.DataFrame,
+    mass: pd.DataFrame,
+    shortest_bp: int,
+    longest_bp: int,
+    kept_without_sequence: float | None = None,
+) -> dict[str, Any]:
+    """What the other instruments say, and where they point another way than `answer` or each other.
+
+    A model *listens* if less than `KEPT` of its predictions is left once everything further than
+    the shortest arm could see is shuffled, or if `FIELD` of the mass of gradient or perturbation
+    reaches further. Mass is counted in shares: of a model that needs no sequence it says nothing
+    (None). Listening and gaining are two things: only the arms measure a gain. What lies outside
+    of the instruments' window they cannot deny.
+    """
+    if dose.empty or mass.empty:
+        return {"instruments": None, "disagreements": []}
+    half = shortest_bp // 2
+    shares = kept_share(dose)
+    near = shares[shares["distance_bp"] <= half]
+    kept = float(near["share"].iloc[-1]) if len(near) else 1.0
+    is_blind = kept_without_sequence is not None and kept_without_sequence >= BLIND
+    reach = int(mass["high_bp"].max())
+    found: dict[str, Any] = {
+        "window_bp": 2 * reach,
+        "kept_without_sequence": kept_without_sequence,
+        "kept_beyond_shortest": kept,
+        "field_gradient_bp": field_bp(mass, "gradient", FIELD),
+        "field_perturbation_bp": field_bp(mass, "perturbation", FIELD),
+        "n_genes": int(dose["gene_id"].nunique()),
+    }
+    listens = {
+        "dose-response": kept < KEPT,
+        "gradient": None if is_blind else found["field_gradient_bp"] > half,
+        "perturbation": None if is_blind else found["field_perturbation_bp"] > half,
+    }
+    found["listens"] = listens
+    disagreements = []
+    sides = [[name for name, does in listens.items() if does is said] for said in (True, False)]
+    if all(sides):
+        far, near = (" and ".join(side) for side in sides)
+        disagreements.append(
+            f"The instruments disagree about the model of the longest context: {far} found that it "
+            f"depends on sequence further than {half} bp, {near} did not."
+        )
+    within = f", within the {reach} bp that were read" if 2 * reach < longest_bp else ""
+    for name, does in listens.items():
+        if answer == "yes" and does is False:
+            disagreements.append(
+                f"The arms say yes, but {name} finds that the model of the longest context hardly "
+                f"depends on anything further than {half} bp{within}."
+            )
+        if answer == "no" and does:
+            disagreements.append(
+                f"The arms say no, but {name} finds that the model of the longest context depends "
+                f"on sequence further than {half} bp: it listens, and gains nothing by it."
+            )
+    return {"instruments": found, "disagreements": disagreements}
+
+
+def _verdict(
+    decision: Decision,
+    config: Config,
+    plan: ArmPlan,
+    worlds: dict[str, Any],
+    swept: SweepResult,
+    folds: Sequence[int],
+) -> dict[str, Any]:
+    settings = config.verdict
+    n_runs = len(folds) if len(folds) > 1 else len(settings.seeds)
+    tested = plan.longest.context_bp
+    return {
+        "answer": decision.answer,
+        "sentence": decision.sentence,
+        "rule": {
+            "worthwhile": settings.worthwhile,
+            "alpha": settings.alpha,
+            "power": settings.power,
+            "n_runs": n_runs,
+            "counts_shared_luck": n_runs >= FEWEST_SLOPES,
+        },
+        "slopes": [slope._asdict() for slope in decision.slopes],
+        "context_under_test_bp": tested,
+        "arms": [
+            {**arm._asdict(), "is_excluded": arm.is_reference and arm.context_bp < tested}
+            for arm in plan.arms
+        ],
+        "worlds": worlds,
+        "failures": swept.failures,
+        "cpu_seconds": round(swept.cpu_seconds + worlds["cpu_seconds"], 1),
+        "instruments": None,
+        "disagreements": [],
+    }

@@ -1,0 +1,191 @@
+"""Null twins: the same data with one claimed ingredient destroyed and everything else kept.
+
+==========================  =====================================  ================================
+twin                        destroyed                              kept
+==========================  =====================================  ================================
+`rewired_network`           who regulates whom                     every node's degree, its signs
+`without_network`           the network                            everything else
+`random_gene_sets`          which genes share a set                sizes, overlaps, coverage
+`without_gene_sets`         the gene sets                          everything else
+`shuffled_genome`           the sequence                           dinucleotides of every contig
+`shuffled_outside`          the sequence beyond a stretch          dinucleotides on either side
+==========================  =====================================  ================================
+
+Those that take a bundle give a bundle, in memory only; `manifest["twin"]` says which it is.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from genesplice.data.bundle import Bundle
+from genesplice.data.genome import Genome, N
+
+SWAPS_PER_EDGE = 10
+
+
+def rewired_network(bundle: Bundle, seed: int) -> Bundle:
+    """Swap the targets of pairs of edges until nothing of who regulates whom is left.
+
+    Only edges of one sign and kind are swapped with each other: every source keeps how many
+    targets it has of each sign, every target how many sources of each sign. A swap that would make
+    a new self loop, or an edge that is there already (of whatever sign), is not made. Where a
+    source has nearly all targets, some of its edges stay because there is nowhere else for them.
+
+    Source: Maslov and Sneppen, Specificity and stability in topology of protein networks, 2002.
+    """
+    generator = np.random.default_rng(seed)
+    network = bundle.network
+    source, target = network["source"].tolist(), network["target"].tolist()
+    there = Counter(zip(source, target, strict=True))
+    for _, part in network.reset_index(drop=True).groupby(["sign", "kind"], sort=True):
+        rows = part.index.to_numpy()
+        if len(rows) < 2:
+            continue
+        drawn = generator.integers(0, len(rows), (SWAPS_PER_EDGE * len(rows), 2))
+        for i, j in rows[drawn].tolist():
+            _swap(source, target, there, i, j)
+    rewired = network.assign(target=target, provenance=f"rewired (seed {seed})")
+    return _twin(bundle, "rewired network", seed, network=rewired)
+
+
+def _swap(source: list[str], target: list[str], there: Counter, i: int, j: int) -> None:
+    """Exchange the targets of edges i and j, if that makes two edges that are not there yet."""
+    old = (source[i], target[i]), (source[j], target[j])
+    new = (source[i], target[j]), (source[j], target[i])
+    if source[i] == source[j] or target[i] == target[j]:
+        return
+    if any(there[edge] for edge in new) or any(a == b for a, b in new):
+        return
+    there.subtract(old)
+    there.update(new)
+    target[i], target[j] = target[j], target[i]
+
+
+def without_network(bundle: Bundle) -> Bundle:
+    """The same data without a single edge."""
+    return _twin(bundle, "no network", None, network=bundle.network.iloc[:0])
+
+
+def random_gene_sets(bundle: Bundle, seed: int) -> Bundle:
+    """Let genes change places in the gene sets.
+
+    Genes are permuted among those that the same collections know ("GO", "KEGG" and "COG", say):
+    every set keeps its size, any two sets, of one collection or two, their overlap, and every
+    collection the genes it says something about.
+    """
+    generator = np.random.default_rng(seed)
+    known_to: dict[str, set[str]] = {}
+    for name, genes in bundle.gene_sets.items():
+        for gene in genes:
+            known_to.setdefault(gene, set()).add(name.split(":", 1)[0])
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for gene in sorted(known_to):
+        alike.setdefault(tuple(sorted(known_to[gene])), []).append(gene)
+    becomes: dict[str, str] = {}
+    for group in alike.values():
+        becomes.update(zip(group, generator.permutation(group).tolist(), strict=True))
+    sets = {name: tuple(becomes[g] for g in genes) for name, genes in bundle.gene_sets.items()}
+    return _twin(bundle, "random gene sets", seed, gene_sets=sets)
+
+
+def without_gene_sets(bundle: Bundle) -> Bundle:
+    """The same data without gene sets."""
+    return _twin(bundle, "no gene sets", None, gene_sets={})
+
+
+def shuffled_genome(bundle: Bundle, seed: int, *, piece_bp: int | None = None) -> Bundle:
+    """Shuffle every contig, keeping its dinucleotides; genes stay where they are.
+
+    Parameters
+    ----------
+    piece_bp
+        Shuffle pieces of this length each for itself, so that regional composition stays too;
+        None = whole contigs.
+    """
+    generator = np.random.default_rng(seed)
+    genome, tokens = bundle.genome, np.array(bundle.genome.tokens)
+    for contig in genome.contigs:
+        step = piece_bp or max(contig.length, 1)
+        for low in range(contig.offset, contig.offset + contig.length, step):
+            piece = slice(low, min(low + step, contig.offset + contig.length))
+            tokens[piece] = dinucleotide_shuffle(tokens[piece], generator)
+    shuffled = Genome(tokens, genome.contigs, genome.soft_masked)
+    return _twin(bundle, "shuffled genome", seed, genome=shuffled)
+
+
+def shuffled_outside(
+    tokens: UInt8[np.ndarray, " length"], low: int, high: int, generator: np.random.Generator
+) -> UInt8[np.ndarray, " length"]:
+    """Keep `[low, high)` and shuffle what lies before and what lies after, each for itself.
+
+    Limits outside of the sequence are those of the sequence.
+    """
+    low, high = (min(max(end, 0), len(tokens)) for end in (low, high))
+    parts = [tokens[:low], tokens[low:high], tokens[max(low, high) :]]
+    for side in (0, 2):
+        parts[side] = dinucleotide_shuffle(parts[side], generator)
+    return np.concatenate(parts)
+
+
+def dinucleotide_shuffle(
+    tokens: UInt8[np.ndarray, " length"], generator: np.random.Generator
+) -> UInt8[np.ndarray, " length"]:
+    """Draw a sequence with the same count of every dinucleotide, all of them equally likely.
+
+    N stay in place, and each stretch between them is shuffled for itself; its first and last base
+    stay what they are.
+
+    Source: Altschul and Erickson, Significance of nucleotide sequence alignments, 1985: a random
+    Eulerian walk through the graph whose edges are the dinucleotides.
+    """
+    shuffled = np.array(tokens)
+    for low, high in _runs(tokens < N):
+        shuffled[low:high] = _euler_walk(shuffled[low:high], generator)
+    return shuffled
+
+
+def _euler_walk(bases: UInt8[np.ndarray, " length"], generator: np.random.Generator) -> np.ndarray:
+    if len(bases) < 4:
+        return bases
+    last = int(bases[-1])
+    leaving = [generator.permutation(bases[1:][bases[:-1] == base]) for base in range(N)]
+    # The last way out of every base but the final one must lead to the final one in the end.
+    bound = [base for base in range(N) if base != last and len(leaving[base])]
+    while True:
+        pick = {base: int(generator.integers(len(leaving[base]))) for base in bound}
+        exit_of = {base: int(leaving[base][place]) for base, place in pick.items()}
+        if all(_arrives(base, last, exit_of) for base in bound):
+            break
+    for base, place in pick.items():
+        ways = leaving[base]
+        ways[[place, -1]] = ways[[-1, place]]
+    ways_out = [iter(ways.tolist()) for ways in leaving]
+    walk = bytearray([bases[0]])
+    base = int(bases[0])
+    for _ in range(len(bases) - 1):
+        base = next(ways_out[base])
+        walk.append(base)
+    return np.frombuffer(walk, np.uint8)
+
+
+def _arrives(base: int, last: int, exit_of: dict[int, int]) -> bool:
+    for _ in range(N):
+        if base == last:
+            return True
+        base = exit_of[base]
+    return base == last
+
+
+def _runs(inside: Bool[np.ndarray, " length"]) -> list[tuple[int, int]]:
+    """Half-open stretches where `inside` holds."""
+    change = np.flatnonzero(np.diff(np.concatenate([[0], inside.astype(np.int8), [0]])))
+    return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))
+
+
+def _twin(bundle: Bundle, kind: str, seed: int | None, **parts: Any) -> Bundle:
+    manifest = {**bundle.manifest, "twin": {"kind": kind, "seed": seed}}
+    return replace(bundle, manifest=manifest, **parts)

@@ -1,0 +1,1 @@
+"""What a trained model says of genes: embeddings, expression, outputs to explain."""

@@ -1,0 +1,249 @@
+"""Run a model over a bundle: vectors of all genes, then predictions as the contract's table."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from genesplice.config import ModelConfig
+from genesplice.data.bundle import Bundle
+from genesplice.data.graph import make_graph
+from genesplice.data.windows import (
+    Window,
+    annotation_track,
+    group_windows,
+    make_batch,
+    tile_windows,
+)
+from genesplice.errors import InputError
+from genesplice.model.genesplice import GeneSplice
+from genesplice.model.graph import cut_neighbourhood
+from genesplice.model.heads import Prediction
+from genesplice.runtime import atomic_file, side_by_side
+
+NAME = "vectors"
+READ = ["contig", "start", "end", "strand", "tss", "biotype"]
+"""Of a gene, what its window and its annotation channel depend on."""
+
+
+def vectors_folder(model: Path) -> Path:
+    """Where the vectors lie of the model in folder `model`, and of those beside it."""
+    return model.resolve().parent / NAME
+
+
+def vectors_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: int) -> str:
+    """Digest of encoder, sizes, genome, genes and windows: the same digest, the same vectors."""
+    digest = hashlib.sha256()
+    sizes = {"model": dataclasses.asdict(model.config), "core_bp": core_bp, "flank_bp": flank_bp}
+    contigs = [contig._asdict() for contig in bundle.genome.contigs]
+    digest.update(json.dumps([sizes, contigs], sort_keys=True, default=str).encode())
+    digest.update(np.ascontiguousarray(bundle.genome.tokens).data)
+    digest.update(pd.util.hash_pandas_object(bundle.genes[READ]).to_numpy().tobytes())
+    for name, weight in sorted(model.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:24]
+
+
+def kept_vectors(folder: Path, digest: str) -> Float[Tensor, "genes joined"] | None:
+    """What was kept in `folder` under this digest; None where nothing whole is there."""
+    try:
+        return load_file(folder / f"{digest}.safetensors")[NAME]
+    except (FileNotFoundError, SafetensorError):
+        return None
+
+
+def keep_vectors(folder: Path, digest: str, vectors: Float[Tensor, "genes joined"]) -> None:
+    """Keep vectors in `folder` under their digest, where they are not there yet."""
+    target = folder / f"{digest}.safetensors"
+    if not target.exists():
+        with atomic_file(target) as partial:
+            save_file({NAME: vectors.cpu().contiguous()}, partial)
+
+
+def load_model(directory: Path) -> GeneSplice:
+    """Load what `GeneSplice.save_pretrained` wrote, ready to predict.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (directory / name).is_file():
+            raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
+    model = GeneSplice.from_pretrained(directory).eval()
+    model.vectors_folder = vectors_folder(directory)
+    return model
+
+
+def bundle_graph(model: GeneSplice, bundle: Bundle) -> HeteroData:
+    """The bundle's network and gene sets, bound to the nodes that `model` knows."""
+    return model.graph.bind(pathway_graph(bundle, model.config))
+
+
+def pathway_graph(bundle: Bundle, sizes: ModelConfig) -> HeteroData:
+    """The bundle's network and the gene sets that `sizes` asks for."""
+    return make_graph(
+        bundle.genes,
+        bundle.network,
+        bundle.gene_sets,
+        sizes.gene_set_collections,
+        smallest_set=sizes.smallest_set,
+        largest_set=sizes.largest_set,
+    )
+
+
+@torch.no_grad()
+def encode_genes(
+    model: GeneSplice,
+    bundle: Bundle,
+    *,
+    core_bp: int = 131_072,
+    flank_bp: int = 8_192,
+    batch_windows: int = 1,
+) -> Float[Tensor, "genes joined"]:
+    """What is read of every row of `bundle.genes`, in one pass over the genome.
+
+    A model of `load_model` takes what was kept beside it, where that is of the same weights, genome
+    and windows. It is left in the mode (training or not) that it came in.
+    """
+    device = next(model.parameters()).device
+    if model.vectors_folder is not None:
+        digest = vectors_digest(model, bundle, core_bp, flank_bp)
+        kept = kept_vectors(model.vectors_folder, digest)
+        if kept is not None:
+            return kept.to(device)
+    was_training = model.training
+    model.eval()
+    track = annotation_track(bundle.genome, bundle.genes)
+    windows = tile_windows(bundle.genome, core_bp, flank_bp)
+    vectors = torch.zeros(len(bundle.genes), len(model.readout.centre), device=device)
+
+    def read(group: list[Window]) -> None:
+        batch = make_batch(bundle.genome, group, bundle.genes, track)
+        if len(batch.gene):
+            tokens, phase, gene, *place = (part.to(device) for part in batch)
+            vectors[gene] = model.gene_vectors(tokens, phase, *place)
+
+    side_by_side(read, group_windows(windows, batch_windows), device)
+    model.train(was_training)
+    return vectors
+
+
+@torch.no_grad()
+def predict_expression(
+    model: GeneSplice,
+    bundle: Bundle,
+    *,
+    vectors: Float[Tensor, "genes joined"] | None = None,
+    genes_at_once: int | None = None,
+    **windows: Any,
+) -> pd.DataFrame:
+    """Genes x conditions in log2(TPM + 1), for every annotated gene, measured or not.
+
+    `vectors` are those of `encode_genes` where they are at hand; else `windows` is passed on to it.
+    `genes_at_once` are read from their own part of the graph, for graphs that do not fit: the
+    numbers are the same to rounding.
+    """
+    was_training = model.training
+    if vectors is None:
+        vectors = encode_genes(model, bundle, **windows)
+    model.eval()
+    graph = bundle_graph(model, bundle).to(str(vectors.device))
+    if genes_at_once is None:
+        prediction = model(vectors, graph)
+    else:
+        prediction = _predict_parts(model, vectors, graph, genes_at_once)
+    values = model.expression_head.expression(prediction).cpu().numpy()
+    model.train(was_training)
+    return pd.DataFrame(
+        values, index=pd.Index(bundle.genes["gene_id"], name="gene_id"), columns=model.conditions
+    )
+
+
+def _predict_parts(
+    model: GeneSplice, vectors: Float[Tensor, "genes joined"], graph: HeteroData, size: int
+) -> Prediction:
+    told = []
+    for rows in torch.arange(len(vectors)).split(size):
+        part = cut_neighbourhood(graph, rows, len(model.graph.layers))
+        told.append(model(vectors[part.genes], part.graph, part.rows))
+    return Prediction(*(torch.cat(parts) for parts in zip(*told, strict=True)))
+
+
+def prediction_table(
+    predicted: pd.DataFrame,
+    observed: pd.DataFrame,
+    fold: pd.Series,
+    *,
+    model: str,
+    seed: int,
+) -> pd.DataFrame:
+    """The rows of `predictions.parquet` for the genes of `predicted`.
+
+    Parameters
+    ----------
+    predicted, observed
+        Genes x conditions, log2(TPM + 1); `observed` may hold more genes, in any order.
+    fold
+        Held-out fold of each gene.
+    """
+    aligned = observed.loc[predicted.index, predicted.columns]
+    n_genes, n_conditions = predicted.shape
+    return pd.DataFrame(
+        {
+            "gene_id": np.repeat(predicted.index.to_numpy(), n_conditions),
+            "condition": np.tile(predicted.columns.to_numpy(), n_genes),
+            "fold": np.repeat(fold.loc[predicted.index].to_numpy(), n_conditions),
+            "model": model,
+            "seed": seed,
+            "observed": aligned.to_numpy(dtype=np.float32).ravel(),
+            "predicted": predicted.to_numpy(dtype=np.float32).ravel(),
+        }
+    )
+
+
+@torch.no_grad()
+def attention_edges(model: GeneSplice, bundle: Bundle, **windows: Any) -> pd.DataFrame:
+    """Every edge of the graph with the attention that the last graph layer gives it.
+
+    Columns source, target, kind (regulates, effects, member_of, contains), sign (+1, -1, or 0
+    where it is both, unknown or has no meaning) and weight: the share of the target's attention
+    within its kind, averaged over heads. Empty for a model without graph layers.
+    """
+    graph = bundle_graph(model, bundle)
+    _, layers = model.predict(encode_genes(model, bundle, **windows), graph)
+    ends = {
+        "regulates": ("gene", "regulates", "gene"),
+        "effects": ("effector", "regulates", "gene"),
+        "member_of": ("gene", "member_of", "pathway"),
+        "contains": ("pathway", "contains", "gene"),
+    }
+    tables = []
+    for name, (source, relation, target) in ends.items() if layers else ():
+        index, weight = layers[-1][name]
+        edges = graph[source, relation, target]
+        sign = np.zeros(index.shape[1], np.int64)
+        if "edge_attr" in edges:
+            sign = (edges.edge_attr[:, 0] - edges.edge_attr[:, 1]).long().numpy()
+        table = {
+            "source": np.array(graph[source].ids, object)[index[0].numpy()],
+            "target": np.array(graph[target].ids, object)[index[1].numpy()],
+            "kind": name,
+            "sign": sign,
+            "weight": weight.numpy().astype(np.float64),
+        }
+        tables.append(pd.DataFrame(table))
+    columns = ["source", "target", "kind", "sign", "weight"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)

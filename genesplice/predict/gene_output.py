@@ -1,0 +1,347 @@
+"""What explaining needs of a model: a gene's window, and its predicted number as a function of it.
+
+The gene's own sequence is explained; the vectors of all other genes are held at what the model
+computes for them, so that the graph is part of what is explained and its neighbours are context.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from genesplice.data.ablation import dinucleotide_shuffle
+from genesplice.data.bundle import Bundle
+from genesplice.data.windows import annotation_track, fetch_track
+from genesplice.errors import InputError
+from genesplice.model.genesplice import GeneSplice
+from genesplice.model.heads import Prediction
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, EncoderOutput
+from genesplice.predict.expression import bundle_graph, encode_genes
+
+Reference = Literal["uniform", "masked", "shuffle"]
+
+
+def neighbourhood(graph: HeteroData, row: int, hops: int) -> dict[str, Tensor]:
+    """Edges from every node to gene `row` along the arrows, by type; -1 beyond `hops`."""
+    distance = {kind: torch.full((int(graph[kind].num_nodes),), -1) for kind in graph.node_types}
+    distance["gene"][row] = 0
+    for hop in range(1, hops + 1):
+        reached = [
+            (source, index[0][distance[target][index[1]] == hop - 1])
+            for (source, _, target), index in graph.edge_index_dict.items()
+        ]
+        for source, nodes in reached:
+            distance[source][nodes[distance[source][nodes] < 0]] = hop
+    return distance
+
+
+def copy_neighbourhood(
+    graph: HeteroData, row: int, n_copies: int, *, layers: int
+) -> tuple[HeteroData, Tensor, Tensor]:
+    """A graph with `n_copies` of gene `row`, each hearing what the gene hears in `graph`.
+
+    With one layer of exchange, neighbours that do not change are there once: they only speak to
+    the gene, or to its own copies of its pathways. With more layers they listen to it as well, so
+    that each copy has a neighbourhood to itself.
+
+    Returns
+    -------
+    graph
+        Bound as `graph` is.
+    rows
+        Which row of `graph` each of its genes is a copy of.
+    places
+        Where the copies of `row` are.
+    """
+    distance = neighbourhood(graph, row, 2 * layers)
+    out, rows, place = HeteroData(), {}, {}
+    for kind, hops in distance.items():
+        is_own = hops >= 0 if layers > 1 else hops == (0 if kind == "gene" else 1)
+        own, shared = is_own.nonzero()[:, 0], ((hops >= 0) & ~is_own).nonzero()[:, 0]
+        rows[kind] = torch.cat([shared, own.repeat(n_copies)])
+        # Of node i in copy c: first[i] + c * step[i]; -1 where it is not near.
+        first = torch.full((int(graph[kind].num_nodes),), -1)
+        step = torch.zeros_like(first)
+        first[shared] = torch.arange(len(shared))
+        first[own] = len(shared) + torch.arange(len(own))
+        step[own] = len(own)
+        place[kind] = first, step
+        for name, value in graph[kind].items():
+            if isinstance(value, Tensor) and value.shape[:1] == (graph[kind].num_nodes,):
+                out[kind][name] = value[rows[kind]]
+        out[kind].num_nodes = len(rows[kind])
+    copies = torch.arange(n_copies)[:, None]
+    for key, index in graph.edge_index_dict.items():
+        kept = _spoken(place, key, index)
+        ends = []
+        for kind, nodes in ((key[0], index[0][kept]), (key[2], index[1][kept])):
+            first, step = place[kind]
+            ends.append((first[nodes] + copies * step[nodes]).flatten())
+        out[key].edge_index = torch.stack(ends)
+        for name, value in graph[key].items():
+            if name != "edge_index" and isinstance(value, Tensor):
+                out[key][name] = value[kept].repeat(n_copies, *[1] * (value.dim() - 1))
+    first, step = place["gene"]
+    return out, rows["gene"], first[row] + torch.arange(n_copies) * step[row]
+
+
+def _spoken(place: Mapping[str, tuple[Tensor, Tensor]], key: tuple, index: Tensor) -> Tensor:
+    """Edges that end at a node with copies; what a shared node hears does not matter."""
+    source, _, target = key
+    has_copies = place[target][1][index[1]] > 0
+    return (has_copies & (place[source][0][index[0]] >= 0)).nonzero()[:, 0]
+
+
+class GeneRow(nn.Module):
+    """The prediction for gene `row`, given its vector.
+
+    Parameters
+    ----------
+    graph
+        From `bundle_graph`.
+    vectors
+        What the model says of all genes; that of `row` is not read.
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self, model: GeneSplice, graph: HeteroData, vectors: Float[Tensor, "genes joined"], row: int
+    ) -> None:
+        super().__init__()
+        self.model, self.graph, self.row = model, graph, row
+        self.register_buffer("vectors", vectors, persistent=False)
+        self._copies: dict[int, tuple[HeteroData, Tensor, Tensor]] = {}
+
+    def forward(self, own: Float[Tensor, "variants joined"]) -> Prediction:
+        """Predict the gene once for each vector it might have."""
+        everyone, graph, places = self._among_others(own)
+        return self.model(everyone, graph, places)
+
+    def neural(self, own: Float[Tensor, "variants joined"]) -> Prediction:
+        """The same without the kernel path, which hears nothing of other genes."""
+        everyone, graph, places = self._among_others(own)
+        return self.model.predict_neural(everyone, graph, places)[0]
+
+    def _among_others(
+        self, own: Float[Tensor, "variants joined"]
+    ) -> tuple[Float[Tensor, "genes joined"], HeteroData, Tensor]:
+        n_copies = len(own)
+        if n_copies not in self._copies:
+            layers = len(self.model.graph.layers)
+            self._copies[n_copies] = copy_neighbourhood(
+                self.graph, self.row, n_copies, layers=layers
+            )
+        graph, rows, places = self._copies[n_copies]
+        everyone = self.vectors[rows].index_copy(0, places, own)
+        return everyone, _in_dtype(graph, own.dtype), places
+
+
+def _in_dtype(graph: HeteroData, dtype: torch.dtype) -> HeteroData:
+    if dtype == torch.float32:
+        return graph
+    return graph.clone().apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
+
+
+GRID_BP = 1024
+
+
+class GeneWindow(NamedTuple):
+    """One gene's window on its sense strand.
+
+    Entry 0 of `tokens` lies `offset_bp` from the TSS; `start` and `end` of the gene count from it.
+    """
+
+    row: int
+    gene_id: str
+    name: str
+    offset_bp: int
+    start: int
+    end: int
+    tokens: UInt8[Tensor, "1 length"]
+    phase: UInt8[Tensor, "1 length"]
+
+
+def is_group(names: str) -> bool:
+    """Say whether "all" or a fold is meant, not genes by name."""
+    return any(
+        word == "all" or word.startswith("fold:")
+        for word in (part.strip().lower() for part in names.split(","))
+    )
+
+
+def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
+    """Gene ids for ids or names (any case), "all", or the measured genes of "fold:0"; each once.
+
+    Raises
+    ------
+    InputError
+        For a name that no gene has, or a fold that does not exist.
+    """
+    ids = {gene_id.lower(): gene_id for gene_id in bundle.genes["gene_id"]}
+    by_name = {
+        str(name).lower(): gene_id
+        for name, gene_id in zip(bundle.genes["name"], bundle.genes["gene_id"], strict=True)
+    }
+    known = by_name | ids
+    found = []
+    for name in names:
+        group = name.strip().lower()
+        if group == "all":
+            found += bundle.genes["gene_id"].tolist()
+            continue
+        if is_group(group):
+            number = group.removeprefix("fold:")
+            if not number.isdecimal():
+                raise InputError(f"genes '{name.strip()}'", "a fold, such as fold:0")
+            found += bundle.test_genes(int(number)).tolist()
+            continue
+        if name.strip().lower() not in known:
+            raise InputError(
+                f"gene '{name.strip()}'", f"an id or name in {bundle.path}/genes.parquet"
+            )
+        found.append(known[name.strip().lower()])
+    return list(dict.fromkeys(found))
+
+
+class Explainer:
+    """A model with everything computed once that explaining several genes shares.
+
+    Parameters
+    ----------
+    window_bp
+        Bases explained, the TSS in the middle; a multiple of 2,048.
+    vectors
+        What the model says of every gene (`encode_genes`), where that is at hand already.
+
+    Raises
+    ------
+    InputError
+        If `window_bp` is not such a multiple.
+    """
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        bundle: Bundle,
+        *,
+        window_bp: int = 8192,
+        vectors: Float[Tensor, "genes joined"] | None = None,
+    ) -> None:
+        if window_bp <= 0 or window_bp % (2 * GRID_BP):
+            raise InputError(f"window_bp {window_bp}", f"a multiple of {2 * GRID_BP} bp")
+        self.model, self.bundle, self.window_bp = model.eval(), bundle, window_bp
+        self.graph = bundle_graph(model, bundle)
+        self.vectors = encode_genes(model, bundle) if vectors is None else vectors
+        self.track = annotation_track(bundle.genome, bundle.genes)
+        self.row = {gene_id: i for i, gene_id in enumerate(bundle.genes["gene_id"])}
+
+    def window(self, gene_id: str, *, shift_bp: int = 0) -> GeneWindow:
+        """The window of `gene_id`, on its own strand; `shift_bp` off the 1,024-bp grid."""
+        row = self.row[gene_id]
+        gene = self.bundle.genes.iloc[row]
+        middle = round(int(gene.tss) / GRID_BP) * GRID_BP + shift_bp
+        low, high = middle - self.window_bp // 2, middle + self.window_bp // 2
+        tokens = self.bundle.genome.fetch(gene.contig, low, high, gene.strand)
+        phase = fetch_track(self.bundle.genome, self.track, gene.contig, low, high)
+        if gene.strand == "+":
+            sense_phase, start, end = phase[0], gene.start - low, gene.end - low
+        else:
+            sense_phase, start, end = phase[1][::-1].copy(), high - gene.end, high - gene.start
+        return GeneWindow(
+            row,
+            gene_id,
+            str(gene["name"]),
+            -int(start),
+            int(start),
+            int(end),
+            torch.from_numpy(tokens)[None],
+            torch.from_numpy(sense_phase)[None],
+        )
+
+    def forward_function(
+        self, window: GeneWindow | str, condition: str | None = None
+    ) -> "GeneOutput":
+        """A module from base channels (steps, length, 4) to the gene's predicted number."""
+        place = self.window(window) if isinstance(window, str) else window
+        return GeneOutput(self, place, condition)
+
+
+class GeneOutput(nn.Module):
+    """One gene's level, or its residual in `condition`, from the bases of its window.
+
+    Raises
+    ------
+    InputError
+        For a condition that the model does not predict.
+    """
+
+    annotation: Tensor
+    bases: Tensor
+
+    def __init__(self, explainer: Explainer, window: GeneWindow, condition: str | None) -> None:
+        super().__init__()
+        self.model, self.window, self.condition = explainer.model, window, condition
+        self.row = GeneRow(explainer.model, explainer.graph, explainer.vectors, window.row)
+        conditions = list(self.model.conditions)
+        if condition is not None and condition not in conditions:
+            raise InputError(f"condition '{condition}'", f"one of {', '.join(conditions[:5])}, …")
+        self.column = None if condition is None else conditions.index(condition)
+        channels = self.model.encoder.channels(window.tokens, window.phase)
+        self.register_buffer("bases", channels[..., :4], persistent=False)
+        self.register_buffer("annotation", channels[..., 4:], persistent=False)
+        bins = window.tokens.view(1, -1, self.model.config.bin_bp)
+        self.is_real = (bins != N_TOKEN).any(-1)
+
+    @property
+    def target(self) -> str:
+        """What is explained: the level, or the name of a condition."""
+        return "level" if self.condition is None else self.condition
+
+    def references(
+        self, kind: Reference, count: int = 8, seed: int = 0
+    ) -> Float[Tensor, "references length 4"]:
+        """Base channels of what attributions are measured against (see `Reference`)."""
+        tokens = self.window.tokens
+        if kind == "shuffle":
+            generator = np.random.default_rng([seed, self.window.row])
+            drawn = [dinucleotide_shuffle(tokens[0].numpy(), generator) for _ in range(count)]
+            tokens = torch.from_numpy(np.stack(drawn))
+        else:
+            tokens = torch.full_like(tokens, N_TOKEN if kind == "uniform" else MASK_TOKEN)
+        phase = self.window.phase.expand(len(tokens), -1)
+        return self.model.encoder.channels(tokens, phase)[..., :4].to(self.bases)
+
+    def forward(self, bases: Float[Tensor, "steps length 4"]) -> Float[Tensor, " steps"]:
+        """Predict for each of several sequences."""
+        steps, encoder = bases.shape[0], self.model.encoder
+        inputs = torch.cat([bases, self.annotation.expand(steps, -1, -1)], -1)
+        is_real = self.is_real.expand(steps, -1)
+        encoded = encoder.encode(inputs, is_real, with_bases=encoder.base_width > 0)
+        return self.read(encoded)
+
+    def read(self, encoded: EncoderOutput, first_bp: int = 0) -> Float[Tensor, " steps"]:
+        """Predict from encoded bins, the first of which starts `first_bp` into the window."""
+        return self.pick(self.row(self.read_vectors(encoded, first_bp)))
+
+    def read_vectors(
+        self, encoded: EncoderOutput, first_bp: int = 0
+    ) -> Float[Tensor, "steps joined"]:
+        """The gene's vector from encoded bins, the first of which starts at `first_bp`."""
+        steps = len(encoded.bins)
+        return self.model.read_genes(
+            encoded,
+            torch.arange(steps),
+            torch.full((steps,), self.window.start - first_bp),
+            torch.full((steps,), self.window.end - first_bp),
+            torch.ones(steps, dtype=torch.int8),
+            n_windows=steps,
+        )
+
+    def pick(self, prediction: Prediction) -> Float[Tensor, " steps"]:
+        """The number that is explained."""
+        return prediction.level if self.column is None else prediction.residual[:, self.column]

@@ -1,0 +1,120 @@
+"""Figures and page of the verdict, from plain values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genesplice.errors import InputError
+from genesplice.show.context import (
+    claims_rows,
+    context_arms,
+    dose_figure,
+    mass_figure,
+    render_verdict,
+    slope_bars,
+)
+
+SLOPES = [
+    {"metric": "level_r2", "slope": 0.03, "ci_low": 0.01, "ci_high": 0.06, "visible": 0.02},
+    {"metric": "profile_r", "slope": -0.01, "ci_low": -0.03, "ci_high": 0.0, "visible": 0.04},
+]
+ARMS = [
+    {"name": "context_512", "context_bp": 512, "is_reference": False, "is_excluded": False},
+    {"name": "context_4096", "context_bp": 4096, "is_reference": False, "is_excluded": False},
+    {"name": "short_cnn", "context_bp": 33, "is_reference": True, "is_excluded": True},
+]
+METRICS = pd.DataFrame(
+    [
+        ("level_r2", 0.2, 0.1, 0.3, 9, "context_512", "test", None, 0),
+        ("level_r2", 0.4, 0.3, 0.5, 9, "context_512", "test", None, 1),
+        ("level_r2", 0.5, 0.4, 0.6, 9, "context_4096", "test", None, 0),
+        ("level_r2", 0.9, 0.8, 1.0, 9, "short_cnn", "test", None, 0),
+    ],
+    columns=["metric", "value", "ci_low", "ci_high", "n", "model", "split", "fold", "seed"],
+)
+VERDICT = {
+    "answer": "yes", "sentence": "Longer <context> helps.", "slopes": SLOPES, "arms": ARMS,
+    "rule": {"worthwhile": 0.02, "alpha": 0.05, "power": 0.8, "n_runs": 2,
+             "counts_shared_luck": False}, "failures": {"a-task": "died"},
+    "disagreements": ["The arms say yes, but gradient does not."], "cpu_seconds": 12.0,
+    "worlds": {"worlds": [
+        {"world": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps."},
+    ], "worthwhile": 0.02, "element_distance_bp": [1024, 3312]},
+}  # fmt: skip
+
+NOT_RUN = {
+    "claim": "graph <b>", "metric": "profile_r", "model": "genesplice",
+    "twin": "genesplice_rewired", "effect": np.nan, "ci_low": np.nan, "ci_high": np.nan,
+    "n_runs": 0, "seeds": 0, "cpu_seconds": np.nan, "verdict": "not run",
+}  # fmt: skip
+
+
+def test_slopes_are_drawn_with_their_limits():
+    figure = slope_bars(SLOPES, 0.02)
+    points = figure.data[0]
+    assert list(points.x) == [0.03, -0.01]
+    np.testing.assert_allclose(points.error_x.array, [0.03, 0.01])
+    np.testing.assert_allclose(points.error_x.arrayminus, [0.02, 0.02])
+    assert {shape.x0 for shape in figure.layout.shapes} == {0, 0.02}
+    with pytest.raises(InputError):
+        slope_bars([], 0.02)
+
+
+def test_the_dial_has_the_mean_over_seeds_and_no_reference():
+    line = next(trace for trace in context_arms(ARMS, METRICS).data if trace.mode != "lines")
+    assert list(line.x) == [512, 4096]
+    np.testing.assert_allclose(line.y, [0.3, 0.5])
+    with pytest.raises(InputError, match="no record of profile_r for any arm"):
+        context_arms(ARMS, METRICS, "profile_r")
+
+
+def test_dose_and_mass_are_drawn():
+    dose = dose_figure(pd.DataFrame({"distance_bp": [0, 1024], "share": [0.25, 1.0]}))
+    assert list(dose.data[0].x) == ["0", "1,024"]
+    assert list(dose.data[0].y) == [0.25, 1.0]
+    table = pd.DataFrame(
+        {"high_bp": [0, 128], "gradient": [0.75, 0.25], "perturbation": [0.5, 0.5]}
+    )
+    figure = mass_figure(table)
+    assert [list(trace.y) for trace in figure.data] == [[0.75, 1.0], [0.5, 1.0]]
+    with pytest.raises(InputError):
+        mass_figure(table.drop(columns="gradient"))
+
+
+def test_the_page_says_everything_and_interprets_nothing():
+    claims = pd.DataFrame([NOT_RUN])
+    page = render_verdict(VERDICT, METRICS, claims=claims, name="my <i>data")
+    for text in (
+        "Longer &lt;context&gt; helps.", "my &lt;i&gt;data", "graph &lt;b&gt;", "not run",
+        "The arms say yes, but gradient does not.", "Task a-task died", "class=excluded",
+    ):  # fmt: skip
+        assert text in page, text
+    assert page.count('id="figure') == 2
+    assert render_verdict(VERDICT, METRICS, claims=claims, name="my <i>data") == page
+
+
+def test_claims_have_their_answer_first_and_what_was_not_run_is_grey():
+    was_run = {
+        **NOT_RUN, "claim": "graph attention", "effect": 0.02, "ci_low": -0.001, "ci_high": 0.041,
+        "n_runs": 5, "cpu_seconds": 1234.5, "verdict": "yes",
+    }  # fmt: skip
+    table = claims_rows(pd.DataFrame([was_run, NOT_RUN]))
+    one, other = table.split("<tbody>")[1].split("</table>")[0].split("<tr")[1:]
+    cells = [cell.split("<")[0] for cell in one.split("<td>")[1:]]
+    assert cells == [
+        "graph attention", "yes", "rewired", "profile_r", "+0.0200", "-0.0010 to +0.0410", "5",
+        "1,234",
+    ]  # fmt: skip
+    assert "class=excluded" in other
+    assert "class=excluded" not in one
+    cells = [cell.split("<")[0] for cell in other.split("<td>")[1:]]
+    assert cells == ["graph &lt;b&gt;", "not run", "rewired", "profile_r", "", "", "", ""]
+    with pytest.raises(InputError):
+        claims_rows(pd.DataFrame([was_run]).drop(columns="twin"))
+
+
+def test_a_refusal_has_a_page_too():
+    refused = {**VERDICT, "answer": "refused", "slopes": [], "failures": {}, "disagreements": []}
+    page = render_verdict(refused, pd.DataFrame())
+    assert "<strong>refused.</strong>" in page
+    assert 'id="figure' not in page

@@ -1,0 +1,258 @@
+"""Null twins: what is kept is kept exactly, counted in loops; what is destroyed is gone."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from genesplice.data.ablation import (
+    dinucleotide_shuffle,
+    random_gene_sets,
+    rewired_network,
+    shuffled_genome,
+    shuffled_outside,
+    without_gene_sets,
+    without_network,
+)
+from genesplice.data.bundle import load_bundle
+from genesplice.data.genome import Contig, Genome, decode, encode
+
+
+def with_edges(bundle, edges):
+    table = pd.DataFrame(edges, columns=["source", "target", "sign"]).astype({"sign": "int8"})
+    return replace(bundle, network=table.assign(kind="regulates", provenance="made up"))
+
+
+@pytest.fixture(scope="module")
+def tangled(tiny_bundle):
+    """400 edges of 12 sources, three signs, with self loops."""
+    generator = np.random.default_rng(4)
+    genes = tiny_bundle.genes["gene_id"].tolist()
+    edges = {}
+    while len(edges) < 400:
+        source, target = genes[generator.integers(12)], genes[generator.integers(len(genes))]
+        edges[source, target] = int(generator.integers(-1, 2))
+    edges |= {(gene, gene): 1 for gene in genes[:6]}
+    return with_edges(tiny_bundle, [(*pair, sign) for pair, sign in edges.items()])
+
+
+def degrees(network):
+    """Edges out of every source and into every target, by sign, counted one at a time."""
+    out, into = Counter(), Counter()
+    for edge in network.itertuples():
+        out[edge.source, edge.sign, edge.kind] += 1
+        into[edge.target, edge.sign, edge.kind] += 1
+    return out, into
+
+
+def pairs(network):
+    return list(zip(network["source"], network["target"], strict=True))
+
+
+# --- network ---
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rewiring_keeps_every_degree_by_sign(tangled, seed):
+    assert degrees(rewired_network(tangled, seed).network) == degrees(tangled.network)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rewiring_makes_no_edge_twice_and_no_new_self_loop(tangled, seed):
+    before, after = pairs(tangled.network), pairs(rewired_network(tangled, seed).network)
+    assert len(set(after)) == len(after) == len(before)
+    assert {p for p in after if p[0] == p[1]} <= {p for p in before if p[0] == p[1]}
+
+
+def test_more_swaps_would_change_nothing(ecoli):
+    """What a twin shares with the network is what it shares with a twin of the twin."""
+    once = rewired_network(ecoli, 0)
+    twice = rewired_network(once, 1)
+    before, one, two = (set(pairs(bundle.network)) for bundle in (ecoli, once, twice))
+    assert len(before & two) == pytest.approx(len(before & one), rel=0.1)
+    # The largest regulators have so many targets that a quarter comes back by chance.
+    assert len(before & one) < 0.3 * len(before)
+
+
+def test_all_rewirings_of_a_small_network_are_equally_likely(tiny_bundle):
+    """Three sources with one target each: six ways, of which each must come up."""
+    bundle = with_edges(tiny_bundle, [("a", "x", 1), ("b", "y", 1), ("c", "z", 1)])
+    seen = Counter(tuple(rewired_network(bundle, s).network["target"]) for s in range(300))
+    assert set(seen) == set(itertools.permutations("xyz"))
+    assert chisquare(list(seen.values())).pvalue > 1e-4
+
+
+def test_edges_of_two_signs_are_not_exchanged(tiny_bundle):
+    bundle = with_edges(tiny_bundle, [("a", "x", 1), ("b", "y", -1)])
+    assert pairs(rewired_network(bundle, 0).network) == [("a", "x"), ("b", "y")]
+
+
+def test_an_edge_that_is_there_with_another_sign_is_not_made_again(tiny_bundle):
+    edges = [("a", "x", 1), ("b", "y", 1), ("a", "y", -1)]
+    assert pairs(rewired_network(with_edges(tiny_bundle, edges), 0).network) == [
+        ("a", "x"), ("b", "y"), ("a", "y"),
+    ]  # fmt: skip
+
+
+def test_rows_written_twice_stay_two_edges(tiny_bundle):
+    edges = [("a", "x", 1), ("a", "x", 1), ("b", "y", 1), ("c", "z", 1)]
+    bundle = with_edges(tiny_bundle, edges)
+    for seed in range(10):
+        assert degrees(rewired_network(bundle, seed).network) == degrees(bundle.network)
+
+
+def test_without_network_has_the_same_columns_and_no_edge(tiny_bundle):
+    empty = without_network(tiny_bundle).network
+    assert len(empty) == 0
+    assert (empty.dtypes == tiny_bundle.network.dtypes).all()
+    assert len(rewired_network(without_network(tiny_bundle), 0).network) == 0
+
+
+# --- gene sets ---
+
+
+def overlaps(sets):
+    """How many genes any two sets share, in a double loop."""
+    names = sorted(sets)
+    return {(a, b): len(set(sets[a]) & set(sets[b])) for a in names for b in names}
+
+
+@pytest.fixture(scope="module")
+def with_sets(tiny_bundle):
+    generator = np.random.default_rng(2)
+    genes = tiny_bundle.genes["gene_id"].to_numpy()
+    sets = {
+        f"{collection}:{i}": tuple(generator.permutation(known)[: generator.integers(1, 20)])
+        for collection, known in (("KEGG", genes[:40]), ("GO", genes))
+        for i in range(8)
+    }
+    return replace(tiny_bundle, gene_sets=sets)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_sets_keep_sizes_overlaps_and_coverage(with_sets, seed):
+    sets = random_gene_sets(with_sets, seed).gene_sets
+    assert list(sets) == list(with_sets.gene_sets)
+    assert overlaps(sets) == overlaps(with_sets.gene_sets)
+    for collection in ("KEGG", "GO"):
+        known = [
+            {g for name, genes in s.items() if name.startswith(collection) for g in genes}
+            for s in (sets, with_sets.gene_sets)
+        ]
+        assert known[0] == known[1]
+
+
+def test_random_sets_of_ecoli_share_with_the_real_ones_what_chance_gives(ecoli):
+    real, random = ecoli.gene_sets, random_gene_sets(ecoli, 1).gene_sets
+    large = [name for name in real if name.startswith("KEGG") and len(real[name]) >= 20]
+    known = {g for name in real if name.startswith("KEGG") for g in real[name]}
+    shared = sum(len(set(real[name]) & set(random[name])) for name in large)
+    by_chance = sum(len(real[name]) ** 2 / len(known) for name in large)
+    assert shared < 1.3 * by_chance
+    assert shared < 0.3 * sum(len(real[name]) for name in large)
+
+
+def test_without_gene_sets(tiny_bundle):
+    assert without_gene_sets(tiny_bundle).gene_sets == {}
+
+
+# --- sequence ---
+
+
+def dinucleotides(letters):
+    """Counts of neighbouring letters, N included."""
+    return Counter(itertools.pairwise(letters))
+
+
+@given(st.text("ACGTN", max_size=60), st.integers(0, 2**32))
+def test_shuffling_keeps_every_dinucleotide_and_every_n(letters, seed):
+    shuffled = decode(dinucleotide_shuffle(encode(letters), np.random.default_rng(seed)))
+    assert len(shuffled) == len(letters)
+    assert [c == "N" for c in shuffled] == [c == "N" for c in letters]
+    assert dinucleotides(shuffled) == dinucleotides(letters)
+    for run, before in zip(shuffled.split("N"), letters.split("N"), strict=True):
+        assert dinucleotides(run) == dinucleotides(before)
+        assert run[:1] == before[:1]
+        assert run[-1:] == before[-1:]
+
+
+def test_all_sequences_with_the_same_dinucleotides_are_equally_likely():
+    letters = "ACGACTAGCA"
+    middle = Counter(itertools.permutations(letters[1:-1]))
+    possible = {
+        letters[0] + "".join(m) + letters[-1]
+        for m in middle
+        if dinucleotides(letters[0] + "".join(m) + letters[-1]) == dinucleotides(letters)
+    }
+    generator = np.random.default_rng(0)
+    drawn = Counter(decode(dinucleotide_shuffle(encode(letters), generator)) for _ in range(4000))
+    assert set(drawn) == possible
+    assert len(possible) > 10
+    assert chisquare([drawn[s] for s in sorted(possible)]).pvalue > 1e-4
+
+
+def test_a_shuffled_genome_has_the_genes_and_not_the_sequence(tiny_bundle):
+    twin = shuffled_genome(tiny_bundle, 3)
+    before, after = np.array(tiny_bundle.genome.tokens), twin.genome.tokens
+    assert dinucleotides(after.tolist()) == dinucleotides(before.tolist())
+    assert (before == after).mean() < 0.3
+    pd.testing.assert_frame_equal(twin.genes, tiny_bundle.genes)
+    assert twin.genome.contigs == tiny_bundle.genome.contigs
+
+
+def test_contigs_and_pieces_are_shuffled_each_for_itself(tiny_bundle):
+    a, b = encode("AC" * 40), encode("GT" * 30 + "N" + "GGTTGGTTTG")
+    contigs = Contig("a", 0, len(a), False), Contig("b", len(a), len(b), True)
+    bundle = replace(tiny_bundle, genome=Genome(np.concatenate([a, b]), contigs))
+    for piece_bp in (None, 16):
+        tokens = shuffled_genome(bundle, 0, piece_bp=piece_bp).genome.tokens
+        assert set(decode(tokens[: len(a)])) == {"A", "C"}
+        assert set(decode(tokens[len(a) :])) == {"G", "T", "N"}
+        assert int(np.flatnonzero(tokens == 4)[0]) == len(a) + 60
+    # ACAC…: there is one sequence with these dinucleotides only.
+    assert (tokens[: len(a)] == a).all()
+    tokens = shuffled_genome(bundle, 0, piece_bp=16).genome.tokens
+    for low in range(0, len(a), 16):
+        assert Counter(tokens[low : low + 16].tolist()) == Counter(a[low : low + 16].tolist())
+
+
+@given(st.integers(-5, 70), st.integers(-5, 70), st.integers(0, 100))
+def test_inside_stays_and_outside_is_shuffled_on_its_own_side(low, high, seed):
+    tokens = np.random.default_rng(1).integers(0, 5, 64).astype(np.uint8)
+    high = max(low, high)
+    after = shuffled_outside(tokens, low, high, np.random.default_rng(seed))
+    left, right = min(max(low, 0), 64), min(max(high, 0), 64)
+    assert len(after) == 64
+    assert (after[left:right] == tokens[left:right]).all()
+    for part in (slice(0, left), slice(right, 64)):
+        assert dinucleotides(after[part].tolist()) == dinucleotides(tokens[part].tolist())
+
+
+# --- all of them ---
+
+
+@pytest.mark.parametrize("make", [rewired_network, random_gene_sets, shuffled_genome])
+def test_a_seed_decides_a_twin_and_the_original_is_not_touched(tiny_bundle, make):
+    before = load_bundle(tiny_bundle.path)
+    one, again, other = make(tiny_bundle, 1), make(tiny_bundle, 1), make(tiny_bundle, 2)
+    for twin in (one, again):
+        assert twin.manifest["twin"]["seed"] == 1
+    pd.testing.assert_frame_equal(one.network, again.network)
+    assert one.gene_sets == again.gene_sets
+    assert (one.genome.tokens == again.genome.tokens).all()
+    pd.testing.assert_frame_equal(tiny_bundle.network, before.network)
+    assert tiny_bundle.gene_sets == before.gene_sets
+    assert (tiny_bundle.genome.tokens == before.genome.tokens).all()
+    assert "twin" not in tiny_bundle.manifest
+    is_same = (
+        one.network.equals(other.network)
+        and one.gene_sets == other.gene_sets
+        and (one.genome.tokens == other.genome.tokens).all()
+    )
+    assert not is_same

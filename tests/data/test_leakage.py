@@ -1,0 +1,340 @@
+"""The leakage passport: planted leaks are caught, and a clean world is not red."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_files import gene_table, random_genome, spaced_genes
+
+from genesplice.data.genome import Genome, encode, reverse_complement
+from genesplice.data.leakage import (
+    KMER,
+    canonical_kmers,
+    gene_similarity,
+    make_passport,
+    swallowed_genes,
+)
+from genesplice.data.network import NETWORK_COLUMNS
+from genesplice.errors import InputError
+
+COPIES, RELATIVES = "copies in other folds", "relatives in other folds"
+OPERONS, WINDOWS = "operon mates in other folds", "windows that hold genes of other folds"
+EDGES, SETS = "edges whose evidence is expression", "gene sets whose evidence is expression"
+SAMPLES, BALANCE = "duplicated samples", "measured genes in the smallest fold"
+
+GENOME = random_genome(200_000)
+GENES = spaced_genes(GENOME, 5000, length=800)
+IDS = GENES["gene_id"].tolist()
+FOLDS = np.repeat(np.arange(5), 8)
+SPLITS = pd.DataFrame({"gene_id": IDS, "block": FOLDS, "fold": FOLDS, "operon": IDS})
+
+
+def expression(n_samples=12, ids=IDS, seed=0):
+    generator = np.random.default_rng(seed)
+    values = generator.uniform(0, 12, len(ids)) + generator.normal(0, 1, (n_samples, len(ids)))
+    obs = pd.DataFrame({"condition": [f"c{i // 2}" for i in range(n_samples)]})
+    obs.index = pd.Index([f"s{i}" for i in range(n_samples)])
+    return ad.AnnData(values.astype(np.float32), obs, pd.DataFrame(index=pd.Index(ids)))
+
+
+def network(*provenance):
+    edges = [(IDS[0], IDS[i + 1], 1, "regulates", words) for i, words in enumerate(provenance)]
+    return pd.DataFrame(edges, columns=list(NETWORK_COLUMNS))
+
+
+def passport(genome=GENOME, genes=GENES, splits=SPLITS, data=None, edges=(), sets=None, **kwargs):
+    data = expression() if data is None else data
+    return make_passport(genome, genes, data, network(*edges), sets or {}, splits, **kwargs)
+
+
+def check(made, name):
+    return next(record for record in made["checks"] if record["check"] == name)
+
+
+def judged(made, name):
+    record = check(made, name)
+    return record["value"], record["status"]
+
+
+def copied(pairs, change=0.0, is_turned=False):
+    """The genome with the bases of one gene written over another, changed at some places."""
+    generator = np.random.default_rng(7)
+    tokens = GENOME.tokens.copy()
+    rows = list(GENES.itertuples())
+    for source, target in pairs:
+        bases = GENOME.fetch("c0", rows[source].start, rows[source].end)
+        hit = generator.random(len(bases)) < change
+        bases = np.where(hit, (bases + generator.integers(1, 4, len(bases))) % 4, bases)
+        bases = bases.astype(np.uint8)
+        tokens[rows[target].start : rows[target].end] = (
+            reverse_complement(bases) if is_turned else bases
+        )
+    return Genome(tokens, GENOME.contigs)
+
+
+# --- a clean world ---
+
+
+def test_clean_world_is_green_in_every_check():
+    made = passport(
+        edges=["ChIP-seq", "binding of TFs"], gene_set_evidence="orthology", window_bp=12_000
+    )
+    assert {record["check"]: record["status"] for record in made["checks"]} == dict.fromkeys(
+        [COPIES, RELATIVES, OPERONS, WINDOWS, EDGES, SETS, SAMPLES, BALANCE], "green"
+    )
+    assert made["status"] == "green"
+    assert made["similarity_by_chance"] < 0.02
+    assert made["window_bp"] == 12_000
+    assert 0 < check(made, WINDOWS)["value"] < 0.25
+
+
+def test_synthetic_world_is_not_red(tiny_bundle):
+    assert tiny_bundle.passport["status"] != "red"
+    red = [record for record in tiny_bundle.passport["checks"] if record["status"] == "red"]
+    assert red == []
+
+
+def test_status_is_that_of_the_worst_check():
+    assert passport(edges=["?"])["status"] == "amber"
+    assert passport(edges=["?", "co-expression"])["status"] == "red"
+
+
+# --- copied genes ---
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_gene_copied_across_folds_is_caught_on_either_strand(is_turned):
+    genome = copied([(3, 30), (5, 20)], is_turned=is_turned)
+    similarity = gene_similarity(genome, GENES, FOLDS.tolist())
+    nearest = similarity.nearest.set_index("gene_id")
+    for one, other in ((3, 30), (5, 20)):
+        for gene, mate in ((IDS[one], IDS[other]), (IDS[other], IDS[one])):
+            assert nearest.loc[gene, "nearest_gene_id"] == mate
+            assert nearest.loc[gene, "similarity"] == 1
+    made = passport(genome, similarity=similarity)
+    assert judged(made, COPIES) == (0.1, "red")
+    assert made["status"] == "red"
+
+
+def test_a_single_copy_is_amber():
+    assert judged(passport(copied([(3, 30)])), COPIES) == (0.05, "amber")
+
+
+def test_copy_within_a_fold_leaks_nothing():
+    made = passport(copied([(0, 7), (9, 11)]))
+    assert judged(made, COPIES) == (0, "green")
+    assert judged(made, RELATIVES) == (0, "green")
+
+
+def test_only_measured_genes_count():
+    genome = copied([(3, 30), (5, 20)])
+    measured = expression(ids=[gene for i, gene in enumerate(IDS) if i not in (3, 30, 5, 20)])
+    assert judged(passport(genome, data=measured), COPIES) == (0, "green")
+
+
+def test_copy_that_drifted_by_a_tenth_is_a_relative_and_no_copy():
+    made = passport(copied([(i, 39 - i) for i in range(6)], change=0.1))
+    assert judged(made, COPIES)[1] == "green"
+    value, status = judged(made, RELATIVES)
+    assert value == pytest.approx(0.3, abs=0.05)
+    assert status == "red"
+
+
+@pytest.mark.parametrize(("identity", "stated"), [(0.9, 0.23), (0.8, 0.04)])
+def test_similarity_falls_with_identity_as_the_measure_says(identity, stated):
+    pairs = [(i, 39 - i) for i in range(16)]
+    nearest = gene_similarity(copied(pairs, 1 - identity), GENES, FOLDS.tolist()).nearest
+    mates = nearest.iloc[[row for pair in pairs for row in pair]]
+    assert mates["similarity"].mean() == pytest.approx(stated, abs=0.05)
+
+
+def test_short_gene_inside_a_long_one_is_fully_similar():
+    tokens = random_genome(9000).tokens.copy()
+    tokens[6000:6200] = tokens[1300:1500]
+    genome = Genome(tokens, random_genome(9000).contigs)
+    genes = gene_table(genome, (1000, 3000, "+"), (6000, 6200, "-"), (8000, 8300, "+"))
+    nearest = gene_similarity(genome, genes, [0, 1, 1]).nearest
+    assert nearest["similarity"].tolist() == [1, 1, 0]
+    assert nearest["nearest_gene_id"].tolist() == ["g1", "g0", ""]
+
+
+def test_chance_is_small_for_random_bases_and_one_where_all_is_the_same():
+    assert gene_similarity(GENOME, GENES, FOLDS.tolist()).chance < 0.02
+    same = Genome(np.zeros(200_000, np.uint8), GENOME.contigs)
+    assert gene_similarity(same, GENES, FOLDS.tolist()).chance == 1
+
+
+# --- k-mers ---
+
+
+def slow_kmers(text: str) -> set[str]:
+    turn = str.maketrans("ACGT", "TGCA")
+    words = (text[i : i + KMER] for i in range(len(text) - KMER + 1))
+    return {min(word, word[::-1].translate(turn)) for word in words if "N" not in word}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("ACGT", max_size=60), st.text("ACGTN", max_size=30))
+def test_kmers_are_distinct_without_n_and_blind_to_strand(left, right):
+    tokens = encode(left + right)
+    codes = canonical_kmers(tokens)
+    spelled = {"".join("ACGT"[code >> 2 * i & 3] for i in reversed(range(KMER)))
+               for code in codes.tolist()}  # fmt: skip
+    assert spelled == slow_kmers(left + right)
+    assert np.array_equal(codes, canonical_kmers(reverse_complement(tokens)))
+
+
+def test_scaled_kmers_are_the_same_share_of_any_sequence():
+    codes = canonical_kmers(GENOME.tokens[:50_000])
+    some = canonical_kmers(GENOME.tokens[:50_000], scale=10)
+    assert set(some.tolist()) < set(codes.tolist())
+    assert len(some) / len(codes) == pytest.approx(0.1, abs=0.01)
+    inner = canonical_kmers(GENOME.tokens[10_000:20_000], scale=10)
+    assert set(inner.tolist()) <= set(some.tolist())
+
+
+# --- operons, windows ---
+
+
+def test_operon_cut_in_two_is_red():
+    operon = np.array(IDS, dtype=object)
+    operon[[7, 8]] = "torn"
+    operon[[10, 11]] = "whole"
+    made = passport(splits=SPLITS.assign(operon=operon))
+    assert judged(made, OPERONS) == (0.05, "red")
+    assert made["status"] == "red"
+
+
+def slow_swallowed(genome, genes, splits, window_bp):
+    """Every pair of genes, one at a time."""
+    fold = splits.set_index("gene_id")["fold"]
+    n = 0
+    for a in genes.itertuples():
+        contig = genome.contig(a.contig)
+        for b in genes.itertuples():
+            apart = abs(a.tss % contig.length - b.tss % contig.length)
+            if contig.is_circular:
+                apart = min(apart, contig.length - apart)
+            is_other = a.contig == b.contig and fold[a.gene_id] != fold[b.gene_id]
+            if is_other and apart <= window_bp / 2:
+                n += 1
+                break
+    return n / len(genes)
+
+
+places = st.tuples(st.integers(0, 1899), st.integers(3, 300), st.sampled_from("+-"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(places, min_size=1, max_size=10), st.booleans(), st.integers(0, 5000), st.data())
+def test_windows_that_hold_other_folds_against_every_pair(places, is_circular, window, data):
+    genome = random_genome(1900, 2000, circular=is_circular)
+    rows = [(s, s + n if is_circular else min(1900, s + n), strand, f"c{i % 2}")
+            for i, (s, n, strand) in enumerate(places)]  # fmt: skip
+    genes = gene_table(genome, *rows)
+    folds = data.draw(st.lists(st.integers(0, 2), min_size=len(genes), max_size=len(genes)))
+    splits = pd.DataFrame({"gene_id": genes["gene_id"], "fold": folds})
+    expected = slow_swallowed(genome, genes, splits, window)
+    assert swallowed_genes(genome, genes, splits, window) == pytest.approx(expected)
+
+
+def test_wider_windows_hold_more_genes_of_other_folds():
+    shares = [swallowed_genes(GENOME, GENES, SPLITS, bp) for bp in (0, 12_000, 50_000, 400_000)]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert judged(passport(window_bp=400_000), WINDOWS) == (1, "amber")
+    with pytest.raises(InputError, match="window_bp -1, expected 0 or more"):
+        swallowed_genes(GENOME, GENES, SPLITS, -1)
+
+
+# --- edges and gene sets ---
+
+
+@pytest.mark.parametrize(
+    "words", ["Gene expression analysis (GEA)", "IEP", "RNA-seq", "iModulon 4", "Microarray"]
+)
+def test_edge_whose_evidence_is_expression_is_red(words):
+    assert judged(passport(edges=["ChIP", "motif", "binding", words]), EDGES) == (0.25, "red")
+
+
+@pytest.mark.parametrize("words", ["RegulonDB (curated)", "edges.tsv", ""])
+def test_edge_that_does_not_say_what_it_rests_on_is_amber(words):
+    made = passport(edges=["ChIP", words])
+    assert judged(made, EDGES) == (0, "amber")
+    assert "50% of the edges" in check(made, EDGES)["why"]
+
+
+def test_no_edges_are_green():
+    assert judged(passport(), EDGES) == (0, "green")
+    assert check(passport(), EDGES)["why"].endswith("there are no edges")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "status"),
+    [
+        ("orthology (eggNOG)", "green"),
+        ("planted", "green"),
+        ("unknown", "amber"),
+        ("GO annotation without IEP and HEP", "amber"),
+        ("co-expression modules", "red"),
+        ("iModulons", "red"),
+    ],
+)
+def test_gene_sets_are_judged_by_their_evidence(evidence, status):
+    made = passport(sets={"S:1": IDS[:3]}, gene_set_evidence=evidence)
+    assert judged(made, SETS) == (float(status == "red"), status)
+    assert judged(passport(gene_set_evidence=evidence), SETS) == (0, "green")
+
+
+# --- samples and balance ---
+
+
+def test_duplicated_samples_are_caught_and_named():
+    data = expression(n_samples=40)
+    data.X[7] = data.X[2] + 1e-4
+    made = passport(data=data)
+    assert judged(made, SAMPLES) == (0.05, "amber")
+    assert "1 pairs, 1 across conditions (s2 = s7)" in check(made, SAMPLES)["why"]
+    data.X[[9, 11, 13]] = data.X[20]
+    assert judged(passport(data=data), SAMPLES) == (0.15, "red")
+
+
+def test_noisy_replicates_and_flat_samples_are_no_duplicates():
+    data = expression()
+    data.X[5] = data.X[4] + np.random.default_rng(0).normal(0, 0.3, data.n_vars)
+    data.X[7] = 3
+    data.X[8] = 3
+    assert judged(passport(data=data), SAMPLES) == (0, "green")
+
+
+@pytest.mark.parametrize(
+    ("left", "status"), [(8, "green"), (5, "green"), (3, "amber"), (1, "amber"), (0, "red")]
+)
+def test_small_fold_of_measured_genes_is_told(left, status):
+    rows = [i for i in range(40) if not left <= i < 8]
+    value, got = judged(passport(data=expression(ids=[IDS[i] for i in rows])), BALANCE)
+    assert got == status
+    assert value == pytest.approx(left / len(rows), abs=1e-4)
+
+
+# --- the real passport ---
+
+
+def test_ecoli_passport_is_not_red_and_names_what_is_known(ecoli):
+    assert ecoli.passport["status"] == "amber"
+    by_name = {record["check"]: record for record in ecoli.passport["checks"]}
+    assert by_name[OPERONS]["value"] == 0
+    assert 0.005 < by_name[COPIES]["value"] < 0.05
+    assert "pal__lyx_ale2__1 = pal__lyx_ale4__1" in by_name[SAMPLES]["why"]
+
+
+def test_ecoli_finds_the_two_copies_of_elongation_factor_tu(ecoli):
+    ids = ecoli.genes.set_index("name")["gene_id"]
+    nearest = ecoli.similarity.set_index("gene_id")
+    fold = ecoli.fold_of
+    assert fold[ids["tufA"]] != fold[ids["tufB"]]
+    assert nearest.loc[ids["tufA"], "nearest_gene_id"] == ids["tufB"]
+    assert nearest.loc[ids["tufB"], "nearest_gene_id"] == ids["tufA"]
+    assert nearest.loc[[ids["tufA"], ids["tufB"]], "similarity"].min() > 0.7

@@ -1,0 +1,61 @@
+"""Promoters one at a time, and their map."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_worlds import make_encoder
+
+from genesplice.errors import InputError
+from genesplice.predict.embeddings import embed_promoters, principal_components
+
+
+@pytest.mark.parametrize("base_width", [0, 4])
+def test_promoters_are_read_on_the_sense_strand(tiny_bundle, base_width):
+    encoder = make_encoder(base_width)
+    found = embed_promoters(encoder, tiny_bundle, upstream_bp=256, downstream_bp=64, batch_bp=3072)
+    assert list(found.index) == list(tiny_bundle.genes["gene_id"])
+    assert encoder.training
+    encoder.eval()
+    for gene in tiny_bundle.genes.itertuples():
+        if gene.strand == "+":
+            tokens = tiny_bundle.genome.fetch("chr", gene.start - 512, gene.start + 512)
+        else:
+            tokens = tiny_bundle.genome.fetch("chr", gene.end - 512, gene.end + 512, "-")
+        with torch.no_grad():
+            output = encoder(torch.from_numpy(tokens)[None], with_bases=base_width > 0)
+        expected = [output.bins[0, 16:36].mean(0)]
+        if base_width:
+            expected.append(output.bases[0, 256:576].mean(0))
+        np.testing.assert_allclose(found.loc[gene.gene_id], torch.cat(expected), atol=1e-5)
+
+
+def test_some_genes_in_another_order_have_the_same_vectors(tiny_bundle):
+    encoder = make_encoder(4).eval()
+    some = pd.Index(tiny_bundle.genes["gene_id"][[7, 3, 30]])
+    found = embed_promoters(encoder, tiny_bundle, some)
+    assert list(found.index) == list(some)
+    assert not encoder.training
+    np.testing.assert_allclose(found, embed_promoters(encoder, tiny_bundle).loc[some], atol=1e-6)
+    assert embed_promoters(encoder, tiny_bundle, some[:0]).shape == (0, 20)
+
+
+def test_what_cannot_be_embedded_is_refused(tiny_bundle):
+    with pytest.raises(InputError, match=r"gene 'nobody', expected one of the genes of synthetic"):
+        embed_promoters(make_encoder(4), tiny_bundle, pd.Index(["nobody"]))
+    with pytest.raises(InputError, match=r"a promoter of 250 \+ 64 bp in 1024 bp, expected mult"):
+        embed_promoters(make_encoder(4), tiny_bundle, upstream_bp=250, downstream_bp=64)
+    with pytest.raises(InputError, match=r"a promoter of 1024 \+ 512 bp"):
+        embed_promoters(make_encoder(4), tiny_bundle, upstream_bp=1024)
+
+
+def test_principal_components_are_uncorrelated_and_ordered():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(40, 2)) @ generator.normal(size=(2, 6))
+    vectors = pd.DataFrame(values, index=[f"g{i}" for i in range(40)])
+    vectors[6] = 1.0
+    points = principal_components(vectors)
+    assert list(points.columns) == ["x", "y"]
+    assert list(points.index) == list(vectors.index)
+    assert points["x"].var() > points["y"].var() > 0
+    assert abs(points["x"].corr(points["y"])) < 1e-6

@@ -1,0 +1,99 @@
+"""One gene's neighbourhood says the same as the whole graph."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+from tiny_models import make_tiny
+
+from genesplice.predict.expression import bundle_graph
+from genesplice.predict.gene_output import GeneRow, copy_neighbourhood, neighbourhood
+
+
+@pytest.fixture(scope="module")
+def tangled(tiny_bundle):
+    """Every kind of edge: a gene that regulates itself, loops, an effector, shared pathways."""
+    ids = tiny_bundle.genes["gene_id"].tolist()
+    more = pd.DataFrame(
+        [(ids[0], ids[0], 1), (ids[1], ids[0], -1), (ids[0], ids[1], 1), (ids[1], ids[5], 0),
+         ("magnesium", ids[0], 1), ("magnesium", ids[7], -1), (ids[9], ids[1], 1)],
+        columns=["source", "target", "sign"],
+    )  # fmt: skip
+    network = pd.concat([tiny_bundle.network, more.assign(kind="TF", provenance="here")])
+    sets = {**tiny_bundle.gene_sets, "KEGG:a": tuple(ids[:8]), "KEGG:b": tuple(ids[5:20])}
+    return dataclasses.replace(
+        tiny_bundle, network=network.drop_duplicates(["source", "target"]), gene_sets=sets
+    )
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_each_variant_is_predicted_as_by_the_whole_graph(tangled, layers):
+    model = make_tiny(tangled, f"model.graph_layers={layers}")
+    graph = bundle_graph(model, tangled)
+    generator = torch.Generator().manual_seed(1)
+    vectors = torch.randn(len(tangled.genes), len(model.readout.centre), generator=generator)
+    for row in (0, 1, 5, 7, 19, 59):
+        own = torch.randn(3, vectors.shape[1], generator=generator)
+        with torch.no_grad():
+            found = GeneRow(model, graph, vectors, row)(own)
+            for i, one in enumerate(own):
+                everyone = vectors.clone()
+                everyone[row] = one
+                wanted = model(everyone, graph, torch.tensor([row]))
+                torch.testing.assert_close(found.level[i], wanted.level[0], rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(
+                    found.residual[i], wanted.residual[0], rtol=1e-5, atol=1e-5
+                )
+
+
+def test_its_own_old_vector_is_not_read(tangled):
+    model = make_tiny(tangled)
+    graph, joined = bundle_graph(model, tangled), len(model.readout.centre)
+    own, vectors = torch.randn(2, joined), torch.randn(len(tangled.genes), joined)
+    other = vectors.clone()
+    other[0] = 100.0
+    with torch.no_grad():
+        one, two = (GeneRow(model, graph, v, 0)(own).level for v in (vectors, other))
+    assert torch.equal(one, two)
+
+
+def test_gradients_reach_the_vector(tangled):
+    model = make_tiny(tangled)
+    joined = len(model.readout.centre)
+    vectors = torch.randn(len(tangled.genes), joined)
+    row = GeneRow(model, bundle_graph(model, tangled), vectors, 5).double()
+    own = torch.randn(2, joined, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: row(x).level, own)
+
+
+def test_distances_are_counted_by_walking(tangled):
+    graph = bundle_graph(make_tiny(tangled), tangled)
+    found = neighbourhood(graph, 5, 2)
+    for kind, node_distance in found.items():
+        for node in range(int(graph[kind].num_nodes)):
+            assert node_distance[node] == walk(graph, (kind, node), ("gene", 5), 2)
+
+
+def walk(graph, start, goal, most: int) -> int:
+    reached = {start}
+    for hop in range(most + 1):
+        if goal in reached:
+            return hop
+        reached = {
+            (target, int(t))
+            for (source, _, target), index in graph.edge_index_dict.items()
+            for s, t in index.T
+            if (source, int(s)) in reached
+        }
+    return -1
+
+
+def test_neighbours_that_do_not_change_are_there_once(tangled):
+    graph = bundle_graph(make_tiny(tangled), tangled)
+    shared, rows, places = copy_neighbourhood(graph, 5, 4, layers=1)
+    assert (rows == 5).sum() == 4
+    assert rows[places].tolist() == [5] * 4
+    assert rows[rows != 5].unique().numel() == (rows != 5).sum()
+    assert copy_neighbourhood(graph, 5, 4, layers=2)[0]["gene"].num_nodes > len(rows)
+    assert shared["pathway"].identity.numel() % 4 == 0
