@@ -22,10 +22,10 @@ import torch  # noqa: E402
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 
 from genesplice.config import load_preset, override  # noqa: E402
-from genesplice.context.controls import world_environment  # noqa: E402
+from genesplice.context.controls import control_environment  # noqa: E402
 from genesplice.data.bundle import Bundle, load_bundle  # noqa: E402
 from genesplice.data.prepare import prepare_recipe  # noqa: E402
-from genesplice.data.simulate import WORLDS, make_bundle  # noqa: E402
+from genesplice.data.simulate import CONTROLS, make_bundle  # noqa: E402
 from genesplice.runtime import keep_freed_memory, write_json  # noqa: E402
 from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
 
@@ -64,8 +64,8 @@ def _threads() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A small circular world with planted truth."""
-    return make_bundle(tmp_path_factory.mktemp("worlds") / "tiny")
+    """A small circular control with planted truth."""
+    return make_bundle(tmp_path_factory.mktemp("controls") / "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -102,26 +102,28 @@ SMALL_VERDICT = (
 )
 
 
-def write_passed_worlds(folder: Path, settings: str) -> Path:
-    """A record of worlds that came out as planted with these settings; none was trained."""
+def write_passed_controls(folder: Path, settings: str) -> Path:
+    """A record of controls that came out as planted with these settings; none was trained."""
     config = override(load_preset("quick"), settings.split())
     slope = {"slope": 0.0, "ci_low": -0.01, "ci_high": 0.01, "visible": 0.02}
-    worlds = [
-        {"world": kind, "expected": answer, "answer": answer, "sentence": "",
+    controls = [
+        {"control": kind, "expected": answer, "answer": answer, "sentence": "",
          "slopes": [{"metric": "level_r2", **slope}]}
-        for kind, answer in WORLDS.items()
+        for kind, answer in CONTROLS.items()
     ]  # fmt: skip
     folder.mkdir(parents=True)
     record = {"passed": True, "failures": {}, "steps": 0, "cpu_seconds": 0.0}
-    record |= {"worthwhile": 0.02, "element_distance_bp": [1024, 3312]}
-    write_json(folder / "worlds.json", record | {"worlds": worlds} | world_environment(config))
+    record |= {"smallest_effect": 0.02, "element_distance_bp": [1024, 3312]}
+    write_json(
+        folder / "controls.json", record | {"controls": controls} | control_environment(config)
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """All notebooks through the runner that users call, on the small world."""
-    worlds = write_passed_worlds(tmp_path_factory.mktemp("passed") / "worlds", SMALL_VERDICT)
+    """All notebooks through the runner that users call, on the small control."""
+    controls = write_passed_controls(tmp_path_factory.mktemp("passed") / "controls", SMALL_VERDICT)
     return run_notebooks(
         ROOT / "notebooks",
         tmp_path_factory.mktemp("reports"),
@@ -131,6 +133,6 @@ def tiny_run(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> R
             "epochs": "2",
             "ig_steps": "4",
             "settings": SMALL_VERDICT,
-            "worlds_dir": str(worlds),
+            "controls_dir": str(controls),
         },
     )

@@ -91,29 +91,31 @@ def everything(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-# --- a small world as the user's own files, and what each stage makes of it ---
+# --- a small control as the user's own files, and what each stage makes of it ---
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
-    world = make_bundle(tmp_path_factory.mktemp("world") / "w", genome_bp=600_000, n_conditions=4)
+    control = make_bundle(
+        tmp_path_factory.mktemp("control") / "w", genome_bp=600_000, n_conditions=4
+    )
     folder = tmp_path_factory.mktemp("files")
     names = ("g.fa", "g.gff3.gz", "tpm.tsv", "samples.tsv", "edges.tsv", "sets.gmt")
     kinds = ("fasta", "annotation", "expression", "samples", "network", "gene-sets")
     made = {kind: folder / name for kind, name in zip(kinds, names, strict=True)}
-    made["fasta"].write_text(f">chr\n{decode(np.asarray(world.genome.tokens))}\n")
+    made["fasta"].write_text(f">chr\n{decode(np.asarray(control.genome.tokens))}\n")
     with gzip.open(made["annotation"], "wt") as handle:
         handle.write("##gff-version 3\n")
-        for gene in world.genes.itertuples():
+        for gene in control.genes.itertuples():
             attributes = f"ID={gene.gene_id};Name={gene.name};gene_biotype=protein_coding"
             handle.write(f"chr\tx\tgene\t{gene.start + 1}\t{gene.end}\t.\t{gene.strand}\t.\t"
                          f"{attributes}\n")  # fmt: skip
-    values = world.expression
+    values = control.expression
     tpm = pd.DataFrame(np.exp2(values.X.T) - 1, index=values.var_names, columns=values.obs_names)
     (tpm * (1e6 / tpm.sum()).min()).to_csv(made["expression"], sep="\t")
     values.obs.to_csv(made["samples"], sep="\t")
-    world.network[["source", "target", "sign"]].to_csv(made["network"], sep="\t", index=False)
-    write_gmt(made["gene-sets"], world.gene_sets)
+    control.network[["source", "target", "sign"]].to_csv(made["network"], sep="\t", index=False)
+    write_gmt(made["gene-sets"], control.gene_sets)
     return made
 
 
@@ -158,7 +160,7 @@ def test_prepare_writes_a_bundle_and_prints_its_path(prepared, files):
     out, answer = prepared
     bundle = load_bundle(out)
     assert answer.out == f"{out}\n"
-    assert "prepare: 60 genes, 8 samples, passport" in answer.err
+    assert "prepare: 60 genes, 8 samples, leakage" in answer.err
     assert (len(bundle.genes), bundle.expression.n_obs) == (60, 8)
     assert len(bundle.network) > 0
     assert "KEGG:ko00001" in bundle.gene_sets

@@ -61,7 +61,7 @@ def test_presets_grow():
     assert quick.model.width < standard.model.width < full.model.width
     assert quick.pretrain.steps < standard.pretrain.steps < full.pretrain.steps
     assert quick.finetune.epochs <= standard.finetune.epochs < full.finetune.epochs
-    assert len(quick.finetune.twins) < len(standard.finetune.twins)
+    assert len(quick.finetune.ablations) < len(standard.finetune.ablations)
     assert len(quick.finetune.seeds) < len(standard.finetune.seeds) <= len(full.finetune.seeds)
 
 

@@ -33,7 +33,7 @@ def wait_until_listening(port: int, seconds: float = 60) -> None:
 
 @pytest.fixture
 def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
-    """`genesplice lab` on a copy of notebook 4 that points at the small world."""
+    """`genesplice lab` on a copy of notebook 4 that points at the small control."""
     notebook = nbformat.read(ROOT / "notebooks" / "04_interpretability.ipynb", as_version=4)
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     cell.source += f"\ndata_dir = {json.dumps(str(tiny_bundle.path))}"

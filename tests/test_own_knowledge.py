@@ -47,12 +47,12 @@ def test_each_replaces_what_it_should(tiny_bundle, mine):
     assert own_files(tiny_bundle) == {}
 
 
-def test_the_passport_judges_what_is_there_now(tiny_bundle, mine, tmp_path):
+def test_the_leakage_judges_what_is_there_now(tiny_bundle, mine, tmp_path):
     edges, sets = mine
     leaking = pd.read_csv(edges, sep="\t").assign(evidence="co-expression")
     leaking.to_csv(tmp_path / "leak.tsv", sep="\t", index=False)
     status = {
-        name: {check["check"]: check["status"] for check in bundle.passport["checks"]}
+        name: {check["check"]: check["status"] for check in bundle.leakage["checks"]}
         for name, bundle in {
             "before": tiny_bundle,
             "leak": replace_knowledge(tiny_bundle, network=tmp_path / "leak.tsv"),
@@ -64,7 +64,7 @@ def test_the_passport_judges_what_is_there_now(tiny_bundle, mine, tmp_path):
         "green", "red", "green",
     )  # fmt: skip
     assert (status["before"][member], status["sets"][member]) == ("green", "amber")
-    assert replace_knowledge(tiny_bundle, network=tmp_path / "leak.tsv").passport["status"] == "red"
+    assert replace_knowledge(tiny_bundle, network=tmp_path / "leak.tsv").leakage["status"] == "red"
 
 
 def test_finetune_predict_and_explain_know_it(tiny_bundle, mine, tmp_path):
@@ -72,7 +72,7 @@ def test_finetune_predict_and_explain_know_it(tiny_bundle, mine, tmp_path):
     out, data = tmp_path / "out", tiny_bundle.path
     answer = succeed("finetune", "--data", data, "--out", out, *SMALL,
                      "--network", edges, "--gene-sets", sets)  # fmt: skip
-    assert "5 edges, 2 gene sets, passport amber" in answer.err
+    assert "5 edges, 2 gene sets, leakage amber" in answer.err
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["data_sha256"]["network"] == file_sha256(edges)
     assert manifest["data_sha256"]["gene_sets"] == file_sha256(sets)

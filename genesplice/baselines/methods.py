@@ -21,7 +21,7 @@ from genesplice.errors import InputError
 from genesplice.results import PREDICTION_COLUMNS
 
 RELATED = 0.04
-"""Similarity of the passport (shared 14-mers) from which a gene counts as a relative: about 80 %
+"""Similarity of the leakage (shared 14-mers) from which a gene counts as a relative: about 80 %
 identity. Below, single shared words decide, and the nearest gene is sought by composition."""
 BOOSTING = {
     "max_iter": 300,

@@ -99,10 +99,12 @@ def explain_genes(
         control = _explain_each(other, genes, options, "explain with permuted weights")
     if is_checked:
         judged = []
-        for one, twin in zip(found, control, strict=True):
+        for one, ablation in zip(found, control, strict=True):
             drawn[one.gene_id] = curves(explainer, one, condition=condition)
             judged.append(
-                judge(explainer, one, condition=condition, drawn=drawn[one.gene_id], control=twin)
+                judge(
+                    explainer, one, condition=condition, drawn=drawn[one.gene_id], control=ablation
+                )
             )
             say(f"explain: {one.name}: {judged[-1].verdict}")
         metrics += faithfulness_metrics(judged)

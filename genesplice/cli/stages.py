@@ -81,7 +81,7 @@ def prepare(
         )
     say(
         f"prepare: {len(bundle.genes)} genes, {bundle.expression.n_obs} samples, "
-        f"passport {bundle.passport['status']}"
+        f"leakage {bundle.leakage['status']}"
     )
     emit({"data": bundle.path}, as_json)
 
@@ -247,7 +247,7 @@ def with_knowledge(
     )
     say(
         f"finetune: {len(bundle.network)} edges, {len(bundle.gene_sets)} gene sets, "
-        f"passport {bundle.passport['status']}"
+        f"leakage {bundle.leakage['status']}"
     )
     model = dataclasses.replace(config.model, gene_set_collections=(*collections, OWN))
     return dataclasses.replace(config, model=model), bundle

@@ -34,15 +34,16 @@ def verdict(
     claims: Annotated[
         list[Path] | None, typer.Option(help="metrics.json of other stages, repeatable.")
     ] = None,
-    worlds_dir: Annotated[
-        Path | None, typer.Option("--worlds", help="Folder that keeps planted worlds for others.")
+    controls_dir: Annotated[
+        Path | None,
+        typer.Option("--controls", help="Folder that keeps simulated controls for others."),
     ] = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Say whether longer context helps: yes, no or cannot tell.
 
-    Four planted worlds are judged first; while they do not come out as planted there is no verdict.
+    Four simulated controls are judged first; while they do not come out as planted there is no verdict.
     """
     from genesplice.context.verdict import REFUSED, judge_context, write_report
     from genesplice.data.bundle import load_bundle
@@ -54,7 +55,7 @@ def verdict(
             raise InputError(f"no file {path}", "a metrics.json")
     others = [metric for path in claims or () for metric in read_metrics(path)]
     report = judge_context(
-        load_bundle(data), config, out, resume=resume, ray=ray, worlds=worlds_dir, tell=say
+        load_bundle(data), config, out, resume=resume, ray=ray, controls=controls_dir, tell=say
     )
     page = write_report(
         report, load_bundle(data), config, out, command=command_line(), started=started,
@@ -68,7 +69,7 @@ def verdict(
 
 
 @app.command()
-def worlds(
+def controls(
     out: Out,
     count: Annotated[int, typer.Option(min=1, help="Seeds.")] = 20,
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
@@ -77,7 +78,7 @@ def worlds(
     ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge the four planted worlds of many seeds: yes, no, no and no is right.
+    """Judge the four simulated controls of many seeds: yes, no, no and no is right.
 
     Seeds that are in OUT already, with the same settings and versions, are not run again.
     """
@@ -91,7 +92,7 @@ def worlds(
     records = count_answers(config, out, make_runner(config, ray, say), seeds, tell=say)
     for one in records:
         said = ", ".join(f"{answer} {one[answer]}" for answer in ANSWERS)
-        say(f"{one['world']}: must be {one['expected']}; {said}")
-    write_json(out / "verdict_worlds.json", {"worlds": records, "made_by": command_line()})
+        say(f"{one['control']}: must be {one['expected']}; {said}")
+    write_json(out / "verdict_controls.json", {"controls": records, "made_by": command_line()})
     write_manifest(out, command=command_line(), started=started, config=config.to_dict())
-    emit({"worlds": out / "verdict_worlds.json"}, as_json)
+    emit({"controls": out / "verdict_controls.json"}, as_json)

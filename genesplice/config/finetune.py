@@ -8,7 +8,7 @@ from genesplice.config.checks import REGION_BP, require, require_least
 from genesplice.config.pretrain import ScheduleName
 
 ModeName = Literal["probe", "head", "last_n", "lora", "ia3", "full"]
-TwinName = Literal[
+AblationName = Literal[
     "rewired",
     "no_network",
     "random_sets",
@@ -58,7 +58,7 @@ class FinetuneConfig:
         Held-out folds to train for; None = all.
     seeds
         One model per fold and seed.
-    twins, twin_seeds
+    ablations, ablation_seeds
         Ablations to train as well (`genesplice.training.finetune_ablations`), and their seeds.
     baselines
         Fit the simple methods on the same folds too, and measure the differences.
@@ -87,13 +87,13 @@ class FinetuneConfig:
     kernel: bool = True
     folds: tuple[int, ...] | None = None
     seeds: tuple[int, ...] = (0,)
-    twins: Sequence[TwinName] = ()
-    twin_seeds: tuple[int, ...] = (0,)
+    ablations: Sequence[AblationName] = ()
+    ablation_seeds: tuple[int, ...] = (0,)
     baselines: bool = False
 
     def __post_init__(self) -> None:
         # Read back from JSON it is a list.
-        object.__setattr__(self, "twins", tuple(self.twins))
+        object.__setattr__(self, "ablations", tuple(self.ablations))
         for name in ("core_bp", "flank_bp"):
             require(
                 getattr(self, name) % REGION_BP == 0,
@@ -145,6 +145,6 @@ class FinetuneConfig:
             "0 <= fraction < 0.5",
         )
         require(len(self.seeds) > 0, "finetune.seeds ()", "at least one seed")
-        for name in ("folds", "seeds", "twin_seeds"):
+        for name in ("folds", "seeds", "ablation_seeds"):
             numbers = getattr(self, name) or ()
             require(min(numbers, default=0) >= 0, f"finetune.{name} {numbers}", "at least 0 each")

@@ -35,7 +35,7 @@ class ModelConfig:
         Total width of what an output bin may depend on, half on each side; None = everything
         in the window.
     hierarchy
-        `whole`; or a null twin of as many parameters and operations: in `local_only` summaries and
+        `whole`; or a null ablation of as many parameters and operations: in `local_only` summaries and
         regions hear nothing, in `permuted_regions` bins hear the regions of other places.
     base_width
         Channels of the base-resolution path (1 bp); 0 leaves it out. It decides how well masked
@@ -115,7 +115,7 @@ class ModelConfig:
             self.hierarchy == "whole" or (self.arch == "hierarchical" and self.context_bp is None),
             f"model.hierarchy {self.hierarchy} with model.arch {self.arch} and model.context_bp "
             f"{self.context_bp}",
-            "a twin of the hierarchical encoder without a dial",
+            "an ablation of the hierarchical encoder without a dial",
         )
         for name in ("dropout", "head_dropout"):
             value = getattr(self, name)

@@ -12,7 +12,7 @@ ScheduleName = Literal[
 PretrainScheduleName = Literal[ScheduleName, "plateau"]
 MaskName = Literal["single", "span", "bin"]
 ViewName = Literal["strand", "neighbour", "gene", "operon", "regulon"]
-PretrainTwinName = Literal[
+PretrainAblationName = Literal[
     "masked_only",
     "constant_rate",
     "shuffled_genome",
@@ -65,7 +65,7 @@ class PretrainConfig:
         held-out windows and on how many sites of each task.
     measure_expression
         Whether that includes expression from frozen vectors, which takes minutes.
-    twins
+    ablations
         What else is trained to be measured too (`genesplice.training.pretrain_ablations`);
         each costs as much again.
     """
@@ -104,12 +104,12 @@ class PretrainConfig:
     measure_windows: int = 64
     probe_sites: int = 200
     measure_expression: bool = False
-    twins: Sequence[PretrainTwinName] = ()
+    ablations: Sequence[PretrainAblationName] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
-        for name in ("masks", "views", "view_weights", "twins"):
+        for name in ("masks", "views", "view_weights", "ablations"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         require(
             self.window_bp % REGION_BP == 0,
@@ -162,9 +162,9 @@ class PretrainConfig:
             "one number from 0 for each view, or none",
         )
         require(
-            not self.twins or self.measure,
-            f"pretrain.twins {self.twins} with pretrain.measure false",
-            "twins where they are measured",
+            not self.ablations or self.measure,
+            f"pretrain.ablations {self.ablations} with pretrain.measure false",
+            "ablations where they are measured",
         )
         require(
             0 <= self.shift_bp < self.window_bp // 2,

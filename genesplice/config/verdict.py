@@ -9,7 +9,7 @@ from genesplice.config.model import ArchName
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictConfig:
-    """Context arms, planted worlds and the rule that is agreed on before either is run.
+    """Context arms, simulated controls and the rule that is agreed on before either is run.
 
     The arms are one small network (the sizes below; everything else as in `model`) with different
     `context_bp`: equal parameters, windows and optimiser steps.
@@ -25,7 +25,7 @@ class VerdictConfig:
     head_steps, validation_blocks
         As in `finetune`, for the arms. Without head steps the kernel path alone predicts, and
         `graph_layers` say nothing.
-    worthwhile
+    smallest_effect
         The smallest change of a metric per doubling of context that matters.
     alpha, power
         Of the rule (see `genesplice.context.rule`).
@@ -33,8 +33,8 @@ class VerdictConfig:
         As in `finetune`; None = all folds.
     references
         Other architectures that are run beside the arms; they read windows of `reference_bp`.
-    world_contexts_bp, world_domains, world_epochs, world_folds, world_seeds, world_worthwhile
-        The same for the planted worlds, each a circular contig of `world_domains` times 8 kb.
+    control_contexts_bp, control_domains, control_epochs, control_folds, control_seeds, control_smallest_effect
+        The same for the simulated controls, each a circular contig of `control_domains` times 8 kb.
     dose_genes
         Held-out genes of the second and third instrument; 0 leaves these out.
     workers, threads
@@ -55,28 +55,28 @@ class VerdictConfig:
     head_steps: int = 0
     learning_rate: float = 4e-3
     validation_blocks: float = 0.2
-    worthwhile: float = 0.02
+    smallest_effect: float = 0.02
     alpha: float = 0.05
     power: float = 0.8
     folds: tuple[int, ...] | None = (0,)
     seeds: tuple[int, ...] = (0,)
     references: Sequence[ArchName] = ()
     reference_bp: int = 8192
-    world_contexts_bp: Sequence[int] = (512, 262_144)
-    world_domains: int = 32
-    world_epochs: int = 48
-    world_folds: tuple[int, ...] = (0,)
-    world_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    world_worthwhile: float = 0.02
+    control_contexts_bp: Sequence[int] = (512, 262_144)
+    control_domains: int = 32
+    control_epochs: int = 48
+    control_folds: tuple[int, ...] = (0,)
+    control_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    control_smallest_effect: float = 0.02
     dose_genes: int = 8
     workers: int = 0
     threads: int = 1
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
-        for name in ("contexts_bp", "references", "world_contexts_bp"):
+        for name in ("contexts_bp", "references", "control_contexts_bp"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("contexts_bp", "world_contexts_bp"):
+        for name in ("contexts_bp", "control_contexts_bp"):
             contexts = tuple(getattr(self, name))
             require(
                 len(contexts) >= 2 and list(contexts) == sorted(set(contexts)),
@@ -91,7 +91,7 @@ class VerdictConfig:
                 f"a multiple of {REGION_BP} bp",
             )
         at_least_one = "width", "heads", "summary_layers", "region_layers", "epochs"
-        require_least("verdict", self, 1, *at_least_one, "world_epochs", "threads")
+        require_least("verdict", self, 1, *at_least_one, "control_epochs", "threads")
         require_least("verdict", self, 0, "bin_layers", "fused_layers", "graph_layers")
         require(
             self.bin_bp in BIN_SIZES_BP, f"verdict.bin_bp {self.bin_bp}", f"one of {BIN_SIZES_BP}"
@@ -106,17 +106,17 @@ class VerdictConfig:
             f"verdict.validation_blocks {self.validation_blocks}",
             "0 <= fraction < 0.5",
         )
-        require_least("verdict", self, 10, "world_domains")
+        require_least("verdict", self, 10, "control_domains")
         require_least("verdict", self, 0, "head_steps", "learning_rate", "dose_genes", "workers")
-        for name in ("worthwhile", "world_worthwhile"):
+        for name in ("smallest_effect", "control_smallest_effect"):
             value = getattr(self, name)
             require(value > 0, f"verdict.{name} {value:g}", "above 0")
         for name, high in (("alpha", 0.5), ("power", 1.0)):
             value = getattr(self, name)
             require(0 < value < high, f"verdict.{name} {value:g}", f"between 0 and {high:g}")
-        for name in ("seeds", "world_folds", "world_seeds"):
+        for name in ("seeds", "control_folds", "control_seeds"):
             require(len(getattr(self, name)) > 0, f"verdict.{name} ()", "at least one")
-        for name in ("folds", "seeds", "world_folds", "world_seeds"):
+        for name in ("folds", "seeds", "control_folds", "control_seeds"):
             numbers = getattr(self, name) or ()
             require(min(numbers, default=0) >= 0, f"verdict.{name} {numbers}", "at least 0 each")
         require("hierarchical" not in self.references, "verdict.references hierarchical", "others")

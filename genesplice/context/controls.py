@@ -1,4 +1,4 @@
-"""Can the ruler say yes and no? The context verdict on worlds whose truth is planted."""
+"""Can the ruler say yes and no? The context verdict on controls whose truth is planted."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from genesplice.config import Config
 from genesplice.context.conditions import ArmPlan, arm_steps, arm_tasks, plan_arms
 from genesplice.context.rule import ANSWERS, Decision, Rule, block_scores, decide
 from genesplice.data.bundle import Bundle, load_bundle
-from genesplice.data.simulate import ELEMENT_DISTANCE_BP, WORLDS, make_world
+from genesplice.data.simulate import CONTROLS, ELEMENT_DISTANCE_BP, make_control
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
 from genesplice.runtime import source_sha256, versions, write_json
@@ -22,112 +22,112 @@ Runner = Callable[[Sequence[Task], Path, str], SweepResult]
 """Runs tasks, keeps their tables in a folder and tells of it under a label."""
 
 PLANTED_METRIC = "level_r2"
-"""What the worlds decide by: the level."""
+"""What the controls decide by: the level."""
 DECIDING = ("config", "data", "evaluate", "model", "training")
-"""The parts of this package that the worlds' answers depend on."""
+"""The parts of this package that the controls' answers depend on."""
 
 
-def world_settings(config: Config) -> str:
-    """Digest of all settings that the worlds' answers depend on."""
+def control_settings(config: Config) -> str:
+    """Digest of all settings that the controls' answers depend on."""
     settings = config.to_dict()
     verdict = {
         name: value
         for name, value in settings["verdict"].items()
         if name not in ("contexts_bp", "core_bp", "epochs", "folds", "seeds", "references",
-                        "reference_bp", "worthwhile", "dose_genes", "workers", "threads")
+                        "reference_bp", "smallest_effect", "dose_genes", "workers", "threads")
     }  # fmt: skip
     parts = {"verdict": verdict, "model": settings["model"], "finetune": settings["finetune"]}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read_worlds(path: Path, config: Config) -> dict[str, Any] | None:
-    """The record that `check_worlds` wrote, if it holds for these settings, sources and versions.
+def read_controls(path: Path, config: Config) -> dict[str, Any] | None:
+    """The record that `check_controls` wrote, if it holds for these settings, sources and versions.
 
     A record of tasks that failed holds for nothing: they are run again.
     """
     if not path.exists():
         return None
     record = json.loads(path.read_text())
-    holds = not record["failures"] and world_environment(config).items() <= record.items()
+    holds = not record["failures"] and control_environment(config).items() <= record.items()
     return record if holds else None
 
 
-def world_environment(config: Config) -> dict[str, Any]:
-    """What worlds have to be judged in to say anything of arms that are run now."""
+def control_environment(config: Config) -> dict[str, Any]:
+    """What controls have to be judged in to say anything of arms that are run now."""
     return {
         "versions": versions(),
         "source_sha256": source_sha256(*DECIDING),
-        "settings_sha256": world_settings(config),
+        "settings_sha256": control_settings(config),
     }
 
 
-def check_worlds(
+def check_controls(
     config: Config, out: Path, runner: Runner, *, seed: int = 0, tell: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Judge the four worlds and write `worlds.json`: versions, settings, answers and `passed`.
+    """Judge the four controls and write `controls.json`: versions, settings, answers and `passed`.
 
-    A record that is there and holds (see `read_worlds`) is taken as it is. All worlds are made with
-    `seed`. A world whose tasks failed has not passed.
+    A record that is there and holds (see `read_controls`) is taken as it is. All controls are made with
+    `seed`. A control whose tasks failed has not passed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found = read_worlds(out / "worlds.json", config)
+    found = read_controls(out / "controls.json", config)
     if found is not None:
-        tell(f"worlds: {'passed' if found['passed'] else 'not passed'} before, in {out}")
+        tell(f"controls: {'passed' if found['passed'] else 'not passed'} before, in {out}")
         return found
     settings, tasks, plans, bundles = config.verdict, [], {}, {}
-    environment = world_environment(config)
+    environment = control_environment(config)
     key = json.dumps(environment, sort_keys=True)
-    where = out / f"worlds-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
-    for kind in WORLDS:
+    where = out / f"controls-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
+    for kind in CONTROLS:
         folder = where / kind
         bundle = (
             load_bundle(folder)
             if (folder / "manifest.json").exists()
-            else make_world(folder, kind, seed, settings.world_domains)
+            else make_control(folder, kind, seed, settings.control_domains)
         )
         bundles[kind] = bundle
-        plans[kind] = plan_arms(config, bundle.genome, settings.world_contexts_bp)
+        plans[kind] = plan_arms(config, bundle.genome, settings.control_contexts_bp)
         tasks += arm_tasks(
-            bundle, config, plans[kind], where / "runs", folds=settings.world_folds,
-            seeds=settings.world_seeds, epochs=settings.world_epochs, prefix=f"{kind}-",
+            bundle, config, plans[kind], where / "runs", folds=settings.control_folds,
+            seeds=settings.control_seeds, epochs=settings.control_epochs, prefix=f"{kind}-",
         )  # fmt: skip
-    swept = runner(tasks, where / "tasks", "worlds")
+    swept = runner(tasks, where / "tasks", "controls")
     answers = []
-    for kind, expected in WORLDS.items():
+    for kind, expected in CONTROLS.items():
         is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
         table = swept.table[is_own] if len(swept.table) else swept.table
         try:
             decision = judge_arms(
                 table, bundles[kind], plans[kind], config, [PLANTED_METRIC],
-                worthwhile=settings.world_worthwhile,
+                smallest_effect=settings.control_smallest_effect,
             )  # fmt: skip
         except InputError as error:
             decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
         answers.append(
             {
-                "world": kind,
+                "control": kind,
                 "expected": expected,
                 "answer": decision.answer,
                 "sentence": decision.sentence,
                 "slopes": [slope._asdict() for slope in decision.slopes],
             }
         )
-        tell(f"worlds: {kind}: {decision.answer} (expected {expected})")
+        tell(f"controls: {kind}: {decision.answer} (expected {expected})")
     record = {
         "passed": all(one["answer"] == one["expected"] for one in answers),
         **environment,
         "seed": seed,
-        "worthwhile": settings.world_worthwhile,
+        "smallest_effect": settings.control_smallest_effect,
         "element_distance_bp": list(ELEMENT_DISTANCE_BP),
-        "worlds": answers,
+        "controls": answers,
         "steps": max(
-            arm_steps(bundles[kind].genome, config, plans[kind], settings.world_epochs)
-            for kind in WORLDS
+            arm_steps(bundles[kind].genome, config, plans[kind], settings.control_epochs)
+            for kind in CONTROLS
         ),
         "failures": swept.failures,
         "cpu_seconds": round(swept.cpu_seconds, 1),
     }
-    write_json(out / "worlds.json", record)
+    write_json(out / "controls.json", record)
     return record
 
 
@@ -139,25 +139,25 @@ def count_answers(
     *,
     tell: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """How often each world comes out as what, over worlds made with each of `seeds`.
+    """How often each control comes out as what, over controls made with each of `seeds`.
 
-    One record a world: `world`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`, the
+    One record a control: `control`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`, the
     answer and slope of each. What belongs to a seed lies in a folder of its own in `out`, and is
     not run again.
     """
-    told: dict[str, list[dict[str, Any]]] = {kind: [] for kind in WORLDS}
+    told: dict[str, list[dict[str, Any]]] = {kind: [] for kind in CONTROLS}
     for seed in seeds:
-        found = check_worlds(config, out / f"seed{seed}", runner, seed=seed, tell=tell)
-        for one in found["worlds"]:
+        found = check_controls(config, out / f"seed{seed}", runner, seed=seed, tell=tell)
+        for one in found["controls"]:
             slope = one["slopes"][0] if one["slopes"] else {}
             limits = {name: slope.get(name) for name in ("slope", "ci_low", "ci_high")}
-            told[one["world"]].append({"seed": seed, "answer": one["answer"], **limits})
+            told[one["control"]].append({"seed": seed, "answer": one["answer"], **limits})
     records = []
-    for kind, expected in WORLDS.items():
+    for kind, expected in CONTROLS.items():
         answers = [one["answer"] for one in told[kind]]
         counts: dict[str, Any] = {answer: answers.count(answer) for answer in ANSWERS}
         counts |= {"n": len(answers), "seeds": told[kind]}
-        records.append({"world": kind, "expected": expected, **counts})
+        records.append({"control": kind, "expected": expected, **counts})
     return records
 
 
@@ -168,11 +168,11 @@ def judge_arms(
     config: Config,
     metrics: Sequence[str] | None = None,
     *,
-    worthwhile: float | None = None,
+    smallest_effect: float | None = None,
 ) -> Decision:
     """The rule on the predictions of all arms; runs that not every arm has are left out.
 
-    `worthwhile` in place of the settings': worlds are judged by what they are large enough to show.
+    `smallest_effect` in place of the settings': controls are judged by what they are large enough to show.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def judge_arms(
         plan.context_of,
     )
     settings = config.verdict
-    smallest = settings.worthwhile if worthwhile is None else worthwhile
+    smallest = settings.smallest_effect if smallest_effect is None else smallest_effect
     return decide(scores, Rule(smallest, settings.alpha, settings.power), metrics)
 
 

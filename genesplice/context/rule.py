@@ -19,17 +19,17 @@ With seeds of one fold the two are added: each seed meets the same genes. With s
 residuals hold both, and the larger estimate counts. A sum has the smaller of the two degrees of
 freedom: Welch's, estimated from as few runs, said yes too often in simulations.
 
-The answer, written down before anything is run, with `worthwhile` the smallest effect that matters:
+The answer, written down before anything is run, with `smallest_effect` the smallest effect that matters:
 
 ============  =====================================================================================
 yes           some metric rises: its lower limit is above 0 and its upper limit not below
-              `worthwhile`
-no            every metric's upper limit is below `worthwhile`
+              `smallest_effect`
+no            every metric's upper limit is below `smallest_effect`
 cannot tell   anything else; `visible` says which effect would have been seen
 ============  =====================================================================================
 
 Limits are one-sided at `alpha` divided by the number of metrics (Bonferroni): with no effect
-anywhere, yes is said with probability `alpha` at most; so is no with an effect of `worthwhile`.
+anywhere, yes is said with probability `alpha` at most; so is no with an effect of `smallest_effect`.
 With fewer than five runs that holds where luck is each arm's own. Simulated with luck that
 neighbouring contexts share at a correlation of 0.8 and one run of four arms, either is said falsely
 in up to 11 %.
@@ -57,11 +57,11 @@ SCORE_COLUMNS = ("metric", "arm", "context_bp", "fold", "seed", "block", "value"
 class Rule(NamedTuple):
     """What is agreed on before a verdict is run.
 
-    `worthwhile` is the smallest change per doubling that matters. `power` is the probability with
+    `smallest_effect` is the smallest change per doubling that matters. `power` is the probability with
     which `Slope.visible` would have been seen.
     """
 
-    worthwhile: float
+    smallest_effect: float
     alpha: float = 0.05
     power: float = 0.8
     n_bootstrap: int = 1000
@@ -211,10 +211,10 @@ def decide(scores: pd.DataFrame, rule: Rule, metrics: Sequence[str] | None = Non
     if not names:
         raise InputError("no scores", "at least one metric")
     slopes = tuple(fit_slope(scores[scores["metric"] == name], rule, len(names)) for name in names)
-    rising = [s for s in slopes if s.ci_low > 0 and s.ci_high >= rule.worthwhile]
+    rising = [s for s in slopes if s.ci_low > 0 and s.ci_high >= rule.smallest_effect]
     if rising:
         answer = "yes"
-    elif all(s.ci_high < rule.worthwhile for s in slopes):
+    elif all(s.ci_high < rule.smallest_effect for s in slopes):
         answer = "no"
     else:
         answer = "cannot tell"
@@ -232,12 +232,12 @@ def _sentence(answer: str, slopes: Sequence[Slope], rising: Sequence[Slope], rul
     if answer == "no":
         return (
             f"Longer context does not help here: {told}; "
-            f"{rule.worthwhile:g} per doubling would have mattered."
+            f"{rule.smallest_effect:g} per doubling would have mattered."
         )
     seen = ", ".join(f"{slope.metric} {slope.visible:.4f}" for slope in slopes)
     return (
         f"Cannot tell whether longer context helps: {told}; what could have been seen "
-        f"({rule.power:.0%} power): {seen} per doubling, and {rule.worthwhile:g} would matter."
+        f"({rule.power:.0%} power): {seen} per doubling, and {rule.smallest_effect:g} would matter."
     )
 
 

@@ -1,4 +1,4 @@
-"""Does longer context help here? Worlds first, then the arms, then two more instruments.
+"""Does longer context help here? Controls first, then the arms, then two more instruments.
 
 The answer comes from the arms alone, by the rule of `genesplice.context.rule`. The other
 instruments ask one trained model how far away the sequence lies that it listens to; where they
@@ -15,7 +15,7 @@ import pandas as pd
 
 from genesplice.config import Config
 from genesplice.context.conditions import ArmPlan, arm_steps, arm_tasks, plan_arms
-from genesplice.context.controls import Runner, check_worlds, judge_arms
+from genesplice.context.controls import Runner, check_controls, judge_arms
 from genesplice.context.perturbation import (
     distance_bands,
     dose_response,
@@ -39,7 +39,7 @@ from genesplice.training.loops import begin_run
 from genesplice.training.sweeps import CPU_SECONDS, SweepResult, Task, run_tasks, run_tasks_on_ray
 
 REFUSED = "refused"
-"""The answer where the planted worlds have not passed."""
+"""The answer where the simulated controls have not passed."""
 KEPT = 0.9
 """A model that keeps so much of its predictions does not depend on what was shuffled."""
 FIELD = 0.9
@@ -81,14 +81,14 @@ def judge_context(
     *,
     resume: bool = False,
     ray: str | None = None,
-    worlds: Path | None = None,
+    controls: Path | None = None,
     tell: Tell = print,
 ) -> VerdictReport:
-    """Run the worlds and the arms in `out` and judge.
+    """Run the controls and the arms in `out` and judge.
 
-    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the worlds have
+    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the controls have
     passed with these settings and versions the answer is `REFUSED` and no arm is run. They do not
-    depend on the data: `worlds` is a folder where they are kept for several verdicts, else `out`.
+    depend on the data: `controls` is a folder where they are kept for several verdicts, else `out`.
 
     Raises
     ------
@@ -101,12 +101,14 @@ def judge_context(
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     for fold in folds:
         bundle.test_genes(fold)  # raises for a fold that is not there
-    truth = check_worlds(config, worlds or out, runner, tell=tell)
+    truth = check_controls(config, controls or out, runner, tell=tell)
     plan = plan_arms(config, bundle.genome, settings.contexts_bp, settings.references)
     if not truth["passed"]:
-        wrong = [one for one in truth["worlds"] if one["answer"] != one["expected"]]
-        told = ", ".join(f"{o['world']} {o['answer']} in place of {o['expected']}" for o in wrong)
-        decision = Decision(REFUSED, (), f"No verdict: the planted worlds did not pass ({told}).")
+        wrong = [one for one in truth["controls"] if one["answer"] != one["expected"]]
+        told = ", ".join(f"{o['control']} {o['answer']} in place of {o['expected']}" for o in wrong)
+        decision = Decision(
+            REFUSED, (), f"No verdict: the simulated controls did not pass ({told})."
+        )
         empty = pd.DataFrame()
         verdict = _verdict(decision, config, plan, truth, SweepResult(empty, {}, 0.0), folds)
         return VerdictReport(verdict, [], empty, empty, empty)
@@ -137,7 +139,7 @@ def judge_context(
     steps = arm_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
     decision = question_steps(decision, *steps)
     verdict = _verdict(decision, config, plan, truth, swept, folds)
-    verdict |= dict(zip(("steps", "world_steps"), steps, strict=True))
+    verdict |= dict(zip(("steps", "control_steps"), steps, strict=True))
     dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
     if settings.dose_genes and (model / "model.safetensors").exists():
@@ -171,7 +173,7 @@ def write_report(
     """
     claims = claims_table(
         [*report.metrics, *others],
-        worthwhile=config.verdict.worthwhile,
+        smallest_effect=config.verdict.smallest_effect,
         context_answer=report.verdict["answer"],
     )
     claims.to_csv(out / "claims.tsv", sep="\t", index=False)
@@ -221,13 +223,13 @@ def _measure(
     return dose, mass, share_without_sequence(explainer, chosen)
 
 
-def question_steps(decision: Decision, steps: int, world_steps: int) -> Decision:
+def question_steps(decision: Decision, steps: int, control_steps: int) -> Decision:
     """Take a *no* back whose arms took fewer steps than those that found what was planted."""
-    if decision.answer != "no" or steps >= world_steps:
+    if decision.answer != "no" or steps >= control_steps:
         return decision
     sentence = (
         f"Cannot tell whether longer context helps: the arms took {steps} steps, and those that "
-        f"had to find a planted element took {world_steps} (verdict.epochs)."
+        f"had to find a planted element took {control_steps} (verdict.epochs)."
     )
     return decision._replace(answer="cannot tell", sentence=sentence)
 
@@ -317,7 +319,7 @@ def _verdict(
     decision: Decision,
     config: Config,
     plan: ArmPlan,
-    worlds: dict[str, Any],
+    controls: dict[str, Any],
     swept: SweepResult,
     folds: Sequence[int],
 ) -> dict[str, Any]:
@@ -328,7 +330,7 @@ def _verdict(
         "answer": decision.answer,
         "sentence": decision.sentence,
         "rule": {
-            "worthwhile": settings.worthwhile,
+            "smallest_effect": settings.smallest_effect,
             "alpha": settings.alpha,
             "power": settings.power,
             "n_runs": n_runs,
@@ -340,9 +342,9 @@ def _verdict(
             {**arm._asdict(), "is_excluded": arm.is_reference and arm.context_bp < tested}
             for arm in plan.arms
         ],
-        "worlds": worlds,
+        "controls": controls,
         "failures": swept.failures,
-        "cpu_seconds": round(swept.cpu_seconds + worlds["cpu_seconds"], 1),
+        "cpu_seconds": round(swept.cpu_seconds + controls["cpu_seconds"], 1),
         "instruments": None,
         "disagreements": [],
     }

@@ -1,4 +1,4 @@
-"""From files to a bundle: genome, genes, expression, network, gene sets, folds, passport."""
+"""From files to a bundle: genome, genes, expression, network, gene sets, folds, leakage."""
 
 from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.genome import Genome, decode, encode, reverse_complement

@@ -1,7 +1,7 @@
-"""Null twins: the same data with one claimed ingredient destroyed and everything else kept.
+"""Ablations: the same data with one claimed ingredient destroyed and everything else kept.
 
 ==========================  =====================================  ================================
-twin                        destroyed                              kept
+ablation                        destroyed                              kept
 ==========================  =====================================  ================================
 `rewired_network`           who regulates whom                     every node's degree, its signs
 `without_network`           the network                            everything else
@@ -11,7 +11,7 @@ twin                        destroyed                              kept
 `shuffled_outside`          the sequence beyond a stretch          dinucleotides on either side
 ==========================  =====================================  ================================
 
-Those that take a bundle give a bundle, in memory only; `manifest["twin"]` says which it is.
+Those that take a bundle give a bundle, in memory only; `manifest["ablation"]` says which it is.
 """
 
 from collections import Counter
@@ -49,7 +49,7 @@ def rewired_network(bundle: Bundle, seed: int) -> Bundle:
         for i, j in rows[drawn].tolist():
             _swap(source, target, there, i, j)
     rewired = network.assign(target=target, provenance=f"rewired (seed {seed})")
-    return _twin(bundle, "rewired network", seed, network=rewired)
+    return _ablation(bundle, "rewired network", seed, network=rewired)
 
 
 def _swap(source: list[str], target: list[str], there: Counter, i: int, j: int) -> None:
@@ -67,7 +67,7 @@ def _swap(source: list[str], target: list[str], there: Counter, i: int, j: int) 
 
 def without_network(bundle: Bundle) -> Bundle:
     """The same data without a single edge."""
-    return _twin(bundle, "no network", None, network=bundle.network.iloc[:0])
+    return _ablation(bundle, "no network", None, network=bundle.network.iloc[:0])
 
 
 def random_gene_sets(bundle: Bundle, seed: int) -> Bundle:
@@ -89,12 +89,12 @@ def random_gene_sets(bundle: Bundle, seed: int) -> Bundle:
     for group in alike.values():
         becomes.update(zip(group, generator.permutation(group).tolist(), strict=True))
     sets = {name: tuple(becomes[g] for g in genes) for name, genes in bundle.gene_sets.items()}
-    return _twin(bundle, "random gene sets", seed, gene_sets=sets)
+    return _ablation(bundle, "random gene sets", seed, gene_sets=sets)
 
 
 def without_gene_sets(bundle: Bundle) -> Bundle:
     """The same data without gene sets."""
-    return _twin(bundle, "no gene sets", None, gene_sets={})
+    return _ablation(bundle, "no gene sets", None, gene_sets={})
 
 
 def shuffled_genome(bundle: Bundle, seed: int, *, piece_bp: int | None = None) -> Bundle:
@@ -114,7 +114,7 @@ def shuffled_genome(bundle: Bundle, seed: int, *, piece_bp: int | None = None) -
             piece = slice(low, min(low + step, contig.offset + contig.length))
             tokens[piece] = dinucleotide_shuffle(tokens[piece], generator)
     shuffled = Genome(tokens, genome.contigs, genome.soft_masked)
-    return _twin(bundle, "shuffled genome", seed, genome=shuffled)
+    return _ablation(bundle, "shuffled genome", seed, genome=shuffled)
 
 
 def shuffled_outside(
@@ -186,6 +186,6 @@ def _runs(inside: Bool[np.ndarray, " length"]) -> list[tuple[int, int]]:
     return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))
 
 
-def _twin(bundle: Bundle, kind: str, seed: int | None, **parts: Any) -> Bundle:
-    manifest = {**bundle.manifest, "twin": {"kind": kind, "seed": seed}}
+def _ablation(bundle: Bundle, kind: str, seed: int | None, **parts: Any) -> Bundle:
+    manifest = {**bundle.manifest, "ablation": {"kind": kind, "seed": seed}}
     return replace(bundle, manifest=manifest, **parts)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from genesplice.data.expression import condition_means
 from genesplice.data.genome import Contig, Genome
-from genesplice.data.leakage import gene_similarity, make_passport
+from genesplice.data.leakage import gene_similarity, make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
 from genesplice.data.network import read_gmt, write_gmt
 from genesplice.data.splits import make_blocks
@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 FILES = (
     "genome.npy", "soft_masked.npy", "contigs.json", "genes.parquet", "expression.h5ad",
     "network.parquet", "gene_sets.gmt", "blocks.parquet", "splits.parquet", "similarity.parquet",
-    "motifs.meme", "passport.json",
+    "motifs.meme", "leakage.json",
 )  # fmt: skip
 
 Progress = Callable[[str], None]
@@ -55,7 +55,7 @@ class BundleParts(NamedTuple):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A prepared organism: genome, genes, expression, network, gene sets, folds, passport.
+    """A prepared organism: genome, genes, expression, network, gene sets, folds, leakage.
 
     `genes` lists all annotated genes; `expression.var` those that were measured, in an order of
     its own. `blocks` and `splits` are those of `genesplice.data.splits.make_blocks`;
@@ -73,7 +73,7 @@ class Bundle:
     splits: pd.DataFrame = field(repr=False)
     similarity: pd.DataFrame = field(repr=False)
     motifs: dict[str, Float[np.ndarray, "_ 4"]] = field(repr=False)
-    passport: dict[str, Any] = field(repr=False)
+    leakage: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
 
     @cached_property
@@ -134,7 +134,7 @@ def write_bundle(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Work out folds and passport and write the bundle; `out` is whole or untouched.
+    """Work out folds and leakage and write the bundle; `out` is whole or untouched.
 
     Raises
     ------
@@ -151,9 +151,9 @@ def write_bundle(
         blocks, splits = make_blocks(
             parts.genome, parts.genes, parts.operons, block_bp, n_folds, seed
         )
-        tell("passport: comparing genes across folds")
+        tell("leakage: comparing genes across folds")
         similarity = gene_similarity(parts.genome, parts.genes, splits["fold"].tolist())
-        passport = make_passport(
+        leakage = make_leakage_report(
             parts.genome, parts.genes, parts.expression, parts.network, parts.gene_sets, splits,
             similarity=similarity, gene_set_evidence=parts.gene_set_evidence,
         )  # fmt: skip
@@ -167,7 +167,7 @@ def write_bundle(
         splits.to_parquet(folder / "splits.parquet", index=False)
         similarity.nearest.to_parquet(folder / "similarity.parquet", index=False)
         write_meme(folder / "motifs.meme", parts.motifs)
-        write_json(folder / "passport.json", passport)
+        write_json(folder / "leakage.json", leakage)
         write_manifest(
             folder,
             command=command,
@@ -226,7 +226,7 @@ def _read_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
         splits=pd.read_parquet(path / "splits.parquet"),
         similarity=pd.read_parquet(path / "similarity.parquet"),
         motifs=_read_motifs(path / "motifs.meme"),
-        passport=json.loads((path / "passport.json").read_text()),
+        leakage=json.loads((path / "leakage.json").read_text()),
         manifest=manifest,
     )
 

@@ -28,7 +28,7 @@ def replace_knowledge(
     """The bundle with the edges of `network`, and the sets of `gene_sets`, instead of its own.
 
     What is not given stays. Gene sets whose names do not begin with one of `collections` and a
-    colon are called "own:NAME". The passport judges what is there now.
+    colon are called "own:NAME". The leakage judges what is there now.
 
     Raises
     ------
@@ -52,10 +52,10 @@ def replace_knowledge(
             name if name.split(":", 1)[0] in collections else f"{OWN}:{name}": members
             for name, members in reading.gene_sets.items()
         }
-    passport = judge_knowledge(
-        bundle.passport, changes.get("network"), changes.get("gene_sets"), evidence
+    leakage = judge_knowledge(
+        bundle.leakage, changes.get("network"), changes.get("gene_sets"), evidence
     )
-    return dataclasses.replace(bundle, **changes, passport=passport)
+    return dataclasses.replace(bundle, **changes, leakage=leakage)
 
 
 def own_files(bundle: Bundle) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""The leakage passport: what splitting by position alone does not keep apart, measured.
+"""The leakage report: what splitting by position alone does not keep apart, measured.
 
 Each check is one record `check, value, unit, threshold, status, why`; the worst status is the
-passport's. Red means that a score on these folds would not mean what it says.
+leakage's. Red means that a score on these folds would not mean what it says.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -191,7 +191,7 @@ def swallowed_genes(
     return n_swallowing / len(genes)
 
 
-def make_passport(
+def make_leakage_report(
     genome: Genome,
     genes: pd.DataFrame,
     expression: ad.AnnData,
@@ -241,18 +241,18 @@ def make_passport(
 
 
 def judge_knowledge(
-    passport: Mapping[str, Any],
+    leakage: Mapping[str, Any],
     network: pd.DataFrame | None,
     gene_sets: Mapping[str, Sequence[str]] | None,
     gene_set_evidence: str | None = None,
 ) -> dict[str, Any]:
-    """The passport with another network, or other gene sets, judged; None keeps what was said."""
+    """The leakage with another network, or other gene sets, judged; None keeps what was said."""
     found = [] if network is None else [_network_check(network)]
     if gene_sets is not None:
         found.append(_gene_set_check(gene_sets, gene_set_evidence or "unknown"))
     now = {check.check: check._asdict() for check in found}
-    checks = [now.get(record["check"], record) for record in passport["checks"]]
-    return {**passport, "status": _worst(c["status"] for c in checks), "checks": checks}
+    checks = [now.get(record["check"], record) for record in leakage["checks"]]
+    return {**leakage, "status": _worst(c["status"] for c in checks), "checks": checks}
 
 
 def _worst(statuses: Iterable[Status]) -> Status:

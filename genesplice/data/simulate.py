@@ -1,8 +1,8 @@
-"""Planted worlds: four truths about one kind of genome, to test the ruler of the context verdict.
+"""Simulated controls: four truths about one kind of genome, to test the ruler of the context verdict.
 
-Every world has the same parts: domains with or without a distal element, genes with or without a
+Every control has the same parts: domains with or without a distal element, genes with or without a
 promoter box, and a network in which every gene has one regulator that activates or represses it.
-The worlds differ in what decides expression. A verdict that reads them must say yes, no, no, no.
+The controls differ in what decides expression. A verdict that reads them must say yes, no, no, no.
 """
 
 import time
@@ -175,8 +175,13 @@ def _pwm(motif: str) -> np.ndarray:
     return np.eye(4)[encode(motif)] * 0.96 + 0.01
 
 
-WorldName = Literal["distal", "promoter", "network", "nothing"]
-WORLDS: dict[WorldName, str] = {"distal": "yes", "promoter": "no", "network": "no", "nothing": "no"}
+ControlName = Literal["distal", "promoter", "network", "nothing"]
+CONTROLS: dict[ControlName, str] = {
+    "distal": "yes",
+    "promoter": "no",
+    "network": "no",
+    "nothing": "no",
+}
 """What decides expression, and what the verdict on context must be."""
 
 DOMAIN_BP = 8192
@@ -191,7 +196,7 @@ N_CONDITIONS = 6
 N_REGULATORS = 4
 
 
-def make_world(out: Path, kind: WorldName, seed: int = 0, n_domains: int = 32) -> Bundle:
+def make_control(out: Path, kind: ControlName, seed: int = 0, n_domains: int = 32) -> Bundle:
     """Write a bundle in which expression is decided by `kind`.
 
     One circular contig of random bases in domains of `DOMAIN_BP`. Half of the domains, by chance,
@@ -210,8 +215,8 @@ def make_world(out: Path, kind: WorldName, seed: int = 0, n_domains: int = 32) -
         For an unknown kind, or fewer than 10 domains (two for each fold).
     """
     started = time.monotonic()
-    if kind not in WORLDS:
-        raise InputError(f"world '{kind}'", f"one of {', '.join(WORLDS)}")
+    if kind not in CONTROLS:
+        raise InputError(f"control '{kind}'", f"one of {', '.join(CONTROLS)}")
     if n_domains < 10:
         raise InputError(f"{n_domains} domains", "at least 10")
     generator = np.random.default_rng([seed, n_domains])
@@ -236,7 +241,7 @@ def make_world(out: Path, kind: WorldName, seed: int = 0, n_domains: int = 32) -
     ]
     network = pd.DataFrame(edges, columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
     parts = BundleParts(
-        name=f"world-{kind}",
+        name=f"control-{kind}",
         genome=genome,
         genes=genes,
         expression=_domain_expression(genes, truth, kind, generator),
@@ -247,10 +252,10 @@ def make_world(out: Path, kind: WorldName, seed: int = 0, n_domains: int = 32) -
         inputs=[],
         notes=["everything in this bundle is made up by genesplice.data.simulate"],
         gene_set_evidence="planted",
-        extra={"truth": {"kind": kind, "context": WORLDS[kind], **truth}},
+        extra={"truth": {"kind": kind, "context": CONTROLS[kind], **truth}},
     )
     return write_bundle(
-        parts, Path(out), command=f"genesplice.data.simulate.make_world {kind}", started=started,
+        parts, Path(out), command=f"genesplice.data.simulate.make_control {kind}", started=started,
         block_bp=DOMAIN_BP, seed=seed,
     )  # fmt: skip
 
@@ -293,7 +298,7 @@ def _domain_truth(
 
 
 def _domain_expression(
-    genes: pd.DataFrame, truth: dict[str, Any], kind: WorldName, generator: np.random.Generator
+    genes: pd.DataFrame, truth: dict[str, Any], kind: ControlName, generator: np.random.Generator
 ) -> ad.AnnData:
     ids = genes["gene_id"].to_numpy()
     domain = genes["start"].to_numpy() // DOMAIN_BP

@@ -1,7 +1,7 @@
-"""The claims of the project, each beside its null twins, from the records of metrics.json.
+"""The claims of the project, each beside its ablations, from the records of metrics.json.
 
-A twin is the same model with the claimed ingredient destroyed. A claim is as good as its strongest
-twin: where the model does not beat one of them, the ingredient has shown nothing.
+An ablation is the same model with the claimed ingredient destroyed. A claim is as good as its strongest
+ablation: where the model does not beat one of them, the ingredient has shown nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from genesplice.errors import InputError
 from genesplice.results import Metric
 
 CLAIM_COLUMNS = (
-    "claim", "metric", "model", "twin", "effect", "ci_low", "ci_high", "n_runs", "seeds",
+    "claim", "metric", "model", "ablation", "effect", "ci_low", "ci_high", "n_runs", "seeds",
     "cpu_seconds", "verdict",
 )  # fmt: skip
 COST = "cpu_seconds"
@@ -24,11 +24,11 @@ ENOUGH_RUNS = 3
 
 
 class Claim(NamedTuple):
-    """What is claimed, for which model, and the names of its twins in the records."""
+    """What is claimed, for which model, and the names of its ablations in the records."""
 
     name: str
     model: str
-    twins: tuple[str, ...]
+    ablations: tuple[str, ...]
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -57,19 +57,19 @@ def claims_table(
     claims: Sequence[Claim] = CLAIMS,
     names: Sequence[str] = ("level_spearman", "profile_r"),
     context_names: Sequence[str] = ("level_r2", "profile_r"),
-    worthwhile: float = 0.01,
+    smallest_effect: float = 0.01,
     min_seeds: int = 2,
     context_answer: str | None = None,
 ) -> pd.DataFrame:
-    """One row for each claim, twin and metric (columns `CLAIM_COLUMNS`).
+    """One row for each claim, ablation and metric (columns `CLAIM_COLUMNS`).
 
-    The effect is model less twin: a record `<metric>_difference` of "MODEL - TWIN" where there is
+    The effect is model less ablation: a record `<metric>_difference` of "MODEL - ABLATION" where there is
     one (`genesplice.evaluate.paired_difference`), else the mean over the folds and seeds that both
     have. Its 95 % interval is the wider one, at either end, of that record (which genes were held
     out) and of Student's t over runs (how training went; of three runs or more). Verdicts: "yes"
-    where it lies above 0, "no" where it lies below `worthwhile`, "cannot tell" otherwise or with
-    fewer than `min_seeds` seeds and three runs, "not run" where model or twin has no records.
-    `cpu_seconds` is what the runs of model and twin together took to train, from records of that
+    where it lies above 0, "no" where it lies below `smallest_effect`, "cannot tell" otherwise or with
+    fewer than `min_seeds` seeds and three runs, "not run" where model or ablation has no records.
+    `cpu_seconds` is what the runs of model and ablation together took to train, from records of that
     name, and None where one of them lacks them.
     `context_answer` is what the context verdict said at last: where it was no *no*, neither is a
     row.
@@ -77,23 +77,23 @@ def claims_table(
     Raises
     ------
     InputError
-        If `worthwhile` is not above 0.
+        If `smallest_effect` is not above 0.
     """
-    if worthwhile <= 0:
-        raise InputError(f"worthwhile {worthwhile:g}", "above 0")
+    if smallest_effect <= 0:
+        raise InputError(f"smallest_effect {smallest_effect:g}", "above 0")
     records = list(metrics)
     rows = []
     for claim in claims:
-        if not claim.twins:
+        if not claim.ablations:
             rows += [
-                _context_row(records, claim, name, worthwhile, context_answer)
+                _context_row(records, claim, name, smallest_effect, context_answer)
                 for name in context_names
             ]
-        for twin in claim.twins:
+        for ablation in claim.ablations:
             for name in names:
-                effect = _difference(records, claim.model, twin, name)
-                cost = _cost(records, claim.model, twin)
-                rows.append(_row(claim, name, twin, effect, cost, worthwhile, min_seeds))
+                effect = _difference(records, claim.model, ablation, name)
+                cost = _cost(records, claim.model, ablation)
+                rows.append(_row(claim, name, ablation, effect, cost, smallest_effect, min_seeds))
     return pd.DataFrame(rows, columns=list(CLAIM_COLUMNS))
 
 
@@ -105,20 +105,20 @@ class _Effect(NamedTuple):
     n_seeds: int
 
 
-def _difference(records: Sequence[Metric], model: str, twin: str, name: str) -> _Effect | None:
+def _difference(records: Sequence[Metric], model: str, ablation: str, name: str) -> _Effect | None:
     runs = {
         which: {(m.fold, m.seed): m.value for m in records if (m.metric, m.model) == (name, which)}
-        for which in (model, twin)
+        for which in (model, ablation)
     }
-    common = sorted(set(runs[model]) & set(runs[twin]), key=str)
+    common = sorted(set(runs[model]) & set(runs[ablation]), key=str)
     # Folds one by one where they are there; pooled values would count them twice.
     by_fold = [key for key in common if key[0] is not None] or common
     seeds = {key[1] for key in by_fold}
-    change = np.array([runs[model][key] - runs[twin][key] for key in by_fold])
+    change = np.array([runs[model][key] - runs[ablation][key] for key in by_fold])
     paired = [
         m
         for m in records
-        if (m.metric, m.model, m.fold) == (f"{name}_difference", f"{model} - {twin}", None)
+        if (m.metric, m.model, m.fold) == (f"{name}_difference", f"{model} - {ablation}", None)
     ]
     if not paired and not by_fold:
         return None
@@ -139,30 +139,30 @@ def _cost(records: Sequence[Metric], *models: str) -> float | None:
 def _row(
     claim: Claim,
     name: str,
-    twin: str,
+    ablation: str,
     effect: _Effect | None,
     cost: float | None,
-    worthwhile: float,
+    smallest_effect: float,
     min_seeds: int,
 ) -> tuple:
     if effect is None:
-        return (claim.name, name, claim.model, twin, None, None, None, 0, 0, None, NOT_RUN)
-    verdict = _verdict(effect.low, effect.high, worthwhile)
+        return (claim.name, name, claim.model, ablation, None, None, None, 0, 0, None, NOT_RUN)
+    verdict = _verdict(effect.low, effect.high, smallest_effect)
     if effect.n_seeds < min_seeds and effect.n_runs < ENOUGH_RUNS:
         verdict = "cannot tell"
     return (
-        claim.name, name, claim.model, twin, effect.value, effect.low, effect.high,
+        claim.name, name, claim.model, ablation, effect.value, effect.low, effect.high,
         effect.n_runs, effect.n_seeds, cost, verdict,
     )  # fmt: skip
 
 
 def _context_row(
-    records: Sequence[Metric], claim: Claim, name: str, worthwhile: float, answer: str | None
+    records: Sequence[Metric], claim: Claim, name: str, smallest_effect: float, answer: str | None
 ) -> tuple:
-    twin = "the same network with a shorter context"
+    ablation = "the same network with a shorter context"
     found = [m for m in records if (m.metric, m.model) == (f"{name}_per_doubling", claim.model)]
     if not found:
-        return (claim.name, name, claim.model, twin, None, None, None, 0, 0, None, NOT_RUN)
+        return (claim.name, name, claim.model, ablation, None, None, None, 0, 0, None, NOT_RUN)
     one = found[-1]
     runs = {
         (m.model, m.fold, m.seed)
@@ -170,18 +170,18 @@ def _context_row(
         if m.metric == name and m.model.startswith("context_") and m.fold is not None
     }
     seeds = {seed for _, _, seed in runs}
-    verdict = _verdict(one.ci_low, one.ci_high, worthwhile)
+    verdict = _verdict(one.ci_low, one.ci_high, smallest_effect)
     if verdict == "no" and answer == "cannot tell":
         verdict = answer
     return (
-        claim.name, name, claim.model, twin, one.value, one.ci_low, one.ci_high,
+        claim.name, name, claim.model, ablation, one.value, one.ci_low, one.ci_high,
         len(runs), len(seeds), _cost(records, claim.model), verdict,
     )  # fmt: skip
 
 
-def _verdict(low: float | None, high: float | None, worthwhile: float) -> str:
+def _verdict(low: float | None, high: float | None, smallest_effect: float) -> str:
     if low is None or high is None:
         return "cannot tell"
-    if low > 0 and high >= worthwhile:
+    if low > 0 and high >= smallest_effect:
         return "yes"
-    return "no" if high < worthwhile else "cannot tell"
+    return "no" if high < smallest_effect else "cannot tell"

@@ -17,7 +17,7 @@ class Claim(NamedTuple):
 
 
 def judge(claim: str, difference: Metric, *, is_lower_better: bool = False) -> Claim:
-    """Answer from the interval of a difference between a model and its null twin.
+    """Answer from the interval of a difference between a model and its null ablation.
 
     It helps if the whole interval lies on the better side of 0, it does not if the whole interval
     lies on the other, and one cannot tell if 0 is inside or there is no interval.
@@ -28,7 +28,7 @@ def judge(claim: str, difference: Metric, *, is_lower_better: bool = False) -> C
         If the metric is not a difference.
     """
     if not difference.metric.endswith("_difference"):
-        raise InputError(f"metric {difference.metric!r}", "a difference to a null twin")
+        raise InputError(f"metric {difference.metric!r}", "a difference to a null ablation")
     low, high = difference.ci_low, difference.ci_high
     answer: Answer = "cannot tell"
     if low is not None and high is not None:

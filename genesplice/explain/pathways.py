@@ -98,7 +98,7 @@ class GraphOutput(nn.Module):
         self,
         model: GeneSplice,
         graph: HeteroData,
-        vectors: Float[Tensor, "genes joined"],
+        vectors: Float[Tensor, "genes features"],
         rows: Int64[Tensor, " chosen"],
         target: str = "level",
         along: Float[Tensor, "chosen conditions"] | None = None,
@@ -254,7 +254,7 @@ def _node_shares(edges: pd.DataFrame, kind: Kind, genes: Sequence[str]) -> pd.Da
 def influence_with_band(
     model: GeneSplice,
     bundle: Bundle,
-    vectors: Float[Tensor, "genes joined"],
+    vectors: Float[Tensor, "genes features"],
     genes: Sequence[str],
     kind: Kind,
     *,
@@ -297,9 +297,9 @@ def influence_with_band(
         return _node_shares(_edge_shares(output, steps), kind, measured).set_index("id")
 
     table = measure(bundle)
-    twin = rewired_network if kind == "regulator" else random_gene_sets
+    ablation = rewired_network if kind == "regulator" else random_gene_sets
     drawn = side_by_side(
-        lambda number: measure(twin(bundle, seed + number))["mean"], range(n_random)
+        lambda number: measure(ablation(bundle, seed + number))["mean"], range(n_random)
     )
     # A node whose random ties lead to none of the genes adds nothing there.
     null = np.stack([one.reindex(table.index).fillna(0.0).to_numpy() for one in drawn])

@@ -196,7 +196,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         start: Int64[Tensor, " genes"],
         end: Int64[Tensor, " genes"],
         strand: Int8[Tensor, " genes"],
-    ) -> Float[Tensor, "genes joined"]:
+    ) -> Float[Tensor, "genes features"]:
         """What is read of every gene of the windows, on its sense strand (see `GeneReadout`).
 
         `start` and `end` count from the window's start and may lie outside; what is outside is
@@ -214,36 +214,36 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         strand: Int8[Tensor, " genes"],
         *,
         n_windows: int,
-    ) -> Float[Tensor, "genes joined"]:
+    ) -> Float[Tensor, "genes features"]:
         """Joined vectors from rows as `encode_strands` orders them: + strands, then - strands."""
         return self.readout.pool(encoded, window, start, end, strand, n_windows=n_windows)
 
     def forward(
         self,
-        joined: Float[Tensor, "all_genes joined"],
+        gene_features: Float[Tensor, "all_genes features"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> Prediction:
         """Predict from what was read of all genes of the graph, for `rows` of them (or all)."""
-        return self.predict(joined, graph, rows)[0]
+        return self.predict(gene_features, graph, rows)[0]
 
     def predict(
         self,
-        joined: Float[Tensor, "all_genes joined"],
+        gene_features: Float[Tensor, "all_genes features"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> tuple[Prediction, list[dict[str, EdgeAttention]]]:
         """As `forward`, with the graph's attention on every edge, one dict a layer."""
-        neural, attention = self.predict_neural(joined, graph, rows)
+        neural, attention = self.predict_neural(gene_features, graph, rows)
         if not self.kernel.n_support:
             return neural, attention
-        inputs = self.kernel_inputs(joined, graph, rows)
+        inputs = self.kernel_inputs(gene_features, graph, rows)
         return mix_paths(neural, self.kernel(*inputs), self.mix), attention
 
     def predict_target(
         self,
         target: str,
-        joined: Float[Tensor, "all_genes joined"],
+        gene_features: Float[Tensor, "all_genes features"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
         compared: Compared | None = None,
@@ -254,10 +254,10 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         several graphs.
         """
         at = TARGETS.index(target)
-        neural = self.predict_neural(joined, graph, rows)[0][at]
+        neural = self.predict_neural(gene_features, graph, rows)[0][at]
         if not self.kernel.n_support:
             return neural
-        standardised, known = self.kernel_inputs(joined, graph, rows)
+        standardised, known = self.kernel_inputs(gene_features, graph, rows)
         if compared is None:
             compared = self.kernel.compare(target, standardised)
         kernel = self.kernel.predict_target(target, compared, known)
@@ -265,27 +265,27 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
 
     def predict_neural(
         self,
-        joined: Float[Tensor, "all_genes joined"],
+        gene_features: Float[Tensor, "all_genes features"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> tuple[Prediction, list[dict[str, EdgeAttention]]]:
         """What readout, graph and heads say; `predict` mixes it with the kernel path."""
-        informed, attention = self.graph(self.readout(joined), graph)
+        informed, attention = self.graph(self.readout(gene_features), graph)
         if rows is not None:
             informed = informed[rows]
         return self.expression_head(informed), attention
 
     def kernel_inputs(
         self,
-        joined: Float[Tensor, "all_genes joined"],
+        gene_features: Float[Tensor, "all_genes features"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
-    ) -> tuple[Float[Tensor, "genes joined"], Float[Tensor, "genes known"]]:
+    ) -> tuple[Float[Tensor, "genes features"], Float[Tensor, "genes known"]]:
         """What the kernel path looks at: the standardised vector, and what the graph knows."""
         known = graph["gene"].knowledge
         if rows is not None:
-            joined, known = joined[rows], known[rows]
-        return self.readout.standardise(joined), known.to(joined)
+            gene_features, known = gene_features[rows], known[rows]
+        return self.readout.standardise(gene_features), known.to(gene_features)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **arguments: Any) -> "GeneSplice":

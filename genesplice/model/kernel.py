@@ -1,6 +1,6 @@
 """A second way from a gene to its expression: likeness to the training genes, in closed form.
 
-    joined vector + regulators + gene sets ─ inner products by part ─ kernel ─► level, profile
+    gene_features vector + regulators + gene sets ─ inner products by part ─ kernel ─► level, profile
 
 The neural path (readout, graph, heads) is trained by gradient steps from few thousand genes. Kernel
 ridge regression on the same inputs has one solution, and is hard to beat at that size. It is
@@ -81,7 +81,7 @@ class KernelPath(nn.Module):
     Parameters
     ----------
     parts
-        Widths of the parts of the joined vector (see `GeneReadout.parts`).
+        Widths of the parts of the gene_features vector (see `GeneReadout.parts`).
     knowledge
         Widths of the parts of what the graph says (see `GeneGraph.knowledge_parts`).
     n_support
@@ -110,10 +110,10 @@ class KernelPath(nn.Module):
         self.widths = {**parts, **knowledge}
         self.names = tuple(self.widths)
         self._kept: tuple[tuple, Remembered] | None = None
-        joined, known = sum(parts.values()), sum(knowledge.values())
+        gene_features, known = sum(parts.values()), sum(knowledge.values())
         self.register_buffer("knowledge_centre", torch.zeros(known))
         self.register_buffer("knowledge_spread", torch.ones(known))
-        self.register_buffer("support", torch.zeros(n_support, joined))
+        self.register_buffer("support", torch.zeros(n_support, gene_features))
         self.register_buffer("support_knowledge", torch.zeros(n_support, known, dtype=torch.int8))
         self.register_buffer("scale", torch.zeros(len(TARGETS), len(self.names)))
         self.register_buffer("share", torch.zeros(len(TARGETS)))
@@ -130,7 +130,7 @@ class KernelPath(nn.Module):
     @torch.no_grad()
     def remember(
         self,
-        standardised: Float[Tensor, "support joined"],
+        standardised: Float[Tensor, "support features"],
         knowledge: Int8[Tensor, "support known"],
     ) -> None:
         """Take the training genes, and the scales of what is known of them.
@@ -169,7 +169,7 @@ class KernelPath(nn.Module):
 
     def inner_products(
         self,
-        standardised: Float[Tensor, "genes joined"],
+        standardised: Float[Tensor, "genes features"],
         knowledge: Float[Tensor, "genes known"],
     ) -> tuple[Float[Tensor, "parts genes support"], Float[Tensor, "parts genes"], Tensor]:
         """<x, y> of every gene with every remembered one, <x, x> and <y, y>, part by part.
@@ -203,12 +203,12 @@ class KernelPath(nn.Module):
         widths = torch.tensor(list(self.widths.values()), device=genes.device)
         weights = (self.scale / self._counts()).repeat_interleave(widths, dim=1)
         squares = weights @ (genes * genes).T
-        joined = self.support.shape[1]
-        counts = torch.isfinite(self.knowledge_spread) & (weights[:, joined:] != 0).any(0)
+        gene_features = self.support.shape[1]
+        counts = torch.isfinite(self.knowledge_spread) & (weights[:, gene_features:] != 0).any(0)
         used = counts.nonzero()[:, 0]
         return Remembered(
-            Side(genes[:, :joined].contiguous(), weights[:, :joined]),
-            Side(genes[:, joined:][:, used], weights[:, joined:][:, used]),
+            Side(genes[:, :gene_features].contiguous(), weights[:, :gene_features]),
+            Side(genes[:, gene_features:][:, used], weights[:, gene_features:][:, used]),
             used,
             squares,
         )
@@ -226,7 +226,7 @@ class KernelPath(nn.Module):
 
     def forward(
         self,
-        standardised: Float[Tensor, "genes joined"],
+        standardised: Float[Tensor, "genes features"],
         knowledge: Float[Tensor, "genes known"],
     ) -> Prediction:
         """Level and residual of each gene."""
@@ -237,7 +237,7 @@ class KernelPath(nn.Module):
         )
         return Prediction(level, residual)
 
-    def compare(self, target: str, standardised: Float[Tensor, "genes joined"]) -> Compared:
+    def compare(self, target: str, standardised: Float[Tensor, "genes features"]) -> Compared:
         """Genes with each training gene by what was read of them, which no graph changes."""
         index, vectors = TARGETS.index(target), self._remembered().vectors
         return Compared(vectors.inner(index, standardised), vectors.own(index, standardised))

@@ -194,7 +194,7 @@ def base_weights(
 
 
 class GeneReadout(nn.Module):
-    """What is read of a gene, joined; standardised; projected to one vector a gene.
+    """What is read of a gene, gene_features; standardised; projected to one vector a gene.
 
     The parts, in this order (`parts` has their widths): mean bin vectors of every segment; with
     `base_width`, mean base vectors of promoter, start, end and the three codon positions; 4-mers
@@ -225,14 +225,14 @@ class GeneReadout(nn.Module):
             "codons": N_CODONS if composition else 0,
             "length": int(composition),
         }
-        joined = sum(self.parts.values())
-        self.register_buffer("centre", torch.zeros(joined))
-        self.register_buffer("spread", torch.ones(joined))
+        gene_features = sum(self.parts.values())
+        self.register_buffer("centre", torch.zeros(gene_features))
+        self.register_buffer("spread", torch.ones(gene_features))
         layers: list[nn.Module] = (
-            [nn.Linear(joined, width)]
+            [nn.Linear(gene_features, width)]
             if is_linear
             else [
-                nn.Linear(joined, 2 * width),
+                nn.Linear(gene_features, 2 * width),
                 nn.GELU(),
                 nn.Dropout(dropout),
                 nn.Linear(2 * width, width),
@@ -241,14 +241,14 @@ class GeneReadout(nn.Module):
         self.project = nn.Sequential(nn.Dropout(dropout), *layers)
 
     @torch.no_grad()
-    def fit(self, joined: Float[Tensor, "genes joined"]) -> None:
+    def fit(self, gene_features: Float[Tensor, "genes features"]) -> None:
         """Take mean and spread of each channel from what `pool` gave for training genes.
 
         A channel that is the same for all of them says nothing: it becomes 0.
         """
-        self.centre.copy_(joined.mean(0))
-        if len(joined) > 1:
-            spread = joined.std(0)
+        self.centre.copy_(gene_features.mean(0))
+        if len(gene_features) > 1:
+            spread = gene_features.std(0)
             is_constant = spread <= SMALLEST_SPREAD * self.centre.abs().clamp_min(1)
             self.spread.copy_(spread.masked_fill(is_constant, torch.inf))
 
@@ -261,7 +261,7 @@ class GeneReadout(nn.Module):
         strand: Int8[Tensor, " genes"],
         *,
         n_windows: int,
-    ) -> Float[Tensor, "genes joined"]:
+    ) -> Float[Tensor, "genes features"]:
         """Everything that is read of each gene; rows are + strands, then - strands."""
         bins, bases, inputs = encoded.bins, encoded.bases, encoded.inputs
         assert inputs is not None
@@ -278,18 +278,22 @@ class GeneReadout(nn.Module):
             found.append(log_length(start, end).to(inputs))
         return torch.cat(found, 1)
 
-    def standardise(self, joined: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes joined"]:
+    def standardise(
+        self, gene_features: Float[Tensor, "genes features"]
+    ) -> Float[Tensor, "genes features"]:
         """Mean 0 and spread 1 over the training genes."""
-        return (joined - self.centre) / self.spread
+        return (gene_features - self.centre) / self.spread
 
-    def forward(self, joined: Float[Tensor, "genes joined"]) -> Float[Tensor, "genes width"]:
+    def forward(
+        self, gene_features: Float[Tensor, "genes features"]
+    ) -> Float[Tensor, "genes width"]:
         """One vector a gene from what `pool` gave."""
-        return self.project(self.standardise(joined))
+        return self.project(self.standardise(gene_features))
 
 
 def _means(
     vectors: Float[Tensor, "rows tokens width"], weights: SegmentWeights, n_segments: int
-) -> Float[Tensor, "genes joined"]:
+) -> Float[Tensor, "genes features"]:
     # In single precision where the encoder works in half of it.
     weighted = vectors.flatten(0, 1)[weights.column] * weights.weight[:, None]
     means = weighted.new_zeros(weights.n_rows, weighted.shape[1])

@@ -55,7 +55,7 @@ def vectors_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: in
     return digest.hexdigest()[:24]
 
 
-def kept_vectors(folder: Path, digest: str) -> Float[Tensor, "genes joined"] | None:
+def kept_vectors(folder: Path, digest: str) -> Float[Tensor, "genes features"] | None:
     """What was kept in `folder` under this digest; None where nothing whole is there."""
     try:
         return load_file(folder / f"{digest}.safetensors")[NAME]
@@ -63,7 +63,7 @@ def kept_vectors(folder: Path, digest: str) -> Float[Tensor, "genes joined"] | N
         return None
 
 
-def keep_vectors(folder: Path, digest: str, vectors: Float[Tensor, "genes joined"]) -> None:
+def keep_vectors(folder: Path, digest: str, vectors: Float[Tensor, "genes features"]) -> None:
     """Keep vectors in `folder` under their digest, where they are not there yet."""
     target = folder / f"{digest}.safetensors"
     if not target.exists():
@@ -112,7 +112,7 @@ def encode_genes(
     core_bp: int = 131_072,
     flank_bp: int = 8_192,
     batch_windows: int = 1,
-) -> Float[Tensor, "genes joined"]:
+) -> Float[Tensor, "genes features"]:
     """What is read of every row of `bundle.genes`, in one pass over the genome.
 
     A model of `load_model` takes what was kept beside it, where that is of the same weights, genome
@@ -146,7 +146,7 @@ def predict_expression(
     model: GeneSplice,
     bundle: Bundle,
     *,
-    vectors: Float[Tensor, "genes joined"] | None = None,
+    vectors: Float[Tensor, "genes features"] | None = None,
     genes_at_once: int | None = None,
     **windows: Any,
 ) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def predict_expression(
 
 
 def _predict_parts(
-    model: GeneSplice, vectors: Float[Tensor, "genes joined"], graph: HeteroData, size: int
+    model: GeneSplice, vectors: Float[Tensor, "genes features"], graph: HeteroData, size: int
 ) -> Prediction:
     told = []
     for rows in torch.arange(len(vectors)).split(size):

@@ -110,26 +110,30 @@ class GeneRow(nn.Module):
     vectors: Tensor
 
     def __init__(
-        self, model: GeneSplice, graph: HeteroData, vectors: Float[Tensor, "genes joined"], row: int
+        self,
+        model: GeneSplice,
+        graph: HeteroData,
+        vectors: Float[Tensor, "genes features"],
+        row: int,
     ) -> None:
         super().__init__()
         self.model, self.graph, self.row = model, graph, row
         self.register_buffer("vectors", vectors, persistent=False)
         self._copies: dict[int, tuple[HeteroData, Tensor, Tensor]] = {}
 
-    def forward(self, own: Float[Tensor, "variants joined"]) -> Prediction:
+    def forward(self, own: Float[Tensor, "variants features"]) -> Prediction:
         """Predict the gene once for each vector it might have."""
         everyone, graph, places = self._among_others(own)
         return self.model(everyone, graph, places)
 
-    def neural(self, own: Float[Tensor, "variants joined"]) -> Prediction:
+    def neural(self, own: Float[Tensor, "variants features"]) -> Prediction:
         """The same without the kernel path, which hears nothing of other genes."""
         everyone, graph, places = self._among_others(own)
         return self.model.predict_neural(everyone, graph, places)[0]
 
     def _among_others(
-        self, own: Float[Tensor, "variants joined"]
-    ) -> tuple[Float[Tensor, "genes joined"], HeteroData, Tensor]:
+        self, own: Float[Tensor, "variants features"]
+    ) -> tuple[Float[Tensor, "genes features"], HeteroData, Tensor]:
         n_copies = len(own)
         if n_copies not in self._copies:
             layers = len(self.model.graph.layers)
@@ -230,7 +234,7 @@ class Explainer:
         bundle: Bundle,
         *,
         window_bp: int = 8192,
-        vectors: Float[Tensor, "genes joined"] | None = None,
+        vectors: Float[Tensor, "genes features"] | None = None,
     ) -> None:
         if window_bp <= 0 or window_bp % (2 * GRID_BP):
             raise InputError(f"window_bp {window_bp}", f"a multiple of {2 * GRID_BP} bp")
@@ -330,7 +334,7 @@ class GeneOutput(nn.Module):
 
     def read_vectors(
         self, encoded: EncoderOutput, first_bp: int = 0
-    ) -> Float[Tensor, "steps joined"]:
+    ) -> Float[Tensor, "steps features"]:
         """The gene's vector from encoded bins, the first of which starts at `first_bp`."""
         steps = len(encoded.bins)
         return self.model.read_genes(

@@ -1,4 +1,4 @@
-"""Figures of checks and their limits: the leakage passport, attributions that must add up."""
+"""Figures of checks and their limits: the leakage report, attributions that must add up."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -118,12 +118,12 @@ def completeness_bars(
     return figure
 
 
-def passport_table(passport: Mapping[str, Any], *, title: str = "Leakage passport") -> go.Figure:
-    """Draw the passport's checks as a table: light and word, what was found, and why it matters.
+def leakage_table(leakage: Mapping[str, Any], *, title: str = "Leakage report") -> go.Figure:
+    """Draw the leakage's checks as a table: light and word, what was found, and why it matters.
 
     Parameters
     ----------
-    passport
+    leakage
         ``status`` (green, amber, red) over all, and ``checks``: records with check, value, unit,
         threshold, status, why. They are drawn worst first, otherwise in their order.
 
@@ -132,15 +132,13 @@ def passport_table(passport: Mapping[str, Any], *, title: str = "Leakage passpor
     InputError
         No checks, a check without one of these fields, or another status.
     """
-    checks = list(passport.get("checks", ()))
+    checks = list(leakage.get("checks", ()))
     table = pd.DataFrame(checks, dtype=object)  # a column's type must not change its values
-    check_columns(
-        table, ("check", "value", "unit", "threshold", "status", "why"), "passport checks"
-    )
-    overall = str(passport.get("status"))
+    check_columns(table, ("check", "value", "unit", "threshold", "status", "why"), "leakage checks")
+    overall = str(leakage.get("status"))
     for status in [overall, *table["status"]]:
         if status not in _STATUS:
-            raise InputError(f"status {status!r} in the passport", ", ".join(_STATUS))
+            raise InputError(f"status {status!r} in the leakage", ", ".join(_STATUS))
     table = table.assign(rank=[-_STATUS[status][2] for status in table["status"]])
     table = table.sort_values("rank", kind="stable")
     found = []
@@ -179,12 +177,12 @@ def passport_table(passport: Mapping[str, Any], *, title: str = "Leakage passpor
 
 
 def _is_missing(value: object) -> bool:
-    """Whether a passport field was left empty."""
+    """Whether a leakage field was left empty."""
     return value is None or (isinstance(value, (float, np.floating)) and bool(np.isnan(value)))
 
 
 def _amount(value: object, unit: object) -> str:
-    """A passport value with its unit: numbers rounded to four digits, anything else as text."""
+    """A leakage value with its unit: numbers rounded to four digits, anything else as text."""
     if _is_missing(value):
         return "not measured"
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):

@@ -29,11 +29,11 @@ GREYED = ' class=excluded style="color: #767676; background-color: #f4f4f4"'
 
 def slope_bars(
     slopes: Sequence[Mapping[str, Any]],
-    worthwhile: float,
+    smallest_effect: float,
     *,
     title: str = "Change per doubling of context",
 ) -> go.Figure:
-    """Draw each metric's slope with its limits, beside 0 and the smallest worthwhile change.
+    """Draw each metric's slope with its limits, beside 0 and the smallest smallest_effect change.
 
     An interval wholly left of the dotted line is a no; one wholly right of 0 that reaches the
     dotted line is a yes.
@@ -46,7 +46,9 @@ def slope_bars(
     table = pd.DataFrame([dict(slope) for slope in slopes])
     check_columns(table, ("metric", "slope", "ci_low", "ci_high", "visible"), "slopes")
     names = [short(name, 30).replace("_", " ") for name in table["metric"]]
-    figure = blank_figure(170 + 46 * len(table), title, "limits of the rule; dotted: worthwhile")
+    figure = blank_figure(
+        170 + 46 * len(table), title, "limits of the rule; dotted: smallest_effect"
+    )
     figure.add_scatter(
         x=table["slope"].to_numpy(np.float64),
         y=names,
@@ -62,7 +64,7 @@ def slope_bars(
         showlegend=False,
     )
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
-    figure.add_vline(x=worthwhile, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.add_vline(x=smallest_effect, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_xaxes(title={"text": "change per doubling"})
     figure.update_yaxes(type="category")
     return figure
@@ -182,7 +184,7 @@ def render_verdict(
     ]
     figures = []
     if verdict["slopes"]:
-        figures.append(slope_bars(verdict["slopes"], verdict["rule"]["worthwhile"]))
+        figures.append(slope_bars(verdict["slopes"], verdict["rule"]["smallest_effect"]))
         figures.append(context_arms(verdict["arms"], metrics))
     if shares is not None and len(shares):
         figures.append(dose_figure(shares))
@@ -196,12 +198,12 @@ def render_verdict(
         for i, figure in enumerate(figures)
     ]  # fmt: skip
     parts += ["<h2>Arms</h2>", arms_table(verdict, metrics)]
-    parts += ["<h2>Can the ruler say yes and no?</h2>", worlds_table(verdict["worlds"])]
+    parts += ["<h2>Can the ruler say yes and no?</h2>", controls_table(verdict["controls"])]
     if claims is not None:
-        parts += ["<h2>Claims and their null twins</h2>", claims_rows(claims)]
+        parts += ["<h2>Claims and their ablations</h2>", claims_rows(claims)]
     rule = verdict["rule"]
     parts.append(
-        f"<p>Rule, agreed on before: {rule['worthwhile']:g} per doubling matters, "
+        f"<p>Rule, agreed on before: {rule['smallest_effect']:g} per doubling matters, "
         f"alpha {rule['alpha']:g}, power {rule['power']:g}. {_luck_sentence(rule)} "
         f"Cost: {verdict['cpu_seconds']:.0f} s of CPU.</p>"
     )
@@ -240,13 +242,13 @@ def claims_rows(claims: pd.DataFrame) -> str:
 
     `claims` is the table of `genesplice.evaluate.ablation_table.claims_table`.
     """
-    wanted = "claim", "metric", "twin", "effect", "ci_low", "ci_high", "n_runs", "verdict", COST
+    wanted = "claim", "metric", "ablation", "effect", "ci_low", "ci_high", "n_runs", "verdict", COST
     check_columns(claims, wanted, "claims")
     rows = [
         {
             "claim": row.claim,
             "answer": row.verdict,
-            "beside": str(row.twin).removeprefix("genesplice_").replace("_", " "),
+            "beside": str(row.ablation).removeprefix("genesplice_").replace("_", " "),
             "metric": row.metric,
             "effect": f"{row.effect:+.4f}" if row.n_runs else None,
             "95 % interval": _interval(row.ci_low, row.ci_high),
@@ -272,16 +274,16 @@ def _luck_sentence(rule: Mapping[str, Any]) -> str:
     )
 
 
-def worlds_table(worlds: Mapping[str, Any]) -> str:
-    """HTML: what each planted world must come out as, and did, and what that says nothing of."""
+def controls_table(controls: Mapping[str, Any]) -> str:
+    """HTML: what each simulated control must come out as, and did, and what that says nothing of."""
     rows = [
-        {"what decides": w["world"], "must be": w["expected"], "is": w["answer"],
+        {"what decides": w["control"], "must be": w["expected"], "is": w["answer"],
          "because": w["sentence"]}
-        for w in worlds["worlds"]
+        for w in controls["controls"]
     ]  # fmt: skip
-    low, high = worlds["element_distance_bp"]
+    low, high = controls["element_distance_bp"]
     return _table(pd.DataFrame(rows)) + (
-        f"<p>In worlds {worlds['worthwhile']:g} per doubling matters. The planted distal element "
+        f"<p>In controls {controls['smallest_effect']:g} per doubling matters. The planted distal element "
         f"lies {low:,} to {high:,} bp from its genes: that a model finds what acts from further "
         "away is not shown.</p>"
     )

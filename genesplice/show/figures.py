@@ -5,7 +5,7 @@ input always gives the same figure, text from users is shown and never interpret
 are fixed while widths follow the page. The functions live in modules by what they show.
 """
 
-from genesplice.show.checks import completeness_bars, passport_table
+from genesplice.show.checks import completeness_bars, leakage_table
 from genesplice.show.context import context_arms, dose_figure, mass_figure, slope_bars
 from genesplice.show.graphs import pathway_graph
 from genesplice.show.influence import influence_bars
@@ -31,10 +31,10 @@ __all__ = [
     "expression_map",
     "fold_map",
     "influence_bars",
+    "leakage_table",
     "learning_curves",
     "mass_figure",
     "metric_bars",
-    "passport_table",
     "pathway_graph",
     "predicted_observed",
     "profile",

@@ -29,7 +29,7 @@ def context_dial(
 ) -> go.Figure:
     """Draw a score against the bases of context the model may see, a line an arm.
 
-    A line that climbs from left to right while its null twin stays flat says that context helps;
+    A line that climbs from left to right while its null ablation stays flat says that context helps;
     two lines within each other's bands say that it does not show here.
 
     Parameters

@@ -1,7 +1,7 @@
 """Short runs side by side: what a schedule, or a contrastive loss, is worth at equal cost.
 
 Every trial has the same number of steps and bases. A trial is chosen by its bits on validation
-blocks; the chosen ones meet on the held-out fold, on the same bases and resamples. The null twin
+blocks; the chosen ones meet on the held-out fold, on the same bases and resamples. The null ablation
 of the schedules is a constant rate, tuned with as many trials as all schedules together: whoever
 then picks the best schedule has had no more chances than the constant rate.
 

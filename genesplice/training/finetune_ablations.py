@@ -1,4 +1,4 @@
-"""Null twins of fine-tuning: everything as it was, but for one claimed ingredient.
+"""Ablations of fine-tuning: everything as it was, but for one claimed ingredient.
 
 =================  ==================================================================
 `rewired`          a network of the same degrees and signs that means nothing
@@ -10,8 +10,8 @@
 `no_expression`    a graph that tells nobody's expression (where `model.neighbour_expression` is on)
 =================  ==================================================================
 
-The encoder of these was pre-trained as a twin (`pretrain.twins`, under the same name unless said
-otherwise), and lies in `twins` of the folder that pre-training wrote:
+The encoder of these was pre-trained as an ablation (`pretrain.ablations`, under the same name unless said
+otherwise), and lies in `ablations` of the folder that pre-training wrote:
 
 ======================  =============================================================
 `local_only`            summaries and regions hear nothing, at the same cost
@@ -28,8 +28,8 @@ from pathlib import Path
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.config.finetune import TwinName
-from genesplice.config.pretrain import PretrainTwinName
+from genesplice.config.finetune import AblationName
+from genesplice.config.pretrain import PretrainAblationName
 from genesplice.data.ablation import (
     random_gene_sets,
     rewired_network,
@@ -40,13 +40,13 @@ from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 
 ENSEMBLE = "genesplice_ensemble"
-_PRETRAINED: dict[TwinName, PretrainTwinName] = {
+_PRETRAINED: dict[AblationName, PretrainAblationName] = {
     "local_only": "local_only",
     "permuted_regions": "permuted_regions",
     "constant_rate": "constant_rate",
     "shuffled_pretraining": "shuffled_genome",
 }
-_MAKE: dict[TwinName, Callable[[Bundle, int], Bundle]] = {
+_MAKE: dict[AblationName, Callable[[Bundle, int], Bundle]] = {
     "rewired": rewired_network,
     "no_network": lambda bundle, seed: without_network(bundle),
     "random_sets": random_gene_sets,
@@ -55,36 +55,36 @@ _MAKE: dict[TwinName, Callable[[Bundle, int], Bundle]] = {
 }
 
 
-def make_twin(bundle: Bundle, name: TwinName, seed: int) -> Bundle:
-    """The data of a twin; each seed destroys in another way."""
+def make_ablation(bundle: Bundle, name: AblationName, seed: int) -> Bundle:
+    """The data of an ablation; each seed destroys in another way."""
     return _MAKE[name](bundle, seed) if name in _MAKE else bundle
 
 
-def twin_encoder(name: TwinName, init: Path | None) -> Path | None:
-    """The folder of the pre-trained encoder that a twin starts from, where the model's is `init`.
+def ablation_encoder(name: AblationName, init: Path | None) -> Path | None:
+    """The folder of the pre-trained encoder that an ablation starts from, where the model's is `init`.
 
     Raises
     ------
     InputError
-        If the twin's encoder is not there.
+        If the ablation's encoder is not there.
     """
     if name == "random_encoder":
         return None
     if name not in _PRETRAINED:
         return init
     trained = _PRETRAINED[name]
-    folder = None if init is None else init / "twins" / trained
+    folder = None if init is None else init / "ablations" / trained
     if folder is None or not (folder / "model.safetensors").exists():
         raise InputError(
-            f"finetune.twins {name} without its encoder",
-            f"--init of a folder that pretrain wrote with pretrain.twins={trained}",
+            f"finetune.ablations {name} without its encoder",
+            f"--init of a folder that pretrain wrote with pretrain.ablations={trained}",
             path=folder,
         )
     return folder
 
 
-def make_twin_config(config: Config, name: TwinName) -> Config:
-    """The settings of a twin: the model's own, but for what the twin leaves out.
+def make_ablation_config(config: Config, name: AblationName) -> Config:
+    """The settings of an ablation: the model's own, but for what the ablation leaves out.
 
     Raises
     ------
@@ -96,14 +96,16 @@ def make_twin_config(config: Config, name: TwinName) -> Config:
     if name != "no_expression":
         return config
     if not config.model.neighbour_expression:
-        raise InputError("finetune.twins no_expression", "model.neighbour_expression=true with it")
+        raise InputError(
+            "finetune.ablations no_expression", "model.neighbour_expression=true with it"
+        )
     return dataclasses.replace(
         config, model=dataclasses.replace(config.model, neighbour_expression=False)
     )
 
 
-def twin_label(name: TwinName) -> str:
-    """What a twin's predictions are called."""
+def ablation_label(name: AblationName) -> str:
+    """What an ablation's predictions are called."""
     return f"genesplice_{name}"
 
 

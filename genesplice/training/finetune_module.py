@@ -46,7 +46,7 @@ def hide_measured(graph: HeteroData, rows: Int64[Tensor, " genes"]) -> HeteroDat
 
 def predict_part(
     model: GeneSplice,
-    joined: Float[Tensor, "genes joined"],
+    gene_features: Float[Tensor, "genes features"],
     graph: HeteroData,
     rows: Int64[Tensor, " asked"],
     config: FinetuneConfig,
@@ -59,8 +59,8 @@ def predict_part(
     """
     if config.graph_genes is not None:
         graph, genes, rows = cut_neighbourhood(graph, rows, len(model.graph.layers), most=most)
-        joined = joined[genes]
-    return model.predict_neural(joined, graph, rows)[0]
+        gene_features = gene_features[genes]
+    return model.predict_neural(gene_features, graph, rows)[0]
 
 
 class FinetuneModule(lightning.LightningModule):
@@ -76,7 +76,7 @@ class FinetuneModule(lightning.LightningModule):
         graph: HeteroData,
         training: GeneTargets,
         validation: GeneTargets,
-        memory: Float[Tensor, "genes joined"],
+        memory: Float[Tensor, "genes features"],
         history: History,
         *,
         seed: int,
@@ -103,12 +103,12 @@ class FinetuneModule(lightning.LightningModule):
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Loss over the training genes; those of this batch, if any, were encoded just now."""
-        joined = self.memory
+        gene_features = self.memory
         if len(batch.gene):
             fresh = self.model.gene_vectors(
                 batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
             )
-            joined = joined.index_copy(0, batch.gene, fresh)
+            gene_features = gene_features.index_copy(0, batch.gene, fresh)
             self.memory.index_copy_(0, batch.gene, fresh.detach())
         graph, target = self.graph, self.training_genes
         if self.config.finetune.graph_genes:
@@ -117,7 +117,7 @@ class FinetuneModule(lightning.LightningModule):
             target = draw_genes(target, HIDDEN)
         if "measured" in graph["gene"]:
             graph = hide_measured(graph, target.rows)
-        return self.log_errors("train", joined, target, graph)
+        return self.log_errors("train", gene_features, target, graph)
 
     def look(self) -> None:
         """If it is time, measure the validation genes; remember the best weights."""
@@ -141,7 +141,7 @@ class FinetuneModule(lightning.LightningModule):
     def log_errors(
         self,
         split: str,
-        joined: Float[Tensor, "genes joined"],
+        gene_features: Float[Tensor, "genes features"],
         target: GeneTargets,
         graph: HeteroData,
     ) -> Float[Tensor, ""]:
@@ -150,7 +150,7 @@ class FinetuneModule(lightning.LightningModule):
         most = settings.neighbours if split == "train" else None
         level = target.observed.mean(1)
         level_error, residual_error = expression_errors(
-            predict_part(self.model, joined, graph, target.rows, settings, most=most),
+            predict_part(self.model, gene_features, graph, target.rows, settings, most=most),
             level,
             target.observed - level[:, None] - head.condition_mean,
             level_std=head.level_std,

@@ -53,11 +53,11 @@ from genesplice.predict.pretrained import refuse_told_genes
 from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import file_sha256, one_thread, side_by_side, write_json
 from genesplice.training.finetune_ablations import (
+    ablation_encoder,
+    ablation_label,
     add_ensemble,
-    make_twin,
-    make_twin_config,
-    twin_encoder,
-    twin_label,
+    make_ablation,
+    make_ablation_config,
 )
 from genesplice.training.finetune_module import FinetuneModule, GeneTargets, Looks, predict_part
 from genesplice.training.loops import (
@@ -120,7 +120,7 @@ class KernelFits(NamedTuple):
 def fit_kernel_path(
     model: GeneSplice,
     graph: HeteroData,
-    joined: Float[Tensor, "all_genes joined"],
+    gene_features: Float[Tensor, "all_genes features"],
     rows: Int64[Tensor, " genes"],
     observed: Float[Tensor, "genes conditions"],
     blocks: Shaped[np.ndarray, " genes"],
@@ -132,7 +132,7 @@ def fit_kernel_path(
 
     Parameters
     ----------
-    joined
+    gene_features
         What was read of every gene.
     settings
         Take these; nothing is chosen.
@@ -142,7 +142,7 @@ def fit_kernel_path(
     path, head = model.kernel, model.expression_head
     # The sums then come out the same however many threads there are.
     with one_thread():
-        standardised, known = model.kernel_inputs(joined, graph, rows)
+        standardised, known = model.kernel_inputs(gene_features, graph, rows)
         path.remember(standardised, known.to(torch.int8))
         parts, _, _ = path.inner_products(standardised, known)
         level = observed.mean(1)
@@ -159,7 +159,7 @@ def fit_kernel_path(
             chosen = choose_kernel(parts, target, blocks, start=first, rounds=rounds)
         return chosen, fit_kernel(parts, target, blocks, chosen)
 
-    fits = side_by_side(fit, TARGETS, joined.device)
+    fits = side_by_side(fit, TARGETS, gene_features.device)
     for name, (chosen, found) in zip(TARGETS, fits, strict=True):
         weights = found.weights[:, 0] if name == "level" else found.weights
         path.solve(name, weights, chosen.scale, chosen.share, chosen.sharpness, float(mean))
@@ -215,13 +215,13 @@ class FoldResult(NamedTuple):
     predictions: pd.DataFrame
     validation: pd.DataFrame
     kernel: tuple[KernelSettings, KernelSettings] | None
-    vectors: Float[Tensor, "genes joined"]
+    vectors: Float[Tensor, "genes features"]
 
 
 class FinetuneResult(NamedTuple):
     """All folds and seeds: predictions of every held-out gene, the histories, and the costs.
 
-    A cost is a record `cpu_seconds` of one run of the model or a twin, from where it was begun or
+    A cost is a record `cpu_seconds` of one run of the model or an ablation, from where it was begun or
     went on for the last time.
     """
 
@@ -277,7 +277,7 @@ def finetune_fold(
     out: Path,
     init: Path | None = None,
     resume: bool = False,
-    memory: Float[Tensor, "genes joined"] | None = None,
+    memory: Float[Tensor, "genes features"] | None = None,
     kernel: tuple[KernelSettings, KernelSettings] | None = None,
     label: str = "genesplice",
     keep_model: bool = True,
@@ -404,7 +404,7 @@ def _add_kernel_path(
     model: GeneSplice,
     bundle: Bundle,
     graph: HeteroData,
-    vectors: Float[Tensor, "genes joined"],
+    vectors: Float[Tensor, "genes features"],
     fold: int,
     validation: GeneTargets,
     neural: Prediction | None,
@@ -442,25 +442,28 @@ def finetune(
 ) -> FinetuneResult:
     """Every fold and seed of `config.finetune`, each in its own folder under `out`.
 
-    Twins are under `out/twins`, and keep no weights; vectors of all genes are kept in `out/vectors`
+    Ablations are under `out/ablations`, and keep no weights; vectors of all genes are kept in `out/vectors`
     for whoever opens the models. A fold that was finished in an earlier run is read back, not run
     again (`resume`).
 
     Raises
     ------
     InputError
-        If a folder under `out` is taken, a fold does not exist, a twin's encoder is missing, or a
+        If a folder under `out` is taken, a fold does not exist, an ablation's encoder is missing, or a
         delta has nothing to differ from.
     """
     settings = config.finetune
     if settings.delta and init is None:
         raise InputError("finetune.delta without a pre-trained encoder", "--init")
     runs = [Run("genesplice", out, bundle, init, seed, config) for seed in settings.seeds]
-    for name in settings.twins:
-        for seed in settings.twin_seeds:
-            where, twin = out / "twins" / name, make_twin(bundle, name, seed)
-            start, twin_config = twin_encoder(name, init), make_twin_config(config, name)
-            runs.append(Run(twin_label(name), where, twin, start, seed, twin_config))
+    for name in settings.ablations:
+        for seed in settings.ablation_seeds:
+            where, ablation = out / "ablations" / name, make_ablation(bundle, name, seed)
+            start, ablation_config = (
+                ablation_encoder(name, init),
+                make_ablation_config(config, name),
+            )
+            runs.append(Run(ablation_label(name), where, ablation, start, seed, ablation_config))
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     refuse_told_genes(init, folds)
     # Runs that start from the same encoder start from the same vectors: one pass over the genome.
@@ -471,7 +474,7 @@ def finetune(
         kernel: tuple[KernelSettings, KernelSettings] | None = None
         for run in runs:
             where = run.out / f"fold{fold}_seed{run.seed}"
-            done, is_twin = where / "predictions.parquet", run.label != "genesplice"
+            done, is_ablation = where / "predictions.parquet", run.label != "genesplice"
             unseen = where / "validation.parquet"
             if resume and done.exists() and unseen.exists():
                 check_run(where, settle(run.config), _inputs(run.bundle, run.init))
@@ -484,10 +487,10 @@ def finetune(
                 result = finetune_fold(
                     run.bundle, run.config, fold=fold, seed=run.seed, out=where, init=run.init,
                     resume=resume, memory=memories[begin],
-                    kernel=None if is_twin or moves or init is None else kernel,
-                    label=run.label, keep_model=not is_twin,
+                    kernel=None if is_ablation or moves or init is None else kernel,
+                    label=run.label, keep_model=not is_ablation,
                 )  # fmt: skip
-                if not is_twin:
+                if not is_ablation:
                     kernel = result.kernel
                     sizes = settings.core_bp, settings.flank_bp
                     digest = vectors_digest(result.model, bundle, *sizes)
@@ -498,7 +501,7 @@ def finetune(
             calibrations.append(pd.read_parquet(unseen))
             spent = json.loads((where / "cost.json").read_text())[COST]
             costs.append(Metric(COST, spent, None, None, 1, run.label, "train", fold, run.seed))
-            if not is_twin:
+            if not is_ablation:
                 histories.append(pd.read_parquet(where / "history.parquet"))
     held_out, calibration = (
         add_ensemble(pd.concat(parts, ignore_index=True)) for parts in (tables, calibrations)
@@ -508,7 +511,7 @@ def finetune(
 
 
 class Run(NamedTuple):
-    """What is trained on every fold: the model or a twin, from which data and encoder."""
+    """What is trained on every fold: the model or an ablation, from which data and encoder."""
 
     label: str
     out: Path
@@ -529,7 +532,7 @@ def _inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:
 
 def _first_memory(
     bundle: Bundle, config: Config, init: Path | None, seed: int
-) -> Float[Tensor, "genes joined"]:
+) -> Float[Tensor, "genes features"]:
     torch.manual_seed(seed)
     model = make_model(bundle, config)
     if init is not None:

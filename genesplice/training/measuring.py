@@ -50,7 +50,7 @@ def measure(
     bundle: Bundle,
     source: Source,
     config: Config,
-    twins: Mapping[str, PretrainingModel] | None = None,
+    ablations: Mapping[str, PretrainingModel] | None = None,
 ) -> list[Metric]:
     """All of the above, as large as `pretrain.measure_windows` and `pretrain.probe_sites` say.
 
@@ -58,10 +58,10 @@ def measure(
     trained on. What a genome lacks (RNA genes, operons of two) is left out.
     """
     started = time.monotonic()
-    twins = twins or {}
-    metrics = measure_bases(model, bundle, source, config, twins)
+    ablations = ablations or {}
+    metrics = measure_bases(model, bundle, source, config, ablations)
     if config.pretrain.holdout_fold is not None:
-        models = {"genesplice": model, **twins, RANDOM_WEIGHTS: make_untrained(config)}
+        models = {"genesplice": model, **ablations, RANDOM_WEIGHTS: make_untrained(config)}
         metrics += measure_vectors(models, bundle, config)
         if config.pretrain.measure_expression:
             metrics += measure_expression(models, bundle, config)
@@ -74,11 +74,11 @@ def measure_bases(
     bundle: Bundle,
     source: Source,
     config: Config,
-    twins: Mapping[str, PretrainingModel] | None = None,
+    ablations: Mapping[str, PretrainingModel] | None = None,
 ) -> list[Metric]:
-    """Bits per base and top-1 by region, beside twins and count models of the training intervals.
+    """Bits per base and top-1 by region, beside ablations and count models of the training intervals.
 
-    Twins are asked on the bundle's own genome, whatever they have read.
+    Ablations are asked on the bundle's own genome, whatever they have read.
     """
     settings, fold = config.pretrain, config.pretrain.holdout_fold
     counts = [fit_count_model(source.genome, source.training, *sides) for sides in CONTEXTS]
@@ -92,13 +92,13 @@ def measure_bases(
         seed=settings.seed,
         split="train" if fold is None else "test",
         counts=counts,
-        others=twins,
+        others=ablations,
         regions=region_masks(bundle),
     )
 
 
 def make_untrained(config: Config) -> PretrainingModel:
-    """The twin that has learned nothing: the same sizes, random weights of `pretrain.seed`."""
+    """The ablation that has learned nothing: the same sizes, random weights of `pretrain.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.pretrain.seed)
         return PretrainingModel(config.model, config.pretrain.contrastive_width)

@@ -1,4 +1,4 @@
-"""Null twins of pre-training: the same bases read, without one ingredient or by another network.
+"""Ablations of pre-training: the same bases read, without one ingredient or by another network.
 
 ==================  ===========================================================
 `masked_only`       no contrastive views, and more steps for what they read
@@ -16,16 +16,20 @@ import dataclasses
 import numpy as np
 
 from genesplice.config import Config
-from genesplice.config.pretrain import PretrainConfig, PretrainTwinName
+from genesplice.config.pretrain import PretrainAblationName, PretrainConfig
 from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.training.schedules import schedule_factor
 from genesplice.training.source import Source
 from genesplice.training.views import StepMaker
 
 
-def make_twin(source: Source, config: Config, name: PretrainTwinName) -> tuple[Source, Config]:
-    """What a twin reads, and its settings."""
-    config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, twins=()))
+def make_ablation(
+    source: Source, config: Config, name: PretrainAblationName
+) -> tuple[Source, Config]:
+    """What an ablation reads, and its settings."""
+    config = dataclasses.replace(
+        config, pretrain=dataclasses.replace(config.pretrain, ablations=())
+    )
     sizes, settings = config.model, config.pretrain
     if name == "masked_only":
         return source, masked_only(source, config)

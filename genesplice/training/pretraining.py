@@ -43,7 +43,7 @@ from genesplice.training.loops import (
     sum_over_processes,
 )
 from genesplice.training.measuring import masked_base_metrics, measure
-from genesplice.training.pretrain_ablations import make_twin
+from genesplice.training.pretrain_ablations import make_ablation
 from genesplice.training.schedules import PLATEAU, WeightAverage
 from genesplice.training.source import Source, bundle_source, source_digests
 from genesplice.training.validation import Validation
@@ -209,8 +209,8 @@ def pretrain(
     """Pre-train an encoder on a bundle's genome, write it to `out` and measure it.
 
     Sequence of the held-out fold is never read in training. `out` gets `run.json`,
-    `model.safetensors`, `history.parquet`, and `checkpoints/` while the run lasts; twins are
-    trained after it, in `out/twins/NAME`.
+    `model.safetensors`, `history.parquet`, and `checkpoints/` while the run lasts; ablations are
+    trained after it, in `out/ablations/NAME`.
 
     Raises
     ------
@@ -220,14 +220,16 @@ def pretrain(
     settings = config.pretrain
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
     result = pretrain_source(source, config, out, resume=resume, is_scored=not settings.measure)
-    twins: dict[str, PretrainingModel] = {}
-    for name in settings.twins:
-        twin, own = make_twin(source, config, name)
-        done = pretrain_source(twin, own, out / "twins" / name, resume=resume, is_scored=False)
-        twins[name] = done.model
+    ablations: dict[str, PretrainingModel] = {}
+    for name in settings.ablations:
+        ablation, own = make_ablation(source, config, name)
+        done = pretrain_source(
+            ablation, own, out / "ablations" / name, resume=resume, is_scored=False
+        )
+        ablations[name] = done.model
     if not settings.measure or not is_first_process():
         return result
-    return result._replace(metrics=measure(result.model, bundle, source, config, twins))
+    return result._replace(metrics=measure(result.model, bundle, source, config, ablations))
 
 
 def pretrain_source(

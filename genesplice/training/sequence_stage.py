@@ -60,7 +60,7 @@ class SequenceModule(lightning.LightningModule):
         config: Config,
         training: GeneTargets,
         validation: GeneTargets,
-        memory: Float[Tensor, "genes joined"],
+        memory: Float[Tensor, "genes features"],
         history: History,
         *,
         seed: int,
@@ -111,7 +111,7 @@ class SequenceModule(lightning.LightningModule):
         return self._log_errors("train", standardised, observed - observed.mean(0) + mean)
 
     def _log_errors(
-        self, split: str, standardised: Float[Tensor, "genes joined"], observed: Tensor
+        self, split: str, standardised: Float[Tensor, "genes features"], observed: Tensor
     ) -> Float[Tensor, ""]:
         head, level = self.head, observed.mean(1)
         level_error, residual_error = expression_errors(
@@ -165,7 +165,7 @@ def learn_from_sequence(
     config: Config,
     training: GeneTargets,
     validation: GeneTargets,
-    memory: Float[Tensor, "genes joined"],
+    memory: Float[Tensor, "genes features"],
     out: Path,
     *,
     name: str,

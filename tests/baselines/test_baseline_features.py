@@ -14,7 +14,7 @@ from genesplice.errors import InputError
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 
-def world(
+def control(
     bundle: Bundle,
     sequence: str,
     genes: list[tuple[str, int, int, str, str]],
@@ -85,7 +85,7 @@ def test_codon_use_of_one_open_reading_frame(tiny_bundle: Bundle):
     frame = "ATG" + "AAA" * 3 + "CTG" * 4 + "TAA"
     sequence = random_sequence(400) + frame + random_sequence(400, 1)
     genes = [("orf", 400, 400 + len(frame), "+", "protein_coding")]
-    row = kmer_codon_features(world(tiny_bundle, sequence, genes)).loc["orf"]
+    row = kmer_codon_features(control(tiny_bundle, sequence, genes)).loc["orf"]
     codons = row.filter(like="codon:")
     assert row["gene:is_orf"] == 1
     assert codons[codons > 0].to_dict() == pytest.approx(
@@ -111,7 +111,7 @@ def test_codon_use_of_one_open_reading_frame(tiny_bundle: Bundle):
 def test_what_counts_as_an_open_reading_frame(tiny_bundle: Bundle, body, biotype, is_orf):
     sequence = random_sequence(400) + body + random_sequence(400, 1)
     genes = [("g", 400, 400 + len(body), "+", biotype)]
-    row = kmer_codon_features(world(tiny_bundle, sequence, genes)).loc["g"]
+    row = kmer_codon_features(control(tiny_bundle, sequence, genes)).loc["g"]
     assert row["gene:is_orf"] == is_orf
     assert row.filter(like="codon:").sum() == pytest.approx(is_orf)
 
@@ -119,7 +119,7 @@ def test_what_counts_as_an_open_reading_frame(tiny_bundle: Bundle, body, biotype
 def test_codons_and_kmers_with_n_are_not_counted(tiny_bundle: Bundle):
     sequence = "A" * 150 + "N" + "C" * 149 + "ATGNAACCCNNNTAA" + "G" * 100
     genes = [("g", 300, 315, "+", "protein_coding")]
-    row = kmer_codon_features(world(tiny_bundle, sequence, genes)).loc["g"]
+    row = kmer_codon_features(control(tiny_bundle, sequence, genes)).loc["g"]
     assert row["kmer:AAAA"] == 147
     assert row["kmer:CCCC"] == 146
     assert row.filter(like="kmer:").sum() == 293
@@ -132,7 +132,7 @@ def test_codons_and_kmers_with_n_are_not_counted(tiny_bundle: Bundle):
 
 def test_a_gene_of_n_only_is_finite(tiny_bundle: Bundle):
     genes = [("g", 50, 80, "-", "protein_coding")]
-    row = kmer_codon_features(world(tiny_bundle, "N" * 600, genes)).loc["g"]
+    row = kmer_codon_features(control(tiny_bundle, "N" * 600, genes)).loc["g"]
     assert np.isfinite(row).all()
     assert row["gene:gc"] == 0.5
     assert row.filter(like="kmer:").sum() == row.filter(like="codon:").sum() == 0
@@ -142,7 +142,7 @@ def test_a_gene_of_n_only_is_finite(tiny_bundle: Bundle):
 def test_upstream_wraps_on_a_circle_and_ends_on_a_line(tiny_bundle: Bundle, is_circular):
     sequence = random_sequence(900)
     genes = [("first", 100, 160, "+", "protein_coding"), ("last", 700, 760, "-", "protein_coding")]
-    table = kmer_codon_features(world(tiny_bundle, sequence, genes, is_circular=is_circular))
+    table = kmer_codon_features(control(tiny_bundle, sequence, genes, is_circular=is_circular))
     for gene, upstream in {
         "first": sequence[700:] + sequence[:100],
         "last": (sequence[760:] + sequence[:160])[::-1].translate(COMPLEMENT),

@@ -53,9 +53,9 @@ def everything(tiny_bundle: Bundle) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def control(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Large enough that what was planted can be learnt."""
-    out = tmp_path_factory.mktemp("worlds") / "planted"
+    out = tmp_path_factory.mktemp("controls") / "planted"
     return make_bundle(out, seed=1, n_genes=300, n_conditions=12, genome_bp=450_000)
 
 
@@ -158,9 +158,9 @@ def test_boosting_changes_the_level_only_and_the_mean_is_in_the_middle(everythin
     assert np.abs(ridge - gbm).to_numpy().max() > 0.01
 
 
-def test_copy_takes_the_passports_relative(tiny_bundle: Bundle):
+def test_copy_takes_the_leakages_relative(tiny_bundle: Bundle):
     gene = tiny_bundle.test_genes(0)[0]
-    twin = tiny_bundle.train_genes(0)[7]
+    ablation = tiny_bundle.train_genes(0)[7]
     unmeasured = tiny_bundle.genes["gene_id"].iloc[-1]
     observed = tiny_bundle.observed
 
@@ -172,9 +172,9 @@ def test_copy_takes_the_passports_relative(tiny_bundle: Bundle):
         frame = run_baselines(bundle, folds=[0], models=["nearest_copy"])
         return predicted(frame, "nearest_copy").loc[gene, observed.columns]
 
-    np.testing.assert_allclose(copied(twin, 0.9), observed.loc[twin], atol=1e-5)
+    np.testing.assert_allclose(copied(ablation, 0.9), observed.loc[ablation], atol=1e-5)
     by_features = copied("", 0.0)
-    for nearest, similarity in ((twin, RELATED / 2), (unmeasured, 0.9)):
+    for nearest, similarity in ((ablation, RELATED / 2), (unmeasured, 0.9)):
         pd.testing.assert_series_equal(copied(nearest, similarity), by_features)
 
 
@@ -200,37 +200,37 @@ def test_copy_falls_back_to_the_nearest_composition(tiny_bundle: Bundle):
 # --- planted truth ---
 
 
-def test_planted_regulators_and_pathway_are_found_and_decoys_are_not(world: Bundle):
-    frame = run_baselines(world, models=["mean", "ridge_regulators", "ridge_kegg", "ridge_go"])
-    truth = world.manifest["truth"]
+def test_planted_regulators_and_pathway_are_found_and_decoys_are_not(control: Bundle):
+    frame = run_baselines(control, models=["mean", "ridge_regulators", "ridge_kegg", "ridge_go"])
+    truth = control.manifest["truth"]
     targets, members = pd.Index(list(truth["targets"])), pd.Index(truth["pathway"])
 
     def profile_r(model: str, genes: pd.Index | None = None) -> float:
         part = frame[frame["model"] == model]
-        metrics = pooled(score(part, blocks_of(world), genes=genes, n_bootstrap=0))
+        metrics = pooled(score(part, blocks_of(control), genes=genes, n_bootstrap=0))
         return metrics.loc[model, "profile_r"]
 
     assert profile_r("ridge_regulators", targets.difference(members)) > 0.9
     assert profile_r("ridge_kegg", members.difference(targets)) > 0.9
     assert abs(profile_r("ridge_go")) < 0.1
     assert profile_r("mean") == 0
-    for record in paired_difference(frame, "ridge_regulators", "ridge_go", blocks_of(world)):
+    for record in paired_difference(frame, "ridge_regulators", "ridge_go", blocks_of(control)):
         if record.metric.startswith("profile"):
             assert record.ci_low > 0
 
 
-def test_planted_promoter_is_found_by_kmers(world: Bundle):
-    frame = run_baselines(world, models=["ridge_kmer_codon", "gbm_kmer_codon", "ridge_go"])
-    metrics = pooled(score(frame, blocks_of(world), n_bootstrap=0))
+def test_planted_promoter_is_found_by_kmers(control: Bundle):
+    frame = run_baselines(control, models=["ridge_kmer_codon", "gbm_kmer_codon", "ridge_go"])
+    metrics = pooled(score(frame, blocks_of(control), n_bootstrap=0))
     assert metrics.loc["gbm_kmer_codon", "level_r2"] > 0.5
     assert metrics.loc["ridge_kmer_codon", "level_r2"] > 0.3
     assert metrics.loc["ridge_go", "level_r2"] < 0.1
 
 
-def test_all_is_no_worse_than_its_parts(world: Bundle):
+def test_all_is_no_worse_than_its_parts(control: Bundle):
     parts = ["ridge_kmer_codon", "ridge_regulators", "ridge_kegg"]
-    frame = run_baselines(world, models=[*parts, "ridge_all"])
-    metrics = pooled(score(frame, blocks_of(world), n_bootstrap=0))
+    frame = run_baselines(control, models=[*parts, "ridge_all"])
+    metrics = pooled(score(frame, blocks_of(control), n_bootstrap=0))
     for name in ("level_r2", "profile_r", "profile_r_overall"):
         assert metrics.loc["ridge_all", name] > metrics.loc[parts, name].max() - 0.1
 
@@ -316,7 +316,7 @@ def test_one_fold_is_scored_with_the_bundles_profiles(
 
 
 @pytest.fixture
-def sparse_world(tiny_bundle: Bundle) -> Bundle:
+def sparse_control(tiny_bundle: Bundle) -> Bundle:
     """Two conditions, no network, no gene sets, RNA genes and genes of odd length."""
     genes = tiny_bundle.genes.copy()
     genes.loc[::4, "biotype"] = "tRNA"
@@ -333,25 +333,25 @@ def sparse_world(tiny_bundle: Bundle) -> Bundle:
     )
 
 
-def test_two_conditions_without_network_and_gene_sets(sparse_world: Bundle):
+def test_two_conditions_without_network_and_gene_sets(sparse_control: Bundle):
     expected = {name for name in BASELINES if not name.endswith(("regulators", "kegg", "go"))}
-    assert set(available_baselines(sparse_world)) == expected
+    assert set(available_baselines(sparse_control)) == expected
     told: list[str] = []
-    frame = run_baselines(sparse_world, progress=told.append)
+    frame = run_baselines(sparse_control, progress=told.append)
     assert set(frame["model"]) == expected
     assert told[0].endswith("ridge_regulators, ridge_kegg, ridge_go")
-    assert len(frame) == len(expected) * sparse_world.observed.size
-    metrics = score(frame, blocks_of(sparse_world), n_bootstrap=20)
+    assert len(frame) == len(expected) * sparse_control.observed.size
+    metrics = score(frame, blocks_of(sparse_control), n_bootstrap=20)
     assert np.isfinite([m.value for m in metrics]).all()
     assert {m.metric for m in metrics} == set(METRICS)
     ridge, everything = (predicted(frame, name) for name in ("ridge_kmer_codon", "ridge_all"))
     np.testing.assert_allclose(ridge, everything, atol=1e-6)
 
 
-def test_one_condition(sparse_world: Bundle):
-    expression = sparse_world.expression
+def test_one_condition(sparse_control: Bundle):
+    expression = sparse_control.expression
     one = expression.obs["condition"] == expression.obs["condition"].iloc[0]
-    bundle = replace(sparse_world, expression=expression[one].copy())
+    bundle = replace(sparse_control, expression=expression[one].copy())
     frame = run_baselines(bundle)
     assert np.isfinite(frame["predicted"]).all()
     metrics = score(frame, blocks_of(bundle), n_bootstrap=0)
@@ -374,9 +374,9 @@ def test_all_is_available_whatever_there_is(tiny_bundle: Bundle):
         ({"folds": []}, "no folds, expected some of 0 to 4"),
     ],
 )
-def test_what_is_not_there_is_refused(sparse_world: Bundle, arguments, message):
+def test_what_is_not_there_is_refused(sparse_control: Bundle, arguments, message):
     with pytest.raises(InputError, match=message):
-        run_baselines(sparse_world, **arguments)
+        run_baselines(sparse_control, **arguments)
 
 
 def test_a_fold_without_measured_genes_is_refused(tiny_bundle: Bundle):

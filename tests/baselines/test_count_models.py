@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_worlds import make_genome
+from tiny_genomes import make_genome
 
 from genesplice.baselines.count_models import (
     PSEUDOCOUNTS,

@@ -9,7 +9,7 @@ from genesplice.baselines.ridge import KernelSettings, choose_kernel, fit_kernel
 from genesplice.errors import InputError
 
 
-def world(n_genes=60, seed=0):
+def control(n_genes=60, seed=0):
     """Two parts of inner products, and the features they come from."""
     generator = torch.Generator().manual_seed(seed)
     features = [torch.randn(n_genes, 6, generator=generator, dtype=torch.float64) for _ in "ab"]
@@ -18,7 +18,7 @@ def world(n_genes=60, seed=0):
 
 
 def test_left_out_is_a_fit_without_the_block():
-    _, parts = world()
+    _, parts = control()
     targets = torch.randn(60, 3, dtype=torch.float64)
     targets -= targets.mean(0)
     blocks = np.repeat(np.arange(6), 10)
@@ -35,7 +35,7 @@ def test_left_out_is_a_fit_without_the_block():
 
 
 def test_a_linear_kernel_is_ridge_regression():
-    features, parts = world()
+    features, parts = control()
     targets = torch.randn(60, 1, dtype=torch.float64)
     targets -= targets.mean(0)
     settings = KernelSettings((1.0, 0.0), share=0.0, penalty=0.25)
@@ -46,7 +46,7 @@ def test_a_linear_kernel_is_ridge_regression():
 
 
 def test_a_part_that_says_nothing_is_turned_down():
-    features, parts = world(300)
+    features, parts = control(300)
     coefficients = torch.randn(
         6, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
     )
@@ -64,7 +64,7 @@ def left_out_error(parts, targets, blocks, settings) -> float:
 
 
 def test_a_neighbourhood_is_chosen_where_nothing_is_linear():
-    features, parts = world(400)
+    features, parts = control(400)
     targets = torch.cos(2 * features[0][:, :1]) * features[0][:, 1:2]
     targets = targets - targets.mean(0)
     blocks = np.repeat(np.arange(40), 10)
@@ -79,7 +79,7 @@ def test_a_neighbourhood_is_chosen_where_nothing_is_linear():
 
 
 def test_one_block_leaves_single_genes_out():
-    _, parts = world(20)
+    _, parts = control(20)
     targets = torch.randn(20, 1, dtype=torch.float64)
     settings = KernelSettings((0.5, 0.5))
     one = fit_kernel(parts, targets, np.zeros(20), settings)
@@ -97,6 +97,6 @@ def test_a_search_on_some_genes_sees_every_block(monkeypatch):
 
 
 def test_too_few_genes_are_refused():
-    _, parts = world(2)
+    _, parts = control(2)
     with pytest.raises(InputError, match=r"2 training genes.*at least 3"):
         choose_kernel(parts, torch.zeros(2, 1, dtype=torch.float64), np.arange(2))

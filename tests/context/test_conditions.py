@@ -9,7 +9,7 @@ import torch
 
 import genesplice as gs
 from genesplice.context.conditions import arm_config, arm_steps, arm_tasks, plan_arms, run_arm
-from genesplice.context.controls import complete_runs, judge_arms, world_settings
+from genesplice.context.controls import complete_runs, control_settings, judge_arms
 from genesplice.context.rule import Decision
 from genesplice.context.verdict import compare_instruments, question_no, question_steps
 from genesplice.data.windows import tile_windows
@@ -176,12 +176,12 @@ def test_the_rule_is_applied_to_the_arms(tiny_bundle):
     assert judge_arms(same, tiny_bundle, plan, own).answer == "no"
 
 
-def test_worlds_hold_for_the_settings_they_depend_on():
-    first = world_settings(config())
-    assert world_settings(config("verdict.folds=1,2", "verdict.workers=7")) == first
-    assert world_settings(config("verdict.width=32")) != first
-    assert world_settings(config("verdict.worthwhile=0.3")) == first
-    assert world_settings(config("verdict.world_worthwhile=0.3")) != first
+def test_controls_hold_for_the_settings_they_depend_on():
+    first = control_settings(config())
+    assert control_settings(config("verdict.folds=1,2", "verdict.workers=7")) == first
+    assert control_settings(config("verdict.width=32")) != first
+    assert control_settings(config("verdict.smallest_effect=0.3")) == first
+    assert control_settings(config("verdict.control_smallest_effect=0.3")) != first
 
 
 DISTANCES = [0, 128, 256, 512, 1024]

@@ -12,7 +12,7 @@ from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles, score
 
 CONTEXTS = (512, 4096, 32_768, 262_144)
-RULE = Rule(worthwhile=0.02, n_bootstrap=400)
+RULE = Rule(smallest_effect=0.02, n_bootstrap=400)
 
 
 def make_scores(
@@ -199,7 +199,7 @@ METRICS = ("level_r2", "profile_r")
 
 
 def answers(n=200, **sizes):
-    rule = Rule(worthwhile=0.02, n_bootstrap=200)
+    rule = Rule(smallest_effect=0.02, n_bootstrap=200)
     return [decide(make_scores(1000 + i, metrics=METRICS, **sizes), rule).answer for i in range(n)]
 
 
@@ -219,7 +219,7 @@ def test_luck_that_neighbouring_contexts_share_does_not_deceive(slope):
 
 
 @pytest.mark.parametrize("rising", [("level_r2",), ("profile_r",)])
-def test_the_smallest_worthwhile_effect_is_seen_in_four_of_five(rising):
+def test_the_smallest_smallest_effect_effect_is_seen_in_four_of_five(rising):
     sizes = DESIGNS["five folds, three seeds"]
     found = answers(**sizes, slope=0.02, rising=rising, training_noise=0.04, block_noise=0.2)
     assert found.count("yes") >= 160
@@ -235,7 +235,7 @@ def test_no_is_said_wrongly_in_at_most_one_of_twenty():
 def test_the_visible_effect_would_have_been_seen():
     sizes = {"n_folds": 5, "n_seeds": 1, "training_noise": 0.05, "block_noise": 0.1}
     visible = np.median([fit_slope(make_scores(i, **sizes), RULE).visible for i in range(50)])
-    rule = Rule(worthwhile=visible, n_bootstrap=200)
+    rule = Rule(smallest_effect=visible, n_bootstrap=200)
     found = [decide(make_scores(i, slope=visible, **sizes), rule).answer for i in range(100)]
     assert found.count("yes") >= 70
 

@@ -1,4 +1,4 @@
-"""`genesplice verdict` from end to end: refusal, then an answer, on a small world."""
+"""`genesplice verdict` from end to end: refusal, then an answer, on a small control."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from genesplice.results import read_metrics
 
 SETTINGS = [
     "verdict.contexts_bp=512,4096", "verdict.core_bp=32768", "verdict.epochs=1", "verdict.width=16",
-    "verdict.seeds=0,1", "verdict.world_domains=10", "verdict.world_contexts_bp=512,8192",
-    "verdict.world_epochs=1", "verdict.world_seeds=0", "verdict.world_folds=0,1",
+    "verdict.seeds=0,1", "verdict.control_domains=10", "verdict.control_contexts_bp=512,8192",
+    "verdict.control_epochs=1", "verdict.control_seeds=0", "verdict.control_folds=0,1",
     "verdict.validation_blocks=0", "verdict.dose_genes=2", "verdict.references=short_cnn",
     "verdict.reference_bp=4096",
 ]  # fmt: skip
@@ -40,14 +40,14 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("verdict") / "out"
 
 
-def test_there_is_no_verdict_until_the_worlds_have_passed(out, tiny_bundle, capsys):
+def test_there_is_no_verdict_until_the_controls_have_passed(out, tiny_bundle, capsys):
     code, printed, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--json")
     assert code == 1, told
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["answer"] == "refused"
-    assert "No verdict: the planted worlds did not pass" in told
-    assert [w["expected"] for w in verdict["worlds"]["worlds"]] == ["yes", "no", "no", "no"]
-    assert verdict["worlds"]["failures"] == {}
+    assert "No verdict: the simulated controls did not pass" in told
+    assert [w["expected"] for w in verdict["controls"]["controls"]] == ["yes", "no", "no", "no"]
+    assert verdict["controls"]["failures"] == {}
     assert json.loads(printed)["page"] == str(out / "verdict.html")
     assert not (out / "tasks").exists()
     assert "No verdict" in (out / "verdict.html").read_text()
@@ -64,18 +64,18 @@ def test_there_is_no_verdict_until_the_worlds_have_passed(out, tiny_bundle, caps
 def test_a_record_of_other_code_or_of_failed_tasks_does_not_count(
     out, tiny_bundle, capsys, changed
 ):
-    record = json.loads((out / "worlds.json").read_text())
-    (out / "worlds.json").write_text(json.dumps({**record, "passed": True, **changed}))
+    record = json.loads((out / "controls.json").read_text())
+    (out / "controls.json").write_text(json.dumps({**record, "passed": True, **changed}))
     code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
     assert code == 1
-    assert "worlds: 16 of 16 tasks are there already" in told
-    again = json.loads((out / "worlds.json").read_text())
+    assert "controls: 16 of 16 tasks are there already" in told
+    again = json.loads((out / "controls.json").read_text())
     assert all(again[name] == record[name] for name in changed)
 
 
 def test_once_they_have_the_arms_are_judged(out, tiny_bundle, capsys):
-    record = json.loads((out / "worlds.json").read_text())
-    (out / "worlds.json").write_text(json.dumps({**record, "passed": True}))
+    record = json.loads((out / "controls.json").read_text())
+    (out / "controls.json").write_text(json.dumps({**record, "passed": True}))
     code, printed, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
     assert code == 0, told
     assert printed.splitlines()[0] == str(out / "verdict.html")
@@ -100,7 +100,7 @@ def test_the_files_are_those_of_the_contract(out, tiny_bundle):
         assert (record.value, record.ci_low) == (one["slope"], one["ci_low"])
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["data_sha256"] == tiny_bundle.data_sha256
-    assert manifest["config"]["verdict"]["worthwhile"] == verdict["rule"]["worthwhile"]
+    assert manifest["config"]["verdict"]["smallest_effect"] == verdict["rule"]["smallest_effect"]
     predictions = pd.read_parquet(out / "predictions.parquet")
     assert set(predictions["seed"]) == {0, 1}
     claims = pd.read_csv(out / "claims.tsv", sep="\t")
@@ -131,27 +131,27 @@ def test_finished_tasks_are_not_run_again(out, tiny_bundle, capsys):
     assert {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()} == before
 
 
-def test_worlds_are_kept_for_another_verdict_and_counted(out, tiny_bundle, capsys, tmp_path):
+def test_controls_are_kept_for_another_verdict_and_counted(out, tiny_bundle, capsys, tmp_path):
     kept = tmp_path / "seed0"
     shutil.copytree(out, kept)
-    record = json.loads((kept / "worlds.json").read_text())
-    code, _, told = call(capsys, "--out", tmp_path, "--count", 1, verb="worlds")
+    record = json.loads((kept / "controls.json").read_text())
+    code, _, told = call(capsys, "--out", tmp_path, "--count", 1, verb="controls")
     assert code == 0
     assert "passed before" in told
-    counts = json.loads((tmp_path / "verdict_worlds.json").read_text())
-    for one, judged in zip(counts["worlds"], record["worlds"], strict=True):
-        assert (one["world"], one["n"]) == (judged["world"], 1)
+    counts = json.loads((tmp_path / "verdict_controls.json").read_text())
+    for one, judged in zip(counts["controls"], record["controls"], strict=True):
+        assert (one["control"], one["n"]) == (judged["control"], 1)
         assert one[judged["answer"]] == 1
-    assert "genesplice worlds" in counts["made_by"]
+    assert "genesplice controls" in counts["made_by"]
     shutil.copytree(out, tmp_path / "seed7")
-    assert call(capsys, "--out", tmp_path, "--first", 7, "--count", 1, verb="worlds")[0] == 0
+    assert call(capsys, "--out", tmp_path, "--first", 7, "--count", 1, verb="controls")[0] == 0
     assert not (tmp_path / "seed1").exists()
-    (kept / "worlds.json").write_text(json.dumps({**record, "passed": False}))
+    (kept / "controls.json").write_text(json.dumps({**record, "passed": False}))
     new = tmp_path / "new"
-    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", new, "--worlds", kept)
+    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", new, "--controls", kept)
     assert code == 1
     assert "not passed before" in told
-    assert not (new / "worlds.json").exists()
+    assert not (new / "controls.json").exists()
 
 
 def test_a_used_folder_needs_resume(out, tiny_bundle, capsys):

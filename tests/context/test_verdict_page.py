@@ -34,17 +34,17 @@ METRICS = pd.DataFrame(
 )
 VERDICT = {
     "answer": "yes", "sentence": "Longer <context> helps.", "slopes": SLOPES, "arms": ARMS,
-    "rule": {"worthwhile": 0.02, "alpha": 0.05, "power": 0.8, "n_runs": 2,
+    "rule": {"smallest_effect": 0.02, "alpha": 0.05, "power": 0.8, "n_runs": 2,
              "counts_shared_luck": False}, "failures": {"a-task": "died"},
     "disagreements": ["The arms say yes, but gradient does not."], "cpu_seconds": 12.0,
-    "worlds": {"worlds": [
-        {"world": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps."},
-    ], "worthwhile": 0.02, "element_distance_bp": [1024, 3312]},
+    "controls": {"controls": [
+        {"control": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps."},
+    ], "smallest_effect": 0.02, "element_distance_bp": [1024, 3312]},
 }  # fmt: skip
 
 NOT_RUN = {
     "claim": "graph <b>", "metric": "profile_r", "model": "genesplice",
-    "twin": "genesplice_rewired", "effect": np.nan, "ci_low": np.nan, "ci_high": np.nan,
+    "ablation": "genesplice_rewired", "effect": np.nan, "ci_low": np.nan, "ci_high": np.nan,
     "n_runs": 0, "seeds": 0, "cpu_seconds": np.nan, "verdict": "not run",
 }  # fmt: skip
 
@@ -110,7 +110,7 @@ def test_claims_have_their_answer_first_and_what_was_not_run_is_grey():
     cells = [cell.split("<")[0] for cell in other.split("<td>")[1:]]
     assert cells == ["graph &lt;b&gt;", "not run", "rewired", "profile_r", "", "", "", ""]
     with pytest.raises(InputError):
-        claims_rows(pd.DataFrame([was_run]).drop(columns="twin"))
+        claims_rows(pd.DataFrame([was_run]).drop(columns="ablation"))
 
 
 def test_a_refusal_has_a_page_too():

@@ -1,4 +1,4 @@
-"""Null twins: what is kept is kept exactly, counted in loops; what is destroyed is gone."""
+"""Ablations: what is kept is kept exactly, counted in loops; what is destroyed is gone."""
 
 import itertools
 from collections import Counter
@@ -71,7 +71,7 @@ def test_rewiring_makes_no_edge_twice_and_no_new_self_loop(tangled, seed):
 
 
 def test_more_swaps_would_change_nothing(ecoli):
-    """What a twin shares with the network is what it shares with a twin of the twin."""
+    """What an ablation shares with the network is what it shares with an ablation of the ablation."""
     once = rewired_network(ecoli, 0)
     twice = rewired_network(once, 1)
     before, one, two = (set(pairs(bundle.network)) for bundle in (ecoli, once, twice))
@@ -198,12 +198,12 @@ def test_all_sequences_with_the_same_dinucleotides_are_equally_likely():
 
 
 def test_a_shuffled_genome_has_the_genes_and_not_the_sequence(tiny_bundle):
-    twin = shuffled_genome(tiny_bundle, 3)
-    before, after = np.array(tiny_bundle.genome.tokens), twin.genome.tokens
+    ablation = shuffled_genome(tiny_bundle, 3)
+    before, after = np.array(tiny_bundle.genome.tokens), ablation.genome.tokens
     assert dinucleotides(after.tolist()) == dinucleotides(before.tolist())
     assert (before == after).mean() < 0.3
-    pd.testing.assert_frame_equal(twin.genes, tiny_bundle.genes)
-    assert twin.genome.contigs == tiny_bundle.genome.contigs
+    pd.testing.assert_frame_equal(ablation.genes, tiny_bundle.genes)
+    assert ablation.genome.contigs == tiny_bundle.genome.contigs
 
 
 def test_contigs_and_pieces_are_shuffled_each_for_itself(tiny_bundle):
@@ -238,18 +238,18 @@ def test_inside_stays_and_outside_is_shuffled_on_its_own_side(low, high, seed):
 
 
 @pytest.mark.parametrize("make", [rewired_network, random_gene_sets, shuffled_genome])
-def test_a_seed_decides_a_twin_and_the_original_is_not_touched(tiny_bundle, make):
+def test_a_seed_decides_a_ablation_and_the_original_is_not_touched(tiny_bundle, make):
     before = load_bundle(tiny_bundle.path)
     one, again, other = make(tiny_bundle, 1), make(tiny_bundle, 1), make(tiny_bundle, 2)
-    for twin in (one, again):
-        assert twin.manifest["twin"]["seed"] == 1
+    for ablation in (one, again):
+        assert ablation.manifest["ablation"]["seed"] == 1
     pd.testing.assert_frame_equal(one.network, again.network)
     assert one.gene_sets == again.gene_sets
     assert (one.genome.tokens == again.genome.tokens).all()
     pd.testing.assert_frame_equal(tiny_bundle.network, before.network)
     assert tiny_bundle.gene_sets == before.gene_sets
     assert (tiny_bundle.genome.tokens == before.genome.tokens).all()
-    assert "twin" not in tiny_bundle.manifest
+    assert "ablation" not in tiny_bundle.manifest
     is_same = (
         one.network.equals(other.network)
         and one.gene_sets == other.gene_sets

@@ -1,4 +1,4 @@
-"""The leakage passport: planted leaks are caught, and a clean world is not red."""
+"""The leakage report: planted leaks are caught, and a clean control is not red."""
 
 import anndata as ad
 import numpy as np
@@ -13,7 +13,7 @@ from genesplice.data.leakage import (
     KMER,
     canonical_kmers,
     gene_similarity,
-    make_passport,
+    make_leakage_report,
     swallowed_genes,
 )
 from genesplice.data.network import NETWORK_COLUMNS
@@ -44,9 +44,9 @@ def network(*provenance):
     return pd.DataFrame(edges, columns=list(NETWORK_COLUMNS))
 
 
-def passport(genome=GENOME, genes=GENES, splits=SPLITS, data=None, edges=(), sets=None, **kwargs):
+def leakage(genome=GENOME, genes=GENES, splits=SPLITS, data=None, edges=(), sets=None, **kwargs):
     data = expression() if data is None else data
-    return make_passport(genome, genes, data, network(*edges), sets or {}, splits, **kwargs)
+    return make_leakage_report(genome, genes, data, network(*edges), sets or {}, splits, **kwargs)
 
 
 def check(made, name):
@@ -74,11 +74,11 @@ def copied(pairs, change=0.0, is_turned=False):
     return Genome(tokens, GENOME.contigs)
 
 
-# --- a clean world ---
+# --- a clean control ---
 
 
-def test_clean_world_is_green_in_every_check():
-    made = passport(
+def test_clean_control_is_green_in_every_check():
+    made = leakage(
         edges=["ChIP-seq", "binding of TFs"], gene_set_evidence="orthology", window_bp=12_000
     )
     assert {record["check"]: record["status"] for record in made["checks"]} == dict.fromkeys(
@@ -90,15 +90,15 @@ def test_clean_world_is_green_in_every_check():
     assert 0 < check(made, WINDOWS)["value"] < 0.25
 
 
-def test_synthetic_world_is_not_red(tiny_bundle):
-    assert tiny_bundle.passport["status"] != "red"
-    red = [record for record in tiny_bundle.passport["checks"] if record["status"] == "red"]
+def test_synthetic_control_is_not_red(tiny_bundle):
+    assert tiny_bundle.leakage["status"] != "red"
+    red = [record for record in tiny_bundle.leakage["checks"] if record["status"] == "red"]
     assert red == []
 
 
 def test_status_is_that_of_the_worst_check():
-    assert passport(edges=["?"])["status"] == "amber"
-    assert passport(edges=["?", "co-expression"])["status"] == "red"
+    assert leakage(edges=["?"])["status"] == "amber"
+    assert leakage(edges=["?", "co-expression"])["status"] == "red"
 
 
 # --- copied genes ---
@@ -113,17 +113,17 @@ def test_gene_copied_across_folds_is_caught_on_either_strand(is_turned):
         for gene, mate in ((IDS[one], IDS[other]), (IDS[other], IDS[one])):
             assert nearest.loc[gene, "nearest_gene_id"] == mate
             assert nearest.loc[gene, "similarity"] == 1
-    made = passport(genome, similarity=similarity)
+    made = leakage(genome, similarity=similarity)
     assert judged(made, COPIES) == (0.1, "red")
     assert made["status"] == "red"
 
 
 def test_a_single_copy_is_amber():
-    assert judged(passport(copied([(3, 30)])), COPIES) == (0.05, "amber")
+    assert judged(leakage(copied([(3, 30)])), COPIES) == (0.05, "amber")
 
 
 def test_copy_within_a_fold_leaks_nothing():
-    made = passport(copied([(0, 7), (9, 11)]))
+    made = leakage(copied([(0, 7), (9, 11)]))
     assert judged(made, COPIES) == (0, "green")
     assert judged(made, RELATIVES) == (0, "green")
 
@@ -131,11 +131,11 @@ def test_copy_within_a_fold_leaks_nothing():
 def test_only_measured_genes_count():
     genome = copied([(3, 30), (5, 20)])
     measured = expression(ids=[gene for i, gene in enumerate(IDS) if i not in (3, 30, 5, 20)])
-    assert judged(passport(genome, data=measured), COPIES) == (0, "green")
+    assert judged(leakage(genome, data=measured), COPIES) == (0, "green")
 
 
 def test_copy_that_drifted_by_a_tenth_is_a_relative_and_no_copy():
-    made = passport(copied([(i, 39 - i) for i in range(6)], change=0.1))
+    made = leakage(copied([(i, 39 - i) for i in range(6)], change=0.1))
     assert judged(made, COPIES)[1] == "green"
     value, status = judged(made, RELATIVES)
     assert value == pytest.approx(0.3, abs=0.05)
@@ -202,7 +202,7 @@ def test_operon_cut_in_two_is_red():
     operon = np.array(IDS, dtype=object)
     operon[[7, 8]] = "torn"
     operon[[10, 11]] = "whole"
-    made = passport(splits=SPLITS.assign(operon=operon))
+    made = leakage(splits=SPLITS.assign(operon=operon))
     assert judged(made, OPERONS) == (0.05, "red")
     assert made["status"] == "red"
 
@@ -244,7 +244,7 @@ def test_wider_windows_hold_more_genes_of_other_folds():
     shares = [swallowed_genes(GENOME, GENES, SPLITS, bp) for bp in (0, 12_000, 50_000, 400_000)]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
-    assert judged(passport(window_bp=400_000), WINDOWS) == (1, "amber")
+    assert judged(leakage(window_bp=400_000), WINDOWS) == (1, "amber")
     with pytest.raises(InputError, match="window_bp -1, expected 0 or more"):
         swallowed_genes(GENOME, GENES, SPLITS, -1)
 
@@ -256,19 +256,19 @@ def test_wider_windows_hold_more_genes_of_other_folds():
     "words", ["Gene expression analysis (GEA)", "IEP", "RNA-seq", "iModulon 4", "Microarray"]
 )
 def test_edge_whose_evidence_is_expression_is_red(words):
-    assert judged(passport(edges=["ChIP", "motif", "binding", words]), EDGES) == (0.25, "red")
+    assert judged(leakage(edges=["ChIP", "motif", "binding", words]), EDGES) == (0.25, "red")
 
 
 @pytest.mark.parametrize("words", ["RegulonDB (curated)", "edges.tsv", ""])
 def test_edge_that_does_not_say_what_it_rests_on_is_amber(words):
-    made = passport(edges=["ChIP", words])
+    made = leakage(edges=["ChIP", words])
     assert judged(made, EDGES) == (0, "amber")
     assert "50% of the edges" in check(made, EDGES)["why"]
 
 
 def test_no_edges_are_green():
-    assert judged(passport(), EDGES) == (0, "green")
-    assert check(passport(), EDGES)["why"].endswith("there are no edges")
+    assert judged(leakage(), EDGES) == (0, "green")
+    assert check(leakage(), EDGES)["why"].endswith("there are no edges")
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_no_edges_are_green():
     ],
 )
 def test_gene_sets_are_judged_by_their_evidence(evidence, status):
-    made = passport(sets={"S:1": IDS[:3]}, gene_set_evidence=evidence)
+    made = leakage(sets={"S:1": IDS[:3]}, gene_set_evidence=evidence)
     assert judged(made, SETS) == (float(status == "red"), status)
-    assert judged(passport(gene_set_evidence=evidence), SETS) == (0, "green")
+    assert judged(leakage(gene_set_evidence=evidence), SETS) == (0, "green")
 
 
 # --- samples and balance ---
@@ -294,11 +294,11 @@ def test_gene_sets_are_judged_by_their_evidence(evidence, status):
 def test_duplicated_samples_are_caught_and_named():
     data = expression(n_samples=40)
     data.X[7] = data.X[2] + 1e-4
-    made = passport(data=data)
+    made = leakage(data=data)
     assert judged(made, SAMPLES) == (0.05, "amber")
     assert "1 pairs, 1 across conditions (s2 = s7)" in check(made, SAMPLES)["why"]
     data.X[[9, 11, 13]] = data.X[20]
-    assert judged(passport(data=data), SAMPLES) == (0.15, "red")
+    assert judged(leakage(data=data), SAMPLES) == (0.15, "red")
 
 
 def test_noisy_replicates_and_flat_samples_are_no_duplicates():
@@ -306,7 +306,7 @@ def test_noisy_replicates_and_flat_samples_are_no_duplicates():
     data.X[5] = data.X[4] + np.random.default_rng(0).normal(0, 0.3, data.n_vars)
     data.X[7] = 3
     data.X[8] = 3
-    assert judged(passport(data=data), SAMPLES) == (0, "green")
+    assert judged(leakage(data=data), SAMPLES) == (0, "green")
 
 
 @pytest.mark.parametrize(
@@ -314,17 +314,17 @@ def test_noisy_replicates_and_flat_samples_are_no_duplicates():
 )
 def test_small_fold_of_measured_genes_is_told(left, status):
     rows = [i for i in range(40) if not left <= i < 8]
-    value, got = judged(passport(data=expression(ids=[IDS[i] for i in rows])), BALANCE)
+    value, got = judged(leakage(data=expression(ids=[IDS[i] for i in rows])), BALANCE)
     assert got == status
     assert value == pytest.approx(left / len(rows), abs=1e-4)
 
 
-# --- the real passport ---
+# --- the real leakage ---
 
 
-def test_ecoli_passport_is_not_red_and_names_what_is_known(ecoli):
-    assert ecoli.passport["status"] == "amber"
-    by_name = {record["check"]: record for record in ecoli.passport["checks"]}
+def test_ecoli_leakage_is_not_red_and_names_what_is_known(ecoli):
+    assert ecoli.leakage["status"] == "amber"
+    by_name = {record["check"]: record for record in ecoli.leakage["checks"]}
     assert by_name[OPERONS]["value"] == 0
     assert 0.005 < by_name[COPIES]["value"] < 0.05
     assert "pal__lyx_ale2__1 = pal__lyx_ale4__1" in by_name[SAMPLES]["why"]

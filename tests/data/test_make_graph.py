@@ -109,7 +109,7 @@ def test_order_of_the_genes_moves_the_rows_and_no_edge():
         assert not torch.equal(first[kind].edge_index, second[kind].edge_index)
 
 
-def test_tiny_world_becomes_a_graph_with_its_planted_edges(tiny_bundle):
+def test_tiny_control_becomes_a_graph_with_its_planted_edges(tiny_bundle):
     graph = make_graph(tiny_bundle.genes, tiny_bundle.network, tiny_bundle.gene_sets)
     graph.validate()
     truth = tiny_bundle.manifest["truth"]["targets"]

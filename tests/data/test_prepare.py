@@ -89,7 +89,7 @@ def test_all_files_become_one_bundle(tmp_path):
     edges = bundle.network[["source", "target", "sign"]]
     assert edges.to_numpy().tolist() == [["b0000", "b0001", 1], ["b0002", "b0003", -1]]
     assert bundle.gene_sets == {"GO:1": ("b0000", "b0001", "b0002")}
-    assert bundle.passport["status"] != "red"
+    assert bundle.leakage["status"] != "red"
     assert load_bundle(tmp_path / "out" / "mine").data_sha256 == bundle.data_sha256
 
 

@@ -31,7 +31,7 @@ NAMES = ["lacI", "lacZ", "ihfA", "ihfB", "flhD", "flhC", "crp", "araB"]
 IDS = [f"b{i:04d}" for i in range(1, len(NAMES) + 1)]
 
 
-def genes_of_the_world() -> pd.DataFrame:
+def genes_of_the_control() -> pd.DataFrame:
     """Eight genes, a pseudogene b0100 in two pieces, and b0200, which the GFF lacks."""
     rows = [(gene, 1000 * i, 1000 * i + 600, "+", name, f"op{i // 2}", "Transport")
             for i, (gene, name) in enumerate(zip(IDS, NAMES, strict=True))]  # fmt: skip
@@ -46,7 +46,7 @@ def genes_of_the_world() -> pd.DataFrame:
 
 def members() -> dict[str, str]:
     """What a small pymodulon would hold."""
-    genes = genes_of_the_world()
+    genes = genes_of_the_control()
     gff = f"{CONTIG}\tRefSeq\tregion\t1\t24000\t.\t+\t.\tID=c;Is_circular=true\n"
     for gene in genes[:8].itertuples():
         gff += f"{CONTIG}\tRefSeq\tgene\t{gene.start + 1}\t{gene.end}\t.\t+\t.\t"

@@ -14,7 +14,7 @@ from genesplice.errors import InputError
 
 
 @st.composite
-def worlds(draw):
+def controls(draw):
     """Genes that overlap, nest and cross the origin, in operons that are drawn too."""
     length = draw(st.integers(20_000, 40_000))
     is_circular = draw(st.booleans())
@@ -27,21 +27,21 @@ def worlds(draw):
     return length, is_circular, places, draw(st.sampled_from([0, 50, 400]))
 
 
-def build(world):
-    length, is_circular, places, gap = world
+def build(control):
+    length, is_circular, places, gap = control
     genome = random_genome(length, circular=is_circular)
     genes = gene_table(genome, *places)
     return genome, genes, make_operons(genes, gap)
 
 
 def blocks_of(genome, genes, operons, **kwargs):
-    """The split; worlds whose operons leave fewer places to cut than folds need are passed over."""
+    """The split; controls whose operons leave fewer places to cut than folds need are passed over."""
     with suppress(InputError):
         return make_blocks(genome, genes, operons, **kwargs)
     reject()
 
 
-def even_world(length=60_000, n_contigs=1, circular=True, every=1000):
+def even_control(length=60_000, n_contigs=1, circular=True, every=1000):
     genome = random_genome(*[length] * n_contigs, circular=circular)
     genes = spaced_genes(genome, every)
     return genome, genes, make_operons(genes)
@@ -86,9 +86,9 @@ def test_genes_of_two_contigs_are_never_one_operon():
 
 
 @settings(max_examples=40, deadline=None)
-@given(worlds(), st.integers(0, 20), st.integers(2, 5))
-def test_no_operon_lies_on_a_cut_and_every_gene_is_in_one_fold(world, seed, n_folds):
-    genome, genes, operons = build(world)
+@given(controls(), st.integers(0, 20), st.integers(2, 5))
+def test_no_operon_lies_on_a_cut_and_every_gene_is_in_one_fold(control, seed, n_folds):
+    genome, genes, operons = build(control)
     blocks, splits = blocks_of(genome, genes, operons, block_bp=2500, n_folds=n_folds, seed=seed)
     assert splits["gene_id"].tolist() == genes["gene_id"].tolist()
     assert set(splits["fold"]) == set(blocks["fold"]) == set(range(n_folds))
@@ -110,9 +110,9 @@ def test_no_operon_lies_on_a_cut_and_every_gene_is_in_one_fold(world, seed, n_fo
 
 
 @settings(max_examples=30, deadline=None)
-@given(worlds(), st.integers(0, 20))
-def test_blocks_tile_the_contig_once(world, seed):
-    genome, genes, operons = build(world)
+@given(controls(), st.integers(0, 20))
+def test_blocks_tile_the_contig_once(control, seed):
+    genome, genes, operons = build(control)
     blocks, _ = blocks_of(genome, genes, operons, block_bp=2500, n_folds=3, seed=seed)
     assert blocks["block"].tolist() == list(range(len(blocks)))
     assert blocks["start"].tolist()[1:] == blocks["end"].tolist()[:-1]
@@ -134,13 +134,13 @@ def test_operon_and_gene_across_the_origin_stay_whole():
 
 
 def test_gene_without_an_operon_is_its_own():
-    genome, genes, _ = even_world()
+    genome, genes, _ = even_control()
     _, splits = make_blocks(genome, genes, {"g0": "", "g1": "op"}, 4000)
     assert splits["operon"].tolist() == ["g0", "op", *genes["gene_id"][2:]]
 
 
 def test_same_operon_name_on_two_strands_is_two_operons():
-    genome, genes, _ = even_world()
+    genome, genes, _ = even_control()
     named = dict.fromkeys(genes["gene_id"], "everything")
     with pytest.raises(InputError, match="1 blocks with genes"):
         make_blocks(genome, genes.assign(strand="+"), named, 4000)
@@ -151,7 +151,7 @@ def test_same_operon_name_on_two_strands_is_two_operons():
 
 
 def test_cuts_are_the_free_places_nearest_to_equal_blocks():
-    genome, genes, operons = even_world()
+    genome, genes, operons = even_control()
     blocks, _ = make_blocks(genome, genes, operons, 10_000)
     assert blocks["start"].tolist() == list(range(0, 60_000, 10_000))
     blocks, _ = make_blocks(genome, genes, operons, 7000)
@@ -160,7 +160,7 @@ def test_cuts_are_the_free_places_nearest_to_equal_blocks():
 
 
 def test_folds_are_even_in_genes():
-    genome, genes, operons = even_world(200_000)
+    genome, genes, operons = even_control(200_000)
     _, splits = make_blocks(genome, genes, operons, 5000)
     sizes = splits["fold"].value_counts()
     assert sorted(sizes.index) == [0, 1, 2, 3, 4]
@@ -171,7 +171,7 @@ def test_folds_are_even_in_genes():
 
 
 def test_seed_decides_the_deal_and_nothing_else():
-    genome, genes, operons = even_world(200_000)
+    genome, genes, operons = even_control(200_000)
     first, again, other = (
         make_blocks(genome, genes, operons, 5000, seed=seed) for seed in (3, 3, 4)
     )
@@ -182,7 +182,7 @@ def test_seed_decides_the_deal_and_nothing_else():
 
 
 def test_order_of_the_operon_table_does_not_matter():
-    genome, genes, operons = even_world()
+    genome, genes, operons = even_control()
     one = make_blocks(genome, genes, operons, 4000)
     two = make_blocks(genome, genes, dict(reversed(list(operons.items()))), 4000)
     for left, right in zip(one, two, strict=True):
@@ -193,13 +193,13 @@ def test_order_of_the_operon_table_does_not_matter():
 
 
 def test_many_contigs_are_dealt_whole_and_few_are_not():
-    genome, genes, operons = even_world(10_000, n_contigs=12)
+    genome, genes, operons = even_control(10_000, n_contigs=12)
     blocks, splits = make_blocks(genome, genes, operons, 4000)
     assert (blocks.groupby("contig")["fold"].nunique() == 1).all()
     assert splits["fold"].nunique() == 5
     blocks, _ = make_blocks(genome, genes, operons, 4000, mode="block")
     assert (blocks.groupby("contig")["fold"].nunique() > 1).any()
-    genome, genes, operons = even_world(30_000, n_contigs=4)
+    genome, genes, operons = even_control(30_000, n_contigs=4)
     blocks, _ = make_blocks(genome, genes, operons, 4000)
     assert (blocks.groupby("contig")["fold"].nunique() > 1).any()
 
@@ -216,7 +216,7 @@ def test_contigs_without_genes_are_blocks_too():
 
 
 def test_too_few_places_to_cut_are_refused():
-    genome, genes, operons = even_world()
+    genome, genes, operons = even_control()
     with pytest.raises(InputError, match=r"3 blocks with genes .* expected at least 5"):
         make_blocks(genome, genes, operons, 20_000)
     with pytest.raises(InputError, match=r"1 blocks with genes \(contigs .* one per fold"):

@@ -1,4 +1,4 @@
-"""The synthetic world: what the manifest says was planted is there, and nothing else is."""
+"""The synthetic control: what the manifest says was planted is there, and nothing else is."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from genesplice.errors import InputError
 @pytest.fixture(scope="module")
 def big(tmp_path_factory):
     """Enough genes and conditions to see each planted effect."""
-    out = tmp_path_factory.mktemp("worlds") / "big"
+    out = tmp_path_factory.mktemp("controls") / "big"
     return make_bundle(out, seed=3, n_genes=200, n_conditions=30, genome_bp=300_000)
 
 
@@ -29,7 +29,7 @@ def profiles(bundle):
     return bundle.observed.sub(bundle.observed.mean(axis=1), axis=0)
 
 
-def test_world_has_the_size_it_was_asked_for(tmp_path):
+def test_control_has_the_size_it_was_asked_for(tmp_path):
     bundle = make_bundle(tmp_path / "w", 1, 30, 5, 3, 40_000, is_circular=False)
     assert bundle.genome.length == 40_000
     assert not bundle.genome.contigs[0].is_circular
@@ -139,7 +139,7 @@ def test_seed_decides_everything(tmp_path):
         ({"n_replicates": 0}, "8 conditions x 0 replicates"),
     ],
 )
-def test_worlds_that_do_not_fit_are_refused(tmp_path, sizes, message):
+def test_controls_that_do_not_fit_are_refused(tmp_path, sizes, message):
     with pytest.raises(InputError, match=message):
         make_bundle(tmp_path / "w", **sizes)
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ FLANKS = st.integers(0, 4).map(lambda n: n * GRID_BP)
 
 
 @st.composite
-def worlds(draw):
+def controls(draw):
     """One to three contigs with genes anywhere, on circles also across the origin; for `build`."""
     lengths = draw(st.lists(st.integers(400, 9000), min_size=1, max_size=3))
     is_circular = draw(st.booleans())
@@ -45,8 +45,8 @@ def worlds(draw):
     return lengths, is_circular, places
 
 
-def build(world):
-    lengths, is_circular, places = world
+def build(control):
+    lengths, is_circular, places = control
     genome = random_genome(*lengths, circular=is_circular)
     return genome, gene_table(genome, *places)
 
@@ -61,9 +61,9 @@ def batches(genome, windows, genes, track=None):
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds(), CORES, FLANKS, st.data())
-def test_every_tss_is_in_exactly_one_core(world, core, flank, data):
-    genome, genes = build(world)
+@given(controls(), CORES, FLANKS, st.data())
+def test_every_tss_is_in_exactly_one_core(control, core, flank, data):
+    genome, genes = build(control)
     offset = data.draw(st.integers(0, core - 1))
     windows = tile_windows(genome, core, flank, offset_bp=offset)
     found = torch.cat([batch.gene for _, batch in batches(genome, windows, genes)])
@@ -71,9 +71,9 @@ def test_every_tss_is_in_exactly_one_core(world, core, flank, data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds(), CORES, FLANKS, st.data())
-def test_gene_in_its_window_spells_what_it_spells_in_the_genome(world, core, flank, data):
-    genome, genes = build(world)
+@given(controls(), CORES, FLANKS, st.data())
+def test_gene_in_its_window_spells_what_it_spells_in_the_genome(control, core, flank, data):
+    genome, genes = build(control)
     offset = data.draw(st.integers(0, core - 1))
     for group, batch in batches(genome, tile_windows(genome, core, flank, offset_bp=offset), genes):
         for i, row in enumerate(batch.gene.tolist()):
@@ -91,9 +91,9 @@ def test_gene_in_its_window_spells_what_it_spells_in_the_genome(world, core, fla
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds(), CORES, FLANKS)
-def test_cores_cover_every_base_once_and_begin_on_the_grid(world, core, flank):
-    genome, _ = build(world)
+@given(controls(), CORES, FLANKS)
+def test_cores_cover_every_base_once_and_begin_on_the_grid(control, core, flank):
+    genome, _ = build(control)
     for contig in genome.contigs:
         windows = [w for w in tile_windows(genome, core, flank) if w.contig == contig.name]
         edges = [w.core_start for w in windows] + [windows[-1].core_end]
@@ -120,9 +120,9 @@ def test_offset_moves_the_first_core_before_the_contig():
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds(), CORES, st.data())
-def test_cores_go_round_a_circle_once(world, core, data):
-    genome, _ = build(world)
+@given(controls(), CORES, st.data())
+def test_cores_go_round_a_circle_once(control, core, data):
+    genome, _ = build(control)
     offset = data.draw(st.integers(0, core - 1))
     for contig in genome.contigs:
         windows = [
@@ -161,9 +161,9 @@ def test_tiles_off_the_grid_are_refused(core, flank, offset, message):
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds(), CORES, FLANKS)
-def test_tokens_are_the_genomes_bases_and_n_beyond_linear_ends(world, core, flank):
-    genome, _ = build(world)
+@given(controls(), CORES, FLANKS)
+def test_tokens_are_the_genomes_bases_and_n_beyond_linear_ends(control, core, flank):
+    genome, _ = build(control)
     for group, batch in batches(genome, tile_windows(genome, core, flank), None):
         assert len(batch.gene) == 0
         assert not batch.phase.any()
@@ -278,9 +278,9 @@ def test_phase_is_nothing_beyond_linear_ends():
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds())
-def test_phase_read_along_the_strand_starts_with_the_first_codon(world):
-    genome, genes = build(world)
+@given(controls())
+def test_phase_read_along_the_strand_starts_with_the_first_codon(control):
+    genome, genes = build(control)
     for row in range(len(genes)):
         alone = genes.iloc[[row]]
         gene = next(alone.itertuples())

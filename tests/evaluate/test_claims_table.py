@@ -24,8 +24,10 @@ def runs(mean, spread=0.01, n_folds=3, n_seeds=2, seed=0):
     }
 
 
-def row_of(table, claim, twin, metric="level_spearman"):
-    found = table[(table["claim"] == claim) & (table["twin"] == twin) & (table["metric"] == metric)]
+def row_of(table, claim, ablation, metric="level_spearman"):
+    found = table[
+        (table["claim"] == claim) & (table["ablation"] == ablation) & (table["metric"] == metric)
+    ]
     assert len(found) == 1
     return found.iloc[0]
 
@@ -39,12 +41,12 @@ def test_without_records_nothing_was_run():
 
 
 def test_the_effect_is_paired_over_folds_and_seeds():
-    mine, twin = runs(0.6, seed=1), runs(0.5, seed=2)
-    metrics = records("genesplice", mine) + records("genesplice_rewired", twin)
+    mine, ablation = runs(0.6, seed=1), runs(0.5, seed=2)
+    metrics = records("genesplice", mine) + records("genesplice_rewired", ablation)
     metrics += records("genesplice", {(None, 0): 0.9})
     row = row_of(claims_table(metrics), "graph attention", "genesplice_rewired")
-    change = np.array([mine[key] - twin[key] for key in mine])
-    limits = ttest_rel(list(mine.values()), list(twin.values())).confidence_interval(0.95)
+    change = np.array([mine[key] - ablation[key] for key in mine])
+    limits = ttest_rel(list(mine.values()), list(ablation.values())).confidence_interval(0.95)
     assert row["effect"] == pytest.approx(change.mean())
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((limits.low, limits.high))
     assert (row["n_runs"], row["seeds"], row["verdict"]) == (6, 2, "yes")
@@ -97,12 +99,12 @@ def test_context_is_read_from_its_slope():
     assert (row["n_runs"], row["seeds"]) == (12, 2)
 
 
-def test_nothing_worthwhile_is_refused():
-    with pytest.raises(InputError, match="worthwhile 0, expected above 0"):
-        claims_table([], worthwhile=0.0)
+def test_nothing_smallest_effect_is_refused():
+    with pytest.raises(InputError, match="smallest_effect 0, expected above 0"):
+        claims_table([], smallest_effect=0.0)
 
 
-def test_a_comparison_costs_what_its_model_and_its_twin_took():
+def test_a_comparison_costs_what_its_model_and_its_ablation_took():
     metrics = records("genesplice", runs(0.6)) + records("genesplice_rewired", runs(0.5))
     costs = {("genesplice", 0): 10.0, ("genesplice", 1): 11.0, ("genesplice_rewired", 0): 4.5}
     metrics += [

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_worlds import make_encoder, make_genome
+from tiny_genomes import make_encoder, make_genome
 
 from genesplice.data.features import kmer_features, one_hot_features, site_windows
 from genesplice.errors import InputError

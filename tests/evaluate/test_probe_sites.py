@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_worlds import with_operons
+from tiny_genomes import with_operons
 
 from genesplice.data.genome import decode
 from genesplice.errors import InputError
@@ -15,26 +15,26 @@ ORIGIN, TERMINUS = 90_000, 30_000
 
 
 @pytest.fixture(scope="module")
-def world(tiny_bundle):
+def control(tiny_bundle):
     return with_operons(tiny_bundle)
 
 
 @pytest.fixture(scope="module")
-def sites(world):
+def sites(control):
     return make_probe_sites(
-        world, np.random.default_rng(0), n_sites=120, origin_bp=ORIGIN, terminus_bp=TERMINUS
+        control, np.random.default_rng(0), n_sites=120, origin_bp=ORIGIN, terminus_bp=TERMINUS
     )
 
 
-def genes_over(world, position):
-    table = world.genes
-    length = world.genome.length
+def genes_over(control, position):
+    table = control.genes
+    length = control.genome.length
     return table[(position - table["start"]) % length < table["end"] - table["start"]]
 
 
-def only(world, site):
+def only(control, site):
     """The one gene over a site."""
-    genes = genes_over(world, site.position)
+    genes = genes_over(control, site.position)
     assert len(genes) == 1, site
     return next(genes.itertuples())
 
@@ -56,90 +56,94 @@ def test_there_are_sites_of_every_task_and_label(sites):
         assert len(set(counts[task])) == 1
 
 
-def test_coding_strand_and_frame(world, sites):
+def test_coding_strand_and_frame(control, sites):
     for site in rows(sites, "coding", "coding"):
-        assert only(world, site).biotype == "protein_coding"
+        assert only(control, site).biotype == "protein_coding"
     for site in rows(sites, "coding", "intergenic"):
-        assert genes_over(world, site.position).empty
+        assert genes_over(control, site.position).empty
     for label, same in (("sense", True), ("antisense", False)):
         for site in rows(sites, "strand", label):
-            assert (only(world, site).strand == site.strand) == same
+            assert (only(control, site).strand == site.strand) == same
     for phase in (1, 2, 3):
         for site in rows(sites, "frame", str(phase)):
-            gene = only(world, site)
+            gene = only(control, site)
             first = gene.start if gene.strand == "+" else gene.end - 1
             assert abs(site.position - first) % 3 + 1 == phase
             assert (gene.end - gene.start) % 3 == 0
             assert gene.strand == site.strand
 
 
-def codon(world, site):
+def codon(control, site):
     if site.strand == "+":
-        return decode(world.genome.fetch("chr", site.position, site.position + 3))
-    return decode(world.genome.fetch("chr", site.position - 2, site.position + 1, "-"))
+        return decode(control.genome.fetch("chr", site.position, site.position + 3))
+    return decode(control.genome.fetch("chr", site.position - 2, site.position + 1, "-"))
 
 
-def test_start_codons_are_starts_and_others_look_like_them(world, sites):
-    starts = {(g.tss % world.genome.length, g.strand) for g in world.genes.itertuples()}
+def test_start_codons_are_starts_and_others_look_like_them(control, sites):
+    starts = {(g.tss % control.genome.length, g.strand) for g in control.genes.itertuples()}
     words = {}
     for label in ("start", "other"):
         found = rows(sites, "start_codon", label)
-        words[label] = sorted(codon(world, site) for site in found)
+        words[label] = sorted(codon(control, site) for site in found)
         assert all(word in ("ATG", "GTG", "TTG") for word in words[label])
         for site in found:
             assert ((site.position, site.strand) in starts) == (label == "start")
     assert words["start"] == words["other"]
 
 
-def test_promoters_lie_before_operons(world, sites):
-    first = world.genes[first_of_operon(world).to_numpy()]
+def test_promoters_lie_before_operons(control, sites):
+    first = control.genes[first_of_operon(control).to_numpy()]
     for site in rows(sites, "promoter", "promoter"):
-        assert genes_over(world, site.position).empty
+        assert genes_over(control, site.position).empty
         own = first[first["strand"] == site.strand]
         ahead = (own["tss"] - site.position) * (1 if site.strand == "+" else -1)
-        distance = ahead % world.genome.length
+        distance = ahead % control.genome.length
         assert distance.between(*PROMOTER_BP).any()
     for site in rows(sites, "promoter", "other"):
         ahead = (first["tss"] - site.position) * np.where(first["strand"] == "+", 1, -1)
-        is_near = (ahead % world.genome.length).between(1, 300).any()
-        assert not genes_over(world, site.position).empty or not is_near
+        is_near = (ahead % control.genome.length).between(1, 300).any()
+        assert not genes_over(control, site.position).empty or not is_near
 
 
-def test_operons_rna_and_replichores(world, sites):
-    is_first = first_of_operon(world)
-    tss = world.genes.set_index("gene_id")["tss"] % world.genome.length
+def test_operons_rna_and_replichores(control, sites):
+    is_first = first_of_operon(control)
+    tss = control.genes.set_index("gene_id")["tss"] % control.genome.length
     for label, wanted in (("first", True), ("inner", False)):
         for site in rows(sites, "operon", label):
-            gene = only(world, site)
+            gene = only(control, site)
             assert tss[gene.gene_id] == site.position
             assert is_first[gene.gene_id] == wanted
             assert (gene.strand, gene.biotype) == (site.strand, "protein_coding")
     for label, kinds in (("rna", {"tRNA", "rRNA"}), ("protein", {"protein_coding"})):
         for site in rows(sites, "rna", label):
-            gene = only(world, site)
+            gene = only(control, site)
             assert gene.biotype in kinds
             assert gene.strand == site.strand
     for label, strands in (("leading", "+-"), ("lagging", "-+")):
         for site in rows(sites, "replichore", label):
             # + leads from the origin at 90 kb over 120 kb = 0 to the terminus at 30 kb.
-            is_ahead = (site.position - ORIGIN) % world.genome.length < 60_000
+            is_ahead = (site.position - ORIGIN) % control.genome.length < 60_000
             assert site.strand == strands[0 if is_ahead else 1]
 
 
-def test_sites_lie_in_their_block_and_fold(world, sites):
-    blocks = world.blocks.set_index("block")
+def test_sites_lie_in_their_block_and_fold(control, sites):
+    blocks = control.blocks.set_index("block")
     for site in sites.itertuples():
         block = blocks.loc[site.block]
         assert block["fold"] == site.fold
-        place = (site.position - block["start"]) % world.genome.length
+        place = (site.position - block["start"]) % control.genome.length
         assert 128 <= place < block["end"] - block["start"] - 128
-    assert sites["fold"].nunique() == world.n_folds
+    assert sites["fold"].nunique() == control.n_folds
 
 
-def test_the_draw_depends_on_the_generator_only(world, sites):
+def test_the_draw_depends_on_the_generator_only(control, sites):
     again, other = (
         make_probe_sites(
-            world, np.random.default_rng(seed), n_sites=120, origin_bp=ORIGIN, terminus_bp=TERMINUS
+            control,
+            np.random.default_rng(seed),
+            n_sites=120,
+            origin_bp=ORIGIN,
+            terminus_bp=TERMINUS,
         )
         for seed in (0, 1)
     )
@@ -158,13 +162,13 @@ def test_tasks_without_sites_are_left_out(tiny_bundle):
 
 
 @pytest.mark.parametrize(("origin", "terminus"), [(5, None), (5, 5), (-1, 9), (0, 10**9)])
-def test_half_a_replichore_is_refused(world, origin, terminus):
+def test_half_a_replichore_is_refused(control, origin, terminus):
     with pytest.raises(InputError, match=r"neither, or two positions from 0 to 119999 of chr"):
         make_probe_sites(
-            world, np.random.default_rng(0), n_sites=40, origin_bp=origin, terminus_bp=terminus
+            control, np.random.default_rng(0), n_sites=40, origin_bp=origin, terminus_bp=terminus
         )
 
 
-def test_the_replichores_of_a_known_genome_are_known(world, sites, monkeypatch):
+def test_the_replichores_of_a_known_genome_are_known(control, sites, monkeypatch):
     monkeypatch.setitem(REPLICATION, "chr", (ORIGIN, TERMINUS))
-    assert make_probe_sites(world, np.random.default_rng(0), n_sites=120).equals(sites)
+    assert make_probe_sites(control, np.random.default_rng(0), n_sites=120).equals(sites)

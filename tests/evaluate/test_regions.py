@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_worlds import make_genes, make_genome
+from tiny_genomes import make_genes, make_genome
 
 from genesplice.evaluate.strata import PROMOTER_BP, first_of_operon, region_masks, upstream_mask
 
@@ -25,26 +25,26 @@ OPERONS = {"a1": "A", "a2": "A", "b1": "B", "t": "T", "odd": "O", "n": "N", "wra
 
 
 @pytest.fixture
-def world(tiny_bundle):
+def control(tiny_bundle):
     genes = make_genes(*ROWS)
     splits = pd.DataFrame({"gene_id": list(OPERONS), "operon": list(OPERONS.values())})
     genome = make_genome(3000, 400, circular=("c0",))
     return dataclasses.replace(tiny_bundle, genome=genome, genes=genes, splits=splits)
 
 
-def covered(world):
+def covered(control):
     """For every base of all contigs, the genes over it."""
-    found = [[] for _ in range(world.genome.length)]
-    for gene in world.genes.itertuples():
-        contig = world.genome.contig(gene.contig)
+    found = [[] for _ in range(control.genome.length)]
+    for gene in control.genes.itertuples():
+        contig = control.genome.contig(gene.contig)
         for place in range(gene.start, gene.end):
             found[contig.offset + place % contig.length].append(gene)
     return found
 
 
-def before(world, gene):
+def before(control, gene):
     """Bases at promoter distance before a gene, over all contigs."""
-    contig = world.genome.contig(gene.contig)
+    contig = control.genome.contig(gene.contig)
     step = -1 if gene.strand == "+" else 1
     for distance in range(PROMOTER_BP[0], PROMOTER_BP[1] + 1):
         place = gene.tss + step * distance
@@ -54,11 +54,13 @@ def before(world, gene):
             yield contig.offset + place
 
 
-def test_each_base_is_where_the_annotation_says(world):
-    over = covered(world)
+def test_each_base_is_where_the_annotation_says(control):
+    over = covered(control)
     first = {"a1", "b1", "t", "odd", "n", "wrap", "x", "y"}
-    upstream = {p for g in world.genes.itertuples() if g.gene_id in first for p in before(world, g)}
-    masks = region_masks(world)
+    upstream = {
+        p for g in control.genes.itertuples() if g.gene_id in first for p in before(control, g)
+    }
+    masks = region_masks(control)
     assert set(masks) == {"coding", "intergenic", "rna", "promoter"}
     for place, genes in enumerate(over):
         framed = {g.strand for g in genes
@@ -71,36 +73,36 @@ def test_each_base_is_where_the_annotation_says(world):
     assert all(mask.any() for mask in masks.values())
 
 
-def test_the_first_of_an_operon_is_the_farthest_upstream(world):
-    found = first_of_operon(world)
-    assert list(found.index) == list(world.genes["gene_id"])
+def test_the_first_of_an_operon_is_the_farthest_upstream(control):
+    found = first_of_operon(control)
+    assert list(found.index) == list(control.genes["gene_id"])
     # x and y are of one operon by name only: they lie on two strands.
     assert list(found[~found].index) == ["a2"]
-    flipped = world.genes.assign(strand=world.genes["strand"].map({"+": "-", "-": "+"}))
+    flipped = control.genes.assign(strand=control.genes["strand"].map({"+": "-", "-": "+"}))
     flipped["tss"] = np.where(flipped["strand"] == "+", flipped["start"], flipped["end"] - 1)
-    found = first_of_operon(dataclasses.replace(world, genes=flipped))
+    found = first_of_operon(dataclasses.replace(control, genes=flipped))
     assert list(found[~found].index) == ["a1"]
 
 
 @pytest.mark.parametrize(("strand", "first"), [("+", "end"), ("-", "start")])
-def test_an_operon_may_run_across_the_origin(world, strand, first):
+def test_an_operon_may_run_across_the_origin(control, strand, first):
     genes = make_genes(
         ("end", "c0", 2700, 2800, strand, "protein_coding"),
         ("start", "c0", 10, 200, strand, "protein_coding"),
     )
     splits = pd.DataFrame({"gene_id": ["end", "start"], "operon": "one"})
-    found = first_of_operon(dataclasses.replace(world, genes=genes, splits=splits))
+    found = first_of_operon(dataclasses.replace(control, genes=genes, splits=splits))
     assert list(found[found].index) == [first]
 
 
-def test_upstream_ends_with_a_linear_contig_and_goes_round_a_circle(world):
-    genes = world.genes.set_index("gene_id", drop=False)
+def test_upstream_ends_with_a_linear_contig_and_goes_round_a_circle(control):
+    genes = control.genes.set_index("gene_id", drop=False)
     for gene_id, expected in (("x", 30), ("a1", 200), ("y", 140)):
         gene = genes.loc[[gene_id]]
-        mask = upstream_mask(world.genome, gene, 1, 200)
+        mask = upstream_mask(control.genome, gene, 1, 200)
         strand = int(gene["strand"].iloc[0] == "-")
         assert mask[strand].sum() == expected
         assert not mask[1 - strand].any()
     near = make_genes(("o", "c0", 50, 80, "+", "protein_coding"))
-    mask = upstream_mask(world.genome, near, 20, 100)[0]
+    mask = upstream_mask(control.genome, near, 20, 100)[0]
     assert sorted(np.flatnonzero(mask)) == [*range(31), *range(2950, 3000)]

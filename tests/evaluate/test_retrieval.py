@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_worlds import make_genome
+from tiny_genomes import make_genome
 
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import interval, make_draws

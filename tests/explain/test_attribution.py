@@ -37,7 +37,7 @@ def make(bundle):
 
 @pytest.fixture(scope="module")
 def coding(tiny_bundle):
-    """The small world with a start codon where every gene starts, and an N here and there."""
+    """The small control with a start codon where every gene starts, and an N here and there."""
     tokens = np.array(tiny_bundle.genome.tokens)
     tokens[::1000] = 4
     for gene in tiny_bundle.genes.itertuples():

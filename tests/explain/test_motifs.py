@@ -126,7 +126,7 @@ def test_hits_of_several_motifs_come_in_order():
     assert {hit.name for hit in hits} == {"a", "z"}
 
 
-def test_the_small_world_has_its_promoters_where_they_were_planted(tiny_bundle):
+def test_the_small_control_has_its_promoters_where_they_were_planted(tiny_bundle):
     assert PROMOTER_MOTIF == MOTIF
     scanner = MotifScanner({"promoter": tiny_bundle.motifs["promoter"]}, false_positive_rate=1e-6)
     promoted = set(tiny_bundle.manifest["truth"]["promoter"])

@@ -32,7 +32,7 @@ HIERARCHIES = {
 
 @pytest.fixture(scope="module")
 def holes(tiny_bundle):
-    """The small world with unknown bases, whole bins of them too."""
+    """The small control with unknown bases, whole bins of them too."""
     tokens = np.array(tiny_bundle.genome.tokens)
     tokens[::997] = 4
     for start in range(0, len(tokens), 3000):

@@ -253,7 +253,7 @@ def test_a_wrong_length_is_refused(length):
 
 
 @torch.no_grad()
-def test_twins_of_the_hierarchy_have_the_weights_and_lack_what_they_are_named_after():
+def test_ablations_of_the_hierarchy_have_the_weights_and_lack_what_they_are_named_after():
     torch.manual_seed(1)
     tokens = torch.randint(0, 4, (1, 6144), dtype=torch.uint8)
     far = tokens.clone()

@@ -13,22 +13,22 @@ PARTS, KNOWLEDGE = {"bins": 5, "kmers": 3}, {"regulators": 4, "KEGG": 2}
 N, C = 30, 6
 
 
-def world(seed=0, n_genes=N):
+def control(seed=0, n_genes=N):
     generator = torch.Generator().manual_seed(seed)
-    joined = torch.randn(n_genes, 8, generator=generator)
+    gene_features = torch.randn(n_genes, 8, generator=generator)
     known = torch.randint(-1, 2, (n_genes, 6), generator=generator).to(torch.int8)
-    return joined, known
+    return gene_features, known
 
 
 def make(seed=0):
-    joined, known = world(seed)
+    gene_features, known = control(seed)
     path = KernelPath(PARTS, KNOWLEDGE, C, N)
-    path.remember(joined, known)
+    path.remember(gene_features, known)
     generator = torch.Generator().manual_seed(seed + 1)
     weights = torch.randn(N, generator=generator), torch.randn(N, C, generator=generator)
     path.solve("level", weights[0], (0.4, 0.3, 0.2, 0.1), 0.25, 1.5, 7.0)
     path.solve("residual", weights[1], (0.1, 0.0, 0.5, 0.4), 1.0, 0.5)
-    return path, joined, known, weights
+    return path, gene_features, known, weights
 
 
 def written_out(path, x, known, row):
@@ -56,7 +56,7 @@ def written_out(path, x, known, row):
 
 def test_it_is_the_formula():
     path, _, _, (level, residual) = make()
-    x, known = world(5, 4)
+    x, known = control(5, 4)
     found = path(x, known.float())
     for gene in range(4):
         one = written_out(path, x[gene], known[gene], 0) @ level.double().numpy() + 7
@@ -76,21 +76,21 @@ def test_the_stationary_part_is_one_for_a_gene_with_itself():
 
 
 def test_what_is_known_of_few_genes_is_not_used():
-    joined, known = world()
+    gene_features, known = control()
     known[:, 1] = 0
     known[:4, 1] = 1
     path = KernelPath(PARTS, KNOWLEDGE, C, N)
-    path.remember(joined, known)
+    path.remember(gene_features, known)
     assert path.knowledge_spread[1].isinf()
-    crossed = path.inner_products(joined, known.float())[0]
+    crossed = path.inner_products(gene_features, known.float())[0]
     other = known.clone()
     other[:, 1] = 1
-    assert torch.equal(path.inner_products(joined, other.float())[0], crossed)
+    assert torch.equal(path.inner_products(gene_features, other.float())[0], crossed)
 
 
 def test_each_part_has_a_mean_square_of_one_over_the_training_genes():
-    path, joined, known, _ = make()
-    scaled = (joined - joined.mean(0)) / joined.std(0)
+    path, gene_features, known, _ = make()
+    scaled = (gene_features - gene_features.mean(0)) / gene_features.std(0)
     path.remember(scaled, known)
     _, own, others = path.inner_products(scaled, known.float())
     expected = torch.full((4,), (N - 1) / N)
@@ -100,7 +100,7 @@ def test_each_part_has_a_mean_square_of_one_over_the_training_genes():
 
 def test_gradients_reach_the_sequence_part():
     path, *_ = make()
-    x, known = world(5, 2)
+    x, known = control(5, 2)
     x.requires_grad_()
     path(x, known.float()).level.sum().backward()
     assert (x.grad.abs().sum(1) > 0).all()
@@ -110,5 +110,5 @@ def test_it_is_saved_with_the_weights():
     path, *_ = make()
     again = KernelPath(PARTS, KNOWLEDGE, C, N)
     again.load_state_dict(path.state_dict())
-    x, known = world(5, 4)
+    x, known = control(5, 4)
     assert torch.equal(again(x, known.float()).residual, path(x, known.float()).residual)

@@ -11,7 +11,7 @@ N_GENES = 60
 IDS = [f"g{i}" for i in range(N_GENES)]
 
 
-def world():
+def control():
     """A sparse random network with a complex, overlapping sets, and genes without anything."""
     generator = torch.Generator().manual_seed(3)
     pairs = torch.randint(0, N_GENES - 10, (70, 2), generator=generator).tolist()
@@ -37,7 +37,7 @@ def make(layers):
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
 def test_all_neighbours_are_the_whole_graph(layers):
     model = make(layers)
-    graph = model.bind(world())
+    graph = model.bind(control())
     x = torch.randn(N_GENES, WIDTH)
     whole = model(x, graph)[0]
     sizes = []
@@ -58,7 +58,7 @@ def test_all_neighbours_are_the_whole_graph(layers):
 def test_what_was_cut_off_does_not_matter():
     """The test above would miss a graph that says nothing: one layer less is not the same."""
     model = make(2)
-    graph = model.bind(world())
+    graph = model.bind(control())
     x, rows = torch.randn(N_GENES, WIDTH), torch.arange(10)
     part = cut_neighbourhood(graph, rows, 1)
     told = model(x[part.genes], part.graph)[0][part.rows]
@@ -67,7 +67,7 @@ def test_what_was_cut_off_does_not_matter():
 
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_a_sample_takes_as_many_edges_as_it_may(most):
-    graph = make(1).bind(world())
+    graph = make(1).bind(control())
     rows = torch.arange(50)
     everything = cut_neighbourhood(graph, rows, 1).graph
     generator = torch.Generator().manual_seed(1)
@@ -86,7 +86,7 @@ def test_a_sample_takes_as_many_edges_as_it_may(most):
 
 
 def test_samples_differ_and_repeat():
-    graph = make(1).bind(world())
+    graph = make(1).bind(control())
     key = ("pathway", "contains", "gene")
     draws = []
     for seed in (0, 0, 1):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_worlds import make_encoder
+from tiny_genomes import make_encoder
 
 from genesplice.errors import InputError
 from genesplice.predict.embeddings import embed_promoters, principal_components

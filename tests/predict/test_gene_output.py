@@ -49,8 +49,8 @@ def test_each_variant_is_predicted_as_by_the_whole_graph(tangled, layers):
 
 def test_its_own_old_vector_is_not_read(tangled):
     model = make_tiny(tangled)
-    graph, joined = bundle_graph(model, tangled), len(model.readout.centre)
-    own, vectors = torch.randn(2, joined), torch.randn(len(tangled.genes), joined)
+    graph, gene_features = bundle_graph(model, tangled), len(model.readout.centre)
+    own, vectors = torch.randn(2, gene_features), torch.randn(len(tangled.genes), gene_features)
     other = vectors.clone()
     other[0] = 100.0
     with torch.no_grad():
@@ -60,10 +60,10 @@ def test_its_own_old_vector_is_not_read(tangled):
 
 def test_gradients_reach_the_vector(tangled):
     model = make_tiny(tangled)
-    joined = len(model.readout.centre)
-    vectors = torch.randn(len(tangled.genes), joined)
+    gene_features = len(model.readout.centre)
+    vectors = torch.randn(len(tangled.genes), gene_features)
     row = GeneRow(model, bundle_graph(model, tangled), vectors, 5).double()
-    own = torch.randn(2, joined, dtype=torch.float64, requires_grad=True)
+    own = torch.randn(2, gene_features, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: row(x).level, own)
 
 

@@ -166,10 +166,10 @@ def _embedding(name: str) -> dict[str, Any]:
     }
 
 
-def _passport(name: str) -> dict[str, Any]:
+def _leakage(name: str) -> dict[str, Any]:
     check = {"check": name, "value": 0.2, "unit": name, "threshold": name, "why": name}
     checks = [check | {"status": status} for status in ("green", "amber", "red")]
-    return {"passport": {"status": "red", "checks": checks}, "title": name}
+    return {"leakage": {"status": "red", "checks": checks}, "title": name}
 
 
 def _logo(name: str) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _dial(name: str) -> dict[str, Any]:
                 "value": [0.6, 0.62, 0.64, 0.6, 0.6, 0.6],
                 "ci_low": 0.58,
                 "ci_high": 0.66,
-                "model": [name] * 3 + ["twin"] * 3,
+                "model": [name] * 3 + ["ablation"] * 3,
             }
         ),
         "metric": name,
@@ -275,7 +275,11 @@ def _influence(name: str) -> dict[str, Any]:
 
 def _slopes(name: str) -> dict[str, Any]:
     slope = {"metric": name, "slope": 0.01, "ci_low": -0.01, "ci_high": 0.03, "visible": 0.02}
-    return {"slopes": [slope, slope | {"metric": "profile_r"}], "worthwhile": 0.01, "title": name}
+    return {
+        "slopes": [slope, slope | {"metric": "profile_r"}],
+        "smallest_effect": 0.01,
+        "title": name,
+    }
 
 
 def _arms(name: str) -> dict[str, Any]:
@@ -309,7 +313,7 @@ CASES = {
     "predicted_observed": Case(figures.predicted_observed, _scatter),
     "profile": Case(figures.profile, _profile),
     "embedding_map": Case(figures.embedding_map, _embedding),
-    "passport_table": Case(figures.passport_table, _passport),
+    "leakage_table": Case(figures.leakage_table, _leakage),
     "attribution_logo": Case(figures.attribution_logo, _logo),
     "attribution_bars": Case(figures.attribution_logo, _genome_logo),
     "completeness_bars": Case(figures.completeness_bars, _completeness),

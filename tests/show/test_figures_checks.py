@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from genesplice.errors import InputError
-from genesplice.show.figures import completeness_bars, passport_table
+from genesplice.show.figures import completeness_bars, leakage_table
 
 # ---- completeness_bars
 
@@ -117,7 +117,7 @@ def test_bad_completeness_is_refused(delta, relative):
         completeness_bars(delta, relative.replace(0.01, np.inf))
 
 
-# ---- passport_table
+# ---- leakage_table
 
 
 def check(name: str, status: str, **fields) -> dict:
@@ -132,7 +132,7 @@ def check(name: str, status: str, **fields) -> dict:
 
 
 @pytest.fixture
-def passport() -> dict:
+def leakage() -> dict:
     return {
         "status": "red",
         "checks": [
@@ -148,15 +148,13 @@ def cells(figure) -> list[tuple[str, str]]:
     return list(zip(*figure.data[0].cells["values"], strict=True))
 
 
-def test_checks_are_drawn_worst_first_otherwise_in_their_order(passport):
-    names = [
-        text.split("</b>")[0].removeprefix("<b>") for _, text in cells(passport_table(passport))
-    ]
+def test_checks_are_drawn_worst_first_otherwise_in_their_order(leakage):
+    names = [text.split("</b>")[0].removeprefix("<b>") for _, text in cells(leakage_table(leakage))]
     assert names == ["samples", "copies", "operon mates", "relatives"]
 
 
-def test_a_light_has_a_word_and_a_shape_beside_its_colour(passport):
-    figure = passport_table(passport)
+def test_a_light_has_a_word_and_a_shape_beside_its_colour(leakage):
+    figure = leakage_table(leakage)
     assert [status for status, _ in cells(figure)] == [
         "<b>■ red</b>",
         "<b>▲ amber</b>",
@@ -168,8 +166,8 @@ def test_a_light_has_a_word_and_a_shape_beside_its_colour(passport):
     assert colours[2] == colours[3]
 
 
-def test_each_check_has_value_unit_limit_and_reason(passport):
-    found = [text for _, text in cells(passport_table(passport))]
+def test_each_check_has_value_unit_limit_and_reason(leakage):
+    found = [text for _, text in cells(leakage_table(leakage))]
     assert found == [
         "<b>samples</b>: not measured; limit: red above 0. Why: because",
         "<b>copies</b>: 0.02345 share of genes; limit: red above 0. Why: because",
@@ -193,47 +191,47 @@ def test_each_check_has_value_unit_limit_and_reason(passport):
 )
 def test_values_are_rounded_but_never_left_out(value, shown):
     one = {"status": "green", "checks": [check("c", "green", value=value, unit="u")]}
-    assert cells(passport_table(one))[0][1].startswith(f"<b>c</b>: {shown};")
+    assert cells(leakage_table(one))[0][1].startswith(f"<b>c</b>: {shown};")
 
 
-def test_the_overall_light_is_in_the_subtitle(passport):
-    assert "overall: ■ red" in passport_table(passport).layout.title.text
+def test_the_overall_light_is_in_the_subtitle(leakage):
+    assert "overall: ■ red" in leakage_table(leakage).layout.title.text
 
 
-def test_longer_reasons_get_more_room(passport):
-    short = passport_table(passport).layout.height
-    passport["checks"][0]["why"] = "word " * 60
-    longer = passport_table(passport).layout.height
+def test_longer_reasons_get_more_room(leakage):
+    short = leakage_table(leakage).layout.height
+    leakage["checks"][0]["why"] = "word " * 60
+    longer = leakage_table(leakage).layout.height
     assert longer - short >= 17 * (300 // 39 - 1)
 
 
-def test_checks_are_shown_not_interpreted(passport):
-    passport["checks"] = [check("<b>&", "green", value="<i>", why="<script>", unit="%{x}")]
-    text = cells(passport_table(passport))[0][1]
+def test_checks_are_shown_not_interpreted(leakage):
+    leakage["checks"] = [check("<b>&", "green", value="<i>", why="<script>", unit="%{x}")]
+    text = cells(leakage_table(leakage))[0][1]
     assert text.startswith("<b>&lt;b&gt;&amp;</b>: &lt;i&gt; &#37;{x}")
     assert "&lt;script&gt;" in text
 
 
-def test_the_passport_is_left_as_it_was(passport):
-    before = [dict(check) for check in passport["checks"]]
-    passport_table(passport)
-    assert passport["checks"] == before
+def test_the_leakage_is_left_as_it_was(leakage):
+    before = [dict(check) for check in leakage["checks"]]
+    leakage_table(leakage)
+    assert leakage["checks"] == before
 
 
-def test_a_real_passport_is_drawn(tiny_bundle):
-    figure = passport_table(tiny_bundle.passport)
-    assert len(cells(figure)) == len(tiny_bundle.passport["checks"])
+def test_a_real_leakage_is_drawn(tiny_bundle):
+    figure = leakage_table(tiny_bundle.leakage)
+    assert len(cells(figure)) == len(tiny_bundle.leakage["checks"])
 
 
-def test_bad_passports_are_refused(passport):
-    with pytest.raises(InputError, match="passport checks with columns none"):
-        passport_table({"status": "green"})
-    with pytest.raises(InputError, match="passport checks with columns none"):
-        passport_table({"status": "green", "checks": []})
-    with pytest.raises(InputError, match="status 'None' in the passport, expected green"):
-        passport_table({"checks": passport["checks"]})
-    with pytest.raises(InputError, match="status 'yellow' in the passport"):
-        passport_table({"status": "red", "checks": [check("c", "yellow")]})
+def test_bad_leakages_are_refused(leakage):
+    with pytest.raises(InputError, match="leakage checks with columns none"):
+        leakage_table({"status": "green"})
+    with pytest.raises(InputError, match="leakage checks with columns none"):
+        leakage_table({"status": "green", "checks": []})
+    with pytest.raises(InputError, match="status 'None' in the leakage, expected green"):
+        leakage_table({"checks": leakage["checks"]})
+    with pytest.raises(InputError, match="status 'yellow' in the leakage"):
+        leakage_table({"status": "red", "checks": [check("c", "yellow")]})
     broken = [{k: v for k, v in check("c", "red").items() if k != "why"}]
     with pytest.raises(InputError, match="expected also why"):
-        passport_table({"status": "red", "checks": broken})
+        leakage_table({"status": "red", "checks": broken})

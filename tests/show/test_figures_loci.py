@@ -216,9 +216,9 @@ def test_row_order_has_no_influence(fold):
 
 
 def test_genes_at_one_place_keep_one_order(genes, level):
-    twins = genes.assign(start=100, end=200, strand="+")
-    first = expression_map(twins, level)
-    assert expression_map(twins[::-1], level[::-1]) == first
+    ablations = genes.assign(start=100, end=200, strand="+")
+    first = expression_map(ablations, level)
+    assert expression_map(ablations[::-1], level[::-1]) == first
     assert list(first.data[0].y) == [3.0, 7.5, 0.25, 12.0]
 
 

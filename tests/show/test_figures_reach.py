@@ -18,7 +18,7 @@ def dial() -> pd.DataFrame:
             "value": [0.66, 0.60, 0.63, 0.61, 0.59, 0.60],
             "ci_low": [0.64, 0.58, 0.62, 0.60, 0.57, 0.55],
             "ci_high": [0.69, 0.61, 0.65, 0.63, 0.60, 0.66],
-            "model": ["real", "real", "real", "twin", "twin", "twin"],
+            "model": ["real", "real", "real", "ablation", "ablation", "ablation"],
         }
     )
 
@@ -33,10 +33,10 @@ def bands(figure) -> list:
 
 def test_each_arm_rises_through_its_contexts(dial):
     found = arms(context_dial(dial))
-    assert list(found) == ["real", "twin"]
+    assert list(found) == ["real", "ablation"]
     np.testing.assert_array_equal(found["real"].x, [512.0, 2048.0, 8192.0])
     np.testing.assert_array_equal(found["real"].y, [0.60, 0.63, 0.66])
-    np.testing.assert_array_equal(found["twin"].y, [0.61, 0.60, 0.59])
+    np.testing.assert_array_equal(found["ablation"].y, [0.61, 0.60, 0.59])
 
 
 def test_the_band_goes_along_the_upper_and_back_along_the_lower_end(dial):
@@ -55,11 +55,11 @@ def test_hover_has_value_interval_arm_and_context(dial):
 
 def test_arms_differ_in_colour_and_symbol_and_share_them_with_their_band(dial):
     figure = context_dial(dial)
-    real, twin = arms(figure).values()
-    assert real.line.color != twin.line.color
-    assert real.marker.symbol != twin.marker.symbol
-    assert [band.fillcolor for band in bands(figure)] == [real.line.color, twin.line.color]
-    assert [band.legendgroup for band in bands(figure)] == ["real", "twin"]
+    real, ablation = arms(figure).values()
+    assert real.line.color != ablation.line.color
+    assert real.marker.symbol != ablation.marker.symbol
+    assert [band.fillcolor for band in bands(figure)] == [real.line.color, ablation.line.color]
+    assert [band.legendgroup for band in bands(figure)] == ["real", "ablation"]
 
 
 def test_the_context_axis_is_logarithmic_with_a_tick_at_each_context(dial):

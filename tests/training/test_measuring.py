@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tiny_genomes import with_operons
 from tiny_runs import config, with_genome, with_other_blocks
-from tiny_worlds import with_operons
 
 from genesplice.errors import InputError
 from genesplice.evaluate.probe_tasks import TASKS
@@ -24,7 +24,7 @@ SETTINGS = ["pretrain.measure_windows=12", "pretrain.probe_sites=40"]
 
 
 @pytest.fixture(scope="module")
-def world(tiny_bundle):
+def control(tiny_bundle):
     return with_operons(tiny_bundle)
 
 
@@ -34,9 +34,9 @@ def measured(bundle, model, settings):
     return {(m.model, m.metric): m for m in measure(model, bundle, source, settings)}
 
 
-def test_everything_is_there_beside_its_twin(world):
+def test_everything_is_there_beside_its_ablation(control):
     settings = config(*SETTINGS, "pretrain.seed=3")
-    found = measured(world, make_untrained(settings), settings)
+    found = measured(control, make_untrained(settings), settings)
     for name in ("genesplice", "count_one_sided", "count_two_sided"):
         for metric in ("bits_per_base", "masked_top_1"):
             assert (name, metric) in found
@@ -53,9 +53,9 @@ def test_everything_is_there_beside_its_twin(world):
     assert {(m.split, m.fold, m.seed) for m in found.values()} == {("test", 0, 3)}
 
 
-def test_an_untrained_model_is_no_better_than_its_twin(world):
+def test_an_untrained_model_is_no_better_than_its_ablation(control):
     settings = config(*SETTINGS)
-    found = measured(world, make_untrained(settings), settings)
+    found = measured(control, make_untrained(settings), settings)
     differences = [m for (n, _), m in found.items() if n == "genesplice - random_weights"]
     assert {m.metric for m in differences} >= {
         "probe_mean_difference", "retrieval_at_10_difference"
@@ -63,7 +63,7 @@ def test_an_untrained_model_is_no_better_than_its_twin(world):
     assert all((m.value, m.ci_low, m.ci_high) == (0, 0, 0) for m in differences)
 
 
-def test_the_twin_is_the_same_every_time_and_takes_no_random_numbers():
+def test_the_ablation_is_the_same_every_time_and_takes_no_random_numbers():
     settings = config("pretrain.seed=5")
     state = torch.random.get_rng_state()
     one, two = (make_untrained(settings).state_dict() for _ in range(2))
@@ -73,7 +73,7 @@ def test_the_twin_is_the_same_every_time_and_takes_no_random_numbers():
     assert any(not torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_count_models_learn_from_training_blocks_only(world):
+def test_count_models_learn_from_training_blocks_only(control):
     settings = config(*SETTINGS)
     model = make_untrained(settings)
 
@@ -81,37 +81,37 @@ def test_count_models_learn_from_training_blocks_only(world):
         found = measure_bases(model, bundle, bundle_source(bundle, 0), settings)
         return {m.model: m.value for m in found if m.metric == "bits_per_base"}
 
-    honest = bits(world)
+    honest = bits(control)
     # Held-out blocks of one letter: who had counted them would tell them.
-    tokens = np.array(world.genome.tokens)
-    for block in world.blocks[world.blocks["fold"] == 0].itertuples():
+    tokens = np.array(control.genome.tokens)
+    for block in control.blocks[control.blocks["fold"] == 0].itertuples():
         tokens[np.arange(block.start, block.end) % len(tokens)] = 0
-    assert bits(with_genome(world, tokens))["count_two_sided"] > 1.5
-    changed = bits(with_other_blocks(world, [1, 2, 3, 4]))
+    assert bits(with_genome(control, tokens))["count_two_sided"] > 1.5
+    changed = bits(with_other_blocks(control, [1, 2, 3, 4]))
     assert changed["genesplice"] == honest["genesplice"]
     assert changed["count_one_sided"] != honest["count_one_sided"]
 
 
-def test_expression_is_told_from_frozen_vectors_by_training_genes(world):
+def test_expression_is_told_from_frozen_vectors_by_training_genes(control):
     settings = config(*SETTINGS, "pretrain.measure_expression=true")
-    models = {"genesplice": make_untrained(settings), "twin": make_untrained(settings)}
-    metrics = measure_expression(models, world, settings)
+    models = {"genesplice": make_untrained(settings), "ablation": make_untrained(settings)}
+    metrics = measure_expression(models, control, settings)
     found = {(m.model, m.metric): m for m in metrics if m.fold == 0}
     everywhere = {(m.model, m.metric): m for m in metrics if m.fold is None}
     assert len(found) + len(everywhere) == len(metrics)
     assert everywhere.keys() == found.keys()
-    assert everywhere["genesplice", "level_r2"].n == len(world.observed)
-    names = {"genesplice", "twin", "kmers_and_codons"}
+    assert everywhere["genesplice", "level_r2"].n == len(control.observed)
+    names = {"genesplice", "ablation", "kmers_and_codons"}
     assert {name for name, metric in found if metric == "profile_r"} == names
-    assert found["genesplice", "level_r2"].n == len(world.test_genes(0))
-    same = found["genesplice - twin", "level_spearman_difference"]
+    assert found["genesplice", "level_r2"].n == len(control.test_genes(0))
+    same = found["genesplice - ablation", "level_spearman_difference"]
     assert (same.value, same.ci_low, same.ci_high) == (0, 0, 0)
     assert found["genesplice - kmers_and_codons", "profile_r_difference"].value != 0
     # Labels of held-out genes say nothing but the score.
-    expression = world.expression.copy()
-    is_test = expression.var_names.isin(world.test_genes(0))
+    expression = control.expression.copy()
+    is_test = expression.var_names.isin(control.test_genes(0))
     expression.X[:, is_test] = expression.X[:, is_test] * -2 + 1
-    other = dataclasses.replace(world, expression=expression)
+    other = dataclasses.replace(control, expression=expression)
     again = measure_expression(models, other, settings)
     turned = {(m.model, m.metric): m for m in again if m.fold == 0}
     for name in names:
@@ -119,32 +119,32 @@ def test_expression_is_told_from_frozen_vectors_by_training_genes(world):
         assert turned[name, "level_spearman"].value == pytest.approx(-value, abs=1e-9)
 
 
-def test_without_a_held_out_fold_there_are_bits_only(world):
+def test_without_a_held_out_fold_there_are_bits_only(control):
     settings = config(*SETTINGS, "pretrain.holdout_fold=none")
     model = make_untrained(settings)
-    found = measured(world, model, settings)
+    found = measured(control, model, settings)
     assert {metric.split("_")[0] for _, metric in found} == {"bits", "masked"}
     assert {(m.split, m.fold) for m in found.values()} == {("train", None)}
     with pytest.raises(InputError, match=r"holdout_fold none, expected a fold to measure on"):
-        measure_vectors({"genesplice": model}, world, settings)
+        measure_vectors({"genesplice": model}, control, settings)
 
 
-def test_what_a_genome_lacks_is_left_out(world):
+def test_what_a_genome_lacks_is_left_out(control):
     settings = config(*SETTINGS)
-    splits = world.splits.assign(operon=world.splits["gene_id"])
-    lonely = dataclasses.replace(world, splits=splits)
+    splits = control.splits.assign(operon=control.splits["gene_id"])
+    lonely = dataclasses.replace(control, splits=splits)
     found = measure_vectors({"genesplice": make_untrained(settings)}, lonely, settings)
     assert not any("retrieval" in m.metric or "operon" in m.metric for m in found)
     assert any(m.metric == "probe_coding" for m in found)
 
 
-def test_pretraining_ends_with_it_unless_told_otherwise(world, tmp_path):
+def test_pretraining_ends_with_it_unless_told_otherwise(control, tmp_path):
     settings = config(*SETTINGS, "pretrain.measure=true", "pretrain.steps=1")
-    result = pretrain(world, settings, tmp_path / "out")
-    source = bundle_source(world, 0)
-    assert result.metrics == measure(result.model, world, source, settings)
+    result = pretrain(control, settings, tmp_path / "out")
+    source = bundle_source(control, 0)
+    assert result.metrics == measure(result.model, control, source, settings)
     assert result.held_out == source.record
     bits = next(m for m in result.metrics if m.metric == "bits_per_base")
     assert np.isfinite(bits.value)
-    plain = pretrain(world, config("pretrain.steps=1"), tmp_path / "plain")
+    plain = pretrain(control, config("pretrain.steps=1"), tmp_path / "plain")
     assert [m.metric for m in plain.metrics] == ["bits_per_base", "masked_top_1"]

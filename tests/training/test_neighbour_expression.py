@@ -8,7 +8,7 @@ from test_finetuning import config, with_other_labels
 from genesplice.data.ablation import without_gene_sets, without_network
 from genesplice.errors import InputError
 from genesplice.predict.expression import bundle_graph, load_model, predict_expression
-from genesplice.training.finetune_ablations import make_twin_config
+from genesplice.training.finetune_ablations import make_ablation_config
 from genesplice.training.finetune_module import GeneTargets, draw_genes, hide_measured
 from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
 
@@ -119,15 +119,15 @@ def test_all_genes_with_all_neighbours_is_the_whole_graph(tiny_bundle, tmp_path,
     np.testing.assert_allclose(one, two, atol=1e-4)
 
 
-def test_the_twin_without_it_is_measured_beside(tiny_bundle, tmp_path):
-    settings = config(*FEW, TOLD, "finetune.twins=no_expression")
+def test_the_ablation_without_it_is_measured_beside(tiny_bundle, tmp_path):
+    settings = config(*FEW, TOLD, "finetune.ablations=no_expression")
     table = finetune(tiny_bundle, settings, tmp_path / "told").predictions
     plain = finetune(tiny_bundle, config(*FEW), tmp_path / "plain").predictions
     by_model = {name: part["predicted"].to_numpy() for name, part in table.groupby("model")}
     np.testing.assert_array_equal(by_model["genesplice_no_expression"], plain["predicted"])
     assert not np.allclose(by_model["genesplice"], plain["predicted"])
     with pytest.raises(InputError, match="no_expression"):
-        make_twin_config(config(), "no_expression")
+        make_ablation_config(config(), "no_expression")
 
 
 def test_neighbours_need_genes():

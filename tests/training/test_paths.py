@@ -13,29 +13,29 @@ from genesplice.training.finetuning import choose_mix, fit_kernel_path, make_mod
 
 
 @pytest.fixture
-def world(tiny_bundle):
+def control(tiny_bundle):
     """A model with random vectors of all genes, and its training rows and values."""
     settings = ["model.width=16", "model.heads=2", "model.base_width=0"]
     train = tiny_bundle.train_genes(0)
     torch.manual_seed(0)
     config = gs.override(gs.load_preset("quick"), settings)
     model = make_model(tiny_bundle, config, n_support=len(train)).eval()
-    joined = torch.randn(len(tiny_bundle.genes), len(model.readout.centre))
+    gene_features = torch.randn(len(tiny_bundle.genes), len(model.readout.centre))
     order = {gene: i for i, gene in enumerate(tiny_bundle.genes["gene_id"])}
     rows = torch.tensor([order[gene] for gene in train])
     observed = torch.from_numpy(tiny_bundle.observed.loc[train].to_numpy(dtype=np.float32))
     blocks = tiny_bundle.splits.set_index("gene_id")["block"].loc[train].to_numpy()
-    model.readout.fit(joined[rows])
+    model.readout.fit(gene_features[rows])
     model.expression_head.fit(observed)
-    return model, bundle_graph(model, tiny_bundle), joined, rows, observed, blocks
+    return model, bundle_graph(model, tiny_bundle), gene_features, rows, observed, blocks
 
 
-def test_what_is_left_out_is_what_a_fit_without_the_block_says(world):
-    model, graph, joined, rows, observed, blocks = world
-    fits = fit_kernel_path(*world)
+def test_what_is_left_out_is_what_a_fit_without_the_block_says(control):
+    model, graph, gene_features, rows, observed, blocks = control
+    fits = fit_kernel_path(*control)
     out = torch.from_numpy(blocks == blocks[0])
     level = observed.mean(1)
-    parts, _, _ = model.kernel.inner_products(*model.kernel_inputs(joined, graph, rows))
+    parts, _, _ = model.kernel.inner_products(*model.kernel_inputs(gene_features, graph, rows))
     settings = fits.settings[0]
     kernel = make_kernel(parts.double(), settings)
     inside = kernel[~out][:, ~out] + settings.penalty * torch.eye(int((~out).sum()))
@@ -45,24 +45,24 @@ def test_what_is_left_out_is_what_a_fit_without_the_block_says(world):
 
 
 @torch.no_grad()
-def test_with_the_whole_mix_the_model_is_its_kernel_path(world):
-    model, graph, joined, *_ = world
-    fit_kernel_path(*world)
-    neural = model.predict_neural(joined, graph)[0]
-    kernel = model.kernel(*model.kernel_inputs(joined, graph))
+def test_with_the_whole_mix_the_model_is_its_kernel_path(control):
+    model, graph, gene_features, *_ = control
+    fit_kernel_path(*control)
+    neural = model.predict_neural(gene_features, graph)[0]
+    kernel = model.kernel(*model.kernel_inputs(gene_features, graph))
     for mix, one, two in ((0.0, neural, neural), (1.0, kernel, kernel), (0.25, neural, kernel)):
         model.mix.fill_(mix)
-        found = model(joined, graph)
+        found = model(gene_features, graph)
         torch.testing.assert_close(found.level, one.level + mix * (two.level - one.level))
         wanted = one.residual + mix * (two.residual - one.residual)
         torch.testing.assert_close(found.residual, wanted)
 
 
-def test_residuals_have_mean_zero_over_conditions(world):
-    model, graph, joined, *_ = world
-    fit_kernel_path(*world)
+def test_residuals_have_mean_zero_over_conditions(control):
+    model, graph, gene_features, *_ = control
+    fit_kernel_path(*control)
     with torch.no_grad():
-        found = model.kernel(*model.kernel_inputs(joined, graph))
+        found = model.kernel(*model.kernel_inputs(gene_features, graph))
     assert float(found.residual.abs().max()) > 0.01
     assert float(found.residual.mean(1).abs().max()) < 1e-4
 
@@ -87,15 +87,15 @@ def test_the_mix_is_the_better_one():
 
 
 @pytest.mark.parametrize(("target", "part"), [("level", "level"), (PROFILE, "residual")])
-def test_half_of_a_prediction_is_that_half(world, target, part):
-    model, graph, joined, rows, _, _ = world
-    fit_kernel_path(*world)
+def test_half_of_a_prediction_is_that_half(control, target, part):
+    model, graph, gene_features, rows, _, _ = control
+    fit_kernel_path(*control)
     model.mix.copy_(torch.tensor([0.7, 0.4]))
     with torch.no_grad():
-        whole = getattr(model(joined, graph, rows), part)
-        half = model.predict_target(part, joined, graph, rows)
+        whole = getattr(model(gene_features, graph, rows), part)
+        half = model.predict_target(part, gene_features, graph, rows)
         torch.testing.assert_close(half, whole)
-        output = GraphOutput(model, graph, joined, rows, target)
+        output = GraphOutput(model, graph, gene_features, rows, target)
         told = whole.sum() if target == "level" else whole.norm(dim=1).sum()
         torch.testing.assert_close(output(*output.full_masks())[0], told)
         assert output.inner is not None

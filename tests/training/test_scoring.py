@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from tiny_genomes import make_genome
 from tiny_runs import config
-from tiny_worlds import make_genome
 
 from genesplice.baselines.count_models import fit_count_model
 from genesplice.data.windows import make_random_windows

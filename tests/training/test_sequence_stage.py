@@ -4,9 +4,9 @@ import pytest
 import torch
 from test_finetuning import config
 
-from genesplice.data.simulate import make_world
+from genesplice.data.simulate import make_control
 from genesplice.errors import InputError
-from genesplice.training.finetune_ablations import make_twin
+from genesplice.training.finetune_ablations import make_ablation
 from genesplice.training.finetune_module import GeneTargets
 from genesplice.training.finetuning import NO_WINDOWS, finetune_fold, make_model
 from genesplice.training.loops import GenomePasses, History, epoch_steps
@@ -17,13 +17,13 @@ ALONE = "finetune.head_steps=0", "finetune.epochs=0", "finetune.validation_block
 
 
 def test_it_finds_what_lies_in_promoters(tmp_path):
-    world = make_world(tmp_path / "world", "promoter", 0, 12)
+    control = make_control(tmp_path / "control", "promoter", 0, 12)
     settings = config(
         *ALONE, "finetune.sequence_epochs=40", "finetune.core_bp=98304",
         "model.composition=false", "model.dropout=0", "model.head_dropout=0",
         "finetune.checkpoint_minutes=100",
     )  # fmt: skip
-    found = finetune_fold(world, settings, fold=0, seed=0, out=tmp_path / "run")
+    found = finetune_fold(control, settings, fold=0, seed=0, out=tmp_path / "run")
     rows = found.history[found.history["metric"] == "sequence_level_error"]
     errors = {split: part["value"].to_numpy() for split, part in rows.groupby("split")}
     assert errors["train"][0] == pytest.approx(1, abs=0.35)
@@ -59,10 +59,10 @@ def test_the_heads_learn_from_what_it_left(tiny_bundle, tmp_path):
 
 def test_network_and_gene_sets_tell_it_nothing(tiny_bundle, tmp_path):
     settings = config(*ALONE, TWO)
-    twins = tiny_bundle, make_twin(tiny_bundle, "sequence_only", 0)
+    ablations = tiny_bundle, make_ablation(tiny_bundle, "sequence_only", 0)
     one, other = (
         finetune_fold(bundle, settings, fold=0, seed=0, out=tmp_path / str(i))
-        for i, bundle in enumerate(twins)
+        for i, bundle in enumerate(ablations)
     )
     assert torch.equal(one.vectors, other.vectors)
     assert not one.predictions["predicted"].equals(other.predictions["predicted"])
@@ -93,12 +93,12 @@ def test_what_is_told_is_scaled_as_what_it_is_told_from(tiny_bundle, n_genes):
 
 
 def test_a_window_without_training_genes_teaches_nothing(tmp_path):
-    world = make_world(tmp_path / "world", "nothing", 0, 12)
+    control = make_control(tmp_path / "control", "nothing", 0, 12)
     settings = config(*ALONE, "finetune.sequence_epochs=1", "finetune.core_bp=1024")
-    passes = GenomePasses(world, settings.finetune, fold=0, seed=0)
-    known = set(world.genes.index[world.genes["gene_id"].isin(world.train_genes(0))])
+    passes = GenomePasses(control, settings.finetune, fold=0, seed=0)
+    known = set(control.genes.index[control.genes["gene_id"].isin(control.train_genes(0))])
     assert any(not known & set(passes(step).gene.tolist()) for step in range(passes.steps))
-    found = finetune_fold(world, settings, fold=0, seed=0, out=tmp_path / "run")
+    found = finetune_fold(control, settings, fold=0, seed=0, out=tmp_path / "run")
     assert all(torch.isfinite(value).all() for value in found.model.encoder.state_dict().values())
 
 

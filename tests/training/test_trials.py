@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from tiny_genomes import with_operons
 from tiny_runs import config, with_other_blocks
-from tiny_worlds import with_operons
 
 from genesplice.errors import InputError
 from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config

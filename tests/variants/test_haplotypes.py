@@ -19,7 +19,7 @@ from genesplice.variants.haplotypes import ALL, calls, find_sample, with_haploty
 from genesplice.variants.levels import LevelModel, Levels
 from genesplice.variants.likelihood import MaskedBases, allele_likelihoods
 from genesplice.variants.models import Models
-from genesplice.variants.splice import joined, moved, spliced
+from genesplice.variants.splice import moved, spliced
 from genesplice.variants.vcf import Record
 
 NOTHING = np.zeros(0, np.uint8)
@@ -87,7 +87,7 @@ def allele_at(genome, start: int, step: int = 1) -> Allele:
 
 
 def edited(bundle, alleles):
-    """The same world, in which these substitutions are what the genome has."""
+    """The same control, in which these substitutions are what the genome has."""
     tokens = np.array(bundle.genome.tokens)
     for one in alleles:
         tokens[one.start] = one.alt[0]
@@ -98,14 +98,14 @@ def test_scores_beside_others_are_those_of_a_genome_that_has_them(score, levels,
     genome = tiny_bundle.genome
     beside = [allele_at(genome, start, 2) for start in (39_980, 40_003, 40_400, 41_200)]
     mine = [allele_at(genome, 40_000), allele_at(genome, 40_300, 3)]
-    world = edited(tiny_bundle, beside)
+    control = edited(tiny_bundle, beside)
     found = allele_likelihoods(score, genome, mine, beside=[beside] * 2)
     alone = allele_likelihoods(score, genome, mine)
-    wanted = allele_likelihoods(score, world.genome, mine)
+    wanted = allele_likelihoods(score, control.genome, mine)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert np.abs(np.subtract(found, alone)).max() > 1e-3
     reader = levels.models[0]
-    there = Levels([LevelModel(reader.model, world, vectors=reader.vectors)], world)
+    there = Levels([LevelModel(reader.model, control, vectors=reader.vectors)], control)
     told, truth, plain = levels(mine, [beside] * 2), there(mine), levels(mine)
     for changes, right, old in zip(told, truth, plain, strict=True):
         assert [one.gene_id for one in changes] == [one.gene_id for one in right]
@@ -313,8 +313,8 @@ def test_a_file_in_the_background_of_a_sample(phased, score, levels, tiny_bundle
     is_same = np.isclose(plain["llr"], held["llr"], atol=1e-9)
     assert is_same.tolist() == [False, False, False, True, True, False, False]
     genome = tiny_bundle.genome
-    world = edited(tiny_bundle, [allele_at(genome, 40_010), allele_at(genome, 40_040)])
-    (ratio,) = allele_likelihoods(score, world.genome, [allele_at(genome, 40_000)])
+    control = edited(tiny_bundle, [allele_at(genome, 40_010), allele_at(genome, 40_040)])
+    (ratio,) = allele_likelihoods(score, control.genome, [allele_at(genome, 40_000)])
     assert held["llr"][0] == pytest.approx(ratio.mean, abs=1e-5)
     with pysam.VariantFile(str(tmp_path / "plain.vcf.gz")) as handle:
         assert "GS_HAP" not in handle.header.info

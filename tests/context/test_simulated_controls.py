@@ -24,18 +24,18 @@ N_DECOYS = 6
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def control(tmp_path_factory):
     """160 genes, 2 kb each."""
-    out = tmp_path_factory.mktemp("worlds") / "planted"
+    out = tmp_path_factory.mktemp("controls") / "planted"
     return make_bundle(out, seed=3, n_genes=160, genome_bp=320_000, n_conditions=12)
 
 
 @pytest.fixture(scope="module")
-def network(world):
-    """The world with as many edges again from regulators that do nothing, and decoy pathways."""
+def network(control):
+    """The control with as many edges again from regulators that do nothing, and decoy pathways."""
     generator = np.random.default_rng(1)
-    genes = list(world.observed.index)
-    planted = world.network
+    genes = list(control.observed.index)
+    planted = control.network
     decoys = pd.DataFrame(
         {
             "source": np.repeat(genes[2:4], len(planted) // 2),
@@ -45,15 +45,15 @@ def network(world):
             "provenance": "decoy",
         }
     )
-    size = len(world.gene_sets["KEGG:ko00001"])
+    size = len(control.gene_sets["KEGG:ko00001"])
     sets = {
         f"KEGG:decoy{i}": tuple(sorted(generator.choice(genes, size, replace=False)))
         for i in range(N_DECOYS)
     }
     return dataclasses.replace(
-        world,
+        control,
         network=pd.concat([planted, decoys], ignore_index=True),
-        gene_sets=world.gene_sets | sets,
+        gene_sets=control.gene_sets | sets,
     )
 
 
@@ -62,8 +62,8 @@ def listener(network):
     """A graph that has learned the profiles; the genes' own vectors say nothing of them."""
     model = make_tiny(network, "model.width=32")
     # One vector for all: from zero, the head's norm would make any message as large as any other.
-    joined = len(model.readout.centre)
-    same = 3 * torch.randn(1, joined, generator=torch.Generator().manual_seed(0))
+    gene_features = len(model.readout.centre)
+    same = 3 * torch.randn(1, gene_features, generator=torch.Generator().manual_seed(0))
     vectors = same.repeat(len(network.genes), 1)
     graph = bundle_graph(model, network)
     place = network.genes["gene_id"].reset_index(drop=True)

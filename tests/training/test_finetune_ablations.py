@@ -1,4 +1,4 @@
-"""Twins lack what they should lack; the ensemble is a mean; no twin takes the model's place."""
+"""Ablations lack what they should lack; the ensemble is a mean; no ablation takes the model's place."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_worlds import with_operons
+from tiny_genomes import with_operons
 
 import genesplice as gs
 from genesplice.errors import InputError
@@ -19,20 +19,25 @@ from genesplice.evaluate.metrics import (
     score,
 )
 from genesplice.predict.expression import pathway_graph
-from genesplice.training.finetune_ablations import ENSEMBLE, add_ensemble, make_twin, twin_label
+from genesplice.training.finetune_ablations import (
+    ENSEMBLE,
+    ablation_label,
+    add_ensemble,
+    make_ablation,
+)
 from genesplice.training.finetuning import finetune
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=65536", "finetune.flank_bp=1024",
-    "finetune.head_steps=4", "finetune.seeds=0,1", "finetune.twins=sequence_only,random_encoder",
+    "finetune.head_steps=4", "finetune.seeds=0,1", "finetune.ablations=sequence_only,random_encoder",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def predictions(tiny_bundle, tmp_path_factory) -> pd.DataFrame:
     config = gs.override(gs.load_preset("quick"), SETTINGS)
-    out = tmp_path_factory.mktemp("twins") / "out"
+    out = tmp_path_factory.mktemp("ablations") / "out"
     table = finetune(tiny_bundle, config, out).predictions
     kept = {str(path.parent.relative_to(out)) for path in out.rglob("model.safetensors")}
     assert kept == {"fold0_seed0", "fold0_seed1"}
@@ -56,11 +61,11 @@ def test_each_is_trained_on_the_same_genes(predictions, tiny_bundle):
     assert not np.allclose(one, other)
 
 
-def test_a_twin_of_what_was_not_used_is_the_model(predictions):
-    """Without a pre-trained encoder, a twin without pre-training is the same run."""
+def test_a_ablation_of_what_was_not_used_is_the_model(predictions):
+    """Without a pre-trained encoder, an ablation without pre-training is the same run."""
     one = predictions.query("model == 'genesplice' and seed == 0")["predicted"].to_numpy()
-    twin = predictions.query("model == 'genesplice_random_encoder'")["predicted"].to_numpy()
-    np.testing.assert_array_equal(one, twin)
+    ablation = predictions.query("model == 'genesplice_random_encoder'")["predicted"].to_numpy()
+    np.testing.assert_array_equal(one, ablation)
 
 
 def test_the_ensemble_is_the_mean_over_seeds(predictions):
@@ -86,13 +91,13 @@ def test_the_ensemble_is_the_mean_over_seeds(predictions):
         ("no_expression", True, True),
     ],
 )
-def test_a_twin_has_what_it_should_have(tiny_bundle, name, edges, sets):
-    twin = make_twin(tiny_bundle, name, 0)
-    graph = pathway_graph(twin, gs.load_preset("quick").model)
+def test_a_ablation_has_what_it_should_have(tiny_bundle, name, edges, sets):
+    ablation = make_ablation(tiny_bundle, name, 0)
+    graph = pathway_graph(ablation, gs.load_preset("quick").model)
     assert (graph["gene", "regulates", "gene"].edge_index.shape[1] > 0) == edges
     assert (graph["pathway", "contains", "gene"].edge_index.shape[1] > 0) == sets
-    assert twin.observed.equals(tiny_bundle.observed)
-    assert twin_label(name) == f"genesplice_{name}"
+    assert ablation.observed.equals(tiny_bundle.observed)
+    assert ablation_label(name) == f"genesplice_{name}"
 
 
 def test_differences_are_pairwise(predictions, tiny_bundle):
@@ -115,32 +120,32 @@ def test_differences_are_pairwise(predictions, tiny_bundle):
     assert {metric.metric for metric in wanted} <= {f"{name}_difference" for name in METRICS}
 
 
-def test_twins_of_the_encoder_start_from_their_own(tiny_bundle, tmp_path):
+def test_ablations_of_the_encoder_start_from_their_own(tiny_bundle, tmp_path):
     names = ("local_only", "permuted_regions", "constant_rate", "shuffled_pretraining")
     settings = [
         *SETTINGS[:5], "pretrain.steps=4", "pretrain.window_bp=2048", "pretrain.batch_windows=1",
         "pretrain.measure_windows=4", "pretrain.probe_sites=20", "pretrain.learning_rate=0.01",
-        "pretrain.ema_decay=0", "pretrain.twins=local_only,permuted_regions,constant_rate",
+        "pretrain.ema_decay=0", "pretrain.ablations=local_only,permuted_regions,constant_rate",
         "finetune.core_bp=65536", "finetune.flank_bp=1024", "finetune.head_steps=2",
-        "finetune.epochs=0", "finetune.folds=0", f"finetune.twins={','.join(names)}",
+        "finetune.epochs=0", "finetune.folds=0", f"finetune.ablations={','.join(names)}",
     ]  # fmt: skip
-    config, world = gs.override(gs.load_preset("quick"), settings), with_operons(tiny_bundle)
+    config, control = gs.override(gs.load_preset("quick"), settings), with_operons(tiny_bundle)
     init = tmp_path / "pretrained"
-    gs.pretrain(world, config, init)
-    with pytest.raises(InputError, match=r"pretrain.twins=shuffled_genome"):
-        finetune(world, config, tmp_path / "out", init=init)
+    gs.pretrain(control, config, init)
+    with pytest.raises(InputError, match=r"pretrain.ablations=shuffled_genome"):
+        finetune(control, config, tmp_path / "out", init=init)
     assert not (tmp_path / "out").exists()
-    shuffled = gs.override(config, ["pretrain.twins=shuffled_genome"])
-    gs.pretrain(world, shuffled, tmp_path / "more")
-    shutil.move(tmp_path / "more/twins/shuffled_genome", init / "twins")
-    table = finetune(world, config, tmp_path / "out", init=init).predictions
+    shuffled = gs.override(config, ["pretrain.ablations=shuffled_genome"])
+    gs.pretrain(control, shuffled, tmp_path / "more")
+    shutil.move(tmp_path / "more/ablations/shuffled_genome", init / "ablations")
+    table = finetune(control, config, tmp_path / "out", init=init).predictions
     told = {model: part["predicted"].to_numpy() for model, part in table.groupby("model")}
-    assert set(told) == {"genesplice", *(twin_label(name) for name in names)}
+    assert set(told) == {"genesplice", *(ablation_label(name) for name in names)}
     for name in names:
-        assert not np.array_equal(told[twin_label(name)], told["genesplice"]), name
-    rows = claims_table(score_all(world, table))
-    ran = set(rows.loc[rows["verdict"] != "not run", "twin"])
-    assert ran == {twin_label(name) for name in names}
+        assert not np.array_equal(told[ablation_label(name)], told["genesplice"]), name
+    rows = claims_table(score_all(control, table))
+    ran = set(rows.loc[rows["verdict"] != "not run", "ablation"])
+    assert ran == {ablation_label(name) for name in names}
 
 
 def score_all(bundle, predictions):
