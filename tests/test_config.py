@@ -125,7 +125,7 @@ def test_the_last_override_counts_and_the_preset_is_left_alone():
         ("zzz.width=3", "unknown section 'zzz'; there are: finetune, model, pretrain"),
         ("model.widht=3", "unknown key 'widht'; did you mean 'width'?"),
         ("finetune.seed=3", "unknown key 'seed'; did you mean 'seeds'?"),
-        ("pretrain.zzz=3", "unknown key 'zzz'; there are: accumulate, batch_windows, block_bp,"),
+        ("pretrain.zzz=3", "unknown key 'zzz'; there are: ablations, accumulate, batch_windows,"),
         ("model.width", "found --set model.width, expected section.key=value"),
         ("width=3", "found --set width=3, expected section.key=value"),
         ("model.width=wide", "model.width=wide, expected a value of type int"),
