@@ -98,7 +98,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 SMALL_VERDICT = (
     "verdict.contexts_bp=512,2048,8192 verdict.core_bp=32768 verdict.width=16 "
-    "verdict.references=short_cnn verdict.dose_genes=2 verdict.workers=1"
+    "verdict.references=short_cnn verdict.perturbation_genes=2 verdict.workers=1"
 )
 
 

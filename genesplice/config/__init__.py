@@ -74,7 +74,7 @@ PRESETS: dict[str, Config] = {
             folds=None,
             seeds=(0, 1, 2),
             references=("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
-            dose_genes=48,
+            perturbation_genes=48,
         ),
     ),
     "full": Config(
@@ -100,7 +100,7 @@ PRESETS: dict[str, Config] = {
             folds=None,
             seeds=(0, 1, 2, 3, 4),
             references=("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
-            dose_genes=200,
+            perturbation_genes=200,
         ),
     ),
 }

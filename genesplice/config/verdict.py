@@ -9,22 +9,22 @@ from genesplice.config.model import ArchName
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictConfig:
-    """Context arms, simulated controls and the rule that is agreed on before either is run.
+    """Context conditions, simulated controls and the rule that is fixed before either is run.
 
-    The arms are one small network (the sizes below; everything else as in `model`) with different
-    `context_bp`: equal parameters, windows and optimiser steps.
+    A context condition is one small network (the sizes below; everything else as in `model`) with
+    one `context_bp`; all of them have equal parameters, windows and optimiser steps.
 
     Attributes
     ----------
     contexts_bp
         From the shortest to the longest; one that holds the longest contig is the whole of it.
     core_bp
-        Core of every arm's windows; half of the longest context is read on both sides.
+        Core of every condition's windows; half of the longest context is added on both sides.
     epochs, learning_rate
-        As `sequence_epochs` and `sequence_rate` in `finetune`, for the arms.
+        As `sequence_epochs` and `sequence_rate` in `finetune`, for the conditions.
     head_steps, validation_blocks
-        As in `finetune`, for the arms. Without head steps the kernel path alone predicts, and
-        `graph_layers` say nothing.
+        As in `finetune`, for the conditions. Without head steps the kernel path alone predicts,
+        and `graph_layers` have no effect.
     smallest_effect
         The smallest change of a metric per doubling of context that matters.
     alpha, power
@@ -32,11 +32,11 @@ class VerdictConfig:
     folds, seeds
         As in `finetune`; None = all folds.
     references
-        Other architectures that are run beside the arms; they read windows of `reference_bp`.
+        Other architectures for comparison, on windows of `reference_bp`.
     control_contexts_bp, control_domains, control_epochs, control_folds, control_seeds, control_smallest_effect
         The same for the simulated controls, each a circular contig of `control_domains` times 8 kb.
-    dose_genes
-        Held-out genes of the second and third instrument; 0 leaves these out.
+    perturbation_genes
+        Held-out genes whose distance dependence is measured; 0 leaves it out.
     workers, threads
         Processes at once (0: as many as there are cores over `threads`) and threads of each.
     """
@@ -68,7 +68,7 @@ class VerdictConfig:
     control_folds: tuple[int, ...] = (0,)
     control_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     control_smallest_effect: float = 0.02
-    dose_genes: int = 8
+    perturbation_genes: int = 8
     workers: int = 0
     threads: int = 1
 
@@ -107,7 +107,9 @@ class VerdictConfig:
             "0 <= fraction < 0.5",
         )
         require_least("verdict", self, 10, "control_domains")
-        require_least("verdict", self, 0, "head_steps", "learning_rate", "dose_genes", "workers")
+        require_least(
+            "verdict", self, 0, "head_steps", "learning_rate", "perturbation_genes", "workers"
+        )
         for name in ("smallest_effect", "control_smallest_effect"):
             value = getattr(self, name)
             require(value > 0, f"verdict.{name} {value:g}", "above 0")

@@ -34,7 +34,7 @@ def control_settings(config: Config) -> str:
         name: value
         for name, value in settings["verdict"].items()
         if name not in ("contexts_bp", "core_bp", "epochs", "folds", "seeds", "references",
-                        "reference_bp", "smallest_effect", "dose_genes", "workers", "threads")
+                        "reference_bp", "smallest_effect", "perturbation_genes", "workers", "threads")
     }  # fmt: skip
     parts = {"verdict": verdict, "model": settings["model"], "finetune": settings["finetune"]}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -142,9 +142,9 @@ def judge_context(
     verdict |= dict(zip(("steps", "control_steps"), steps, strict=True))
     dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
-    if settings.dose_genes and (model / "model.safetensors").exists():
-        tell(f"instruments: {settings.dose_genes} held-out genes of fold {folds[0]}")
-        dose, mass, blind = _measure(bundle, model, plan, folds[0], settings.dose_genes)
+    if settings.perturbation_genes and (model / "model.safetensors").exists():
+        tell(f"instruments: {settings.perturbation_genes} held-out genes of fold {folds[0]}")
+        dose, mass, blind = _measure(bundle, model, plan, folds[0], settings.perturbation_genes)
     decision = question_no(decision, blind)
     verdict |= {"answer": decision.answer, "sentence": decision.sentence}
     contexts = min(plan.context_of.values()), plan.longest.context_bp
@@ -242,7 +242,7 @@ def question_no(decision: Decision, kept_without_sequence: float | None) -> Deci
     if decision.answer != "no":
         return decision
     if kept_without_sequence is None:
-        told = "whether the predictions need any sequence was not measured (verdict.dose_genes)."
+        told = "whether the predictions need any sequence was not measured (verdict.perturbation_genes)."
         return decision._replace(sentence=f"{decision.sentence.rstrip('.')}; {told}")
     if kept_without_sequence < BLIND:
         return decision

@@ -15,7 +15,7 @@ SETTINGS = [
     "verdict.contexts_bp=512,4096", "verdict.core_bp=32768", "verdict.epochs=1", "verdict.width=16",
     "verdict.seeds=0,1", "verdict.control_domains=10", "verdict.control_contexts_bp=512,8192",
     "verdict.control_epochs=1", "verdict.control_seeds=0", "verdict.control_folds=0,1",
-    "verdict.validation_blocks=0", "verdict.dose_genes=2", "verdict.references=short_cnn",
+    "verdict.validation_blocks=0", "verdict.perturbation_genes=2", "verdict.references=short_cnn",
     "verdict.reference_bp=4096",
 ]  # fmt: skip
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
