@@ -99,7 +99,7 @@ class Checkpoints(Checkpoint):
 def n_processes() -> int:
     """How many processes `torchrun` started for this run; 1 without it."""
     is_launched = torch.distributed.is_torchelastic_launched()
-    return int(os.environ["CONTROL_SIZE"]) if is_launched else 1
+    return int(os.environ["WORLD_SIZE"]) if is_launched else 1
 
 
 def process_number() -> int:
@@ -313,7 +313,7 @@ def make_trainer(
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     shared: dict[str, Any] = {"devices": 1}
     if is_distributed and n_processes() > 1:
-        here = int(os.environ["LOCAL_CONTROL_SIZE"])
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
         strategy = DDPStrategy(find_unused_parameters=has_unused_weights, broadcast_buffers=False)
         shared = {"devices": here, "num_nodes": n_processes() // here, "strategy": strategy}
     return lightning.Trainer(
