@@ -40,8 +40,7 @@ def explain(
     command goes on where it was stopped.
     """
     from genesplice.cli.explained import explain_genes, write_explanation
-    from genesplice.data.bundle import load_bundle
-    from genesplice.data.knowledge import adopt_knowledge
+    from genesplice.data.bundle import adopt_knowledge, load_bundle
     from genesplice.explain.methods import METHODS
     from genesplice.predict.expression import load_model
     from genesplice.predict.gene_output import Explainer, is_group, resolve_genes

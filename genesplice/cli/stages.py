@@ -191,8 +191,7 @@ def finetune(
     import pandas as pd
 
     from genesplice.baselines.methods import run_baselines
-    from genesplice.data.bundle import load_bundle
-    from genesplice.data.knowledge import own_files
+    from genesplice.data.bundle import load_bundle, own_files
     from genesplice.evaluate.intervals import coverage_metrics
     from genesplice.evaluate.metrics import differences, fold_profiles, score
     from genesplice.evaluate.strata import gene_strata, strata_metrics
@@ -239,7 +238,7 @@ def with_knowledge(
     config: "Config", bundle: "Bundle", network: Path | None, gene_sets: Path | None
 ) -> "tuple[Config, Bundle]":
     """Settings and data for the user's own edges and gene sets; say how they are judged."""
-    from genesplice.data.knowledge import OWN, replace_knowledge
+    from genesplice.data.bundle import OWN, replace_knowledge
 
     collections = config.model.gene_set_collections
     bundle = replace_knowledge(
@@ -264,8 +263,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict every annotated gene in every condition: genes x conditions as Parquet."""
-    from genesplice.data.bundle import load_bundle
-    from genesplice.data.knowledge import adopt_knowledge
+    from genesplice.data.bundle import adopt_knowledge, load_bundle
     from genesplice.predict.expression import load_model, predict_expression
     from genesplice.runtime import atomic_file
 

@@ -47,8 +47,7 @@ def variants(
     What else is asked for (--measured, --classes) goes into OUT.metrics.json; --vcf is not needed
     for it.
     """
-    from genesplice.data.bundle import load_bundle
-    from genesplice.data.knowledge import adopt_knowledge
+    from genesplice.data.bundle import adopt_knowledge, load_bundle
     from genesplice.results import write_metrics
     from genesplice.runtime import file_sha256, write_json
     from genesplice.variants.annotate import Settings, annotate_vcf, beside, flag_metrics

@@ -17,12 +17,12 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import ModelConfig
 from genesplice.data.bundle import Bundle
-from genesplice.data.graph import make_graph
 from genesplice.data.windows import (
     Window,
     annotation_track,
     group_windows,
     make_batch,
+    make_graph,
     tile_windows,
 )
 from genesplice.errors import InputError

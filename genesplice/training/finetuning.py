@@ -28,8 +28,7 @@ from torch_geometric.data import HeteroData
 
 from genesplice.baselines.ridge import KernelFit, KernelSettings, choose_kernel, fit_kernel
 from genesplice.config import Config
-from genesplice.data.bundle import Bundle
-from genesplice.data.knowledge import keep_knowledge, own_files
+from genesplice.data.bundle import Bundle, keep_knowledge, own_files
 from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
 from genesplice.evaluate.ablation_table import COST

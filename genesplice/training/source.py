@@ -12,8 +12,7 @@ import pandas as pd
 
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import Bundle
-from genesplice.data.fasta_cache import cache_fasta, is_cached
-from genesplice.data.genome import Genome, N
+from genesplice.data.genome import Genome, N, cache_fasta, is_cached
 from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
@@ -144,7 +143,7 @@ def read_genomes(
     Raises
     ------
     InputError
-        As `genesplice.data.fasta_cache.cache_fasta`; if `out` is in use and `resume` is False;
+        As `genesplice.data.genome.cache_fasta`; if `out` is in use and `resume` is False;
         if a run is resumed on other files.
     """
     folder = out / GENOME

@@ -5,8 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from genesplice.data.fasta_cache import cache_fasta
-from genesplice.data.genome import read_fasta
+from genesplice.data.genome import cache_fasta, read_fasta
 from genesplice.data.splits import make_even_blocks
 from genesplice.errors import InputError
 

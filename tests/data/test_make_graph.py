@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from genesplice.data.graph import make_graph
 from genesplice.data.network import NETWORK_COLUMNS
+from genesplice.data.windows import make_graph
 
 GENES = pd.DataFrame({"gene_id": ["lacI", "lacZ", "crp", "araB"]})
 SETS = {

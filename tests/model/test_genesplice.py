@@ -3,7 +3,7 @@
 import torch
 
 from genesplice.config import ModelConfig
-from genesplice.data.graph import make_graph
+from genesplice.data.windows import make_graph
 from genesplice.model.genesplice import GeneSplice, reverse_complement
 
 SMALL = ModelConfig(width=16, heads=2, bin_window=4, summary_window=2, base_width=4, dropout=0.0)

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from genesplice.data.graph import make_graph
 from genesplice.data.network import NETWORK_COLUMNS
+from genesplice.data.windows import make_graph
 from genesplice.model.graph import GeneGraph
 
 IDS = [f"g{i}" for i in range(6)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_graph import WIDTH, genes, network
 
-from genesplice.data.graph import make_graph
+from genesplice.data.windows import make_graph
 from genesplice.model.graph import GeneGraph, cut_neighbourhood
 
 N_GENES = 60
