@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.models import require_peers
-from benchmarks.page import render_page
+from benchmarks.page import write_bench_page
 from benchmarks.rows import BenchRow, Measurements, make_rows, run_bench
 from genesplice.runtime import atomic_file, write_json
 
@@ -42,7 +42,7 @@ def write_bench(
     with atomic_file(out) as partial:
         write_json(partial, report)
     with atomic_file(out.with_suffix(".html")) as partial:
-        partial.write_text(render_page(rows, found, machine), encoding="utf-8")
+        write_bench_page(partial, rows, found, machine)
     return out
 
 

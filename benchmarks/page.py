@@ -1,23 +1,15 @@
 """The bench as a small offline page: the table, and time and memory over length."""
 
-import html
 from collections.abc import Sequence
+from pathlib import Path
 
+import pandas as pd
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from benchmarks.rows import LENGTHS, BenchRow, Measurements
+from genesplice.show.report import write_page
 
-__all__ = ["render_page", "scaling_figure"]
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1b1f24; background: #fff }
-.wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d8dee4 }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-"""
 MARKS = {True: "met", False: "missed", None: "–"}
 
 
@@ -45,33 +37,15 @@ def scaling_figure(found: Measurements) -> go.Figure:
     )
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def render_page(rows: Sequence[BenchRow], found: Measurements, machine: str) -> str:
-    """One self-contained HTML page."""
-    lines = [
-        f"<tr><td>{html.escape(row.name)}<td>{html.escape(row.goal)}"
-        f"<td class=number>{_cell(row.measured)}<td>{html.escape(row.unit)}"
-        f"<td class=number>{_cell(row.peer)}<td class=number>{_cell(row.ratio)}"
-        f"<td>{MARKS[row.met]}"
-        for row in rows
-    ]
-    heads = "".join(
-        f"<th>{head}" for head in ("", "goal", "measured", "unit", "beside", "ratio", "")
+def write_bench_page(
+    target: Path, rows: Sequence[BenchRow], found: Measurements, machine: str
+) -> Path:
+    """Write the table and the figure as one self-contained HTML page."""
+    table = pd.DataFrame([row.to_dict() for row in rows])
+    table["met"] = [MARKS[row.met] for row in rows]
+    text = (
+        "Both sides of every ratio come from this one run. Random weights: equal parameters or "
+        "operations are not equal accuracy, and nothing here measures accuracy."
     )
-    figure = scaling_figure(found).to_html(
-        full_html=False, include_plotlyjs=False, div_id="scaling", config={"responsive": True}
-    )
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:">
-<title>Bench</title><style>{STYLE}</style>
-<h1>Speed and memory</h1>
-<p>{html.escape(machine)} Both sides of every ratio come from this one run. Random weights: equal
-parameters or operations are not equal accuracy, and nothing here speaks of accuracy.</p>
-<div class="wide"><table><thead><tr>{heads}<tbody>{"".join(lines)}</table></div>
-<script>{get_plotlyjs()}</script>{figure}</html>
-"""
+    parts = [text, table, scaling_figure(found)]
+    return write_page(target, "Speed and memory", parts, facts=[machine])

@@ -10,7 +10,7 @@ import torch
 from benchmarks import BenchRow, make_rows
 from benchmarks.child import measure
 from benchmarks.mutagenesis import measure_mutagenesis, substitutions
-from benchmarks.page import render_page
+from benchmarks.page import write_bench_page
 from benchmarks.rows import (
     LENGTHS,
     MUTAGENESIS,
@@ -175,10 +175,12 @@ def test_a_failed_measurement_says_why():
         in_child({"kind": "step", "model": "ours", "length": 1000, "train": False})
 
 
-def test_the_page_is_offline_and_escaped():
+def test_the_page_is_offline_and_escaped(tmp_path):
     rows = [BenchRow("<b>x</b>", "at most 1", 2.0, "s", met=False), *make_rows(found())]
-    page = render_page(rows, found(), "one core of <something>.")
+    path = write_bench_page(tmp_path / "b.html", rows, found(), "one core of <something>.")
+    page = path.read_text()
     assert "<b>x" not in page
-    assert "default-src 'none'" in page
+    assert "default-src &#39;none&#39;" in page
+    assert "one core of &lt;something&gt;." in page
     assert 'src="http' not in page
     assert "missed" in page

@@ -25,8 +25,7 @@ from genesplice.predict.gene_output import Explainer
 from genesplice.results import Attribution, Metric, write_metrics
 from genesplice.show.attention_explorers import AttentionExplorer
 from genesplice.show.explained import SHOWN_BP, attribution_parts, lead_of
-from genesplice.show.page import render_page
-from genesplice.show.parts import Part
+from genesplice.show.report import Part, write_page
 
 LISTENERS_BP = (-256, -64, 0, 64, 256)
 N_ATTENTION = 8
@@ -200,8 +199,8 @@ def write_explanation(folder: Path, made: Explanation, *, facts: Sequence[str]) 
     write_metrics(folder / "metrics.json", made.metrics)
     for name, table in made.more.items():
         table.to_csv(folder / name, sep="\t", index=False)
-    render_page(
+    write_page(
         folder / "index.html", made.title, made.parts, facts=facts, lead=[made.lead],
-        beside="The tables that it shows lie beside it.",
+        footer="The tables that it shows are in the same folder.",
     )  # fmt: skip
     return ["attributions.parquet", "attributions.tsv", "metrics.json", *made.more, "index.html"]

@@ -9,7 +9,7 @@ from genesplice.results import Attribution
 from genesplice.show.checks import completeness_bars
 from genesplice.show.curve_explorers import CurveExplorer
 from genesplice.show.locus_explorers import AttributionExplorer
-from genesplice.show.parts import Part
+from genesplice.show.report import Part
 
 SHOWN_BP = (512, 128)
 """Bases before and after the TSS that are drawn; the tables have the whole window."""

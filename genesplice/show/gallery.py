@@ -37,8 +37,8 @@ def render_run(run_dir: Path, out: Path | None = None) -> Path:
     for entry in entries:
         if entry.href:
             shutil.copyfile(run_dir / entry.href, out / entry.href)
-        elif (out / f"{entry.name}.html").exists():
-            (out / f"{entry.name}.html").unlink()
+        else:
+            (out / f"{entry.record['stem']}.html").unlink(missing_ok=True)
     listed = _with_older(entries, out, run_dir)
     render_index(out / "index.html", listed, manifest, run_dir.name, lead=lead)
     return out / "index.html"
@@ -53,21 +53,12 @@ def _answer(run_dir: Path) -> list[str]:
 
 
 def _entry(record: Mapping[str, Any], report: Path | None, older: str | None = None) -> IndexEntry:
-    return IndexEntry(
-        name=record["stem"],
-        title=record["title"],
-        state=record["state"],
-        seconds=record["seconds"],
-        headline=record["headline"],
-        message=record["message"],
-        href=report.name if report else None,
-        older=older,
-    )
+    return IndexEntry(record, report.name if report else None, older)
 
 
 def _with_older(entries: Sequence[IndexEntry], out: Path, run_dir: Path) -> list[IndexEntry]:
     """Add the notebooks that only earlier runs included and whose report still lies in `out`."""
-    found = {entry.name: entry for entry in entries}
+    found = {entry.record["stem"]: entry for entry in entries}
     for directory, manifest in iter_runs(out):
         for record in manifest["notebooks"]:
             report = out / f"{record['stem']}.html"

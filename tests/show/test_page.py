@@ -10,7 +10,7 @@ from genesplice.errors import InputError
 from genesplice.results import Attribution
 from genesplice.show.explained import attribution_explorer, attribution_parts, lead_of
 from genesplice.show.explorers import AttentionExplorer, CurveExplorer
-from genesplice.show.page import render_page
+from genesplice.show.report import write_page
 
 
 def attribution(gene_id, name, seed=0, offset=-700):
@@ -48,8 +48,8 @@ def test_a_page_has_every_part_once_and_nothing_runs_but_its_scripts(tmp_path):
     table = pd.DataFrame({"gene": [HOSTILE, "x"], "value": [0.123456, np.nan]})
     figure = go.Figure(go.Scatter(y=[1, 2]))
     parts = ["## Part\n\nSome *text*.", explorer, figure, table]
-    page = render_page(
-        tmp_path / "page.html", HOSTILE, parts, facts=["a fact"], lead=["found"], beside="Tables."
+    page = write_page(
+        tmp_path / "page.html", HOSTILE, parts, facts=["a fact"], lead=["found"], footer="Tables."
     ).read_text()
     assert page.count('<figure class="plot"') == 2
     assert page.count('"explorer":{') == 1
@@ -63,8 +63,8 @@ def test_a_page_has_every_part_once_and_nothing_runs_but_its_scripts(tmp_path):
     assert "index.html" not in page
     assert "<summary>Code</summary>" not in page
     assert "script-src &#39;sha256-" in page
-    again = render_page(
-        tmp_path / "again.html", HOSTILE, parts, facts=["a fact"], lead=["found"], beside="Tables."
+    again = write_page(
+        tmp_path / "again.html", HOSTILE, parts, facts=["a fact"], lead=["found"], footer="Tables."
     )
     assert again.read_text() == page
 

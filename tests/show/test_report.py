@@ -15,10 +15,15 @@ from tiny_explorers import HOSTILE, make_explorers
 from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
-from genesplice.show.cells import headlines, render_cells, to_json_block
+from genesplice.show.cells import PageBody, headlines, to_json_block
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME
-from genesplice.show.parts import Headline
-from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
+from genesplice.show.report import (
+    Headline,
+    IndexEntry,
+    read_headline,
+    render_index,
+    render_notebook,
+)
 
 FIGURE = go.Figure(go.Scatter(y=[1, 2], name=HOSTILE), layout={"height": 321})
 FAILURE = {"cell": 2, "n_cells": 3, "kind": "ValueError", "message": "ValueError: <b>no</b>"}
@@ -205,7 +210,7 @@ def test_printed_text_is_folded_where_it_is_long(tmp_path: Path) -> None:
         code("b", outputs=[stream("".join(f"line {i}\n" for i in range(40)))]),
         code("c", outputs=[stream(bar), stream("secret warning", "stderr")]),
     )
-    body = render_cells(nbformat.read(tmp_path / "01_some_story.ipynb", as_version=4)).blocks
+    body = PageBody(nbformat.read(tmp_path / "01_some_story.ipynb", as_version=4)).blocks
     assert '<pre class="printed">3,923 genes\nred &lt;b&gt;</pre>' in body[0]
     assert "<summary>Printed: 40 lines</summary>" in body[1]
     assert '<pre class="printed">100%\nfinished</pre>' in body[2]
@@ -246,7 +251,7 @@ def test_parameters_are_listed_and_their_cells_left_out(tmp_path: Path) -> None:
         papermill={"parameters": {"seed": 7}},
         genesplice={"state": "done", "seconds": 65.2},
     )
-    codes = "".join(render_cells(nbformat.read(tmp_path / "01_some_story.ipynb", 4)).blocks)
+    codes = "".join(PageBody(nbformat.read(tmp_path / "01_some_story.ipynb", 4)).blocks)
     assert "injected" not in codes
     assert "everything" not in codes
     assert "seed7of <everything>" in page.seen.replace("\n", "")
@@ -306,12 +311,17 @@ def test_headlines_are_found_and_shown_on_top(tmp_path: Path) -> None:
     assert read_headline(path) is None
 
 
+def entry(title, state, seconds, href, older=None, **record) -> IndexEntry:
+    record = {"headline": None, "message": None, **record}
+    return IndexEntry({"title": title, "state": state, "seconds": seconds, **record}, href, older)
+
+
 def test_the_index_lists_what_there_is(tmp_path: Path) -> None:
     entries = [
-        IndexEntry("01", "Data & more", "done", 62.0, "It <works>", None, "01 a=b.html"),
-        IndexEntry("02", "Graph", "failed", 3.0, None, "02, cell 3/4: no", "02.html"),
-        IndexEntry("03", "Later", "not run", None, None, None, None),
-        IndexEntry("04", "Old", "done", 5.0, None, None, "04.html", older="2025-quick"),
+        entry("Data & more", "done", 62.0, "01 a=b.html", headline="It <works>"),
+        entry("Graph", "failed", 3.0, "02.html", message="02, cell 3/4: no"),
+        entry("Later", "not run", None, None),
+        entry("Old", "done", 5.0, "04.html", older="2025-quick"),
     ]
     manifest = {"preset": "quick", "seconds": 65.0, "given": {"seed": "3"}, "kind": "run"}
     path = render_index(tmp_path / "index.html", entries, manifest, "2026-quick")
