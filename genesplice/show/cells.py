@@ -29,11 +29,16 @@ DEFAULT_HEIGHT_PX = 450
 FOLD_LINES = 14
 
 _TAGS = frozenset(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption "
-    "figure h1 h2 h3 h4 h5 h6 hr i img input kbd li mark ol p pre q s small span strong sub "
-    "summary sup table tbody td tfoot th thead tr u ul var".split()
+    re.findall(
+        r"\w+",
+        "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption "
+        "figure h1 h2 h3 h4 h5 h6 hr i img input kbd li mark ol p pre q s small span strong sub "
+        "summary sup table tbody td tfoot th thead tr u ul var",
+    )
 )
-_ATTRIBUTES = frozenset("class title alt colspan rowspan scope span start open".split())
+_ATTRIBUTES = frozenset(
+    {"class", "title", "alt", "colspan", "rowspan", "scope", "span", "start", "open"}
+)
 _STYLED = frozenset({"td", "th", "tr", "span", "div"})
 _STYLES = CSSSanitizer(
     allowed_css_properties=["background-color", "color", "font-weight", "text-align", "width"]
