@@ -188,8 +188,8 @@ def _sites(
 ) -> pd.DataFrame | None:
     if not explainer.bundle.motifs:
         return None
-    scanner = MotifScanner(explainer.bundle.motifs)
-    return motif_sites(found, scanner, upstream_bp=span_bp[0], downstream_bp=span_bp[1])
+    scan = MotifScanner(explainer.bundle.motifs).scan
+    return motif_sites(found, scan, upstream_bp=span_bp[0], downstream_bp=span_bp[1])
 
 
 def write_explanation(folder: Path, made: Explanation, *, facts: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Whether attributions point at the sites of the regulators that are known to act there."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.data.bundle import Bundle
+from genesplice.data.motifs import find_promoter
 from genesplice.evaluate.bootstrap import interval
 from genesplice.evaluate.strata import first_of_operon
 from genesplice.results import Attribution, Metric, MotifHit
@@ -36,13 +37,8 @@ class SiteScore(NamedTuple):
     ci_high: float | None
 
 
-@runtime_checkable
-class Scanner(Protocol):
-    """What finds sites in a sequence."""
-
-    def scan(self, tokens: UInt8[np.ndarray, " length"]) -> list[MotifHit]:
-        """Hits by start."""
-        ...
+Scan = Callable[[UInt8[np.ndarray, " length"]], list[MotifHit]]
+"""From a sequence to its sites, by start: `MotifScanner.scan`, or `find_promoter`."""
 
 
 class MotifScanner:
@@ -93,7 +89,7 @@ class MotifScanner:
 
 
 def motif_sites(
-    found: Sequence[Attribution], scanner: Scanner, *, upstream_bp: int, downstream_bp: int
+    found: Sequence[Attribution], scan: Scan, *, upstream_bp: int, downstream_bp: int
 ) -> pd.DataFrame:
     """Hits around the start of each gene; `start` and `end` count from its TSS, sense strand.
 
@@ -102,76 +98,14 @@ def motif_sites(
     rows = []
     for one in found:
         low = max(-one.offset_bp - upstream_bp, 0)
-        for hit in scanner.scan(one.tokens[low : -one.offset_bp + downstream_bp]):
+        for hit in scan(one.tokens[low : -one.offset_bp + downstream_bp]):
             first = low + one.offset_bp
             rows.append((one.gene_id, hit.start + first, hit.end + first, *hit[2:]))
     return pd.DataFrame(rows, columns=["gene_id", "start", "end", "name", "score", "strand"])
 
 
-BOXES = {
-    "-35": ("TTGACA", (0.69, 0.79, 0.61, 0.56, 0.54, 0.54)),
-    "-10": ("TATAAT", (0.77, 0.76, 0.60, 0.61, 0.56, 0.82)),
-}
-SPACERS_BP = range(15, 20)
 # Gene names of regulators whose motifs go by another name.
 ALIASES = {"h_ns": "hns", "ihf": "ihfa", "frur": "cra", "ntrc": "glng"}
-
-
-class BoxScanner:
-    """The best pair of -35 and -10 boxes of a stretch, 15 to 19 bp apart, if it is good enough.
-
-    Parameters
-    ----------
-    least_bits
-        Of log-odds of both boxes together, against even bases.
-    reach_bp
-        Least and most bases from the beginning of the -10 box to the end of the stretch.
-    """
-
-    def __init__(self, least_bits: float = 8.0, reach_bp: tuple[int, int] | None = None) -> None:
-        self.least_bits, self.reach_bp = least_bits, reach_bp
-        self.bits = {name: _box_bits(*box) for name, box in BOXES.items()}
-
-    def scan(self, tokens: UInt8[np.ndarray, " length"]) -> list[MotifHit]:
-        """The two boxes of the best pair on this strand, or nothing."""
-        first, second = (_box_scores(tokens, self.bits[name]) for name in BOXES)
-        width = len(self.bits["-35"])
-        best: tuple[float, int, int] | None = None
-        for spacer in SPACERS_BP:
-            apart = width + spacer
-            if len(second) <= apart:
-                continue
-            pair = first[: len(second) - apart] + second[apart:]
-            if self.reach_bp is not None:
-                before_end = len(tokens) - apart - np.arange(len(pair))
-                low, high = self.reach_bp
-                pair = np.where((before_end >= low) & (before_end <= high), pair, -np.inf)
-            at = int(np.argmax(pair))
-            if np.isfinite(pair[at]) and (best is None or pair[at] > best[0]):
-                best = float(pair[at]), at, at + apart
-        if best is None or best[0] < self.least_bits:
-            return []
-        return [
-            MotifHit(start, start + width, name, float(scores[start]), "+")
-            for name, start, scores in (("-35", best[1], first), ("-10", best[2], second))
-        ]
-
-
-def _box_bits(consensus: str, share: Sequence[float]) -> Float[np.ndarray, "6 5"]:
-    """Log-odds of A, C, G, T and N (never) at each place."""
-    table = np.repeat((1 - np.array(share))[:, None] / 3, 5, axis=1)
-    table[np.arange(6), ["ACGT".index(base) for base in consensus]] = share
-    bits = np.log2(table / 0.25)
-    bits[:, 4] = -np.inf
-    return bits
-
-
-def _box_scores(
-    tokens: UInt8[np.ndarray, " length"], bits: Float[np.ndarray, "6 5"]
-) -> Float[np.ndarray, " places"]:
-    known = np.minimum(tokens, 4)
-    count = max(len(tokens) - len(bits) + 1, 0)
-    return sum((row[known[i : i + count]] for i, row in enumerate(bits)), np.zeros(count))
 
 
 def regulator_motifs(bundle: Bundle) -> dict[str, dict[str, Float[np.ndarray, "_ 4"]]]:
@@ -202,7 +136,7 @@ def regulator_targets(bundle: Bundle) -> dict[str, list[str]]:
 def motif_counts(
     sequences: Mapping[str, UInt8[np.ndarray, " length"]],
     targets: Mapping[str, Sequence[str]],
-    scanners: Mapping[str, Scanner],
+    scans: Mapping[str, Scan],
     *,
     n_shuffles: int = 20,
     seed: int = 0,
@@ -219,21 +153,18 @@ def motif_counts(
         gene_id → what is searched, such as the 300 bp before the TSS, sense strand.
     """
     rows = []
-    for regulator, scanner in scanners.items():
+    for regulator, scan in scans.items():
         mine = [gene for gene in targets.get(regulator, ()) if gene in sequences]
         if not mine:
             continue
         generator = np.random.default_rng(seed)
-        found = sum(bool(scanner.scan(sequences[gene])) for gene in mine)
+        found = sum(bool(scan(sequences[gene])) for gene in mine)
         null = [
-            sum(
-                bool(scanner.scan(dinucleotide_shuffle(sequences[gene], generator)))
-                for gene in mine
-            )
+            sum(bool(scan(dinucleotide_shuffle(sequences[gene], generator))) for gene in mine)
             for _ in range(n_shuffles)
         ]
         others = [gene for gene in sequences if gene not in set(mine)]
-        elsewhere = np.mean([bool(scanner.scan(sequences[g])) for g in others]) if others else 0.0
+        elsewhere = np.mean([bool(scan(sequences[g])) for g in others]) if others else 0.0
         low, high = np.quantile(null, [0.025, 0.975])
         rows.append(
             (regulator, len(mine), found, float(np.mean(null)), low, high, float(elsewhere))
@@ -271,7 +202,7 @@ FEWEST_FREE, SMOOTH_BP, SMALLEST_USUAL = 5, 21, 1e-3
 def site_table(
     attributions: Sequence[Attribution],
     targets: Mapping[str, Sequence[str]],
-    scanners: Mapping[str, Scanner],
+    scans: Mapping[str, Scan],
     *,
     upstream_bp: int = 300,
     n_random: int = 10,
@@ -289,15 +220,15 @@ def site_table(
     ----------
     targets
         Regulator to the ids of its targets.
-    scanners
-        Regulator to the scanner of its motifs; `BoxScanner` for the promoter itself.
+    scans
+        Regulator to what finds its sites.
     """
     generator = np.random.default_rng(seed)
     by_gene = {found.gene_id: _upstream(found, upstream_bp) for found in attributions}
     rows = []
-    for regulator, scanner in scanners.items():
+    for regulator, scan in scans.items():
         mine = [gene_id for gene_id in targets.get(regulator, ()) if gene_id in by_gene]
-        hits = {gene_id: _apart(scanner.scan(by_gene[gene_id][0])) for gene_id in mine}
+        hits = {gene_id: _apart(scan(by_gene[gene_id][0])) for gene_id in mine}
         usual = _usual({gene_id: size for gene_id, (_, size) in by_gene.items()}, hits)
         for gene_id in mine:
             size = by_gene[gene_id][1]
@@ -425,9 +356,7 @@ def site_metrics(scores: Sequence[SiteScore], *, model: str = "genesplice") -> l
     ]
 
 
-HEXAMERS = "-10 and -35 boxes"
-BOX_REACH_BP = 20, 120
-"""From a -10 box to the start of translation; further away there are no more than by chance."""
+HEXAMERS = "-10 and -35 hexamers"
 CONTROL = "permuted_weights"
 
 
@@ -435,7 +364,7 @@ class KnownSites(NamedTuple):
     """Whose sites are looked for upstream of which genes, and how."""
 
     targets: dict[str, list[str]]
-    scanners: dict[str, Scanner]
+    scans: dict[str, Scan]
     sequences: dict[str, UInt8[np.ndarray, " upstream"]]
 
 
@@ -449,22 +378,22 @@ def known_sites(
     bases = np.concatenate([sequences[gene_id] for gene_id in genes] or [np.arange(4)])
     share = np.bincount(bases[bases < 4], minlength=4) + 1
     background = tuple((share / share.sum()).tolist())
-    scanners: dict[str, Scanner] = {
-        regulator: MotifScanner(motifs, background=background)
+    scans: dict[str, Scan] = {
+        regulator: MotifScanner(motifs, background=background).scan
         for regulator, motifs in regulator_motifs(bundle).items()
     }
-    scanners[HEXAMERS] = BoxScanner(reach_bp=BOX_REACH_BP)
+    scans[HEXAMERS] = find_promoter
     known = regulator_targets(bundle) | {HEXAMERS: genes}
     asked = set(genes)
-    targets = {name: [gene for gene in known[name] if gene in asked] for name in scanners}
-    return KnownSites(targets, scanners, {gene_id: sequences[gene_id] for gene_id in genes})
+    targets = {name: [gene for gene in known[name] if gene in asked] for name in scans}
+    return KnownSites(targets, scans, {gene_id: sequences[gene_id] for gene_id in genes})
 
 
 def known_site_scores(
     known: KnownSites, found: Sequence[Attribution], *, upstream_bp: int = 300, seed: int = 0
 ) -> list[SiteScore]:
     """Scores of `HEXAMERS` (ten genes with a pair or more), and of regulators with ten targets."""
-    table = site_table(found, known.targets, known.scanners, upstream_bp=upstream_bp, seed=seed)
+    table = site_table(found, known.targets, known.scans, upstream_bp=upstream_bp, seed=seed)
     return site_scores(table, seed=seed)
 
 
@@ -478,8 +407,8 @@ def measure_known_sites(
 ) -> tuple[list[Metric], pd.DataFrame]:
     """Records, and one row a regulator (see `score_table`), with counts of sites.
 
-    `motif_auroc` is the mean over regulators, `motif_auroc:NAME` one of them, `box_auroc` that of
-    the promoter's boxes; of "genesplice" and of "permuted_weights". `motif_auroc_enriched` is the
+    `motif_auroc` is the mean over regulators, `motif_auroc:NAME` one of them, `hexamer_auroc` that of
+    the promoter's hexamers; of "genesplice" and of "permuted_weights". `motif_auroc_enriched` is the
     mean over the regulators of whose targets more have a site than of 97.5 % of shuffled ones.
 
     Parameters
@@ -496,7 +425,7 @@ def measure_known_sites(
     counts = motif_counts(
         known.sequences,
         known.targets,
-        {name: scanner for name, scanner in known.scanners.items() if name in asked},
+        {name: scan for name, scan in known.scans.items() if name in asked},
         seed=seed,
     )
     enriched = set(counts.loc[counts["found"] > counts["null_high"], "regulator"])
@@ -512,12 +441,8 @@ def measure_known_sites(
             if metric.metric == "motif_auroc"
         ]
         metrics += [
-            metric._replace(metric="box_auroc")
+            metric._replace(metric="hexamer_auroc")
             for metric in site_metrics([s for s in scores if s.regulator == HEXAMERS], model=name)
             if metric.metric != "motif_auroc"
         ]
     return metrics, score_table(scored[0], scored[1], counts)
-
-
-# Share of the consensus base at each place of TTGACA and TATAAT; the rest is shared equally.
-# Source: Lisser and Margalit, Compilation of E. coli mRNA promoter sequences, 1993, table 2.

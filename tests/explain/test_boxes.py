@@ -4,11 +4,10 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from genesplice.data.genome import encode
+from genesplice.data.motifs import find_promoter
 from genesplice.explain.motifs import (
-    BoxScanner,
     MotifScanner,
     SiteScore,
     motif_counts,
@@ -29,52 +28,6 @@ def random_tokens(length, seed):
 def plant(tokens, at, word):
     tokens[at : at + len(word)] = encode(word)
     return tokens
-
-
-@pytest.mark.parametrize("spacer", [15, 16, 17, 18, 19])
-def test_a_planted_pair_is_found_at_every_spacer(spacer):
-    tokens = plant(plant(random_tokens(200, 1), 90, "TTGACA"), 96 + spacer, "TATAAT")
-    first, second = BoxScanner().scan(tokens)
-    assert (first.start, first.end, first.name) == (90, 96, "-35")
-    assert (second.start, second.end, second.name) == (96 + spacer, 102 + spacer, "-10")
-    assert first.score == pytest.approx(
-        sum(np.log2(4 * share) for share in (0.69, 0.79, 0.61, 0.56, 0.54, 0.54))
-    )
-
-
-@pytest.mark.parametrize("spacer", [10, 14, 20, 25])
-def test_boxes_too_near_or_too_far_are_no_pair(spacer):
-    tokens = np.full(200, 1, np.uint8)
-    tokens = plant(plant(tokens, 90, "TTGACA"), 96 + spacer, "TATAAT")
-    assert BoxScanner().scan(tokens) == []
-
-
-def test_it_is_the_best_pair_in_loops():
-    tokens, scanner = random_tokens(80, 4), BoxScanner(least_bits=-100.0)
-    tokens[40] = 4
-    bits = scanner.bits
-    best, where = -np.inf, ()
-    for i in range(75):
-        for spacer in range(15, 20):
-            j = i + 6 + spacer
-            if j + 6 > 80:
-                continue
-            score = sum(
-                bits["-35"][k, tokens[i + k]] + bits["-10"][k, tokens[j + k]] for k in range(6)
-            )
-            if score > best:
-                best, where = score, (i, j)
-    first, second = scanner.scan(tokens)
-    assert (first.start, second.start) == where
-    assert first.score + second.score == pytest.approx(best)
-    for short in (0, 5, 20, 26):
-        assert scanner.scan(tokens[:short]) == []
-
-
-def test_random_sequences_seldom_have_good_boxes():
-    scanner = BoxScanner()
-    found = [bool(scanner.scan(random_tokens(100, seed))) for seed in range(200)]
-    assert np.mean(found) < 0.5
 
 
 def test_regulators_are_matched_by_gene_name(tiny_bundle):
@@ -101,13 +54,15 @@ def test_sites_are_counted_beside_shuffles():
     for i in range(12):
         plant(sequences[f"g{i}"], 100 + i, motif)
     targets = {"reg": [f"g{i}" for i in range(16)] + ["unknown"], "idle": ["unknown"]}
-    table = motif_counts(sequences, targets, {"reg": scanner, "idle": scanner}, n_shuffles=10)
+    table = motif_counts(
+        sequences, targets, {"reg": scanner.scan, "idle": scanner.scan}, n_shuffles=10
+    )
     (row,) = table.itertuples()
     assert (row.regulator, row.n_targets, row.found) == ("reg", 16, 12)
     assert row.null_low <= row.expected <= row.null_high < 3
     assert row.elsewhere == 0
     pd.testing.assert_frame_equal(
-        table, motif_counts(sequences, targets, {"reg": scanner}, n_shuffles=10)
+        table, motif_counts(sequences, targets, {"reg": scanner.scan}, n_shuffles=10)
     )
 
 
@@ -125,18 +80,18 @@ def test_attribution_on_boxes_is_scored_like_any_site():
     genes = []
     for i in range(15):
         tokens = random_tokens(600, i)
-        plant(plant(tokens, 300 - 40, "TTGACA"), 300 - 17, "TATAAT")
+        plant(plant(tokens, 300 - 50, "TTGACA"), 300 - 27, "TATAAT")
         values = np.random.default_rng(i).normal(size=600)
-        for start in (300 - 40, 300 - 17):
+        for start in (300 - 50, 300 - 27):
             values[start : start + 6] *= 8
         genes.append(
             Attribution(f"g{i}", "n", "level", "m", "b", -300, tokens, values, 1.0, 0.0, 0.0)
         )
     assert len(upstream(genes[0], 100)) == 100
-    targets = {"boxes": [one.gene_id for one in genes]}
-    table = site_table(genes, targets, {"boxes": BoxScanner()}, upstream_bp=100)
+    targets = {"hexamers": [one.gene_id for one in genes]}
+    table = site_table(genes, targets, {"hexamers": find_promoter}, upstream_bp=100)
     (found,) = site_scores(table)
     assert found.auroc > 0.9
     shuffled = [g._replace(values=np.random.default_rng(7).permutation(g.values)) for g in genes]
-    table = site_table(shuffled, targets, {"boxes": BoxScanner()}, upstream_bp=100)
+    table = site_table(shuffled, targets, {"hexamers": find_promoter}, upstream_bp=100)
     assert abs(site_scores(table)[0].auroc - 0.5) < 0.2

@@ -32,7 +32,7 @@ def explained(gene_id, on_sites, seed):
 
 
 @pytest.fixture(scope="module")
-def control(tiny_bundle):
+def regulated(tiny_bundle):
     """A regulator with twelve targets and a motif."""
     genes = tiny_bundle.genes.iloc[:1].assign(gene_id="boss", name="Boss")
     network = tiny_bundle.network.iloc[:12].assign(
@@ -42,20 +42,20 @@ def control(tiny_bundle):
     return dataclasses.replace(tiny_bundle, genes=genes, network=network, motifs=motifs)
 
 
-def test_sites_and_boxes_are_told_from_the_rest(control):
+def test_sites_and_boxes_are_told_from_the_rest(regulated):
     genes = [f"t{i}" for i in range(12)] + [f"u{i}" for i in range(12)]
     found, control = (
         [explained(gene, on_sites, number) for number, gene in enumerate(genes)]
         for on_sites in (True, False)
     )
-    metrics, table = measure_known_sites(control, found, control)
+    metrics, table = measure_known_sites(regulated, found, control)
     values = {(m.model, m.metric): m for m in metrics}
-    for metric in ("box_auroc", "motif_auroc", "motif_auroc:boss"):
+    for metric in ("hexamer_auroc", "motif_auroc", "motif_auroc:boss"):
         assert values["genesplice", metric].value > 0.95
         assert abs(values["permuted_weights", metric].value - 0.5) < 0.2
-    assert values["genesplice", "box_auroc"].n == 24
+    assert values["genesplice", "hexamer_auroc"].n == 24
     assert values["genesplice", "motif_auroc:boss"].n == 12
-    assert set(table["regulator"]) == {"boss", "-10 and -35 boxes"}
+    assert set(table["regulator"]) == {"boss", "-10 and -35 hexamers"}
     assert (table["auroc"] > table["control"] + 0.3).all()
     boss = table.set_index("regulator").loc["boss"]
     assert boss["found"] == 12
@@ -63,7 +63,7 @@ def test_sites_and_boxes_are_told_from_the_rest(control):
     assert values["genesplice", "motif_auroc_enriched"].value == boss["auroc"]
 
 
-def test_what_grows_towards_the_start_points_at_nothing(control):
+def test_what_grows_towards_the_start_points_at_nothing(regulated):
     """Attribution that depends on the distance alone, and sites close to the start."""
     genes = [f"t{i}" for i in range(12)] + [f"u{i}" for i in range(40)]
     found = []
@@ -74,10 +74,10 @@ def test_what_grows_towards_the_start_points_at_nothing(control):
             tokens[260 : 260 + len(WORD)] = encode(WORD)
         ramp = np.linspace(0.1, 2.0, 400) ** 3 + one.values
         found.append(one._replace(tokens=tokens, values=ramp))
-    metrics, _ = measure_known_sites(control, found, found)
+    metrics, _ = measure_known_sites(regulated, found, found)
     values = {m.metric: m.value for m in metrics}
     assert abs(values["motif_auroc:boss"] - 0.5) < 0.2
-    assert abs(values["box_auroc"] - 0.5) < 0.2
+    assert abs(values["hexamer_auroc"] - 0.5) < 0.2
 
 
 def test_genes_inside_of_an_operon_are_not_asked(tiny_bundle):
@@ -89,10 +89,10 @@ def test_genes_inside_of_an_operon_are_not_asked(tiny_bundle):
     assert boxes.n_targets <= int(first.sum()) < len(genes)
 
 
-def test_what_is_too_seldom_is_not_scored(control):
+def test_what_is_too_seldom_is_not_scored(regulated):
     genes = [f"t{i}" for i in range(6)]
     found = [explained(gene, True, number) for number, gene in enumerate(genes)]
-    metrics, table = measure_known_sites(control, found, found)
+    metrics, table = measure_known_sites(regulated, found, found)
     assert metrics == []
     assert table.empty
 

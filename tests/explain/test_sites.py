@@ -30,7 +30,7 @@ TARGETS = {"reg": [f"g{i}" for i in range(30)]}
 
 
 def scores(contrast: float, **options):
-    table = site_table(genes(contrast), TARGETS, {"reg": SCANNER})
+    table = site_table(genes(contrast), TARGETS, {"reg": SCANNER.scan})
     return site_scores(table, **options)
 
 
@@ -47,7 +47,7 @@ def test_planted_sites_stand_out_and_others_do_not():
 
 def test_values_are_means_over_stretches_that_avoid_the_site():
     # Of one gene nobody can say what is usual.
-    table = site_table(genes(5.0, 1), TARGETS, {"reg": SCANNER}, n_random=4)
+    table = site_table(genes(5.0, 1), TARGETS, {"reg": SCANNER.scan}, n_random=4)
     first = genes(5.0)[0]
     mine = table[table["gene_id"] == "g0"]
     assert mine["is_site"].tolist() == [True] + [False] * 4
@@ -60,7 +60,7 @@ def test_values_are_means_over_stretches_that_avoid_the_site():
 
 
 def test_the_area_is_a_share_of_pairs():
-    table = site_table(genes(1.0), TARGETS, {"reg": SCANNER})
+    table = site_table(genes(1.0), TARGETS, {"reg": SCANNER.scan})
     (found,) = site_scores(table)
     rank = table.groupby("gene_id")["value"].rank(pct=True)
     sites, others = rank[table["is_site"]], rank[~table["is_site"]]
@@ -71,7 +71,9 @@ def test_the_area_is_a_share_of_pairs():
 def test_few_targets_are_left_out_and_unknown_genes_ignored():
     assert scores(5.0, min_targets=31) == []
     assert site_metrics([]) == []
-    table = site_table(genes(5.0), {"reg": ["g1", "nobody"], "other": ["g2"]}, {"reg": SCANNER})
+    table = site_table(
+        genes(5.0), {"reg": ["g1", "nobody"], "other": ["g2"]}, {"reg": SCANNER.scan}
+    )
     assert set(table["gene_id"]) == {"g1"}
     mean, one = site_metrics(scores(5.0))
     assert (mean.metric, one.metric) == ("motif_auroc", "motif_auroc:reg")

@@ -1,4 +1,4 @@
-"""Motifs in MEME's minimal format: what is read, written, and refused."""
+"""Motifs in MEME's minimal format, read, written and refused; hexamers where they were planted."""
 
 import gzip
 import re
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny_files import refusal, write, write_truncated
 
-from genesplice.data.motifs import read_meme, write_meme
+from genesplice.data.genome import encode
+from genesplice.data.motifs import CONSENSUS, find_promoter, read_meme, write_meme
 
 HEAD = "MEME version 4\n\nALPHABET= ACGT\n\nstrands: + -\n\n"
 MATRIX = "letter-probability matrix: alength= 4 w= 2\n0.7 0.1 0.1 0.1\n 0\t0 1 0\n"
@@ -103,3 +104,81 @@ def test_ecoli_motifs_are_the_published_sites(ecoli, name, published):
     spelled = "".join("ACGT"[i] for i in ecoli.motifs[name].argmax(axis=1))
     assert re.search(published, spelled)
     np.testing.assert_allclose(ecoli.motifs[name].sum(axis=1), 1)
+
+
+# --- promoters ---
+
+
+def plant(tokens, *sites):
+    for at, letters in sites:
+        tokens[at : at + len(letters)] = encode(letters)
+    return tokens
+
+
+def random_tokens(length, seed):
+    return np.random.default_rng(seed).integers(0, 4, length).astype(np.uint8)
+
+
+def starts(hits):
+    return [(hit.name, hit.start, hit.end) for hit in hits]
+
+
+@pytest.mark.parametrize("spacer", range(10, 26))
+def test_planted_hexamers_are_found_at_the_spacers_of_promoters_only(spacer):
+    tokens = plant(np.full(200, 1, np.uint8), (90, "TTGACA"), (96 + spacer, "TATAAT"))
+    hits = find_promoter(tokens)
+    if not 15 <= spacer <= 19:
+        assert hits == []
+        return
+    assert starts(hits) == [("-35", 90, 96), ("-10", 96 + spacer, 102 + spacer)]
+    assert {hit.strand for hit in hits} == {"+"}
+    for hit in hits:
+        assert hit.score == pytest.approx(np.log2(4 * np.array(CONSENSUS[hit.name][1])).sum())
+
+
+@pytest.mark.parametrize(("distance", "is_found"), [(19, 0), (20, 1), (120, 1), (121, 0)])
+def test_a_pair_beyond_the_distance_limit_is_no_promoter(distance, is_found):
+    tokens = np.full(250, 1, np.uint8)
+    plant(tokens, (250 - distance, "TATAAT"), (250 - distance - 23, "TTGACA"))
+    assert bool(find_promoter(tokens)) == is_found
+
+
+def test_of_two_pairs_the_better_one_and_of_equals_the_nearer_one():
+    far, near = ((120, "TTGACA"), (143, "TATAAT")), ((180, "TTGACA"), (203, "TATAAT"))
+    weak = ((120, "TTGACC"), (143, "TATAAT"))
+    for planted in ((far, near), (weak, near)):
+        tokens = plant(np.full(250, 1, np.uint8), *planted[0], *planted[1])
+        assert find_promoter(tokens)[1].start == 203
+    tokens = plant(np.full(250, 1, np.uint8), *far, (180, "TTGACC"), (203, "TATAAT"))
+    assert find_promoter(tokens)[1].start == 143
+
+
+def test_it_is_the_best_pair_in_loops():
+    tokens = random_tokens(80, 4)
+    tokens[40] = 4
+    best, where = -np.inf, ()
+    for i in range(75):
+        for spacer in range(15, 20):
+            j, bits = i + 6 + spacer, 0.0
+            if not 20 <= 80 - j <= 50:
+                continue
+            for name, start in (("-35", i), ("-10", j)):
+                consensus, frequency = CONSENSUS[name]
+                for letter, share, token in zip(
+                    consensus, frequency, tokens[start : start + 6], strict=True
+                ):
+                    is_same = token < 4 and "ACGT"[token] == letter
+                    share = share if is_same else (1 - share) / 3
+                    bits += np.log2(share / 0.25) if token < 4 else -np.inf
+            if bits > best:
+                best, where = bits, (i, j)
+    hits = find_promoter(tokens, min_bits=-100.0, distance_bp=(20, 50))
+    assert tuple(hit.start for hit in hits) == where
+    assert sum(hit.score for hit in hits) == pytest.approx(best)
+    assert find_promoter(tokens, min_bits=best + 0.01, distance_bp=(20, 50)) == []
+    for short in (0, 5, 20, 26):
+        assert find_promoter(tokens[:short], min_bits=-100.0, distance_bp=(0, 50)) == []
+
+
+def test_random_sequences_seldom_have_a_promoter():
+    assert np.mean([bool(find_promoter(random_tokens(100, seed))) for seed in range(200)]) < 0.5
