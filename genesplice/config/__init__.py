@@ -6,11 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from genesplice.config.checks import did_you_mean
-from genesplice.config.finetune import FinetuneConfig
-from genesplice.config.model import ModelConfig
-from genesplice.config.pretrain import PretrainConfig
-from genesplice.config.verdict import VerdictConfig
+from genesplice.config.model import ModelConfig, did_you_mean
+from genesplice.config.training import FinetuneConfig, PretrainConfig, VerdictConfig
 from genesplice.errors import InputError
 
 __all__ = [
@@ -94,7 +91,7 @@ PRESETS: dict[str, Config] = {
             bin_layers=1,
             summary_layers=2,
             region_layers=2,
-            fused_layers=1,
+            decoder_layers=1,
             epochs=100,
             smallest_effect=0.01,
             folds=None,
@@ -160,7 +157,7 @@ def _parse(text: str, wanted: Any, path: str) -> Any:
         if text.lower() in {"none", "null", ""}:
             return None
         return _parse(text, next(a for a in arguments if a is not type(None)), path)
-    if origin in (tuple, Sequence):
+    if origin is Sequence:
         return tuple(
             _parse(item.strip(), arguments[0], path) for item in text.split(",") if item.strip()
         )

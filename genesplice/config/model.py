@@ -1,20 +1,122 @@
-"""Sizes of the network."""
+"""Sizes of the network, the bin sizes that everybody shares, and what every section checks."""
 
-from collections.abc import Sequence
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from genesplice.config.checks import BIN_SIZES_BP, require, require_least
+from genesplice.errors import InputError
+
+BIN_SIZES_BP = (4, 8, 16, 32, 128)
+SUMMARY_BP = 128
+REGION_BP = 1024
+"""Windows start, end and are moved by whole regions."""
 
 ArchName = Literal[
     "hierarchical", "short_cnn", "dilated_cnn", "plain_attention", "kmer_tokens", "enformer_like"
 ]
-
 HierarchyName = Literal["whole", "local_only", "permuted_regions"]
 
 
+def require(condition: bool, found: str, expected: str) -> None:
+    """Raise `InputError` unless `condition`."""
+    if not condition:
+        raise InputError(found, expected)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?`, or the list of what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(known)}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """low <= value < high, or low < value with `is_open`; of a sequence every value."""
+
+    low: int | float
+    high: int | float = math.inf
+    is_open: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise `InputError` where `value`, unless it is None, lies outside."""
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        for each in values:
+            is_above = each > self.low if self.is_open else each >= self.low
+            require(is_above and each < self.high, f"{name} {value}", str(self))
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"{self.low:g} {'<' if self.is_open else '<='} value < {self.high:g}"
+        return f"{'above' if self.is_open else 'at least'} {self.low:g}"
+
+
+class NotEmpty:
+    """At least one value."""
+
+    def check(self, name: str, value: Sequence[Any]) -> None:
+        """Raise `InputError` where there is none."""
+        require(len(value) > 0, f"{name} {value}", f"at least one of {name.partition('.')[2]}")
+
+
+Count = Annotated[int, Bounds(1)]
+OptionalCount = Annotated[int | None, Bounds(1)]
+Natural = Annotated[int, Bounds(0)]
+NonNegative = Annotated[float, Bounds(0)]
+Positive = Annotated[float, Bounds(0, is_open=True)]
+Fraction = Annotated[float, Bounds(0, 1)]
+SmallFraction = Annotated[float, Bounds(0, 0.5)]
+Numbers = Annotated[Sequence[int], Bounds(0), NotEmpty()]
+OptionalNumbers = Annotated[Sequence[int] | None, Bounds(0)]
+
+
+class Section:
+    """Base of the sections of `Config`, each named after its class: `ModelConfig` is `model`.
+
+    Bounds stand in the annotations; `check` compares fields with each other.
+    """
+
+    def __post_init__(self) -> None:
+        for key, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            if isinstance(value := getattr(self, key), list):  # as JSON has it
+                object.__setattr__(self, key, value := tuple(value))
+            for bounds in getattr(hint, "__metadata__", ()):
+                bounds.check(self.name(key), value)
+        self.check()
+
+    def check(self) -> None:
+        """Raise `InputError` where fields contradict each other."""
+
+    def name(self, key: str) -> str:
+        """`section.key`, as on the command line."""
+        return f"{type(self).__name__.removesuffix('Config').lower()}.{key}"
+
+    def shown(self, *keys: str) -> str:
+        """Names and values, joined by `with`: what an error message found."""
+        return " with ".join(f"{self.name(key)} {getattr(self, key)}" for key in keys)
+
+    def require(self, condition: bool, keys: Sequence[str], expected: str) -> None:
+        """Raise `InputError` that shows `keys`, unless `condition`."""
+        require(condition, self.shown(*keys), expected)
+
+    def require_regions(self, *keys: str) -> None:
+        """Each must be a whole number of regions."""
+        for key in keys:
+            is_whole = getattr(self, key) % REGION_BP == 0
+            self.require(is_whole, [key], f"a multiple of {REGION_BP} bp")
+
+    def require_sizes(self, bin_bp: int, width: int, heads: int) -> None:
+        """The sizes of an encoder must fit each other."""
+        self.require(bin_bp in BIN_SIZES_BP, ["bin_bp"], f"one of {BIN_SIZES_BP}")
+        is_even = width % (2 * heads) == 0
+        self.require(is_even, ["width", "heads"], "a width that is an even multiple of heads")
+
+
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Section):
     """Sizes of the network.
 
     Attributes
@@ -26,8 +128,8 @@ class ModelConfig:
         Bases per fine token; summaries are 128 bp and regions 1,024 bp whatever the bin.
     width, heads
         Channels of every token, and attention heads (at each level).
-    bin_layers, summary_layers, region_layers, fused_layers
-        Transformer blocks at each level; `fused_layers` run on the bins after the coarse levels
+    bin_layers, summary_layers, region_layers, decoder_layers
+        Transformer blocks at each level; `decoder_layers` run on the bins after the coarse levels
         were added back.
     bin_window, summary_window
         Half-width of windowed attention, in tokens of that level.
@@ -35,93 +137,75 @@ class ModelConfig:
         Total width of what an output bin may depend on, half on each side; None = everything
         in the window.
     hierarchy
-        `whole`; or a null ablation of as many parameters and operations: in `local_only` summaries and
-        regions hear nothing, in `permuted_regions` bins hear the regions of other places.
+        `whole`; or an ablation with as many parameters and operations: in `local_only` summaries
+        and regions receive nothing, in `permuted_regions` bins receive other regions than theirs.
     base_width
         Channels of the base-resolution path (1 bp); 0 leaves it out. It decides how well masked
-        bases are restored, and costs more than all attention together. With `kmer_tokens`, of what
-        a token says of each of its bases; the other arms have none, or their width.
+        bases are restored, and costs more than all attention together. With `kmer_tokens`, the
+        channels of each base of a token; the other references have none, or their width.
     annotation
-        Feed the sense-strand coding phase and gene body as extra input channels.
+        Add the sense-strand coding phase and gene body as input channels.
     composition
-        Read a gene's 4-mers, codons and length beside what the encoder says of it.
+        Add a gene's 4-mers, codons and length to its features from the encoder.
     graph_layers
         Graph attention layers; 0 leaves network and pathways out.
     neighbour_expression
-        Let regulators and pathways tell the measured expression of training genes too. While
-        learning, what is to be predicted is hidden.
+        Messages of regulators and pathways carry the measured expression of training genes too.
+        In training, what is to be predicted is hidden.
     gene_set_collections
         Which collections of gene sets become pathway nodes.
     smallest_set, largest_set
-        Genes of a set that becomes a node: fewer teach nothing, and what most genes share says
-        little and costs much.
+        Genes of a set that becomes a node: with fewer there is nothing to learn, and a set that
+        most genes share distinguishes little and costs much.
     profile_rank
         Rank of the gene x condition profile.
     is_linear
-        Readout and heads are linear maps of what is read of a gene.
+        Readout and heads are linear maps of the gene features.
     dropout, head_dropout
         In the encoder; in readout, graph and heads, which see few genes many times.
     """
 
     arch: ArchName = "hierarchical"
     bin_bp: int = 16
-    width: int = 128
-    heads: int = 4
-    bin_layers: int = 1
-    summary_layers: int = 2
-    region_layers: int = 2
-    fused_layers: int = 1
-    bin_window: int = 32
-    summary_window: int = 32
+    width: Count = 128
+    heads: Count = 4
+    bin_layers: Natural = 1
+    summary_layers: Count = 2
+    region_layers: Count = 2
+    decoder_layers: Natural = 1
+    bin_window: Count = 32
+    summary_window: Count = 32
     context_bp: int | None = None
     hierarchy: HierarchyName = "whole"
-    base_width: int = 0
+    base_width: Natural = 0
     annotation: bool = False
     composition: bool = True
-    graph_layers: int = 1
+    graph_layers: Natural = 1
     neighbour_expression: bool = False
     gene_set_collections: Sequence[str] = ("KEGG", "COG", "GO")
-    smallest_set: int = 5
-    largest_set: int = 1000
-    profile_rank: int = 24
+    smallest_set: Count = 5
+    largest_set: Count = 1000
+    profile_rank: Count = 24
     is_linear: bool = False
-    dropout: float = 0.1
-    head_dropout: float = 0.3
+    dropout: Fraction = 0.1
+    head_dropout: Fraction = 0.3
 
-    def __post_init__(self) -> None:
-        # Read back from JSON it is a list.
-        object.__setattr__(self, "gene_set_collections", tuple(self.gene_set_collections))
-        require(
-            self.bin_bp in BIN_SIZES_BP, f"model.bin_bp {self.bin_bp}", f"one of {BIN_SIZES_BP}"
+    def check(self) -> None:
+        """Raise `InputError` where sizes contradict each other."""
+        self.require_sizes(self.bin_bp, self.width, self.heads)
+        is_own, is_limited = self.arch == "hierarchical", self.context_bp is not None
+        self.require(
+            is_own or not is_limited,
+            ["context_bp", "arch"],
+            "a context length with model.arch hierarchical only",
         )
-        require_least("model", self, 1, "width", "heads")
-        require(
-            self.width % (2 * self.heads) == 0,
-            f"model.width {self.width} with model.heads {self.heads}",
-            "a width that is an even multiple of heads",
+        self.require(
+            self.hierarchy == "whole" or (is_own and not is_limited),
+            ["hierarchy", "arch", "context_bp"],
+            "an ablation of the hierarchical encoder without a context length",
         )
-        at_least_one = "summary_layers", "region_layers", "bin_window", "summary_window"
-        require_least(
-            "model", self, 1, *at_least_one, "profile_rank", "smallest_set", "largest_set"
-        )
-        require_least("model", self, 0, "bin_layers", "fused_layers", "graph_layers", "base_width")
-        only = self.arch != "hierarchical" and self.context_bp is not None
-        require(
-            not only,
-            f"model.context_bp {self.context_bp} with model.arch {self.arch}",
-            "the context dial with model.arch hierarchical only",
-        )
-        require(
-            self.hierarchy == "whole" or (self.arch == "hierarchical" and self.context_bp is None),
-            f"model.hierarchy {self.hierarchy} with model.arch {self.arch} and model.context_bp "
-            f"{self.context_bp}",
-            "an ablation of the hierarchical encoder without a dial",
-        )
-        for name in ("dropout", "head_dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"model.{name} {value}", "0 <= dropout < 1")
-        require(
+        self.require(
             self.context_bp is None or self.context_bp >= 4 * self.bin_bp,
-            f"model.context_bp {self.context_bp}",
+            ["context_bp"],
             f"at least four bins ({4 * self.bin_bp} bp)",
         )

@@ -18,8 +18,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.config.checks import REGION_BP
-from genesplice.config.model import ArchName
+from genesplice.config.model import REGION_BP, ArchName
 from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.genome import Genome
 from genesplice.model.genesplice import make_encoder
@@ -95,7 +94,7 @@ def arm_config(
         bin_layers=settings.bin_layers,
         summary_layers=settings.summary_layers,
         region_layers=settings.region_layers,
-        fused_layers=settings.fused_layers,
+        decoder_layers=settings.decoder_layers,
         graph_layers=settings.graph_layers,
         base_width=0,
         annotation=True,

@@ -16,10 +16,10 @@ from jaxtyping import Int8, Int64, UInt8
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from genesplice.config.model import REGION_BP
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 
-GRID_BP = 1024
 GENE_BODY = 4
 
 
@@ -90,13 +90,13 @@ def tile_windows(
         If core or flank is no multiple of 1,024 bp, or the offset not within one core.
     """
     for name, value in (("core_bp", core_bp), ("flank_bp", flank_bp)):
-        if value % GRID_BP or value < 0 or (name == "core_bp" and value == 0):
-            raise InputError(f"{name} {value}", f"a multiple of {GRID_BP} bp")
+        if value % REGION_BP or value < 0 or (name == "core_bp" and value == 0):
+            raise InputError(f"{name} {value}", f"a multiple of {REGION_BP} bp")
     if not 0 <= offset_bp < core_bp:
         raise InputError(f"offset_bp {offset_bp}", f"0 to {core_bp - 1}")
     windows = []
     for contig in genome.contigs:
-        core = min(core_bp, -(-contig.length // GRID_BP) * GRID_BP)
+        core = min(core_bp, -(-contig.length // REGION_BP) * REGION_BP)
         first = -(offset_bp % core)
         last = first + contig.length if contig.is_circular else contig.length
         for start in range(first, last, core):

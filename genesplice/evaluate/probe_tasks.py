@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import kmer_features, one_hot_features, site_windows
 from genesplice.data.genome import Genome
@@ -42,7 +43,7 @@ from genesplice.evaluate.strata import (
     region_masks,
     upstream_mask,
 )
-from genesplice.model.sequence import REGION_BP, EncoderOutput, SequenceEncoder
+from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 from genesplice.runtime import side_by_side
 
 KMER_WINDOW_BP, ONE_HOT_WINDOW_BP = 256, 64

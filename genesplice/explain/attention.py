@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.incremental import SplicedEncoder, Stack
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.layers import Block, Merge
-from genesplice.model.sequence import REGION_BP, SUMMARY_BP
 from genesplice.predict.gene_output import Explainer, GeneOutput
 
 LEVELS = ("bins", "summaries", "regions", "fused")
@@ -153,7 +153,7 @@ def head_ablation(
         encoder.bin_blocks,
         encoder.summary_blocks,
         encoder.region_blocks,
-        encoder.fused_blocks,
+        encoder.decoder_blocks,
     )
     rows = [
         (gene_id, level, layer, head, _without(function, block, head) - reference)

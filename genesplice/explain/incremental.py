@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.errors import WorkError
 from genesplice.model.attention import AttentionPlan, attend, make_plan, rope
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.layers import Block
-from genesplice.model.sequence import REGION_BP, SUMMARY_BP, EncoderOutput, fill_unknown
+from genesplice.model.sequence import EncoderOutput, fill_unknown
 
 Span = tuple[int, int]
 PER_REGION = REGION_BP // SUMMARY_BP
@@ -217,7 +218,7 @@ class SplicedEncoder:
         self._plan_the_way_down()
         told = self._tell(self.summaries.output, self.regions.output)
         fused = (self.first.output + told) * real[..., None]
-        self.last = Stack(encoder.fused_blocks, context.bin_half, fused, real, heads)
+        self.last = Stack(encoder.decoder_blocks, context.bin_half, fused, real, heads)
         self.fused = encoder.norm(self.last.output) * real[..., None]
 
     def _plan_the_way_down(self) -> None:
@@ -225,7 +226,7 @@ class SplicedEncoder:
         n_bins, half = self.is_real.shape[1], self.encoder.context.bin_half
         low, high = self.bins
         self.wanted = max(low - self.up_halo, 0), min(high + self.up_halo, n_bins)
-        halo = half * len(self.encoder.fused_blocks)
+        halo = half * len(self.encoder.decoder_blocks)
         self.heard = max(self.wanted[0] - halo, 0), min(self.wanted[1] + halo, n_bins)
 
     def _enter(

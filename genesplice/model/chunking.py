@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genesplice.model.sequence import REGION_BP
+from genesplice.config.model import REGION_BP
 
 
 class Cell(NamedTuple):

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.errors import InputError
-from genesplice.model.sequence import REGION_BP, SUMMARY_BP
 
 
 class ContextPlan(NamedTuple):

@@ -12,20 +12,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from genesplice.config.model import HierarchyName
+from genesplice.config.model import REGION_BP, SUMMARY_BP, HierarchyName
 from genesplice.model.attention import make_plan, rope
 from genesplice.model.base_path import BasePath
 from genesplice.model.chunking import Cell, Grid, Pieces, Shelf, Stage, around
 from genesplice.model.context import plan_context
 from genesplice.model.dense import Dense
 from genesplice.model.layers import Block, Merge, Stem
-from genesplice.model.sequence import (
-    REGION_BP,
-    SUMMARY_BP,
-    EncoderOutput,
-    SequenceEncoder,
-    fill_unknown,
-)
+from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown
 
 # Summaries are an eighth as many as bins of 16 bp: longer chunks, fewer halos.
 SUMMARIES_CHUNK = 8
@@ -58,7 +52,7 @@ class HierarchicalEncoder(SequenceEncoder):
         bin_layers: int,
         summary_layers: int,
         region_layers: int,
-        fused_layers: int,
+        decoder_layers: int,
         bin_window: int,
         summary_window: int,
         context_bp: int | None = None,
@@ -85,7 +79,7 @@ class HierarchicalEncoder(SequenceEncoder):
             bin_bp=bin_bp,
             stem_bp=max(self.margins),
             base_bp=above + bin_bp if self.base_path else 0,
-            bin_layers=bin_layers + fused_layers,
+            bin_layers=bin_layers + decoder_layers,
             summary_layers=summary_layers,
             region_layers=region_layers,
             bin_window=bin_window,
@@ -105,7 +99,7 @@ class HierarchicalEncoder(SequenceEncoder):
         self.region_blocks = blocks(region_layers)
         self.from_regions = Dense(width, width)
         self.from_summaries = Dense(width, width)
-        self.fused_blocks = blocks(fused_layers)
+        self.decoder_blocks = blocks(decoder_layers)
         self.norm = nn.LayerNorm(width)
 
     def levels(
@@ -189,7 +183,7 @@ class HierarchicalEncoder(SequenceEncoder):
 
     def _fused(self, bins: Pieces, is_real: Tensor, told: Tensor, grid: Grid) -> Pieces:
         """Bins that have heard from the summaries, `told`, and from each other once more."""
-        halo, size = len(self.fused_blocks) * self.context.bin_half, SUMMARY_BP // self.bin_bp
+        halo, size = len(self.decoder_blocks) * self.context.bin_half, SUMMARY_BP // self.bin_bp
 
         def stage(cell: Cell) -> tuple[Tensor, ...]:
             x, skipped = around(bins.rows[cell.row], cell.column, halo)
@@ -197,7 +191,7 @@ class HierarchicalEncoder(SequenceEncoder):
             heard = _repeat(told[cell.rows, low // size : -(-high // size)], size)
             x = x + heard[:, low % size : low % size + x.shape[1]]
             real = is_real[cell.rows, low:high]
-            x = self._mix(x * real[..., None], real, self.fused_blocks, self.context.bin_half)
+            x = self._mix(x * real[..., None], real, self.decoder_blocks, self.context.bin_half)
             inner = slice(skipped, skipped + cell.high - cell.low)
             return (self.norm(x[:, inner]) * real[:, inner, None],)
 

@@ -73,7 +73,7 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
         return DilatedCnn(**sizes)
     if config.arch in FLAT:
         layers = (
-            config.bin_layers + config.summary_layers + config.region_layers + config.fused_layers
+            config.bin_layers + config.summary_layers + config.region_layers + config.decoder_layers
         )
         sizes |= {"heads": config.heads, "layers": layers, "dropout": config.dropout}
         if config.arch == "kmer_tokens":
@@ -85,7 +85,7 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
         bin_layers=config.bin_layers,
         summary_layers=config.summary_layers,
         region_layers=config.region_layers,
-        fused_layers=config.fused_layers,
+        decoder_layers=config.decoder_layers,
         bin_window=config.bin_window,
         summary_window=config.summary_window,
         context_bp=config.context_bp,

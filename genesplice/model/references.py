@@ -7,16 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.model.attention import make_plan, rope
 from genesplice.model.base_path import ConvBlock
 from genesplice.model.layers import Block, Stem
-from genesplice.model.sequence import (
-    REGION_BP,
-    SUMMARY_BP,
-    EncoderOutput,
-    SequenceEncoder,
-    fill_unknown,
-)
+from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown
 
 Channels = Float[Tensor, "batch length channels"]
 IsReal = Bool[Tensor, "batch bins"]

@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from genesplice.config.model import REGION_BP
 from genesplice.errors import InputError
 
 N_TOKEN = 4
 MASK_TOKEN = 5
 N_PHASES = 5
-SUMMARY_BP = 128
-REGION_BP = 1024
 
 
 class EncoderOutput(NamedTuple):

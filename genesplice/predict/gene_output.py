@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from genesplice.config.model import REGION_BP
 from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.data.bundle import Bundle
 from genesplice.data.windows import annotation_track, fetch_track
@@ -151,9 +152,6 @@ def _in_dtype(graph: HeteroData, dtype: torch.dtype) -> HeteroData:
     return graph.clone().apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
 
 
-GRID_BP = 1024
-
-
 class GeneWindow(NamedTuple):
     """One gene's window on its sense strand.
 
@@ -236,8 +234,8 @@ class Explainer:
         window_bp: int = 8192,
         vectors: Float[Tensor, "genes features"] | None = None,
     ) -> None:
-        if window_bp <= 0 or window_bp % (2 * GRID_BP):
-            raise InputError(f"window_bp {window_bp}", f"a multiple of {2 * GRID_BP} bp")
+        if window_bp <= 0 or window_bp % (2 * REGION_BP):
+            raise InputError(f"window_bp {window_bp}", f"a multiple of {2 * REGION_BP} bp")
         self.model, self.bundle, self.window_bp = model.eval(), bundle, window_bp
         self.graph = bundle_graph(model, bundle)
         self.vectors = encode_genes(model, bundle) if vectors is None else vectors
@@ -248,7 +246,7 @@ class Explainer:
         """The window of `gene_id`, on its own strand; `shift_bp` off the 1,024-bp grid."""
         row = self.row[gene_id]
         gene = self.bundle.genes.iloc[row]
-        middle = round(int(gene.tss) / GRID_BP) * GRID_BP + shift_bp
+        middle = round(int(gene.tss) / REGION_BP) * REGION_BP + shift_bp
         low, high = middle - self.window_bp // 2, middle + self.window_bp // 2
         tokens = self.bundle.genome.fetch(gene.contig, low, high, gene.strand)
         phase = fetch_track(self.bundle.genome, self.track, gene.contig, low, high)

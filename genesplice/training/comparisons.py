@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.config.pretrain import PretrainScheduleName
+from genesplice.config.training import PretrainScheduleName
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel

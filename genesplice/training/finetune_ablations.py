@@ -28,8 +28,7 @@ from pathlib import Path
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.config.finetune import AblationName
-from genesplice.config.pretrain import PretrainAblationName
+from genesplice.config.training import AblationName, PretrainAblationName
 from genesplice.data.ablation import (
     random_gene_sets,
     rewired_network,

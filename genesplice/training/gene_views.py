@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64, UInt8
 
-from genesplice.config.pretrain import GENE_VIEWS, ViewName
+from genesplice.config.training import GENE_VIEWS, ViewName
 from genesplice.data.genome import Genome, N
 from genesplice.errors import InputError
 from genesplice.training.source import Interval, Source

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from genesplice.config.pretrain import MaskName
+from genesplice.config.training import MaskName
 
 
 def mask_bases(

@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from genesplice.config import Config
-from genesplice.config.pretrain import PretrainAblationName, PretrainConfig
+from genesplice.config.training import PretrainAblationName, PretrainConfig
 from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.training.schedules import schedule_factor
 from genesplice.training.source import Source

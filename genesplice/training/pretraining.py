@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genesplice.config import Config
+from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.losses import info_nce, masked_base_loss
-from genesplice.model.sequence import MASK_TOKEN, REGION_BP, SUMMARY_BP, EncoderOutput
+from genesplice.model.sequence import MASK_TOKEN, EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.training.contrast import Memory, are_related, stretch_vectors

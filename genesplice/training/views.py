@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from genesplice.config import Config
-from genesplice.config.pretrain import ViewName
+from genesplice.config.model import REGION_BP, SUMMARY_BP
+from genesplice.config.training import ViewName
 from genesplice.data.genome import Genome
 from genesplice.data.windows import Window, make_random_windows
 from genesplice.errors import InputError
 from genesplice.model.genesplice import reverse_complement
-from genesplice.model.sequence import REGION_BP, SUMMARY_BP
 from genesplice.training.gene_views import GenePairs, GeneSites
 from genesplice.training.masking import base_weights, make_masks
 from genesplice.training.source import Source

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
 from genesplice.results import Metric
 from genesplice.variants.alleles import Allele
@@ -26,7 +27,6 @@ from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
 from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
 from genesplice.variants.likelihood import (
     ABSTAIN,
-    GRID_BP,
     WINDOW_BP,
     Likelihood,
     MaskedBases,
@@ -88,7 +88,7 @@ class Settings(NamedTuple):
     @property
     def reach_bp(self) -> int:
         """How far another allele may lie and still be in a window with one."""
-        return max(self.window_bp, self.level_window_bp) // 2 + GRID_BP // 2
+        return max(self.window_bp, self.level_window_bp) // 2 + REGION_BP // 2
 
 
 class Annotated(NamedTuple):

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
@@ -27,7 +28,7 @@ from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import GeneRow
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele
-from genesplice.variants.likelihood import GRID_BP, place_window
+from genesplice.variants.likelihood import place_window
 from genesplice.variants.splice import joined, moved, spliced
 
 WINDOW_BP = 4096
@@ -181,9 +182,9 @@ class Levels:
     def __init__(
         self, models: Sequence[LevelModel], bundle: Bundle, *, window_bp: int = WINDOW_BP
     ) -> None:
-        if window_bp % GRID_BP or window_bp < 2 * GRID_BP:
+        if window_bp % REGION_BP or window_bp < 2 * REGION_BP:
             raise InputError(
-                f"a window of {window_bp} bp", f"a multiple of {GRID_BP}, twice or more"
+                f"a window of {window_bp} bp", f"a multiple of {REGION_BP}, twice or more"
             )
         self.models, self.bundle, self.window_bp = tuple(models), bundle, window_bp
         self.genome, self.track = bundle.genome, annotation_track(bundle.genome, bundle.genes)

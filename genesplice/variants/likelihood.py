@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from genesplice.config.model import REGION_BP
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
@@ -33,7 +34,6 @@ from genesplice.training.measuring import base_log_probabilities
 from genesplice.variants.alleles import Allele
 from genesplice.variants.splice import Spliced
 
-GRID_BP = 1024
 WINDOW_BP = 2048
 FLANK_BP = 8
 EVERY_BP = 4
@@ -117,7 +117,7 @@ class MaskedBases:
 
 def place_window(position: int, window_bp: int) -> int:
     """Where the window around `position` begins: on the 1,024-bp grid, half of it on each side."""
-    return round((position - window_bp / 2) / GRID_BP) * GRID_BP
+    return round((position - window_bp / 2) / REGION_BP) * REGION_BP
 
 
 def allele_likelihoods(
@@ -144,8 +144,8 @@ def allele_likelihoods(
     InputError
         If the window is no multiple of 1,024 bp, or less than 2,048.
     """
-    if window_bp % GRID_BP or window_bp < 2 * GRID_BP:
-        raise InputError(f"a window of {window_bp} bp", f"a multiple of {GRID_BP}, twice or more")
+    if window_bp % REGION_BP or window_bp < 2 * REGION_BP:
+        raise InputError(f"a window of {window_bp} bp", f"a multiple of {REGION_BP}, twice or more")
     rows: dict[tuple[object, ...], Hidden] = {}
     asked = []
     for allele, others in zip(alleles, beside or [()] * len(alleles), strict=True):

@@ -26,7 +26,7 @@ EDGES = distance_bands(8192)
 def explainer(tiny_bundle):
     settings = [
         "model.width=16", "model.heads=2", "model.base_width=0", "model.bin_layers=0",
-        "model.fused_layers=0", "model.graph_layers=0", f"model.context_bp={CONTEXT_BP}",
+        "model.decoder_layers=0", "model.graph_layers=0", f"model.context_bp={CONTEXT_BP}",
     ]  # fmt: skip
     model = make_model(tiny_bundle, gs.override(gs.load_preset("quick"), settings))
     return Explainer(model, tiny_bundle, window_bp=8192)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_files import gene_table, random_genome, spaced_genes
 
+from genesplice.config.model import REGION_BP
 from genesplice.data.genome import Contig, Genome, decode, encode, reverse_complement
 from genesplice.data.splits import make_blocks, make_operons
 from genesplice.data.windows import (
     GENE_BODY,
-    GRID_BP,
     Window,
     annotation_track,
     fetch_track,
@@ -26,8 +26,8 @@ from genesplice.data.windows import (
 )
 from genesplice.errors import InputError
 
-CORES = st.integers(1, 6).map(lambda n: n * GRID_BP)
-FLANKS = st.integers(0, 4).map(lambda n: n * GRID_BP)
+CORES = st.integers(1, 6).map(lambda n: n * REGION_BP)
+FLANKS = st.integers(0, 4).map(lambda n: n * REGION_BP)
 
 
 @st.composite
@@ -110,7 +110,7 @@ def test_cores_cover_every_base_once_and_begin_on_the_grid(control, core, flank)
             # Only the last one of a circle ends early: where the first began.
             is_cut = contig.is_circular and window == windows[-1]
             assert after == (contig.length if is_cut else whole)
-            assert window.start % GRID_BP == window.end % GRID_BP == 0
+            assert window.start % REGION_BP == window.end % REGION_BP == 0
 
 
 def test_offset_moves_the_first_core_before_the_contig():

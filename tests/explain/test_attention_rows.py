@@ -95,7 +95,7 @@ def test_a_silent_head_is_one_whose_values_are_zero(explainer):
     function = explainer.forward_function("g0005")
     with torch.no_grad():
         reference = float(function(function.bases))
-        block = explainer.model.encoder.fused_blocks[0]
+        block = explainer.model.encoder.decoder_blocks[0]
         kept = block.qkv.weight.clone()
         # Rows of the gene_features projection: queries, keys, values; head by head in each.
         block.qkv.weight[2 * 16 + 8 : 3 * 16] = 0

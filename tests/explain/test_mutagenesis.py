@@ -25,8 +25,8 @@ HIERARCHIES = {
     "no bases": ("model.base_width=0", "model.bin_layers=2", "model.summary_layers=2"),
     "near": ("model.context_bp=2048",),
     "bins only": ("model.context_bp=450",),
-    "no layers": ("model.bin_layers=0", "model.fused_layers=0"),
-    "two fused": ("model.fused_layers=2", "model.annotation=false"),
+    "no layers": ("model.bin_layers=0", "model.decoder_layers=0"),
+    "two fused": ("model.decoder_layers=2", "model.annotation=false"),
 }
 
 

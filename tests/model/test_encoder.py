@@ -12,7 +12,7 @@ from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 SMALL = {
     "bin_bp": 16, "width": 16, "heads": 2, "bin_layers": 1, "summary_layers": 1,
-    "region_layers": 1, "fused_layers": 1, "bin_window": 4, "summary_window": 2,
+    "region_layers": 1, "decoder_layers": 1, "bin_window": 4, "summary_window": 2,
 }  # fmt: skip
 
 
@@ -46,16 +46,16 @@ def input_gradient(encoder, tokens, bins: slice) -> torch.Tensor:
     bin_bp=st.sampled_from([4, 8, 16, 32]),
     bin_layers=st.integers(0, 2),
     summary_layers=st.integers(1, 2),
-    fused_layers=st.integers(0, 1),
+    decoder_layers=st.integers(0, 1),
     chunk_bp=st.sampled_from([1024, 2048, 100_000]),
     place=st.integers(0, 255),
 )
 def test_nothing_beyond_the_context_is_seen(
-    context_bp, bin_bp, bin_layers, summary_layers, fused_layers, chunk_bp, place
+    context_bp, bin_bp, bin_layers, summary_layers, decoder_layers, chunk_bp, place
 ):
     encoder = make(
         context_bp=context_bp, bin_bp=bin_bp, bin_layers=bin_layers, chunk_bp=chunk_bp,
-        summary_layers=summary_layers, fused_layers=fused_layers,
+        summary_layers=summary_layers, decoder_layers=decoder_layers,
     )  # fmt: skip
     index = place * 32 // bin_bp
     gradient = input_gradient(encoder, sequence(8192), slice(index, index + 1))

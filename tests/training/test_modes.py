@@ -41,10 +41,10 @@ def changed(model, init):
 WANTED = {
     "probe": set(),
     "head": set(),
-    "last_n": {"fused_blocks"},
-    "lora": {"summary_blocks", "region_blocks", "fused_blocks", "bin_blocks"},
-    "ia3": {"summary_blocks", "region_blocks", "fused_blocks", "bin_blocks"},
-    "full": {"summary_blocks", "region_blocks", "fused_blocks", "bin_blocks", "stem", "norm",
+    "last_n": {"decoder_blocks"},
+    "lora": {"summary_blocks", "region_blocks", "decoder_blocks", "bin_blocks"},
+    "ia3": {"summary_blocks", "region_blocks", "decoder_blocks", "bin_blocks"},
+    "full": {"summary_blocks", "region_blocks", "decoder_blocks", "bin_blocks", "stem", "norm",
              "to_summaries", "to_regions", "from_regions", "from_summaries"},
 }  # fmt: skip
 

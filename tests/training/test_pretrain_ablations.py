@@ -5,7 +5,7 @@ import pytest
 from tiny_genomes import with_operons
 from tiny_runs import config
 
-from genesplice.config.pretrain import PretrainAblationName
+from genesplice.config.training import PretrainAblationName
 from genesplice.errors import InputError
 from genesplice.training.pretrain_ablations import make_ablation
 from genesplice.training.pretraining import pretrain
