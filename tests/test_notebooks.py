@@ -70,9 +70,9 @@ def test_the_verdict_is_in_its_report_the_index_and_the_results(tiny_run, tmp_pa
     assert "shorter than the context under test" in (run / "06_context_verdict.html").read_text()
     results = json.loads(publish_results(run, tmp_path).read_text())
     assert results["verdict"] == verdict
-    claims = {row["claim"]: row["verdict"] for row in results["claims"]}
-    assert claims["longer context"] != "not run"
-    assert claims["hierarchical attention"] == "not run"
+    answers = {row["hypothesis"]: row["answer"] for row in results["claims"]}
+    assert answers["longer context"] != "not run"
+    assert answers["hierarchical attention"] == "not run"
 
 
 def test_the_notebooks_numbers_are_in_the_predictions(tiny_run, tiny_bundle):

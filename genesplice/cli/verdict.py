@@ -31,7 +31,7 @@ def verdict(
     preset: Preset = "quick",
     assignments: Set = None,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
-    claims: Annotated[
+    ablations: Annotated[
         list[Path] | None, typer.Option(help="metrics.json of other stages, repeatable.")
     ] = None,
     controls_dir: Annotated[
@@ -50,10 +50,10 @@ def verdict(
     from genesplice.results import read_metrics
 
     config, started = read_config(preset, assignments), time.monotonic()
-    for path in claims or ():
+    for path in ablations or ():
         if not path.is_file():
             raise InputError(f"no file {path}", "a metrics.json")
-    others = [metric for path in claims or () for metric in read_metrics(path)]
+    others = [metric for path in ablations or () for metric in read_metrics(path)]
     report = judge_context(
         load_bundle(data), config, out, resume=resume, ray=ray, controls=controls_dir, tell=say
     )

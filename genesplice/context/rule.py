@@ -46,7 +46,8 @@ from jaxtyping import Float, Int64
 from scipy.stats import t as student
 
 from genesplice.errors import InputError
-from genesplice.evaluate.bootstrap import make_block_counts, summarise
+from genesplice.evaluate.ablations import answer_from_interval
+from genesplice.evaluate.bootstrap import make_draws, summarise
 
 ANSWERS = ("yes", "no", "cannot tell")
 FEWEST_SLOPES = 5
@@ -211,13 +212,9 @@ def decide(scores: pd.DataFrame, rule: Rule, metrics: Sequence[str] | None = Non
     if not names:
         raise InputError("no scores", "at least one metric")
     slopes = tuple(fit_slope(scores[scores["metric"] == name], rule, len(names)) for name in names)
-    rising = [s for s in slopes if s.ci_low > 0 and s.ci_high >= rule.smallest_effect]
-    if rising:
-        answer = "yes"
-    elif all(s.ci_high < rule.smallest_effect for s in slopes):
-        answer = "no"
-    else:
-        answer = "cannot tell"
+    each = [answer_from_interval(s.ci_low, s.ci_high, rule.smallest_effect) for s in slopes]
+    rising = [slope for slope, answer in zip(slopes, each, strict=True) if answer == "yes"]
+    answer = "yes" if rising else "no" if set(each) == {"no"} else "cannot tell"
     return Decision(answer, slopes, _sentence(answer, slopes, rising, rule))
 
 
@@ -248,7 +245,7 @@ def _block_error(
     n_blocks = len(by_block)
     if n_blocks < 2:
         raise InputError(f"{n_blocks} block of held-out genes", "at least 2 to resample")
-    counts = make_block_counts(n_blocks, rule.n_bootstrap, rule.seed)
+    counts = make_draws(n_blocks, rule.n_bootstrap, rule.seed)[1:]
     drawn = counts @ (by_block * weight) / (counts @ weight)
     # Resampling n values gives (n - 1) / n of the variance.
     return float(drawn.std() * np.sqrt(n_blocks / (n_blocks - 1))), n_blocks - 1.0

@@ -27,7 +27,7 @@ from genesplice.context.perturbation import (
 from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.ablation_table import COST, claims_table
+from genesplice.evaluate.ablations import COST, ablation_table
 from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.model.attention import backend_name
 from genesplice.predict.expression import load_model
@@ -162,22 +162,22 @@ def write_report(
     started: float,
     others: Sequence[Metric] = (),
 ) -> Path:
-    """Write verdict, metrics, manifest and claims (JSON, and TSV for these), and the page.
+    """Write verdict, metrics, manifest and ablation table (JSON, and TSV for it), and the page.
 
     Returns
     -------
     Path
         The page.
 
-    `others` are records of other stages that the table of claims rests on as well.
+    `others` are records of other stages that the ablation table rests on as well.
     """
-    claims = claims_table(
+    ablations = ablation_table(
         [*report.metrics, *others],
         smallest_effect=config.verdict.smallest_effect,
         context_answer=report.verdict["answer"],
     )
-    claims.to_csv(out / "claims.tsv", sep="\t", index=False)
-    write_json(out / "claims.json", json.loads(claims.to_json(orient="records")))
+    ablations.to_csv(out / "ablations.tsv", sep="\t", index=False)
+    write_json(out / "ablations.json", json.loads(ablations.to_json(orient="records")))
     write_json(out / "verdict.json", report.verdict)
     with atomic_file(out / "metrics.json") as partial:
         write_metrics(partial, report.metrics)
@@ -192,7 +192,7 @@ def write_report(
     shares = kept_share(report.dose) if len(report.dose) else None
     page = render_verdict(
         report.verdict, pd.DataFrame(report.metrics, columns=list(Metric._fields)), shares,
-        report.mass, claims, name=bundle.name,
+        report.mass, ablations, name=bundle.name,
     )  # fmt: skip
     with atomic_file(out / "verdict.html") as partial:
         partial.write_text(page, encoding="utf-8")

@@ -35,6 +35,29 @@ def make_operons(genes: pd.DataFrame, max_gap_bp: int = 50) -> pd.Series:
     return pd.Series(names, name="operon").reindex(genes["gene_id"])
 
 
+def first_of_operon(genome: Genome, genes: pd.DataFrame, splits: pd.DataFrame) -> pd.Series:
+    """Whether each gene is transcribed first of its operon: True or False by gene_id.
+
+    The first is the one whose TSS lies farthest upstream on the operon's strand; an operon of one
+    name on two contigs or strands is two. A gene alone in its operon is the first. Operons may run
+    across the origin of a circular contig.
+
+    Parameters
+    ----------
+    genes, splits
+        As in a bundle: the latter's `operon` by `gene_id`.
+    """
+    table = genes.merge(splits[["gene_id", "operon"]], on="gene_id", how="left")
+    unit = table.groupby(["contig", "strand", "operon"])["tss"]
+    circle = {c.name: c.length if c.is_circular else np.inf for c in genome.contigs}
+    length = table["contig"].astype(object).map(circle).astype(float)
+    low, high = unit.transform("min"), unit.transform("max")
+    turn = length.where((high - low > length / 2) & (table["tss"] < length / 2), 0)
+    along = (table["tss"] + turn) * np.where(table["strand"] == "+", 1, -1)
+    rank = along.groupby([table[key] for key in ("contig", "strand", "operon")]).rank("first")
+    return pd.Series((rank == 1).to_numpy(), index=pd.Index(table["gene_id"]), name="is_first")
+
+
 def make_blocks(
     genome: Genome,
     genes: pd.DataFrame,

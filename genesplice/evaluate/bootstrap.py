@@ -5,7 +5,7 @@ every block a count, so that both sums become sums over blocks. Two calls with a
 the same seed draw the same resamples: what they give may be subtracted draw by draw.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -66,12 +66,6 @@ def summarise(
     return GeneStatistics(
         y_level, x_level, profile_r, moments, number.astype(np.int64), observed.shape[1]
     )
-
-
-def make_block_counts(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, "draws _"]:
-    """How often each of `n_blocks` blocks is drawn, in `n_bootstrap` resamples of all of them."""
-    share = np.full(n_blocks, 1 / n_blocks)
-    return np.random.default_rng(seed).multinomial(n_blocks, share, size=n_bootstrap)
 
 
 def interval(
@@ -198,7 +192,41 @@ def make_draws(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, 
     once = np.ones((1, n_blocks), np.int64)
     if n_blocks < 2 or n_bootstrap < 1:
         return once
-    return np.concatenate([once, make_block_counts(n_blocks, n_bootstrap, seed)])
+    drawn = np.random.default_rng(seed).multinomial(
+        n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_bootstrap
+    )
+    return np.concatenate([once, drawn])
+
+
+def resampled(
+    measure: Callable[[Int64[np.ndarray, " _"]], float],
+    unit: Shaped[np.ndarray, " rows"],
+    *,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float, float | None, float | None]:
+    """`measure` of all rows, and its 95 % interval over resamples of whole units.
+
+    For what is no ratio of sums; each resample calls `measure` with its rows.
+
+    Parameters
+    ----------
+    measure
+        From the indices of rows to a number.
+    unit
+        What rows stand and fall together: a gene, or the row itself.
+    """
+    _, number = np.unique(unit, return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    rows_of = np.split(order, np.cumsum(np.bincount(number))[:-1])
+    n_units, value = len(rows_of), measure(np.arange(len(unit)))
+    if n_units < 2:
+        return value, None, None
+    generator = np.random.default_rng(seed)
+    picks = (generator.integers(0, n_units, n_units) for _ in range(n_bootstrap))
+    drawn = [measure(np.concatenate([rows_of[i] for i in picked])) for picked in picks]
+    return value, *interval(np.array([value, *drawn]), n_units, limits)
 
 
 def ratio_draws(

@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import (
     GeneStatistics,
     interval,
-    make_block_counts,
+    make_draws,
     resampled_metrics,
     summarise,
 )
@@ -264,14 +265,30 @@ def differences(
     return found
 
 
+def compare(
+    predictions: pd.DataFrame, bundle: Bundle, *, n_bootstrap: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Scores of every model and the paired differences of ours with the others, as one table.
+
+    Columns are those of `Metric`: the records of `score`, then those of `differences`; m[c] comes
+    from the bundle's training genes of each fold.
+    """
+    blocks = bundle.splits.set_index("gene_id")["block"]
+    about: dict[str, Any] = {
+        "train_profile": fold_profiles(bundle.observed, bundle.fold_of),
+        "n_bootstrap": n_bootstrap,
+    }
+    records = score(predictions, blocks, seed=seed, **about)
+    records += differences(predictions, blocks, **about)
+    return pd.DataFrame(records, columns=list(Metric._fields))
+
+
 def _with_intervals(
     sides: list[list[GeneStatistics]], n_bootstrap: int, seed: int
 ) -> list[tuple[str, float, float | None, float | None]]:
     """Value and interval of each metric of the first side, minus that of the second if any."""
     n_blocks = int(sides[0][0].block.max()) + 1
-    counts = np.ones((1, n_blocks), dtype=np.int64)
-    if n_blocks > 1 and n_bootstrap > 0:
-        counts = np.concatenate([counts, make_block_counts(n_blocks, n_bootstrap, seed)])
+    counts = make_draws(n_blocks, n_bootstrap, seed)
     means = []
     for side in sides:
         runs = [resampled_metrics(statistics, counts) for statistics in side]

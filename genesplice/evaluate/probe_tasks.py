@@ -34,12 +34,12 @@ from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import kmer_features, one_hot_features, site_windows
 from genesplice.data.genome import Genome
+from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
 from genesplice.errors import InputError
 from genesplice.evaluate.strata import (
     PROMOTER_BP,
     RNA_BIOTYPES,
-    first_of_operon,
     region_masks,
     upstream_mask,
 )
@@ -222,7 +222,7 @@ class _Draw:
         self.bundle, self.generator, self.is_allowed = bundle, generator, is_allowed
         self.track = annotation_track(bundle.genome, bundle.genes)
         self.masks = region_masks(bundle, self.track)
-        self.is_first = first_of_operon(bundle).to_numpy()
+        self.is_first = first_of_operon(bundle.genome, bundle.genes, bundle.splits).to_numpy()
 
     def all_tasks(self, n_sites: int) -> dict[tuple[str, str], Sites]:
         """Sites by task and label, without `replichore`."""

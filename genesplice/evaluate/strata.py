@@ -10,6 +10,7 @@ from jaxtyping import Bool, UInt8
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
 from genesplice.data.leakage import COPY, RELATIVE
+from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
 from genesplice.evaluate.metrics import score
 from genesplice.results import Metric
@@ -28,7 +29,8 @@ def gene_strata(bundle: Bundle) -> dict[str, pd.Index]:
         sorted({gene for members in bundle.gene_sets.values() for gene in members})
     )
     has_edge = genes.isin(sorted({*bundle.network["source"], *bundle.network["target"]}))
-    is_first = genes.isin(_first_of_operon(bundle))
+    first = first_of_operon(bundle.genome, bundle.genes, bundle.splits)
+    is_first = genes.isin(first.index[first])
     masks = {
         f"nearest_train_below_{RELATIVE}": nearest < RELATIVE,
         f"nearest_train_{RELATIVE}_to_{COPY}": (nearest >= RELATIVE) & (nearest < COPY),
@@ -41,21 +43,6 @@ def gene_strata(bundle: Bundle) -> dict[str, pd.Index]:
         "operon_inner": ~is_first,
     }
     return {name: genes[mask] for name, mask in masks.items()}
-
-
-def _first_of_operon(bundle: Bundle) -> pd.Index:
-    """The gene of each operon (and strand) that is transcribed first."""
-    genes = bundle.genes.merge(bundle.splits[["gene_id", "operon"]], on="gene_id")
-    unit = ["operon", "contig", "strand"]
-    lengths = {one.name: one.length for one in bundle.genome.contigs if one.is_circular}
-    length = genes["contig"].astype(str).map(lengths)
-    # An operon across the origin goes on at 0.
-    last = genes.groupby(unit, observed=True)["start"].transform("max")
-    turn = length.where(last - genes["start"] > length / 2, 0)
-    is_minus = genes["strand"].astype(str).isin(["-", "-1"])
-    along = np.where(is_minus, -(genes["end"] + turn), genes["start"] + turn)
-    order = genes.assign(along=along).sort_values("along", kind="stable")
-    return pd.Index(order.drop_duplicates(unit)["gene_id"])
 
 
 def strata_metrics(
@@ -123,30 +110,13 @@ def region_masks(
     rna_genes = bundle.genes[bundle.genes["biotype"].isin(RNA_BIOTYPES)]
     for place in _places(bundle.genome, rna_genes):
         is_rna[place] = True
-    first = bundle.genes[first_of_operon(bundle).to_numpy()]
+    first = bundle.genes[first_of_operon(bundle.genome, bundle.genes, bundle.splits).to_numpy()]
     return {
         "coding": is_frame.any(axis=0) & (track == 0).any(axis=0),
         "intergenic": intergenic,
         "rna": is_rna,
         "promoter": intergenic & upstream_mask(bundle.genome, first, *PROMOTER_BP).any(axis=0),
     }
-
-
-def first_of_operon(bundle: Bundle) -> pd.Series:
-    """Whether each gene of `bundle.genes` is the first of its operon, by gene_id.
-
-    The first is the one farthest upstream on the operon's strand. A gene that is alone in its
-    operon is the first. An operon may run across the origin of a circular contig.
-    """
-    table = bundle.genes.merge(bundle.splits[["gene_id", "operon"]], on="gene_id", how="left")
-    keys = ["contig", "strand", "operon"]
-    length = table["contig"].map({c.name: c.length for c in bundle.genome.contigs})
-    is_circular = table["contig"].map({c.name: c.is_circular for c in bundle.genome.contigs})
-    low, high = (table.groupby(keys)["tss"].transform(how) for how in ("min", "max"))
-    is_beyond = is_circular & (high - low > length / 2) & (table["tss"] < length / 2)
-    along = (table["tss"] + length * is_beyond) * np.where(table["strand"] == "+", 1, -1)
-    rank = along.groupby([table[key] for key in keys]).rank(method="first")
-    return pd.Series((rank == 1).to_numpy(), index=pd.Index(table["gene_id"]), name="is_first")
 
 
 def upstream_mask(

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.data.bundle import Bundle
 from genesplice.data.motifs import find_promoter
-from genesplice.evaluate.bootstrap import interval
-from genesplice.evaluate.strata import first_of_operon
+from genesplice.data.splits import first_of_operon
+from genesplice.evaluate.bootstrap import resampled
 from genesplice.results import Attribution, Metric, MotifHit
 
 LETTERS = "ACGT"
@@ -317,14 +317,12 @@ def site_scores(
         if len(genes) < min_targets:
             continue
         groups = [part[part["gene_id"] == gene_id] for gene_id in genes]
-        generator = np.random.default_rng(seed)
-        drawn = [_auroc(groups)]
-        for _ in range(n_resamples):
-            picked = generator.integers(0, len(groups), len(groups))
-            drawn.append(_auroc([groups[i] for i in picked]))
+        auroc = resampled(
+            lambda rows, groups=groups: _auroc([groups[i] for i in rows]),
+            np.arange(len(groups)), n_bootstrap=n_resamples, seed=seed, limits=(0.0, 1.0),
+        )  # fmt: skip
         sites = int(sum(group["is_site"].sum() for group in groups))
-        ends = interval(np.array(drawn), len(groups), (0.0, 1.0))
-        scores.append(SiteScore(str(regulator), len(genes), sites, drawn[0], *ends))
+        scores.append(SiteScore(str(regulator), len(genes), sites, *auroc))
     return sorted(scores, key=lambda one: -one.auroc)
 
 
@@ -346,12 +344,12 @@ def site_metrics(scores: Sequence[SiteScore], *, model: str = "genesplice") -> l
     if not scores:
         return records
     values = np.array([one.auroc for one in scores])
-    generator = np.random.default_rng(0)
-    drawn = values[generator.integers(0, len(values), (2000, len(values)))].mean(1)
-    ends = interval(np.array([values.mean(), *drawn]), len(values), (0.0, 1.0))
-    mean = float(values.mean())
+    mean = resampled(
+        lambda rows: float(values[rows].mean()),
+        np.arange(len(values)), n_bootstrap=2000, limits=(0.0, 1.0),
+    )  # fmt: skip
     return [
-        Metric("motif_auroc", mean, *ends, len(values), model, "explained"),
+        Metric("motif_auroc", *mean, len(values), model, "explained"),
         *records,
     ]
 
@@ -372,7 +370,7 @@ def known_sites(
     bundle: Bundle, found: Sequence[Attribution], *, upstream_bp: int = 300
 ) -> KnownSites:
     """Those of `HEXAMERS`, and of the regulators with motifs, among explained genes."""
-    is_first = first_of_operon(bundle)
+    is_first = first_of_operon(bundle.genome, bundle.genes, bundle.splits)
     genes = [one.gene_id for one in found if is_first.get(one.gene_id, True)]
     sequences = {one.gene_id: upstream(one, upstream_bp) for one in found}
     bases = np.concatenate([sequences[gene_id] for gene_id in genes] or [np.arange(4)])

@@ -128,13 +128,13 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
 
     Attributes
     ----------
-    vectors_folder
+    cache_folder
         Where vectors of all genes may be kept (see `genesplice.predict.expression`), for a model
         that was loaded from a folder.
     """
 
     mix: Tensor
-    vectors_folder: Path | None = None
+    cache_folder: Path | None = None
 
     def __init__(
         self,

@@ -26,9 +26,11 @@ from genesplice.data.windows import (
     tile_windows,
 )
 from genesplice.errors import InputError
-from genesplice.model.genesplice import GeneSplice
+from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import Prediction
+from genesplice.model.sequence import SequenceEncoder
+from genesplice.predict.pretrained import embed_promoters
 from genesplice.runtime import atomic_file, side_by_side
 
 NAME = "vectors"
@@ -36,12 +38,12 @@ READ = ["contig", "start", "end", "strand", "tss", "biotype"]
 """Of a gene, what its window and its annotation channel depend on."""
 
 
-def vectors_folder(model: Path) -> Path:
+def cache_folder(model: Path) -> Path:
     """Where the vectors lie of the model in folder `model`, and of those beside it."""
     return model.resolve().parent / NAME
 
 
-def vectors_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: int) -> str:
+def embedding_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: int) -> str:
     """Digest of encoder, sizes, genome, genes and windows: the same digest, the same vectors."""
     digest = hashlib.sha256()
     sizes = {"model": dataclasses.asdict(model.config), "core_bp": core_bp, "flank_bp": flank_bp}
@@ -55,7 +57,7 @@ def vectors_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: in
     return digest.hexdigest()[:24]
 
 
-def kept_vectors(folder: Path, digest: str) -> Float[Tensor, "genes features"] | None:
+def cached_embeddings(folder: Path, digest: str) -> Float[Tensor, "genes features"] | None:
     """What was kept in `folder` under this digest; None where nothing whole is there."""
     try:
         return load_file(folder / f"{digest}.safetensors")[NAME]
@@ -63,7 +65,7 @@ def kept_vectors(folder: Path, digest: str) -> Float[Tensor, "genes features"] |
         return None
 
 
-def keep_vectors(folder: Path, digest: str, vectors: Float[Tensor, "genes features"]) -> None:
+def cache_embeddings(folder: Path, digest: str, vectors: Float[Tensor, "genes features"]) -> None:
     """Keep vectors in `folder` under their digest, where they are not there yet."""
     target = folder / f"{digest}.safetensors"
     if not target.exists():
@@ -71,7 +73,7 @@ def keep_vectors(folder: Path, digest: str, vectors: Float[Tensor, "genes featur
             save_file({NAME: vectors.cpu().contiguous()}, partial)
 
 
-def load_model(directory: Path) -> GeneSplice:
+def load_model(directory: Path | str) -> GeneSplice:
     """Load what `GeneSplice.save_pretrained` wrote, ready to predict.
 
     Raises
@@ -79,11 +81,12 @@ def load_model(directory: Path) -> GeneSplice:
     InputError
         If the folder holds no model.
     """
+    directory = Path(directory)
     for name in ("config.json", "model.safetensors"):
         if not (directory / name).is_file():
             raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
     model = GeneSplice.from_pretrained(directory).eval()
-    model.vectors_folder = vectors_folder(directory)
+    model.cache_folder = cache_folder(directory)
     return model
 
 
@@ -119,9 +122,9 @@ def encode_genes(
     and windows. It is left in the mode (training or not) that it came in.
     """
     device = next(model.parameters()).device
-    if model.vectors_folder is not None:
-        digest = vectors_digest(model, bundle, core_bp, flank_bp)
-        kept = kept_vectors(model.vectors_folder, digest)
+    if model.cache_folder is not None:
+        digest = embedding_digest(model, bundle, core_bp, flank_bp)
+        kept = cached_embeddings(model.cache_folder, digest)
         if kept is not None:
             return kept.to(device)
     was_training = model.training
@@ -139,6 +142,22 @@ def encode_genes(
     side_by_side(read, group_windows(windows, batch_windows), device)
     model.train(was_training)
     return vectors
+
+
+def embed_genes(
+    model: GeneSplice | PretrainingModel | SequenceEncoder, bundle: Bundle, **windows: Any
+) -> pd.DataFrame:
+    """One embedding a gene, by `gene_id`: what the model takes from the sequence.
+
+    Of a `GeneSplice` its gene features, in one pass over the genome (`encode_genes`; the graph
+    comes later); of an encoder, alone or with its pre-training heads, the mean over each promoter
+    (`embed_promoters`). `windows` is passed on.
+    """
+    if isinstance(model, GeneSplice):
+        values = encode_genes(model, bundle, **windows).cpu().numpy()
+        return pd.DataFrame(values, index=pd.Index(bundle.genes["gene_id"], name="gene_id"))
+    encoder = model.encoder if isinstance(model, PretrainingModel) else model
+    return embed_promoters(encoder, bundle, **windows)
 
 
 @torch.no_grad()

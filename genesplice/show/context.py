@@ -155,7 +155,7 @@ def render_verdict(
     metrics: pd.DataFrame,
     shares: pd.DataFrame | None = None,
     mass: pd.DataFrame | None = None,
-    claims: pd.DataFrame | None = None,
+    ablations: pd.DataFrame | None = None,
     *,
     name: str = "",
 ) -> str:
@@ -169,8 +169,8 @@ def render_verdict(
         Records of metrics.json; may be empty.
     shares, mass
         Of the second and third instrument, where they were used.
-    claims
-        The table of `genesplice.evaluate.ablation_table.claims_table`, where it was made.
+    ablations
+        The table of `genesplice.evaluate.ablations.ablation_table`, where it was made.
     """
     parts = [
         f"<h1>Does longer context help{f' on {html.escape(name)}' if name else ''}?</h1>",
@@ -199,8 +199,8 @@ def render_verdict(
     ]  # fmt: skip
     parts += ["<h2>Arms</h2>", arms_table(verdict, metrics)]
     parts += ["<h2>Can the ruler say yes and no?</h2>", controls_table(verdict["controls"])]
-    if claims is not None:
-        parts += ["<h2>Claims and their ablations</h2>", claims_rows(claims)]
+    if ablations is not None:
+        parts += ["<h2>Hypotheses and their ablations</h2>", ablation_rows(ablations)]
     rule = verdict["rule"]
     parts.append(
         f"<p>Rule, agreed on before: {rule['smallest_effect']:g} per doubling matters, "
@@ -237,27 +237,37 @@ def arms_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> str:
     return _table(pd.DataFrame(rows), [bool(arm["is_excluded"]) for arm in verdict["arms"]])
 
 
-def claims_rows(claims: pd.DataFrame) -> str:
-    """HTML: each claim with its answer first; grey is what was not run.
+def ablation_rows(ablations: pd.DataFrame) -> str:
+    """HTML: each hypothesis with its answer first; grey is what was not run.
 
-    `claims` is the table of `genesplice.evaluate.ablation_table.claims_table`.
+    `ablations` is the table of `genesplice.evaluate.ablations.ablation_table`.
     """
-    wanted = "claim", "metric", "ablation", "effect", "ci_low", "ci_high", "n_runs", "verdict", COST
-    check_columns(claims, wanted, "claims")
+    wanted = (
+        "hypothesis",
+        "metric",
+        "ablation",
+        "effect",
+        "ci_low",
+        "ci_high",
+        "n_runs",
+        "answer",
+        COST,
+    )
+    check_columns(ablations, wanted, "ablations")
     rows = [
         {
-            "claim": row.claim,
-            "answer": row.verdict,
-            "beside": str(row.ablation).removeprefix("genesplice_").replace("_", " "),
+            "hypothesis": row.hypothesis,
+            "answer": row.answer,
+            "ablation": str(row.ablation).removeprefix("genesplice_").replace("_", " "),
             "metric": row.metric,
             "effect": f"{row.effect:+.4f}" if row.n_runs else None,
             "95 % interval": _interval(row.ci_low, row.ci_high),
             "runs": f"{row.n_runs}" if row.n_runs else None,
             "CPU (s)": None if pd.isna(row.cpu_seconds) else f"{row.cpu_seconds:,.0f}",
         }
-        for row in claims.itertuples()
+        for row in ablations.itertuples()
     ]
-    return _table(pd.DataFrame(rows), (claims["n_runs"] == 0).tolist())
+    return _table(pd.DataFrame(rows), (ablations["n_runs"] == 0).tolist())
 
 
 def _interval(low: float | None, high: float | None) -> str | None:

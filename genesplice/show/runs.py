@@ -22,7 +22,7 @@ and `notebooks`: a list of records with `stem, title, sha256, state, seconds, pa
 headline`.
 """
 
-_LISTS = ("metrics", "claims", "variants", "faithfulness", "bench")
+_LISTS = ("metrics", "ablations", "variants", "faithfulness", "bench")
 
 
 def make_run_directory(parent: Path, label: str) -> Path:
@@ -179,7 +179,7 @@ def expected_seconds(out: Path, preset: str | None) -> dict[str, float]:
 def publish_results(run_dir: Path, results_dir: Path) -> Path:
     """Gather what a run measured into `results_dir/results.json`.
 
-    Read are, anywhere under `run_dir`, the files `metrics.json`, `claims.json`, `variants.json`,
+    Read are, anywhere under `run_dir`, the files `metrics.json`, `ablations.json`, `variants.json`,
     `faithfulness.json` and `bench.json` (lists of records, or an object whose `rows` are one) and
     `verdict.json` and `reliability.json` (objects). A record found twice is written once. What no
     file gives is an empty list or object.
@@ -194,7 +194,7 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
         raise InputError(f"a run that is {manifest['state']}", "one that is done", path=run_dir)
     results: dict[str, Any] = {}
     for name in ("metrics", "claims", "verdict", "variants", "faithfulness", "bench"):
-        results[name] = _gather(run_dir, name)
+        results[name] = _gather(run_dir, "ablations" if name == "claims" else name)
     results["reliability"] = _gather(run_dir, "reliability")
     results["made_by"] = manifest["command"]
     results_dir.mkdir(parents=True, exist_ok=True)

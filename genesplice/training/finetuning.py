@@ -31,7 +31,7 @@ from genesplice.config import Config
 from genesplice.data.bundle import Bundle, keep_knowledge, own_files
 from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
-from genesplice.evaluate.ablation_table import COST
+from genesplice.evaluate.ablations import COST
 from genesplice.evaluate.intervals import add_intervals
 from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks
 from genesplice.model.encoder import HierarchicalEncoder
@@ -40,15 +40,15 @@ from genesplice.model.heads import Prediction
 from genesplice.model.kernel import TARGETS
 from genesplice.predict.expression import (
     bundle_graph,
+    cache_embeddings,
+    cache_folder,
+    embedding_digest,
     encode_genes,
-    keep_vectors,
     pathway_graph,
     predict_expression,
     prediction_table,
-    vectors_digest,
-    vectors_folder,
 )
-from genesplice.predict.pretrained import refuse_told_genes
+from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import file_sha256, one_thread, side_by_side, write_json
 from genesplice.training.finetune_ablations import (
@@ -464,7 +464,7 @@ def finetune(
             )
             runs.append(Run(ablation_label(name), where, ablation, start, seed, ablation_config))
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
-    refuse_told_genes(init, folds)
+    check_views_held_out(init, folds)
     # Runs that start from the same encoder start from the same vectors: one pass over the genome.
     memories: dict[Path | int, Tensor] = {}
     tables, calibrations, histories = [], [], []
@@ -492,8 +492,8 @@ def finetune(
                 if not is_ablation:
                     kernel = result.kernel
                     sizes = settings.core_bp, settings.flank_bp
-                    digest = vectors_digest(result.model, bundle, *sizes)
-                    keep_vectors(vectors_folder(where), digest, result.vectors)
+                    digest = embedding_digest(result.model, bundle, *sizes)
+                    cache_embeddings(cache_folder(where), digest, result.vectors)
                 took = time.monotonic() - began
                 print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
             tables.append(pd.read_parquet(done)[list(PREDICTION_COLUMNS)])

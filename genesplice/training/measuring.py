@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
@@ -28,10 +27,10 @@ from genesplice.evaluate.probe_tasks import encoder_features, make_probe_sites, 
 from genesplice.evaluate.probes import probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mate_pairs, retrieval_metrics, whitened
 from genesplice.evaluate.strata import region_masks
-from genesplice.model.genesplice import GeneSplice, PretrainingModel, reverse_complement
+from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, SequenceEncoder
-from genesplice.predict.embeddings import embed_promoters, promoter_kmers
 from genesplice.predict.expression import encode_genes
+from genesplice.predict.pretrained import base_log_probabilities, embed_promoters, promoter_kmers
 from genesplice.results import Metric
 from genesplice.runtime import side_by_side
 from genesplice.training.masking import mask_bases
@@ -248,23 +247,6 @@ def measure_expression(
 
 BATCH_BP = 65_536
 LIMITS = {"bits_per_base": (0.0, np.inf), "masked_top_1": (0.0, 1.0)}
-
-
-def base_log_probabilities(
-    model: PretrainingModel, tokens: UInt8[Tensor, "batch length"], *, is_strand_averaged: bool
-) -> Float[Tensor, "batch length 4"]:
-    """Log-probabilities of A, C, G, T for every base, as far as the model can see.
-
-    With `is_strand_averaged` the other strand is read too, and the mean of both strands'
-    log-probabilities made to add up to 1 again: the answer is then the same on either strand.
-    """
-    logits = model.base_logits(model.encode(tokens)).float()
-    found = F.log_softmax(logits, -1)
-    if is_strand_averaged:
-        other = model.base_logits(model.encode(reverse_complement(tokens))).float()
-        # Read backwards, and A for T, C for G.
-        found = F.log_softmax((found + F.log_softmax(other, -1).flip(1, 2)) / 2, -1)
-    return found
 
 
 def masked_base_metrics(

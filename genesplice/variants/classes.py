@@ -23,7 +23,7 @@ from jaxtyping import Float, UInt8
 
 from genesplice.baselines.count_models import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
-from genesplice.evaluate.strata import first_of_operon
+from genesplice.data.splits import first_of_operon
 from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
@@ -84,7 +84,7 @@ def class_table(
     is_usable = (genes["biotype"] == "protein_coding") & (size % 3 == 0) & (size >= 2 * INSIDE_BP)
     rows = np.flatnonzero(is_usable.to_numpy())
     picked = np.random.default_rng(seed).permutation(rows)[:n_genes]
-    first = first_of_operon(bundle).to_numpy()
+    first = first_of_operon(bundle.genome, bundle.genes, bundle.splits).to_numpy()
     contigs = [(contig.name, 0, contig.length) for contig in bundle.genome.contigs]
     counts = fit_count_model(bundle.genome, contigs, *CONTEXTS[-1])
     tables = [_gene(score, counts, bundle, int(row), bool(first[row])) for row in np.sort(picked)]
@@ -253,7 +253,7 @@ def box_levels(explainer: Explainer, *, n_genes: int = 60, seed: int = 0) -> lis
     """
     bundle = explainer.bundle
     measured = set(bundle.expression.var_names)
-    first = first_of_operon(bundle)
+    first = first_of_operon(bundle.genome, bundle.genes, bundle.splits)
     usable = [gene_id for gene_id in first.index[first] if gene_id in measured]
     picked = np.random.default_rng(seed).permutation(np.array(usable))[:n_genes]
     is_box, change, unit = [], [], []

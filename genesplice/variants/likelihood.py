@@ -29,8 +29,8 @@ from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN
+from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.runtime import side_by_side
-from genesplice.training.measuring import base_log_probabilities
 from genesplice.variants.alleles import Allele
 from genesplice.variants.splice import Spliced
 

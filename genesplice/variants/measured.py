@@ -15,9 +15,10 @@ from genesplice.baselines.count_models import CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
 from genesplice.data.tables import read_table
 from genesplice.errors import InputError
+from genesplice.evaluate.bootstrap import resampled
 from genesplice.results import Metric
 from genesplice.variants.alleles import Allele
-from genesplice.variants.auroc import auroc, resampled, spearman
+from genesplice.variants.auroc import N_BOOTSTRAP, auroc, spearman
 from genesplice.variants.checks import ContigNames, check_record
 from genesplice.variants.levels import Levels, strongest
 from genesplice.variants.likelihood import MaskedBases, allele_likelihoods
@@ -143,7 +144,7 @@ def measured_metrics(scored: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
             "measured_auroc": lambda i, x=x: auroc(is_high[i], x[i]),
         }
         for metric, measure in measures.items():
-            found = resampled(measure, unit, seed=seed)
+            found = resampled(measure, unit, n_bootstrap=N_BOOTSTRAP, seed=seed, limits=(-1.0, 1.0))
             if np.isfinite(found[0]):
                 metrics.append(Metric(metric, *found, len(kept), name, "measured", None, seed))
     return metrics

@@ -103,11 +103,11 @@ def test_the_files_are_those_of_the_contract(out, tiny_bundle):
     assert manifest["config"]["verdict"]["smallest_effect"] == verdict["rule"]["smallest_effect"]
     predictions = pd.read_parquet(out / "predictions.parquet")
     assert set(predictions["seed"]) == {0, 1}
-    claims = pd.read_csv(out / "claims.tsv", sep="\t")
-    records = json.loads((out / "claims.json").read_text())
-    assert [row["verdict"] for row in records] == claims["verdict"].tolist()
+    ablations = pd.read_csv(out / "ablations.tsv", sep="\t")
+    records = json.loads((out / "ablations.json").read_text())
+    assert [row["answer"] for row in records] == ablations["answer"].tolist()
     assert records[-1]["effect"] is None
-    assert claims.loc[claims["claim"] == "longer context", "verdict"].ne("not run").all()
+    assert ablations.loc[ablations["hypothesis"] == "longer context", "answer"].ne("not run").all()
 
 
 def test_the_page_is_one_file_that_loads_nothing(out):

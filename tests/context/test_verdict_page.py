@@ -6,7 +6,7 @@ import pytest
 
 from genesplice.errors import InputError
 from genesplice.show.context import (
-    claims_rows,
+    ablation_rows,
     context_arms,
     dose_figure,
     mass_figure,
@@ -43,9 +43,9 @@ VERDICT = {
 }  # fmt: skip
 
 NOT_RUN = {
-    "claim": "graph <b>", "metric": "profile_r", "model": "genesplice",
+    "hypothesis": "graph <b>", "metric": "profile_r", "model": "genesplice",
     "ablation": "genesplice_rewired", "effect": np.nan, "ci_low": np.nan, "ci_high": np.nan,
-    "n_runs": 0, "seeds": 0, "cpu_seconds": np.nan, "verdict": "not run",
+    "n_runs": 0, "seeds": 0, "cpu_seconds": np.nan, "answer": "not run",
 }  # fmt: skip
 
 
@@ -82,23 +82,23 @@ def test_dose_and_mass_are_drawn():
 
 
 def test_the_page_says_everything_and_interprets_nothing():
-    claims = pd.DataFrame([NOT_RUN])
-    page = render_verdict(VERDICT, METRICS, claims=claims, name="my <i>data")
+    ablations = pd.DataFrame([NOT_RUN])
+    page = render_verdict(VERDICT, METRICS, ablations=ablations, name="my <i>data")
     for text in (
         "Longer &lt;context&gt; helps.", "my &lt;i&gt;data", "graph &lt;b&gt;", "not run",
         "The arms say yes, but gradient does not.", "Task a-task died", "class=excluded",
     ):  # fmt: skip
         assert text in page, text
     assert page.count('id="figure') == 2
-    assert render_verdict(VERDICT, METRICS, claims=claims, name="my <i>data") == page
+    assert render_verdict(VERDICT, METRICS, ablations=ablations, name="my <i>data") == page
 
 
-def test_claims_have_their_answer_first_and_what_was_not_run_is_grey():
+def test_hypotheses_have_their_answer_first_and_what_was_not_run_is_grey():
     was_run = {
-        **NOT_RUN, "claim": "graph attention", "effect": 0.02, "ci_low": -0.001, "ci_high": 0.041,
-        "n_runs": 5, "cpu_seconds": 1234.5, "verdict": "yes",
+        **NOT_RUN, "hypothesis": "graph attention", "effect": 0.02, "ci_low": -0.001, "ci_high": 0.041,
+        "n_runs": 5, "cpu_seconds": 1234.5, "answer": "yes",
     }  # fmt: skip
-    table = claims_rows(pd.DataFrame([was_run, NOT_RUN]))
+    table = ablation_rows(pd.DataFrame([was_run, NOT_RUN]))
     one, other = table.split("<tbody>")[1].split("</table>")[0].split("<tr")[1:]
     cells = [cell.split("<")[0] for cell in one.split("<td>")[1:]]
     assert cells == [
@@ -110,7 +110,7 @@ def test_claims_have_their_answer_first_and_what_was_not_run_is_grey():
     cells = [cell.split("<")[0] for cell in other.split("<td>")[1:]]
     assert cells == ["graph &lt;b&gt;", "not run", "rewired", "profile_r", "", "", "", ""]
     with pytest.raises(InputError):
-        claims_rows(pd.DataFrame([was_run]).drop(columns="ablation"))
+        ablation_rows(pd.DataFrame([was_run]).drop(columns="ablation"))
 
 
 def test_a_refusal_has_a_page_too():

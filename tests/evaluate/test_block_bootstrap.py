@@ -8,7 +8,7 @@ from sklearn.metrics import r2_score
 from genesplice.evaluate.bootstrap import (
     CHUNK,
     interval,
-    make_block_counts,
+    make_draws,
     resampled_metrics,
     summarise,
 )
@@ -45,7 +45,7 @@ def by_repeating_genes(observed, predicted, condition_mean, block, counts):
 @pytest.mark.parametrize("rounded", [None, 0], ids=["distinct", "ties"])
 def test_every_draw_is_the_table_with_repeated_genes(rounded):
     observed, predicted, condition_mean, block = make_tables(0, rounded=rounded)
-    counts = make_block_counts(N_BLOCKS, 40, seed=1)
+    counts = make_draws(N_BLOCKS, 40, seed=1)[1:]
     got = resampled_metrics(summarise(observed, predicted, condition_mean, block), counts)
     for draw, row in enumerate(counts):
         expected = by_repeating_genes(observed, predicted, condition_mean, block, row)
@@ -85,7 +85,7 @@ def test_all_ones_is_the_value_itself():
 def test_draws_do_not_depend_on_their_neighbours():
     tables = make_tables(3)
     genes = summarise(*tables)
-    counts = make_block_counts(N_BLOCKS, CHUNK + 7, seed=0)
+    counts = make_draws(N_BLOCKS, CHUNK + 7, seed=0)[1:]
     together = resampled_metrics(genes, counts)
     alone = resampled_metrics(genes, counts[-3:])
     for name, value in together.items():
@@ -94,18 +94,18 @@ def test_draws_do_not_depend_on_their_neighbours():
 
 
 def test_counts_are_resamples_of_all_blocks():
-    counts = make_block_counts(N_BLOCKS, 2000, seed=0)
+    counts = make_draws(N_BLOCKS, 2000, seed=0)[1:]
     assert (counts.sum(axis=1) == N_BLOCKS).all()
     assert counts.mean(axis=0) == pytest.approx(np.ones(N_BLOCKS), abs=0.1)
     # With replacement, a block is missing from about (1 - 1/6)^6 of the resamples.
     assert (counts == 0).mean() == pytest.approx((1 - 1 / N_BLOCKS) ** N_BLOCKS, abs=0.02)
-    assert np.array_equal(counts, make_block_counts(N_BLOCKS, 2000, seed=0))
-    assert not np.array_equal(counts, make_block_counts(N_BLOCKS, 2000, seed=1))
+    assert np.array_equal(counts, make_draws(N_BLOCKS, 2000, seed=0)[1:])
+    assert not np.array_equal(counts, make_draws(N_BLOCKS, 2000, seed=1)[1:])
 
 
 def test_large_offsets_do_not_cost_digits():
     observed, predicted, condition_mean, block = make_tables(4)
-    counts = make_block_counts(N_BLOCKS, 10, seed=0)
+    counts = make_draws(N_BLOCKS, 10, seed=0)[1:]
     near = resampled_metrics(summarise(observed, predicted, condition_mean, block), counts)
     far = summarise(observed + 1e6, predicted + 1e6, condition_mean, block)
     for name, value in resampled_metrics(far, counts).items():
@@ -114,7 +114,7 @@ def test_large_offsets_do_not_cost_digits():
 
 def test_block_labels_may_be_anything_in_order():
     observed, predicted, condition_mean, block = make_tables(5)
-    counts = make_block_counts(N_BLOCKS, 10, seed=0)
+    counts = make_draws(N_BLOCKS, 10, seed=0)[1:]
     numbers = resampled_metrics(summarise(observed, predicted, condition_mean, block), counts)
     named = np.array([f"block {b}" for b in block], dtype=object)
     names = resampled_metrics(summarise(observed, predicted, condition_mean, named), counts)
@@ -134,7 +134,7 @@ def test_dependent_genes_give_a_wider_interval_than_independent_ones():
 
     def width(labels):
         genes = summarise(observed, predicted, zero, labels)
-        counts = make_block_counts(len(np.unique(labels)), 500, seed=0)
+        counts = make_draws(len(np.unique(labels)), 500, seed=0)[1:]
         return np.ptp(np.quantile(resampled_metrics(genes, counts)["profile_r"], [0.025, 0.975]))
 
     by_block, by_gene = width(block), width(np.arange(block.size))
@@ -148,7 +148,7 @@ def test_intervals_of_few_blocks_hold_what_they_promise(n_blocks):
     generator, held = np.random.default_rng(0), []
     for trial in range(600):
         blocks = generator.normal(size=n_blocks)
-        counts = make_block_counts(n_blocks, 300, seed=trial)
+        counts = make_draws(n_blocks, 300, seed=trial)[1:]
         drawn = np.concatenate([[blocks.mean()], counts @ blocks / n_blocks])
         low, high = interval(drawn, n_blocks)
         held.append(low <= 0 <= high)

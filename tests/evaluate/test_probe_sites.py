@@ -7,9 +7,10 @@ import pytest
 from tiny_genomes import with_operons
 
 from genesplice.data.genome import decode
+from genesplice.data.splits import first_of_operon
 from genesplice.errors import InputError
 from genesplice.evaluate.probe_tasks import REPLICATION, SITE_COLUMNS, TASKS, make_probe_sites
-from genesplice.evaluate.strata import PROMOTER_BP, first_of_operon
+from genesplice.evaluate.strata import PROMOTER_BP
 
 ORIGIN, TERMINUS = 90_000, 30_000
 
@@ -92,7 +93,7 @@ def test_start_codons_are_starts_and_others_look_like_them(control, sites):
 
 
 def test_promoters_lie_before_operons(control, sites):
-    first = control.genes[first_of_operon(control).to_numpy()]
+    first = control.genes[first_of_operon(control.genome, control.genes, control.splits).to_numpy()]
     for site in rows(sites, "promoter", "promoter"):
         assert genes_over(control, site.position).empty
         own = first[first["strand"] == site.strand]
@@ -106,7 +107,7 @@ def test_promoters_lie_before_operons(control, sites):
 
 
 def test_operons_rna_and_replichores(control, sites):
-    is_first = first_of_operon(control)
+    is_first = first_of_operon(control.genome, control.genes, control.splits)
     tss = control.genes.set_index("gene_id")["tss"] % control.genome.length
     for label, wanted in (("first", True), ("inner", False)):
         for site in rows(sites, "operon", label):

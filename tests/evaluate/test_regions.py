@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from tiny_genomes import make_genes, make_genome
 
-from genesplice.evaluate.strata import PROMOTER_BP, first_of_operon, region_masks, upstream_mask
+from genesplice.data.splits import first_of_operon
+from genesplice.evaluate.strata import PROMOTER_BP, region_masks, upstream_mask
 
 ROWS = [
     ("a1", "c0", 300, 600, "+", "protein_coding"),
@@ -74,13 +75,13 @@ def test_each_base_is_where_the_annotation_says(control):
 
 
 def test_the_first_of_an_operon_is_the_farthest_upstream(control):
-    found = first_of_operon(control)
+    found = first_of_operon(control.genome, control.genes, control.splits)
     assert list(found.index) == list(control.genes["gene_id"])
     # x and y are of one operon by name only: they lie on two strands.
     assert list(found[~found].index) == ["a2"]
     flipped = control.genes.assign(strand=control.genes["strand"].map({"+": "-", "-": "+"}))
     flipped["tss"] = np.where(flipped["strand"] == "+", flipped["start"], flipped["end"] - 1)
-    found = first_of_operon(dataclasses.replace(control, genes=flipped))
+    found = first_of_operon(control.genome, flipped, control.splits)
     assert list(found[~found].index) == ["a1"]
 
 
@@ -91,7 +92,7 @@ def test_an_operon_may_run_across_the_origin(control, strand, first):
         ("start", "c0", 10, 200, strand, "protein_coding"),
     )
     splits = pd.DataFrame({"gene_id": ["end", "start"], "operon": "one"})
-    found = first_of_operon(dataclasses.replace(control, genes=genes, splits=splits))
+    found = first_of_operon(control.genome, genes, splits)
     assert list(found[found].index) == [first]
 
 

@@ -70,6 +70,21 @@ def test_an_operon_across_the_origin_begins_before_it(tiny_bundle):
         assert both == {wanted} & set(bundle.expression.var_names)
 
 
+@pytest.mark.parametrize("strand", ["+", "-"])
+def test_the_annotated_tss_decides_which_gene_is_first(changed, strand):
+    """A gene inside of the other one whose transcript begins before it, on either strand."""
+    bundle, operons = changed
+    outer, inner = operons["+-".index(strand)][:2]
+    genes = bundle.genes.set_index("gene_id", drop=False)
+    step = -1 if strand == "+" else 1
+    genes.loc[outer, ["start", "end", "tss"]] = 300, 900, 300 if strand == "+" else 899
+    genes.loc[inner, ["start", "end", "tss"]] = 400, 800, genes.loc[outer, "tss"] + 30 * step
+    splits = bundle.splits.assign(operon=bundle.splits["gene_id"])
+    splits.loc[splits["gene_id"].isin([outer, inner]), "operon"] = "both"
+    bundle = dataclasses.replace(bundle, genes=genes.reset_index(drop=True), splits=splits)
+    assert list(gene_strata(bundle)["operon_inner"]) == [outer]
+
+
 def test_families_hold_every_measured_gene_once(tiny_bundle):
     strata = gene_strata(tiny_bundle)
     assert sorted(strata) == sorted(name for family in FAMILIES for name in family)

@@ -7,8 +7,8 @@ import pytest
 from tiny_genomes import with_operons
 
 from genesplice.data.genome import encode
+from genesplice.data.splits import first_of_operon
 from genesplice.errors import InputError
-from genesplice.evaluate.strata import first_of_operon
 from genesplice.explain.motifs import HEXAMERS, known_site_scores, known_sites, measure_known_sites
 from genesplice.predict.gene_output import is_group, resolve_genes
 from genesplice.results import Attribution
@@ -82,7 +82,10 @@ def test_what_grows_towards_the_start_points_at_nothing(regulated):
 
 def test_genes_inside_of_an_operon_are_not_asked(tiny_bundle):
     bundle = with_operons(tiny_bundle)
-    first, genes = first_of_operon(bundle), bundle.genes["gene_id"].tolist()
+    first, genes = (
+        first_of_operon(bundle.genome, bundle.genes, bundle.splits),
+        bundle.genes["gene_id"].tolist(),
+    )
     found = [explained(gene, True, number) for number, gene in enumerate(genes)]
     scores = known_site_scores(known_sites(bundle, found), found)
     (boxes,) = (s for s in scores if s.regulator == HEXAMERS)

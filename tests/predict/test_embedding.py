@@ -7,7 +7,7 @@ import torch
 from tiny_genomes import make_encoder
 
 from genesplice.errors import InputError
-from genesplice.predict.embeddings import embed_promoters, principal_components
+from genesplice.predict.pretrained import embed_promoters, principal_components
 
 
 @pytest.mark.parametrize("base_width", [0, 4])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from genesplice.errors import InputError
-from genesplice.predict.pretrained import encoder_sentence, refuse_told_genes
+from genesplice.predict.pretrained import check_views_held_out, encoder_sentence
 
 
 def encoder(folder, holdout_fold=0, views=("strand",), weight=0.1):
@@ -27,9 +27,9 @@ def test_which_held_out_folds_an_encoder_has_read(tmp_path):
 
 def test_held_out_genes_must_not_have_been_told_their_operon(tmp_path):
     init = encoder(tmp_path, views=("strand", "regulon"))
-    refuse_told_genes(init, [0])
+    check_views_held_out(init, [0])
     with pytest.raises(InputError, match=r"views of regulon for held-out fold 1"):
-        refuse_told_genes(init, [0, 1])
-    refuse_told_genes(encoder(tmp_path, views=("operon",), weight=0.0), [1])
-    refuse_told_genes(encoder(tmp_path), [0, 1, 2])
-    refuse_told_genes(None, [0, 1])
+        check_views_held_out(init, [0, 1])
+    check_views_held_out(encoder(tmp_path, views=("operon",), weight=0.0), [1])
+    check_views_held_out(encoder(tmp_path), [0, 1, 2])
+    check_views_held_out(None, [0, 1])

@@ -170,8 +170,8 @@ def test_results_are_gathered_from_a_finished_run(
     for name, text, match in (
         ("verdict.json", '{"answer": "yes"}', "a second verdict, expected one"),
         ("verdict.json", "[]", "list, expected an object"),
-        ("claims.json", "3", "int, expected a list of records"),
-        ("claims.json", "{", "not JSON"),
+        ("ablations.json", "3", "int, expected a list of records"),
+        ("ablations.json", "{", "not JSON"),
     ):
         path = run / "finetune" / name
         path.write_text(text)

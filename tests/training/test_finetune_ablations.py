@@ -10,7 +10,7 @@ from tiny_genomes import with_operons
 
 import genesplice as gs
 from genesplice.errors import InputError
-from genesplice.evaluate.ablation_table import claims_table
+from genesplice.evaluate.ablations import ablation_table
 from genesplice.evaluate.metrics import (
     METRICS,
     differences,
@@ -143,7 +143,7 @@ def test_ablations_of_the_encoder_start_from_their_own(tiny_bundle, tmp_path):
     assert set(told) == {"genesplice", *(ablation_label(name) for name in names)}
     for name in names:
         assert not np.array_equal(told[ablation_label(name)], told["genesplice"]), name
-    rows = claims_table(score_all(control, table))
+    rows = ablation_table(score_all(control, table))
     ran = set(rows.loc[rows["verdict"] != "not run", "ablation"])
     assert ran == {ablation_label(name) for name in names}
 

@@ -8,8 +8,9 @@ from tiny_runs import config, random_tokens, with_genome, with_other_blocks
 
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
+from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.training.finetuning import make_model
-from genesplice.training.measuring import base_log_probabilities, masked_base_metrics
+from genesplice.training.measuring import masked_base_metrics
 from genesplice.training.pretraining import load_encoder_weights, pretrain
 from genesplice.training.source import bundle_source, held_out_intervals
 

@@ -12,12 +12,13 @@ from tiny_variants import call, letters, make_masked, other, save_masked
 
 from genesplice.baselines.count_models import fit_count_model
 from genesplice.data.genome import encode
+from genesplice.data.splits import first_of_operon
 from genesplice.errors import InputError
-from genesplice.evaluate.strata import first_of_operon
+from genesplice.evaluate.bootstrap import resampled
 from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import read_metrics
-from genesplice.variants.auroc import auroc, auroc_metric, resampled, spearman
+from genesplice.variants.auroc import auroc, auroc_metric, spearman
 from genesplice.variants.classes import (
     box_levels,
     class_metrics,
@@ -242,7 +243,10 @@ def test_boxes_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):
     assert (size.metric, loss.metric) == ("auroc_boxes_level_size", "auroc_boxes_level")
     assert size.n == loss.n == 36
     # The gene again, all of its upstream by itself.
-    is_first, measured = first_of_operon(tiny_bundle), set(tiny_bundle.expression.var_names)
+    is_first, measured = (
+        first_of_operon(tiny_bundle.genome, tiny_bundle.genes, tiny_bundle.splits),
+        set(tiny_bundle.expression.var_names),
+    )
     usable = [gene_id for gene_id in is_first.index[is_first] if gene_id in measured]
     gene_id = str(np.random.default_rng(0).permutation(np.array(usable))[0])
     window = explainer.window(gene_id)
