@@ -1,6 +1,7 @@
 """Whether attributions point at the sites of the regulators that are known to act there."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -318,17 +319,17 @@ def site_scores(
             continue
         groups = [part[part["gene_id"] == gene_id] for gene_id in genes]
         auroc = resampled(
-            lambda rows, groups=groups: _auroc([groups[i] for i in rows]),
-            np.arange(len(groups)), n_bootstrap=n_resamples, seed=seed, limits=(0.0, 1.0),
+            partial(_auroc, groups), np.arange(len(groups)),
+            n_bootstrap=n_resamples, seed=seed, limits=(0.0, 1.0),
         )  # fmt: skip
         sites = int(sum(group["is_site"].sum() for group in groups))
         scores.append(SiteScore(str(regulator), len(genes), sites, *auroc))
     return sorted(scores, key=lambda one: -one.auroc)
 
 
-def _auroc(groups: Sequence[pd.DataFrame]) -> float:
-    is_site = np.concatenate([group["is_site"].to_numpy(bool) for group in groups])
-    value = np.concatenate([group["value"].to_numpy() for group in groups])
+def _auroc(groups: Sequence[pd.DataFrame], rows: np.ndarray) -> float:
+    is_site = np.concatenate([groups[row]["is_site"].to_numpy(bool) for row in rows])
+    value = np.concatenate([groups[row]["value"].to_numpy() for row in rows])
     return float(roc_auc_score(is_site, value))
 
 

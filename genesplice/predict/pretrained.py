@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from genesplice.config import ModelConfig, PretrainConfig
@@ -175,6 +174,9 @@ def promoter_kmers(bundle: Bundle, genes: pd.Index, window_bp: int) -> pd.DataFr
 
 def principal_components(vectors: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Columns x and y: the first two principal components of standardised columns."""
+    # Imported here: it takes a second.
+    from sklearn.decomposition import PCA
+
     spread = vectors.std().replace(0, 1)
     points = PCA(2, random_state=seed).fit_transform((vectors - vectors.mean()) / spread)
     return pd.DataFrame(points.astype(np.float64), index=vectors.index, columns=["x", "y"])

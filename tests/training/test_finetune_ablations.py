@@ -144,7 +144,7 @@ def test_ablations_of_the_encoder_start_from_their_own(tiny_bundle, tmp_path):
     for name in names:
         assert not np.array_equal(told[ablation_label(name)], told["genesplice"]), name
     rows = ablation_table(score_all(control, table))
-    ran = set(rows.loc[rows["verdict"] != "not run", "ablation"])
+    ran = set(rows.loc[rows["answer"] != "not run", "ablation"])
     assert ran == {ablation_label(name) for name in names}
 
 
