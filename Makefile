@@ -1,5 +1,6 @@
 # make run   : everything in quick size on real E. coli data; ends with the path of the report
-# make test  : install what the tests need, then lint, types, import contract, tests
+# make check : lint, types, import contract, fast tests; what to run before every commit
+# make test  : install what the tests need, then all of it
 # make setup : install only (then: .venv/bin/genesplice lab)
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup dev browser run test lint bench
+.PHONY: setup dev browser run check test lint bench
 
 setup: $(VENV)/.base
 dev: $(VENV)/.dev
@@ -41,5 +42,10 @@ lint: dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+check: dev lint
+	$(PYTEST) -m "not slow and not browser and not notebook"
+
 test: dev browser lint
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)

@@ -15,11 +15,10 @@ import shutil  # noqa: E402
 import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from playwright.sync_api import Browser, sync_playwright  # noqa: E402
 
 from genesplice.config import load_preset, override  # noqa: E402
 from genesplice.context.controls import control_environment  # noqa: E402
@@ -28,6 +27,9 @@ from genesplice.data.prepare import prepare_recipe  # noqa: E402
 from genesplice.data.simulate import CONTROLS, make_bundle  # noqa: E402
 from genesplice.runtime import keep_freed_memory, write_json  # noqa: E402
 from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,7 +41,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for all notebooks comes first: it is the longest."""
+    """What waits for all notebooks comes first: it is the longest. `make check` leaves it out."""
+    for item in items:
+        if "tiny_run" in getattr(item, "fixturenames", ()):
+            item.add_marker("notebook")
     items.sort(key=lambda item: "tiny_run" not in getattr(item, "fixturenames", ()))
 
 
@@ -85,8 +90,10 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def browser(chromium: str) -> Iterator[Browser]:
-    """Chromium under Playwright."""
+def browser(chromium: str) -> "Iterator[Browser]":
+    """Chromium under Playwright; imported here, so that other tests run without either."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=chromium,

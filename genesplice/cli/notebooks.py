@@ -92,7 +92,7 @@ def report(
 @app.command("list")
 def list_(notebooks: Notebooks = Path("notebooks"), as_json: Json = False) -> None:
     """List the notebooks, and the parameters that `-p` takes."""
-    from genesplice.show.parameters import list_notebooks
+    from genesplice.show.notebooks import list_notebooks
 
     found = list_notebooks(notebooks)
     if as_json:

@@ -1,27 +1,31 @@
-"""One notebook through papermill, in this process, with what went wrong told in one line."""
+"""One notebook through papermill, in this process, and what a person reads meanwhile."""
 
 import asyncio
 import os
-import re
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOBase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import nbformat
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
 from genesplice.show.explorer import HEADLESS_VARIABLE
-from genesplice.show.literals import Value
-from genesplice.show.parameters import NotebookInfo, read_notebook
-
-State = Literal["done", "failed", "interrupted", "running", "not run"]
-OnCell = Callable[[int, int], None]
-
-_MESSAGE_CHARACTERS = 300
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+from genesplice.show.notebooks import (
+    NotebookInfo,
+    Value,
+    is_code,
+    one_line,
+    read_notebook,
+    say_seconds,
+)
 
 
 class Failure(NamedTuple):
@@ -37,32 +41,14 @@ class Failure(NamedTuple):
     kind: str
     message: str
 
+    @property
+    def state(self) -> str:
+        """What became of the notebook."""
+        return "interrupted" if self.kind == "interrupted" else "failed"
+
     def __str__(self) -> str:
         where = "before its first cell" if self.cell is None else f"cell {self.cell}/{self.n_cells}"
         return f"{self.notebook}, {where}: {self.message}"
-
-
-class Execution(NamedTuple):
-    """How the execution of a notebook ended; `failure` is None where it is done."""
-
-    state: State
-    seconds: float
-    failure: Failure | None
-
-
-class _Position:
-    """Counts code cells while they run, and makes Ctrl-C reach us instead of only the kernel."""
-
-    def __init__(self, n_cells: int, on_cell: OnCell | None) -> None:
-        self.n_cells, self.on_cell, self.current = n_cells, on_cell, 0
-
-    def __call__(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
-        # nbclient's own handler shuts the kernel down, which looks like a kernel that died.
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-        if _is_code(cell):
-            self.current += 1
-            if self.on_cell:
-                self.on_cell(self.current, self.n_cells)
 
 
 def execute_notebook(
@@ -71,15 +57,15 @@ def execute_notebook(
     parameters: Mapping[str, Value],
     *,
     cwd: Path,
-    on_cell: OnCell | None = None,
+    on_cell: Callable[[int, int], None] | None = None,
     cell_timeout_s: int | None = None,
-) -> Execution:
+) -> tuple[float, Failure | None]:
     """Run `notebook` in a kernel of its own and write it, with its outputs, to `output`.
 
-    What the kernel's process writes past Jupyter (a crash in a library, say) goes to a `.log`
-    beside `output`. Nothing is raised for a cell that fails, a kernel that dies, a timeout or
+    What the kernel's process writes past Jupyter (a crash in a library, say) goes to a `.log` of
+    the same name. Nothing is raised for a cell that fails, a kernel that dies, a timeout or
     Ctrl-C: `output` then holds the cells up to there, and its metadata (`genesplice`) what
-    happened.
+    happened. Returned are the seconds and, unless it is done, the failure.
 
     Parameters
     ----------
@@ -97,16 +83,20 @@ def execute_notebook(
 
     log = output.with_suffix(".log")
     log.unlink(missing_ok=True)
-    position = _Position(notebook.n_cells + bool(parameters), on_cell)
-    started, failure = time.monotonic(), None
-    state: State = "done"
+    started, n_cells, position = time.monotonic(), notebook.n_cells + bool(parameters), 0
+    kind = ""
 
-    def fail(kind: str, message: str, cell: int | None = None) -> Failure:
-        where = cell or position.current or None
-        return Failure(notebook.stem, where, position.n_cells, kind, message)
+    def start_cell(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        nonlocal position
+        # nbclient's own handler shuts the kernel down, which looks like a kernel that died.
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        if is_code(cell):
+            position += 1
+            if on_cell:
+                on_cell(position, n_cells)
 
     try:
-        with _kernel_environment(), _default_interrupt():
+        with _default_interrupt():
             papermill.execute_notebook(
                 read_notebook(notebook.path),
                 str(output).replace("{", "{{").replace("}", "}}"),
@@ -116,89 +106,147 @@ def execute_notebook(
                 progress_bar=False,
                 store_widget_state=False,
                 extra_arguments=["--log-level=40"],
-                on_cell_start=position,
-                kernel_manager_class=_logging_manager(log),
+                on_cell_start=start_cell,
+                kernel_manager_class=_kernel_manager(log),
                 execution_timeout=cell_timeout_s,
             )
     except papermill.PapermillExecutionError as error:
-        text = _one_line(f"{error.ename}: {error.evalue}" if error.evalue else error.ename)
-        state, failure = "failed", fail(error.ename, text)
+        kind, message = error.ename, f"{error.ename}: {error.evalue}".removesuffix(": ")
     except CellTimeoutError:
-        state, failure = "failed", fail("timeout", f"took longer than {cell_timeout_s} s")
+        kind, message = "timeout", f"took longer than {cell_timeout_s} s"
     except DeadKernelError:
-        message = "the kernel died (out of memory, or killed from outside)"
-        state, failure = "failed", fail("kernel died", message)
+        kind, message = "kernel died", "the kernel died (out of memory, or killed from outside)"
     except KeyboardInterrupt:
-        state, failure = "interrupted", fail("interrupted", "interrupted")
+        kind = message = "interrupted"
     except RuntimeError as error:  # nbclient's word for a kernel that does not come up
-        state, failure = "failed", fail("kernel did not start", _one_line(str(error)))
+        kind, message = "kernel did not start", str(error)
     if log.exists() and log.stat().st_size == 0:
         log.unlink()
+    failure = None
+    if kind:
+        failure = Failure(notebook.stem, position or None, n_cells, kind, one_line(message))
     seconds = round(time.monotonic() - started, 3)
-    _record(output if output.exists() else notebook.path, output, state, seconds, failure)
-    return Execution(state, seconds, failure)
+    # The report shows how it ended.
+    executed = read_notebook(output if output.exists() else notebook.path)
+    outcome = {"state": failure.state if failure else "done", "seconds": seconds}
+    outcome |= {"failure": failure._asdict()} if failure else {}
+    executed.metadata["genesplice"] = outcome
+    marked = "papermill-error-cell-tag"
+    executed.cells = [c for c in executed.cells if marked not in c.metadata.get("tags", [])]
+    nbformat.write(executed, output)
+    return seconds, failure
 
 
-def _logging_manager(log: Path) -> type:
-    """Make a kernel manager whose kernels write to a file instead of our terminal."""
+def _kernel_manager(log: Path) -> type:
+    """Make a kernel manager whose kernels write to a file instead of our terminal.
+
+    The kernel is told that nobody looks at it, and keeps plotly from choosing another renderer.
+    """
     from jupyter_client.manager import AsyncKernelManager
+
+    environment = os.environ | {HEADLESS_VARIABLE: "1", "PLOTLY_RENDERER": "plotly_mimetype"}
 
     class LoggingManager(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("ab") as stream:
-                await super().start_kernel(stdout=stream, stderr=stream, **options)
+                options |= {"env": environment, "stdout": stream, "stderr": stream}
+                await super().start_kernel(**options)
 
     return LoggingManager
-
-
-def _is_code(cell: nbformat.NotebookNode) -> bool:
-    return cell.cell_type == "code" and bool(cell.source.strip())
-
-
-def _one_line(text: str) -> str:
-    line = (_ANSI.sub("", text).strip().splitlines() or [""])[0]
-    return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 1] + "…"
-
-
-def _record(
-    executed: Path, output: Path, state: State, seconds: float, failure: Failure | None
-) -> None:
-    """Write the end of the execution into the notebook, so that its report can tell it."""
-    notebook = read_notebook(executed)
-    outcome: dict[str, Any] = {"state": state, "seconds": seconds}
-    notebook.metadata["genesplice"] = outcome | ({"failure": failure._asdict()} if failure else {})
-    notebook.cells = [
-        cell
-        for cell in notebook.cells
-        if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
-    ]
-    nbformat.write(notebook, output)
-
-
-@contextmanager
-def _kernel_environment() -> Iterator[None]:
-    """Tell the kernel that nobody looks at it, and keep plotly from choosing another renderer."""
-    values = {HEADLESS_VARIABLE: "1", "PLOTLY_RENDERER": "plotly_mimetype"}
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
 def _default_interrupt() -> Iterator[None]:
     """Put the handler of Ctrl-C back that was there before nbclient set its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+
+
+class Progress:
+    """A bar of the current notebook's cells and a clock on a terminal; plain lines elsewhere.
+
+    `NO_COLOR` and `TERM=dumb` give lines too; then cells are named at most every `every_s` seconds.
+    """
+
+    def __init__(self, stream: TextIOBase | None = None, every_s: float = 10.0) -> None:
+        self.stream: Any = stream or sys.stderr
+        self.every_s = every_s
+        self.names: list[str] = []
+        self.expected: dict[str, float] = {}
+        self.position, self.begun, self.said = 0, 0.0, 0.0
+        self.bars = None
+        is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        if self.stream.isatty() and not is_plain:
+            columns = "{task.description}", "cell {task.fields[number]}/{task.total:.0f}"
+            name, cell = (TextColumn(text, markup=False) for text in columns)
+            left = TextColumn("{task.fields[left]}", markup=False)
+            console = Console(file=self.stream, highlight=False)
+            self.bars = Bars(
+                name, BarColumn(bar_width=20), cell, TimeElapsedColumn(), left, console=console
+            )
+            self.task = self.bars.add_task("", start=False, visible=False, number=0, left="")
+
+    def start(self, names: Sequence[str], expected: Mapping[str, float]) -> None:
+        """Begin a run of `names`; `expected` has seconds of those that ran before."""
+        self.names, self.expected, self.position = list(names), dict(expected), 0
+        if self.bars:
+            self.bars.start()
+
+    def notebook(self, name: str, n_cells: int) -> None:
+        """Begin one notebook."""
+        self.position += 1
+        self.begun = self.said = time.monotonic()
+        if self.bars:
+            fields = {"description": self._label, "total": n_cells, "left": self._remaining()}
+            self.bars.reset(self.task, visible=True, number=0, **fields)
+        else:
+            self.note(f"{self._label}: {n_cells} cells, {self._remaining()}")
+
+    def cell(self, number: int, n_cells: int) -> None:
+        """Begin one code cell, counted from 1."""
+        left, now = self._remaining(), time.monotonic()
+        if self.bars:
+            self.bars.update(
+                self.task, completed=number - 1, total=n_cells, number=number, left=left
+            )
+        elif now - self.said >= self.every_s:
+            self.said, elapsed = now, say_seconds(now - self.begun)
+            self.note(f"{self._label}: cell {number}/{n_cells}, {elapsed} elapsed, {left}")
+
+    def end_notebook(self, state: str, seconds: float) -> None:
+        """Leave one line about the notebook."""
+        mark = ("✓ " if state == "done" else "✗ ") if self.bars else ""
+        if self.bars:
+            self.bars.update(self.task, visible=False)
+        self.note(f"{mark}{self._label}: {state} in {say_seconds(seconds)}")
+
+    def note(self, text: str) -> None:
+        """Print one line, above the bar where there is one."""
+        if self.bars:
+            self.bars.console.print(text, markup=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.bars:
+            self.bars.stop()
+
+    @property
+    def _label(self) -> str:
+        return f"[{self.position}/{len(self.names)}] {self.names[self.position - 1]}"
+
+    def _remaining(self) -> str:
+        """Time left, where every notebook to come has run before; else how many there are."""
+        current, *to_come = self.names[self.position - 1 :]
+        if all(name in self.expected for name in [current, *to_come]):
+            in_this = max(0.0, self.expected[current] - (time.monotonic() - self.begun))
+            left = in_this + sum(self.expected[name] for name in to_come)
+            return f"about {say_seconds(left)} left"
+        n = len(to_come)
+        return f"{n} notebook{'s' * (n != 1)} to come" if n else "the last notebook"

@@ -25,8 +25,7 @@ from plotly.offline import get_plotlyjs
 from genesplice.runtime import versions
 from genesplice.show.cells import HEADLINE_MIME, PageBody, headlines
 from genesplice.show.explorer import PLOTLY_MIME, WIDGET_MIME, Explorer
-from genesplice.show.parameters import read_notebook, read_parameters
-from genesplice.show.progress import say_seconds
+from genesplice.show.notebooks import read_notebook, read_parameters, say_seconds
 
 Part = str | go.Figure | Explorer | pd.DataFrame
 """What a page may consist of; a string is Markdown, and HTML in it is cleaned."""

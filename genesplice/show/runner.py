@@ -1,49 +1,109 @@
-"""Notebooks run in order, each into a report; the run can be read, resumed and published."""
+"""Notebooks run in order, or one over many parameters; each into a report as soon as it is done."""
 
-import shlex
+import itertools
+import json
+import re
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from genesplice.errors import InputError
-from genesplice.show.execution import Failure
-from genesplice.show.gallery import render_run
-from genesplice.show.literals import Value
-from genesplice.show.parameters import (
+from genesplice.runtime import atomic_file, file_sha256
+from genesplice.show.execution import Failure, Progress, execute_notebook
+from genesplice.show.notebooks import (
     NotebookInfo,
-    ParameterInfo,
+    Value,
     check_parameters,
     list_notebooks,
     select_notebook,
 )
-from genesplice.show.progress import Progress, make_progress
+from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
 from genesplice.show.runs import (
     Manifest,
+    Task,
     expected_seconds,
     find_run,
-    first_to_run,
+    iter_runs,
     make_manifest,
     make_run_directory,
-    publish_results,
     read_manifest,
     save_manifest,
 )
-from genesplice.show.session import RunResult, Session, check_all, fill_parameters, spell_options
-from genesplice.show.sweep import sweep_notebook
 
-__all__ = [
-    "Failure",
-    "NotebookInfo",
-    "ParameterInfo",
-    "RunResult",
-    "check_parameters",
-    "find_run",
-    "list_notebooks",
-    "make_progress",
-    "publish_results",
-    "render_run",
-    "run_notebooks",
-    "sweep_notebook",
-]
+_RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder of its own"}
+
+
+class RunResult(NamedTuple):
+    """Where a run is and how it ended.
+
+    `page` is the index to open; `failures` is empty where everything is done. The exit code is
+    0 then, 130 after Ctrl-C, and 1 otherwise.
+    """
+
+    run_dir: Path
+    page: Path
+    reports: tuple[Path, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        if any(failure.kind == "interrupted" for failure in self.failures):
+            return 130
+        return int(bool(self.failures))
+
+
+@dataclass
+class Session:
+    """A run under way. Reports and index are written as soon as each notebook is done."""
+
+    run_dir: Path
+    manifest: Manifest
+    out: Path | None
+    cwd: Path
+    progress: Progress
+    cell_timeout_s: int | None = None
+    failures: list[Failure] = field(default_factory=list)
+
+    def go(self, tasks: Sequence[Task], *, stops_at_failure: bool) -> RunResult:
+        """Execute `tasks` in order, and say where everything is."""
+        try:
+            for task in tasks:
+                failure = self._execute(task)
+                if failure and (stops_at_failure or failure.kind == "interrupted"):
+                    break
+        finally:
+            self.progress.stop()
+        page = _render(self.run_dir, self.manifest, self.out)
+        names = [f"{record['stem']}.html" for record in self.manifest["notebooks"]]
+        reports = tuple(page.parent / name for name in names if (self.run_dir / name).exists())
+        return RunResult(self.run_dir, page, reports, tuple(self.failures))
+
+    def _execute(self, task: Task) -> Failure | None:
+        record = next(one for one in self.manifest["notebooks"] if one["stem"] == task.name)
+        executed = self.run_dir / f"{task.name}.ipynb"
+        executed.with_suffix(".html").unlink(missing_ok=True)
+        record |= {"state": "running", "sha256": file_sha256(task.notebook.path)}
+        _render(self.run_dir, self.manifest, self.out)
+        self.progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
+        seconds, failure = execute_notebook(
+            task.notebook,
+            executed,
+            task.values,
+            cwd=self.cwd,
+            on_cell=self.progress.cell,
+            cell_timeout_s=self.cell_timeout_s,
+        )
+        record |= {"state": "done", "seconds": seconds, "message": None}
+        if failure:
+            failure = failure._replace(notebook=task.name)
+            record |= {"state": failure.state, "message": str(failure)}
+            self.failures.append(failure)
+        _render(self.run_dir, self.manifest, self.out)
+        self.progress.end_notebook(record["state"], seconds)
+        return failure
 
 
 def run_notebooks(
@@ -54,15 +114,13 @@ def run_notebooks(
     only: str | None = None,
     parameters: Mapping[str, str] | None = None,
     resume: str | None = None,
-    provided: Mapping[str, Value] | None = None,
-    cwd: Path | None = None,
     progress: Progress | None = None,
     cell_timeout_s: int | None = None,
 ) -> RunResult:
     """Run the notebooks of `folder` in order, up to the first that fails, and render them.
 
     A new run gets `out/runs/<time>-<preset>/`; `out/index.html` and `out/<stem>.html` are copies
-    of the latest reports.
+    of the latest reports. The kernels work in the parent of `folder`.
 
     Parameters
     ----------
@@ -75,10 +133,6 @@ def run_notebooks(
     resume
         A run's path, its name under `out/runs`, or `latest`. Goes on at the first notebook that is
         not done or whose source has changed, with the same preset and parameters.
-    provided
-        Values such as `data_dir` for the notebooks that declare them; the others go without.
-    cwd
-        The folder the kernels work in; None is the parent of `folder`.
     cell_timeout_s
         Seconds any one cell may take; None for no limit.
 
@@ -87,92 +141,163 @@ def run_notebooks(
     InputError
         For an unknown or mistyped parameter, notebook or run; nothing has run then.
     """
-    notebooks = list_notebooks(folder)
+    notebooks, given = list_notebooks(folder), dict(parameters or {})
     selected = [select_notebook(notebooks, only)] if only else notebooks
-    run_dir = find_run(out, resume) if resume else None
-    if run_dir:
+    run_dir, before, n_done = None, None, 0
+    if resume:
+        run_dir = find_run(out, resume)
         before = read_manifest(run_dir)
-        _check_resumed(before, preset, parameters, run_dir)
-        given, preset = before["given"], before["preset"]
-        provided = {**before["provided"], **(provided or {})}
-        scope = selected if only else notebooks
-        known = {name for notebook in scope for name in notebook.parameters}
-        typed = check_all(scope, {k: v for k, v in given.items() if k in known}, preset)
-        start = 0 if only else first_to_run(before, notebooks)
-    else:
-        before, start = None, 0
-        given, preset, provided = dict(parameters or {}), preset or "quick", provided or {}
-        typed = check_all(selected, given, preset)
-        run_dir = make_run_directory(out / "runs", preset)
-    values = {
-        notebook.stem: fill_parameters(notebook, typed[notebook.stem], preset, run_dir, provided)
-        for notebook in selected
-    }
-    manifest = make_manifest(
-        run_dir,
-        {notebook.stem: notebook for notebook in selected},
-        values,
-        kind="run",
-        command=_spell_command(preset, only, given),
-        preset=preset,
-        given=given,
-        provided=provided,
-    )
+        _check_resumed(before, preset, given, run_dir)
+        known = {name for notebook in selected for name in notebook.parameters}
+        given, preset = {k: v for k, v in before["given"].items() if k in known}, before["preset"]
+        n_done = 0 if only else _count_done(before, notebooks)
+    preset = preset or "quick"
+    typed = _check_all(selected, given, preset)
+    run_dir = run_dir or make_run_directory(out / "runs", preset)
+    tasks = [_task(n.stem, n, typed[n.stem], preset, run_dir) for n in selected]
+    command = ["genesplice", "run", "--preset", preset, *(["--only", only] if only else [])]
+    manifest = make_manifest(run_dir, tasks, command, preset=preset, given=given)
     if before:
-        _keep_done(manifest, before, selected[:start], only is not None)
-    save_manifest(run_dir, manifest)
+        manifest |= {name: before[name] for name in ("started", "command", "given")}
+        old = {record["stem"]: record for record in before["notebooks"]}
+        done = {notebook.stem: old[notebook.stem] for notebook in selected[:n_done]}
+        new = {record["stem"]: record for record in manifest["notebooks"]}
+        merged = (old if only else {}) | new | done
+        manifest["notebooks"] = [merged[stem] for stem in sorted(merged)]
+    progress = progress or Progress()
+    progress.start([task.name for task in tasks[n_done:]], expected_seconds(out, preset))
+    if n_done:
+        going_on = tasks[n_done].name if n_done < len(tasks) else "the reports"
+        progress.note(f"{run_dir.name}: {n_done} done before, going on at {going_on}")
+    cwd = folder.resolve().parent
+    session = Session(run_dir, manifest, out, cwd, progress, cell_timeout_s)
+    return session.go(tasks[n_done:], stops_at_failure=True)
 
-    teller = progress or make_progress()
-    session = Session(run_dir, manifest, teller, cwd or folder.resolve().parent, cell_timeout_s)
-    teller.start([notebook.stem for notebook in selected[start:]], expected_seconds(out, preset))
-    if start:
-        going_on = selected[start].stem if start < len(selected) else "the reports"
-        teller.note(f"{run_dir.name}: {start} done before, going on at {going_on}")
-    failures = []
-    try:
-        for notebook in selected[start:]:
-            if failure := session.execute(notebook.stem, notebook, values[notebook.stem]):
-                failures.append(failure)
-                break
-    finally:
-        teller.stop()
-    return session.result(render_run(run_dir, out), failures)
+
+def sweep_notebook(
+    notebook: Path,
+    grid: Mapping[str, str],
+    out: Path = Path("reports"),
+    preset: str = "quick",
+    *,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run one notebook once for every combination of `grid` (`{"seed": "0,1,2"}`).
+
+    Each combination works in a folder of its own under `out/sweeps/<time>-<stem>/`; one that fails
+    does not stop the others. The index of the sweep lists them all.
+
+    Raises
+    ------
+    InputError
+        For an unknown or mistyped parameter, or no values; nothing has run then.
+    """
+    info = select_notebook(list_notebooks(notebook.parent), notebook.name)
+    axes = [[(name, value) for value in values.split(",")] for name, values in grid.items()]
+    if not axes:
+        raise InputError("no parameter", "at least one, -p name=value,value")
+    combinations = [dict(combination) for combination in itertools.product(*axes)]
+    typed = [_check_all([info], given, preset)[info.stem] for given in combinations]
+    run_dir, width = make_run_directory(out / "sweeps", info.stem), len(str(len(combinations)))
+    tasks = []
+    for number, (given, values) in enumerate(zip(combinations, typed, strict=True), 1):
+        words = [f"{number:0{width}}", *(f"{key}={value}" for key, value in given.items())]
+        name = re.sub(r"[^\w.=+-]+", "_", "-".join(words))[:80]
+        tasks.append(_task(name, info, values, preset, run_dir / name))
+        (run_dir / name).mkdir()
+    command = ["genesplice", "sweep", notebook.name, "--preset", preset]
+    manifest = make_manifest(run_dir, tasks, command, kind="sweep", preset=preset, given=grid)
+    progress = progress or Progress()
+    progress.start([task.name for task in tasks], {})
+    session = Session(run_dir, manifest, None, notebook.resolve().parent.parent, progress)
+    return session.go(tasks, stops_at_failure=False)
+
+
+def render_run(run_dir: Path, out: Path | None = None) -> Path:
+    """Write the reports and the index of a run again, from its executed notebooks.
+
+    With `out`, its `index.html` and reports are replaced by this run's; reports of notebooks that
+    this run did not include stay, and are listed with the run they came from. Returned is the
+    index: the one in `out` if that is given.
+    """
+    return _render(run_dir, read_manifest(run_dir), out, again=True)
+
+
+def _render(run_dir: Path, manifest: Manifest, out: Path | None, again: bool = False) -> Path:
+    """Save the manifest, and write the index and those reports that are not there yet."""
+    entries = []
+    for record in manifest["notebooks"]:
+        executed, report = (run_dir / f"{record['stem']}{suffix}" for suffix in (".ipynb", ".html"))
+        is_over = record["state"] not in ("not run", "running") and executed.exists()
+        if is_over and (again or not report.exists()):
+            render_notebook(executed, report, title=record["title"], run=run_dir.name)
+            record["headline"] = read_headline(executed)
+        entries.append(IndexEntry(record, report.name if report.exists() else None))
+    save_manifest(run_dir, manifest)
+    verdict, lead = run_dir / "verdict" / "verdict.json", []
+    if verdict.exists():
+        lead = [str(json.loads(verdict.read_text(encoding="utf-8"))["sentence"])]
+    index = render_index(run_dir / "index.html", entries, manifest, run_dir.name, lead=lead)
+    if out is None:
+        return index
+    for entry in entries:
+        if entry.href:
+            with atomic_file(out / entry.href) as partial:
+                shutil.copyfile(run_dir / entry.href, partial)
+        elif manifest["state"] != "running":
+            (out / f"{entry.record['stem']}.html").unlink(missing_ok=True)
+    listed = {entry.record["stem"]: entry for entry in entries}
+    for directory, older in iter_runs(out):
+        for record in older["notebooks"]:
+            stem, href = record["stem"], f"{record['stem']}.html"
+            if stem not in listed and (out / href).exists() and directory != run_dir:
+                listed[stem] = IndexEntry(record, href, older=directory.name)
+    cards = [listed[name] for name in sorted(listed)]
+    with atomic_file(out / "index.html") as partial:
+        render_index(partial, cards, manifest, run_dir.name, lead=lead)
+    return out / "index.html"
 
 
 def _check_resumed(
-    before: Manifest, preset: str | None, parameters: Mapping[str, str] | None, run_dir: Path
+    before: Manifest, preset: str | None, given: Mapping[str, str], run_dir: Path
 ) -> None:
+    began = f"with which {run_dir.name} began"
     if before["kind"] != "run":
         raise InputError(f"a {before['kind']}", "a run, which can be resumed", path=run_dir)
     if preset is not None and preset != before["preset"]:
-        raise InputError(
-            f"--preset {preset}", f"{before['preset']}, with which {run_dir.name} began"
-        )
-    for name, value in (parameters or {}).items():
+        raise InputError(f"--preset {preset}", f"{before['preset']}, {began}")
+    for name, value in given.items():
         if before["given"].get(name) != value:
-            began = before["given"].get(name, "nothing")
-            raise InputError(f"-p {name}={value}", f"{began}, with which {run_dir.name} began")
+            old = before["given"].get(name, "nothing")
+            raise InputError(f"-p {name}={value}", f"{old}, {began}")
 
 
-def _keep_done(
-    manifest: Manifest, before: Manifest, done: Sequence[NotebookInfo], only: bool
-) -> None:
-    """Carry over from `before` what a resumed run does not do again."""
-    manifest["started"] = before["started"]
-    old = {record["stem"]: record for record in before["notebooks"]}
-    if only:
-        new = {record["stem"]: record for record in manifest["notebooks"]}
-        merged = old | new
-        manifest["notebooks"] = [merged[stem] for stem in sorted(merged)]
-        manifest["command"] = before["command"]
-        return
-    kept = {notebook.stem for notebook in done}
-    manifest["notebooks"] = [
-        old[record["stem"]] if record["stem"] in kept else record
-        for record in manifest["notebooks"]
-    ]
+def _count_done(manifest: Manifest, notebooks: Sequence[NotebookInfo]) -> int:
+    """How many notebooks, from the first on, are done and have the same source still.
+
+    What comes behind may depend on what they make.
+    """
+    records = {record["stem"]: record for record in manifest["notebooks"]}
+    for position, notebook in enumerate(notebooks):
+        record = records.get(notebook.stem, {"state": "not run"})
+        if record["state"] != "done" or record["sha256"] != file_sha256(notebook.path):
+            return position
+    return len(notebooks)
 
 
-def _spell_command(preset: str, only: str | None, given: Mapping[str, str]) -> str:
-    words = ["genesplice", "run", "--preset", preset, *(["--only", only] if only else [])]
-    return shlex.join([*words, *spell_options(given)])
+def _check_all(
+    notebooks: Sequence[NotebookInfo], given: Mapping[str, str], preset: str
+) -> dict[str, dict[str, Value]]:
+    """Check what was typed, and that every notebook that has a preset knows this one."""
+    with_preset = [notebook for notebook in notebooks if "preset" in notebook.parameters]
+    if with_preset:
+        check_parameters(with_preset, {"preset": preset})
+    return check_parameters(notebooks, given, _RESERVED)
+
+
+def _task(
+    name: str, notebook: NotebookInfo, typed: Mapping[str, Value], preset: str, run_dir: Path
+) -> Task:
+    offered = {"preset": preset, "run_dir": str(run_dir.resolve())}
+    declared = {k: v for k, v in offered.items() if k in notebook.parameters}
+    return Task(name, notebook, declared | dict(typed))

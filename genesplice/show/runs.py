@@ -1,28 +1,36 @@
-"""Run directories: made once, never overwritten, described by their manifest, resumable."""
+"""Run directories: made once, never overwritten, described by their manifest, published.
+
+`manifest.json` of a run has the fields of every manifest, and `kind` ("run" or "sweep"), `preset`,
+`given` (parameters as typed), `state`, `started` (local time), `seconds` (of all notebooks), and
+`notebooks`: a list of records with `stem, title, sha256, state, seconds, parameters, message,
+headline`.
+"""
 
 import datetime
 import difflib
 import json
+import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import file_sha256, write_json, write_manifest
-from genesplice.show.literals import Value
-from genesplice.show.parameters import NotebookInfo
+from genesplice.show.notebooks import NotebookInfo, Value
 
 Manifest = dict[str, Any]
-"""What `manifest.json` of a run holds: the fields of every manifest, and
-
-`kind` ("run" or "sweep"), `preset`, `given` (parameters as typed), `provided` (values handed to
-the notebooks that declare them), `state`, `started` (local time), `seconds` (of all notebooks),
-and `notebooks`: a list of records with `stem, title, sha256, state, seconds, parameters, message,
-headline`.
-"""
 
 _LISTS = ("metrics", "ablations", "variants", "faithfulness", "bench")
+_OBJECTS = ("verdict", "reliability")
+
+
+class Task(NamedTuple):
+    """A notebook and its parameters; `name` is its stem, or a combination's name in a sweep."""
+
+    name: str
+    notebook: NotebookInfo
+    values: dict[str, Value]
 
 
 def make_run_directory(parent: Path, label: str) -> Path:
@@ -41,57 +49,47 @@ def make_run_directory(parent: Path, label: str) -> Path:
 
 def make_manifest(
     directory: Path,
-    notebooks: Mapping[str, NotebookInfo],
-    parameters: Mapping[str, Mapping[str, Value]],
+    tasks: Sequence[Task],
+    command: Sequence[str],
     *,
-    kind: str,
-    command: str,
-    preset: str | None,
+    preset: str,
     given: Mapping[str, str],
-    provided: Mapping[str, Value],
+    kind: str = "run",
 ) -> Manifest:
-    """Write the manifest of a run that is about to start.
-
-    `notebooks` and `parameters` go by the name of the executed file: the stem of the notebook, or
-    a combination's name in a sweep.
-    """
+    """Write the manifest of a run that is about to start."""
     records = [
         {
-            "stem": name,
-            "title": notebook.title,
-            "sha256": file_sha256(notebook.path),
+            "stem": task.name,
+            "title": task.notebook.title,
+            "sha256": file_sha256(task.notebook.path),
             "state": "not run",
             "seconds": None,
-            "parameters": dict(parameters[name]),
+            "parameters": dict(task.values),
             "message": None,
             "headline": None,
         }
-        for name, notebook in notebooks.items()
+        for task in tasks
     ]
-    extra = {
-        "kind": kind,
-        "preset": preset,
-        "given": dict(given),
-        "provided": dict(provided),
-        "state": "running",
-        "started": datetime.datetime.now().isoformat(timespec="seconds"),
-        "notebooks": records,
-    }
-    seeds = {"seed": int(given["seed"])} if given.get("seed", "").lstrip("-").isdigit() else None
-    config = {"preset": preset, **given, **provided}
-    started = time.monotonic()
+    options = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+    seed = given.get("seed", "")
+    started = f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}"
+    extra = {"kind": kind, "preset": preset, "given": dict(given), "state": "running"}
     return write_manifest(
-        directory, command=command, started=started, config=config, seeds=seeds, extra=extra
+        directory,
+        command=shlex.join([*command, *options]),
+        started=time.monotonic(),
+        config={"preset": preset, **given},
+        seeds={"seed": int(seed)} if seed.lstrip("-").isdigit() else None,
+        extra={**extra, "started": started, "notebooks": records},
     )
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest, with `state` and `seconds` brought up to date from its notebooks."""
-    states = [record["state"] for record in manifest["notebooks"]]
-    for state in ("running", "interrupted", "failed", "not run", "done"):
-        if state in states:
-            manifest["state"] = "running" if state == "not run" else state
-            break
+    states = {record["state"] for record in manifest["notebooks"]}
+    order = ("running", "interrupted", "failed", "not run", "done")
+    state = next((one for one in order if one in states), manifest["state"])
+    manifest["state"] = "running" if state == "not run" else state
     seconds = sum(record["seconds"] or 0.0 for record in manifest["notebooks"])
     manifest["seconds"] = round(seconds, 3)
     write_json(directory / "manifest.json", manifest)
@@ -148,29 +146,11 @@ def find_run(out: Path, run: str) -> Path:
     raise InputError(f"run {run!r}", f"a run under {out / 'runs'} ({listed}){hint}")
 
 
-def first_to_run(manifest: Manifest, notebooks: list[NotebookInfo]) -> int:
-    """Position of the notebook at which a resumed run goes on.
-
-    That is the first one that is not done, or whose source has changed since it was: what comes
-    behind it may depend on what it makes. Equals `len(notebooks)` where nothing is left to do.
-    """
-    records = {record["stem"]: record for record in manifest["notebooks"]}
-    for position, notebook in enumerate(notebooks):
-        record = records.get(notebook.stem)
-        if record is None or record["state"] != "done":
-            return position
-        if record["sha256"] != file_sha256(notebook.path):
-            return position
-    return len(notebooks)
-
-
-def expected_seconds(out: Path, preset: str | None) -> dict[str, float]:
+def expected_seconds(out: Path, preset: str) -> dict[str, float]:
     """How long each notebook took the last time it was done with this preset."""
     seconds: dict[str, float] = {}
     for _, manifest in iter_runs(out):
-        if manifest.get("preset") != preset:
-            continue
-        for record in manifest["notebooks"]:
+        for record in manifest["notebooks"] if manifest.get("preset") == preset else []:
             if record["state"] == "done" and record["seconds"]:
                 seconds.setdefault(record["stem"], float(record["seconds"]))
     return seconds
@@ -192,15 +172,11 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
     manifest = read_manifest(run_dir)
     if manifest["state"] != "done":
         raise InputError(f"a run that is {manifest['state']}", "one that is done", path=run_dir)
-    results: dict[str, Any] = {}
-    for name in ("metrics", "claims", "verdict", "variants", "faithfulness", "bench"):
-        results[name] = _gather(run_dir, "ablations" if name == "claims" else name)
-    results["reliability"] = _gather(run_dir, "reliability")
-    results["made_by"] = manifest["command"]
+    results: dict[str, Any] = {name: _gather(run_dir, name) for name in (*_LISTS, *_OBJECTS)}
+    results["claims"] = results.pop("ablations")
     results_dir.mkdir(parents=True, exist_ok=True)
-    target = results_dir / "results.json"
-    write_json(target, results)
-    return target
+    write_json(results_dir / "results.json", results | {"made_by": manifest["command"]})
+    return results_dir / "results.json"
 
 
 def _gather(run_dir: Path, name: str) -> list[Any] | dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from tiny_explorers import HOSTILE, N_GENES, make_explorers
 from tiny_notebooks import code, md, write_notebook
 
-from genesplice.show.progress import LineProgress
+from genesplice.show.execution import Progress
 from genesplice.show.runner import run_notebooks
 
 pytestmark = pytest.mark.browser
@@ -69,9 +69,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         code("pd.DataFrame(np.ones((3, 40))).add_prefix('a long column name ')"),
         code("print('x' * 500)"),
     )
-    result = run_notebooks(
-        root / "notebooks", root / "reports", progress=LineProgress(io.StringIO())
-    )
+    result = run_notebooks(root / "notebooks", root / "reports", progress=Progress(io.StringIO()))
     assert result.failures == ()
     return root / "reports"
 

@@ -5,20 +5,12 @@ import re
 
 import pytest
 
-from genesplice.show.progress import LineProgress, RichProgress, make_progress, say_seconds
+from genesplice.show.execution import Progress
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0, "0:00"), (0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599, "59:59"), (3725, "1:02:05")],
-)
-def test_durations_are_said_like_a_clock(seconds: float, said: str) -> None:
-    assert say_seconds(seconds) == said
 
 
 def tell(progress, expected: dict[str, float]) -> None:
@@ -34,7 +26,7 @@ def tell(progress, expected: dict[str, float]) -> None:
 
 def test_lines_say_which_notebook_which_cell_and_what_remains() -> None:
     stream = io.StringIO()
-    tell(LineProgress(stream, every_s=0.0), {})
+    tell(Progress(stream, every_s=0.0), {})
     assert stream.getvalue().splitlines() == [
         "[1/3] 01_a: 4 cells, 2 notebooks to come",
         "[1/3] 01_a: cell 1/4, 0:00 elapsed, 2 notebooks to come",
@@ -54,7 +46,7 @@ def test_lines_say_which_notebook_which_cell_and_what_remains() -> None:
 
 def test_time_left_is_told_once_every_notebook_has_run_before() -> None:
     stream = io.StringIO()
-    tell(LineProgress(stream), {"02_b": 60.0, "03_c": 30.0})
+    tell(Progress(stream), {"02_b": 60.0, "03_c": 30.0})
     lines = stream.getvalue().splitlines()
     assert lines[0].endswith("2 notebooks to come")
     assert lines[2].endswith("4 cells, about 1:30 left")
@@ -66,8 +58,10 @@ def test_a_terminal_gets_a_bar_and_a_line_for_each_notebook(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
     stream = Terminal()
-    tell(RichProgress(stream), {})
+    tell(Progress(stream), {})
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert "✓ [1/3] 01_a: done in 1:15" in text
     assert "✗ [3/3] 03_c: failed in 1:15" in text
@@ -77,10 +71,10 @@ def test_a_terminal_gets_a_bar_and_a_line_for_each_notebook(
 def test_no_colour_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
-    assert isinstance(make_progress(io.StringIO()), LineProgress)
-    assert isinstance(make_progress(Terminal()), RichProgress)
+    assert Progress(Terminal()).bars
+    assert not Progress(io.StringIO()).bars
     monkeypatch.setenv("NO_COLOR", "1")
-    assert isinstance(make_progress(Terminal()), LineProgress)
+    assert not Progress(Terminal()).bars
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(make_progress(Terminal()), LineProgress)
+    assert not Progress(Terminal()).bars

@@ -15,15 +15,17 @@ import pytest
 from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
-from genesplice.show.progress import LineProgress
+from genesplice.show.execution import Progress
 from genesplice.show.runner import run_notebooks
 from genesplice.show.runs import read_manifest
+
+pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, **options):
     stream = io.StringIO()
     result = run_notebooks(
-        folder, folder.parent / "reports", progress=LineProgress(stream, 0.0), **options
+        folder, folder.parent / "reports", progress=Progress(stream, 0.0), **options
     )
     return result, stream.getvalue()
 
@@ -39,16 +41,16 @@ def states(run_dir: Path) -> list[str]:
 
 
 def test_notebooks_run_in_order_with_what_they_declare(folder: Path) -> None:
-    result, told = run(
-        folder, parameters={"seed": "3", "scale": "2"}, provided={"data_dir": "data/x"}
-    )
+    result, told = run(folder, parameters={"seed": "3", "scale": "2", "data_dir": "data/x"})
     assert result.exit_code == 0
     assert result.failures == ()
     assert states(result.run_dir) == ["done", "done", "done"]
     assert printed(result.run_dir / "03_third.ipynb") == f"6.0 data/x\n{folder.parent}\n"
 
     manifest = read_manifest(result.run_dir)
-    assert manifest["command"] == "genesplice run --preset quick -p seed=3 -p scale=2"
+    assert manifest["command"] == (
+        "genesplice run --preset quick -p seed=3 -p scale=2 -p data_dir=data/x"
+    )
     assert manifest["state"] == "done"
     assert manifest["seeds"] == {"seed": 3}
     assert manifest["notebooks"][0]["parameters"] == {
@@ -81,7 +83,7 @@ def test_notebooks_run_in_order_with_what_they_declare(folder: Path) -> None:
 def test_wrong_parameters_are_refused_before_anything_is_made(folder: Path) -> None:
     for given, match in (
         ({"seeed": "3"}, "unknown parameter 'seeed': did you mean 'seed'"),
-        ({"seed": "three"}, "seed = 'three', expected an integer"),
+        ({"seed": "three"}, "seed = 'three', expected int"),
         ({"preset": "full"}, "expected --preset"),
         ({"run_dir": "x"}, "every run has a folder of its own"),
     ):
@@ -102,7 +104,7 @@ def test_a_failure_stops_the_run_and_resume_goes_on_there(folder: Path) -> None:
         code("raise ValueError('shapes 3 and 4\\nand more lines')"),
         code("print('never')"),
     )
-    broken, told = run(folder, parameters={"seed": "2"})
+    broken, told = run(folder, parameters={"seed": "2", "data_dir": "d"})
     assert broken.exit_code == 1
     (failure,) = broken.failures
     assert (failure.cell, failure.n_cells, failure.kind) == (4, 5, "ValueError")
@@ -118,7 +120,7 @@ def test_a_failure_stops_the_run_and_resume_goes_on_there(folder: Path) -> None:
 
     (folder / "02_second.ipynb").write_bytes(good)
     first_report = (broken.run_dir / "01_first.ipynb").stat().st_mtime_ns
-    resumed, told = run(folder, resume="latest", provided={"data_dir": "d"})
+    resumed, told = run(folder, resume="latest")
     assert resumed.run_dir == broken.run_dir
     assert resumed.exit_code == 0
     assert states(resumed.run_dir) == ["done", "done", "done"]
@@ -126,7 +128,7 @@ def test_a_failure_stops_the_run_and_resume_goes_on_there(folder: Path) -> None:
     assert printed(resumed.run_dir / "03_third.ipynb").startswith("2.0 d\n")
     assert "1 done before, going on at 02_second" in told
     manifest = read_manifest(resumed.run_dir)
-    assert manifest["given"] == {"seed": "2"}
+    assert manifest["given"] == {"seed": "2", "data_dir": "d"}
     assert all(record["message"] is None for record in manifest["notebooks"])
 
     for wrong, match in (
@@ -145,6 +147,25 @@ def test_a_failure_stops_the_run_and_resume_goes_on_there(folder: Path) -> None:
     assert printed(resumed.run_dir / "03_third.ipynb").endswith("changed\n")
     _, told = run(folder, resume="latest")
     assert "3 done before, going on at the reports" in told
+
+
+def test_index_and_reports_are_there_as_soon_as_each_notebook_is_done(folder: Path) -> None:
+    """The second notebook finds the first one's report, and itself in the index."""
+    source = """
+from pathlib import Path
+page = Path("reports", "index.html").read_text()
+assert 'href="01_first.html"' in page and "✓ done" in page and "… running" in page
+assert 'href="02_second.html"' not in page and "– not run" in page
+assert "First" in Path("reports", "01_first.html").read_text()
+"""
+    stale = folder.parent / "reports" / "02_second.html"
+    stale.parent.mkdir()
+    stale.write_text("of an earlier run")
+    write_notebook(folder / "02_second.ipynb", md("# Second"), code(source), code("1 / 0"))
+    result, _ = run(folder)
+    (failure,) = result.failures
+    assert failure.kind == "ZeroDivisionError"
+    assert "1 / 0" in stale.read_text()
 
 
 def test_only_one_notebook_keeps_the_other_reports(folder: Path) -> None:

@@ -8,9 +8,11 @@ import pytest
 from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
-from genesplice.show.progress import LineProgress
+from genesplice.show.execution import Progress
+from genesplice.show.runner import sweep_notebook
 from genesplice.show.runs import read_manifest
-from genesplice.show.sweep import sweep_notebook
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def test_every_combination_runs_once_and_a_failure_stops_none(notebook: Path) ->
     out = notebook.parent.parent / "reports"
     stream = io.StringIO()
     result = sweep_notebook(
-        notebook, {"seed": "1,2", "mode": "x/y,z"}, out, progress=LineProgress(stream)
+        notebook, {"seed": "1,2", "mode": "x/y,z"}, out, progress=Progress(stream)
     )
     names = ["1-seed=1-mode=x_y", "2-seed=1-mode=z", "3-seed=2-mode=x_y", "4-seed=2-mode=z"]
     manifest = read_manifest(result.run_dir)
@@ -36,7 +38,7 @@ def test_every_combination_runs_once_and_a_failure_stops_none(notebook: Path) ->
     assert [record["state"] for record in manifest["notebooks"]] == ["done"] * 2 + ["failed"] * 2
     assert manifest["kind"] == "sweep"
     assert manifest["command"] == (
-        "genesplice sweep 02_try.ipynb -p seed=1,2 -p mode=x/y,z --preset quick"
+        "genesplice sweep 02_try.ipynb --preset quick -p seed=1,2 -p mode=x/y,z"
     )
     assert (result.run_dir / names[0] / "made.txt").read_text() == "1x/y"
     assert (result.run_dir / names[1] / "made.txt").read_text() == "1z"
@@ -53,7 +55,7 @@ def test_every_combination_runs_once_and_a_failure_stops_none(notebook: Path) ->
 
 def test_wrong_values_are_refused_before_anything_runs(notebook: Path) -> None:
     for grid, match in (
-        ({"seed": "1,x"}, "seed = 'x', expected an integer"),
+        ({"seed": "1,x"}, "seed = 'x', expected int"),
         ({"seeed": "1"}, "did you mean 'seed'"),
         ({}, "no parameter, expected at least one"),
         ({"run_dir": "a,b"}, "every run has a folder of its own"),

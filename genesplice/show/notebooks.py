@@ -1,0 +1,270 @@
+"""One notebook: what can be set in it, read without executing, and its execution by papermill.
+
+papermill only warns about a misspelt parameter and goes on with the default, and its
+`inspect_notebook` skips every line that it does not understand, such as `limit: int | None = 3`;
+so the parameters cell is parsed here, and checked before a run starts.
+"""
+
+import ast
+import difflib
+import io
+import math
+import re
+import tokenize
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import nbformat
+
+from genesplice.errors import InputError
+
+Value = int | float | bool | str | list[Any] | None
+"""What a parameter can be."""
+
+_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "Literal": Literal}
+_TYPE_NODES = ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Subscript, ast.Tuple
+_CONSTANTS = {"true": True, "false": False, "none": None}
+_MESSAGE_CHARACTERS = 300
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class ParameterInfo(NamedTuple):
+    """One line of a parameters cell, `name: type = default  # help`; `spelt` is the type as text."""
+
+    default: Value
+    type: Any
+    spelt: str
+    help: str
+
+
+class NotebookInfo(NamedTuple):
+    """A notebook, its title (the first heading) and what can be set in it.
+
+    `n_cells` counts code cells that hold code.
+    """
+
+    stem: str
+    title: str
+    path: Path
+    parameters: dict[str, ParameterInfo]
+    n_cells: int
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook of format 4, cells without an id included.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not a notebook.
+    """
+    try:
+        notebook = nbformat.reader.reads(path.read_text(encoding="utf-8"))
+        return notebook if notebook.nbformat == 4 else nbformat.convert(notebook, 4)
+    except FileNotFoundError:
+        raise InputError("no such notebook", path=path) from None
+    except (ValueError, AttributeError, nbformat.reader.NotJSONError) as error:
+        raise InputError(f"not a notebook ({one_line(str(error))})", path=path) from None
+
+
+def list_notebooks(folder: Path) -> list[NotebookInfo]:
+    """List the notebooks of `folder` in the order in which they run, by file name.
+
+    Hidden files and checkpoints are left out.
+
+    Raises
+    ------
+    InputError
+        If there is no notebook, or a parameters cell holds something else than annotated literals.
+    """
+    paths = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+    if not paths:
+        raise InputError("no notebook", "files ending in .ipynb", path=folder)
+    found = []
+    for path in paths:
+        notebook = read_notebook(path)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        heading = re.search(r"^#\s+(.+?)\s*#*\s*$", text, flags=re.MULTILINE)
+        words = re.sub(r"[_-]+", " ", re.sub(r"^\d+[_-]*", "", path.stem)).strip()
+        title = heading.group(1) if heading else (words or path.stem).capitalize()
+        n_cells = sum(is_code(cell) for cell in notebook.cells)
+        found.append(NotebookInfo(path.stem, title, path, read_parameters(notebook, path), n_cells))
+    return found
+
+
+def select_notebook(notebooks: Iterable[NotebookInfo], only: str) -> NotebookInfo:
+    """Find the one notebook whose name is, begins with, or contains `only`.
+
+    Raises
+    ------
+    InputError
+        If none or several fit.
+    """
+    name, everything = only.removesuffix(".ipynb"), list(notebooks)
+    for fits in (str.__eq__, str.startswith, str.__contains__):
+        found = [notebook for notebook in everything if fits(notebook.stem, name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(notebook.stem for notebook in found)
+            raise InputError(f"notebook {only!r}, which fits {listed}", "one of them")
+    raise InputError(f"notebook {only!r}", "one of " + ", ".join(n.stem for n in everything))
+
+
+def read_parameters(notebook: nbformat.NotebookNode, path: Path) -> dict[str, ParameterInfo]:
+    """Read the cells tagged `parameters`, by name, in their order; `path` is for messages.
+
+    Types are `int`, `float`, `bool`, `str`, `list[...]`, `Literal[...]` and unions of them.
+
+    Raises
+    ------
+    InputError
+        If such a cell holds something else than annotated literals of the annotated type.
+    """
+    parameters: dict[str, ParameterInfo] = {}
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or "parameters" not in cell.metadata.get("tags", []):
+            continue
+        try:
+            body = ast.parse(cell.source).body
+        except SyntaxError as error:
+            what = f"line {error.lineno} of the parameters cell: {error.msg}"
+            raise InputError(what, path=path) from None
+        tokens = tokenize.generate_tokens(io.StringIO(cell.source).readline)
+        comments = {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
+        for statement in body:
+            line = cell.source.splitlines()[statement.lineno - 1].strip()
+            try:
+                if not isinstance(statement, ast.AnnAssign) or statement.value is None:
+                    raise ValueError(line)
+                if not isinstance(statement.target, ast.Name):
+                    raise ValueError(line)
+                default = ast.literal_eval(statement.value)
+                kind = _read_type(statement.annotation)
+            except (ValueError, TypeError):
+                literals = "annotated literals, `name: int = 0`"
+                raise InputError(f"{line!r} in the parameters cell", literals, path=path) from None
+            name, spelt = statement.target.id, ast.unparse(statement.annotation)
+            if not _fits(default, kind):
+                raise InputError(f"{name} = {default!r}", spelt, path=path)
+            comment = comments.get(statement.end_lineno or 0, "").lstrip("# ").rstrip()
+            parameters[name] = ParameterInfo(default, kind, spelt, comment)
+    return parameters
+
+
+def check_parameters(
+    notebooks: Iterable[NotebookInfo],
+    given: Mapping[str, str],
+    reserved: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Value]]:
+    """Turn parameters typed on a command line into typed values, per notebook.
+
+    Parameters
+    ----------
+    given
+        Names and values as typed: `{"seed": "3", "folds": "0,1"}`. One may exist in only some of
+        the notebooks; it is given to those that declare it.
+    reserved
+        Names that are set in another way, and the hint to give instead.
+
+    Returns
+    -------
+    dict
+        Notebook stem → name → value, for every notebook, with only the names that were given.
+
+    Raises
+    ------
+    InputError
+        For a name that no notebook declares ("did you mean …") and for a value of another type.
+    """
+    everything = list(notebooks)
+    known = sorted({name for notebook in everything for name in notebook.parameters})
+    for name in given:
+        if reserved and name in reserved:
+            raise InputError(f"-p {name}={given[name]}", reserved[name])
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise InputError(f"unknown parameter {name!r}: {hint}")
+    typed: dict[str, dict[str, Value]] = {}
+    for notebook in everything:
+        values = typed[notebook.stem] = {}
+        for name in given.keys() & notebook.parameters.keys():
+            info = notebook.parameters[name]
+            try:
+                values[name] = _parse(given[name].strip(), info.type)
+            except ValueError:
+                raise InputError(f"{name} = {given[name]!r}", info.spelt) from None
+    return typed
+
+
+def is_code(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell holds code that runs."""
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def one_line(text: str) -> str:
+    """The first line of a message, without colours, cut to what fits a screen."""
+    line = (_ANSI.sub("", text).strip().splitlines() or [""])[0]
+    return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 1] + "…"
+
+
+def say_seconds(seconds: float | int) -> str:
+    """Say a duration the way a clock does: `0:42`, `12:05`, `1:02:05`."""
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def _read_type(annotation: ast.expr) -> Any:
+    """Evaluate an annotation made of known names, `|`, `list[...]` and `Literal[...]` only."""
+    expression = ast.Expression(annotation)
+    for node in ast.walk(expression):
+        is_known = isinstance(node, (*_TYPE_NODES, ast.BinOp, ast.BitOr))
+        if not is_known or (isinstance(node, ast.Name) and node.id not in _TYPES):
+            raise ValueError(f"unknown type {ast.unparse(annotation)}")
+    return eval(compile(expression, "", "eval"), {"__builtins__": {}}, _TYPES)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if is_union else (kind,)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a type; True is no integer, and 1 is a number."""
+    for one in _alternatives(kind):
+        inner = typing.get_args(one)
+        if typing.get_origin(one) is list and isinstance(value, list):
+            if all(_fits(item, inner[0]) for item in value):
+                return True
+        elif type(value) is one or (one is float and type(value) is int) or value in inner:
+            return True
+    return False
+
+
+def _parse(text: str, kind: Any) -> Value:
+    """Read what somebody typed as a value of a type; text is the last thing tried.
+
+    Lists are separated by commas, with or without brackets. NaN and infinity are no numbers here.
+    """
+    for one in sorted(_alternatives(kind), key=lambda alternative: alternative is str):
+        value: Value = text
+        try:
+            if typing.get_origin(one) is list:
+                items = text.removeprefix("[").removesuffix("]")
+                pieces = items.split(",") if items.strip() else []
+                value = [_parse(piece.strip(), typing.get_args(one)[0]) for piece in pieces]
+            elif one in (int, float):
+                value = one(text)
+            elif one is not str and text not in typing.get_args(one):
+                value = _CONSTANTS.get(text.lower(), text)
+                value = ast.literal_eval(text) if value is text else value
+        except (ValueError, SyntaxError):
+            continue
+        if _fits(value, one) and not (isinstance(value, float) and not math.isfinite(value)):
+            return value
+    raise ValueError(f"{text!r} is not of type {kind}")
