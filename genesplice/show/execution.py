@@ -202,8 +202,8 @@ class Progress:
         self.position += 1
         self.begun = self.said = time.monotonic()
         if self.bars:
-            fields = {"description": self._label, "total": n_cells, "left": self._remaining()}
-            self.bars.reset(self.task, visible=True, number=0, **fields)
+            self.bars.reset(self.task, visible=True, total=n_cells, description=self._label)
+            self.bars.update(self.task, number=0, left=self._remaining())
         else:
             self.note(f"{self._label}: {n_cells} cells, {self._remaining()}")
 

@@ -298,6 +298,5 @@ def _check_all(
 def _task(
     name: str, notebook: NotebookInfo, typed: Mapping[str, Value], preset: str, run_dir: Path
 ) -> Task:
-    offered = {"preset": preset, "run_dir": str(run_dir.resolve())}
-    declared = {k: v for k, v in offered.items() if k in notebook.parameters}
-    return Task(name, notebook, declared | dict(typed))
+    values: dict[str, Value] = {"preset": preset, "run_dir": str(run_dir.resolve()), **typed}
+    return Task(name, notebook, {k: v for k, v in values.items() if k in notebook.parameters})
