@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import TextIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,8 +172,8 @@ class Progress:
     `NO_COLOR` and `TERM=dumb` give lines too; then cells are named at most every `every_s` seconds.
     """
 
-    def __init__(self, stream: TextIOBase | None = None, every_s: float = 10.0) -> None:
-        self.stream: Any = stream or sys.stderr
+    def __init__(self, stream: Any = None, every_s: float = 10.0) -> None:
+        self.stream = stream or sys.stderr
         self.every_s = every_s
         self.names: list[str] = []
         self.expected: dict[str, float] = {}
