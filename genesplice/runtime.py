@@ -1,4 +1,7 @@
-"""Cores of a CPU: how many threads of torch work on one thing, and how many things at once."""
+"""What every stage leaves with its results, files that are whole or not there, and threads.
+
+torch is imported where it is used: `genesplice --help` need not wait for it.
+"""
 
 import ctypes
 import hashlib
@@ -15,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-
-import torch
 
 from genesplice.errors import InputError
 
@@ -197,6 +198,8 @@ def one_thread() -> Iterator[None]:
 
     The sums then come out the same on every machine of a kind.
     """
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -206,7 +209,7 @@ def one_thread() -> Iterator[None]:
 
 
 def side_by_side(
-    work: Callable[[Item], Found], items: Iterable[Item], device: torch.device | None = None
+    work: Callable[[Item], Found], items: Iterable[Item], device: Any = None
 ) -> list[Found]:
     """`work` on each item, as many at once as torch has threads, each with one of them.
 
@@ -216,6 +219,8 @@ def side_by_side(
     this is called. What is found comes in the order of the items. On another device than a CPU the
     items are done one by one.
     """
+    import torch
+
     n_threads = torch.get_num_threads()
     if n_threads == 1 or (device is not None and device.type != "cpu"):
         return [work(item) for item in items]

@@ -4,20 +4,70 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 130 interrupted.
 """
 
 import importlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
-from genesplice.cli.options import app, say
+import typer
+
+from genesplice.config import PRESETS, Config, load_preset, override
 from genesplice.errors import GeneSpliceError
-from genesplice.runtime import keep_freed_memory
 
-__all__ = ["app", "main"]
+app = typer.Typer(
+    name="genesplice",
+    help="Does longer DNA context help predict expression on your data? Measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
+Out = Annotated[Path, typer.Option("--out", help="Where to write; must not exist yet.")]
+ModelDir = Annotated[Path, typer.Option("--model", help="A model folder that `finetune` wrote.")]
+Preset = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def say(text: str) -> None:
+    """One line of progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(result: dict[str, Any], as_json: bool) -> None:
+    """Print the result for a machine, or its paths for a person."""
+    if as_json:
+        print(json.dumps(result, default=str))
+        return
+    for value in result.values():
+        for item in value if isinstance(value, list) else [value]:
+            print(item)
+
+
+def command_line() -> str:
+    """What was typed, as manifests record it."""
+    return "genesplice " + shlex.join(sys.argv[1:])
+
+
+def read_config(preset: str, assignments: list[str] | None) -> Config:
+    """The preset with each `--set` applied."""
+    return override(load_preset(preset), assignments or [])
+
 
 # Their verbs appear in the help in this order.
-for part in ("stages", "explain", "variants", "verdict", "notebooks"):
+for part in ("stages", "explain", "variants", "notebooks"):
     importlib.import_module(f"genesplice.cli.{part}")
 
 
 def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
+    from genesplice.runtime import keep_freed_memory
+
     keep_freed_memory()
     try:
         app()

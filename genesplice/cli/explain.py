@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from genesplice.cli.options import Data, Json, ModelDir, Out, Overwrite, app, command_line, emit
+from genesplice.cli import Data, Json, ModelDir, Out, Overwrite, app, command_line, emit
 from genesplice.errors import InputError
-
-__all__: list[str] = []
 
 METHOD = (
     "ig, saliency, inputxgradient, deeplift, gradientshap, occlusion, ablation, ism or attention"

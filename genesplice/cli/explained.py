@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from genesplice.cli.options import say
+from genesplice.cli import say
 from genesplice.explain.attention import gene_attention, head_ablation, roll_up
 from genesplice.explain.attribution import attribution_table, completeness_metrics
 from genesplice.explain.faithfulness import (

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from genesplice.cli.options import Json, Preset, app, emit
+from genesplice.cli import Json, Preset, app, emit
 from genesplice.config import PRESETS, load_preset
 from genesplice.errors import InputError
-
-__all__: list[str] = []
 
 
 def _pairs(items: list[str] | None) -> dict[str, str]:

@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from genesplice.cli.options import Data, Json, Out, Overwrite, app, command_line, emit, say
+from genesplice.cli import Data, Json, Out, Overwrite, app, command_line, emit, say
 from genesplice.errors import InputError
-
-__all__: list[str] = []
 
 Models = Annotated[
     list[Path], typer.Option("--model", help="Folder of pretrain or finetune; repeatable.")
