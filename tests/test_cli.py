@@ -26,8 +26,8 @@ from genesplice.data.bundle import load_bundle
 from genesplice.data.genome import decode
 from genesplice.data.network import write_gmt
 from genesplice.data.simulate import make_bundle
-from genesplice.evaluate.intervals import INTERVAL_COLUMNS
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
+from genesplice.evaluate.reliability import INTERVAL_COLUMNS
 from genesplice.predict.expression import load_model, predict_expression
 from genesplice.results import read_metrics
 from genesplice.runtime import file_sha256

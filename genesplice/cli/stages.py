@@ -190,9 +190,8 @@ def finetune(
 
     from genesplice.baselines.methods import run_baselines
     from genesplice.data.bundle import load_bundle, own_files
-    from genesplice.evaluate.intervals import coverage_metrics
     from genesplice.evaluate.metrics import differences, fold_profiles, score
-    from genesplice.evaluate.strata import gene_strata, strata_metrics
+    from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import write_manifest

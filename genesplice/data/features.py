@@ -1,17 +1,29 @@
-"""Features of sequence: windows around sites, k-mer counts, one-hot letters; and their scale."""
+"""Features of sequence and annotation: windows around sites, k-mers, regions; and their scale."""
+
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 
-from genesplice.data.genome import Genome
+from genesplice.data.bundle import Bundle
+from genesplice.data.genome import Genome, N, reverse_complement
+from genesplice.data.splits import first_of_operon
+from genesplice.data.windows import annotation_track
 from genesplice.errors import InputError
+
+LONGEST_K = 8
+RNA_BIOTYPES = frozenset({"tRNA", "rRNA", "Mt_tRNA", "Mt_rRNA"})
+PROMOTER_DISTANCE_BP = (20, 100)
+"""Before the `tss`: from the nearer to the farther base. In a bundle whose `tss` is the start codon
+the transcript's leader (about 40 bp in E. coli) lies in between, and so does the -10 hexamer."""
 
 
 def site_windows(
-    genome: Genome, sites: pd.DataFrame, window_bp: int
+    genome: Genome, sites: pd.DataFrame, upstream_bp: int, downstream_bp: int
 ) -> UInt8[np.ndarray, "sites length"]:
-    """Tokens around each site on its strand, 5' to 3': the site itself is base `window_bp // 2`.
+    """Tokens around each site on its strand, 5' to 3': the site itself is base `upstream_bp`.
 
     Round a circular contig, N beyond the ends of a linear one.
 
@@ -20,39 +32,66 @@ def site_windows(
     sites
         Columns contig, position (0-based), strand, as from `make_probe_sites`.
     """
-    before, after = window_bp // 2, window_bp - window_bp // 2
-    windows = np.empty((len(sites), window_bp), np.uint8)
+    windows = np.empty((len(sites), upstream_bp + downstream_bp), np.uint8)
     columns = (sites[name].tolist() for name in ("contig", "position", "strand"))
-    for row, (contig, position, strand) in enumerate(zip(*columns, strict=True)):
+    for row, (contig, at, strand) in enumerate(zip(*columns, strict=True)):
         if strand == "+":
-            windows[row] = genome.fetch(contig, position - before, position + after)
+            windows[row] = genome.fetch(contig, at - upstream_bp, at + downstream_bp)
         else:
-            windows[row] = genome.fetch(contig, position + 1 - after, position + 1 + before, "-")
+            windows[row] = genome.fetch(contig, at + 1 - downstream_bp, at + 1 + upstream_bp, "-")
     return windows
+
+
+def tss_sites(bundle: Bundle, genes: pd.Index) -> pd.DataFrame:
+    """Each gene's TSS as a site: contig, position and strand by gene_id."""
+    table = bundle.genes.set_index("gene_id").loc[genes, ["contig", "tss", "strand"]]
+    return table.rename(columns={"tss": "position"})
+
+
+def kmer_codes(
+    tokens: UInt8[np.ndarray, "*rows length"], k: int, step: int = 1
+) -> Int64[np.ndarray, "*rows kmers"]:
+    """The k-mer that begins at every `step`-th base, as a number of base 4; -1 for one with N."""
+    pieces = np.lib.stride_tricks.sliding_window_view(tokens, k, axis=-1)[..., ::step, :]
+    code = np.zeros(pieces.shape[:-1], np.int64)
+    for offset in range(k):
+        code = code * 4 + pieces[..., offset]
+    return np.where((pieces < 4).all(axis=-1), code, -1)
+
+
+def codon_codes(genome: Genome) -> Int64[np.ndarray, "2 length"]:
+    """The 3-mer that begins at each base and runs along + or -; -1 with N or beyond the contig."""
+    codons = np.full((2, genome.length), -1, np.int64)
+    for contig in genome.contigs:
+        here = slice(contig.offset, contig.offset + contig.length)
+        tokens = np.array(genome.tokens[here])
+        for strand, read in ((0, tokens), (1, reverse_complement(tokens))):
+            code = kmer_codes(np.pad(read, (0, 2), constant_values=N), 3)
+            codons[strand, here] = code[:: 1 - 2 * strand]
+    return codons
+
+
+def kmer_names(k: int) -> list[str]:
+    """All k-mers in the order of their codes."""
+    return ["".join(letters) for letters in product("ACGT", repeat=k)]
 
 
 def kmer_features(
     windows: UInt8[np.ndarray, "sites length"], k: int = 4
 ) -> Float[np.ndarray, "sites kmers"]:
-    """How often each of the 4^k words is in each window; words with N are not counted.
+    """How often each of the 4^k k-mers is in each window; k-mers with N are not counted.
 
     Raises
     ------
     InputError
-        If `k` is not 1 to 6, or longer than a window.
+        If `k` is not 1 to 8, or longer than a window.
     """
-    length = windows.shape[1]
-    if not 1 <= k <= min(6, length):
-        raise InputError(f"k {k} in windows of {length} bp", "1 to 6, and no longer than a window")
-    code = np.zeros((len(windows), length - k + 1), np.int64)
-    is_known = np.ones(code.shape, bool)
-    for offset in range(k):
-        base = windows[:, offset : offset + code.shape[1]]
-        code = code * 4 + base
-        is_known &= base < 4
-    row = np.broadcast_to(np.arange(len(windows))[:, None], code.shape)
-    cell = (row * 4**k + code)[is_known]
-    return np.bincount(cell, minlength=len(windows) * 4**k).reshape(-1, 4**k).astype(np.float64)
+    n_windows, length = windows.shape
+    if not 1 <= k <= min(LONGEST_K, length):
+        raise InputError(f"k {k} in windows of {length} bp", "1 to 8, and no longer than a window")
+    code = kmer_codes(windows, k)
+    cell = (np.arange(n_windows)[:, None] * 4**k + code)[code >= 0]
+    return np.bincount(cell, minlength=n_windows * 4**k).reshape(-1, 4**k).astype(np.float64)
 
 
 def one_hot_features(
@@ -69,3 +108,59 @@ def standardise(
     mean, scale = values[is_train].mean(axis=0), values[is_train].std(axis=0)
     is_constant = scale < 1e-12
     return np.where(is_constant, 0, (values - mean) / np.where(is_constant, 1, scale))
+
+
+def region_masks(
+    bundle: Bundle, track: UInt8[np.ndarray, "2 length"] | None = None
+) -> dict[str, Bool[np.ndarray, " length"]]:
+    """Masks over `Genome.tokens`: `coding`, `intergenic`, `rna`, `promoter`.
+
+    - `coding`: in a reading frame on one strand, and in no gene on the other.
+    - `intergenic`: in no gene on either strand.
+    - `rna`: in a tRNA or rRNA gene (see `RNA_BIOTYPES`).
+    - `promoter`: the intergenic bases at `PROMOTER_DISTANCE_BP` before an operon's first gene;
+      these are intergenic as well.
+
+    Other RNA genes, pseudogenes, genes without a frame and bases of two strands' genes are in none.
+
+    Parameters
+    ----------
+    track
+        `annotation_track` of the bundle, where it has been made already.
+    """
+    genome, genes = bundle.genome, bundle.genes
+    if track is None:
+        track = annotation_track(genome, genes)
+    is_frame = (track >= 1) & (track <= 3)
+    intergenic = (track == 0).all(axis=0)
+    is_rna = np.zeros(genome.length, bool)
+    for gene in genes[genes["biotype"].isin(RNA_BIOTYPES)].itertuples():
+        is_rna[gene_bases(genome, gene)] = True
+    first = genes[first_of_operon(genome, genes, bundle.splits).to_numpy()]
+    return {
+        "coding": is_frame.any(axis=0) & (track == 0).any(axis=0),
+        "intergenic": intergenic,
+        "rna": is_rna,
+        "promoter": intergenic & upstream_mask(genome, first, *PROMOTER_DISTANCE_BP).any(axis=0),
+    }
+
+
+def gene_bases(genome: Genome, gene: Any) -> Int64[np.ndarray, " length"]:
+    """Indices into `Genome.tokens` of the bases of one row of the gene table."""
+    contig = genome.contig(gene.contig)
+    return contig.offset + np.arange(gene.start, gene.end) % contig.length
+
+
+def upstream_mask(
+    genome: Genome, genes: pd.DataFrame, nearest_bp: int, farthest_bp: int
+) -> Bool[np.ndarray, "2 length"]:
+    """Bases `nearest_bp` to `farthest_bp` before the TSS (1: next to it), for + and - genes."""
+    mask = np.zeros((2, genome.length), bool)
+    distance = np.arange(nearest_bp, farthest_bp + 1)
+    for gene in genes.itertuples():
+        contig, is_minus = genome.contig(gene.contig), gene.strand == "-"
+        position = gene.tss + distance if is_minus else gene.tss - distance
+        if not contig.is_circular:
+            position = position[(position >= 0) & (position < contig.length)]
+        mask[int(is_minus), contig.offset + position % contig.length] = True
+    return mask

@@ -32,7 +32,7 @@ from genesplice.data.bundle import Bundle, keep_knowledge, own_files
 from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
 from genesplice.evaluate.ablations import COST
-from genesplice.evaluate.intervals import add_intervals
+from genesplice.evaluate.reliability import add_intervals
 from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths

@@ -18,19 +18,24 @@ from genesplice.baselines.features import kmer_codon_features
 from genesplice.baselines.methods import run_baselines
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
+from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
 from genesplice.data.windows import Window, make_random_windows
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
-from genesplice.evaluate.probe_tasks import encoder_features, make_probe_sites, reference_features
-from genesplice.evaluate.probes import probe_metrics
+from genesplice.evaluate.probes import make_probe_sites, probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mate_pairs, retrieval_metrics, whitened
-from genesplice.evaluate.strata import region_masks
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, SequenceEncoder
 from genesplice.predict.expression import encode_genes
-from genesplice.predict.pretrained import base_log_probabilities, embed_promoters, promoter_kmers
+from genesplice.predict.pretrained import (
+    base_log_probabilities,
+    embed_promoters,
+    encoder_features,
+    promoter_kmers,
+    reference_features,
+)
 from genesplice.results import Metric
 from genesplice.runtime import side_by_side
 from genesplice.training.masking import mask_bases

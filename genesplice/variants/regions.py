@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
-from genesplice.evaluate.strata import region_masks
 
 REGIONS = ("other", "intergenic", "coding", "promoter")
 
@@ -13,7 +13,7 @@ REGIONS = ("other", "intergenic", "coding", "promoter")
 def region_track(bundle: Bundle) -> UInt8[np.ndarray, " length"]:
     """Index into `REGIONS` for every base of the genome: one class each, promoters first.
 
-    `other` is what `evaluate.regions.region_masks` has in none: RNA genes, pseudogenes, genes
+    `other` is what `region_masks` has in none: RNA genes, pseudogenes, genes
     without a reading frame, bases of genes on both strands.
     """
     masks = region_masks(bundle)

@@ -8,7 +8,7 @@ from tiny_genomes import make_encoder, make_genome
 
 from genesplice.data.features import kmer_features, one_hot_features, site_windows
 from genesplice.errors import InputError
-from genesplice.evaluate.probe_tasks import encoder_features, reference_features
+from genesplice.predict.pretrained import encoder_features, reference_features
 
 
 def make_sites(*rows):
@@ -18,7 +18,7 @@ def make_sites(*rows):
 def test_a_window_has_its_site_in_the_middle_on_its_strand():
     genome = make_genome(200, 100, circular=("c0",))
     sites = make_sites(("c0", 3, "+"), ("c0", 3, "-"), ("c1", 5, "+"), ("c1", 98, "-"))
-    found = site_windows(genome, sites, 32)
+    found = site_windows(genome, sites, 16, 16)
     complement = np.array([3, 2, 1, 0])
     for row, (contig, position, strand) in enumerate(sites.itertuples(index=False)):
         offset, length = (0, 200) if contig == "c0" else (200, 100)
@@ -70,7 +70,7 @@ def test_hidden_states_are_averaged_near_the_site(tiny_bundle, base_width):
     assert encoder.training
     encoder.eval()
     for row in range(2):
-        tokens = site_windows(tiny_bundle.genome, sites[row : row + 1], 1024)
+        tokens = site_windows(tiny_bundle.genome, sites[row : row + 1], 512, 512)
         with torch.no_grad():
             output = encoder(torch.from_numpy(tokens), with_bases=base_width > 0)
         bins = output.bins[0].double().numpy()
@@ -89,6 +89,6 @@ def test_hidden_states_are_averaged_near_the_site(tiny_bundle, base_width):
 def test_what_cannot_be_read_is_refused(tiny_bundle):
     with pytest.raises(InputError, match="window_bp 1000, expected a multiple of 1024 bp"):
         encoder_features(make_encoder(0), tiny_bundle, make_sites(), window_bp=1000)
-    with pytest.raises(InputError, match="k 7 in windows of 20 bp"):
-        kmer_features(np.zeros((1, 20), np.uint8), 7)
+    with pytest.raises(InputError, match="k 9 in windows of 20 bp"):
+        kmer_features(np.zeros((1, 20), np.uint8), 9)
     assert encoder_features(make_encoder(4), tiny_bundle, make_sites()).shape == (0, 60)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tiny_genomes import with_operons
 
+from genesplice.data.features import PROMOTER_DISTANCE_BP
 from genesplice.data.genome import decode
 from genesplice.data.splits import first_of_operon
 from genesplice.errors import InputError
-from genesplice.evaluate.probe_tasks import REPLICATION, SITE_COLUMNS, TASKS, make_probe_sites
-from genesplice.evaluate.strata import PROMOTER_BP
+from genesplice.evaluate.probes import REPLICATION, SITE_COLUMNS, TASKS, make_probe_sites
 
 ORIGIN, TERMINUS = 90_000, 30_000
 
@@ -99,7 +99,7 @@ def test_promoters_lie_before_operons(control, sites):
         own = first[first["strand"] == site.strand]
         ahead = (own["tss"] - site.position) * (1 if site.strand == "+" else -1)
         distance = ahead % control.genome.length
-        assert distance.between(*PROMOTER_BP).any()
+        assert distance.between(*PROMOTER_DISTANCE_BP).any()
     for site in rows(sites, "promoter", "other"):
         ahead = (first["tss"] - site.position) * np.where(first["strand"] == "+", 1, -1)
         is_near = (ahead % control.genome.length).between(1, 300).any()

@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from genesplice.data.features import standardise
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import make_draws
-from genesplice.evaluate.probes import STRENGTHS, _balanced_accuracy, _predict, probe_metrics
+from genesplice.evaluate.probes import STRENGTHS, balanced_accuracy, predict_labels, probe_metrics
 
 N_BLOCKS, N_FOLDS = 15, 5
 
@@ -78,7 +78,7 @@ def test_the_score_is_that_of_scikit_learn_in_every_draw():
     label, guess = generator.integers(0, 3, 60), generator.integers(0, 3, 60)
     block = np.arange(60) % 4
     draws = make_draws(4, 20, seed=0)
-    found = _balanced_accuracy(guess, label, block, draws)
+    found = balanced_accuracy(guess, label, block, draws)
     for row, counts in enumerate(draws):
         units = np.repeat(np.arange(60), counts[block])
         assert found[row] == pytest.approx(balanced_accuracy_score(label[units], guess[units]))
@@ -103,7 +103,7 @@ def test_the_strength_is_chosen_by_left_out_blocks():
     best = LogisticRegression(
         C=STRENGTHS[int(np.argmax(scores))], class_weight="balanced", tol=1e-3, max_iter=2000
     ).fit(values, label)
-    np.testing.assert_array_equal(_predict(values, label, block, new), best.predict(new))
+    np.testing.assert_array_equal(predict_labels(values, label, block, new), best.predict(new))
 
 
 def test_the_scale_of_a_feature_does_not_matter():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from genesplice.evaluate.metrics import fold_profiles, score
-from genesplice.evaluate.strata import STRATUM_METRICS, gene_strata, strata_metrics
+from genesplice.evaluate.reliability import STRATUM_METRICS, gene_strata, strata_metrics
 
 FAMILIES = [
     ["nearest_train_below_0.1", "nearest_train_0.1_to_0.5", "nearest_train_from_0.5"],

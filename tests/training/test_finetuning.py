@@ -18,8 +18,8 @@ from genesplice.baselines.ridge import KernelSettings
 from genesplice.data.bundle import load_bundle
 from genesplice.data.simulate import make_bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.intervals import INTERVAL_COLUMNS, add_intervals
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
+from genesplice.evaluate.reliability import INTERVAL_COLUMNS, add_intervals
 from genesplice.predict.expression import load_model, predict_expression
 from genesplice.training.finetune_ablations import ENSEMBLE
 from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training

@@ -9,7 +9,7 @@ from tiny_genomes import with_operons
 from tiny_runs import config, with_genome, with_other_blocks
 
 from genesplice.errors import InputError
-from genesplice.evaluate.probe_tasks import TASKS
+from genesplice.evaluate.probes import TASKS
 from genesplice.training.measuring import (
     make_untrained,
     measure,

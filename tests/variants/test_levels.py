@@ -19,8 +19,8 @@ from tiny_variants import (
     write_lines,
 )
 
+from genesplice.data.features import region_masks
 from genesplice.errors import InputError
-from genesplice.evaluate.strata import region_masks
 from genesplice.predict.gene_output import Explainer, GeneWindow
 from genesplice.variants.alleles import Allele, normalise
 from genesplice.variants.annotate import Settings, annotate_vcf

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from tiny_genomes import make_genes, make_genome
 
+from genesplice.data.features import PROMOTER_DISTANCE_BP, region_masks, upstream_mask
 from genesplice.data.splits import first_of_operon
-from genesplice.evaluate.strata import PROMOTER_BP, region_masks, upstream_mask
 
 ROWS = [
     ("a1", "c0", 300, 600, "+", "protein_coding"),
@@ -47,7 +47,7 @@ def before(control, gene):
     """Bases at promoter distance before a gene, over all contigs."""
     contig = control.genome.contig(gene.contig)
     step = -1 if gene.strand == "+" else 1
-    for distance in range(PROMOTER_BP[0], PROMOTER_BP[1] + 1):
+    for distance in range(PROMOTER_DISTANCE_BP[0], PROMOTER_DISTANCE_BP[1] + 1):
         place = gene.tss + step * distance
         if contig.is_circular:
             yield contig.offset + place % contig.length

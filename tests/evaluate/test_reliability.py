@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genesplice.evaluate.intervals import add_intervals, conformal_width, coverage_metrics
+from genesplice.evaluate.reliability import add_intervals, conformal_width, coverage_metrics
 
 
 def table(observed, predicted, *, fold=0, model="m", seed=0, prefix="g"):
