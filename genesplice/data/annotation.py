@@ -2,21 +2,26 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import pandas as pd
-from gffutils.feature import Feature, feature_from_line
 
 from genesplice.data.genome import Contig, Genome
-from genesplice.data.tables import numbered_lines
+from genesplice.data.tables import numbered_lines, some
 from genesplice.errors import InputError
 
 GENE_COLUMNS = ("gene_id", "name", "contig", "start", "end", "strand", "tss", "biotype")
 ID_PREFIX = re.compile(r"^(gene|locus)[-:]", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 BIOTYPE_KEYS = ("gene_biotype", "biotype", "gene_type")
+GENE_KEYS = ("locus_tag", "gene_id")
+GFF3_PAIR = re.compile(r"\s*[^\s=;]+=")
+GTF_PAIR = re.compile(r'([^\s";]+)\s+(?:"([^"]*)"|([^\s";]+))')
+SAME_LOCUS_BP = 1_000
+"""Transcripts of one gene_id that are further apart are copies at different loci."""
 
 
 class Annotation(NamedTuple):
@@ -38,84 +43,92 @@ class Annotation(NamedTuple):
 
 
 class _Line(NamedTuple):
+    """A feature; start and end are 0-based half-open, attributes may have several values."""
+
     number: int
-    feature: Feature
     contig: str
+    kind: str
+    start: int
+    end: int
+    strand: str
+    attributes: dict[str, list[str]]
+
+    def get(self, *keys: str) -> str | None:
+        """The first value of the first key that has one."""
+        return next((v[0] for k in keys if (v := self.attributes.get(k)) and v[0]), None)
 
 
-def read_annotation(path: Path, genome: Genome) -> pd.DataFrame:
-    """Read the genes of a GFF3 or GTF file (plain or gzipped).
+def parse_annotation(path: Path, genome: Genome) -> Annotation:
+    """Read the genes of a GFF3 or GTF file (plain or compressed), and what `Annotation` holds.
 
-    Columns `gene_id, name, contig, start, end, strand, tss, biotype`, sorted by contig order in
-    the genome, then start. Coordinates are 0-based half-open; `tss` is the first base of the
-    gene on its strand (`start` on +, `end - 1` on -), which for most bacterial annotations is
-    the start codon. A gene across the origin of a circular contig has `end` beyond the contig's
-    length. A gene written on several lines with a `part` attribute is one gene that spans them.
+    Genes have columns `gene_id, name, contig, start, end, strand, tss, biotype`, sorted by contig
+    order in the genome, then start. Coordinates are 0-based half-open; `tss` is the first base
+    of the gene on its strand (`start` on +, `end - 1` on -), which for most bacterial annotations
+    is the start codon. A gene across the origin of a circular contig has `end` beyond the
+    contig's length. A gene written on several lines with a `part` attribute is one gene that
+    spans them. RNA features without a gene are genes; in a file without gene lines so are
+    transcripts and coding sequences, grouped by locus_tag, gene_id or what they descend from.
 
     Raises
     ------
     InputError
-        If the file is empty, truncated or not GFF/GTF, has no genes, names a contig that the
-        genome lacks, a gene twice, or coordinates outside the contig (with the line).
+        If the file is empty, truncated or not GFF/GTF, has no genes, is of a contig that the
+        genome lacks or that has another length there, names a gene twice, or coordinates outside
+        the contig (with the line).
     """
-    return parse_annotation(path, genome).genes
-
-
-def parse_annotation(path: Path, genome: Genome) -> Annotation:
-    """Read all that `Annotation` holds; the rules are those of `read_annotation`."""
     path = Path(path)
-    resolver = _ContigResolver(path, genome)
-    lines: dict[str, list[_Line]] = defaultdict(list)
-    is_gtf = False
-    fallback: dict[str, list[_Line]] = defaultdict(list)
-    sub_features: list[_Line] = []
-    for number, text in _feature_lines(path, resolver):
-        kind = text.split("\t", 3)[2]
-        is_gene = kind == "gene" or kind.endswith("_gene") or kind == "pseudogene"
-        if kind in ("region", "chromosome") and "Is_circular=true" in text:
-            resolver.add_circular(text.split("\t", 1)[0], number)
-        if not is_gene and kind not in ("exon", "CDS", "mRNA", "transcript"):
-            continue
-        feature = _feature(path, number, text)
-        is_gtf = is_gtf or feature.dialect.get("fmt") == "gtf"
-        line = _Line(number, feature, "" if not is_gene else resolver.name(feature.seqid, number))
-        if is_gene:
-            lines[_gene_id(path, line)].append(line)
+    contigs = _ContigNames(path, genome)
+    genes: dict[str, list[_Line]] = defaultdict(list)
+    parts: list[_Line] = []
+    for line in _lines(path, contigs):
+        if line.kind == "gene" or line.kind.endswith("_gene") or line.kind == "pseudogene":
+            genes[_gene_id(path, line)].append(line)
         else:
-            sub_features.append(line)
-    if not lines:
-        for line in sub_features:
-            key = _attribute(line.feature, "locus_tag", "gene_id")
-            if key:
-                contig = resolver.name(line.feature.seqid, line.number)
-                fallback[key].append(line._replace(contig=contig))
-        if not fallback:
-            raise InputError("no gene", "lines of type gene with an ID or gene_id", path=path)
+            parts.append(line)
+    owner = _owners(genes, parts)
+    has_genes = bool(genes)
+    for line in parts:
+        is_rna = line.kind.endswith("RNA") and line.kind != "mRNA"
+        if owner(line) not in genes or not has_genes:
+            key = line.get(*GENE_KEYS) or owner(line)
+            if key and (is_rna or not has_genes):
+                genes[ID_PREFIX.sub("", key)].append(line)
+    if not genes:
+        raise InputError("no gene", "lines of type gene with an ID or gene_id", path=path)
     notes: list[str] = []
-    source = lines or fallback
-    circular = resolver.circular
-    rows = [
-        _gene(path, gene_id, group, resolver, circular, notes, is_parts=not lines)
-        for gene_id, group in source.items()
-    ]
-    exons, coding = _exonic_lengths(sub_features, source)
+    rows, unplaced = [], []
+    for gene_id, group in genes.items():
+        try:
+            rows.append(_gene(path, gene_id, group, contigs, notes))
+        except _Unplaced as error:
+            unplaced.append((gene_id, error))
+    if unplaced:
+        if 2 * len(unplaced) >= len(genes):
+            raise InputError(*unplaced[0][1].args, path=path, line=unplaced[0][1].line)
+        names = some(gene_id for gene_id, _ in unplaced)
+        notes.append(
+            f"genes left out, without a strand or on contigs that the genome lacks: {names}"
+        )
+    exons, coding = _exonic_lengths(parts, genes, owner)
     for row in rows:
         if row["biotype"] is None:
             row["biotype"] = "protein_coding" if row["gene_id"] in coding else "gene"
-    genes = make_genes(pd.DataFrame(rows), genome)
-    spans = (genes["end"] - genes["start"]).tolist()
+    table = make_genes(pd.DataFrame(rows), genome)
+    spans = (table["end"] - table["start"]).tolist()
+    if not has_genes:
+        notes.append("no gene lines: genes are the spans of their transcripts")
     return Annotation(
-        genes,
-        _aliases(genes, source),
-        dict(resolver.renamed),
-        tuple(sorted(circular)),
-        {gene: exons.get(gene, bp) for gene, bp in zip(genes["gene_id"], spans, strict=True)},
-        notes + ([] if lines else ["no gene lines: genes are the spans of their transcripts"]),
+        table,
+        _aliases(table, genes),
+        contigs.renamed,
+        tuple(sorted(contigs.circular)),
+        {gene: exons.get(gene, bp) for gene, bp in zip(table["gene_id"], spans, strict=True)},
+        notes,
     )
 
 
 def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
-    """Sort genes as a bundle wants them and work out `tss`.
+    """Sort genes as a bundle needs them and work out `tss`.
 
     Parameters
     ----------
@@ -140,135 +153,231 @@ def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
     return table.astype({"start": "int64", "end": "int64", "tss": "int64"})
 
 
-class _ContigResolver:
+class _Unplaced(Exception):
+    """A gene without a position: what was found, what was expected, and the line."""
+
+    def __init__(self, found: str, expected: str, line: int) -> None:
+        super().__init__(found, expected)
+        self.line = line
+
+
+class _ContigNames:
     """Matches the file's contig names to the genome's, or refuses them by name."""
 
     def __init__(self, path: Path, genome: Genome) -> None:
         self.path, self.genome = path, genome
-        self.lengths: dict[str, int] = {}
+        self.lengths: dict[str, tuple[int, int]] = {}
         self.renamed: dict[str, str] = {}
         self.circular = {contig.name for contig in genome.contigs if contig.is_circular}
-        self._known: dict[str, str] = {contig.name: contig.name for contig in genome.contigs}
         self._by_key = _unique(genome.contigs, lambda contig: _contig_key(contig.name))
-        self._by_length = _unique(genome.contigs, lambda contig: str(contig.length))
+        self._by_length = _unique(genome.contigs, lambda contig: contig.length)
+        self._known = {contig.name: contig.name for contig in genome.contigs}
 
-    def add_circular(self, name: str, number: int) -> None:
-        self.circular.add(self.name(name, number))
+    def declare(self, name: str, length: int, number: int) -> None:
+        """Note the length that the file gives a contig (and the line that says so)."""
+        self.lengths.setdefault(name, (length, number))
 
-    def name(self, name: str, number: int) -> str:
-        if name in self._known:
-            return self._known[name]
-        found = self._by_key.get(_contig_key(name))
-        if found is None and name in self.lengths:
-            found = self._by_length.get(str(self.lengths[name]))
-        if found is None or found in self.renamed.values():
-            names = [contig.name for contig in self.genome.contigs]
-            shown = ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
+    def find(self, name: str, number: int) -> Contig:
+        """The genome's contig of this name.
+
+        Raises
+        ------
+        _Unplaced
+            If there is none.
+        InputError
+            If its length is not the one declared.
+        """
+        if name not in self._known:
+            match = self._by_key.get(_contig_key(name))
+            length, _ = self.lengths.get(name, (-1, 0))
+            match = match or self._by_length.get(length)
+            if match is None or match in self.renamed.values():
+                found = f"contig {name!r}, which the genome lacks"
+                raise _Unplaced(found, some(c.name for c in self.genome.contigs), number)
+            self._known[name] = self.renamed[name] = match
+        contig = self.genome.contig(self._known[name])
+        length, line = self.lengths.get(name, (contig.length, 0))
+        if length != contig.length:
             raise InputError(
-                f"contig {name!r}, which the genome lacks", shown, path=self.path, line=number
+                f"contig {name!r} of {length} bp",
+                f"{contig.length} bp, the length of {contig.name} in the genome (another version?)",
+                path=self.path,
+                line=line,
             )
-        self._known[name] = self.renamed[name] = found
-        return found
+        return contig
 
 
-def _unique(contigs: tuple[Contig, ...], key: Callable[[Contig], str]) -> dict[str, str]:
-    groups: dict[str, list[str]] = defaultdict(list)
+def _unique(contigs: Iterable[Contig], key: Callable[[Contig], object]) -> dict[object, str]:
+    groups: dict[object, list[str]] = defaultdict(list)
     for contig in contigs:
         groups[key(contig)].append(contig.name)
     return {k: names[0] for k, names in groups.items() if len(names) == 1}
 
 
 def _contig_key(name: str) -> str:
-    key = re.sub(r"\.\d+$", "", name.lower())
+    key = name.lower().rstrip("|").rsplit("|", 1)[-1]
+    key = re.sub(r"\.\d+$", "", key)
     key = re.sub(r"^(chromosome|chrom|chr)_?(?=.)", "", key)
     return {"mt": "m", "mito": "m"}.get(key, key)
 
 
-def _feature_lines(path: Path, resolver: _ContigResolver) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, contigs: _ContigNames) -> Iterator[_Line]:
+    """Features that genes are made of; contigs' lengths and circles go to `contigs`."""
+    circles = []
     for number, text in numbered_lines(path):
         if text.startswith("##sequence-region"):
             words = text.split()
-            if len(words) >= 4 and WHOLE_NUMBER.fullmatch(words[3]):
-                resolver.lengths[words[1]] = int(words[3])
-        elif text.startswith(("##FASTA", ">")):
-            return
+            if len(words) >= 4 and words[2] == "1" and WHOLE_NUMBER.fullmatch(words[3]):
+                contigs.declare(words[1], int(words[3]), number)
+        elif text.rstrip() == "##FASTA" or text.startswith(">"):
+            break
         elif text.strip() and not text.startswith("#"):
-            n_fields = text.count("\t") + 1
-            if n_fields != 9:
-                raise InputError(
-                    f"{n_fields} tab-separated fields", "9 (GFF3 or GTF)", path=path, line=number
-                )
-            yield number, text
+            fields = text.split("\t")
+            if len(fields) != 9:
+                expected = "9 (GFF3 or GTF)"
+                found = f"{len(fields)} tab-separated fields"
+                raise InputError(found, expected, path=path, line=number)
+            kind = fields[2]
+            if kind in ("region", "chromosome") and "Is_circular=true" in fields[8]:
+                circles.append((fields[0], number))
+                if fields[3] == "1" and WHOLE_NUMBER.fullmatch(fields[4]):
+                    contigs.declare(fields[0], int(fields[4]), number)
+            if kind.endswith(("gene", "RNA", "transcript")) or kind in ("exon", "CDS"):
+                yield _Line(number, fields[0], kind, *_interval(path, number, *fields[3:5]),
+                            fields[6], _attributes(fields[8]))  # fmt: skip
+    for name, number in circles:
+        try:
+            contigs.circular.add(contigs.find(name, number).name)
+        except _Unplaced as error:
+            raise InputError(*error.args, path=path, line=number) from None
 
 
-def _feature(path: Path, number: int, text: str) -> Feature:
-    fields = text.split("\t", 8)
-    if not (WHOLE_NUMBER.fullmatch(fields[3]) and WHOLE_NUMBER.fullmatch(fields[4])):
-        found = f"coordinates {fields[3][:20]!r}-{fields[4][:20]!r}"
+def _interval(path: Path, number: int, first: str, last: str) -> tuple[int, int]:
+    if not (WHOLE_NUMBER.fullmatch(first) and WHOLE_NUMBER.fullmatch(last)):
+        found = f"coordinates {first[:20]!r}-{last[:20]!r}"
         raise InputError(found, "two whole numbers", path=path, line=number)
-    return feature_from_line(text, strict=True)
+    return int(first) - 1, int(last)
 
 
-def _attribute(feature: Feature, *keys: str) -> str | None:
-    for key in keys:
-        values = feature.attributes.get(key)
-        if values and values[0]:
-            return values[0]
-    return None
+def _attributes(text: str) -> dict[str, list[str]]:
+    """The ninth column of GFF3 (`key=value,value;`), of GTF (`key "value";`), or a bare id."""
+    attributes: dict[str, list[str]] = {}
+    if GFF3_PAIR.match(text):
+        for pair in text.split(";"):
+            key, _, value = pair.partition("=")
+            values = [unquote(v) if "%" in v else v for v in value.strip().split(",")]
+            attributes.setdefault(key.strip(), []).extend(values)
+    else:
+        for key, quoted, plain in GTF_PAIR.findall(text):
+            attributes.setdefault(key, []).append(quoted or plain)
+        if not attributes and text.strip() not in ("", "."):
+            attributes["ID"] = [text.strip().rstrip(";")]
+    return attributes
 
 
 def _gene_id(path: Path, line: _Line) -> str:
-    found = _attribute(line.feature, "locus_tag", "gene_id", "ID")
-    if found is None:
-        raise InputError(
-            "a gene without an id", "locus_tag, gene_id or ID", path=path, line=line.number
-        )
-    return ID_PREFIX.sub("", found)
+    gene_id = line.get(*GENE_KEYS, "ID")
+    if gene_id is None:
+        expected = "locus_tag, gene_id or ID"
+        raise InputError("a gene without an id", expected, path=path, line=line.number)
+    return ID_PREFIX.sub("", gene_id)
+
+
+def _owners(genes: Mapping[str, list[_Line]], parts: list[_Line]) -> Callable[[_Line], str | None]:
+    """From a feature to its gene: by its own gene id, else by whom it descends from."""
+    gene_of = {own: gene for gene, group in genes.items() for line in group
+               if (own := line.get("ID"))}  # fmt: skip
+    parent_of = {own: parent for line in parts
+                 if (own := line.get("ID")) and (parent := line.get("Parent"))}  # fmt: skip
+
+    def owner(line: _Line) -> str | None:
+        gene_id = line.get(*GENE_KEYS)
+        if gene_id in genes:
+            return gene_id
+        above = line.get("Parent") or (None if line.kind == "exon" else line.get("ID"))
+        for _ in range(9):
+            if above is None or above in gene_of or above not in parent_of:
+                break
+            above = parent_of[above]
+        return None if above is None else gene_of.get(above, above)
+
+    return owner
 
 
 def _gene(
-    path: Path,
-    gene_id: str,
-    group: list[_Line],
-    resolver: _ContigResolver,
-    circular: set[str],
-    notes: list[str],
-    *,
-    is_parts: bool,
+    path: Path, gene_id: str, group: list[_Line], contigs: _ContigNames, notes: list[str]
 ) -> dict[str, object]:
-    for line in group:
-        _check_place(path, line, resolver.genome.contig(line.contig), line.contig in circular)
-    if len(group) > 1:
-        if not is_parts and any("part" not in line.feature.attributes for line in group):
-            raise InputError(
-                f"gene {gene_id!r} a second time (first on line {group[0].number})",
-                "each gene once",
-                path=path,
-                line=group[1].number,
-            )
-        longest = max(group, key=lambda line: line.feature.end - line.feature.start)
-        place = (longest.contig, longest.feature.strand)
-        kept = [line for line in group if (line.contig, line.feature.strand) == place]
-        if len(kept) < len(group):
-            notes.append(f"gene {gene_id}: parts on another strand or contig than {place} left out")
-        group = kept
-    first = group[0]
-    contig = resolver.genome.contig(first.contig)
+    """A row of the gene table; parts elsewhere than most of the gene are left out and noted."""
+    positions = {line.number: _place(path, line, contigs) for line in group}
+    is_gene = group[0].kind.endswith("gene")
+    if len(group) > 1 and is_gene and any("part" not in line.attributes for line in group):
+        raise InputError(
+            f"gene {gene_id!r} a second time (first on line {group[0].number})",
+            "each gene once",
+            path=path,
+            line=group[1].number,
+        )
+    longest = max(group, key=lambda line: line.end - line.start)
+    where = (longest.contig, longest.strand)
+    kept = [line for line in group if (line.contig, line.strand) == where]
+    if len(kept) < len(group):
+        notes.append(f"gene {gene_id}: parts on another strand or contig than {where} left out")
+    if not is_gene:
+        loci = _loci(kept)
+        kept = max(loci, key=lambda locus: sum(line.end - line.start for line in locus))
+        if len(loci) > 1:
+            notes.append(f"gene {gene_id}: at {len(loci)} loci, all but the longest left out")
+    contig = positions[longest.number]
+    is_circular = contig.name in contigs.circular
     start, end = _span(
-        [(line.feature.start - 1, line.feature.end) for line in group],
-        contig.length if first.contig in circular else None,
+        [(line.start, line.end) for line in kept], contig.length if is_circular else None
     )
-    attributes = first.feature
+    first = kept[0]
+    names = (first.get(key) for key in ("gene", "gene_name", "Name"))
+    biotype = first.get(*BIOTYPE_KEYS)
+    if biotype is None and (first.kind == "pseudogene" or first.kind.endswith("RNA")):
+        biotype = None if first.kind == "mRNA" else first.kind
     return {
         "gene_id": gene_id,
-        "name": _attribute(attributes, "gene", "gene_name", "Name") or gene_id,
-        "contig": first.contig,
+        "name": next((name for name in names if name and " " not in name), gene_id),
+        "contig": contig.name,
         "start": start,
         "end": end,
-        "strand": attributes.strand,
-        "biotype": _attribute(attributes, *BIOTYPE_KEYS)
-        or (attributes.featuretype if attributes.featuretype == "pseudogene" else None),
+        "strand": longest.strand,
+        "biotype": biotype,
     }
+
+
+def _place(path: Path, line: _Line, contigs: _ContigNames) -> Contig:
+    contig = contigs.find(line.contig, line.number)
+    if line.strand not in ("+", "-"):
+        raise _Unplaced(f"a gene on strand {line.strand!r}", "'+' or '-'", line.number)
+    limit = 2 * contig.length if contig.name in contigs.circular else contig.length
+    if not 0 <= line.start < line.end <= limit or line.start >= contig.length:
+        hint = "" if limit > contig.length else f" (if its ends join: --circular {contig.name})"
+        raise InputError(
+            f"a gene at {line.start + 1}-{line.end}",
+            f"1 <= start <= end <= {contig.length}, the length of {contig.name}{hint}",
+            path=path,
+            line=line.number,
+        )
+    return contig
+
+
+def _loci(lines: list[_Line]) -> list[list[_Line]]:
+    """Transcripts, in groups that lie apart."""
+    transcripts: dict[str | None, list[_Line]] = defaultdict(list)
+    for line in lines:
+        transcripts[line.get("transcript_id", "Parent", "ID")].append(line)
+    groups = sorted(transcripts.values(), key=lambda group: min(line.start for line in group))
+    loci: list[list[_Line]] = []
+    for group in groups:
+        before = max((line.end for line in loci[-1]), default=0) if loci else 0
+        if loci and min(line.start for line in group) - before <= SAME_LOCUS_BP:
+            loci[-1] += group
+        else:
+            loci.append(list(group))
+    return loci
 
 
 def _span(parts: list[tuple[int, int]], circular_bp: int | None) -> tuple[int, int]:
@@ -283,76 +392,48 @@ def _span(parts: list[tuple[int, int]], circular_bp: int | None) -> tuple[int, i
     return start, end
 
 
-def _check_place(path: Path, line: _Line, contig: Contig, is_circular: bool) -> None:
-    feature = line.feature
-    if feature.strand not in ("+", "-"):
-        raise InputError(
-            f"a gene on strand {feature.strand!r}", "'+' or '-'", path=path, line=line.number
-        )
-    limit = 2 * contig.length if is_circular else contig.length
-    if not 1 <= feature.start <= feature.end <= limit or feature.start > contig.length:
-        raise InputError(
-            f"a gene at {feature.start}-{feature.end}",
-            f"1 <= start <= end <= {contig.length}, the length of {contig.name}",
-            path=path,
-            line=line.number,
-        )
-
-
 def _exonic_lengths(
-    lines: list[_Line], genes: Mapping[str, list[_Line]]
+    parts: list[_Line],
+    genes: Mapping[str, list[_Line]],
+    owner: Callable[[_Line], str | None],
 ) -> tuple[dict[str, int], set[str]]:
     """Add up exons (else CDS) of each gene without counting a base twice; name coding genes."""
-    gene_of = {
-        own: gene_id
-        for gene_id, group in genes.items()
-        for line in group
-        if (own := _attribute(line.feature, "ID"))
-    }
-    transcripts: dict[str, str] = {}
-    for line in lines:
-        own, parent = _attribute(line.feature, "ID"), _attribute(line.feature, "Parent")
-        if line.feature.featuretype in ("mRNA", "transcript") and own and parent in gene_of:
-            transcripts[own] = gene_of[parent]
     spans: dict[str, dict[str, list[tuple[int, int]]]] = {"exon": {}, "CDS": {}}
-    for line in lines:
-        if line.feature.featuretype not in spans:
-            continue
-        gene_id = _attribute(line.feature, "locus_tag", "gene_id")
-        if gene_id not in genes:
-            parent = _attribute(line.feature, "Parent") or ""
-            gene_id = transcripts.get(parent) or gene_of.get(parent)
-        if gene_id is not None:
-            interval = (line.feature.start - 1, line.feature.end)
-            spans[line.feature.featuretype].setdefault(gene_id, []).append(interval)
+    for line in parts:
+        if line.kind in spans and (gene_id := owner(line)) in genes:
+            spans[line.kind].setdefault(str(gene_id), []).append((line.start, line.end))
     merged = spans["CDS"] | spans["exon"]
-    return {gene: _union_bp(parts) for gene, parts in merged.items()}, set(spans["CDS"])
+    return {gene: _union_bp(intervals) for gene, intervals in merged.items()}, set(spans["CDS"])
 
 
-def _union_bp(parts: list[tuple[int, int]]) -> int:
-    total, reach = 0, 0
-    for start, end in sorted(parts):
-        total += max(0, end - max(start, reach))
-        reach = max(reach, end)
+def _union_bp(intervals: list[tuple[int, int]]) -> int:
+    total, covered = 0, 0
+    for start, end in sorted(intervals):
+        total += max(0, end - max(start, covered))
+        covered = max(covered, end)
     return total
 
 
 def _aliases(genes: pd.DataFrame, lines: Mapping[str, list[_Line]]) -> dict[str, str]:
-    def claims(names: Iterator[tuple[str, str]]) -> dict[str, str]:
-        owners: dict[str, set[str]] = defaultdict(set)
-        for name, gene_id in names:
-            owners[name.lower()].add(gene_id)
-        return {name: next(iter(ids)) for name, ids in owners.items() if len(ids) == 1}
-
     ids = list(genes["gene_id"])
     synonyms = (
         (synonym.strip(), gene_id)
         for gene_id in ids
         for line in lines[gene_id]
         for key in ("gene_synonym", "Alias", "ID", "gene_id", "Name", "gene", "old_locus_tag")
-        for synonym in line.feature.attributes.get(key, [])
+        for synonym in line.attributes.get(key, [])
     )
     versionless = ((re.sub(r"\.\d+$", "", gene_id), gene_id) for gene_id in ids)
-    by_name = claims(zip(genes["name"], ids, strict=True))
-    by_id = claims(zip(ids, ids, strict=True))
-    return claims(synonyms) | claims(versionless) | by_name | by_id
+    names = zip(genes["name"], ids, strict=True)
+    aliases: dict[str, str] = {}
+    for pairs in (synonyms, versionless, names, zip(ids, ids, strict=True)):
+        aliases |= unique_owners(pairs)
+    return aliases
+
+
+def unique_owners(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Lower-case name to gene_id, of the names that only one gene has."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for name, gene_id in pairs:
+        owners[name.lower()].add(gene_id)
+    return {name: next(iter(ids)) for name, ids in owners.items() if len(ids) == 1}

@@ -17,7 +17,7 @@ from genesplice.data.expression import condition_means
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.leakage import gene_similarity, judge_knowledge, make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
-from genesplice.data.network import parse_gene_sets, read_gmt, read_network, write_gmt
+from genesplice.data.network import read_gene_sets, read_gmt, read_network, write_gmt
 from genesplice.data.splits import make_blocks
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
@@ -50,7 +50,7 @@ class BundleParts(NamedTuple):
     operons: dict[str, str]
     inputs: list[dict[str, Any]]
     notes: list[str]
-    gene_set_evidence: str = "unknown"
+    gene_set_evidence: str = ""
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
 
@@ -324,11 +324,11 @@ def replace_knowledge(
         if path is not None
     }
     changes: dict[str, Any] = {"manifest": {**bundle.manifest, OWN: own}}
-    evidence = None
+    evidence = ""
     if network is not None:
-        changes["network"] = read_network(network, bundle.genes)
+        changes["network"] = read_network(network, bundle.genes).edges
     if gene_sets is not None:
-        reading = parse_gene_sets(gene_sets, bundle.genes)
+        reading = read_gene_sets(gene_sets, bundle.genes)
         evidence = reading.evidence
         changes["gene_sets"] = {
             name if name.split(":", 1)[0] in collections else f"{OWN}:{name}": members

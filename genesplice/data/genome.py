@@ -1,23 +1,26 @@
 """A genome as uint8 tokens: contigs one after another, fetched by name on either strand."""
 
+import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from dnaio import FileFormatError
-from dnaio.readers import FastaReader
 from jaxtyping import Bool, Int64, UInt8
 
-from genesplice.data.tables import numbered_lines, open_input
+from genesplice.data.tables import check_text, open_input, open_text, some
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json
 
 ALPHABET = "ACGTN"
 N = 4
+CHUNK_BYTES = 1 << 24
+INDEX = "contigs.json"
+Write = Callable[[bytes], int]
 INVALID = 255
 IUPAC_AMBIGUOUS = "NRYSWKMBDHV"
 
@@ -60,7 +63,7 @@ def reverse_complement(tokens: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray
 
 
 class Contig(NamedTuple):
-    """A chromosome or plasmid: its place in `Genome.tokens`, and whether its ends join."""
+    """A chromosome or plasmid: its position in `Genome.tokens`, and whether its ends join."""
 
     name: str
     offset: int
@@ -72,9 +75,8 @@ class Contig(NamedTuple):
 class Genome:
     """All contigs as tokens, one after another.
 
-    `tokens` is read-only and may be a memory map. `soft_masked` holds the lower-case stretches
-    of the FASTA file as half-open intervals in the coordinates of `tokens`; they never cross a
-    contig's end.
+    `tokens` is read-only and may be a memory map. `soft_masked` holds the lower-case intervals
+    of the FASTA file, half-open in the coordinates of `tokens`; they never cross a contig's end.
     """
 
     tokens: UInt8[np.ndarray, " length"] = field(repr=False)
@@ -103,9 +105,7 @@ class Genome:
         try:
             return self._by_name[name]
         except KeyError:
-            names = [contig.name for contig in self.contigs]
-            shown = ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "")
-            raise InputError(f"contig {name!r}", shown) from None
+            raise InputError(f"contig {name!r}", some(c.name for c in self.contigs)) from None
 
     def fetch(
         self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
@@ -187,71 +187,12 @@ def read_fasta(path: Path) -> Genome:
         For an empty, truncated or non-FASTA file, a contig without a name, without sequence or
         named twice, and for letters that are not IUPAC DNA (with the line).
     """
-    path = Path(path)
-    pieces, contigs, masks, offset = [], [], [], 0
-    seen: set[str] = set()
-    try:
-        with open_input(path) as handle, FastaReader(handle) as records:
-            for record in records:
-                name = record.name.split(maxsplit=1)[0] if record.name.strip() else ""
-                if not name:
-                    raise InputError("a contig without a name", ">NAME", path=path)
-                if name in seen:
-                    raise InputError(f"contig {name!r} twice", "each contig once", path=path)
-                seen.add(name)
-                raw = np.frombuffer(record.sequence.encode("ascii", "replace"), dtype=np.uint8)
-                tokens = _TOKEN_OF_BYTE[raw]
-                if tokens.size == 0:
-                    raise InputError(f"contig {name!r} without sequence", "DNA letters", path=path)
-                if tokens.max() == INVALID:
-                    raise _bad_letter(path)
-                masks.append(_lower_case(raw) + offset)
-                pieces.append(tokens)
-                contigs.append(Contig(name, offset, tokens.size, False))
-                offset += tokens.size
-    except (FileFormatError, UnicodeDecodeError) as error:
-        raise _no_fasta(path, getattr(error, "line", None)) from error
-    if not contigs:
-        raise InputError("no FASTA record", "at least one contig", path=path)
-    genome = np.concatenate(pieces)
-    genome.setflags(write=False)
-    return Genome(genome, tuple(contigs), np.concatenate(masks))
-
-
-def _lower_case(raw: UInt8[np.ndarray, " length"]) -> Int64[np.ndarray, "regions 2"]:
-    is_lower = np.concatenate([[False], raw >= ord("a"), [False]])
-    edges = np.flatnonzero(is_lower[1:] != is_lower[:-1])
-    return edges.reshape(-1, 2).astype(np.int64)
-
-
-def _bad_letter(path: Path) -> InputError:
-    """Find the line to blame; only ever called once a bad letter is known to be there."""
-    for number, text in numbered_lines(path):
-        if text.startswith((">", ";")):
-            continue
-        for letter in text.strip():
-            if ord(letter) > 255 or _TOKEN_OF_BYTE[ord(letter)] == INVALID:
-                return InputError(
-                    f"the letter {letter!r}", "DNA (A, C, G, T, N or IUPAC)", path=path, line=number
-                )
-    return InputError("a letter that is not DNA", "A, C, G, T, N or IUPAC", path=path)
-
-
-def _no_fasta(path: Path, line: int | None) -> InputError:
-    """Say what the reader stumbled over; without a line (from 0) it was a letter beyond ASCII."""
-    if line is None:
-        for number, text in numbered_lines(path):
-            if not text.isascii():
-                letter = next(letter for letter in text if not letter.isascii())
-                return InputError(
-                    f"{letter!r}, which is not ASCII", "ASCII text", path=path, line=number
-                )
-    at = None if line is None else line + 1
-    return InputError("no FASTA record", "a line that starts with '>'", path=path, line=at)
-
-
-CHUNK_BYTES = 1 << 24
-INDEX = "contigs.json"
+    contigs: list[Contig] = []
+    out = io.BytesIO()
+    masked = _append(Path(path), "", out.write, contigs, CHUNK_BYTES)
+    tokens = np.frombuffer(out.getbuffer(), np.uint8)
+    tokens.setflags(write=False)
+    return Genome(tokens, tuple(contigs), masked)
 
 
 def cache_fasta(
@@ -261,38 +202,36 @@ def cache_fasta(
     *,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> tuple[Genome, dict[str, str]]:
-    """Turn FASTA files (plain, gzip, bgzip) into tokens under `folder`; give them as a memory map.
+    """Turn FASTA files of any size into tokens under `folder`; give them as a memory map.
 
     What is there from the same files is used again. No more than about `chunk_bytes`, or one line
     of a file, is in memory at a time. With several files a contig is called STEM:NAME, after the
-    file's name up to its first dot. Beside the genome: the file names and their sha256.
+    file's name up to its first dot. With the genome: the file names and their sha256.
 
     Raises
     ------
     InputError
-        For what is no FASTA of DNA, a contig without sequence or named twice, two files of one
-        name, or a circular contig that there is none of.
+        As `read_fasta`, and for two files of one name or a circular contig that there is none of.
     """
     stems = [path.name.split(".", 1)[0] for path in paths]
     if len(set(stems)) < len(stems):
         raise InputError(f"two FASTA files named {max(stems, key=stems.count)}", "different names")
     digests = _digests(paths)
-    index = folder / INDEX
     if not is_cached(paths, folder):
-        # Beside it and renamed: what is there belongs to files that are whole.
+        # Written elsewhere and renamed: what is there belongs to files that are whole.
         with atomic_directory(folder, overwrite=True) as scratch:
             contigs: list[Contig] = []
-            masks = [np.empty((0, 2), np.int64)]
             with (scratch / "genome.u8").open("wb") as out:
-                for path, stem in zip(paths, stems, strict=True):
-                    prefix = f"{stem}:" if len(paths) > 1 else ""
-                    _append(path, prefix, out, contigs, masks, chunk_bytes)
-            np.save(scratch / "soft_masked.npy", _joined(np.concatenate(masks), contigs))
+                masks = [
+                    _append(path, f"{stem}:" * (len(paths) > 1), out.write, contigs, chunk_bytes)
+                    for path, stem in zip(paths, stems, strict=True)
+                ]
+            np.save(scratch / "soft_masked.npy", np.concatenate(masks))
             rows = [contig._asdict() for contig in contigs]
             write_json(scratch / INDEX, {"files": digests, "contigs": rows})
     genome = Genome(
         np.memmap(folder / "genome.u8", np.uint8, mode="r"),
-        tuple(Contig(**row) for row in json.loads(index.read_text())["contigs"]),
+        tuple(Contig(**row) for row in json.loads((folder / INDEX).read_text())["contigs"]),
         np.load(folder / "soft_masked.npy", mmap_mode="r"),
     )
     return genome.with_circular(circular), digests
@@ -305,72 +244,89 @@ def is_cached(paths: Sequence[Path], folder: Path) -> bool:
 
 
 def _digests(paths: Sequence[Path]) -> dict[str, str]:
-    found = {}
+    digests = {}
     for path in paths:
         with open_input(path):
-            found[path.name] = file_sha256(path)
-    return found
+            digests[path.name] = file_sha256(path)
+    return digests
 
 
 def _append(
-    path: Path,
-    prefix: str,
-    out: BinaryIO,
-    contigs: list[Contig],
-    masks: list[np.ndarray],
-    chunk_bytes: int,
-) -> None:
-    before = len(contigs)
+    path: Path, prefix: str, write: Write, contigs: list[Contig], chunk_bytes: int
+) -> Int64[np.ndarray, "regions 2"]:
+    """Append a file's contigs and write their tokens; give its lower-case intervals."""
+    names: dict[str, int] = {}
+    masks, line = [np.empty((0, 2), np.int64)], 1
 
-    def write(lines: list[bytes]) -> None:
-        raw = np.frombuffer(b"".join(lines).translate(None, b" \t\r\n"), np.uint8)
-        if not raw.size:
-            return
-        if len(contigs) == before:
-            raise InputError("no FASTA record", "a line that starts with '>'", path=path, line=1)
-        tokens = _TOKEN_OF_BYTE[raw]
-        if tokens.max() == INVALID:
-            raise _bad_letter(path)
-        last = contigs[-1]
-        masks.append(_lower_case(raw) + last.offset + last.length)
-        contigs[-1] = last._replace(length=last.length + len(tokens))
-        out.write(tokens.tobytes())
+    def check_last() -> None:
+        if names and not contigs[-1].length:
+            name, at = list(names.items())[-1]
+            found = f"contig {name!r} without sequence"
+            raise InputError(found, "DNA letters", path=path, line=at)
 
-    def check() -> None:
-        if len(contigs) > before and not contigs[-1].length:
-            found = f"contig {contigs[-1].name!r} without sequence"
-            raise InputError(found, "DNA letters", path=path)
-
-    names = set()
-    with open_input(path) as handle:
+    with open_text(path) as handle:
         while lines := handle.readlines(chunk_bytes):
-            sequence: list[bytes] = []
-            for line in lines:
-                if not line.startswith(b">"):
-                    sequence.append(line)
+            heads = [i for i, text in enumerate(lines) if text.startswith(">")]
+            for at, end in pairwise([-1, *heads, len(lines)]):
+                if at >= 0:
+                    check_last()
+                    name = _contig_name(lines[at], names, path, line + at)
+                    names[name] = line + at
+                    offset = contigs[-1].offset + contigs[-1].length if contigs else 0
+                    contigs.append(Contig(prefix + name, offset, 0, False))
+                text = "".join(map(str.strip, lines[at + 1 : end]))
+                if not text:
                     continue
-                write(sequence)
-                check()
-                sequence, words = [], line[1:].decode("utf-8", "replace").split(maxsplit=1)
-                if not words or line[1:2].isspace():
-                    raise InputError("a contig without a name", ">NAME", path=path)
-                if words[0] in names:
-                    raise InputError(f"contig {words[0]!r} twice", "each contig once", path=path)
-                names.add(words[0])
-                offset = contigs[-1].offset + contigs[-1].length if contigs else 0
-                contigs.append(Contig(prefix + words[0], offset, 0, False))
-            write(sequence)
-    check()
-    if len(contigs) == before:
+                raw = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
+                tokens = _TOKEN_OF_BYTE[raw]
+                if not names or tokens.max() == INVALID:
+                    raise _no_dna(lines[at + 1 : end], bool(names), path, line + at + 1)
+                last = contigs[-1]
+                masks.append(_lower_case(raw) + last.offset + last.length)
+                contigs[-1] = last._replace(length=last.length + len(tokens))
+                write(tokens.tobytes())
+            line += len(lines)
+    if not names:
         raise InputError("no FASTA record", "at least one contig", path=path)
+    check_last()
+    return _joined(np.concatenate(masks), contigs)
 
 
-def _joined(masks: np.ndarray, contigs: list[Contig]) -> np.ndarray:
-    """Stretches that were cut by the end of a chunk in one piece again."""
-    if not len(masks):
-        return masks
+def _contig_name(header: str, names: dict[str, int], path: Path, line: int) -> str:
+    name = check_text((header[1:].split(maxsplit=1) or [""])[0], path, line)
+    if not name:
+        raise InputError("a contig without a name", ">NAME", path=path, line=line)
+    if name in names:
+        raise InputError(f"contig {name!r} twice", "each contig once", path=path, line=line)
+    return name
+
+
+def _no_dna(lines: Sequence[str], has_record: bool, path: Path, first: int) -> InputError:
+    """What is wrong with lines that are known to be no DNA of a record, and where."""
+    for line, text in enumerate(lines, first):
+        check_text(text, path, line)
+        if text.strip() and not has_record:
+            return InputError(
+                "no FASTA record", "a line that starts with '>'", path=path, line=line
+            )
+        for letter in text.strip():
+            if not letter.isascii() or _TOKEN_OF_BYTE[ord(letter)] == INVALID:
+                expected = "DNA (A, C, G, T, N or IUPAC)"
+                return InputError(f"the letter {letter!r}", expected, path=path, line=line)
+    raise AssertionError("only called where a letter is wrong")
+
+
+def _lower_case(raw: UInt8[np.ndarray, " length"]) -> Int64[np.ndarray, "regions 2"]:
+    edges = np.flatnonzero(np.diff(raw >= ord("a"), prepend=False, append=False))
+    return edges.reshape(-1, 2).astype(np.int64)
+
+
+def _joined(
+    masks: Int64[np.ndarray, "regions 2"], contigs: list[Contig]
+) -> Int64[np.ndarray, "joined 2"]:
+    """Intervals that were cut by the end of a chunk in one piece again."""
     begins = np.isin(masks[1:, 0], [contig.offset for contig in contigs])
     is_cut = (masks[1:, 0] == masks[:-1, 1]) & ~begins
-    first = np.concatenate([[True], ~is_cut])
-    last = np.concatenate([~is_cut, [True]])
+    first = np.concatenate([[True], ~is_cut])[: len(masks)]
+    last = np.concatenate([~is_cut, [True]])[: len(masks)]
     return np.stack([masks[first, 0], masks[last, 1]], 1)

@@ -4,6 +4,7 @@ Each check is one record `check, value, unit, threshold, status, why`; the worst
 leakage's. Red means that a score on these folds would not mean what it says.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -30,8 +31,40 @@ RELATIVE = 0.1
 """A tenth of the 14-mers shared is about 85 % identity; chance stays below (it is measured)."""
 SAME_SAMPLE = 0.9999
 """Pearson r between two samples' log2(TPM+1): technical replicates reach about 0.999."""
-EXPRESSION_WORDS = ("expression", "co-express", "coexpress", "gep", "iep", "hep", "rna-seq",
-                    "microarray", "imodulon")  # fmt: skip
+Evidence = Literal[
+    "expression", "unknown", "curated", "orthology", "binding", "sequence", "simulated"
+]
+"""What an edge or a gene set rests on, worst first."""
+EVIDENCE_STATUS: dict[Evidence, Status] = {
+    "expression": "red", "unknown": "amber", "curated": "amber", "orthology": "green",
+    "binding": "green", "sequence": "green", "simulated": "green",
+}  # fmt: skip
+EVIDENCE_WORDS: dict[Evidence, tuple[str, ...]] = {
+    "expression": (
+        "expression", "coexpression", "co-expression", "transcriptome", "transcriptomics",
+        "rna-seq", "rnaseq", "microarray", "microarrays", "northern", "rt-pcr", "qpcr",
+        "imodulon", "imodulons", "wgcna", "genie3", "aracne", "gea", "gep", "iep", "hep",
+    ),
+    "curated": (
+        "curated", "literature", "textmining", "database", "databases", "experiments",
+        "regulondb", "collectri", "exp", "ida", "ipi", "imp", "igi", "htp", "hda", "hmp", "hgi",
+        "tas", "nas", "ic",
+    ),
+    "orthology": (
+        "orthology", "orthologs", "orthologues", "homology", "iso", "iba", "ibd", "ikr", "ird",
+    ),
+    "binding": (
+        "binding", "chip", "chip-seq", "chip-chip", "chip-exo", "chipseq", "dap-seq", "emsa",
+        "cut&run", "cut&tag", "gselex", "selex", "footprint", "footprinting", "bpp", "bce",
+    ),
+    "sequence": (
+        "sequence", "motif", "motifs", "pwm", "iss", "isa", "ism", "igc", "aibscs", "hibscs",
+        "neighborhood", "fusion",
+    ),
+    "simulated": ("simulated", "planted"),
+}  # fmt: skip
+"""Words that declare evidence: plain ones, GO's codes, RegulonDB's, the channels of STRING."""
+EVIDENCE_OF = {word: kind for kind, words in EVIDENCE_WORDS.items() for word in words}
 
 
 class Check(NamedTuple):
@@ -153,7 +186,7 @@ def _nearest(
     return best, at
 
 
-def swallowed_genes(
+def windows_across_folds(
     genome: Genome, genes: pd.DataFrame, splits: pd.DataFrame, window_bp: int
 ) -> float:
     """Share of genes whose window holds the TSS of a gene of another fold.
@@ -170,7 +203,7 @@ def swallowed_genes(
     if genes.empty:
         return 0.0
     fold = splits.set_index("gene_id")["fold"].reindex(genes["gene_id"]).to_numpy()
-    half, n_swallowing = window_bp / 2, 0
+    half, n_across = window_bp / 2, 0
     for contig in genome.contigs:
         here = np.flatnonzero((genes["contig"] == contig.name).to_numpy())
         tss = genes["tss"].to_numpy()[here] % contig.length
@@ -179,7 +212,7 @@ def swallowed_genes(
         n = len(at)
         if contig.is_circular:
             if window_bp >= contig.length:
-                n_swallowing += n if len(set(labels.tolist())) > 1 else 0
+                n_across += n if len(set(labels.tolist())) > 1 else 0
                 continue
             at = np.concatenate([at - contig.length, at, at + contig.length])
             labels = np.concatenate([labels] * 3)
@@ -187,8 +220,8 @@ def swallowed_genes(
         low = np.searchsorted(at, at[middle] - half, side="left")
         high = np.searchsorted(at, at[middle] + half, side="right")
         change = np.concatenate([[0], np.cumsum(labels[1:] != labels[:-1])])
-        n_swallowing += int((change[high - 1] > change[low]).sum()) if n else 0
-    return n_swallowing / len(genes)
+        n_across += int((change[high - 1] > change[low]).sum()) if n else 0
+    return n_across / len(genes)
 
 
 def make_leakage_report(
@@ -200,7 +233,7 @@ def make_leakage_report(
     splits: pd.DataFrame,
     *,
     similarity: Similarity | None = None,
-    gene_set_evidence: str = "unknown",
+    gene_set_evidence: str = "",
     window_bp: int = 20_000,
 ) -> dict[str, Any]:
     """Measure every leak that is known of and judge it.
@@ -210,7 +243,7 @@ def make_leakage_report(
     similarity
         From `gene_similarity`; worked out here if not given.
     gene_set_evidence
-        What the gene sets rest on, in words.
+        What the gene sets declare to rest on; see `evidence_of`.
     window_bp
         Width of the context for which neighbours of other folds are counted.
 
@@ -244,12 +277,12 @@ def judge_knowledge(
     leakage: Mapping[str, Any],
     network: pd.DataFrame | None,
     gene_sets: Mapping[str, Sequence[str]] | None,
-    gene_set_evidence: str | None = None,
+    gene_set_evidence: str = "",
 ) -> dict[str, Any]:
     """The leakage with another network, or other gene sets, judged; None keeps what was said."""
     found = [] if network is None else [_network_check(network)]
     if gene_sets is not None:
-        found.append(_gene_set_check(gene_sets, gene_set_evidence or "unknown"))
+        found.append(_gene_set_check(gene_sets, gene_set_evidence))
     now = {check.check: check._asdict() for check in found}
     checks = [now.get(record["check"], record) for record in leakage["checks"]]
     return {**leakage, "status": _worst(c["status"] for c in checks), "checks": checks}
@@ -307,7 +340,7 @@ def _operon_check(splits: pd.DataFrame) -> Check:
 def _window_check(
     genome: Genome, genes: pd.DataFrame, splits: pd.DataFrame, window_bp: int
 ) -> Check:
-    share = swallowed_genes(genome, genes, splits, window_bp)
+    share = windows_across_folds(genome, genes, splits, window_bp)
     return Check(
         "windows that hold genes of other folds",
         round(share, 4),
@@ -319,50 +352,52 @@ def _window_check(
     )
 
 
+def evidence_of(declared: str) -> Evidence:
+    """The class of what is declared, such as "ChIP-seq; motif": of several, the worst.
+
+    Terms are separated by `;` or `|`. A term is known by its words, each exactly one of
+    `EVIDENCE_WORDS` whatever its case; a term without such a word is unknown.
+    """
+    order = list(EVIDENCE_STATUS)
+
+    def worst(kinds: Iterable[Evidence]) -> Evidence:
+        return min(kinds, key=order.index, default="unknown")
+
+    terms = (re.findall(r"[\w&-]+", term) for term in re.split("[;|]", declared.lower()))
+    return worst(worst(EVIDENCE_OF[w] for w in term if w in EVIDENCE_OF) for term in terms)
+
+
 def _network_check(network: pd.DataFrame) -> Check:
-    words = network["provenance"].str.lower()
-    from_expression = float(words.map(_is_expression).mean()) if len(network) else 0.0
-    unknown = float((~words.map(_is_stated)).mean()) if len(network) else 0.0
-    status: Status = "red" if from_expression > 0 else "amber" if unknown > 0 else "green"
+    kinds = [evidence_of(declared) for declared in network["provenance"]]
+    share = {kind: kinds.count(kind) / max(1, len(kinds)) for kind in EVIDENCE_STATUS}
+    sentences = [
+        *(["there are no edges"] if not kinds else []),
+        *([f"{share['unknown']:.0%} of the edges do not declare what they rest on"]
+          if share["unknown"] else []),
+        *([f"{share['curated']:.0%} of the edges are curated, and curated networks contain edges "
+           "seen through expression changes"] if share["curated"] else []),
+    ]  # fmt: skip
     return Check(
         "edges whose evidence is expression",
-        round(from_expression, 4),
+        round(share["expression"], 4),
         "share of edges",
-        "red above 0; amber where the evidence of single edges is not stated",
-        status,
+        "red above 0; amber where the declared evidence is curated or there is none",
+        _worst(["green", *(EVIDENCE_STATUS[kind] for kind in kinds)]),
         "an edge inferred from the measured expression hands the answer to the graph; "
-        + (
-            f"{unknown:.0%} of the edges do not say what each rests on, and curated networks "
-            "contain edges seen through expression changes"
-            if unknown
-            else "every edge says what it rests on"
-            if len(network)
-            else "there are no edges"
-        ),
+        + ("; ".join(sentences) or "every edge declares what it rests on"),
     )
 
 
-def _is_expression(words: str) -> bool:
-    return any(word in words for word in EXPRESSION_WORDS)
-
-
-def _is_stated(words: str) -> bool:
-    stated = ("binding", "chip", "motif", "sequence", "planted", "footprint", "gsea")
-    return any(word in words for word in stated) or _is_expression(words)
-
-
-def _gene_set_check(gene_sets: Mapping[str, Sequence[str]], evidence: str) -> Check:
-    if not gene_sets or "orthology" in evidence.lower() or "planted" in evidence.lower():
-        status: Status = "green"
-    else:
-        status = "red" if _is_expression(evidence.lower().split(" without ")[0]) else "amber"
+def _gene_set_check(gene_sets: Mapping[str, Sequence[str]], declared: str) -> Check:
+    status = EVIDENCE_STATUS[evidence_of(declared)] if gene_sets else "green"
+    evidence = (declared or "not declared") if gene_sets else "none needed"
     return Check(
         "gene sets whose evidence is expression",
         float(status == "red"),
         "share of gene sets",
-        "red above 0; amber where the evidence is not stated",
+        "red above 0; amber where the declared evidence is curated or there is none",
         status,
-        f"{len(gene_sets)} gene sets, evidence: {evidence if gene_sets else 'none needed'}",
+        f"{len(gene_sets)} gene sets, evidence: {evidence}",
     )
 
 

@@ -1,19 +1,22 @@
 """Regulatory edges and gene sets, matched to the genes of the annotation."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from genesplice.data.annotation import unique_owners
+from genesplice.data.leakage import evidence_of
 from genesplice.data.tables import (
     find_columns,
-    line_of_row,
+    line_of,
     numbered_lines,
     plain_suffix,
     read_table,
+    refuse_empty,
 )
 from genesplice.errors import InputError
 
@@ -29,8 +32,7 @@ EDGE_NAMES = {
     "sign": ("sign", "effect", "mode"),
     "provenance": ("provenance", "evidence", "database"),
 }
-EXPRESSION_EVIDENCE = frozenset({"IEP", "HEP"})
-"""GO evidence codes that mean "inferred from an expression pattern"."""
+SET_NAMES = {"gene": ("gene", "gene_id"), "set": ("set", "pathway", "term", "gene_set", "go")}
 
 
 class NetworkReading(NamedTuple):
@@ -42,7 +44,7 @@ class NetworkReading(NamedTuple):
 
 
 class GeneSetReading(NamedTuple):
-    """Gene sets, their evidence, and the names that matched no gene."""
+    """Gene sets, the evidence they declare ("" for none), and the names that matched no gene."""
 
     gene_sets: dict[str, tuple[str, ...]]
     evidence: str
@@ -51,16 +53,14 @@ class GeneSetReading(NamedTuple):
 
 def gene_aliases(genes: pd.DataFrame) -> dict[str, str]:
     """Map lower-case gene ids and names to gene ids; a name that two genes share is left out."""
-    owners: dict[str, set[str]] = defaultdict(set)
-    for gene_id, name in zip(genes["gene_id"], genes["name"], strict=True):
-        owners[str(name).lower()].add(gene_id)
-    unique = {name: next(iter(ids)) for name, ids in owners.items() if len(ids) == 1}
-    return unique | {gene_id.lower(): gene_id for gene_id in genes["gene_id"]}
+    ids = genes["gene_id"]
+    names = unique_owners(zip(genes["name"].astype(str), ids, strict=True))
+    return names | unique_owners(zip(ids, ids, strict=True))
 
 
 def read_network(
     path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
-) -> pd.DataFrame:
+) -> NetworkReading:
     """Read regulator→target edges: columns `source, target, sign, kind, provenance`.
 
     The table (TSV, CSV, Parquet) has two to four columns with a header: source (or regulator,
@@ -70,7 +70,8 @@ def read_network(
     several genes ("flhD;flhC") gives one edge from each. A regulator that is no gene (a
     metabolite, a tRNA) keeps its name as source; an edge to a target that is no gene is left
     out. `sign` is 1, -1, or 0 for both or unknown; where one regulator has edges of both
-    signs to one target, they become one edge of sign 0.
+    signs to one target, they become one edge of sign 0. `provenance` is the declared evidence,
+    empty where the file declares none.
 
     Raises
     ------
@@ -78,49 +79,26 @@ def read_network(
         For a missing column, an unknown sign or an empty name (with the line), or when fewer
         than half of the targets are genes.
     """
-    return parse_network(path, genes, aliases).edges
-
-
-def parse_network(
-    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
-) -> NetworkReading:
-    """Do what `read_network` does and tell which names matched no gene."""
     path = Path(path)
     table = read_table(path)
     columns = find_columns(table, EDGE_NAMES, path=path, optional=("sign", "provenance"))
     table = table.rename(columns={name: part for part, name in columns.items()})
     for part in ("source", "target"):
-        empty = table.index[table[part].str.strip() == ""]
-        if len(empty):
-            line = line_of_row(path, int(empty[0]))
-            raise InputError(f"an empty {part}", "a name", path=path, line=line)
-    signs = table.get("sign", pd.Series("", index=table.index)).str.strip().str.lower()
-    wrong = signs.index[~signs.isin(list(SIGNS))]
-    if len(wrong):
+        refuse_empty(table, part, part, "a name", path)
+    edges = pd.DataFrame("", table.index, ["source", "target", "sign", "provenance"])
+    edges.update(table)
+    edges = edges.apply(lambda column: column.str.strip())
+    signs = edges["sign"].str.lower().map(SIGNS)
+    if signs.isna().any():
+        wrong = signs.index[signs.isna()][0]
         raise InputError(
-            f"effect {table['sign'][wrong[0]]!r}",
+            f"effect {table['sign'][wrong]!r}",
             "+, -, +- or ? (or 1, -1, 0, or nothing)",
             path=path,
-            line=line_of_row(path, int(wrong[0])),
+            line=line_of(table, wrong),
         )
-    provenance = table.get("provenance", pd.Series("", index=table.index)).str.strip()
-    edges = pd.DataFrame(
-        {
-            "source": table["source"].str.strip(),
-            "target": table["target"].str.strip(),
-            "sign": signs.map(SIGNS),
-            "provenance": provenance.where(provenance != "", path.name),
-        }
-    )
-    reading = make_network(edges, aliases or gene_aliases(genes))
-    n_targets = edges["target"].nunique()
-    if 2 * len(reading.unmatched_targets) > n_targets:
-        raise InputError(
-            f"{len(reading.unmatched_targets)} of {n_targets} targets that are no genes "
-            f"({', '.join(reading.unmatched_targets[:3])})",
-            f"gene ids or names such as {', '.join(genes['gene_id'][:3])}",
-            path=path,
-        )
+    reading = make_network(edges.assign(sign=signs), aliases or gene_aliases(genes))
+    _refuse_strangers(reading.unmatched_targets, edges["target"].nunique(), "targets", genes, path)
     return reading
 
 
@@ -144,9 +122,8 @@ def make_network(
     merged: dict[tuple[str, str], tuple[set[int], dict[str, None]]] = {}
     lost_sources: Counter[str] = Counter()
     lost_targets: Counter[str] = Counter()
-    for source, target, sign, provenance in edges[
-        ["source", "target", "sign", "provenance"]
-    ].itertuples(index=False):
+    columns = (edges[name] for name in ("source", "target", "sign", "provenance"))
+    for source, target, sign, provenance in zip(*columns, strict=True):
         gene = aliases.get(target.lower())
         if gene is None:
             lost_targets[target] += 1
@@ -157,50 +134,36 @@ def make_network(
             lost_sources[source] += 1
             ids = [source]
         for regulator in ids:
-            signs, words = merged.setdefault((str(regulator), gene), (set(), {}))
+            signs, declared = merged.setdefault((str(regulator), gene), (set(), {}))
             signs.add(int(sign))
-            words[provenance] = None
+            declared[provenance] = None
     rows = [
-        (source, target, signs.pop() if len(signs) == 1 else 0, "regulates", "; ".join(words))
-        for (source, target), (signs, words) in merged.items()
+        (source, target, signs.pop() if len(signs) == 1 else 0, "regulates", "; ".join(declared))
+        for (source, target), (signs, declared) in merged.items()
     ]
-    frame = pd.DataFrame(rows, columns=list(NETWORK_COLUMNS))
-    frame = frame.astype({"sign": "int8"})
+    frame = pd.DataFrame(rows, columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
     return NetworkReading(frame, tuple(lost_sources), tuple(lost_targets))
 
 
 def read_gene_sets(
     path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
-) -> dict[str, tuple[str, ...]]:
+) -> GeneSetReading:
     """Read gene sets from GMT, GAF or a two-column TSV (gene, set; with a header).
 
     Names are matched to genes by id, name or alias whatever their case; what matches none is
     left out, and so are sets that end up empty. From GAF, annotations with NOT are left out,
-    and so are those whose evidence is expression (IEP, HEP).
+    and so are those whose evidence is expression (IEP, HEP); the other codes are the evidence.
 
     Raises
     ------
     InputError
         For lines that do not fit the format, and when fewer than half of the names are genes.
     """
-    return parse_gene_sets(path, genes, aliases).gene_sets
-
-
-def parse_gene_sets(
-    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
-) -> GeneSetReading:
-    """Do what `read_gene_sets` does and tell the evidence and the names that matched no gene."""
     path = Path(path)
-    suffix = plain_suffix(path)
-    evidence = "unknown"
-    if suffix == ".gmt":
-        pairs: Iterable[tuple[str, str]] = (
-            (name, gene) for name, members in _gmt_lines(path) for gene in members
-        )
-    elif suffix == ".gaf":
-        pairs, evidence = _gaf_pairs(path), "GO annotation without IEP and HEP"
-    else:
-        pairs = _table_pairs(path)
+    codes: set[str] = set()
+    readers = {".gmt": lambda: ((name, gene) for name, ids in _gmt_lines(path) for gene in ids),
+               ".gaf": lambda: _gaf_pairs(path, codes)}  # fmt: skip
+    pairs = readers.get(plain_suffix(path), lambda: _table_pairs(path))()
     aliases = aliases or gene_aliases(genes)
     members: dict[str, dict[str, None]] = {}
     lost: Counter[str] = Counter()
@@ -211,14 +174,20 @@ def parse_gene_sets(
             lost[gene] += 1
         else:
             members.setdefault(set_name, {})[gene_id] = None
-    if 2 * len(lost) > len(names) or not names:
+    _refuse_strangers(lost, len(names), "names", genes, path)
+    sets = {name: tuple(ids) for name, ids in members.items()}
+    return GeneSetReading(sets, "; ".join(sorted(codes)), tuple(lost))
+
+
+def _refuse_strangers(
+    lost: Collection[str], n_names: int, what: str, genes: pd.DataFrame, path: Path
+) -> None:
+    if 2 * len(lost) > n_names or not n_names:
         raise InputError(
-            f"{len(lost)} of {len(names)} names that are no genes ({', '.join(list(lost)[:3])})",
+            f"{len(lost)} of {n_names} {what} that are no genes ({', '.join(list(lost)[:3])})",
             f"gene ids or names such as {', '.join(genes['gene_id'][:3])}",
             path=path,
         )
-    sets = {name: tuple(ids) for name, ids in members.items()}
-    return GeneSetReading(sets, evidence, tuple(lost))
 
 
 def write_gmt(path: Path, gene_sets: Mapping[str, Collection[str]]) -> None:
@@ -226,7 +195,7 @@ def write_gmt(path: Path, gene_sets: Mapping[str, Collection[str]]) -> None:
     lines = [
         "\t".join([name, name.split(":", 1)[0], *members]) for name, members in gene_sets.items()
     ]
-    path.write_text("".join(line + "\n" for line in lines))
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
@@ -240,27 +209,24 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
     return dict(_gmt_lines(Path(path))) if Path(path).stat().st_size else {}
 
 
-def _gmt_lines(path: Path) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _gmt_lines(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     seen: set[str] = set()
     for number, text in numbered_lines(path):
         if not text.strip():
             continue
-        fields = [field.strip() for field in text.split("\t")]
-        genes = tuple(dict.fromkeys(field for field in fields[2:] if field))
-        if not genes or not fields[0]:
-            raise InputError(
-                f"{len(fields)} tab-separated columns",
-                "name, description, genes",
-                path=path,
-                line=number,
-            )
-        if fields[0] in seen:
-            raise InputError(f"set {fields[0]!r} twice", "each set once", path=path, line=number)
-        seen.add(fields[0])
-        yield fields[0], genes
+        name, *fields = (field.strip() for field in text.split("\t"))
+        genes = tuple(dict.fromkeys(field for field in fields[1:] if field))
+        if not genes or not name:
+            found = f"{len(fields) + 1} tab-separated columns"
+            raise InputError(found, "name, description, genes", path=path, line=number)
+        if name in seen:
+            raise InputError(f"set {name!r} twice", "each set once", path=path, line=number)
+        seen.add(name)
+        yield name, genes
 
 
-def _gaf_pairs(path: Path) -> Iterable[tuple[str, str]]:
+def _gaf_pairs(path: Path, codes: set[str]) -> Iterator[tuple[str, str]]:
+    """GO id and gene of every line that counts; its evidence code is added to `codes`."""
     for number, text in numbered_lines(path):
         if not text.strip() or text.startswith("!"):
             continue
@@ -269,7 +235,8 @@ def _gaf_pairs(path: Path) -> Iterable[tuple[str, str]]:
             raise InputError(f"{len(fields)} columns", "GAF's 17", path=path, line=number)
         if not fields[4].strip():
             raise InputError("an empty GO id", "GO:…", path=path, line=number)
-        if "NOT" not in fields[3].split("|") and fields[6] not in EXPRESSION_EVIDENCE:
+        if "NOT" not in fields[3].split("|") and evidence_of(fields[6]) != "expression":
+            codes.add(fields[6])
             yield fields[4].strip(), fields[2]
 
 
@@ -277,12 +244,8 @@ def _table_pairs(path: Path) -> Iterable[tuple[str, str]]:
     table = read_table(path)
     if len(table.columns) != 2:
         raise InputError(f"{len(table.columns)} columns", "2 (gene, set)", path=path, line=1)
-    names = {"gene": ("gene", "gene_id"), "set": ("set", "pathway", "term", "gene_set", "go")}
-    columns = find_columns(table, names, path=path)
+    columns = find_columns(table, SET_NAMES, path=path)
     for part, column in columns.items():
         table[column] = table[column].str.split().str.join(" ")
-        empty = table.index[table[column] == ""]
-        if len(empty):
-            line = line_of_row(path, int(empty[0]))
-            raise InputError(f"an empty {part}", "a name", path=path, line=line)
+        refuse_empty(table, column, part, "a name", path)
     return zip(table[columns["set"]], table[columns["gene"]], strict=True)

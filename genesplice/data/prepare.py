@@ -1,25 +1,25 @@
 """From a recipe, or from the user's own files, to a bundle."""
 
 import difflib
+import re
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import pandas as pd
 
 from genesplice.data.annotation import Annotation, parse_annotation
-from genesplice.data.bundle import Bundle, BundleParts, write_bundle
-from genesplice.data.expression import ExpressionUnit, read_expression
+from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
+from genesplice.data.expression import ExpressionUnit, make_expression, read_measurements
 from genesplice.data.genome import read_fasta
-from genesplice.data.network import NETWORK_COLUMNS, parse_gene_sets, parse_network
+from genesplice.data.network import NETWORK_COLUMNS, read_gene_sets, read_network
 from genesplice.data.sources import MIN_SET_GENES, RECIPES
 from genesplice.data.splits import make_operons
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
 
-Progress = Callable[[str], None]
+SPREADSHEET_DATE = re.compile(r"\d{1,2}-[A-Z][a-z]{2}|[A-Z][a-z]{2}-\d{2}|\d{4}-\d\d-\d\d( .*)?")
 
 
 def prepare_recipe(
@@ -55,9 +55,8 @@ def prepare_recipe(
         hint = f"{close[0]!r}" if close else " or ".join(map(repr, RECIPES))
         raise InputError(f"recipe {name!r}", hint)
     _refuse_taken(Path(out), overwrite)
-    parts = RECIPES[name](cache, progress)
     return write_bundle(
-        parts,
+        RECIPES[name](cache, progress),
         Path(out),
         command=f"genesplice prepare --recipe {name} --out {out}",
         started=started,
@@ -93,7 +92,7 @@ def prepare_files(
     Parameters
     ----------
     samples
-        Table with sample id and `condition`; see `genesplice.data.expression.read_expression`.
+        Table with sample id and `condition`; see `genesplice.data.expression`.
     circular
         Contigs whose ends join, beyond those that the annotation declares (`Is_circular=true`).
     name
@@ -110,63 +109,53 @@ def prepare_files(
     out = Path(out)
     _refuse_taken(out, overwrite)
     paths = {"fasta": fasta, "annotation": annotation, "expression": expression,
-             "samples": samples, "network": network, "gene_sets": gene_sets}  # fmt: skip
-    files = {part: Path(path) for part, path in paths.items() if path is not None}
+             "samples": samples, "network": network, "gene-sets": gene_sets}  # fmt: skip
+    files = {flag: Path(path) for flag, path in paths.items() if path is not None}
     tell("reading the genome")
     genome = read_fasta(files["fasta"]).with_circular(circular)
     tell("reading the annotation")
     reading = parse_annotation(files["annotation"], genome)
-    genome = genome.with_circular(reading.circular)
     tell("reading expression")
-    lengths = _Lengths(reading) if expression_unit == "counts" else None
-    table = read_expression(files["expression"], expression_unit, files.get("samples"), lengths)
-    matched, notes = _match_genes(table, reading, files["expression"])
-    aliases = reading.aliases
+    path = files["expression"]
+    measured = read_measurements(path, expression_unit, files.get("samples"))
+    values, notes = _match_genes(measured.values, reading, path)
+    matched = make_expression(
+        values, expression_unit, measured.obs, lengths=reading.lengths, path=path
+    )
     tell("reading network and gene sets")
     edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
-    if "network" in files:
-        found = parse_network(files["network"], reading.genes, aliases)
-        edges = found.edges
-        notes += [
-            _left_out("regulators that are no genes keep their name", found.unmatched_regulators),
-            _left_out("targets that are no genes are left out", found.unmatched_targets),
-        ]
     sets: dict[str, tuple[str, ...]] = {}
-    evidence = "unknown"
-    if "gene_sets" in files:
-        got = parse_gene_sets(files["gene_sets"], reading.genes, aliases)
-        evidence = got.evidence
-        sets = {key: ids for key, ids in got.gene_sets.items() if len(ids) >= MIN_SET_GENES}
-        notes += [
-            _left_out("names in gene sets that are no genes are left out", got.unmatched),
-            f"gene sets of fewer than {MIN_SET_GENES} genes are left out: "
-            f"{len(got.gene_sets) - len(sets)}",
-        ]
-    operons = make_operons(reading.genes)
+    evidence = ""
+    if "network" in files:
+        edges, regulators, targets = read_network(files["network"], reading.genes, reading.aliases)
+        notes.append(_left_out("regulators that are no genes keep their name", regulators))
+        notes.append(_left_out("targets that are no genes are left out", targets))
+    if "gene-sets" in files:
+        every, evidence, lost = read_gene_sets(files["gene-sets"], reading.genes, reading.aliases)
+        sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
+        n_small = len(every) - len(sets)
+        notes.append(_left_out("names in gene sets that are no genes are left out", lost))
+        notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
     notes.append("operons are neighbours on one strand with a gap below 50 bp (no operon table)")
     parts = BundleParts(
         name=name or out.name,
-        genome=genome,
+        genome=genome.with_circular(reading.circular),
         genes=reading.genes,
         expression=matched,
         network=edges,
         gene_sets=sets,
         motifs={},
-        operons=operons.to_dict(),
-        inputs=[_input(part, path) for part, path in files.items()],
+        operons=make_operons(reading.genes).to_dict(),
+        inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
         notes=[*reading.notes, *notes],
         gene_set_evidence=evidence,
         extra={"contig_aliases": reading.contig_aliases, "expression_unit": expression_unit},
     )
-    flags = {"fasta": "fasta", "annotation": "annotation", "expression": "expression",
-             "samples": "samples", "network": "network", "gene_sets": "gene-sets"}  # fmt: skip
-    words = [f"--{flags[part]} {path}" for part, path in files.items()]
+    flags = " ".join(f"--{flag} {path}" for flag, path in files.items())
     return write_bundle(
         parts,
         out,
-        command=" ".join(
-            ["genesplice prepare", *words, f"--expression-unit {expression_unit} --out {out}"]
-        ),
+        command=f"genesplice prepare {flags} --expression-unit {expression_unit} --out {out}",
         started=started,
         overwrite=overwrite,
         block_bp=block_bp,
@@ -176,22 +165,6 @@ def prepare_files(
     )
 
 
-class _Lengths(Mapping[str, float]):
-    """Gene lengths by any name of a gene that `_match_genes` would accept."""
-
-    def __init__(self, reading: Annotation) -> None:
-        self._lengths, self._aliases = reading.lengths, reading.aliases
-
-    def __getitem__(self, name: str) -> float:
-        return float(self._lengths[_resolve([name], self._lengths, self._aliases)[name]])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._lengths)
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-
 def _refuse_taken(out: Path, overwrite: bool) -> None:
     """Say so before the work rather than after it."""
     if out.is_dir() and any(out.iterdir()) and not overwrite:
@@ -199,45 +172,46 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
 
 
 def _match_genes(
-    table: ad.AnnData, reading: Annotation, path: Path
-) -> tuple[ad.AnnData, list[str]]:
+    table: pd.DataFrame, reading: Annotation, path: Path
+) -> tuple[pd.DataFrame, list[str]]:
     """Rename measured genes to gene ids, leave out what matches none, refuse if that is most."""
-    ids = set(reading.genes["gene_id"])
-    found = _resolve(table.var_names, ids, reading.aliases)
+    written = table.index.astype(str).tolist()
+    matches = _resolve(written, set(reading.genes["gene_id"]), reading.aliases)
+    lost = [name for name in written if name not in matches]
     taken: dict[str, str] = {}
-    for written, gene_id in found.items():
-        if gene_id in taken:
-            raise InputError(
-                f"two rows for gene {gene_id!r} ({taken[gene_id]!r} and {written!r})",
-                "each gene once", path=path,
-            )  # fmt: skip
-        taken[gene_id] = written
-    lost = [name for name in table.var_names if name not in found]
-    if 2 * len(found) < len(table.var_names) or not found:
+    for name, gene_id in matches.items():
+        if taken.setdefault(gene_id, name) != name:
+            found = f"two rows for gene {gene_id!r} ({taken[gene_id]!r} and {name!r})"
+            raise InputError(found, "each gene once", path=path)
+    if 2 * len(lost) > len(written) or not written:
         raise InputError(
-            f"{len(lost)} of {len(table.var_names)} genes that the annotation lacks "
+            f"{len(lost)} of {len(written)} genes that the annotation lacks "
             f"({', '.join(lost[:3])})",
-            f"names such as {', '.join(reading.genes['gene_id'][:3])}",
+            f"gene ids such as {', '.join(reading.genes['gene_id'][:3])}",
             path=path,
         )
-    kept = table[:, list(found)].copy()
-    kept.var_names = pd.Index(list(found.values()), name="gene_id")
-    renamed = sum(written != gene_id for written, gene_id in found.items())
-    note = f"measured genes found in the annotation: {len(found)} of {len(table.var_names)}"
+    kept = table[table.index.astype(str).isin(list(matches))]
+    kept = kept.set_axis([matches[str(name)] for name in kept.index], axis=0)
+    renamed = sum(name != gene_id for name, gene_id in matches.items())
+    note = f"measured genes found in the annotation: {len(matches)} of {len(written)}"
     note += f", {renamed} of them by name, synonym or id without version" if renamed else ""
-    return kept, [note, *([_left_out("measured genes left out", lost)] if lost else [])]
+    notes = [note, *([_left_out("measured genes left out", lost)] if lost else [])]
+    dates = [name for name in lost if SPREADSHEET_DATE.fullmatch(name)]
+    if dates:
+        notes.append(_left_out("of them, dates that a spreadsheet made of gene names", dates))
+    return kept, notes
 
 
 def _resolve(
     names: Iterable[str], ids: Container[str], aliases: Mapping[str, str]
 ) -> dict[str, str]:
-    found = {}
+    matches = {}
     for name in names:
         key = name.lower()
         gene_id = name if name in ids else aliases.get(key) or aliases.get(key.rsplit(".", 1)[0])
         if gene_id is not None:
-            found[name] = gene_id
-    return found
+            matches[name] = gene_id
+    return matches
 
 
 def _left_out(what: str, names: Iterable[str]) -> str:

@@ -7,15 +7,15 @@ import sys
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from genesplice.data.annotation import Annotation, make_genes, parse_annotation
-from genesplice.data.bundle import BundleParts
-from genesplice.data.expression import make_expression
+from genesplice.data.bundle import BundleParts, Progress
+from genesplice.data.expression import make_expression, read_measurements
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.motifs import read_meme
 from genesplice.data.network import NetworkReading, make_network
@@ -23,22 +23,16 @@ from genesplice.data.tables import find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import file_sha256
 
-Progress = Callable[[str], None]
-
 WHEEL = "pymodulon-0.2.1-py3-none-any.whl"
 REQUIREMENT = "pymodulon==0.2.1"
 WHEEL_SHA256 = "24cf88b53e7dfe69c3bc1d4f3e28b2d30a0bf874eab1930d22208aff3ddd81b8"
 ECOLI = "pymodulon/data/ecoli/"
 MEMBERS = {
-    "genome.fasta": ECOLI + "genome.fasta",
-    "genome.gff3": ECOLI + "genome.gff3",
-    "log_tpm.csv": ECOLI + "log_tpm.csv",
-    "sample_table.csv": ECOLI + "sample_table.csv",
-    "gene_table.csv": ECOLI + "gene_table.csv",
-    "trn.csv": ECOLI + "trn.csv",
-    "eggNOG_annotations.txt": ECOLI + "eggNOG_annotations.txt",
+    **{name: ECOLI + name for name in (
+        "genome.fasta", "genome.gff3", "log_tpm.csv", "sample_table.csv", "gene_table.csv",
+        "trn.csv", "eggNOG_annotations.txt")},
     "SwissRegulon_e_coli.meme": "pymodulon/data/meme/SwissRegulon_e_coli.meme",
-}
+}  # fmt: skip
 MIN_SET_GENES = 3
 PROTEINS = {"ihf": ("ihfA", "ihfB"), "hu": ("hupA", "hupB"), "h-ns": ("hns",), "bccp": ("accB",),
             "hipab": ("hipA", "hipB"), "csqr": ("yihW",)}  # fmt: skip
@@ -123,25 +117,30 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         genome = read_fasta(files["genome.fasta"])
         annotation = parse_annotation(files["genome.gff3"], genome)
         genome = genome.with_circular(annotation.circular)
-        table = _gene_table(files["gene_table.csv"])
+        table = _table(files["gene_table.csv"], "start", "end", "strand", "gene_name", "operon",
+                       "COG", "accession").astype({"start": int, "end": int})  # fmt: skip
         tell("reading expression")
-        values = read_table(files["log_tpm.csv"], dtype=None)
-        values = values.set_index(values.columns[0]).astype(float)
+        values = read_measurements(files["log_tpm.csv"], "log2tpm").values
+        samples = _table(files["sample_table.csv"], "project", "condition")
+        samples["condition"] = samples["project"] + "__" + samples["condition"]
         genes, pieces, notes = _genes(annotation, table, list(values.index), genome)
-        expression = make_expression(values, "log2tpm", _samples(files["sample_table.csv"]))
+        expression = make_expression(values, "log2tpm", samples[["condition", "project"]])
         tell("reading network, gene sets and motifs")
         reading = _network(files["trn.csv"], genes, annotation, pieces)
         gene_sets, n_small = _gene_sets(files["eggNOG_annotations.txt"], table, genes)
         motifs = read_meme(files["SwissRegulon_e_coli.meme"])
         inputs = _inputs(wheel, files)
     known = set(genes["gene_id"])
-    operons = {gene: operon for gene, operon in table["operon"].items() if gene in known and operon}
-    notes += _network_notes(reading)
-    notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
-    notes.append(
+    notes += [
+        "regulators made of several genes (flhD;flhC, ihf, hU, hipAB, …) give one edge from each "
+        "of their genes; two signs from one regulator to one gene become sign 0",
+        "regulators that are no genes keep their name: " + ", ".join(reading.unmatched_regulators),
+        f"edges to targets that are not among the genes are left out: "
+        f"{len(reading.unmatched_targets)} targets",
+        f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}",
         "tss is the annotated start of the gene, for coding genes the start codon, not the "
-        "transcription start"
-    )
+        "transcription start",
+    ]
     return BundleParts(
         name="ecoli",
         genome=genome,
@@ -150,7 +149,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         network=reading.edges,
         gene_sets=gene_sets,
         motifs=motifs,
-        operons=operons,
+        operons={gene: name for gene, name in table["operon"].items() if gene in known and name},
         inputs=inputs,
         notes=notes,
         gene_set_evidence="orthology (eggNOG; GO by non-electronic evidence of the orthologues)",
@@ -175,16 +174,11 @@ def _extract(wheel: Path, folder: Path) -> dict[str, Path]:
     return files
 
 
-def _gene_table(path: Path) -> pd.DataFrame:
+def _table(path: Path, *columns: str) -> pd.DataFrame:
+    """A table by its first column, which must have `columns`."""
     table = read_table(path)
-    find_columns(
-        table,
-        {name: (name.lower(),) for name in ("start", "end", "strand", "gene_name", "operon",
-                                            "COG", "accession")},
-        path=path,
-    )  # fmt: skip
-    table = table.set_index(table.columns[0])
-    return table.astype({"start": int, "end": int})
+    find_columns(table, {name: (name.lower(),) for name in columns}, path=path)
+    return table.set_index(table.columns[0])
 
 
 def _genes(
@@ -203,17 +197,10 @@ def _genes(
         if "_" in gene and whole in wholes:
             pieces[whole] = (*pieces.get(whole, ()), gene)
     added = sorted({*extra, *(gene for group in pieces.values() for gene in group)})
-    rows = table.loc[added]
-    new = pd.DataFrame(
-        {
-            "gene_id": added,
-            "name": rows["gene_name"].to_numpy(),
-            "contig": rows["accession"].to_numpy(),
-            "start": rows["start"].to_numpy(),
-            "end": rows["end"].to_numpy(),
-            "strand": rows["strand"].to_numpy(),
-            "biotype": ["pseudogene" if "_" in gene else "protein_coding" for gene in added],
-        }
+    new = table.loc[added].rename(columns={"gene_name": "name", "accession": "contig"})
+    new = new[["name", "contig", "start", "end", "strand"]].assign(
+        gene_id=added,
+        biotype=["pseudogene" if "_" in gene else "protein_coding" for gene in added],
     )
     kept = annotation.genes[~annotation.genes["gene_id"].isin(wholes)]
     genes = make_genes(pd.concat([kept.drop(columns="tss"), new], ignore_index=True), genome)
@@ -229,48 +216,21 @@ def _genes(
     return genes, pieces, notes
 
 
-def _samples(path: Path) -> pd.DataFrame:
-    table = read_table(path)
-    columns = find_columns(table, {"project": ("project",), "condition": ("condition",)}, path=path)
-    table = table.set_index(table.columns[0])
-    return pd.DataFrame(
-        {
-            "condition": table[columns["project"]] + "__" + table[columns["condition"]],
-            "project": table[columns["project"]],
-        }
-    )
-
-
 def _network(
     path: Path, genes: pd.DataFrame, annotation: Annotation, pieces: dict[str, tuple[str, ...]]
 ) -> NetworkReading:
     """Edges of trn.csv; a gene that was replaced by its pieces stands for all of them."""
     table = read_table(path)
-    columns = {"source": ("regulator",), "target": ("gene_id",), "sign": ("effect",)}
-    find_columns(table, columns, path=path)
-    edges = pd.DataFrame(
-        {
-            "source": table["regulator"],
-            "target": table["gene_id"],
-            "sign": table["effect"].map({"+": 1, "-": -1, "+-": 0, "?": 0}),
-            "provenance": "RegulonDB (curated), trn.csv of pymodulon 0.2.1",
-        }
+    find_columns(table, {name: (name,) for name in ("regulator", "gene_id", "effect")}, path=path)
+    edges = table.rename(columns={"regulator": "source", "gene_id": "target"}).assign(
+        sign=table["effect"].map({"+": 1, "-": -1, "+-": 0, "?": 0}),
+        provenance="RegulonDB (curated), trn.csv of pymodulon 0.2.1",
     )
     known = set(genes["gene_id"])
     usable = {name: gene for name, gene in annotation.aliases.items() if gene in known}
     usable |= {gene.lower(): gene for gene in known}
     split = {name: pieces[gene] for name, gene in annotation.aliases.items() if gene in pieces}
     return make_network(edges, usable, PROTEINS | split)
-
-
-def _network_notes(reading: NetworkReading) -> list[str]:
-    return [
-        "regulators made of several genes (flhD;flhC, ihf, hU, hipAB, …) give one edge from each "
-        "of their genes; two signs from one regulator to one gene become sign 0",
-        "regulators that are no genes keep their name: " + ", ".join(reading.unmatched_regulators),
-        f"edges to targets that are not among the genes are left out: "
-        f"{len(reading.unmatched_targets)} targets",
-    ]
 
 
 def _gene_sets(
@@ -285,21 +245,16 @@ def _gene_sets(
         fields = text.split("\t")
         if len(fields) < 10:
             raise InputError(f"{len(fields)} columns", "eggNOG's 17", path=path, line=number)
-        if fields[0] not in known:
-            continue
-        for term in _terms(fields[6], "GO:"):
-            members[term][fields[0]] = None
-        for pathway in _terms(fields[9], "ko"):
-            members[f"KEGG:{pathway}"][fields[0]] = None
+        if fields[0] in known:
+            terms = [term for term in fields[6].split(",") if term.startswith("GO:")]
+            terms += [f"KEGG:{term}" for term in fields[9].split(",") if term.startswith("ko")]
+            for term in terms:
+                members[term][fields[0]] = None
     for gene, category in table["COG"].items():
         if gene in known and category and category != "No COG Annotation":
             members[f"COG:{category}"][str(gene)] = None
     kept = {name: tuple(ids) for name, ids in sorted(members.items()) if len(ids) >= MIN_SET_GENES}
     return kept, len(members) - len(kept)
-
-
-def _terms(field: str, prefix: str) -> Iterable[str]:
-    return (term for term in field.split(",") if term.startswith(prefix))
 
 
 def _inputs(wheel: Path, files: dict[str, Path]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Opening what users bring: text, plain or compressed, and tables with a header.
+"""The text layer under every reader: opening, decompressing, numbered lines, rows of tables.
 
 Everything that goes wrong here is an `InputError` that names the file, and the line where one
 is to blame.
@@ -6,21 +6,28 @@ is to blame.
 
 import csv
 import gzip
-import re
-import warnings
+import io
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TextIO, cast
 
 import pandas as pd
 
 from genesplice.errors import InputError
 
-GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t"}
+LINE = "line"
+"""Name of the index of a table that was read from text: the lines its rows are on."""
+
+
+def some(names: Iterable[object], at_most: int = 5) -> str:
+    """The first few names, and how many there are if there are more."""
+    shown = list(map(str, names))
+    more = f", … ({len(shown)} in all)" if len(shown) > at_most else ""
+    return ", ".join(shown[:at_most]) + more
 
 
 def plain_suffix(path: Path) -> str:
@@ -38,18 +45,20 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        If there is no such file, it is a folder, it is empty, or the compressed stream is cut
-        short or damaged (also while the body of the `with` reads from it).
+        If there is no such file, it is a folder, empty or a zip archive, or the compressed
+        stream is cut short or damaged (also while the body of the `with` reads from it).
     """
     path = Path(path)
     if not path.is_file():
         raise InputError("a folder" if path.is_dir() else "no such file", "a file", path=path)
     with path.open("rb") as probe:
-        magic = probe.read(2)
+        magic = probe.read(4)
     if not magic:
         raise InputError("an empty file", "data", path=path)
+    if magic == ZIP_MAGIC:
+        raise InputError("a zip archive", "the file in it, plain or gzipped: unzip it", path=path)
     try:
-        with gzip.open(path, "rb") if magic == GZIP_MAGIC else path.open("rb") as handle:
+        with gzip.open(path) if magic.startswith(GZIP_MAGIC) else path.open("rb") as handle:
             yield cast(BinaryIO, handle)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
@@ -57,47 +66,103 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line number (from 1) and text, without the line end; UTF-8, any line end.
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    r"""Open `path` as UTF-8 whatever the locale, without a byte order mark, lines ending in \n.
+
+    Bytes that are not UTF-8 come as lone surrogates; `check_text` refuses them.
+    """
+    with open_input(path) as handle:
+        yield io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape")
+
+
+def check_text(text: str, path: Path, line: int) -> str:
+    """Give `text` back, or raise an `InputError` if it is not UTF-8."""
+    if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+        raise InputError("bytes that are not UTF-8", "text", path=path, line=line)
+    return text
+
+
+def numbered_lines(path: Path, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield line number (from 1) and text; UTF-8, any line end.
 
     Raises
     ------
     InputError
         As `open_input`, and for bytes that are not UTF-8.
     """
-    with open_input(path) as handle:
-        for number, raw in enumerate(handle, start=1):
-            try:
-                yield number, raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise InputError(
-                    "bytes that are not UTF-8", "text", path=path, line=number
-                ) from None
+    with open_text(path) as handle:
+        for number, text in enumerate(handle, start=1):
+            yield number, check_text(text if keep_ends else text.rstrip("\n"), path, number)
 
 
-def read_table(path: Path, *, dtype: type | None = str) -> pd.DataFrame:
-    """Read a TSV, CSV (either may be gzipped) or Parquet table with a header line.
+def table_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of every line that is not blank, quotes taken off."""
+    rows = csv.reader((text for _, text in numbered_lines(path, keep_ends=True)),
+                      delimiter=separator, strict=True)  # fmt: skip
+    try:
+        for cells in rows:
+            if len(cells) > 1 or (cells and cells[0].strip()):
+                yield rows.line_num, cells
+    except csv.Error as error:
+        raise InputError(f"no table ({error})", "a table", path=path, line=rows.line_num) from error
 
-    Parameters
-    ----------
-    dtype
-        `str` keeps every cell as text (empty cells are ""); None lets pandas decide.
+
+def even_rows(
+    rows: Iterator[tuple[int, list[str]]], width: int, path: Path
+) -> Iterator[tuple[int, list[str]]]:
+    """Give every row `width` cells: missing ones are empty, empty ones beyond are left out.
+
+    Raises
+    ------
+    InputError
+        For a row with more in it.
+    """
+    for line, cells in rows:
+        if any(cell.strip() for cell in cells[width:]):
+            raise InputError(
+                f"{len(cells)} columns", f"{width} as in the header", path=path, line=line
+            )
+        yield line, [*cells[:width], *[""] * (width - len(cells))]
+
+
+def check_header(header: list[str], path: Path, line: int, separator: str) -> list[str]:
+    """Give the names of the columns, or refuse a single one and one that is there twice."""
+    if len(header) < 2:
+        shown = header[0][:60] + ("…" if len(header[0]) > 60 else "")
+        kind = "commas" if separator == "," else "tabs"
+        expected = f"two or more columns separated by {kind}"
+        raise InputError(f"the header {shown!r}", expected, path=path, line=line)
+    twice = sorted({cell for cell in header if header.count(cell) > 1})
+    if twice:
+        raise InputError(
+            f"column {twice[0]!r} more than once", "each column once", path=path, line=line
+        )
+    return header
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a TSV, CSV (either may be compressed) or Parquet table as text, header first.
+
+    Empty cells are "". The index is the line of each row in a text file (see `line_of`).
 
     Raises
     ------
     InputError
         As `open_input`; for a suffix that names no table format, a header without a second
-        column or with a name twice, rows of another width, or no rows.
+        column or with a name twice, rows wider than the header, or no rows.
     """
-    path = Path(path)
-    suffix = plain_suffix(path)
+    path, suffix = Path(path), plain_suffix(path)
     if suffix in {".parquet", ".pq"}:
-        table = _read_parquet(path)
-        if dtype is str:
-            table = table.astype(object).where(table.notna(), "").astype(str)
+        table = read_parquet(path)
+        table = table.astype(object).where(table.notna(), "").astype(str)
     elif suffix in SEPARATORS:
-        _check_header(path, SEPARATORS[suffix])
-        table = _read_text(path, SEPARATORS[suffix], dtype)
+        rows = table_rows(path, SEPARATORS[suffix])
+        line, header = next(rows, (1, [""]))
+        check_header(header, path, line, SEPARATORS[suffix])
+        even = list(even_rows(rows, len(header), path))
+        lines = pd.Index([line for line, _ in even], name=LINE)
+        table = pd.DataFrame([cells for _, cells in even], columns=header, index=lines, dtype=str)
     else:
         raise InputError(
             f"a name ending in {suffix or 'nothing'}", ".tsv, .csv or .parquet", path=path
@@ -107,92 +172,34 @@ def read_table(path: Path, *, dtype: type | None = str) -> pd.DataFrame:
     return table
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet table as it is; an index that means something becomes the first column."""
     with open_input(path):
         pass
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"no Parquet table ({_first_line(error)})", "Parquet", path=path
-        ) from error
-    if table.index.name is not None or not isinstance(table.index, pd.RangeIndex):
-        table = table.reset_index()
-    return table
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise InputError(f"no Parquet table ({reason})", "Parquet", path=path) from error
+    is_named = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
+    return table.reset_index() if is_named else table
 
 
-def _check_header(path: Path, separator: str) -> None:
-    _, header = next(numbered_lines(path))
-    cells = [cell.strip('"') for cell in header.split(separator)]
-    if len(cells) < 2:
-        shown = header[:60] + ("…" if len(header) > 60 else "")
-        kind = "commas" if separator == "," else "tabs"
-        raise InputError(
-            f"the header {shown!r}", f"two or more columns separated by {kind}", path=path, line=1
-        )
-    twice = sorted({cell for cell in cells if cells.count(cell) > 1}) if _repeats(cells) else []
-    if twice:
-        raise InputError(
-            f"column {twice[0]!r} more than once", "each column once", path=path, line=1
-        )
+def line_of(table: pd.DataFrame, label: object) -> int | None:
+    """Line in the file of a row of `read_table`; None where there are no lines."""
+    return int(str(label)) if table.index.name == LINE else None
 
 
-def _read_text(path: Path, separator: str, dtype: type | None) -> pd.DataFrame:
-    try:
-        with open_input(path) as handle, warnings.catch_warnings():
-            # Rows wider than the header lose cells, and pandas only warns of it.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                handle,
-                sep=separator,
-                dtype=dtype,
-                index_col=False,
-                keep_default_na=dtype is not str,
-                skip_blank_lines=True,
-                low_memory=False,
-            )
-    except pd.errors.ParserWarning as error:
-        raise _wide_row(path, separator) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        wrong = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        if wrong is None:
-            raise InputError(f"no table ({_first_line(error)})", "a table", path=path) from error
-        expected, line, found = wrong.groups()
-        raise InputError(
-            f"{found} columns", f"{expected} as in the header", path=path, line=int(line)
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError("bytes that are not UTF-8", "text", path=path) from error
-
-
-def _wide_row(path: Path, separator: str) -> InputError:
-    # A carriage return inside a line would end csv's reading of it.
-    widths = (
-        (number, len(next(csv.reader([text.replace("\r", " ")], delimiter=separator))))
-        for number, text in _filled_lines(path, separator)
-    )
-    _, expected = next(widths)
-    line, found = next((pair for pair in widths if pair[1] > expected), (None, "more"))
-    return InputError(f"{found} columns", f"{expected} as in the header", path=path, line=line)
-
-
-def _filled_lines(path: Path, separator: str) -> Iterator[tuple[int, str]]:
-    return (line for line in numbered_lines(path) if line[1].strip() or separator in line[1])
-
-
-def line_of_row(path: Path, row: int) -> int | None:
-    """Line in the file of a row (from 0) of `read_table`; None where there are no lines."""
-    separator = SEPARATORS.get(plain_suffix(path))
-    if separator is None:
-        return None
-    return next(
-        (number for number, _ in islice(_filled_lines(path, separator), row + 1, None)), None
-    )
+def refuse_empty(table: pd.DataFrame, column: str, what: str, expected: str, path: Path) -> None:
+    """Raise an `InputError` with the line of the first blank cell of a column, if there is one."""
+    empty = table.index[table[column].str.strip() == ""]
+    if len(empty):
+        raise InputError(f"an empty {what}", expected, path=path, line=line_of(table, empty[0]))
 
 
 def find_columns(
     table: pd.DataFrame,
-    wanted: Mapping[str, Sequence[str]],
+    names: Mapping[str, Sequence[str]],
     *,
     path: Path,
     optional: Sequence[str] = (),
@@ -201,7 +208,7 @@ def find_columns(
 
     Parameters
     ----------
-    wanted
+    names
         Part to its accepted column names, lower case, best first.
     optional
         Parts that may be missing; they are then absent from the answer.
@@ -212,25 +219,17 @@ def find_columns(
         If a required part has no column; the line lists what the header has.
     """
     present = {str(column).strip().lower(): column for column in table.columns}
-    found = {}
-    for part, names in wanted.items():
-        match = next((present[name] for name in names if name in present), None)
+    columns = {}
+    for part, accepted in names.items():
+        match = next((present[name] for name in accepted if name in present), None)
         if match is not None:
-            found[part] = match
+            columns[part] = match
         elif part not in optional:
             header = ", ".join(map(str, table.columns[:8]))
             raise InputError(
                 f"no column {part!r} (header: {header})",
-                "a column named " + " or ".join(names),
+                "a column named " + " or ".join(accepted),
                 path=path,
                 line=1,
             )
-    return found
-
-
-def _repeats(cells: Sequence[str]) -> bool:
-    return len(set(cells)) < len(cells)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    return columns

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_files import gene_table, random_genome, refusal, write, write_truncated
 
-from genesplice.data.annotation import GENE_COLUMNS, make_genes, parse_annotation, read_annotation
+from genesplice.data.annotation import GENE_COLUMNS, make_genes, parse_annotation
 from genesplice.data.genome import Contig, Genome, decode, encode
 from genesplice.errors import InputError
 
@@ -57,7 +57,7 @@ def test_any_gene_keeps_its_length_and_its_end_nearest_to_transcription(
 ):
     end = min(LENGTH, start + more)
     path = write(tmp_path_factory.mktemp("gff") / "a.gff", line(start, end, strand))
-    gene = only(read_annotation(path, GENOME))
+    gene = only(parse_annotation(path, GENOME).genes)
     assert gene.end - gene.start == end - start + 1
     assert gene.tss == (start - 1 if strand == "+" else end - 1)
 
@@ -162,7 +162,7 @@ def test_gtf_reads_like_gff3(tmp_path):
 
 def test_compressed_annotation_reads_the_same(tmp_path):
     path = write(tmp_path / "a.gff3.gz", gzip.compress((line(3, 11) + "###\n\n").encode()))
-    assert only(read_annotation(path, GENOME)).start == 2
+    assert only(parse_annotation(path, GENOME).genes).start == 2
 
 
 def test_biotype_is_what_the_file_says_else_coding_where_there_is_a_cds(tmp_path):
@@ -226,7 +226,7 @@ def test_declared_length_finds_the_contig_of_another_name(tmp_path):
     reading = parse(tmp_path, text, random_genome(400, 600))
     assert reading.contig_aliases == {"U00096.3": "c1"}
     error = refusal(
-        read_annotation, write(tmp_path / "b.gff", text), random_genome(600, 600, circular=True)
+        parse_annotation, write(tmp_path / "b.gff", text), random_genome(600, 600, circular=True)
     )
     assert error.found == "contig 'U00096.3', which the genome lacks"
 
@@ -234,7 +234,7 @@ def test_declared_length_finds_the_contig_of_another_name(tmp_path):
 def test_two_contigs_of_the_file_never_become_one_of_the_genome(tmp_path):
     genome = Genome(GENOME.tokens, (Contig("chr1", 0, LENGTH, False),))
     text = line(3, 11, contig="1", attributes="ID=a") + line(3, 11, contig="1.1", attributes="ID=b")
-    error = refusal(read_annotation, write(tmp_path / "a.gff", text), genome)
+    error = refusal(parse_annotation, write(tmp_path / "a.gff", text), genome)
     assert (error.line, error.found) == (2, "contig '1.1', which the genome lacks")
 
 
@@ -246,12 +246,17 @@ def test_two_contigs_of_the_file_never_become_one_of_the_genome(tmp_path):
     [
         ("", None, "an empty file", "data"),
         ("##gff-version 3\n", None, "no gene", "lines of type gene"),
-        (line(1, 9, kind="CDS", attributes="ID=x"), None, "no gene", "lines of type gene"),
+        (line(1, 9, kind="exon", attributes="ID=x"), None, "no gene", "lines of type gene"),
         (">c0\nACGT\n", None, "no gene", "lines of type gene"),
         ("c0 x gene 1 9 . + . ID=g\n", 1, "1 tab-separated fields", "9"),
         ("gene\tstart\tend\n", 1, "3 tab-separated fields", "9"),
         ("# c\n" + line(1, 9, contig="c7"), 2, "contig 'c7', which the genome lacks", "c0"),
-        (REGION.replace("c0", "c7"), 1, "contig 'c7', which the genome lacks", "c0"),
+        (
+            REGION.replace("c0", "c7").replace("1000", "999"),
+            1,
+            "contig 'c7', which the genome lacks",
+            "c0",
+        ),
         (line(1, 9) + line(21, 29), 2, "gene 'g' a second time (first on line 1)", "once"),
         (line(1, 9, attributes="note=x"), 1, "a gene without an id", "locus_tag, gene_id or ID"),
         (line(1, 9, attributes=""), 1, "a gene without an id", "locus_tag, gene_id or ID"),
@@ -273,15 +278,15 @@ def test_two_contigs_of_the_file_never_become_one_of_the_genome(tmp_path):
     ],
 )
 def test_bad_annotation_is_refused(tmp_path, text, number, found, expected):
-    error = refusal(read_annotation, write(tmp_path / "a.gff", text), GENOME)
+    error = refusal(parse_annotation, write(tmp_path / "a.gff", text), GENOME)
     assert (error.line, found in error.found, expected in error.expected) == (number, True, True)
 
 
 def test_missing_and_truncated_files_are_refused(tmp_path):
-    assert refusal(read_annotation, tmp_path / "no.gff", GENOME).found == "no such file"
+    assert refusal(parse_annotation, tmp_path / "no.gff", GENOME).found == "no such file"
     text = "".join(line(i, i + 5, attributes=f"ID=g{i * 7919 % 1000}") for i in range(1, 900))
     path = write_truncated(tmp_path / "a.gff.gz", text)
-    error = refusal(read_annotation, path, GENOME)
+    error = refusal(parse_annotation, path, GENOME)
     assert error.found == "a truncated or damaged gzip stream"
 
 
@@ -303,9 +308,9 @@ def test_any_fields_are_read_or_refused_in_one_line(tmp_path_factory, rows):
     text = "".join("\t".join(row) + "\n" for row in rows)
     path = write(tmp_path_factory.mktemp("gff") / "a.gff", text)
     with suppress(InputError):
-        assert len(read_annotation(path, GENOME))
+        assert len(parse_annotation(path, GENOME).genes)
         return
-    assert "expected" in str(refusal(read_annotation, path, GENOME))
+    assert "expected" in str(refusal(parse_annotation, path, GENOME))
 
 
 @settings(max_examples=60, deadline=None)
@@ -313,9 +318,9 @@ def test_any_fields_are_read_or_refused_in_one_line(tmp_path_factory, rows):
 def test_any_coordinates_are_read_or_refused_in_one_line(tmp_path_factory, start, end):
     path = write(tmp_path_factory.mktemp("gff") / "a.gff", line(start, end))
     with suppress(InputError):
-        assert len(read_annotation(path, GENOME)) == 1
+        assert len(parse_annotation(path, GENOME).genes) == 1
         return
-    assert refusal(read_annotation, path, GENOME).line == 1
+    assert refusal(parse_annotation, path, GENOME).line == 1
 
 
 # --- the real annotation ---

@@ -224,9 +224,9 @@ def test_bad_sample_tables_are_refused(tmp_path, text, line, found, expected):
         ("gene\ts1\na\t5\nb\tinf\n", None, "no finite number for gene 'b', sample 's1'", "value"),
         ("gene\ts1\na\t50\nb\t-0.5\n", None, "-0.5 for gene 'b', sample 's1'", "values >= 0"),
         ("s1\ts2\n1.5\t3\n2.5\t4\n", None, "no gene ids in the first column", "gene ids"),
-        ("gene\ts1\na\t5\n\t6\n", None, "no gene ids in the first column", "gene ids"),
+        ("gene\ts1\na\t5\n\t6\n", 3, "an empty gene id", "gene ids"),
         ("gene\ts1\na\t5\nb\t6\t7\n", 3, "3 columns", "2 as in the header"),
-        (b"gene\ts1\na\t5\n\xe9\t6\n", None, "bytes that are not UTF-8", "text"),
+        (b"gene\ts1\na\t5\n\xe9\t6\n", 3, "bytes that are not UTF-8", "text"),
         (b"g\xe8ne\ts1\na\t5\n", 1, "bytes that are not UTF-8", "text"),
     ],
 )

@@ -6,17 +6,18 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_files import gene_table, random_genome, spaced_genes
+from tiny_files import gene_table, random_genome, spaced_genes, write
 
 from genesplice.data.genome import Genome, encode, reverse_complement
 from genesplice.data.leakage import (
     KMER,
     canonical_kmers,
+    evidence_of,
     gene_similarity,
     make_leakage_report,
-    swallowed_genes,
+    windows_across_folds,
 )
-from genesplice.data.network import NETWORK_COLUMNS
+from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.errors import InputError
 
 COPIES, RELATIVES = "copies in other folds", "relatives in other folds"
@@ -207,7 +208,7 @@ def test_operon_cut_in_two_is_red():
     assert made["status"] == "red"
 
 
-def slow_swallowed(genome, genes, splits, window_bp):
+def slow_across(genome, genes, splits, window_bp):
     """Every pair of genes, one at a time."""
     fold = splits.set_index("gene_id")["fold"]
     n = 0
@@ -236,17 +237,19 @@ def test_windows_that_hold_other_folds_against_every_pair(places, is_circular, w
     genes = gene_table(genome, *rows)
     folds = data.draw(st.lists(st.integers(0, 2), min_size=len(genes), max_size=len(genes)))
     splits = pd.DataFrame({"gene_id": genes["gene_id"], "fold": folds})
-    expected = slow_swallowed(genome, genes, splits, window)
-    assert swallowed_genes(genome, genes, splits, window) == pytest.approx(expected)
+    expected = slow_across(genome, genes, splits, window)
+    assert windows_across_folds(genome, genes, splits, window) == pytest.approx(expected)
 
 
 def test_wider_windows_hold_more_genes_of_other_folds():
-    shares = [swallowed_genes(GENOME, GENES, SPLITS, bp) for bp in (0, 12_000, 50_000, 400_000)]
+    shares = [
+        windows_across_folds(GENOME, GENES, SPLITS, bp) for bp in (0, 12_000, 50_000, 400_000)
+    ]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
     assert judged(leakage(window_bp=400_000), WINDOWS) == (1, "amber")
     with pytest.raises(InputError, match="window_bp -1, expected 0 or more"):
-        swallowed_genes(GENOME, GENES, SPLITS, -1)
+        windows_across_folds(GENOME, GENES, SPLITS, -1)
 
 
 # --- edges and gene sets ---
@@ -259,11 +262,57 @@ def test_edge_whose_evidence_is_expression_is_red(words):
     assert judged(leakage(edges=["ChIP", "motif", "binding", words]), EDGES) == (0.25, "red")
 
 
-@pytest.mark.parametrize("words", ["RegulonDB (curated)", "edges.tsv", ""])
-def test_edge_that_does_not_say_what_it_rests_on_is_amber(words):
+@pytest.mark.parametrize(
+    ("declared", "evidence"),
+    [
+        ("", "unknown"),
+        ("chip_edges.tsv", "unknown"),
+        ("sequence_network.tsv", "unknown"),
+        ("my expression_data", "unknown"),
+        ("HepG2 ChIP", "binding"),
+        ("ChIP-seq, DAP-seq", "binding"),
+        ("GSEA", "unknown"),
+        ("GENE EXPRESSION", "expression"),
+        ("RegulonDB (curated), release 12", "curated"),
+        ("orthologues of another species", "orthology"),
+        ("IDA; ISS", "curated"),
+        ("ISS|IBA", "orthology"),
+        ("ChIP; ", "unknown"),
+        ("ChIP; curated; co-expression; motif", "expression"),
+        ("motif; binding", "binding"),
+        ("hep", "expression"),
+    ],
+)
+def test_evidence_is_what_is_declared_in_whole_words_and_the_worst_of_several(declared, evidence):
+    assert evidence_of(declared) == evidence
+
+
+@pytest.mark.parametrize("name", ["chip_edges.tsv", "expression.tsv", "sequence_network.csv"])
+def test_the_name_of_a_file_is_no_evidence(tmp_path, name):
+    separator = "," if name.endswith("csv") else "\t"
+    text = f"source,target\n{IDS[0]},{IDS[1]}\n".replace(",", separator)
+    edges = read_network(write(tmp_path / name, text), GENES).edges
+    found = make_leakage_report(GENOME, GENES, expression(), edges, {}, SPLITS)
+    assert judged(found, EDGES) == (0, "amber")
+    assert "100% of the edges do not declare what they rest on" in check(found, EDGES)["why"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("RegulonDB (curated)", "50% of the edges are curated"),
+        ("edges.tsv", "50% of the edges do not declare"),
+        ("", "50% of the edges do not declare"),
+    ],
+)
+def test_edge_that_is_curated_or_declares_nothing_is_amber(words, sentence):
     made = leakage(edges=["ChIP", words])
     assert judged(made, EDGES) == (0, "amber")
-    assert "50% of the edges" in check(made, EDGES)["why"]
+    assert sentence in check(made, EDGES)["why"]
+
+
+def test_edges_that_declare_binding_and_sequence_are_green():
+    assert judged(leakage(edges=["ChIP", "motif"]), EDGES) == (0, "green")
 
 
 def test_no_edges_are_green():
@@ -275,9 +324,10 @@ def test_no_edges_are_green():
     ("evidence", "status"),
     [
         ("orthology (eggNOG)", "green"),
+        ("orthology and expression", "red"),
         ("planted", "green"),
-        ("unknown", "amber"),
-        ("GO annotation without IEP and HEP", "amber"),
+        ("", "amber"),
+        ("IDA; IEA", "amber"),
         ("co-expression modules", "red"),
         ("iModulons", "red"),
     ],

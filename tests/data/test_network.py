@@ -12,8 +12,6 @@ from genesplice.data.network import (
     NETWORK_COLUMNS,
     gene_aliases,
     make_network,
-    parse_gene_sets,
-    parse_network,
     read_gene_sets,
     read_gmt,
     read_network,
@@ -31,7 +29,7 @@ def rows(edges):
 
 
 def network(tmp_path, text, name="n.tsv"):
-    return parse_network(write(tmp_path / name, text), GENES)
+    return read_network(write(tmp_path / name, text), GENES)
 
 
 def gaf(gene="lacI", term="GO:1", evidence="IDA", relation="enables") -> str:
@@ -61,7 +59,7 @@ def test_edges_point_from_regulator_to_target_with_their_sign(tmp_path):
     reading = network(tmp_path, "source\ttarget\tsign\nlacI\tb2\t-\nb3\tLACI\t+\nB4\tb2\t\n")
     assert rows(reading.edges) == [("b1", "b2", -1), ("b3", "b1", 1), ("b4", "b2", 0)]
     assert set(reading.edges["kind"]) == {"regulates"}
-    assert set(reading.edges["provenance"]) == {"n.tsv"}
+    assert set(reading.edges["provenance"]) == {""}
     assert (reading.unmatched_regulators, reading.unmatched_targets) == ((), ())
 
 
@@ -115,7 +113,7 @@ def test_regulator_that_is_no_gene_keeps_its_name_and_such_a_target_is_left_out(
 
 def test_given_aliases_replace_those_of_the_genes(tmp_path):
     path = write(tmp_path / "n.tsv", "tf\tgene\nECK1\tECK2\n")
-    edges = read_network(path, GENES, {"eck1": "b1", "eck2": "b2"})
+    edges = read_network(path, GENES, {"eck1": "b1", "eck2": "b2"}).edges
     assert rows(edges) == [("b1", "b2", 0)]
 
 
@@ -125,7 +123,10 @@ def test_parquet_and_gzip_read_the_same(tmp_path):
     text = table.to_csv(sep="\t", index=False)
     write(tmp_path / "n.tsv.gz", gzip.compress(text.encode()))
     for name in ("n.parquet", "n.tsv.gz"):
-        assert rows(read_network(tmp_path / name, GENES)) == [("b1", "b2", 1), ("b2", "b3", -1)]
+        assert rows(read_network(tmp_path / name, GENES).edges) == [
+            ("b1", "b2", 1),
+            ("b2", "b3", -1),
+        ]
 
 
 names = st.sampled_from(["b1", "b2", "LACI", "flhD;flhC", "ppGpp"])
@@ -145,7 +146,7 @@ def test_each_pair_is_there_once_with_the_sign_all_its_edges_share(tmp_path_fact
         parts = {"LACI": ["b1"], "flhD;flhC": ["b3", "b4"]}.get(source, [source])
         for part in parts:
             expected.setdefault((part, target), set()).add({"+": 1, "-": -1, "?": 0}[sign])
-    got = {(source, target): sign for source, target, sign in rows(read_network(path, GENES))}
+    got = {(source, target): sign for source, target, sign in rows(read_network(path, GENES).edges)}
     assert got == {
         pair: next(iter(signs)) if len(signs) == 1 else 0 for pair, signs in expected.items()
     }
@@ -191,14 +192,14 @@ def test_every_format_gives_the_same_sets(tmp_path):
     write(tmp_path / "s.gaf", "!gaf 2.2\n" + gaf() + gaf("flhD") + gaf("b2", "GO:2"))
     write(tmp_path / "s.gmt.gz", gzip.compress((tmp_path / "s.gmt").read_bytes()))
     for path in sorted(tmp_path.iterdir()):
-        assert read_gene_sets(path, GENES) == expected, path.name
+        assert read_gene_sets(path, GENES).gene_sets == expected, path.name
 
 
 def test_names_that_are_no_genes_are_told(tmp_path):
-    reading = parse_gene_sets(write(tmp_path / "s.gmt", "a\t\tb1\tb2\tno\nb\t\tno\n"), GENES)
+    reading = read_gene_sets(write(tmp_path / "s.gmt", "a\t\tb1\tb2\tno\nb\t\tno\n"), GENES)
     assert reading.gene_sets == {"a": ("b1", "b2")}
     assert reading.unmatched == ("no",)
-    assert reading.evidence == "unknown"
+    assert reading.evidence == ""
 
 
 def test_gaf_leaves_out_what_is_denied_or_seen_in_expression(tmp_path):
@@ -209,14 +210,14 @@ def test_gaf_leaves_out_what_is_denied_or_seen_in_expression(tmp_path):
         + gaf("b4", "GO:1", relation="NOT|enables")
         + gaf("b5", "GO:1", evidence="IEA")
     )
-    reading = parse_gene_sets(write(tmp_path / "s.gaf", text), GENES)
+    reading = read_gene_sets(write(tmp_path / "s.gaf", text), GENES)
     assert reading.gene_sets == {"GO:1": ("b1", "b5")}
-    assert reading.evidence == "GO annotation without IEP and HEP"
+    assert reading.evidence == "IDA; IEA"
 
 
 def test_blanks_in_set_names_do_not_break_the_written_sets(tmp_path):
     text = 'gene,set\nb1, a b\nb2,a b \nb3,"a\tb"\nb4,"a\nb"\n'
-    sets = read_gene_sets(write(tmp_path / "s.csv", text), GENES)
+    sets = read_gene_sets(write(tmp_path / "s.csv", text), GENES).gene_sets
     assert sets == {"a b": ("b1", "b2", "b3", "b4")}
 
 

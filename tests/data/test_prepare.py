@@ -195,7 +195,12 @@ READS = table(scale=200_000)
         ("fasta", BASES, "genome.fa:1", "no FASTA record"),
         ("fasta", NO_DNA, "genome.fa:3", "the letter 'X', expected DNA"),
         ("fasta", fasta("chr9", BASES[:-9]), "genes.gff3:3", "contig 'chr1', which the genome"),
-        ("fasta", fasta(bases=BASES[:6000]), "genes.gff3:16", "a gene at 6151-6450, expected 1"),
+        (
+            "fasta",
+            fasta(bases=BASES[:6000]),
+            "genes.gff3:2",
+            "contig 'chr1' of 24000 bp, expected 6000 bp",
+        ),
         ("annotation", "", "genes.gff3", "an empty file, expected data"),
         ("annotation", "##gff-version 3\n", "genes.gff3", "no gene, expected lines of type gene"),
         ("annotation", OTHER_CONTIG, "genes.gff3:3", "contig 'chr7', which the genome lacks"),
