@@ -1,15 +1,14 @@
 """Ablations: the same data with one claimed ingredient destroyed and everything else kept.
 
-==========================  =====================================  ================================
-ablation                        destroyed                              kept
-==========================  =====================================  ================================
-`rewired_network`           who regulates whom                     every node's degree, its signs
-`without_network`           the network                            everything else
-`random_gene_sets`          which genes share a set                sizes, overlaps, coverage
-`without_gene_sets`         the gene sets                          everything else
-`shuffled_genome`           the sequence                           dinucleotides of every contig
-`shuffled_outside`          the sequence beyond a stretch          dinucleotides on either side
-==========================  =====================================  ================================
+====================  ================================  ===============================
+ablation              destroyed                         kept
+====================  ================================  ===============================
+`rewired_network`     who regulates whom                every node's degree, its signs
+`without_network`     the network                       everything else
+`random_gene_sets`    which genes share a set           sizes, overlaps, coverage
+`without_gene_sets`   the gene sets                     everything else
+`shuffled_outside`    the sequence beyond an interval   dinucleotides on either side
+====================  ================================  ===============================
 
 Those that take a bundle give a bundle, in memory only; `manifest["ablation"]` says which it is.
 """
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from genesplice.data.bundle import Bundle
-from genesplice.data.genome import Genome, N
+from genesplice.data.genome import N
 
 SWAPS_PER_EDGE = 10
 
@@ -97,26 +96,6 @@ def without_gene_sets(bundle: Bundle) -> Bundle:
     return _ablation(bundle, "no gene sets", None, gene_sets={})
 
 
-def shuffled_genome(bundle: Bundle, seed: int, *, piece_bp: int | None = None) -> Bundle:
-    """Shuffle every contig, keeping its dinucleotides; genes stay where they are.
-
-    Parameters
-    ----------
-    piece_bp
-        Shuffle pieces of this length each for itself, so that regional composition stays too;
-        None = whole contigs.
-    """
-    generator = np.random.default_rng(seed)
-    genome, tokens = bundle.genome, np.array(bundle.genome.tokens)
-    for contig in genome.contigs:
-        step = piece_bp or max(contig.length, 1)
-        for low in range(contig.offset, contig.offset + contig.length, step):
-            piece = slice(low, min(low + step, contig.offset + contig.length))
-            tokens[piece] = dinucleotide_shuffle(tokens[piece], generator)
-    shuffled = Genome(tokens, genome.contigs, genome.soft_masked)
-    return _ablation(bundle, "shuffled genome", seed, genome=shuffled)
-
-
 def shuffled_outside(
     tokens: UInt8[np.ndarray, " length"], low: int, high: int, generator: np.random.Generator
 ) -> UInt8[np.ndarray, " length"]:
@@ -136,8 +115,8 @@ def dinucleotide_shuffle(
 ) -> UInt8[np.ndarray, " length"]:
     """Draw a sequence with the same count of every dinucleotide, all of them equally likely.
 
-    N stay in place, and each stretch between them is shuffled for itself; its first and last base
-    stay what they are.
+    N stay in place, and each run between them is shuffled for itself; its first and last base
+    stay what they are. (tangermeme has the like, but brings numba, as large as all of this.)
 
     Source: Altschul and Erickson, Significance of nucleotide sequence alignments, 1985: a random
     Eulerian walk through the graph whose edges are the dinucleotides.
@@ -174,14 +153,12 @@ def _euler_walk(bases: UInt8[np.ndarray, " length"], generator: np.random.Genera
 
 def _arrives(base: int, last: int, exit_of: dict[int, int]) -> bool:
     for _ in range(N):
-        if base == last:
-            return True
-        base = exit_of[base]
+        base = base if base == last else exit_of[base]
     return base == last
 
 
 def _runs(inside: Bool[np.ndarray, " length"]) -> list[tuple[int, int]]:
-    """Half-open stretches where `inside` holds."""
+    """Half-open intervals where `inside` holds."""
     change = np.flatnonzero(np.diff(np.concatenate([[0], inside.astype(np.int8), [0]])))
     return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))
 

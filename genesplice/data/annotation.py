@@ -162,20 +162,18 @@ class _Unplaced(Exception):
 
 
 class _ContigNames:
-    """Matches the file's contig names to the genome's, or refuses them by name."""
+    """Matches the file's contig names to the genome's, or refuses them by name.
+
+    `lengths` are those that the file declares, and the lines that say so.
+    """
 
     def __init__(self, path: Path, genome: Genome) -> None:
-        self.path, self.genome = path, genome
+        self.path, self.contigs = path, {contig.name: contig for contig in genome.contigs}
         self.lengths: dict[str, tuple[int, int]] = {}
         self.renamed: dict[str, str] = {}
         self.circular = {contig.name for contig in genome.contigs if contig.is_circular}
-        self._by_key = _unique(genome.contigs, lambda contig: _contig_key(contig.name))
-        self._by_length = _unique(genome.contigs, lambda contig: contig.length)
-        self._known = {contig.name: contig.name for contig in genome.contigs}
-
-    def declare(self, name: str, length: int, number: int) -> None:
-        """Note the length that the file gives a contig (and the line that says so)."""
-        self.lengths.setdefault(name, (length, number))
+        self._by_key = unique_owners((_contig_key(name), name) for name in self.contigs)
+        self._by_length = unique_owners((str(c.length), c.name) for c in genome.contigs)
 
     def find(self, name: str, number: int) -> Contig:
         """The genome's contig of this name.
@@ -187,17 +185,15 @@ class _ContigNames:
         InputError
             If its length is not the one declared.
         """
-        if name not in self._known:
-            match = self._by_key.get(_contig_key(name))
-            length, _ = self.lengths.get(name, (-1, 0))
-            match = match or self._by_length.get(length)
+        length, line = self.lengths.get(name, (None, 0))
+        if name not in self.contigs:
+            match = self._by_key.get(_contig_key(name)) or self._by_length.get(str(length))
             if match is None or match in self.renamed.values():
-                found = f"contig {name!r}, which the genome lacks"
-                raise _Unplaced(found, some(c.name for c in self.genome.contigs), number)
-            self._known[name] = self.renamed[name] = match
-        contig = self.genome.contig(self._known[name])
-        length, line = self.lengths.get(name, (contig.length, 0))
-        if length != contig.length:
+                expected = some(dict.fromkeys(contig.name for contig in self.contigs.values()))
+                raise _Unplaced(f"contig {name!r}, which the genome lacks", expected, number)
+            self.renamed[name], self.contigs[name] = match, self.contigs[match]
+        contig = self.contigs[name]
+        if length not in (None, contig.length):
             raise InputError(
                 f"contig {name!r} of {length} bp",
                 f"{contig.length} bp, the length of {contig.name} in the genome (another version?)",
@@ -205,13 +201,6 @@ class _ContigNames:
                 line=line,
             )
         return contig
-
-
-def _unique(contigs: Iterable[Contig], key: Callable[[Contig], object]) -> dict[object, str]:
-    groups: dict[object, list[str]] = defaultdict(list)
-    for contig in contigs:
-        groups[key(contig)].append(contig.name)
-    return {k: names[0] for k, names in groups.items() if len(names) == 1}
 
 
 def _contig_key(name: str) -> str:
@@ -226,37 +215,34 @@ def _lines(path: Path, contigs: _ContigNames) -> Iterator[_Line]:
     circles = []
     for number, text in numbered_lines(path):
         if text.startswith("##sequence-region"):
-            words = text.split()
-            if len(words) >= 4 and words[2] == "1" and WHOLE_NUMBER.fullmatch(words[3]):
-                contigs.declare(words[1], int(words[3]), number)
-        elif text.rstrip() == "##FASTA" or text.startswith(">"):
+            words = [*text.split(), "", "", ""]
+            if words[2] == "1" and WHOLE_NUMBER.fullmatch(words[3]):
+                contigs.lengths.setdefault(words[1], (int(words[3]), number))
+        if text.rstrip() == "##FASTA" or text.startswith(">"):
             break
-        elif text.strip() and not text.startswith("#"):
-            fields = text.split("\t")
-            if len(fields) != 9:
-                expected = "9 (GFF3 or GTF)"
-                found = f"{len(fields)} tab-separated fields"
-                raise InputError(found, expected, path=path, line=number)
-            kind = fields[2]
-            if kind in ("region", "chromosome") and "Is_circular=true" in fields[8]:
-                circles.append((fields[0], number))
-                if fields[3] == "1" and WHOLE_NUMBER.fullmatch(fields[4]):
-                    contigs.declare(fields[0], int(fields[4]), number)
-            if kind.endswith(("gene", "RNA", "transcript")) or kind in ("exon", "CDS"):
-                yield _Line(number, fields[0], kind, *_interval(path, number, *fields[3:5]),
-                            fields[6], _attributes(fields[8]))  # fmt: skip
+        if text.startswith("#") or not text.strip():
+            continue
+        fields = text.split("\t")
+        if len(fields) != 9:
+            found = f"{len(fields)} tab-separated fields"
+            raise InputError(found, "9 (GFF3 or GTF)", path=path, line=number)
+        name, _, kind, first, last, _, strand, _, attributes = fields
+        if kind in ("region", "chromosome") and "Is_circular=true" in attributes:
+            circles.append((name, number))
+            if first == "1" and WHOLE_NUMBER.fullmatch(last):
+                contigs.lengths.setdefault(name, (int(last), number))
+        if not (kind.endswith(("gene", "RNA", "transcript")) or kind in ("exon", "CDS")):
+            continue
+        if not (WHOLE_NUMBER.fullmatch(first) and WHOLE_NUMBER.fullmatch(last)):
+            found = f"coordinates {first[:20]!r}-{last[:20]!r}"
+            raise InputError(found, "two whole numbers", path=path, line=number)
+        start, end = int(first) - 1, int(last)
+        yield _Line(number, name, kind, start, end, strand, _attributes(attributes))
     for name, number in circles:
         try:
             contigs.circular.add(contigs.find(name, number).name)
         except _Unplaced as error:
             raise InputError(*error.args, path=path, line=number) from None
-
-
-def _interval(path: Path, number: int, first: str, last: str) -> tuple[int, int]:
-    if not (WHOLE_NUMBER.fullmatch(first) and WHOLE_NUMBER.fullmatch(last)):
-        found = f"coordinates {first[:20]!r}-{last[:20]!r}"
-        raise InputError(found, "two whole numbers", path=path, line=number)
-    return int(first) - 1, int(last)
 
 
 def _attributes(text: str) -> dict[str, list[str]]:
@@ -308,15 +294,12 @@ def _gene(
     path: Path, gene_id: str, group: list[_Line], contigs: _ContigNames, notes: list[str]
 ) -> dict[str, object]:
     """A row of the gene table; parts elsewhere than most of the gene are left out and noted."""
-    positions = {line.number: _place(path, line, contigs) for line in group}
     is_gene = group[0].kind.endswith("gene")
+    for line in group:
+        _check_position(path, line, contigs)
     if len(group) > 1 and is_gene and any("part" not in line.attributes for line in group):
-        raise InputError(
-            f"gene {gene_id!r} a second time (first on line {group[0].number})",
-            "each gene once",
-            path=path,
-            line=group[1].number,
-        )
+        found = f"gene {gene_id!r} a second time (first on line {group[0].number})"
+        raise InputError(found, "each gene once", path=path, line=group[1].number)
     longest = max(group, key=lambda line: line.end - line.start)
     where = (longest.contig, longest.strand)
     kept = [line for line in group if (line.contig, line.strand) == where]
@@ -327,16 +310,12 @@ def _gene(
         kept = max(loci, key=lambda locus: sum(line.end - line.start for line in locus))
         if len(loci) > 1:
             notes.append(f"gene {gene_id}: at {len(loci)} loci, all but the longest left out")
-    contig = positions[longest.number]
-    is_circular = contig.name in contigs.circular
-    start, end = _span(
-        [(line.start, line.end) for line in kept], contig.length if is_circular else None
-    )
-    first = kept[0]
+    first, contig = kept[0], contigs.find(longest.contig, longest.number)
+    circular_bp = contig.length if contig.name in contigs.circular else None
+    start, end = _span([(line.start, line.end) for line in kept], circular_bp)
     names = (first.get(key) for key in ("gene", "gene_name", "Name"))
-    biotype = first.get(*BIOTYPE_KEYS)
-    if biotype is None and (first.kind == "pseudogene" or first.kind.endswith("RNA")):
-        biotype = None if first.kind == "mRNA" else first.kind
+    is_rna = first.kind.endswith("RNA") and first.kind != "mRNA"
+    own_kind = first.kind if is_rna or first.kind == "pseudogene" else None
     return {
         "gene_id": gene_id,
         "name": next((name for name in names if name and " " not in name), gene_id),
@@ -344,14 +323,17 @@ def _gene(
         "start": start,
         "end": end,
         "strand": longest.strand,
-        "biotype": biotype,
+        "biotype": first.get(*BIOTYPE_KEYS) or own_kind,
     }
 
 
-def _place(path: Path, line: _Line, contigs: _ContigNames) -> Contig:
+def _check_position(path: Path, line: _Line, contigs: _ContigNames) -> None:
     contig = contigs.find(line.contig, line.number)
-    if line.strand not in ("+", "-"):
+    if line.strand in (".", "?"):
         raise _Unplaced(f"a gene on strand {line.strand!r}", "'+' or '-'", line.number)
+    if line.strand not in ("+", "-"):
+        found = f"a gene on strand {line.strand!r}"
+        raise InputError(found, "'+' or '-'", path=path, line=line.number)
     limit = 2 * contig.length if contig.name in contigs.circular else contig.length
     if not 0 <= line.start < line.end <= limit or line.start >= contig.length:
         hint = "" if limit > contig.length else f" (if its ends join: --circular {contig.name})"
@@ -361,7 +343,6 @@ def _place(path: Path, line: _Line, contigs: _ContigNames) -> Contig:
             path=path,
             line=line.number,
         )
-    return contig
 
 
 def _loci(lines: list[_Line]) -> list[list[_Line]]:

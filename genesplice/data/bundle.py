@@ -24,10 +24,13 @@ from genesplice.runtime import atomic_directory, file_sha256, write_json, write_
 
 FORMAT = "genesplice-bundle"
 FORMAT_VERSION = 1
+OWN = "own"
+"""The collection of gene sets that are of no other collection."""
+NETWORK, GENE_SETS = "network.parquet", "gene_sets.gmt"
+TABLES = ("genes", "network", "blocks", "splits", "similarity")
 FILES = (
-    "genome.npy", "soft_masked.npy", "contigs.json", "genes.parquet", "expression.h5ad",
-    "network.parquet", "gene_sets.gmt", "blocks.parquet", "splits.parquet", "similarity.parquet",
-    "motifs.meme", "leakage.json",
+    "genome.npy", "soft_masked.npy", "contigs.json", "expression.h5ad", GENE_SETS, "motifs.meme",
+    "leakage.json", *(f"{name}.parquet" for name in TABLES),
 )  # fmt: skip
 
 Progress = Callable[[str], None]
@@ -149,24 +152,23 @@ def write_bundle(
         raise InputError(f"measured gene {unknown[0]!r} without annotation", "annotated genes")
     with atomic_directory(Path(out), overwrite=overwrite) as folder:
         tell("folds: cutting the genome between operons")
-        blocks, splits = make_blocks(
-            parts.genome, parts.genes, parts.operons, block_bp, n_folds, seed
-        )
+        genome, genes = parts.genome, parts.genes
+        blocks, splits = make_blocks(genome, genes, parts.operons, block_bp, n_folds, seed)
         tell("leakage: comparing genes across folds")
-        similarity = gene_similarity(parts.genome, parts.genes, splits["fold"].tolist())
+        similarity = gene_similarity(genome, genes, splits["fold"].tolist())
         leakage = make_leakage_report(
-            parts.genome, parts.genes, parts.expression, parts.network, parts.gene_sets, splits,
+            genome, genes, parts.expression, parts.network, parts.gene_sets, splits,
             similarity=similarity, gene_set_evidence=parts.gene_set_evidence,
         )  # fmt: skip
         tell("writing the bundle")
-        _write_genome(folder, parts.genome)
-        parts.genes.to_parquet(folder / "genes.parquet", index=False)
+        np.save(folder / "genome.npy", genome.tokens)
+        np.save(folder / "soft_masked.npy", genome.soft_masked)
+        write_json(folder / "contigs.json", [contig._asdict() for contig in genome.contigs])
         parts.expression.write_h5ad(folder / "expression.h5ad")
-        parts.network.to_parquet(folder / "network.parquet", index=False)
-        write_gmt(folder / "gene_sets.gmt", parts.gene_sets)
-        blocks.to_parquet(folder / "blocks.parquet", index=False)
-        splits.to_parquet(folder / "splits.parquet", index=False)
-        similarity.nearest.to_parquet(folder / "similarity.parquet", index=False)
+        write_gmt(folder / GENE_SETS, parts.gene_sets)
+        tables = (parts.genes, parts.network, blocks, splits, similarity.nearest)
+        for name, table in zip(TABLES, tables, strict=True):
+            table.to_parquet(folder / f"{name}.parquet", index=False)
         write_meme(folder / "motifs.meme", parts.motifs)
         write_json(folder / "leakage.json", leakage)
         write_manifest(
@@ -205,43 +207,33 @@ def load_bundle(path: Path | str) -> Bundle:
     if missing:
         raise InputError(f"no {missing[0]}", "a complete bundle: prepare it again", path=path)
     try:
-        return _read_bundle(path, manifest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"a damaged {_damaged(path, manifest)}",
-            "a whole bundle: prepare it again",
+        contigs = json.loads((path / "contigs.json").read_text())
+        return Bundle(
             path=path,
-        ) from error
-
-
-def _read_bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
-    return Bundle(
-        path=path,
-        name=manifest["name"],
-        genome=_read_genome(path),
-        genes=pd.read_parquet(path / "genes.parquet"),
-        expression=ad.read_h5ad(path / "expression.h5ad"),
-        network=pd.read_parquet(path / "network.parquet"),
-        gene_sets=read_gmt(path / "gene_sets.gmt"),
-        blocks=pd.read_parquet(path / "blocks.parquet"),
-        splits=pd.read_parquet(path / "splits.parquet"),
-        similarity=pd.read_parquet(path / "similarity.parquet"),
-        motifs=_read_motifs(path / "motifs.meme"),
-        leakage=json.loads((path / "leakage.json").read_text()),
-        manifest=manifest,
-    )
-
-
-def _damaged(path: Path, manifest: dict[str, Any]) -> str:
-    """Name the file that is not what the manifest says; only called once reading has failed."""
-    digests = manifest.get("files", {})
-    changed = (name for name in digests if file_sha256(path / name) != digests[name])
-    return next(changed, "manifest.json")
+            name=manifest["name"],
+            genome=Genome(
+                np.load(path / "genome.npy", mmap_mode="r"),
+                tuple(Contig(**contig) for contig in contigs),
+                np.load(path / "soft_masked.npy"),
+            ),
+            expression=ad.read_h5ad(path / "expression.h5ad"),
+            gene_sets=read_gmt(path / GENE_SETS),
+            **{name: pd.read_parquet(path / f"{name}.parquet") for name in TABLES},
+            motifs=read_meme(path / "motifs.meme") if manifest["counts"]["motifs"] else {},
+            leakage=json.loads((path / "leakage.json").read_text()),
+            manifest=manifest,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        digests = manifest.get("files", {})
+        changed = (name for name in digests if file_sha256(path / name) != digests[name])
+        damaged = next(changed, "manifest.json")
+        expected = "a whole bundle: prepare it again"
+        raise InputError(f"a damaged {damaged}", expected, path=path) from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         what = "no manifest.json" if path.is_dir() else "no such folder"
         raise InputError(what, "a bundle made by genesplice prepare", path=path) from None
@@ -249,33 +241,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise InputError("a damaged manifest.json", "JSON", path=path) from error
     if not isinstance(manifest, Mapping) or manifest.get("format") != FORMAT:
         raise InputError("a manifest of something else", f"format {FORMAT!r}", path=path)
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"bundle format {manifest.get('format_version')}",
-            f"{FORMAT_VERSION}: prepare it again with this version",
-            path=path,
-        )
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        expected = f"{FORMAT_VERSION}: prepare it again with this version"
+        raise InputError(f"bundle format {version}", expected, path=path)
     return dict(manifest)
-
-
-def _write_genome(folder: Path, genome: Genome) -> None:
-    np.save(folder / "genome.npy", genome.tokens)
-    np.save(folder / "soft_masked.npy", genome.soft_masked)
-    write_json(folder / "contigs.json", [contig._asdict() for contig in genome.contigs])
-
-
-def _read_genome(path: Path) -> Genome:
-    contigs = json.loads((path / "contigs.json").read_text())
-    return Genome(
-        np.load(path / "genome.npy", mmap_mode="r"),
-        tuple(Contig(**contig) for contig in contigs),
-        np.load(path / "soft_masked.npy"),
-    )
-
-
-def _read_motifs(path: Path) -> dict[str, np.ndarray]:
-    has_motifs = any(line.startswith("MOTIF ") for line in path.read_text().splitlines())
-    return read_meme(path) if has_motifs else {}
 
 
 def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:
@@ -293,11 +263,6 @@ def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:
         "blocks": len(blocks),
         "folds": int(blocks["fold"].nunique()),
     }
-
-
-OWN = "own"
-"""The collection of gene sets that are of no other collection."""
-NETWORK, GENE_SETS = "network.parquet", "gene_sets.gmt"
 
 
 def replace_knowledge(
@@ -366,12 +331,9 @@ def adopt_knowledge(bundle: Bundle, *directories: Path) -> Bundle:
     """
     if not directories:
         return bundle
+    names = (NETWORK, GENE_SETS)
     kept = [
-        {
-            name: file_sha256(folder / name)
-            for name in (NETWORK, GENE_SETS)
-            if (folder / name).exists()
-        }
+        {name: file_sha256(folder / name) for name in names if (folder / name).exists()}
         for folder in directories
     ]
     for folder, files in zip(directories, kept, strict=True):
@@ -380,10 +342,9 @@ def adopt_knowledge(bundle: Bundle, *directories: Path) -> Bundle:
                 f"{directories[0]} and {folder}, trained with different networks or gene sets",
                 "models of one run",
             )
-    directory = directories[0]
     changes: dict[str, Any] = {}
-    if (directory / NETWORK).is_file():
-        changes["network"] = pd.read_parquet(directory / NETWORK)
-    if (directory / GENE_SETS).is_file():
-        changes["gene_sets"] = read_gmt(directory / GENE_SETS)
+    if NETWORK in kept[0]:
+        changes["network"] = pd.read_parquet(directories[0] / NETWORK)
+    if GENE_SETS in kept[0]:
+        changes["gene_sets"] = read_gmt(directories[0] / GENE_SETS)
     return dataclasses.replace(bundle, **changes) if changes else bundle

@@ -125,40 +125,31 @@ class Genome:
             raise InputError(f"interval {start}-{end}", "start <= end")
         if strand not in ("+", "-"):
             raise InputError(f"strand {strand!r}", "'+' or '-'")
-        whole = self.tokens[where.offset : where.offset + where.length]
         if start >= 0 and end <= where.length:
-            tokens = np.array(whole[start:end])
-        elif where.is_circular:
-            tokens = np.take(whole, np.arange(start, end), mode="wrap")
+            tokens = np.array(self.tokens[where.offset + start : where.offset + end])
         else:
-            tokens = np.full(end - start, N, dtype=np.uint8)
-            inside = slice(min(max(start, 0), where.length), min(max(end, 0), where.length))
-            at = inside.start - start
-            tokens[at : at + inside.stop - inside.start] = whole[inside]
+            index, is_inside = self.indices(contig, start, end)
+            tokens = np.where(is_inside, self.tokens[index], np.uint8(N))
         return reverse_complement(tokens) if strand == "-" else tokens
+
+    def indices(
+        self, contig: str, start: int, end: int
+    ) -> tuple[Int64[np.ndarray, " length"], Bool[np.ndarray, " length"]]:
+        """Where the bases of `[start, end)` are in `tokens`, and which of them there are at all."""
+        where = self.contig(contig)
+        position = np.arange(start, end)
+        is_inside = (position >= 0) & (position < where.length)
+        return where.offset + position % where.length, is_inside | where.is_circular
 
     def fetch_soft_masked(self, contig: str, start: int, end: int) -> Bool[np.ndarray, " length"]:
         """Say which bases of `[start, end)` were lower case; the coordinates are `fetch`'s.
 
         Outside of a linear contig nothing is.
         """
-        where = self.contig(contig)
-        is_masked = np.zeros(end - start, dtype=bool)
-        if not len(self.soft_masked):
-            return is_masked
-        turns = range(start // where.length, -(-end // where.length)) if where.is_circular else (0,)
-        for turn in turns:
-            # Where the contig's first base of this turn lies, and what is read of the turn.
-            first = turn * where.length
-            low, high = max(start, first), min(end, first + where.length)
-            shift = first - where.offset
-            inside = slice(
-                np.searchsorted(self.soft_masked[:, 1], low - shift, side="right"),
-                np.searchsorted(self.soft_masked[:, 0], high - shift, side="left"),
-            )
-            for begin, stop in self.soft_masked[inside] + shift:
-                is_masked[max(begin, low) - start : min(stop, high) - start] = True
-        return is_masked
+        index, is_inside = self.indices(contig, start, end)
+        # Behind an odd number of edges is inside of an interval.
+        n_edges = np.searchsorted(self.soft_masked.reshape(-1), index, side="right")
+        return is_inside & (n_edges % 2 == 1)
 
     def with_circular(self, names: Iterable[str]) -> "Genome":
         """Give the same genome with the named contigs circular as well.

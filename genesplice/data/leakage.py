@@ -102,9 +102,8 @@ def gene_similarity(genome: Genome, genes: pd.DataFrame, folds: Sequence[int]) -
     fold = np.asarray(folds, dtype=np.int64)
     total = int((genes["end"] - genes["start"]).clip(lower=0).sum())
     scale = max(1, -(-total // MAX_KMERS))
-    sequences = [
-        genome.fetch(gene.contig, gene.start, gene.end) for gene in genes.itertuples(index=False)
-    ]
+    columns = (genes[name] for name in ("contig", "start", "end"))
+    sequences = [genome.fetch(*interval) for interval in zip(*columns, strict=True)]
     kmers = [canonical_kmers(sequence, scale=scale) for sequence in sequences]
     reverse = [canonical_kmers(sequence[::-1], scale=scale) for sequence in sequences]
     forward, backward = _incidence(kmers, reverse)
@@ -206,21 +205,16 @@ def windows_across_folds(
     half, n_across = window_bp / 2, 0
     for contig in genome.contigs:
         here = np.flatnonzero((genes["contig"] == contig.name).to_numpy())
-        tss = genes["tss"].to_numpy()[here] % contig.length
+        tss = genes["tss"].to_numpy(dtype=np.int64)[here] % contig.length
         order = np.argsort(tss, kind="stable")
-        at, labels = tss[order].astype(np.int64), fold[here][order]
-        n = len(at)
-        if contig.is_circular:
-            if window_bp >= contig.length:
-                n_across += n if len(set(labels.tolist())) > 1 else 0
-                continue
-            at = np.concatenate([at - contig.length, at, at + contig.length])
-            labels = np.concatenate([labels] * 3)
-        middle = slice(n, 2 * n) if contig.is_circular else slice(0, n)
-        low = np.searchsorted(at, at[middle] - half, side="left")
-        high = np.searchsorted(at, at[middle] + half, side="right")
+        at, labels = tss[order], fold[here][order]
+        turns = (-1, 0, 1) if contig.is_circular else (0,)
+        around = np.concatenate([at + turn * contig.length for turn in turns])
+        labels = np.tile(labels, len(turns))
         change = np.concatenate([[0], np.cumsum(labels[1:] != labels[:-1])])
-        n_across += int((change[high - 1] > change[low]).sum()) if n else 0
+        low = np.searchsorted(around, at - half, side="left")
+        high = np.searchsorted(around, at + half, side="right")
+        n_across += int((change[high - 1] > change[low]).sum()) if len(here) else 0
     return n_across / len(genes)
 
 
@@ -255,15 +249,42 @@ def make_leakage_report(
     """
     if similarity is None:
         similarity = gene_similarity(genome, genes, splits["fold"].tolist())
+    nearest = similarity.nearest.set_index("gene_id")["similarity"]
+    measured = nearest.reindex(expression.var_names).to_numpy(dtype=float)
+    n_folds = splits.groupby("operon")["fold"].nunique()
     checks = [
-        *_similarity_checks(similarity, expression),
-        _operon_check(splits),
-        _window_check(genome, genes, splits, window_bp),
+        _graded(
+            "copies in other folds", float((measured >= COPY).mean()), "share of measured genes",
+            0.005, 0.05, f"similarity >= {COPY}: amber above 0.5 %, red above 5 %",
+            "a gene with a near copy in the training folds can be looked up instead of predicted; "
+            "scores are to be given by nearest-train similarity",
+        ),
+        _graded(
+            "relatives in other folds", float((measured >= RELATIVE).mean()),
+            "share of measured genes", 0.05, 0.25,
+            f"similarity >= {RELATIVE}: amber above 5 %, red above 25 %",
+            "recent paralogues and repeats share bases with training genes; chance alone gives "
+            f"up to {similarity.chance:.3f}",
+        ),
+        _graded(
+            "operon mates in other folds",
+            float(splits["operon"].isin(n_folds.index[n_folds > 1]).mean()), "share of genes",
+            0.0, 0.0, "red above 0",
+            "genes of one operon are transcribed together: a mate in training gives the answer "
+            "away",
+        ),
+        _graded(
+            "windows that hold genes of other folds",
+            windows_across_folds(genome, genes, splits, window_bp),
+            f"share of genes, window of {window_bp} bp", 0.25, 1.0, "amber above 25 %",
+            "a window sees its neighbours' bases, never their expression: it leaks only where a "
+            "model is also given neighbours' expression, or is pre-trained on held-out blocks",
+        ),
         _network_check(network),
         _gene_set_check(gene_sets, gene_set_evidence),
         _sample_check(expression),
         _balance_check(splits, expression),
-    ]
+    ]  # fmt: skip
     return {
         "status": _worst(check.status for check in checks),
         "checks": [check._asdict() for check in checks],
@@ -280,12 +301,11 @@ def judge_knowledge(
     gene_set_evidence: str = "",
 ) -> dict[str, Any]:
     """The leakage with another network, or other gene sets, judged; None keeps what was said."""
-    found = [] if network is None else [_network_check(network)]
-    if gene_sets is not None:
-        found.append(_gene_set_check(gene_sets, gene_set_evidence))
-    now = {check.check: check._asdict() for check in found}
-    checks = [now.get(record["check"], record) for record in leakage["checks"]]
-    return {**leakage, "status": _worst(c["status"] for c in checks), "checks": checks}
+    checks = [] if network is None else [_network_check(network)]
+    checks += [] if gene_sets is None else [_gene_set_check(gene_sets, gene_set_evidence)]
+    now = {check.check: check._asdict() for check in checks}
+    records = [now.get(record["check"], record) for record in leakage["checks"]]
+    return {**leakage, "status": _worst(r["status"] for r in records), "checks": records}
 
 
 def _worst(statuses: Iterable[Status]) -> Status:
@@ -293,63 +313,12 @@ def _worst(statuses: Iterable[Status]) -> Status:
     return max(statuses, key=order.index)
 
 
-def _grade(value: float, amber_above: float, red_above: float) -> Status:
-    return "red" if value > red_above else "amber" if value > amber_above else "green"
-
-
-def _similarity_checks(similarity: Similarity, expression: ad.AnnData) -> list[Check]:
-    nearest = similarity.nearest.set_index("gene_id")["similarity"]
-    measured = nearest.reindex(expression.var_names).to_numpy(dtype=float)
-    copies, relatives = float((measured >= COPY).mean()), float((measured >= RELATIVE).mean())
-    return [
-        Check(
-            "copies in other folds",
-            round(copies, 4),
-            "share of measured genes",
-            f"similarity >= {COPY}: amber above 0.5 %, red above 5 %",
-            _grade(copies, 0.005, 0.05),
-            "a gene with a near copy in the training folds can be looked up instead of predicted; "
-            "scores are to be given by nearest-train similarity",
-        ),
-        Check(
-            "relatives in other folds",
-            round(relatives, 4),
-            "share of measured genes",
-            f"similarity >= {RELATIVE}: amber above 5 %, red above 25 %",
-            _grade(relatives, 0.05, 0.25),
-            "recent paralogues and repeats share bases with training genes; chance alone gives "
-            f"up to {similarity.chance:.3f}",
-        ),
-    ]
-
-
-def _operon_check(splits: pd.DataFrame) -> Check:
-    n_folds = splits.groupby("operon")["fold"].nunique()
-    torn = n_folds.index[n_folds > 1]
-    share = float(splits["operon"].isin(torn).mean())
-    return Check(
-        "operon mates in other folds",
-        round(share, 4),
-        "share of genes",
-        "red above 0",
-        _grade(share, 0.0, 0.0),
-        "genes of one operon are transcribed together: a mate in training gives the answer away",
-    )
-
-
-def _window_check(
-    genome: Genome, genes: pd.DataFrame, splits: pd.DataFrame, window_bp: int
+def _graded(
+    check: str, value: float, unit: str, amber: float, red: float, threshold: str, why: str
 ) -> Check:
-    share = windows_across_folds(genome, genes, splits, window_bp)
-    return Check(
-        "windows that hold genes of other folds",
-        round(share, 4),
-        f"share of genes, window of {window_bp} bp",
-        "amber above 25 %",
-        _grade(share, 0.25, 1.0),
-        "a window sees its neighbours' bases, never their expression: it leaks only where a model "
-        "is also given neighbours' expression, or is pre-trained on held-out blocks",
-    )
+    """A check whose value is amber above one number and red above another."""
+    status: Status = "red" if value > red else "amber" if value > amber else "green"
+    return Check(check, round(value, 4), unit, threshold, status, why)
 
 
 def evidence_of(declared: str) -> Evidence:
@@ -370,35 +339,30 @@ def evidence_of(declared: str) -> Evidence:
 def _network_check(network: pd.DataFrame) -> Check:
     kinds = [evidence_of(declared) for declared in network["provenance"]]
     share = {kind: kinds.count(kind) / max(1, len(kinds)) for kind in EVIDENCE_STATUS}
-    sentences = [
-        *(["there are no edges"] if not kinds else []),
-        *([f"{share['unknown']:.0%} of the edges do not declare what they rest on"]
-          if share["unknown"] else []),
-        *([f"{share['curated']:.0%} of the edges are curated, and curated networks contain edges "
-           "seen through expression changes"] if share["curated"] else []),
-    ]  # fmt: skip
-    return Check(
-        "edges whose evidence is expression",
-        round(share["expression"], 4),
-        "share of edges",
-        "red above 0; amber where the declared evidence is curated or there is none",
-        _worst(["green", *(EVIDENCE_STATUS[kind] for kind in kinds)]),
+    sentences = [] if kinds else ["there are no edges"]
+    if share["unknown"]:
+        sentences.append(f"{share['unknown']:.0%} of the edges do not declare what they rest on")
+    if share["curated"]:
+        sentences.append(f"{share['curated']:.0%} of the edges are curated, and curated networks "
+                         "contain edges seen through expression changes")  # fmt: skip
+    return _evidence_check(
+        "edges", share["expression"], _worst(["green", *(EVIDENCE_STATUS[k] for k in kinds)]),
         "an edge inferred from the measured expression hands the answer to the graph; "
         + ("; ".join(sentences) or "every edge declares what it rests on"),
-    )
+    )  # fmt: skip
 
 
 def _gene_set_check(gene_sets: Mapping[str, Sequence[str]], declared: str) -> Check:
     status = EVIDENCE_STATUS[evidence_of(declared)] if gene_sets else "green"
     evidence = (declared or "not declared") if gene_sets else "none needed"
-    return Check(
-        "gene sets whose evidence is expression",
-        float(status == "red"),
-        "share of gene sets",
-        "red above 0; amber where the declared evidence is curated or there is none",
-        status,
-        f"{len(gene_sets)} gene sets, evidence: {evidence}",
-    )
+    why = f"{len(gene_sets)} gene sets, evidence: {evidence}"
+    return _evidence_check("gene sets", float(status == "red"), status, why)
+
+
+def _evidence_check(what: str, value: float, status: Status, why: str) -> Check:
+    threshold = "red above 0; amber where the declared evidence is curated or there is none"
+    name = f"{what} whose evidence is expression"
+    return Check(name, round(value, 4), f"share of {what}", threshold, status, why)
 
 
 def _sample_check(expression: ad.AnnData) -> Check:
@@ -407,22 +371,18 @@ def _sample_check(expression: ad.AnnData) -> Check:
     centred = values - values.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(centred, axis=1)
     unit = centred / np.where(norm > 0, norm, 1)[:, None]
-    r = np.triu(unit @ unit.T, k=1)
-    same = np.argwhere(r > SAME_SAMPLE)
+    same = np.argwhere(np.triu(unit @ unit.T, k=1) > SAME_SAMPLE)
     names = expression.obs_names
     shown = ", ".join(f"{names[i]} = {names[j]}" for i, j in same[:3])
     across = sum(condition[i] != condition[j] for i, j in same)
-    share = len(set(same.ravel().tolist())) / max(1, len(values))
-    return Check(
-        "duplicated samples",
-        round(share, 4),
-        "share of samples",
+    pairs = f": {len(same)} pairs, {across} across conditions ({shown})" if len(same) else ""
+    return _graded(
+        "duplicated samples", len(set(same.ravel().tolist())) / max(1, len(values)),
+        "share of samples", 0.0, 0.1,
         f"Pearson r > {SAME_SAMPLE} with another sample: amber above 0, red above 10 %",
-        _grade(share, 0.0, 0.1),
         "one measurement counted as two makes replicates look too alike and weighs a condition "
-        "double; folds are of genes, so no answer crosses them"
-        + (f": {len(same)} pairs, {across} across conditions ({shown})" if len(same) else ""),
-    )
+        f"double; folds are of genes, so no answer crosses them{pairs}",
+    )  # fmt: skip
 
 
 def _balance_check(splits: pd.DataFrame, expression: ad.AnnData) -> Check:
@@ -430,11 +390,10 @@ def _balance_check(splits: pd.DataFrame, expression: ad.AnnData) -> Check:
     sizes = measured["fold"].value_counts().reindex(splits["fold"].unique(), fill_value=0)
     smallest = float(sizes.min() / len(measured)) if len(measured) else 0.0
     fair = 1 / max(1, splits["fold"].nunique())
-    return Check(
-        "measured genes in the smallest fold",
-        round(smallest, 4),
-        "share of measured genes",
+    check = _graded(
+        "measured genes in the smallest fold", -smallest, "share of measured genes",
+        -fair / 2, -fair / 10,
         f"amber below half, red below a tenth of the fair share ({fair:.2f})",
-        _grade(-smallest, -fair / 2, -fair / 10),
         "a fold with few genes gives a score with a wide interval",
-    )
+    )  # fmt: skip
+    return check._replace(value=round(smallest, 4))

@@ -1,6 +1,6 @@
 """Folds that are contiguous in the genome: blocks cut between operons, dealt by a seed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Literal
 
@@ -69,7 +69,7 @@ def make_blocks(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut the genome into blocks and deal them to folds.
 
-    Blocks tile each contig. A cut is the middle of a stretch that lies in no operon's span,
+    Blocks tile each contig. A cut is the middle of an interval that lies in no operon's span,
     the nearest such to each multiple of the contig's length over its number of blocks. On a
     circular contig the last block ends where the first begins: its `end` may exceed the length.
 
@@ -92,7 +92,7 @@ def make_blocks(
     Raises
     ------
     InputError
-        If there are fewer places to cut than folds need.
+        If there are fewer positions to cut than folds need.
     """
     if n_folds < 2 or block_bp < 1:
         raise InputError(f"{n_folds} folds of {block_bp} bp", "at least 2 folds and 1 bp")
@@ -100,21 +100,20 @@ def make_blocks(
     own = pd.Series(genes["gene_id"].to_numpy(), index=operon.index)
     operon = operon.where(operon.notna() & (operon != ""), own)
     spans = _operon_spans(genome, genes, operon)
-    rows = []
-    for contig in genome.contigs:
-        edges = _cuts(contig, spans[spans["contig"] == contig.name], block_bp)
-        rows += [(contig.name, a, b) for a, b in pairwise(edges.tolist())]
-    blocks = pd.DataFrame(rows, columns=["contig", "start", "end"])
-    blocks.insert(0, "block", np.arange(len(blocks)))
-    block_of = _assign(genome, genes, blocks)
+    blocks = _blocks(
+        (contig.name, _cuts(contig, spans[spans["contig"] == contig.name], block_bp))
+        for contig in genome.contigs
+    )
+    block_of = np.zeros(len(genes), dtype=np.int64)
+    for name, here in blocks.groupby("contig"):
+        mask = (genes["contig"] == name).to_numpy()
+        index = np.searchsorted(here["start"], genes.loc[mask, "start"], side="right") - 1
+        block_of[mask] = here["block"].to_numpy()[index]
     load = np.bincount(block_of, minlength=len(blocks))
-    if mode == "auto":
-        mode = "contig" if _whole_contigs_suit(blocks, load, n_folds) else "block"
-    unit = pd.factorize(blocks["contig"])[0] if mode == "contig" else blocks["block"].to_numpy()
-    loads = np.bincount(unit, weights=load).astype(np.int64)
+    kind, loads, unit = _units(blocks, load, n_folds, mode)
     if np.count_nonzero(loads) < n_folds:
         raise InputError(
-            f"{np.count_nonzero(loads)} blocks with genes ({mode}s of about {block_bp} bp)",
+            f"{np.count_nonzero(loads)} blocks with genes ({kind}s of about {block_bp} bp)",
             f"at least {n_folds}, one per fold: smaller blocks or fewer folds",
         )
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
@@ -141,17 +140,13 @@ def make_even_blocks(
     InputError
         If there are fewer blocks than folds.
     """
-    rows = []
-    for contig in genome.contigs:
-        n_blocks = max(1, round(contig.length / block_bp))
-        edges = np.round(np.arange(n_blocks + 1) * contig.length / n_blocks).astype(np.int64)
-        rows += [(contig.name, a, b) for a, b in pairwise(edges.tolist())]
-    blocks = pd.DataFrame(rows, columns=["contig", "start", "end"])
-    blocks.insert(0, "block", np.arange(len(blocks)))
+    counts = [max(1, round(contig.length / block_bp)) for contig in genome.contigs]
+    blocks = _blocks(
+        (contig.name, np.round(np.arange(n + 1) * contig.length / n).astype(np.int64))
+        for contig, n in zip(genome.contigs, counts, strict=True)
+    )
     load = (blocks["end"] - blocks["start"]).to_numpy()
-    is_whole = _whole_contigs_suit(blocks, load, n_folds)
-    unit = pd.factorize(blocks["contig"])[0] if is_whole else blocks["block"].to_numpy()
-    loads = np.bincount(unit, weights=load).astype(np.int64)
+    _, loads, unit = _units(blocks, load, n_folds, "auto")
     if len(loads) < n_folds:
         raise InputError(
             f"{len(loads)} blocks of about {block_bp} bp",
@@ -159,6 +154,28 @@ def make_even_blocks(
         )
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
     return blocks
+
+
+def _blocks(edges: Iterable[tuple[str, Int64[np.ndarray, " edges"]]]) -> pd.DataFrame:
+    rows = [(name, a, b) for name, cuts in edges for a, b in pairwise(cuts.tolist())]
+    blocks = pd.DataFrame(rows, columns=["contig", "start", "end"])
+    blocks.insert(0, "block", np.arange(len(blocks)))
+    return blocks
+
+
+def _units(
+    blocks: pd.DataFrame, load: Int64[np.ndarray, " regions"], n_folds: int, mode: str
+) -> tuple[str, Int64[np.ndarray, " units"], Int64[np.ndarray, " regions"]]:
+    """What is dealt ("block" or "contig"), how much of the load each has, and each block's unit."""
+    if mode == "auto":
+        per_contig = pd.DataFrame({"contig": blocks["contig"], "load": load}).groupby("contig")
+        n_long = int((per_contig.size() >= 2).sum())
+        largest = per_contig["load"].sum().max() / max(1, load.sum())
+        mode = "contig" if n_long >= 2 * n_folds and largest <= 1 / n_folds else "block"
+    unit = blocks["block"].to_numpy()
+    if mode == "contig":
+        unit = pd.factorize(blocks["contig"])[0].astype(np.int64)
+    return mode, np.bincount(unit, weights=load).astype(np.int64), unit
 
 
 def _operon_spans(genome: Genome, genes: pd.DataFrame, operon: pd.Series) -> pd.DataFrame:
@@ -197,7 +214,7 @@ def _cuts(contig: Contig, spans: pd.DataFrame, block_bp: int) -> Int64[np.ndarra
 
 
 def _free_positions(contig: Contig, spans: pd.DataFrame) -> Int64[np.ndarray, " edges"]:
-    """Middles of the stretches between merged operon spans, sorted; ends of the contig too."""
+    """Middles of the intervals between merged operon spans, sorted; ends of the contig too."""
     start, end = spans["start"].to_numpy(), spans["end"].to_numpy()
     wrapped = end.max(initial=0) - contig.length
     reach = max(0, int(wrapped)) if contig.is_circular else 0
@@ -213,27 +230,6 @@ def _nearest(
     free: Int64[np.ndarray, " edges"], ideal: Float[np.ndarray, " regions"]
 ) -> Int64[np.ndarray, " regions"]:
     return free[np.abs(free[None, :] - ideal[:, None]).argmin(axis=1)]
-
-
-def _assign(
-    genome: Genome, genes: pd.DataFrame, blocks: pd.DataFrame
-) -> Int64[np.ndarray, " genes"]:
-    block_of = np.zeros(len(genes), dtype=np.int64)
-    for contig in genome.contigs:
-        here = blocks[blocks["contig"] == contig.name]
-        mask = (genes["contig"] == contig.name).to_numpy()
-        starts = here["start"].to_numpy()
-        at = genes.loc[mask, "start"].to_numpy()
-        index = np.searchsorted(starts, at, side="right") - 1
-        block_of[mask] = here["block"].to_numpy()[index]
-    return block_of
-
-
-def _whole_contigs_suit(blocks: pd.DataFrame, load: np.ndarray, n_folds: int) -> bool:
-    per_contig = pd.DataFrame({"contig": blocks["contig"], "load": load}).groupby("contig")
-    n_long = int((per_contig.size() >= 2).sum())
-    largest = per_contig["load"].sum().max() / max(1, load.sum())
-    return bool(n_long >= 2 * n_folds and largest <= 1 / n_folds)
 
 
 def _deal(

@@ -6,7 +6,7 @@ Windows start on multiples of 1,024 bp, so that a gene falls into the same bins 
 it is read from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,13 +64,10 @@ def annotation_track(genome: Genome, genes: pd.DataFrame) -> UInt8[np.ndarray, "
     """
     track = np.zeros((2, genome.length), np.uint8)
     for gene in genes.itertuples():
-        contig = genome.contig(gene.contig)
-        position = np.arange(gene.start, gene.end)
-        length = gene.end - gene.start
-        offset = position - gene.start if gene.strand == "+" else gene.end - 1 - position
-        coding = gene.biotype == "protein_coding" and length % 3 == 0
-        value = offset % 3 + 1 if coding else np.full(length, GENE_BODY)
-        track[int(gene.strand == "-"), contig.offset + position % contig.length] = value
+        index, _ = genome.indices(gene.contig, gene.start, gene.end)
+        is_coding = gene.biotype == "protein_coding" and len(index) % 3 == 0
+        phase = np.arange(len(index)) % 3 + 1 if is_coding else np.full(len(index), GENE_BODY)
+        track[int(gene.strand == "-"), index] = phase if gene.strand == "+" else phase[::-1]
     return track
 
 
@@ -143,11 +140,11 @@ def make_random_windows(
     pick = generator.integers(0, room.sum(), count)
     edges = np.cumsum(room)
     which = np.searchsorted(edges, pick, side="right")
+    starts = [first for _, first, _ in intervals] + room - edges
     windows = []
-    for index, value in zip(which, pick, strict=True):
-        contig, first, _ = intervals[index]
-        start = int(first + value - (edges[index] - room[index]))
-        windows.append(Window(contig, start, start + window_bp, start, start + window_bp))
+    for index, start in zip(which.tolist(), (starts[which] + pick).tolist(), strict=True):
+        end = start + window_bp
+        windows.append(Window(intervals[index][0], start, end, start, end))
     return windows
 
 
@@ -175,58 +172,42 @@ def make_batch(
         for row, window in enumerate(windows):
             phase[row] = fetch_track(genome, track, window.contig, window.start, window.end)
     columns = [np.zeros(0, np.int64)] * 5
-    if genes is not None and len(windows):
-        columns = [np.concatenate(c) for c in zip(*_genes_in(genome, windows, genes), strict=True)]
-    gene, window_row, start, end, strand = columns
-    return WindowBatch(
-        torch.from_numpy(tokens),
-        torch.from_numpy(phase),
-        torch.from_numpy(gene),
-        torch.from_numpy(window_row),
-        torch.from_numpy(start),
-        torch.from_numpy(end),
-        torch.from_numpy(strand.astype(np.int8)),
-    )
+    if genes is not None:
+        columns = _genes_in(genome, windows, genes)
+    columns[-1] = columns[-1].astype(np.int8)
+    return WindowBatch(*map(torch.from_numpy, (tokens, phase, *columns)))
 
 
-def _genes_in(genome: Genome, windows: Sequence[Window], genes: pd.DataFrame) -> list[tuple]:
+def _genes_in(
+    genome: Genome, windows: Sequence[Window], genes: pd.DataFrame
+) -> list[Int64[np.ndarray, " genes"]]:
+    """Row of the gene, row of the window, start, end and strand of the genes in all cores."""
     contigs, tss = genes["contig"].to_numpy(), genes["tss"].to_numpy()
     starts, ends = genes["start"].to_numpy(), genes["end"].to_numpy()
     strands = np.where(genes["strand"].to_numpy() == "+", 1, -1)
-    found = []
+    columns = []
     for row, window in enumerate(windows):
         contig = genome.contig(window.contig)
-        place = tss
+        position = tss
         if contig.is_circular:
             # Round the circle from where the core begins.
-            place = window.core_start + (tss - window.core_start) % contig.length
-        inside = (contigs == window.contig) & (place >= window.core_start)
-        inside &= place < window.core_end
-        index = np.flatnonzero(inside)
-        shift = place[index] - tss[index]
-        found.append(
-            (
-                index,
-                np.full(len(index), row),
-                starts[index] + shift - window.start,
-                ends[index] + shift - window.start,
-                strands[index],
-            )
-        )
-    return found
+            position = window.core_start + (tss - window.core_start) % contig.length
+        inside = (position >= window.core_start) & (position < window.core_end)
+        index = np.flatnonzero(inside & (contigs == window.contig))
+        shift = position[index] - tss[index] - window.start
+        columns.append(
+            (index, np.full(len(index), row), starts[index] + shift, ends[index] + shift,
+             strands[index])
+        )  # fmt: skip
+    return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
 
 def fetch_track(
     genome: Genome, track: UInt8[np.ndarray, "2 length"], contig_name: str, start: int, end: int
 ) -> UInt8[np.ndarray, "2 window"]:
     """Read an interval of `annotation_track`: round a circular contig, 0 beyond a linear one."""
-    contig = genome.contig(contig_name)
-    position = np.arange(start, end)
-    if contig.is_circular:
-        return track[:, contig.offset + position % contig.length]
-    inside = (position >= 0) & (position < contig.length)
-    values = track[:, contig.offset + position.clip(0, contig.length - 1)]
-    return np.where(inside, values, 0).astype(np.uint8)
+    index, is_inside = genome.indices(contig_name, start, end)
+    return np.where(is_inside, track[:, index], np.uint8(0))
 
 
 def group_windows(windows: Sequence[Window], batch_windows: int) -> list[list[Window]]:
@@ -277,11 +258,8 @@ def make_graph(
     effector_row = {name: i for i, name in enumerate(effectors)}
 
     graph = HeteroData()
-    for kind, ids in (
-        ("gene", list(genes["gene_id"])),
-        ("effector", effectors),
-        ("pathway", pathways),
-    ):
+    nodes = {"gene": list(genes["gene_id"]), "effector": effectors, "pathway": pathways}
+    for kind, ids in nodes.items():
         graph[kind].ids = ids
         graph[kind].num_nodes = len(ids)
     for kind, part, source_row in (
@@ -289,25 +267,19 @@ def make_graph(
         ("effector", known[~by_gene], effector_row),
     ):
         edges = graph[kind, "regulates", "gene"]
-        edges.edge_index = _edge_index(
-            part["source"].map(source_row).tolist(), part["target"].map(row).tolist()
-        )
+        edges.edge_index = _edge_index(part["source"].map(source_row), part["target"].map(row))
         sign = part["sign"].to_numpy(dtype=np.int64)
-        edges.edge_attr = torch.from_numpy(
-            np.stack([sign > 0, sign < 0, sign == 0], axis=1).astype(np.float32)
-        )
-    pairs = [
-        (row[gene_id], i)
-        for i, name in enumerate(pathways)
-        for gene_id in gene_sets[name]
-        if gene_id in row
-    ]
-    member, pathway = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        one_hot = np.stack([sign > 0, sign < 0, sign == 0], axis=1)
+        edges.edge_attr = torch.from_numpy(one_hot.astype(np.float32))
+    member, pathway = [], []
+    for i, name in enumerate(pathways):
+        rows = [row[gene_id] for gene_id in gene_sets[name] if gene_id in row]
+        member += rows
+        pathway += [i] * len(rows)
     graph["gene", "member_of", "pathway"].edge_index = _edge_index(member, pathway)
     graph["pathway", "contains", "gene"].edge_index = _edge_index(pathway, member)
     return graph
 
 
-def _edge_index(source: Sequence[int], target: Sequence[int]) -> torch.Tensor:
-    pair = np.stack([np.asarray(source, np.int64), np.asarray(target, np.int64)])
-    return torch.from_numpy(pair)
+def _edge_index(source: Iterable[int], target: Iterable[int]) -> Int64[Tensor, "2 edges"]:
+    return torch.tensor([list(source), list(target)], dtype=torch.int64)

@@ -5,13 +5,13 @@ import pytest
 
 from genesplice.data.genome import decode
 from genesplice.data.simulate import (
-    BOX,
-    BOX_BP,
-    BOX_UPSTREAM_BP,
     CONTROLS,
     DOMAIN_BP,
     ELEMENT_BP,
     ELEMENT_DISTANCE_BP,
+    PROMOTER_BP,
+    PROMOTER_REPEAT,
+    PROMOTER_UPSTREAM_BP,
     make_control,
 )
 from genesplice.errors import InputError
@@ -58,18 +58,18 @@ def test_genes_keep_their_distance_from_the_island(controls):
     assert reach.max() == ELEMENT_DISTANCE_BP[1] < DOMAIN_BP // 2
 
 
-def test_boxes_stand_before_the_tss_on_the_genes_strand(controls):
+def test_promoters_stand_before_the_tss_on_the_genes_strand(controls):
     control = controls["promoter"]
     found = []
     for gene in control.genes.itertuples():
         if gene.strand == "+":
-            low = gene.tss - BOX_UPSTREAM_BP
+            low = gene.tss - PROMOTER_UPSTREAM_BP
         else:
-            low = gene.tss + 1 + BOX_UPSTREAM_BP - BOX_BP
-        box = control.genome.fetch(gene.contig, low, low + BOX_BP, gene.strand)
-        if decode(box) == BOX * (BOX_BP // len(BOX)):
+            low = gene.tss + 1 + PROMOTER_UPSTREAM_BP - PROMOTER_BP
+        element = control.genome.fetch(gene.contig, low, low + PROMOTER_BP, gene.strand)
+        if decode(element) == PROMOTER_REPEAT * (PROMOTER_BP // len(PROMOTER_REPEAT)):
             found.append(gene.gene_id)
-    assert found == control.manifest["truth"]["boxes"]
+    assert found == control.manifest["truth"]["promoters"]
     assert len(found) == len(control.genes) // 2
 
 
@@ -79,7 +79,7 @@ def groups(control, kind):
     if kind == "distal":
         return np.isin(genes.loc[ids, "start"] // DOMAIN_BP, truth["elements"])
     if kind == "promoter":
-        return np.isin(ids, truth["boxes"])
+        return np.isin(ids, truth["promoters"])
     return np.array([truth["edges"][gene]["sign"] > 0 for gene in ids])
 
 
