@@ -1,24 +1,152 @@
-"""Ratios of sums over whole resamples of blocks, and the records that are made of them.
+"""95 % intervals from resampled blocks: of ratios of sums, of any measure, of the gene metrics.
 
-Shares, means and recalls are ratios of two sums over units (bases, sites, genes). A resample gives
-every block a count, so that both sums become sums over blocks. Two calls with as many blocks and
-the same seed draw the same resamples: what they give may be subtracted draw by draw.
+Genes of one genome block are not independent, so whole blocks are resampled. Shares, means and
+recalls are ratios of two sums over units (bases, sites, genes); a resample gives every block a
+count, so that both become sums over blocks. Two calls with as many blocks and the same seed draw
+the same resamples: what they give may be subtracted draw by draw.
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int64, Shaped
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from genesplice.errors import InputError
 from genesplice.results import Metric
 
+N_BOOTSTRAP = 1000
+"""Resamples behind an interval unless another number is given."""
 FLAT = 1e-4
 """log2(TPM+1): values with a smaller standard deviation have no profile (or no r2)."""
 CHUNK = 250
 """Draws whose ranks are in memory together."""
+
+
+def make_draws(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, "draws blocks"]:
+    """How often each block counts: row 0 once each (the value itself), the others resampled.
+
+    With fewer than two blocks, or no resamples asked for, there is row 0 only: no interval.
+    """
+    once = np.ones((1, n_blocks), np.int64)
+    if n_blocks < 2 or n_bootstrap < 1:
+        return once
+    chance = np.full(n_blocks, 1 / n_blocks)
+    drawn = np.random.default_rng(seed).multinomial(n_blocks, chance, size=n_bootstrap)
+    return np.concatenate([once, drawn])
+
+
+def block_labels(genes: pd.Index, blocks: pd.Series) -> np.ndarray:
+    """Genome block of each gene.
+
+    Raises
+    ------
+    InputError
+        If a gene has none.
+    """
+    label = blocks.reindex(genes)
+    if label.isna().any():
+        raise InputError(f"gene {genes[label.isna().to_numpy()][0]!r} without a block", "a block")
+    return label.to_numpy()
+
+
+def block_sums(
+    values: Float[np.ndarray, "units sums"],
+    block: Int64[np.ndarray, " units"],
+    draws: Shaped[np.ndarray, "draws blocks"],
+) -> Float[np.ndarray, "draws sums"]:
+    """Sums over the units of each draw; `block` is the column of `draws` that a unit belongs to."""
+    sums = np.zeros((draws.shape[1], values.shape[1]))
+    np.add.at(sums, block, values)
+    return draws @ sums
+
+
+def ratio_draws(
+    numerator: Float[np.ndarray, "units ratios"],
+    denominator: Float[np.ndarray, "units ratios"],
+    block: Int64[np.ndarray, " units"],
+    draws: Int64[np.ndarray, "draws blocks"],
+) -> Float[np.ndarray, "draws ratios"]:
+    """Sum of `numerator` over sum of `denominator` in each draw; NaN where the latter is 0."""
+    above, below = (block_sums(values, block, draws) for values in (numerator, denominator))
+    return np.where(below == 0, np.nan, above / np.where(below == 0, 1, below))
+
+
+def interval(
+    values: Float[np.ndarray, " draws"],
+    n_blocks: int,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float | None, float | None]:
+    """95 % interval from a value (first) and what it is in resamples of `n_blocks` blocks.
+
+    The 2.5 % and 97.5 % quantiles, each moved away from the value: resamples of B blocks have
+    (B - 1) / B of the variance, and so few blocks ask for Student's t. Without it the intervals
+    of nine blocks hold 90 % (a mean of normal blocks). Draws that are NaN are left out; None where
+    there are no others. `limits` are the least and the most that the value can be.
+
+    Source: Hesterberg, What teachers should know about the bootstrap, 2015, section 5.4
+    (expanded percentile interval).
+    """
+    drawn = values[1:][np.isfinite(values[1:])]
+    if not len(drawn) or n_blocks < 2:
+        return None, None
+    wider = student.ppf(0.975, n_blocks - 1) / norm.ppf(0.975)
+    wider *= np.sqrt(n_blocks / (n_blocks - 1))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    ends = values[0] + wider * (np.array([low, high]) - values[0])
+    low, high = ends.clip(*limits).tolist()
+    return low, high
+
+
+def resampled(
+    measure: Callable[[Int64[np.ndarray, " _"]], float],
+    unit: Shaped[np.ndarray, " rows"],
+    *,
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float, float | None, float | None]:
+    """`measure` of all rows, and its 95 % interval over resamples of whole units.
+
+    For what is no ratio of sums; each resample calls `measure` with its rows.
+
+    Parameters
+    ----------
+    measure
+        From the indices of rows to a number.
+    unit
+        What rows stand and fall together: a gene, or the row itself.
+    """
+    _, number = np.unique(unit, return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    rows_of = np.split(order, np.cumsum(np.bincount(number))[:-1])
+    n_units, value = len(rows_of), measure(np.arange(len(unit)))
+    if n_units < 2:
+        return value, None, None
+    generator = np.random.default_rng(seed)
+    picks = (generator.integers(0, n_units, n_units) for _ in range(n_bootstrap))
+    drawn = [measure(np.concatenate([rows_of[i] for i in picked])) for picked in picks]
+    return value, *interval(np.array([value, *drawn]), n_units, limits)
+
+
+def to_metric(
+    metric: str,
+    values: Float[np.ndarray, " draws"],
+    n: int,
+    *,
+    n_blocks: int,
+    model: str,
+    split: str = "test",
+    fold: int | None = None,
+    seed: int | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+) -> Metric:
+    """Value in row 0, and the interval of the other draws (see `evaluate.bootstrap.interval`)."""
+    low, high = interval(values, n_blocks, limits)
+    return Metric(metric, float(values[0]), low, high, n, model, split, fold, seed)
 
 
 class GeneStatistics(NamedTuple):
@@ -68,32 +196,6 @@ def summarise(
     )
 
 
-def interval(
-    values: Float[np.ndarray, " draws"],
-    n_blocks: int,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-) -> tuple[float | None, float | None]:
-    """95 % interval from a value (first) and what it is in resamples of `n_blocks` blocks.
-
-    The 2.5 % and 97.5 % quantiles, each moved away from the value: resamples of B blocks have
-    (B - 1) / B of the variance, and so few blocks ask for Student's t. Without it the intervals
-    of nine blocks hold 90 % (a mean of normal blocks). Draws that are NaN are left out; None where
-    there are no others. `limits` are the least and the most that the value can be.
-
-    Source: Hesterberg, What teachers should know about the bootstrap, 2015, section 5.4
-    (expanded percentile interval).
-    """
-    drawn = values[1:][np.isfinite(values[1:])]
-    if not len(drawn) or n_blocks < 2:
-        return None, None
-    wider = student.ppf(0.975, n_blocks - 1) / norm.ppf(0.975)
-    wider *= np.sqrt(n_blocks / (n_blocks - 1))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    ends = values[0] + wider * (np.array([low, high]) - values[0])
-    low, high = ends.clip(*limits).tolist()
-    return low, high
-
-
 def resampled_metrics(
     genes: GeneStatistics, counts: Int64[np.ndarray, "draws blocks"]
 ) -> Mapping[str, Float[np.ndarray, " draws"]]:
@@ -102,18 +204,12 @@ def resampled_metrics(
     A metric that a draw does not define (observed levels all the same, no gene with a profile)
     is NaN there. Without two conditions there are no profile metrics.
     """
-    n_blocks = counts.shape[1]
     draws = counts.astype(np.float64)
-
-    def block_sums(values: np.ndarray) -> np.ndarray:
-        sums = np.zeros((n_blocks, *values.shape[1:]))
-        np.add.at(sums, genes.block, values)
-        return draws @ sums
-
     # Levels are centred first: a variance from raw second moments would lose digits.
     y = genes.observed_level - genes.observed_level.mean()
     error = genes.observed_level - genes.predicted_level
-    n, sum_y, sum_yy, sse = block_sums(np.stack([np.ones_like(y), y, y * y, error**2], axis=1)).T
+    sums = np.stack([np.ones_like(y), y, y * y, error**2], axis=1)
+    n, sum_y, sum_yy, sse = block_sums(sums, genes.block, draws).T
     sst = sum_yy - sum_y**2 / np.maximum(n, 1)
     is_defined = sst > n * FLAT**2
     result = {
@@ -121,12 +217,11 @@ def resampled_metrics(
         "level_r2": np.where(is_defined, 1 - sse / np.where(is_defined, sst, 1), np.nan),
     }
     if genes.n_conditions > 1:
-        has_profile = np.isfinite(genes.profile_r)
-        r = np.where(has_profile, genes.profile_r, 0.0)
-        sum_r, n_profile = block_sums(np.stack([r, has_profile.astype(float)], axis=1)).T
-        result["profile_r"] = np.where(n_profile > 0, sum_r / np.maximum(n_profile, 1), np.nan)
-        entries = n * genes.n_conditions
-        result["profile_r_overall"] = _correlation(entries, *block_sums(genes.moments).T)
+        has_profile = np.isfinite(genes.profile_r)[:, None].astype(float)
+        r = np.nan_to_num(genes.profile_r)[:, None]
+        result["profile_r"] = ratio_draws(r, has_profile, genes.block, counts)[:, 0]
+        moments = block_sums(genes.moments, genes.block, draws).T
+        result["profile_r_overall"] = _correlation(n * genes.n_conditions, *moments)
     return result
 
 
@@ -178,91 +273,3 @@ def _mid_ranks(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     ranks = np.empty_like(weight)
     ranks[:, order] = (before + (up_to - before + 1) / 2)[:, group]
     return ranks
-
-
-N_BOOTSTRAP = 1000
-"""Resamples behind an interval unless told otherwise."""
-
-
-def make_draws(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, "draws blocks"]:
-    """How often each block counts: row 0 once each (the value itself), the others resampled.
-
-    With fewer than two blocks, or no resamples asked for, there is row 0 only: no interval.
-    """
-    once = np.ones((1, n_blocks), np.int64)
-    if n_blocks < 2 or n_bootstrap < 1:
-        return once
-    drawn = np.random.default_rng(seed).multinomial(
-        n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_bootstrap
-    )
-    return np.concatenate([once, drawn])
-
-
-def resampled(
-    measure: Callable[[Int64[np.ndarray, " _"]], float],
-    unit: Shaped[np.ndarray, " rows"],
-    *,
-    n_bootstrap: int = N_BOOTSTRAP,
-    seed: int = 0,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-) -> tuple[float, float | None, float | None]:
-    """`measure` of all rows, and its 95 % interval over resamples of whole units.
-
-    For what is no ratio of sums; each resample calls `measure` with its rows.
-
-    Parameters
-    ----------
-    measure
-        From the indices of rows to a number.
-    unit
-        What rows stand and fall together: a gene, or the row itself.
-    """
-    _, number = np.unique(unit, return_inverse=True)
-    order = np.argsort(number, kind="stable")
-    rows_of = np.split(order, np.cumsum(np.bincount(number))[:-1])
-    n_units, value = len(rows_of), measure(np.arange(len(unit)))
-    if n_units < 2:
-        return value, None, None
-    generator = np.random.default_rng(seed)
-    picks = (generator.integers(0, n_units, n_units) for _ in range(n_bootstrap))
-    drawn = [measure(np.concatenate([rows_of[i] for i in picked])) for picked in picks]
-    return value, *interval(np.array([value, *drawn]), n_units, limits)
-
-
-def ratio_draws(
-    numerator: Float[np.ndarray, "units ratios"],
-    denominator: Float[np.ndarray, "units ratios"],
-    block: Int64[np.ndarray, " units"],
-    draws: Int64[np.ndarray, "draws blocks"],
-) -> Float[np.ndarray, "draws ratios"]:
-    """Sum of `numerator` over sum of `denominator` in each draw; NaN where the latter is 0.
-
-    Parameters
-    ----------
-    block
-        Column of `draws` that each unit belongs to.
-    """
-    sums = []
-    for values in (numerator, denominator):
-        by_block = np.zeros((draws.shape[1], values.shape[1]))
-        np.add.at(by_block, block, values)
-        sums.append(draws @ by_block)
-    above, below = sums
-    return np.where(below == 0, np.nan, above / np.where(below == 0, 1, below))
-
-
-def to_metric(
-    metric: str,
-    values: Float[np.ndarray, " draws"],
-    n: int,
-    *,
-    n_blocks: int,
-    model: str,
-    split: str = "test",
-    fold: int | None = None,
-    seed: int | None = None,
-    limits: tuple[float, float] = (-np.inf, np.inf),
-) -> Metric:
-    """Value in row 0, and the interval of the other draws (see `evaluate.bootstrap.interval`)."""
-    low, high = interval(values, n_blocks, limits)
-    return Metric(metric, float(values[0]), low, high, n, model, split, fold, seed)

@@ -25,15 +25,18 @@ from jaxtyping import Float
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import (
+    N_BOOTSTRAP,
     GeneStatistics,
-    interval,
+    block_labels,
     make_draws,
     resampled_metrics,
     summarise,
+    to_metric,
 )
 from genesplice.results import PREDICTION_COLUMNS, Metric
 
 METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
+FREE = (-np.inf, np.inf)
 LIMITS = {name: (-np.inf if name == "level_r2" else -1.0, 1.0) for name in METRICS}
 
 
@@ -49,32 +52,8 @@ class _Run(NamedTuple):
     def of(self, genes: pd.Index) -> "_Run":
         """Only the given genes (those of them that are there)."""
         kept = self.genes.isin(genes)
-        return self._replace(
-            genes=self.genes[kept],
-            fold=self.fold[kept],
-            observed=self.observed[kept],
-            predicted=self.predicted[kept],
-        )
-
-
-def residuals(values: pd.DataFrame, train_profile: pd.Series) -> pd.DataFrame:
-    """Take each gene's level (its mean over conditions) and the training profile m[c] off.
-
-    Parameters
-    ----------
-    values
-        Genes x conditions, log2(TPM+1).
-    train_profile
-        m[c] by condition, for instance a row of `fold_profiles`.
-
-    Raises
-    ------
-    InputError
-        If a condition has no m[c].
-    """
-    _check_conditions(values.columns, train_profile.index)
-    centred = values.sub(values.mean(axis=1), axis=0)
-    return centred.sub(train_profile.reindex(values.columns), axis=1)
+        tables = self.fold[kept], self.observed[kept], self.predicted[kept]
+        return _Run(self.genes[kept], self.conditions, *tables)
 
 
 def fold_profiles(observed: pd.DataFrame, fold_of: pd.Series) -> pd.DataFrame:
@@ -113,7 +92,7 @@ def score(
     *,
     train_profile: pd.DataFrame | None = None,
     genes: pd.Index | None = None,
-    n_bootstrap: int = 1000,
+    n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
     by_fold: bool = True,
     split: str = "test",
@@ -160,7 +139,7 @@ def score(
     for (model, model_seed), run in _runs(predictions).items():
         profile = _profile_rows(run, train_profile)
         kept = np.ones(len(run.genes), bool) if genes is None else run.genes.isin(genes)
-        block = _block_of(run.genes, blocks)
+        block = block_labels(run.genes, blocks)
         folds: list[int | None] = [None, *(np.unique(run.fold[kept]).tolist() if by_fold else ())]
         for fold in folds:
             rows = kept if fold is None else kept & (run.fold == fold)
@@ -169,11 +148,8 @@ def score(
             statistics = summarise(
                 run.observed[rows], run.predicted[rows], profile[rows], block[rows]
             )
-            for name, value, low, high in _with_intervals([[statistics]], n_bootstrap, seed):
-                n = _count(name, statistics)
-                metrics.append(
-                    Metric(name, value, low, high, n, str(model), split, fold, int(model_seed))
-                )
+            about = {"model": str(model), "split": split, "fold": fold, "seed": int(model_seed)}
+            metrics += _records([[statistics]], n_bootstrap, seed, about)
     return metrics
 
 
@@ -184,7 +160,7 @@ def paired_difference(
     blocks: pd.Series,
     *,
     train_profile: pd.DataFrame | None = None,
-    n_bootstrap: int = 1000,
+    n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
 ) -> list[Metric]:
     """Measure `model_a` minus `model_b` on the genes that both predicted.
@@ -225,17 +201,11 @@ def paired_difference(
                 "predictions of the same held-out genes",
             )
     profile = _profile_rows(widest, train_profile)[widest.genes.isin(common)]
-    block = _block_of(first.genes, blocks)
+    block = block_labels(first.genes, blocks)
     statistics = [
         [summarise(first.observed, run.predicted, profile, block) for run in side] for side in sides
     ]
-    return [
-        Metric(
-            f"{name}_difference", value, low, high, _count(name, statistics[0][0]),
-            f"{model_a} - {model_b}", "test",
-        )
-        for name, value, low, high in _with_intervals(statistics, n_bootstrap, seed)
-    ]  # fmt: skip
+    return _records(statistics, n_bootstrap, seed, {"model": f"{model_a} - {model_b}"})
 
 
 def differences(
@@ -244,7 +214,7 @@ def differences(
     *,
     train_profile: pd.DataFrame | None = None,
     model: str = "genesplice",
-    n_bootstrap: int = 1000,
+    n_bootstrap: int = N_BOOTSTRAP,
 ) -> list[Metric]:
     """`paired_difference` of `model`, and of its ensemble, with every other model of the table.
 
@@ -266,7 +236,7 @@ def differences(
 
 
 def compare(
-    predictions: pd.DataFrame, bundle: Bundle, *, n_bootstrap: int = 1000, seed: int = 0
+    predictions: pd.DataFrame, bundle: Bundle, *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0
 ) -> pd.DataFrame:
     """Scores of every model and the paired differences of ours with the others, as one table.
 
@@ -283,24 +253,25 @@ def compare(
     return pd.DataFrame(records, columns=list(Metric._fields))
 
 
-def _with_intervals(
-    sides: list[list[GeneStatistics]], n_bootstrap: int, seed: int
-) -> list[tuple[str, float, float | None, float | None]]:
-    """Value and interval of each metric of the first side, minus that of the second if any."""
+def _records(
+    sides: list[list[GeneStatistics]], n_bootstrap: int, seed: int, about: dict[str, Any]
+) -> list[Metric]:
+    """Each defined metric of the first side (the mean of its runs), minus the second's if any."""
     n_blocks = int(sides[0][0].block.max()) + 1
-    counts = make_draws(n_blocks, n_bootstrap, seed)
+    draws = make_draws(n_blocks, n_bootstrap, seed)
     means = []
     for side in sides:
-        runs = [resampled_metrics(statistics, counts) for statistics in side]
+        runs = [resampled_metrics(statistics, draws) for statistics in side]
         means.append({name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]})
-    found = []
+    records = []
     for name, values in means[0].items():
-        drawn = values if len(means) == 1 else values - means[1][name]
-        if not np.isfinite(drawn[0]):
-            continue
-        limits = (-np.inf, np.inf) if len(means) > 1 else LIMITS[name]
-        found.append((name, float(drawn[0]), *interval(drawn, n_blocks, limits)))
-    return found
+        label, limits = name, LIMITS[name]
+        if len(means) > 1:
+            values, label, limits = values - means[1][name], f"{name}_difference", FREE
+        if np.isfinite(values[0]):
+            n = _count(name, sides[0][0])
+            records.append(to_metric(label, values, n, n_blocks=n_blocks, limits=limits, **about))
+    return records
 
 
 def _count(name: str, statistics: GeneStatistics) -> int:
@@ -354,13 +325,9 @@ def _run(part: pd.DataFrame, where: str) -> _Run:
 
 def _factorise(values: pd.Series) -> tuple[np.ndarray, pd.Index]:
     """Codes and sorted distinct values, whether strings or categories are stored."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        code, first = pd.factorize(values.cat.codes.to_numpy())
-        names = values.cat.categories[first]
-        order = np.argsort(names.to_numpy(dtype=object), kind="stable")
-        return np.argsort(order)[code], pd.Index(names[order].to_numpy(dtype=object))
-    code, names = pd.factorize(values, sort=True)
-    return code, pd.Index(names)
+    named = values.astype("category").cat.remove_unused_categories().cat
+    named = named.reorder_categories(sorted(named.categories)).cat
+    return named.codes.to_numpy().astype(np.int64), pd.Index(named.categories.to_numpy(object))
 
 
 def _profile_rows(
@@ -394,10 +361,3 @@ def _check_conditions(wanted: pd.Index, known: pd.Index) -> None:
     missing = wanted.difference(known)
     if len(missing):
         raise InputError(f"no training mean of condition {missing[0]!r}", "one per condition")
-
-
-def _block_of(genes: pd.Index, blocks: pd.Series) -> np.ndarray:
-    block = blocks.reindex(genes)
-    if block.isna().any():
-        raise InputError(f"gene {genes[block.isna().to_numpy()][0]!r} without a block", "a block")
-    return block.to_numpy()

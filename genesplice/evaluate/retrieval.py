@@ -17,7 +17,7 @@ percentile intervals over resampled genome blocks; what a gene is compared with 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,13 @@ from jaxtyping import Bool, Float, Int64
 
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
+from genesplice.evaluate.bootstrap import (
+    N_BOOTSTRAP,
+    block_labels,
+    make_draws,
+    ratio_draws,
+    to_metric,
+)
 from genesplice.results import Metric
 
 TEMPERATURE = 2.0
@@ -79,80 +85,75 @@ def retrieval_metrics(
         raise InputError(f"k {min(ks)}", "at least 1")
     if set(references) - set(vectors):
         raise InputError(f"references {list(references)}", f"among {sorted(vectors)}")
-    one, two = mate_pairs(groups, genes)
+    is_mate = mates(groups, genes)
     if is_shown is not None:
-        kept = is_shown[one, two]
-        one, two = one[kept], two[kept]
+        is_mate &= is_shown
+    one, two = np.nonzero(np.triu(is_mate))
     if not len(one):
         raise InputError(f"no two of {len(genes)} genes in one group", "groups of several genes")
-    block, draws = _blocks_of(genes, blocks, n_bootstrap, seed)
-    about: dict[str, Any] = {"split": split, "fold": fold, "seed": seed}
-    found: dict[str, dict[str, np.ndarray]] = {}
+    label = np.zeros(len(genes)) if blocks is None else block_labels(genes, blocks)
+    names, block = np.unique(label, return_inverse=True)
+    draws = make_draws(len(names), n_bootstrap, seed)
+    n_asked = {"alignment": len(one), "uniformity": len(genes) * (len(genes) - 1) // 2}
+    values: dict[str, dict[str, np.ndarray]] = {}
     for name, table in vectors.items():
         unit = _unit_vectors(table, genes)
-        hits = {f"retrieval_at_{k}": expected_hits(unit, one, two, k, is_shown) for k in ks}
-        found[name] = {
-            metric: ratio_draws(hit[:, None], wanted[:, None], block, draws)[:, 0]
-            for metric, (hit, wanted) in hits.items()
-        }
-        count = {metric: int(wanted.sum()) for metric, (_, wanted) in hits.items()}
+        values[name] = by_metric = {}
+        for k in ks:
+            hits, asked = expected_hits(unit, is_mate, k, is_shown)
+            ratio = ratio_draws(hits[:, None], asked[:, None], block, draws)
+            by_metric[f"retrieval_at_{k}"] = ratio[:, 0]
+            n_asked[f"retrieval_at_{k}"] = int(asked.sum())
         squared = ((unit[one] - unit[two]) ** 2).sum(axis=1, keepdims=True)
         ratio = ratio_draws(squared, np.ones_like(squared), block[one], draws)
-        found[name]["alignment"] = ratio[:, 0]
-        found[name]["uniformity"] = uniformity_draws(unit, block, draws)
-        count |= {"alignment": len(one), "uniformity": len(genes) * (len(genes) - 1) // 2}
-    for reference in references:
-        for name in [name for name in vectors if name not in references]:
-            found[f"{name} - {reference}"] = {
-                f"{metric}_difference": found[name][metric] - found[reference][metric]
-                for metric in hits
-            }
+        by_metric["alignment"] = ratio[:, 0]
+        by_metric["uniformity"] = uniformity_draws(unit, block, draws)
+    for reference, name in product(
+        references, [name for name in vectors if name not in references]
+    ):
+        values[f"{name} - {reference}"] = {
+            f"{metric}_difference": values[name][metric] - values[reference][metric]
+            for metric in (f"retrieval_at_{k}" for k in ks)
+        }
     return [
         to_metric(
-            metric, values, count[metric.removesuffix("_difference")],
-            n_blocks=draws.shape[1], model=name, limits=_limits(metric), **about,
+            metric, drawn, n_asked[metric.removesuffix("_difference")],
+            n_blocks=draws.shape[1], model=name, limits=_limits(metric),
+            split=split, fold=fold, seed=seed,
         )
-        for name, by_metric in found.items()
-        for metric, values in by_metric.items()
+        for name, by_metric in values.items()
+        for metric, drawn in by_metric.items()
     ]  # fmt: skip
 
 
 def _limits(metric: str) -> tuple[float, float]:
     free = -np.inf, np.inf
-    return free if metric.endswith("_difference") else LIMITS.get(metric.split("_")[0], free)
+    return free if metric.endswith("_difference") else LIMITS[metric.split("_")[0]]
 
 
-def mate_pairs(
-    groups: pd.Series, genes: pd.Index
-) -> tuple[Int64[np.ndarray, " pairs"], Int64[np.ndarray, " pairs"]]:
-    """All pairs of `genes` of one group, as two lists of places in `genes`, the first lower."""
+def mates(groups: pd.Series, genes: pd.Index) -> Bool[np.ndarray, "genes genes"]:
+    """Which other genes are of the same group."""
     label = pd.factorize(groups.reindex(genes))[0]
-    ones, twos = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for rows in pd.Series(np.arange(len(genes))).groupby(label).indices.values():
-        if label[rows[0]] >= 0:
-            first, second = np.triu_indices(len(rows), 1)
-            ones.append(np.asarray(rows, np.int64)[first])
-            twos.append(np.asarray(rows, np.int64)[second])
-    return np.concatenate(ones), np.concatenate(twos)
+    is_mate = (label[:, None] == label) & (label >= 0)
+    np.fill_diagonal(is_mate, False)
+    return is_mate
 
 
 def expected_hits(
     unit: Float[np.ndarray, "genes width"],
-    one: Int64[np.ndarray, " pairs"],
-    two: Int64[np.ndarray, " pairs"],
+    is_mate: Bool[np.ndarray, "genes genes"],
     k: int,
     is_shown: Bool[np.ndarray, "genes genes"] | None = None,
 ) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, " genes"]]:
     """Mates among the `k` nearest of each gene, and how many were asked for (0 without mates).
 
     Genes equally near are in random order: what a tie would find is counted by its expectation, so
-    that vectors which are all the same are no better than guessing. Among fewer than `k` all are
-    found. `is_shown` says which genes a gene is shown; all unless told otherwise.
+    that vectors which are all the same are no better than guessing (scikit-learn's neighbours know
+    neither that nor pairs that are not shown). Among fewer than `k` all are found. `is_shown` says
+    which genes a gene is shown; None: all.
     """
     n = len(unit)
-    is_mate = np.zeros((n, n), bool)
-    is_mate[one, two] = is_mate[two, one] = True
-    wanted = np.minimum(is_mate.sum(axis=1), k).astype(np.float64)
+    n_mates = np.minimum(is_mate.sum(axis=1), k).astype(np.float64)
     near = unit @ unit.T
     np.fill_diagonal(near, -2)
     if is_shown is not None:
@@ -162,7 +163,7 @@ def expected_hits(
     is_tied = np.abs(near - last) < 1e-12
     is_nearer = (near > last) & ~is_tied
     share = (k - is_nearer.sum(axis=1)) / is_tied.sum(axis=1)
-    return (is_nearer & is_mate).sum(axis=1) + share * (is_tied & is_mate).sum(axis=1), wanted
+    return (is_nearer & is_mate).sum(axis=1) + share * (is_tied & is_mate).sum(axis=1), n_mates
 
 
 def uniformity_draws(
@@ -229,23 +230,20 @@ def whitened(
     scaled = ((known - centre) / spread).to_numpy(np.float64)
     variance, directions = np.linalg.eigh(scaled.T @ scaled / len(scaled))
     turned = ((vectors - centre) / spread).to_numpy(np.float64) @ directions
-    asked = []
-    for genes in training:
-        shown, (one, two) = is_shown(genes), mate_pairs(groups, genes)
-        kept = shown[one, two]
-        asked.append((genes, one[kept], two[kept], shown))
-    best, found = -1.0, turned
+    shown = [is_shown(genes) for genes in training]
+    pairs = [mates(groups, genes) & seen for genes, seen in zip(training, shown, strict=True)]
+    best, chosen = -1.0, turned
     for ridge in RIDGES:
         shrink = 1.0 if np.isinf(ridge) else (variance.clip(0) + ridge) ** -0.5
         table = pd.DataFrame(turned * shrink, index=vectors.index)
-        hits = wanted = 0.0
-        for genes, one, two, shown in asked:
-            parts = expected_hits(_unit_vectors(table, genes), one, two, CHOSEN_AT, shown)
-            hits, wanted = hits + parts[0].sum(), wanted + parts[1].sum()
-        share = hits / wanted if wanted else 0.0
+        hits = n_mates = 0.0
+        for genes, is_mate, seen in zip(training, pairs, shown, strict=True):
+            parts = expected_hits(_unit_vectors(table, genes), is_mate, CHOSEN_AT, seen)
+            hits, n_mates = hits + parts[0].sum(), n_mates + parts[1].sum()
+        share = hits / n_mates if n_mates else 0.0
         if share > best:
-            best, found = share, table.to_numpy()
-    return pd.DataFrame(found, index=vectors.index)
+            best, chosen = share, table.to_numpy()
+    return pd.DataFrame(chosen, index=vectors.index)
 
 
 def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Float[np.ndarray, "genes width"]:
@@ -257,16 +255,3 @@ def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Float[np.ndarray, "
         raise InputError("a vector with a value that is not finite", "finite numbers")
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return values / np.where(length > 0, length, 1)
-
-
-def _blocks_of(
-    rows: pd.Index, blocks: pd.Series | None, n_bootstrap: int, seed: int
-) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, "draws blocks"]]:
-    """Number of each row's block, and the resamples of these blocks."""
-    if blocks is None:
-        return np.zeros(len(rows), np.int64), make_draws(1, 0, seed)
-    label = blocks.reindex(rows)
-    if label.isna().any():
-        raise InputError(f"gene {label.index[label.isna()][0]!r} without a block", "a block each")
-    names, number = np.unique(label.to_numpy(), return_inverse=True)
-    return number.astype(np.int64), make_draws(len(names), n_bootstrap, seed)

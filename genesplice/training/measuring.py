@@ -25,7 +25,7 @@ from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
 from genesplice.evaluate.probes import make_probe_sites, probe_metrics
-from genesplice.evaluate.retrieval import do_not_overlap, mate_pairs, retrieval_metrics, whitened
+from genesplice.evaluate.retrieval import do_not_overlap, mates, retrieval_metrics, whitened
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, SequenceEncoder
 from genesplice.predict.expression import encode_genes
@@ -139,8 +139,7 @@ def measure_vectors(
         splits.index[splits["fold"] == one] for one in (fold, *sorted(set(splits["fold"]) - {fold}))
     )
     is_shown = do_not_overlap(bundle, genes, PROMOTER_BP)
-    one, two = mate_pairs(splits["operon"], genes)
-    if is_shown[one, two].any():
+    if (mates(splits["operon"], genes) & is_shown).any():
         vectors = {
             name: embed_promoters(model.encoder, bundle, splits.index, window_bp=PROMOTER_BP)
             for name, model in models.items()

@@ -16,7 +16,6 @@ from genesplice.evaluate.metrics import (
     PREDICTION_COLUMNS,
     fold_profiles,
     paired_difference,
-    residuals,
     score,
 )
 from genesplice.results import Metric, read_metrics, write_metrics
@@ -315,7 +314,7 @@ def test_stratum_keeps_the_profile_of_the_whole_table():
     assert score(frame, block_of, genes=pd.Index(["nobody"])) == []
 
 
-# --- profiles and residuals ---
+# --- profiles ---
 
 
 def test_fold_profile_does_not_know_its_own_fold():
@@ -328,22 +327,8 @@ def test_fold_profile_does_not_know_its_own_fold():
     assert not np.allclose(profiles.loc[0], after.loc[0])
 
 
-def test_residuals_have_no_level_and_sum_to_zero_over_the_training_genes():
-    observed = make_observed().astype(float)
-    train = observed[fold_of != 0]
-    profile = fold_profiles(observed, fold_of).loc[0]
-    left = residuals(train, profile[::-1])
-    assert np.abs(left.mean(axis=1)).max() < 1e-12
-    assert np.abs(left.mean(axis=0)).max() < 1e-12
-    gene, condition = "g05", "c3"
-    by_hand = observed.loc[gene, condition] - observed.loc[gene].mean() - profile[condition]
-    assert left.loc[gene, condition] == pytest.approx(by_hand, abs=1e-12)
-
-
-def test_residuals_and_profiles_refuse_what_is_missing():
+def test_profiles_refuse_what_is_missing():
     observed = make_observed()
-    with pytest.raises(InputError, match="no training mean of condition 'c6'"):
-        residuals(observed, fold_profiles(observed, fold_of).loc[0].drop("c6"))
     with pytest.raises(InputError, match="gene 'g59' without a fold"):
         fold_profiles(observed, fold_of.drop("g59"))
     with pytest.raises(InputError, match="genes of fold 0 only"):

@@ -12,7 +12,7 @@ from genesplice.evaluate.bootstrap import interval, make_draws
 from genesplice.evaluate.retrieval import (
     do_not_overlap,
     expected_hits,
-    mate_pairs,
+    mates,
     retrieval_metrics,
     uniformity_draws,
     whitened,
@@ -99,17 +99,18 @@ def test_mates_that_share_a_vector_are_found_and_noise_is_not():
 
 def test_vectors_all_alike_are_as_good_as_guessing():
     unit = np.ones((24, 1))
-    one, two = mate_pairs(GROUPS, GENES)
-    hits, wanted = expected_hits(unit, one, two, 5)
+    hits, asked = expected_hits(unit, mates(GROUPS, GENES), 5)
     np.testing.assert_allclose(hits, 5 * 2 / 23)
-    assert (wanted == 2).all()
+    assert (asked == 2).all()
 
 
 def test_a_tie_across_the_last_place_counts_its_share():
     # From gene 0: gene 1 is nearest, genes 2 and 3 are equally near, gene 4 is far.
     angle = np.array([0.0, 0.1, 0.5, -0.5, 3.0])
     unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    hits, _ = expected_hits(unit, np.array([0]), np.array([3]), 2)
+    is_mate = np.zeros((5, 5), bool)
+    is_mate[0, 3] = is_mate[3, 0] = True
+    hits, _ = expected_hits(unit, is_mate, 2)
     assert hits[0] == pytest.approx(0.5)
 
 
@@ -149,21 +150,15 @@ def with_contigs(bundle, names):
     return dataclasses.replace(bundle, genome=genome, genes=bundle.genes.assign(contig=names))
 
 
-def test_pairs_are_all_pairs_of_a_group():
+def test_mates_are_the_others_of_a_group():
     groups = GROUPS.copy()
     groups[["g0", "g7"]] = np.nan
     order = GENES[::-1]
-    one, two = mate_pairs(groups, order)
-    found = {(order[a], order[b]) for a, b in zip(one, two, strict=True)}
-    expected = {
-        (a, b)
-        for i, a in enumerate(order)
-        for b in order[i + 1 :]
-        if groups[a] == groups[b]
-    }  # fmt: skip
-    assert found == expected
-    assert len(one) == len(expected) == 6 * 3 + 2
-    assert mate_pairs(groups, pd.Index(["g0", "g7"]))[0].size == 0
+    is_mate = mates(groups, order)
+    for a, one in enumerate(order):
+        for b, two in enumerate(order):
+            assert is_mate[a, b] == (a != b and groups[one] == groups[two])
+    assert not mates(groups, pd.Index(["g0", "g7"])).any()
 
 
 def test_alignment_and_uniformity_are_their_formulas():
