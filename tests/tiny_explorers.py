@@ -5,9 +5,12 @@ import pandas as pd
 
 from genesplice.show.explorers import (
     AttributionExplorer,
+    ContextExplorer,
     Explorer,
     NetworkExplorer,
     ProfileExplorer,
+    Recompute,
+    ScanExplorer,
     ScatterExplorer,
 )
 
@@ -46,6 +49,39 @@ def network() -> tuple[pd.DataFrame, pd.DataFrame]:
     return nodes, edges
 
 
+def scan(genes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Log ratios that depend on the gene only, and a hexamer each."""
+    rows = []
+    for gene in genes:
+        rng = np.random.default_rng(int(gene[1:]))
+        for position in range(-60, 20):
+            ratios = np.where(np.arange(4) == position % 4, 0.0, rng.normal(-1, 1, 4))
+            rows.append((gene, position, "ACGT"[position % 4], *ratios))
+    columns = ["gene_id", "position_bp", "ref", "to_A", "to_C", "to_G", "to_T"]
+    hexamers = [(gene, -35, -29, HOSTILE) for gene in genes]
+    return (
+        pd.DataFrame(rows, columns=columns),
+        pd.DataFrame(hexamers, columns=["gene_id", "start", "end", "name"]),
+    )
+
+
+def scan_explorer(gene: str) -> ScanExplorer:
+    return ScanExplorer(*scan([gene]), names=NAMES)
+
+
+def context() -> tuple[pd.DataFrame, pd.DataFrame]:
+    scores = pd.DataFrame({"metric": ["level_r2", "profile_r"] * 3})
+    scores["context_bp"] = np.repeat([512, 4096, 32_768], 2)
+    scores["value"] = np.arange(6) / 10
+    scores = scores.assign(ci_low=scores["value"] - 0.05, ci_high=scores["value"] + 0.04)
+    slopes = pd.DataFrame({"source": ["ecoli", "distal element", HOSTILE, "ecoli"]})
+    slopes["metric"] = ["level_r2", "level_r2", "level_r2", "profile_r"]
+    slopes = slopes.assign(
+        slope=[0.0, 0.05, -0.01, 0.002], answer=["no", "yes", "no", "cannot tell"]
+    )
+    return scores, slopes.assign(ci_low=slopes["slope"] - 0.01, ci_high=slopes["slope"] + 0.02)
+
+
 def make_explorers() -> dict[str, Explorer]:
     rng = np.random.default_rng(1)
     observed, predicted = profiles()
@@ -70,4 +106,10 @@ def make_explorers() -> dict[str, Explorer]:
             notes=pd.Series({"b0000": "delta 0.01"}),
         ),
         "network": NetworkExplorer(*network()),
+        "scan": ScanExplorer(
+            *scan(["b0000", "b0003"]),
+            names=NAMES,
+            recompute=Recompute(scan_explorer, {"gene": NAMES}),
+        ),
+        "context": ContextExplorer(*context(), 0.01),
     }

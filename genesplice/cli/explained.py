@@ -23,8 +23,8 @@ from genesplice.explain.motifs import MotifScanner, measure_known_sites, motif_s
 from genesplice.explain.mutagenesis import attribution_of_table, scan_genes
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Attribution, Metric, write_metrics
-from genesplice.show.attention_explorers import AttentionExplorer
 from genesplice.show.explained import SHOWN_BP, attribution_parts, lead_of
+from genesplice.show.explorers import AttentionExplorer
 from genesplice.show.report import Part, write_page
 
 LISTENERS_BP = (-256, -64, 0, 64, 256)

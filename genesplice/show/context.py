@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from genesplice.errors import InputError
-from genesplice.show.reach import context_dial
-from genesplice.show.theme import GREY, INK, OKABE_ITO, blank_figure, check_columns, safe, short
+from genesplice.show.figures_model import context_curve
+from genesplice.show.theme import BLUE, COLOURS, GREY, INK, blank_figure, require_table, safe, short
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -44,7 +44,7 @@ def slope_bars(
         Without slopes, or with missing fields.
     """
     table = pd.DataFrame([dict(slope) for slope in slopes])
-    check_columns(table, ("metric", "slope", "ci_low", "ci_high", "visible"), "slopes")
+    require_table(table, "slopes", ("metric", "slope", "ci_low", "ci_high", "visible"))
     names = [short(name, 30).replace("_", " ") for name in table["metric"]]
     figure = blank_figure(
         170 + 46 * len(table), title, "limits of the rule; dotted: smallest_effect"
@@ -53,7 +53,7 @@ def slope_bars(
         x=table["slope"].to_numpy(np.float64),
         y=names,
         mode="markers",
-        marker={"size": 10, "color": OKABE_ITO[0]},
+        marker={"size": 10, "color": BLUE},
         error_x={
             "array": (table["ci_high"] - table["slope"]).to_numpy(np.float64),
             "arrayminus": (table["slope"] - table["ci_low"]).to_numpy(np.float64),
@@ -92,7 +92,7 @@ def context_arms(
         raise InputError(f"no record of {metric} for any arm", "at least one")
     mean = rows.groupby("model")[["value", "ci_low", "ci_high"]].mean().reset_index()
     mean["context_bp"] = mean["model"].map(context)
-    return context_dial(mean.drop(columns="model"), metric=metric, title=title)
+    return context_curve(mean.drop(columns="model"), metric=metric, title=title)
 
 
 def dose_figure(
@@ -108,14 +108,14 @@ def dose_figure(
     InputError
         Missing columns distance_bp and share, or no rows.
     """
-    check_columns(shares, ("distance_bp", "share"), "shares")
+    require_table(shares, "shares", ("distance_bp", "share"))
     shares = shares.sort_values("distance_bp")
     figure = blank_figure(320, title, "share that is left")
     figure.add_scatter(
         x=[f"{distance:,}" for distance in shares["distance_bp"]],
         y=shares["share"].to_numpy(np.float64),
         mode="lines+markers",
-        line={"color": OKABE_ITO[0], "width": 2},
+        line={"color": BLUE, "width": 2},
         hovertemplate="beyond %{x} bp shuffled: %{y:.1%} left<extra></extra>",
         showlegend=False,
     )
@@ -132,7 +132,7 @@ def mass_figure(mass: pd.DataFrame, *, title: str = "Where the evidence lies") -
     InputError
         Missing columns high_bp, gradient and perturbation, or no rows.
     """
-    check_columns(mass, ("high_bp", "gradient", "perturbation"), "mass")
+    require_table(mass, "mass", ("high_bp", "gradient", "perturbation"))
     mass = mass.sort_values("high_bp")
     figure = blank_figure(340, title, "dotted: 90 %")
     for i, name in enumerate(("gradient", "perturbation")):
@@ -141,7 +141,7 @@ def mass_figure(mass: pd.DataFrame, *, title: str = "Where the evidence lies") -
             x=["gene", *(f"{high:,}" for high in mass["high_bp"].iloc[1:])],
             y=mass[name].cumsum().to_numpy(np.float64),
             mode="lines+markers",
-            line={"color": OKABE_ITO[i], "width": 2},
+            line={"color": COLOURS[i], "width": 2},
             hovertemplate=f"{safe(name)} within %{{x}} bp: %{{y:.1%}}<extra></extra>",
         )
     figure.add_hline(y=0.9, line={"color": INK, "width": 1, "dash": "dot"})
@@ -253,7 +253,7 @@ def ablation_rows(ablations: pd.DataFrame) -> str:
         "answer",
         COST,
     )
-    check_columns(ablations, wanted, "ablations")
+    require_table(ablations, "ablations", wanted)
     rows = [
         {
             "hypothesis": row.hypothesis,

@@ -6,16 +6,17 @@ import numpy as np
 import pandas as pd
 
 from genesplice.results import Attribution
-from genesplice.show.checks import completeness_bars
-from genesplice.show.curve_explorers import CurveExplorer
-from genesplice.show.locus_explorers import AttributionExplorer
+from genesplice.show.explorer import Recompute
+from genesplice.show.explorers import CurveExplorer
+from genesplice.show.explorers_genome import AttributionExplorer
+from genesplice.show.figures import completeness_bars
 from genesplice.show.report import Part
 
 SHOWN_BP = (512, 128)
 """Bases before and after the TSS that are drawn; the tables have the whole window."""
 
 
-def stretch(found: Attribution, shown_bp: tuple[int, int] = SHOWN_BP) -> slice:
+def shown_slice(found: Attribution, shown_bp: tuple[int, int] = SHOWN_BP) -> slice:
     """The part of an attribution's window that is drawn."""
     return slice(-found.offset_bp - shown_bp[0], -found.offset_bp + shown_bp[1])
 
@@ -27,6 +28,7 @@ def attribution_explorer(
     sites: pd.DataFrame | None = None,
     shown_bp: tuple[int, int] = SHOWN_BP,
     is_exact: bool = False,
+    recompute: Recompute | None = None,
 ) -> AttributionExplorer:
     """Attributions around the start, each with its verdict; what is not faithful is stamped.
 
@@ -40,25 +42,25 @@ def attribution_explorer(
     is_exact
         They are what attributions are checked against: no stamp.
     """
-    genes = pd.Index([one.gene_id for one in found])
-    values = np.stack([one.values[stretch(one, shown_bp)] for one in found])
-    columns = range(-shown_bp[0], shown_bp[1])
+    parts = [(one, shown_slice(one, shown_bp)) for one in found]
+    genes = [one.gene_id for one in found]
     verdicts = pd.Series("exact" if is_exact else "not checked", index=genes)
     if checks is not None:
         verdicts.update(checks["verdict"])
-    told = {one.gene_id: f"{_said(one)}{verdicts[one.gene_id].split(':')[0]}" for one in found}
+    predicted = {
+        one.gene_id: "" if np.isnan(one.output) else f"predicted {one.target} {one.output:.2f}, "
+        for one in found
+    }
+    values = np.stack([one.values[part] for one, part in parts])
     return AttributionExplorer(
-        pd.DataFrame(values, index=genes, columns=columns),
-        ["".join("ACGTN"[min(t, 4)] for t in one.tokens[stretch(one, shown_bp)]) for one in found],
+        pd.DataFrame(values, index=genes, columns=range(-shown_bp[0], shown_bp[1])),
+        ["".join("ACGTN"[min(token, 4)] for token in one.tokens[part]) for one, part in parts],
         names=pd.Series({one.gene_id: one.name for one in found}),
         motifs=sites,
-        notes=pd.Series(told),
+        notes=pd.Series(predicted) + verdicts.str.split(":").str[0],
         stamps=verdicts[~verdicts.isin(["faithful", "exact"])],
+        recompute=recompute,
     )
-
-
-def _said(found: Attribution) -> str:
-    return "" if np.isnan(found.output) else f"predicted {found.target} {found.output:.2f}, "
 
 
 def attribution_parts(

@@ -19,24 +19,16 @@
     return Float64Array.from(raw, (value) => (value === missing ? NaN : value / packed.scale));
   }
 
-  /* The value of a binding for a state: what Binding.value does in Python. */
+  /* The value of a binding for a combination of options: what Binding.value does in Python. */
   function valueOf(binding, index) {
-    if (binding.kind === "values") return binding.values[index];
-    binding.numbers ??= decode(binding);
-    if (binding.palette) return Array.from(sliceOf(binding, index), (code) => binding.palette[code]);
-    return sliceOf(binding, index);
-  }
-
-  function sliceOf(binding, index) {
-    if (binding.kind === "scalars") return binding.numbers[index];
-    if (binding.kind === "ragged") {
-      if (!binding.offsets) {
-        let end = 0;
-        binding.offsets = [0, ...binding.lengths.map((length) => (end += length))];
-      }
-      return binding.numbers.slice(binding.offsets[index], binding.offsets[index + 1]);
+    if (binding.values) return binding.values[index];
+    if (!binding.numbers) {
+      let end = 0;
+      binding.numbers = decode(binding);
+      binding.ends = [0, ...binding.lengths.map((length) => (end += length))];
     }
-    return binding.numbers.slice(index * binding.length, (index + 1) * binding.length);
+    const row = binding.numbers.slice(binding.ends[index], binding.ends[index + 1]);
+    return binding.palette ? Array.from(row, (code) => binding.palette[code]) : row;
   }
 
   function setPath(target, path, value) {
@@ -91,6 +83,7 @@
         this.setters[control.name] = show;
         bar.append(element);
       }
+      if (this.explorer.note) bar.append(make("p", { className: "note", textContent: this.explorer.note }));
     }
 
     /* `data[1].marker.size` is a property of a trace, anything else one of the layout. */
@@ -109,8 +102,10 @@
           index = index * this.controls[control].options.length + this.state[control];
         }
         const value = valueOf(binding, index);
-        if (binding.traces.length === 0) setPath(this.layout, binding.path, asArray(value));
-        for (const trace of binding.traces) setPath(this.data[trace], binding.path, value);
+        for (const path of binding.paths) {
+          const holder = this.holder(path);
+          setPath(holder, path, holder === this ? value : asArray(value));
+        }
       }
       this.root.dataset.state = JSON.stringify(this.state);
       this.redraw();
@@ -200,83 +195,53 @@
     return { element: make("div", { className: "control slider" }, label, range, shown), show };
   }
 
-  /* A text field that filters a list: the "combobox" pattern of the ARIA practices. */
+  /* A text field with the browser's own list of suggestions, and a button to either side. */
   function makeSelect(control, id, set) {
-    const MOST = 60;
-    const folded = control.options.map((option) => option.toLowerCase());
-    let position = control.start, found = [], active = -1;
-    const label = make("label", { htmlFor: id, textContent: control.label });
-    const field = make("input", {
-      type: "text", id, role: "combobox", autocomplete: "off", spellcheck: false,
-      "aria-expanded": "false", "aria-controls": `${id}-list`, "aria-autocomplete": "list",
-    });
-    const list = make("ul", { id: `${id}-list`, role: "listbox", hidden: true, "aria-label": control.label });
-    const before = make("button", { type: "button", textContent: "‹", "aria-label": `previous: ${control.label}` });
-    const after = make("button", { type: "button", textContent: "›", "aria-label": `next: ${control.label}` });
+    const { label: text, options, start } = control;
+    const folded = options.map((option) => option.toLowerCase());
+    let position = start;
+    const label = make("label", { htmlFor: id, textContent: text });
+    const field = make("input", { type: "text", id, autocomplete: "off", spellcheck: false });
+    const list = make("datalist", { id: `${id}-list` }, ...options.map((value) => make("option", { value })));
+    field.setAttribute("list", list.id);
+    const before = make("button", { type: "button", textContent: "‹", "aria-label": `previous: ${text}` });
+    const after = make("button", { type: "button", textContent: "›", "aria-label": `next: ${text}` });
 
     const show = (now) => {
       position = now;
-      field.value = control.options[now];
+      field.value = field.placeholder = options[now];
       before.disabled = now === 0;
-      after.disabled = now === control.options.length - 1;
-    };
-    const close = () => {
-      list.hidden = true;
-      field.setAttribute("aria-expanded", "false");
-      field.removeAttribute("aria-activedescendant");
-      field.value = control.options[position];
-    };
-    const mark = (now) => {
-      active = now;
-      [...list.children].forEach((item, at) => item.setAttribute("aria-selected", String(at === now)));
-      const item = list.children[now];
-      if (!item || !item.id) return;
-      field.setAttribute("aria-activedescendant", item.id);
-      item.scrollIntoView({ block: "nearest" });
-    };
-    const open = (query) => {
-      const wanted = query.trim().toLowerCase();
-      const all = folded.keys();
-      found = wanted === "" ? [...all] : [...all].filter((at) => folded[at].includes(wanted));
-      found.sort((a, b) => folded[b].startsWith(wanted) - folded[a].startsWith(wanted) || a - b);
-      const items = found.slice(0, MOST).map((at) => {
-        const item = make("li", { id: `${id}-${at}`, role: "option", textContent: control.options[at] });
-        item.addEventListener("pointerdown", (event) => {
-          event.preventDefault();
-          choose(at);
-        });
-        return item;
-      });
-      const rest = found.length - items.length;
-      if (rest > 0) items.push(make("li", { className: "rest", textContent: `and ${rest.toLocaleString("en")} more: type to search` }));
-      if (found.length === 0) items.push(make("li", { className: "rest", textContent: "nothing found" }));
-      list.replaceChildren(...items);
-      list.hidden = false;
-      field.setAttribute("aria-expanded", "true");
-      mark(found.length ? Math.max(0, found.slice(0, MOST).indexOf(position)) : -1);
+      after.disabled = now === options.length - 1;
     };
     const choose = (now) => {
       show(now);
-      close();
       set(now);
     };
+    /* What was typed: an option, else the first that begins with it, else one that has it inside. */
+    const find = (typed) => {
+      const query = typed.trim().toLowerCase();
+      if (options.includes(typed)) return options.indexOf(typed);
+      if (query === "") return position;
+      const first = folded.findIndex((option) => option.startsWith(query));
+      return first >= 0 ? first : folded.findIndex((option) => option.includes(query));
+    };
+    const settle = () => {
+      const found = find(field.value);
+      choose(found < 0 ? position : found);
+    };
 
-    field.addEventListener("focus", () => field.select());
-    field.addEventListener("click", () => list.hidden && open(""));
-    field.addEventListener("input", () => open(field.value));
-    field.addEventListener("blur", close);
+    /* An empty field makes the browser offer every option. */
+    field.addEventListener("focus", () => (field.value = ""));
+    field.addEventListener("input", () => options.includes(field.value) && choose(options.indexOf(field.value)));
+    field.addEventListener("change", settle);
+    field.addEventListener("blur", () => show(position));
     field.addEventListener("keydown", (event) => {
-      const count = Math.min(found.length, MOST);
-      if (event.key === "Enter" && !list.hidden && active >= 0) choose(found[active]);
-      else if (event.key === "Escape") close();
-      else if (event.key === "ArrowDown") list.hidden ? open("") : mark(Math.min(count - 1, active + 1));
-      else if (event.key === "ArrowUp") list.hidden ? open("") : mark(Math.max(0, active - 1));
-      else return;
-      event.preventDefault();
+      if (event.key === "Enter") settle();
+      if (event.key === "Escape") show(position);
     });
     before.addEventListener("click", () => choose(position - 1));
     after.addEventListener("click", () => choose(position + 1));
-    show(control.start);
+    show(start);
     const box = make("div", { className: "combobox" }, before, field, after, list);
     return { element: make("div", { className: "control select" }, label, box), show };
   }

@@ -1,109 +1,63 @@
-"""One look for every figure: colours, template, text from users, and checks of what is drawn."""
+"""One look for every figure: colours, a plotly template, text from users, checks of tables."""
 
 import html
 import math
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io
+from plotly.subplots import make_subplots
 
 from genesplice.errors import InputError
 
 # Okabe and Ito (2008), in the order in which groups take them: the pale ones come last.
-OKABE_ITO = (
-    "#0072B2",  # blue
-    "#E69F00",  # orange
-    "#009E73",  # bluish green
-    "#D55E00",  # vermillion
-    "#CC79A7",  # reddish purple
-    "#56B4E9",  # sky blue
-    "#000000",  # black
-    "#F0E442",  # yellow
-)
-SYMBOLS = (
-    "circle",
-    "square",
-    "diamond",
-    "cross",
-    "triangle-up",
-    "x",
-    "triangle-down",
-    "star",
-)
-BASE_COLOURS = {"A": "#009E73", "C": "#0072B2", "G": "#E69F00", "T": "#D55E00"}
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+)  # fmt: skip
+COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, "#000000", "#F0E442")
+SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "triangle-down", "star")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+BASE_COLOURS = {"A": GREEN, "C": BLUE, "G": ORANGE, "T": VERMILLION}
 INK, MUTED, GRID, GREY = "#222222", "#595959", "#E6E6E6", "#A6A6A6"
 # Written out: plotly.py and plotly.js give different colours to one scale name.
 DIVERGING = [[0.0, "#00507D"], [0.25, "#56A5CF"], [0.5, "#F7F7F7"], [0.75, "#EE9A5B"]]
 DIVERGING = [*DIVERGING, [1.0, "#A84300"]]
-SEQUENTIAL = [[0.0, "#BBD7EA"], [0.35, "#4F9CCB"], [0.7, "#0072B2"], [1.0, "#00304D"]]
+SEQUENTIAL = [[0.0, "#BBD7EA"], [0.35, "#4F9CCB"], [0.7, BLUE], [1.0, "#00304D"]]
 
 NARROW_PX = 300.0  # plotting width left on a 390-pixel telephone once the axis has its labels
 _TITLE_CHARACTERS, _SUBTITLE_CHARACTERS = 38, 54  # what such a screen shows in one line
 _LINE_PX = 18.2  # 1.3 times the font size of the title
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_AXIS = {
-    "automargin": True,
-    "gridcolor": GRID,
-    "gridwidth": 1,
-    "linecolor": GREY,
-    "showline": True,
-    "tickfont": {"size": 12, "color": MUTED},
-    "ticks": "outside",
-    "ticklen": 4,
-    "tickcolor": GREY,
-    "title": {"font": {"size": 13, "color": INK}, "standoff": 8},
-    "zeroline": False,
-}
+THEME = go.layout.Template()
+THEME.layout.update(
+    autosize=True, height=400, colorway=COLOURS, hovermode="closest",
+    paper_bgcolor="white", plot_bgcolor="white", margin={"l": 12, "r": 12, "t": 40, "b": 12},
+    font={"family": _FONT, "size": 13, "color": INK},
+    hoverlabel={"align": "left", "bgcolor": "white", "font_size": 12, "font_color": INK},
+    modebar={"bgcolor": "rgba(255,255,255,0)", "color": GREY, "activecolor": INK},
+    legend={"orientation": "h", "x": 0, "xanchor": "left", "xref": "container", "y": 0.005,
+            "yanchor": "bottom", "yref": "container", "font_size": 12, "itemsizing": "constant"},
+    title={"x": 0.0, "xanchor": "left", "xref": "container", "y": 1.0, "yanchor": "top",
+           "yref": "container", "pad": {"l": 12, "t": 14}, "font": {"size": 17, "color": INK}},
+)  # fmt: skip
+for _axis in (THEME.layout.xaxis, THEME.layout.yaxis):
+    _axis.update(
+        automargin=True, gridcolor=GRID, gridwidth=1, linecolor=GREY, showline=True, zeroline=False,
+        zerolinecolor=GREY, ticks="outside", ticklen=4, tickcolor=GREY,
+        tickfont={"size": 12, "color": MUTED},
+        title={"font": {"size": 13, "color": INK}, "standoff": 8},
+    )  # fmt: skip
+plotly.io.templates["genesplice"] = THEME
 
-THEME = go.layout.Template(
-    layout={
-        "autosize": True,
-        "colorway": list(OKABE_ITO),
-        "font": {
-            "family": _FONT,
-            "size": 13,
-            "color": INK,
-        },
-        "height": 400,
-        "hoverlabel": {
-            "align": "left",
-            "bgcolor": "white",
-            "font": {"family": _FONT, "size": 12, "color": INK},
-        },
-        "hovermode": "closest",
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "xref": "container",
-            "y": 0.005,
-            "yanchor": "bottom",
-            "yref": "container",
-            "font": {"size": 12},
-            "itemsizing": "constant",
-        },
-        "margin": {"l": 12, "r": 12, "t": 40, "b": 12},
-        "modebar": {"bgcolor": "rgba(255,255,255,0)", "color": GREY, "activecolor": INK},
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
-        "title": {
-            "x": 0.0,
-            "xanchor": "left",
-            "xref": "container",
-            "pad": {"l": 12, "t": 14},
-            "yref": "container",
-            "y": 1.0,
-            "yanchor": "top",
-            "font": {"size": 17, "color": INK},
-        },
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-    }
-)
+COLOUR_BAR = {"orientation": "h", "thickness": 10, "len": 0.9, "x": 0.5, "outlinewidth": 0}
+COLOUR_BAR |= {"yref": "container", "y": 0.01, "yanchor": "bottom"}
+"""Below the plot, where a narrow screen has room."""
+PANEL_TITLE = {"xref": "paper", "yref": "paper", "showarrow": False, "align": "left", "x": 0}
+PANEL_TITLE |= {"xanchor": "left", "yanchor": "bottom", "font": {"size": 13, "color": INK}}
 
 
 def safe(text: object) -> str:
@@ -117,16 +71,12 @@ def safe(text: object) -> str:
 
 
 def short(text: object, n_characters: int) -> str:
-    """Cut a user's text to `n_characters`, the last an ellipsis, and make it `safe`.
-
-    For labels on an axis, where a long one would leave no room for the plot; the hover text has
-    it whole.
-    """
+    """Cut a user's text to `n_characters`, the last an ellipsis, and make it `safe`."""
     plain = str(text)
     return safe(plain if len(plain) <= n_characters else plain[: n_characters - 1] + "…")
 
 
-def text_lines(text: str, width: int, max_lines: int | None = None) -> list[str]:
+def text_lines(text: object, width: int, max_lines: int | None = None) -> list[str]:
     """Break a user's text into lines of at most `width` characters, each made `safe`.
 
     What does not fit into `max_lines` is cut and ends in an ellipsis.
@@ -135,15 +85,19 @@ def text_lines(text: str, width: int, max_lines: int | None = None) -> list[str]
     return [safe(line) for line in lines]
 
 
-def gene_labels(gene_ids: pd.Index, names: pd.Series | None = None) -> tuple[str, ...]:
+def row_texts(table: pd.DataFrame, template: str) -> list[str]:
+    """Fill a format string from each row of a table: numbers as it says, any other text `safe`."""
+    rows = (
+        {name: v if isinstance(v, (int, float)) else safe(v) for name, v in row.items()}
+        for row in table.to_dict("records")
+    )
+    return [template.format(**row) for row in rows]
+
+
+def gene_labels(gene_ids: Iterable[object], names: pd.Series | None = None) -> tuple[str, ...]:
     """Label genes as `lacZ (b0344)`, or by their id where the name is missing or the same.
 
-    Parameters
-    ----------
-    gene_ids
-        What to label.
-    names
-        Gene name by gene_id; it may know more genes or fewer.
+    `names` is by gene_id and may know more genes or fewer.
 
     Raises
     ------
@@ -152,10 +106,13 @@ def gene_labels(gene_ids: pd.Index, names: pd.Series | None = None) -> tuple[str
     """
     if names is None:
         return tuple(map(str, gene_ids))
-    check_lengths(names.index.nunique(), "different gene_id in names", len(names), "its rows")
+    if not names.index.is_unique:
+        n = names.index.nunique()
+        raise InputError(f"{len(names):,} names of {n:,} different gene_id", "one for each")
+    known = names.reindex(gene_ids := list(gene_ids))
     return tuple(
         str(gene) if pd.isna(name) or str(name) in ("", str(gene)) else f"{name} ({gene})"
-        for gene, name in zip(gene_ids, names.reindex(gene_ids), strict=True)
+        for gene, name in zip(gene_ids, known, strict=True)
     )
 
 
@@ -172,8 +129,14 @@ def text_on(colour: str) -> str:
     return "white" if on_white >= on_ink else INK
 
 
-def blank_figure(body_px: int, title: str, subtitle: str = "", **layout: object) -> go.Figure:
-    """Return a figure without traces that carries the theme, a title and room for both.
+def blank_figure(
+    body_px: float | int,
+    title: str,
+    subtitle: str = "",
+    figure: go.Figure | None = None,
+    **layout: object,
+) -> go.Figure:
+    """Return `figure` (or an empty one) with the theme, a title and room for both.
 
     Parameters
     ----------
@@ -182,107 +145,105 @@ def blank_figure(body_px: int, title: str, subtitle: str = "", **layout: object)
         reserve the room; its width is the container's.
     title, subtitle
         Plain text, broken into lines that fit a narrow screen. Either may be empty.
-    **layout
-        Further plotly layout settings.
     """
+    figure = go.Figure() if figure is None else figure
     lines = text_lines(title, _TITLE_CHARACTERS)
     sub_lines = text_lines(subtitle, _SUBTITLE_CHARACTERS)
     lines = [f'<span style="font-size:17px;color:{INK}">{line}</span>' for line in lines]
     lines += [f'<span style="font-size:13px">{line}</span>' for line in sub_lines]
     top_px = 26 + math.ceil(_LINE_PX * len(lines))
-    figure = go.Figure()
+    # Plotly lifts a title of several lines: half a line of padding brings it back.
+    pad = {"t": 14 if len(lines) == 1 else 22}
+    title_of = {"text": "<br>".join(lines), "font": {"size": 14, "color": MUTED}, "pad": pad}
     figure.update_layout(
-        template=THEME,
-        height=body_px + top_px,
-        margin={"t": top_px},
-        # Plotly lifts a title of several lines: half a line of padding brings it back.
-        title={
-            "text": "<br>".join(lines),
-            "font": {"size": 14, "color": MUTED},
-            "pad": {"t": 14 if len(lines) == 1 else 22},
-        },
+        template=THEME, height=body_px + top_px, margin={"t": top_px}, title=title_of
     )
-    figure.update_layout(**layout)
+    return figure.update_layout(**layout)
+
+
+def two_panels(height: int, left: str, right: str, **layout: object) -> go.Figure:
+    """Two panels side by side under panel titles (annotations 0 and 1), plotly text already."""
+    figure = make_subplots(1, 2, column_widths=[0.45, 0.55], horizontal_spacing=0.12)
+    figure.update_layout(template=THEME, height=height, margin={"t": 56, "b": 92}, **layout)
+    for text, x in ((left, 0), (right, figure.layout.xaxis2.domain[0])):
+        figure.add_annotation(PANEL_TITLE | {"x": x, "y": 1.02, "text": text})
     return figure
 
 
-def broken_lines(*columns: np.ndarray) -> np.ndarray:
+def stacked_panels(height: int) -> dict[str, object]:
+    """The same panels below one another: what an explorer changes on a narrow screen."""
+    wide = {"xaxis.domain": [0, 1], "yaxis.domain": [0.6, 1]}
+    wide |= {"xaxis2.domain": [0, 1], "yaxis2.domain": [0, 0.4]}
+    return wide | {"annotations[1].x": 0, "annotations[1].y": 0.415, "height": height}
+
+
+def name_rows(figure: go.Figure, labels: Sequence[str], **where: object) -> None:
+    """Label the y axis with one row per label, the first on top; plotly text already."""
+    rows = np.arange(len(labels), dtype=np.float64)
+    figure.update_yaxes(
+        tickmode="array", tickvals=rows, ticktext=labels, range=[len(labels) - 0.5, -0.5],
+        showgrid=False, ticks="", **where,
+    )  # fmt: skip
+
+
+def broken_lines(*columns: np.ndarray | pd.Series) -> np.ndarray:
     """Interleave equally long columns and a NaN: the path plotly draws as separate strokes."""
     gap = np.full(len(columns[0]), np.nan)
     return np.column_stack([*(np.asarray(c, dtype=np.float64) for c in columns), gap]).ravel()
 
 
-def check_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
-    """Refuse a table that is empty or lacks one of `columns`.
+def require_table(
+    table: pd.DataFrame,
+    what: str,
+    columns: Sequence[str],
+    *,
+    unique: Sequence[str] = (),
+    finite: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Give back a table that has rows and `columns`, no two rows alike in `unique`, no gaps.
+
+    Columns of `finite` come back as float64.
 
     Raises
     ------
     InputError
-        Naming the columns that are missing and those that are there.
+        Naming the columns that are missing and those that are there, or counting the rows.
     """
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
+    if missing := [column for column in columns if column not in table.columns]:
         there = ", ".join(map(str, table.columns)) or "none"
         raise InputError(f"{what} with columns {there}", f"also {', '.join(missing)}")
     if table.empty:
         raise InputError(f"0 rows in {what}", "at least 1")
+    if unique and (n := int(table.duplicated(list(unique)).sum())):
+        found = f"{n:,} of {len(table):,} rows of {what} repeat a {' and '.join(unique)}"
+        raise InputError(found, "0")
+    table = table.astype(dict.fromkeys(finite, np.float64))
+    for column in finite:
+        if n := int((~np.isfinite(table[column])).sum()):
+            raise InputError(f"{n:,} of {len(table):,} {column} of {what} not finite", "0")
+    return table
 
 
-def check_lengths(first: int, first_what: str, second: int, second_what: str) -> None:
-    """Refuse two counts that should be one, naming both.
-
-    Raises
-    ------
-    InputError
-        If the counts differ.
-    """
-    if first != second:
-        raise InputError(f"{first:,} {first_what}", f"{second:,} as in {second_what}")
-
-
-def check_finite(values: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
-    """Return `values` as float64; refuse none at all, and NaN or infinity among them.
-
-    Raises
-    ------
-    InputError
-        Naming how many of how many are not finite.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0:
-        raise InputError(f"0 values of {what}", "at least 1")
-    n_bad = int((~np.isfinite(array)).sum())
-    if n_bad:
-        raise InputError(f"{n_bad:,} of {array.size:,} values of {what} not finite", "none")
-    return array
-
-
-def check_series(series: pd.Series, what: str) -> pd.Series:
+def require_series(series: pd.Series, what: str) -> pd.Series:
     """Return a series as float64, refusing an empty one, NaN, and an index that repeats itself.
 
     Raises
     ------
     InputError
-        Naming what is wrong and how many times.
+        Saying what is wrong and how many times.
     """
-    values = check_finite(series.to_numpy(), what)
-    n_unique = series.index.nunique()
-    if n_unique != len(series):
-        raise InputError(f"{n_unique:,} different labels of {what}", f"{len(series):,}, all unique")
-    return pd.Series(values, index=series.index)
+    table = pd.DataFrame({"label": series.index, "values": series.to_numpy()})
+    table = require_table(table, what, (), unique=["label"], finite=["values"])
+    return pd.Series(table["values"].to_numpy(), index=series.index)
 
 
-def intervals(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def whiskers(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns value, ci_low and ci_high as value, distance down and distance up.
 
     An interval that is not there has the distances 0.
-
-    Raises
-    ------
-    InputError
-        If a value is not finite.
     """
-    value = check_finite(table["value"].to_numpy(), "value")
-    low = pd.to_numeric(table["ci_low"]).to_numpy(np.float64)
-    high = pd.to_numeric(table["ci_high"]).to_numpy(np.float64)
+    value, low, high = (
+        pd.to_numeric(table[column]).to_numpy(np.float64)
+        for column in ("value", "ci_low", "ci_high")
+    )
     return value, np.nan_to_num(value - low), np.nan_to_num(high - value)

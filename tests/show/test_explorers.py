@@ -1,52 +1,186 @@
-"""Explorers: what each option shows, spelt out in loops, and the live widget beside it."""
+"""Explorers: what each option shows, spelt out in loops, in a payload and in a live widget."""
 
+import base64
+import itertools
 import json
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from tiny_explorers import GENES, HOSTILE, NAMES, SEQUENCES, make_explorers, network, profiles
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from tiny_explorers import (
+    GENES,
+    HOSTILE,
+    NAMES,
+    SEQUENCES,
+    context,
+    make_explorers,
+    profiles,
+    scan,
+    scan_explorer,
+)  # fmt: skip
+from tiny_figures import polygons, trace
 
 from genesplice.errors import InputError
 from genesplice.show.explorer import (
     EXPLORER_MIME,
     HEADLESS_VARIABLE,
     PLOTLY_MIME,
-    gene_labels,
-    heading,
     is_live,
-    shorten,
-)
+    pack,
+)  # fmt: skip
 from genesplice.show.explorers import (
+    AttentionExplorer,
     AttributionExplorer,
     Binding,
     Click,
+    ContextExplorer,
     Control,
+    CurveExplorer,
     Explorer,
-    NetworkExplorer,
     ProfileExplorer,
+    Recompute,
+    ScanExplorer,
     ScatterExplorer,
-)
-from genesplice.show.theme import BASE_COLOURS, safe
+    bind,
+)  # fmt: skip
+from genesplice.show.theme import BASE_COLOURS, gene_labels, safe, short
 
 EXPLORERS = make_explorers()
-GENE = Control(name="gene", kind="select", label="Gene", options=("a", "b"))
+GENE = Control(name="gene", kind="select", label="Gene", options=("a", "b", "c"))
+SIDE = Control(name="side", kind="toggle", label="Other side", options=("off", "on"))
+
+
+# ---- controls, bindings, payloads
+
+
+def unpack(payload: dict) -> list:
+    """The rows of a binding's payload: what `runtime.js` reads."""
+    if "values" in payload:
+        return payload["values"]
+    kind = "<" + payload["type"]
+    packed = np.frombuffer(base64.b64decode(payload["data"]), dtype=kind)
+    numbers = packed.astype(np.float64)
+    if "scale" in payload:
+        numbers[packed == np.iinfo(kind).min] = np.nan
+        numbers /= payload["scale"]
+    if "lengths" not in payload:
+        return numbers.tolist()
+    rows = np.split(numbers, np.cumsum(payload["lengths"])[:-1])
+    if "palette" in payload:
+        return [[payload["palette"][int(code)] for code in row] for row in rows]
+    return rows
+
+
+@given(
+    arrays(np.float64, st.integers(0, 40), elements=st.floats(-1e5, 1e5, allow_nan=False)),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_numbers_survive_to_their_decimals(values, decimals, with_gap) -> None:
+    if with_gap and values.size:
+        values[0] = np.nan
+    packed = pack(values, decimals)
+    assert packed["type"] in {"i1", "i2", "i4"}
+    np.testing.assert_allclose(unpack(packed), values, atol=0.5000001 * 10.0**-decimals, rtol=0)
+
+
+@given(arrays(np.float64, 7, elements=st.floats(allow_infinity=False)))
+def test_positions_keep_every_bit(values) -> None:
+    packed = pack(values)
+    assert (packed["type"], "scale" in packed) == ("f8", False)
+    np.testing.assert_array_equal(unpack(packed), values)
+
+
+def test_the_smallest_type_that_fits_is_taken() -> None:
+    for largest, kind in ((1.27, "i1"), (1.28, "i2"), (327.67, "i2"), (327.68, "i4")):
+        assert pack(np.array([largest, -largest]), 2)["type"] == kind
+    for values, kind in (([127], "i1"), ([128], "i2"), ([32768], "i4"), ([True], "i1")):
+        assert pack(np.array(values))["type"] == kind
+    assert pack(np.array([], dtype=np.int64))["type"] == "i1"
+    assert pack(np.ones(3, dtype=np.float32))["type"] == "f4"
+    with pytest.raises(InputError, match="smaller, or fewer decimals"):
+        pack(np.array([1e9]), 3)
+    with pytest.raises(InputError, match="an array of"):
+        pack(np.array(["a"]))
+
+
+def test_a_value_for_every_combination_of_options_in_python_and_in_the_payload() -> None:
+    table = np.arange(3 * 2 * 4, dtype=np.float64).reshape(3, 2, 4)
+
+    def change(gene: int, side: int) -> dict:
+        same = table[gene, side]
+        return {
+            "data[0].y": same,
+            "data[1].y": same,
+            "data[0].x": np.arange(gene + 1) / 3,
+            "data[0].text": ["ACGT"[i] for i in (gene, side, 3, 3, 3, 3)],
+            "title.text": f"{gene}{side}",
+            "height": 100.0 * gene,
+        }
+
+    bindings = {one.paths: one for one in bind((GENE, SIDE), change, decimals=2)}
+    assert ("data[0].y", "data[1].y") in bindings  # what is the same travels once
+    for paths, one in bindings.items():
+        payload = json.loads(json.dumps(one.to_payload(), default=list, allow_nan=False))
+        for index, (i, j) in enumerate(itertools.product(range(3), range(2))):
+            expected = change(i, j)[paths[0]]
+            for found in (one.value((i, j), (3, 2)), unpack(payload)[index]):
+                if isinstance(expected, np.ndarray):
+                    np.testing.assert_allclose(found, np.round(expected, 2))
+                else:
+                    assert found == expected
+    assert len(bindings["data[0].text",].to_payload()["palette"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"options": ()}, "0 options of 'g'"),
+        ({"options": ("a", "a")}, "2 options of 'g', 1 of them different"),
+        ({"options": ("a",), "kind": "toggle"}, "1 options of toggle 'g', expected 2"),
+        ({"options": ("a", "b"), "start": 2}, "'g' starting at 2, expected 0 to 1"),
+    ],
+)
+def test_a_control_that_makes_no_sense_is_refused(options: dict, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        Control(**{"name": "g", "kind": "select", "label": "G", **options})
 
 
 def small(**options) -> Explorer:
     figure = go.Figure(go.Scatter(x=[1.0, 2.0], y=[0.0, 0.0], customdata=["a", "b"]))
-    rows = np.array([[1.0, 2.0], [3.0, 4.0]])
-    binding = Binding(path="y", rows=rows, controls=("gene",), traces=(0,))
-    given = {"controls": [GENE], "bindings": [binding], "clicks": [Click(trace=0, control="gene")]}
-    return Explorer(figure, **{**given, **options})
+    rows = np.arange(6.0).reshape(3, 2)
+    given = {"controls": [GENE], "bindings": bind(GENE, lambda at: {"data[0].y": rows[at]})}
+    return Explorer(figure, **{**given, "clicks": [Click(trace=0, control="gene")], **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"controls": [GENE, GENE]}, "two controls of one name"),
+        ({"clicks": [Click(trace=1, control="gene")]}, "a click on trace 1"),
+        ({"clicks": [Click(trace=0, control="x")]}, "for 'x'"),
+        ({"bindings": bind(GENE, lambda at: {"height": at}) * 2}, "height changed twice"),
+        (
+            {"bindings": bind(GENE, lambda at: {"height": at}), "narrow": {"height": 5}},
+            "height changed twice, expected one binding, or a value when narrow",
+        ),
+        ({"bindings": [Binding(("height",), ("x",), [1])]}, "height bound to x, expected one of"),
+        ({"bindings": [Binding(("height",), ("gene",), [1])]}, "1 values for height, expected 3"),
+    ],
+)
+def test_an_explorer_that_contradicts_itself_is_refused(options: dict, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        small(**options)
 
 
 def test_the_figure_starts_where_the_controls_do() -> None:
-    figure = go.Figure(go.Scatter(y=[9.0]))
     start = Control(name="gene", kind="select", label="Gene", options=("a", "b"), start=1)
-    binding = Binding(path="y", rows=[[1.0], [2.0]], controls=("gene",), traces=(0,))
-    explorer = Explorer(figure, [start], [binding])
+    figure = go.Figure(go.Scatter(y=[9.0]))
+    explorer = Explorer(figure, [start], bind(start, lambda at: {"data[0].y": [at + 1.0]}))
     assert explorer.figure.data[0].y == (2.0,)
     assert figure.data[0].y == (9.0,)
     assert explorer.figure_at(gene="a").data[0].y == (1.0,)
@@ -56,31 +190,7 @@ def test_the_figure_starts_where_the_controls_do() -> None:
         explorer.figure_at(colour="a")
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"controls": [GENE, GENE]}, "two controls of one name"),
-        ({"clicks": [Click(trace=1, control="gene")]}, "a click on trace 1"),
-        ({"clicks": [Click(trace=0, control="x")]}, "for 'x'"),
-        (
-            {"bindings": [Binding(path="y", rows=[0, 0], controls=("gene",), traces=(0,))] * 2},
-            "two bindings of y",
-        ),
-        (
-            {
-                "bindings": [Binding(path="height", rows=[1, 2], controls=("gene",))],
-                "narrow": {"height": 5},
-            },
-            "height both bound and changed when narrow",
-        ),
-    ],
-)
-def test_an_explorer_that_contradicts_itself_is_refused(options: dict, match: str) -> None:
-    with pytest.raises(InputError, match=match):
-        small(**options)
-
-
-def test_three_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_notebook_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HEADLESS_VARIABLE, "1")
     assert not is_live()
     bundle = small()._repr_mimebundle_()
@@ -93,80 +203,124 @@ def test_three_faces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_payloads_are_plain_json_and_the_same_each_time(name: str) -> None:
-    payload = EXPLORERS[name].to_payload()
-    text = json.dumps(payload, allow_nan=False)
+    text = json.dumps(EXPLORERS[name].to_payload(), allow_nan=False)
     assert text == json.dumps(make_explorers()[name].to_payload(), allow_nan=False)
     assert len(text) < 40_000
-    for control in payload["controls"]:
-        assert len(control["options"]) > control["start"]
+    assert EXPLORERS[name].figure.layout.template.layout.font.size == 13
+
+
+# ---- live
+
+
+def click(figure: go.FigureWidget, point: int) -> None:
+    figure._js2py_pointsCallback = {
+        "event_type": "plotly_click",
+        "points": {"trace_indexes": [0], "point_indexes": [point], "xs": [0], "ys": [0]},
+        "device_state": None,
+        "selector": None,
+    }
+
+
+def parts(explorer: Explorer) -> tuple[dict, object, go.FigureWidget]:
+    """Controls by label, the message, and the figure of the live face."""
+    row, figure = explorer.to_widget().children
+    *controls, message = row.children
+    return {one.description: one for one in controls}, message, figure
+
+
+def assert_drawn(shown: go.FigureWidget, expected: go.Figure) -> None:
+    for one, other in zip(shown.data, expected.data, strict=True):
+        for path in ("x", "y", "text", "z", "cells.values"):
+            if path in one and one[path] is not None:
+                assert str(one[path]) == str(other[path])
+    texts = [[note.text for note in figure.layout.annotations] for figure in (shown, expected)]
+    assert texts[0] == texts[1]
 
 
 def test_a_live_widget_shows_what_figure_at_gives() -> None:
     explorer = EXPLORERS["profile"]
-    widget = explorer.to_widget()
-    select, figure = widget.children[0].children[0], widget.children[1]
-    assert select.value == "genA (b0000)"
-    select.value = "genD (b0003)"
-    wanted = explorer.figure_at(gene="genD (b0003)")
-    for shown, expected in zip(figure.data, wanted.data, strict=True):
-        np.testing.assert_array_equal(np.array(shown.y), np.array(expected.y))
-    assert figure.layout.annotations[1].text == wanted.layout.annotations[1].text
+    controls, _, figure = parts(explorer)
+    assert controls["Gene"].value == "genA (b0000)"
+    controls["Gene"].value = "genD (b0003)"
+    assert_drawn(figure, explorer.figure_at(gene="genD (b0003)"))
     assert figure._config["showSendToCloud"] is False
-
-    click = {
-        "event_type": "plotly_click",
-        "points": {"trace_indexes": [0], "point_indexes": [5], "xs": [0], "ys": [0]},
-        "device_state": None,
-        "selector": None,
-    }
-    figure._js2py_pointsCallback = click
-    assert select.value == "genF (b0005)"
-    wanted = explorer.figure_at(gene="genF (b0005)")
-    np.testing.assert_array_equal(figure.data[2].y, wanted.data[2].y)
+    click(figure, 5)
+    assert controls["Gene"].value == "genF (b0005)"
+    assert_drawn(figure, explorer.figure_at(gene="genF (b0005)"))
 
 
 def test_every_kind_of_control_has_a_widget() -> None:
-    slider = Control(name="w", kind="slider", label="Window", options=("1", "2", "3"), start=1)
-    toggle = Control(name="t", kind="toggle", label="Logarithm", options=("off", "on"))
-    rows = np.arange(6.0).reshape(3, 2)
-    explorer = Explorer(
-        go.Figure(go.Scatter(y=[0.0], customdata=["on"])),
-        [slider, toggle],
-        [Binding(path="height", rows=rows * 10 + 100, controls=("w", "t"))],
-        [Click(trace=0, control="t")],
-    )
-    widget = explorer.to_widget()
-    (window, log), figure = widget.children[0].children, widget.children[1]
+    window = Control(name="w", kind="slider", label="Window", options=("1", "2", "3"), start=1)
+    log = Control(name="t", kind="toggle", label="Logarithm", options=("off", "on"))
+    bindings = bind((window, log), lambda w, t: {"height": 100 + 20 * w + 10 * t})
+    figure = go.Figure(go.Scatter(y=[0.0], customdata=["on"]))
+    explorer = Explorer(figure, [window, log], bindings, [Click(trace=0, control="t")])
+    controls, _, figure = parts(explorer)
     assert figure.layout.height == 120
-    log.value = True
-    assert figure.layout.height == 130
-    window.value = "3"
-    assert figure.layout.height == 150
-    log.value = False
-    assert figure.layout.height == 140
-    figure._js2py_pointsCallback = {
-        "event_type": "plotly_click",
-        "points": {"trace_indexes": [0], "point_indexes": [0], "xs": [0], "ys": [0]},
-        "device_state": None,
-        "selector": None,
-    }
-    assert log.value is True
+    for label, value, height in (("Logarithm", True, 130), ("Window", "3", 150), ("Logarithm", False, 140)):  # fmt: skip
+        controls[label].value = value
+        assert figure.layout.height == height
+    click(figure, 0)
+    assert controls["Logarithm"].value is True
 
 
-def test_labels() -> None:
-    assert gene_labels(pd.Index(["a", "b"])) == ("a", "b")
-    names = pd.Series({"a": "lacZ", "b": None, "c": "c", "d": ""})
-    assert gene_labels(pd.Index(["a", "b", "c", "d", "e"]), names) == (
-        "lacZ (a)",
-        "b",
-        "c",
-        "d",
-        "e",
+def test_what_was_not_given_is_computed_once_in_a_live_kernel() -> None:
+    asked = []
+
+    def compute(gene: str) -> Explorer:
+        asked.append(gene)
+        if gene == "b0009":
+            raise InputError(f"gene {gene} <i>", "one that is there")
+        return scan_explorer(gene)
+
+    explorer = ScanExplorer(
+        *scan(["b0003"]), names=NAMES, recompute=Recompute(compute, {"gene": NAMES})
     )
-    assert shorten("abcdef", 4) == "abc…"
-    assert shorten("abcd", 4) == "abcd"
-    assert heading("<i>a</i>", "r = 1") == "<b>&lt;i&gt;a&lt;/i&gt;</b><br>r = 1"
-    assert heading("a") == "<b>a</b>"
+    controls, message, figure = parts(explorer)
+    assert controls["Gene"].options[0] == "genD (b0003)"
+    assert len(controls["Gene"].options) == len(NAMES)
+    window = next(one for label, one in controls.items() if label.startswith("Window"))
+    window.value = "-60 to -1"
+    for _ in range(2):
+        controls["Gene"].value = "genF (b0005)"
+        assert_drawn(figure, scan_explorer("b0005").figure)
+        assert figure.layout.xaxis2.range == (-60.5, -0.5)  # the other controls stay
+        controls["Gene"].value = "genD (b0003)"
+        assert_drawn(figure, explorer.figure)
+    assert asked == ["b0005"]
+    controls["Gene"].value = "genJ (b0009)"
+    assert "gene b0009 &lt;i&gt;" in message.value
+    assert_drawn(figure, explorer.figure)
+    controls["Gene"].value = "genF (b0005)"
+    assert message.value == ""
+
+
+def test_a_figure_can_be_recomputed_by_controls_of_its_own() -> None:
+    def plot(context_bp: int, side: str) -> go.Figure:
+        return go.Figure(go.Scatter(y=[float(context_bp), len(side)]))
+
+    recompute = Recompute(plot, {"context_bp": [512, 2048], "side": ["up", "down"]})
+    explorer = Explorer(plot(512, "up"), recompute=recompute)
+    controls, _, figure = parts(explorer)
+    assert list(controls) == ["Context bp", "Side"]
+    controls["Context bp"].value = "2048"
+    controls["Side"].value = "down"
+    assert list(figure.data[0].y) == [2048.0, 4.0]
+    controls["Context bp"].value, controls["Side"].value = "512", "up"
+    assert list(figure.data[0].y) == [512.0, 2.0]
+    assert explorer.to_payload()["controls"] == []
+
+
+def test_a_report_says_what_only_a_kernel_can_show() -> None:
+    payload = EXPLORERS["scan"].to_payload()
+    assert payload["note"] == "Gene: 2 of 12 computed here, the others where a kernel runs."
+    assert payload["controls"][0]["options"] == ["genA (b0000)", "genD (b0003)"]
+    assert EXPLORERS["profile"].to_payload()["note"] == ""
+    own = Explorer(go.Figure(), recompute=Recompute(lambda n: go.Figure(), {"n": [1, 2]}))
+    assert own.note() == "N: only 1 computed here, the others where a kernel runs."
+
+
+# ---- the explorers
 
 
 def test_profile_of_each_gene() -> None:
@@ -174,19 +328,19 @@ def test_profile_of_each_gene() -> None:
     explorer = EXPLORERS["profile"]
     for row, label in enumerate(gene_labels(GENES, NAMES)):
         figure = explorer.figure_at(gene=label)
-        np.testing.assert_allclose(figure.data[2].y, observed.iloc[row], atol=0.005)
-        np.testing.assert_allclose(figure.data[3].y, predicted.iloc[row], atol=0.005)
-        assert figure.data[1].x[0] == pytest.approx(observed.iloc[row].mean())
-        assert figure.data[1].y[0] == pytest.approx(predicted.iloc[row].mean())
-        told = figure.layout.annotations[1].text
+        for name, table in (("observed", observed), ("model", predicted)):
+            np.testing.assert_allclose(trace(figure, name).y, table.iloc[row], atol=0.005)
+        marked = figure.data[1]
+        means = [observed.iloc[row].mean(), predicted.iloc[row].mean()]
+        np.testing.assert_allclose([marked.x[0], marked.y[0]], means)
         both = pd.concat([observed.iloc[row], predicted.iloc[row]], axis=1).dropna()
-        expected = "flat" if row == 4 else f"r = {both.corr().iloc[0, 1]:.2f}"
-        assert told.endswith(expected)
+        fit = "flat" if row == 4 else f"r = {both.corr().iloc[0, 1]:.2f}"
+        assert figure.layout.annotations[1].text.endswith(fit)
     assert "<img" not in explorer.figure_at(gene=f"{HOSTILE} (b0001)").layout.annotations[1].text
     assert list(explorer.figure.data[0].customdata) == list(gene_labels(GENES, NAMES))
 
 
-def test_profile_refuses_what_does_not_fit() -> None:
+def test_profile_takes_any_order_and_refuses_what_does_not_fit() -> None:
     observed, predicted = profiles()
     with pytest.raises(InputError, match="0 genes x 20 conditions"):
         ProfileExplorer(observed.iloc[:0], {})
@@ -194,9 +348,8 @@ def test_profile_refuses_what_does_not_fit() -> None:
         ProfileExplorer(observed, {"model": predicted.iloc[:-1]})
     with pytest.raises(InputError, match="start 'b9999'"):
         ProfileExplorer(observed, {"model": predicted}, start="b9999")
-    shuffled = predicted.iloc[::-1, ::-1]
-    same = ProfileExplorer(observed, {"model": shuffled}, start="b0003").figure
-    np.testing.assert_array_equal(same.data[3].y, np.round(predicted.loc["b0003"], 2))
+    same = ProfileExplorer(observed, {"model": predicted.iloc[::-1, ::-1]}, start="b0003").figure
+    np.testing.assert_array_equal(trace(same, "model").y, np.round(predicted.loc["b0003"], 2))
     few = ProfileExplorer(observed.iloc[:, :3], {}).figure
     assert few.layout.xaxis2.ticktext == ("condition 0", "condition 1", "condition 2")
 
@@ -204,152 +357,200 @@ def test_profile_refuses_what_does_not_fit() -> None:
 def test_map_is_coloured_by_numbers_and_by_categories() -> None:
     explorer = EXPLORERS["scatter"]
     observed, _ = profiles()
-    figure = explorer.figure_at(column="level")
-    np.testing.assert_allclose(figure.data[0].marker.color, observed.mean(axis=1), rtol=1e-6)
-    assert figure.data[0].marker.cmin == pytest.approx(observed.mean(axis=1).min())
-    figure = explorer.figure_at(column="fold")
-    bar = figure.data[0].marker.colorbar
-    assert bar.ticktext == (*(f"fold {i}" for i in range(6)), "other")
-    assert figure.data[0].marker.color.tolist() == [i % 8 if i % 8 < 6 else 6 for i in range(12)]
-    scale = figure.data[0].marker.colorscale
+    marker = explorer.figure_at(column="level").data[0].marker
+    np.testing.assert_allclose(marker.color, observed.mean(axis=1), rtol=1e-6)
+    assert marker.cmin == pytest.approx(observed.mean(axis=1).min())
+    points = explorer.figure_at(column="fold").data[0]
+    assert points.marker.colorbar.ticktext == (*(f"fold {i}" for i in range(6)), "other")
+    assert points.marker.color.tolist() == [i % 8 if i % 8 < 6 else 6 for i in range(12)]
+    scale = points.marker.colorscale
     assert [stop[0] for stop in scale][::2] == pytest.approx([i / 7 for i in range(7)])
     assert scale[0][1] == scale[1][1] != scale[2][1]
     assert len({stop[1] for stop in scale}) == 7
-    assert figure.data[0].hovertext[1].startswith(safe(HOSTILE))
-
+    assert points.hovertext[1].startswith(safe(HOSTILE))
     assert np.isnan(explorer.figure.data[1].x[0])
     marked = explorer.figure_at(find="genD (b0003)")
-    assert marked.data[1].x[0] == marked.data[0].x[3]
-    assert marked.data[1].text == ("genD (b0003)",)
+    assert (marked.data[1].x[0], marked.data[1].text) == (points.x[3], ("genD (b0003)",))
 
 
 def test_map_takes_gaps_and_refuses_what_is_missing() -> None:
     points = pd.DataFrame({"x": [0.0, 1.0], "y": [0.0, 1.0]}, index=["a", "b"])
     columns = pd.DataFrame({"n": [np.nan, 1.0], "c": [None, "k"], "b": [True, False]}, points.index)
     explorer = ScatterExplorer(points, columns)
-    assert explorer.figure_at(column="c").data[0].marker.colorbar.ticktext == ("k", "unknown")
-    assert explorer.figure_at(column="b").data[0].marker.colorbar.ticktext == ("False", "True")
+    for column, ticks in (("c", ("k", "unknown")), ("b", ("False", "True"))):
+        assert explorer.figure_at(column=column).data[0].marker.colorbar.ticktext == ticks
     assert explorer.figure_at(column="n").data[0].marker.cmax == 2.0
     with pytest.raises(InputError, match="no row for b in columns"):
         ScatterExplorer(points, columns.iloc[:1])
-    with pytest.raises(InputError, match="2 points, 2 coordinates and 0 columns"):
+    with pytest.raises(InputError, match="2 points, 2 coordinates, 0 columns"):
         ScatterExplorer(points, columns[[]])
 
 
 def test_attributions_base_by_base() -> None:
     explorer = EXPLORERS["attribution"]
     labels = gene_labels(GENES[:4], NAMES)
-    for row, label in enumerate(labels):
-        figure = explorer.figure_at(gene=label)
-        assert list(figure.data[1].text) == list(SEQUENCES[row])
-        assert list(figure.data[1].marker.color) == [BASE_COLOURS[b] for b in SEQUENCES[row]]
-        np.testing.assert_array_equal(figure.data[0].y, figure.data[1].y)
-    assert explorer.figure.data[1].x.dtype == np.float64
-
+    for sequence, label in zip(SEQUENCES, labels, strict=True):
+        overview, bars = explorer.figure_at(gene=label).data[:2]
+        assert list(bars.text) == list(sequence)
+        assert list(bars.marker.color) == [BASE_COLOURS[b] for b in sequence]
+        np.testing.assert_array_equal(overview.y, bars.y)
+        assert bars.x.dtype == np.float64
     windows = explorer.controls["window"].options
-    assert windows[0] == "-80 to -21"
-    assert windows[-1] == "-40 to +19"
+    assert (windows[0], windows[-1]) == ("-80 to -21", "-40 to +19")
     for option in windows:
         low, high = (float(word) for word in option.split(" to "))
-        figure = explorer.figure_at(window=option)
-        assert figure.layout.xaxis2.range == (low - 0.5, high + 0.5)
+        layout = explorer.figure_at(window=option).layout
+        assert layout.xaxis2.range == (low - 0.5, high + 0.5)
         assert high - low + 1 == 60
-        assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].x1) == (low - 0.5, high + 0.5)
-
+        assert (layout.shapes[0].x0, layout.shapes[0].x1) == (low - 0.5, high + 0.5)
     # Half-open -35 to -29 covers bases -35 … -30, so half a base beyond them on either side.
-    strokes = explorer.figure_at(gene=labels[0]).data[2]
-    np.testing.assert_array_equal(strokes.x, [-35.5, -29.5, np.nan, -33.5, -20.5, np.nan])
-    np.testing.assert_array_equal(strokes.y, [0, 0, np.nan, -1, -1, np.nan])
-    named = explorer.figure_at(gene=labels[0]).data[3]
-    assert named.text == ("-35", safe(shorten(HOSTILE, 24)))
-    assert explorer.figure_at(gene=labels[1]).data[3].text == ()
+    figure = explorer.figure_at(gene=labels[0])
+    strokes = [(list(x), list(y)) for x, y in polygons(trace(figure, "sites"))]
+    assert strokes == [([-35.5, -29.5], [0, 0]), ([-33.5, -20.5], [-1, -1])]
+    assert trace(figure, "names of sites").text == ("-35", short(HOSTILE, 24))
+    assert trace(explorer.figure_at(gene=labels[1]), "names of sites").text == ()
     assert explorer.figure.layout.annotations[0].text.endswith("delta 0.01")
 
 
-def test_attributions_of_short_stretches_and_wrong_ones() -> None:
+def test_attributions_of_short_sequences_and_wrong_ones() -> None:
     table = pd.DataFrame(np.ones((1, 5)), index=["a"], columns=range(5))
     tiny = AttributionExplorer(table, ["ANTrN"])
     assert tiny.controls["window"].options == ("+0 to +4",)
     assert list(tiny.figure.data[1].text) == ["A", "N", "T", "N", "N"]
-    with pytest.raises(InputError, match="a sequence of 4 bp for a, expected 5"):
-        AttributionExplorer(table, ["ACGT"])
-    with pytest.raises(InputError, match="2 sequences, expected 1"):
-        AttributionExplorer(table, ["ACGTA"] * 2)
+    for sequences, change, match in (
+        (["ACGT"], {}, r"1 sequences of \[4\] bp, expected 1 of 5"),
+        (["ACGTA"] * 2, {}, "2 sequences"),
+        (["ACGTA"], {"window_bp": 0}, "a window of 0 bp"),
+        (["ACGTA"], {"start": "b"}, "start 'b'"),
+    ):
+        with pytest.raises(InputError, match=match):
+            AttributionExplorer(table, sequences, **change)
     with pytest.raises(InputError, match="positions that are not one apart"):
         AttributionExplorer(table.set_axis([0, 1, 2, 3, 5], axis=1), ["ACGTA"])
-    with pytest.raises(InputError, match="a window of 0 bp"):
-        AttributionExplorer(table, ["ACGTA"], window_bp=0)
-    with pytest.raises(InputError, match="start 'b'"):
-        AttributionExplorer(table, ["ACGTA"], start="b")
     with pytest.raises(InputError, match="1 genes x 0 positions"):
         AttributionExplorer(table.iloc[:, :0], [""])
 
 
-def test_neighbours_of_each_node() -> None:
-    explorer = EXPLORERS["network"]
-    nodes, edges = network()
-    labels = gene_labels(nodes.index, nodes["name"])
-    drawn = explorer.figure.data[1]
-    places = {node: (drawn.x[i], drawn.y[i]) for i, node in enumerate(nodes.index)}
-    assert explorer.controls["node"].options[explorer.controls["node"].start] == labels[0]
-    for node, label in zip(nodes.index, labels, strict=True):
-        figure = explorer.figure_at(node=label)
-        n_out, n_in = (edges["source"] == node).sum(), (edges["target"] == node).sum()
-        assert f"regulates {n_out}, regulated by {n_in}" in figure.layout.annotations[0].text
-        for trace, sign in ((2, 1), (3, -1), (4, 0)):
-            touching = edges[
-                ((edges["source"] == node) | (edges["target"] == node))
-                & (edges["sign"] == sign)
-                & (edges["source"] != edges["target"])
-            ]
-            expected = []
-            for edge in touching.itertuples():
-                expected += [places[edge.source][0], places[edge.target][0], np.nan]
-            np.testing.assert_array_equal(np.array(figure.data[trace].x, dtype=float), expected)
-        assert (figure.data[6].x[0], figure.data[6].y[0]) == places[node]
-        near = {one for one in labels if one in (figure.data[5].customdata or ())}
-        assert label not in near
-    assert set(explorer.figure.data[5].customdata) == {labels[i] for i in (1, 3, 4, 5)}
-    assert "itself included" in explorer.figure_at(node=labels[1]).layout.annotations[0].text
+def test_a_scan_shows_letters_substitutions_and_the_strongest_of_each_gene() -> None:
+    scans, hexamers = scan(["b0000", "b0003"])
+    for gene, label in (("b0000", "genA (b0000)"), ("b0003", "genD (b0003)")):
+        figure = EXPLORERS["scan"].figure_at(gene=label)
+        mine = scans[scans["gene_id"] == gene].set_index("position_bp")
+        ratios = mine[["to_A", "to_C", "to_G", "to_T"]]
+        mean = -ratios.sum(axis=1) / 3
+        letters = {}
+        for base in "ACGT":
+            for x, y in polygons(trace(figure, base)):
+                letters[round((x.min() + x.max()) / 2)] = (base, y[np.argmax(abs(y))])
+        assert {p: base for p, (base, _) in letters.items()} == mine["ref"].to_dict()
+        for position, (_, height) in letters.items():
+            assert height == pytest.approx(mean[position], abs=1e-4)
+        heat = trace(figure, "substitutions")
+        for x, y, z in zip(heat.x, heat.y, heat.z, strict=True):
+            assert z == pytest.approx(ratios.loc[x, f"to_{y}"], abs=1e-3)
+        rows = list(zip(*figure.data[-1].cells["values"], strict=True))
+        ordered = ratios.stack().sort_values()
+        assert len(rows) == 8
+        for (at, change, value), ((position, to), ratio) in zip(
+            rows, ordered.items(), strict=False
+        ):
+            expected = (f"{position:+d}", f"{mine['ref'][position]} → {to[-1]}", f"{ratio:.2f}")
+            assert (at, change, value) == expected
+        assert list(trace(figure, "sites").x[:2]) == [-35.5, -29.5]
+    uneven = scans[(scans["gene_id"] == "b0000") | (scans["position_bp"] > -10)]
+    short_one = ScanExplorer(uneven, hexamers).figure_at(gene="b0003")
+    assert list(short_one.data[1].text[:50]) == ["N"] * 50
+    with pytest.raises(InputError, match="160 of 320 rows of scans repeat a gene_id and position"):
+        ScanExplorer(pd.concat([scans, scans]), hexamers)
+    with pytest.raises(InputError, match="expected also to_T"):
+        ScanExplorer(scans.drop(columns="to_T"), hexamers)
 
 
-def test_network_places_its_nodes_the_same_each_time_and_refuses_loose_ends() -> None:
-    nodes, edges = network()
-    first, second = (NetworkExplorer(nodes, edges, seed=3).figure for _ in range(2))
-    np.testing.assert_array_equal(first.data[1].x, second.data[1].x)
-    placed = nodes.assign(x=np.arange(12.0), y=0.0)
-    assert NetworkExplorer(placed, edges).figure.data[1].x.tolist() == list(range(12))
-    alone = NetworkExplorer(nodes.iloc[:1], edges.iloc[:0], start="b0000")
-    assert "regulates 0, regulated by 0" in alone.figure.layout.annotations[0].text
-    with pytest.raises(InputError, match="an edge to 'b0099'"):
-        NetworkExplorer(nodes, edges.replace("b0006", "b0099"))
-    with pytest.raises(InputError, match="sign 7 of an edge"):
-        NetworkExplorer(nodes, edges.assign(sign=7))
-    with pytest.raises(InputError, match="edges with columns source"):
-        NetworkExplorer(nodes, edges[["source"]])
-    with pytest.raises(InputError, match="0 nodes"):
-        NetworkExplorer(nodes.iloc[:0], edges)
-    with pytest.raises(InputError, match="start 'zzz'"):
-        NetworkExplorer(nodes, edges, start="zzz")
+def test_context_metric_by_metric_and_control_by_control() -> None:
+    scores, slopes = context()
+    explorer = EXPLORERS["context"]
+    for metric in ("level_r2", "profile_r"):
+        figure = explorer.figure_at(metric=metric)
+        mine = scores[scores["metric"] == metric]
+        line, band = trace(figure, "score"), trace(figure, "interval")
+        np.testing.assert_allclose([line.x, line.y], mine[["context_bp", "value"]].T)
+        np.testing.assert_allclose(band.y, [*mine["ci_high"], *mine["ci_low"][::-1]])
+        dots = trace(figure, "slope")
+        steps = slopes[slopes["metric"] == metric]
+        assert [one.strip() for one in dots.y] == [safe(one) for one in steps["source"]]
+        assert list(dots.text) == list(steps["answer"])
+        np.testing.assert_allclose(dots.x, steps["slope"])
+        np.testing.assert_allclose(dots.x - dots.error_x.arrayminus, steps["ci_low"])
+        np.testing.assert_allclose(dots.x + dots.error_x.array, steps["ci_high"])
+        assert figure.layout.yaxis.title.text == metric.replace("_", " ")
+    assert {shape.x0 for shape in explorer.figure.layout.shapes} == {0, 0.01}
+    with pytest.raises(InputError, match="1 of 7 rows of scores repeat a metric and context_bp"):
+        ContextExplorer(pd.concat([scores, scores.iloc[:1]]), slopes, 0.01)
+    with pytest.raises(InputError, match="expected also answer"):
+        ContextExplorer(scores, slopes.drop(columns="answer"), 0.01)
 
 
-def test_dots_on_edges_say_their_weight_and_lead_to_the_other_end() -> None:
-    nodes, edges = network()
-    explorer = NetworkExplorer(nodes, edges, weight_label="attention")
-    label = explorer.controls["node"].options[0]
-    shown = explorer.figure_at(node=label)
-    dots, others = shown.data[7], shown.data[5]
-    assert len(dots.x) == 4
-    assert list(dots.customdata) == [explorer.controls["node"].options[i] for i in (3, 4, 5, 1)]
-    assert dots.hovertext[0] == "genA → genD, activates<br>attention: 0.5"
-    assert "attention" not in dots.hovertext[2]
-    sizes = dict(zip(dots.customdata, dots.marker.size, strict=True))
-    assert max(sizes, key=sizes.get) == dots.customdata[0]
-    assert sizes[dots.customdata[1]] == pytest.approx(7 + 13 * 0.5)
-    assert sizes[dots.customdata[2]] == 7
-    centre = shown.data[6].x[0], shown.data[6].y[0]
-    for x, y, name in zip(dots.x, dots.y, dots.customdata, strict=True):
-        end = list(others.customdata).index(name)
-        assert x == pytest.approx(0.4 * centre[0] + 0.6 * others.x[end])
-        assert y == pytest.approx(0.4 * centre[1] + 0.6 * others.y[end])
-    assert Click(trace=7, control="node") in explorer.clicks
+FRACTION = np.linspace(0, 1, 5)
+
+
+def curve(shift: float) -> pd.DataFrame:
+    columns = ("deletion", "insertion", "random_deletion", "random_insertion")
+    lines = {column: FRACTION + shift * i for i, column in enumerate(columns)}
+    return pd.DataFrame({"fraction": FRACTION} | lines)
+
+
+def test_curves_follow_the_gene() -> None:
+    names = pd.Series({"b1": "one", "b2": "two"})
+    explorer = CurveExplorer({"b1": curve(0.1), "b2": curve(0.2)}, names=names)
+    figure = explorer.figure_at(gene="two (b2)")
+    for panel, column in (("x", "deletion"), ("x2", "insertion")):
+        for name, prefix in (("by attribution", ""), ("in random order", "random_")):
+            (one,) = [t for t in figure.data if (t.xaxis, t.name) == (panel, name)]
+            np.testing.assert_allclose(one.y, curve(0.2)[prefix + column], atol=1e-4)
+            np.testing.assert_array_equal(one.x, FRACTION)
+    with pytest.raises(InputError, match="0 genes with curves"):
+        CurveExplorer({})
+    with pytest.raises(InputError, match="other fractions for b2"):
+        CurveExplorer({"b1": curve(0.1), "b2": curve(0.1).assign(fraction=FRACTION * 2)})
+
+
+def attention() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for gene, position in itertools.product(("b1", "b2"), (-64, 0)):
+        for (level, size), head in itertools.product((("bins", 16), ("regions", 1024)), range(2)):
+            for token, weight in enumerate(rng.dirichlet(np.ones(4))):
+                start = (token - 2) * size
+                rows.append((gene, position, level, 0, head, start, start + size, weight))
+    columns = ["gene_id", "position_bp", "level", "layer", "head", "start_bp", "end_bp", "weight"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_attention_is_shown_as_it_is_and_heads_are_averaged() -> None:
+    table = attention()
+    rolled = [
+        (gene, path, start, start + 16, 1 / 96)
+        for gene in ("b1", "b2")
+        for path in ("bins", "summaries", "regions")
+        for start in range(-256, 256, 16)
+    ]
+    rolled = pd.DataFrame(rolled, columns=["gene_id", "path", "start_bp", "end_bp", "weight"])
+    heads = pd.DataFrame([("b2", "regions", 0, 1, -0.25)],
+                         columns=["gene_id", "level", "layer", "head", "effect"])  # fmt: skip
+    explorer = AttentionExplorer(table, rolled, heads=heads)
+    choice = {"gene": "b2", "level": "regions, layer 1", "position": "-64"}
+    mine = table.query("gene_id == 'b2' and level == 'regions' and position_bp == -64")
+    one = explorer.figure_at(**choice, head="head 2")
+    bars = trace(one, "attention")
+    np.testing.assert_allclose(bars.y, mine[mine["head"] == 1]["weight"], atol=1e-5)
+    np.testing.assert_allclose(bars.x, [-1536, -512, 512, 1536])
+    assert bars.width == 1024
+    assert "changes by -0.250" in one.layout.annotations[0].text
+    mean = explorer.figure_at(**choice, head="mean of heads")
+    expected = mine.groupby("start_bp")["weight"].mean()
+    np.testing.assert_allclose(trace(mean, "attention").y, expected, atol=1e-5)
+    assert mean.layout.shapes[0].x0 == -64
+    pooled = [trace(mean, f"through {path}").y for path in ("bins", "summaries", "regions")]
+    np.testing.assert_allclose(pooled, 8 / 96, atol=1e-5)  # eight of 16 bp in a pool of 128
+    with pytest.raises(InputError, match="no attention for"):
+        AttentionExplorer(table.iloc[:-4], rolled)

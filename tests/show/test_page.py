@@ -6,10 +6,8 @@ import plotly.graph_objects as go
 import pytest
 from tiny_explorers import HOSTILE, make_explorers
 
-from genesplice.errors import InputError
 from genesplice.results import Attribution
 from genesplice.show.explained import attribution_explorer, attribution_parts, lead_of
-from genesplice.show.explorers import AttentionExplorer, CurveExplorer
 from genesplice.show.report import write_page
 
 
@@ -107,65 +105,3 @@ def test_the_lead_counts_what_can_be_believed():
     assert lead_of(CHECKS, 2).startswith("1 of 2 attributions pass")
     assert lead_of(CHECKS.iloc[:1], 1).startswith("All 1 attributions pass")
     assert "none of them checked" in lead_of(None, 9)
-
-
-def test_curves_follow_the_gene():
-    names = pd.Series({"b1": "one", "b2": "two"})
-    explorer = CurveExplorer({"b1": curve(0.1), "b2": curve(0.2)}, names=names)
-    figure = explorer.figure_at(gene="two (b2)")
-    order = ("deletion", "random_deletion", "insertion", "random_insertion")
-    for trace, column in zip(figure.data, order, strict=True):
-        np.testing.assert_allclose(trace.y, curve(0.2)[column], atol=1e-4)
-    with pytest.raises(InputError, match="0 genes with curves"):
-        CurveExplorer({})
-    with pytest.raises(InputError, match="other fractions for b2"):
-        CurveExplorer({"b1": curve(0.1), "b2": curve(0.1).assign(fraction=FRACTION * 2)})
-
-
-def attention():
-    rng = np.random.default_rng(0)
-    rows = []
-    for gene in ("b1", "b2"):
-        for position in (-64, 0):
-            for level, size in (("bins", 16), ("regions", 1024)):
-                for head in range(2):
-                    weights = rng.dirichlet(np.ones(4))
-                    for token, weight in enumerate(weights):
-                        start = (token - 2) * size
-                        rows.append((gene, position, level, 0, head, start, start + size, weight))
-    columns = ["gene_id", "position_bp", "level", "layer", "head", "start_bp", "end_bp", "weight"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def rolled():
-    rows = [
-        (gene, path, start, start + 16, 1 / 96)
-        for gene in ("b1", "b2")
-        for path in ("bins", "summaries", "regions")
-        for start in range(-256, 256, 16)
-    ]
-    return pd.DataFrame(rows, columns=["gene_id", "path", "start_bp", "end_bp", "weight"])
-
-
-def test_attention_is_shown_as_it_is_and_heads_are_averaged():
-    table = attention()
-    heads = pd.DataFrame([("b2", "regions", 0, 1, -0.25)],
-                         columns=["gene_id", "level", "layer", "head", "effect"])  # fmt: skip
-    explorer = AttentionExplorer(table, rolled(), heads=heads)
-    choice = {"gene": "b2", "level": "regions, layer 1", "position": "-64"}
-    mine = table[
-        (table["gene_id"] == "b2") & (table["level"] == "regions") & (table["position_bp"] == -64)
-    ]
-    one = explorer.figure_at(**choice, head="head 2")
-    np.testing.assert_allclose(one.data[0].y, mine[mine["head"] == 1]["weight"], atol=1e-5)
-    np.testing.assert_allclose(one.data[0].x, [-1536, -512, 512, 1536])
-    assert one.data[0].width == 1024
-    assert "by -0.250" in one.layout.annotations[0].text
-    mean = explorer.figure_at(**choice, head="mean of heads")
-    wanted = mine.groupby("start_bp")["weight"].mean()
-    np.testing.assert_allclose(mean.data[0].y, wanted, atol=1e-5)
-    assert mean.layout.shapes[0].x0 == -64
-    total = sum(np.sum(trace.y) for trace in mean.data[1:])
-    assert total == pytest.approx(1, abs=1e-3)
-    with pytest.raises(InputError, match="no attention for"):
-        AttentionExplorer(table.iloc[:-4], rolled())

@@ -1,0 +1,381 @@
+"""Networks of genes: a figure with regulators, genes and pathways, and an explorer node by node."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from genesplice.errors import InputError
+from genesplice.show.explorer import Click, Control, Explorer, Recompute, bind
+from genesplice.show.theme import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    NARROW_PX,
+    ORANGE,
+    PANEL_TITLE,
+    SKY,
+    THEME,
+    VERMILLION,
+    blank_figure,
+    broken_lines,
+    gene_labels,
+    require_table,
+    row_texts,
+    safe,
+    short,
+    text_lines,
+)
+
+# Symbol and colour for each kind of node: neither relies on the other.
+_NODE_KINDS = {
+    "regulator": ("diamond", ORANGE),
+    "gene": ("circle", SKY),
+    "pathway": ("square", GREEN),
+}
+# Name, colour, dash, head at the target. Biology's own signs: an arrow, and a bar for repression.
+_EDGE_STYLES: dict[Any, tuple[str, str, str, str]] = {
+    1: ("activates", BLUE, "solid", "arrow"),
+    -1: ("represses", VERMILLION, "dash", "line-ew"),
+    0: ("regulates, sign unknown", "#666666", "dashdot", "arrow-wide"),
+    "member_of": ("member of", GREY, "dot", ""),
+}
+_SIGNS = (1, -1, 0)
+_WIDTHS_PX = np.linspace(1.0, 5.0, 4)
+_BODY_PX, _PLOT_PX = 500, 400
+_EDGE = 1.4  # axes end here: room for the labels of the outermost nodes
+_CHARACTER_PX, _LINE_PX, _MARGIN_PX = 6.4, 14.0, 12.0
+N_LABELS = 24
+
+
+def graph_layout(nodes: Sequence[str], edges: pd.DataFrame, *, seed: int = 0) -> np.ndarray:
+    """Lay nodes out by seeded springs, spread out; the order of nodes and edges has no influence.
+
+    Springs crowd the middle and leave the corners empty, so each coordinate is the mean of the
+    spring's and of its rank among all nodes: neighbours stay neighbours, and find room.
+
+    Parameters
+    ----------
+    edges
+        Columns source and target.
+
+    Returns
+    -------
+    x and y of each node, from -1 to 1.
+    """
+    graph = nx.Graph()
+    graph.add_nodes_from(ordered := sorted(nodes))
+    pairs = zip(edges["source"].astype(str), edges["target"].astype(str), strict=True)
+    graph.add_edges_from(sorted({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}))
+    if len(graph) == 1:
+        return np.zeros((1, 2))
+    springs = nx.spring_layout(graph, seed=seed, k=2.2 / np.sqrt(len(graph)), iterations=200)
+    xy = np.array([springs[node] for node in ordered], dtype=np.float64)
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    scaled = (xy - low) / np.where(high > low, high - low, 1.0) * 2 - 1
+    ranks = xy.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+    spread = (scaled + ranks / (len(graph) - 1) * 2 - 1) / 2
+    return spread[pd.Index(ordered).get_indexer(nodes)]
+
+
+def _strokes(xy: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    return {axis: broken_lines(xy[sources, i], xy[targets, i]) for i, axis in enumerate("xy")}
+
+
+def _require_ends(edges: pd.DataFrame, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of sources and targets among the ids of nodes."""
+    index = pd.Index(ids)
+    ends = [index.get_indexer(edges[end].astype(str)) for end in ("source", "target")]
+    lost = (ends[0] < 0) | (ends[1] < 0)
+    if lost.any():
+        one = edges[lost].iloc[0]
+        found = f"{int(lost.sum()):,} of {len(edges):,} edges such as {one['source']} → "
+        raise InputError(f"{found}{one['target']}", "only ends that are nodes")
+    if unknown := set(edges["sign"]) - set(_SIGNS):
+        raise InputError(f"sign {min(map(str, unknown))} of an edge", "+1, -1 or 0")
+    return ends[0], ends[1]
+
+
+def pathway_graph(
+    nodes: pd.DataFrame,
+    edges: pd.DataFrame,
+    *,
+    seed: int = 0,
+    value_name: str = "value",
+    title: str = "Regulators, genes and pathways",
+) -> go.Figure:
+    """Draw a signed, weighted graph of regulators, genes and pathways.
+
+    Kinds of nodes differ in symbol and colour, signs in colour, dash and head (arrow: activates,
+    bar: represses), attention is the width of an edge in four classes, `value` the size of a
+    node. A label that finds no room on a narrow screen is left to the hover text; regulators and
+    pathways choose before genes, large nodes before small ones. The order of rows does not
+    matter.
+
+    Parameters
+    ----------
+    nodes
+        Columns id (unique), label, kind (regulator, gene, pathway), value (NaN: not known).
+    edges
+        Columns source, target (ids), sign (+1, -1, 0 = unknown), weight (attention), kind
+        (regulates, member_of; the sign of the latter is not used). No rows is fine.
+    seed
+        Of the layout.
+    value_name
+        What `value` is, with its unit, for the hover text.
+
+    Raises
+    ------
+    InputError
+        Missing columns, no nodes, repeated ids, edges to nodes that are not there, other kinds
+        or signs.
+    """
+    columns = ["id", "label", "kind", "value"]
+    require_table(nodes.fillna({"value": 0.0}), "nodes", columns, unique=["id"], finite=columns[3:])
+    if unknown := set(nodes["kind"]) - set(_NODE_KINDS):
+        raise InputError(f"node kind {min(map(str, unknown))!r}", ", ".join(_NODE_KINDS))
+    nodes = nodes.assign(id=nodes["id"].astype(str)).sort_values("id", kind="stable")
+    columns = ["source", "target", "kind", "sign", "weight"]
+    if len(edges):
+        edges = require_table(edges, "edges", columns, finite=["weight"])
+        edges = edges.sort_values(columns, kind="stable")
+        if unknown := set(edges["kind"]) - {"regulates", "member_of"}:
+            raise InputError(f"edge kind {min(map(str, unknown))!r}", "regulates or member_of")
+    else:
+        edges = pd.DataFrame(columns=columns)
+    ids = nodes["id"].tolist()
+    ends = _require_ends(edges, ids)
+    xy = graph_layout(ids, edges, seed=seed)
+    value = nodes["value"].abs().fillna(0.0).to_numpy(np.float64)
+    sizes = 13.0 + 13.0 * value / (value.max() or 1.0)
+    labels = [text_lines(label, 16, 2) for label in nodes["label"]]
+    sides = _label_sides(xy, sizes, labels, sizes + 100.0 * (nodes["kind"] != "gene").to_numpy())
+    known = [f"{value:.3g}" if np.isfinite(value) else "not known" for value in nodes["value"]]
+    texts = nodes.assign(value=known, value_name=value_name, label=nodes["label"].astype(str))
+    hover = row_texts(texts, "<b>{label}</b><br>{id}<br>{kind}, {value_name} {value}")
+    shown = ["<br>".join(one) if side else "" for one, side in zip(labels, sides, strict=True)]
+
+    counts = f"{len(nodes):,} nodes, {len(edges):,} edges; width of an edge: attention"
+    figure = blank_figure(_BODY_PX, title, counts)
+    _add_edges(figure, edges, xy, ends, sizes / 2)
+    for kind, (symbol, colour) in _NODE_KINDS.items():
+        mine = np.flatnonzero(nodes["kind"] == kind)
+        if len(mine):
+            marker = {"symbol": symbol, "color": colour, "size": sizes[mine], "opacity": 1}
+            figure.add_scatter(
+                name=kind, x=xy[mine, 0], y=xy[mine, 1], mode="markers+text",
+                marker=marker | {"line": {"color": INK, "width": 1}}, hoverinfo="text",
+                text=[shown[i] for i in mine], hovertext=[hover[i] for i in mine],
+                textposition=[sides[i] or "middle center" for i in mine],
+                textfont={"size": 11, "color": INK}, cliponaxis=False,
+            )  # fmt: skip
+    figure.update_xaxes(visible=False, range=[-_EDGE, _EDGE])
+    figure.update_yaxes(visible=False, range=[-_EDGE, _EDGE])
+    return figure
+
+
+def _label_sides(
+    xy: np.ndarray, sizes: np.ndarray, labels: Sequence[Sequence[str]], rank: np.ndarray
+) -> list[str]:
+    """Side of its node on which each label is free of the others on a narrow screen, or "".
+
+    Labels choose in the order of `rank`, highest first; markers are in the way of all labels.
+    """
+    at = np.column_stack([xy[:, 0] * NARROW_PX, -xy[:, 1] * _PLOT_PX]) / (2 * _EDGE)
+    radius = sizes[:, None] / 2
+    taken = np.hstack([at - radius + 2, at + radius - 2])  # left, top, right, bottom
+    sides = [""] * len(xy)
+    for i in np.argsort(-rank, kind="stable"):
+        wide = max((len(html.unescape(line)) for line in labels[i]), default=0) * _CHARACTER_PX
+        high, (x, y), r = len(labels[i]) * _LINE_PX, at[i], sizes[i] / 2 + 2
+        corners = {
+            "bottom center": (x - wide / 2, y + r),
+            "top center": (x - wide / 2, y - r - high),
+            "middle right": (x + r, y - high / 2),
+            "middle left": (x - r - wide, y - high / 2),
+        }
+        others = np.delete(taken, i, axis=0)
+        for side, (left, top) in corners.items():
+            box = np.array([left, top, left + wide, top + high])
+            hits = (others[:, :2] < box[2:]).all(axis=1) & (others[:, 2:] > box[:2]).all(axis=1)
+            if not hits.any() and max(-left, box[2]) <= NARROW_PX / 2 + _MARGIN_PX:
+                sides[i], taken = side, np.vstack([taken, box])
+                break
+    return sides
+
+
+def _add_edges(
+    figure: go.Figure,
+    edges: pd.DataFrame,
+    xy: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray],
+    radius_px: np.ndarray,
+) -> None:
+    """Draw edges: one trace for each style and width class, thickest weights last."""
+    strength = edges["weight"].abs().to_numpy(np.float64)
+    n = len(_WIDTHS_PX)
+    classes = np.minimum(strength / (strength.max(initial=0.0) or 1.0) * n, n - 1).astype(int)
+    is_member = (edges["kind"] == "member_of").to_numpy()
+    for style, (name, colour, dash, head) in _EDGE_STYLES.items():
+        is_style = is_member if style == "member_of" else ~is_member & (edges["sign"] == style)
+        for number, width_class in enumerate(np.unique(classes[is_style])):
+            mine = np.flatnonzero(is_style & (classes == width_class))
+            width = float(_WIDTHS_PX[width_class])
+            none = np.zeros(len(mine))
+            marker: dict[str, Any] = {"size": 0.0}
+            if head:
+                standoff = np.column_stack([none, radius_px[ends[1][mine]] + 1, none]).ravel()
+                line = {"color": colour, "width": 2.5 if head == "line-ew" else 0}
+                marker = {"symbol": head, "angleref": "previous", "standoff": standoff}
+                marker |= {"size": np.tile([0.0, 9.0 + width, 0.0], len(mine)), "opacity": 1}
+                marker |= {"color": colour, "line": line}
+            figure.add_scatter(
+                **_strokes(xy, ends[0][mine], ends[1][mine]), name=name, legendgroup=name,
+                showlegend=number == 0, mode="lines+markers" if head else "lines", marker=marker,
+                line={"color": colour, "dash": dash, "width": width}, hoverinfo="skip",
+            )  # fmt: skip
+
+
+class NetworkExplorer(Explorer):
+    """Pick a node, by search or by a click: its neighbours, and the sign of every edge.
+
+    Edges point from source to target with an arrow head; the sign is a colour and a dash.
+
+    Parameters
+    ----------
+    nodes
+        Indexed by id; optional columns `name`, and `x` and `y` (else a seeded spring layout).
+    edges
+        `source`, `target` (ids of nodes) and, optionally, `sign` (+1, -1, 0 = unknown) and `weight`
+        (attention or attribution): the dot on an edge grows with it, and its hover text has it.
+        A click on the dot goes to the other end.
+    start
+        Node shown first; left out, the one with most neighbours.
+    weight_label
+        What the weights are, for the hover text.
+    seed
+        Of the layout.
+    recompute
+        Computes further networks in a live kernel.
+
+    Raises
+    ------
+    InputError
+        No nodes, repeated ids, an edge that leads to no node, or an unknown sign.
+    """
+
+    def __init__(
+        self,
+        nodes: pd.DataFrame,
+        edges: pd.DataFrame,
+        *,
+        start: str | None = None,
+        weight_label: str = "weight",
+        seed: int = 0,
+        recompute: Recompute | None = None,
+    ) -> None:
+        ids = list(nodes.index.astype(str))
+        require_table(pd.DataFrame({"id": ids}), "nodes", ["id"], unique=["id"])
+        if edges.empty:
+            edges = pd.DataFrame(columns=["source", "target"])
+        else:
+            require_table(edges, "edges", ["source", "target"])
+        edges = edges.assign(
+            sign=edges.get("sign", 0),
+            weight=edges["weight"].astype(float) if "weight" in edges else np.nan,
+        )
+        ends = _require_ends(edges, ids)
+        has_places = {"x", "y"} <= set(nodes.columns)
+        xy = nodes[["x", "y"]].to_numpy(np.float64) if has_places else None
+        xy = graph_layout(ids, edges, seed=seed) if xy is None else xy
+        labels = gene_labels(nodes.index, nodes.get("name"))
+        names = [short(label.split(" (")[0], 16) for label in labels]
+        sign, weight = (edges[name].to_numpy(np.float64) for name in ("sign", "weight"))
+        largest = np.nanmax(np.abs(weight), initial=0.0) or 1.0
+        touching = [np.flatnonzero((ends[0] == at) | (ends[1] == at)) for at in range(len(ids))]
+        if start is not None and str(start) not in ids:
+            raise InputError(f"start {start!r}", "one of the nodes")
+        first = int(np.argmax([len(one) for one in touching])) if start is None else None
+        node = Control(
+            name="node", kind="select", label="Node", options=labels,
+            start=ids.index(str(start)) if first is None else first,
+        )  # fmt: skip
+
+        def pick(at: int) -> dict[str, Any]:
+            mine = touching[at]
+            drawn = mine[ends[0][mine] != ends[1][mine]]
+            other = np.where(ends[0][drawn] == at, ends[1][drawn], ends[0][drawn])
+            near = list(dict.fromkeys(other.tolist()))
+            shown: dict[str, Any] = {}
+            for trace, one in enumerate(_SIGNS, 2):
+                part = drawn[sign[drawn] == one]
+                strokes = _strokes(xy, ends[0][part], ends[1][part])
+                shown |= {f"data[{trace}].{axis}": strokes[axis] for axis in "xy"}
+            dots = 0.4 * xy[at] + 0.6 * xy[other]
+            for i, axis in enumerate("xy"):
+                shown |= {f"data[5].{axis}": xy[near, i], f"data[6].{axis}": xy[[at], i]}
+                shown |= {f"data[7].{axis}": dots[:, i]}
+            regulates = [
+                f"{names[ends[0][e]]} → {names[ends[1][e]]}, {_EDGE_STYLES[int(sign[e])][0]}"
+                + ("" if np.isnan(weight[e]) else f"<br>{safe(weight_label)}: {weight[e]:.3g}")
+                for e in drawn
+            ]
+            itself = ", itself included" if len(drawn) < len(mine) else ""
+            n_out, n_in = (int((end[mine] == at).sum()) for end in ends)
+            text = f"regulates {n_out:,}, regulated by {n_in:,}{itself}"
+            return shown | {
+                "data[5].text": [names[one] if i < N_LABELS else "" for i, one in enumerate(near)],
+                "data[5].customdata": [labels[one] for one in near],
+                "data[6].text": [names[at]],
+                "data[7].marker.size": 7
+                + 13 * np.sqrt(np.nan_to_num(abs(weight[drawn])) / largest),
+                "data[7].customdata": [labels[one] for one in other],
+                "data[7].hovertext": regulates,
+                "annotations[0].text": f"<b>{short(labels[at], 34)}</b><br>{text}",
+            }
+
+        figure = _network_figure(xy, ends, labels, max(map(len, touching)))
+        clicks = [Click(trace=trace, control="node") for trace in (1, 5, 7)]
+        super().__init__(figure, [node], bind(node, pick), clicks, {"height": 560}, recompute)
+
+
+def _network_figure(
+    xy: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: Sequence[str], n_strokes: int
+) -> go.Figure:
+    """Draw the whole network faintly, and empty traces for what is picked."""
+    figure = go.Figure(layout={"template": THEME, "height": 620, "margin": {"t": 52, "b": 44}})
+    figure.add_scatter(
+        **_strokes(xy, *ends), mode="lines", line={"color": "#DEDEDE", "width": 0.8},
+        hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=xy[:, 0], y=xy[:, 1], mode="markers", customdata=list(labels), hoverinfo="text",
+        marker={"size": 8, "color": GREY, "line": {"color": "white", "width": 0.8}},
+        hovertext=[safe(label) for label in labels], showlegend=False,
+    )  # fmt: skip
+    for sign in _SIGNS:
+        name, colour, dash, _ = _EDGE_STYLES[sign]
+        head = {"symbol": "arrow", "angleref": "previous", "standoff": 6, "opacity": 1}
+        figure.add_scatter(
+            mode="lines+markers", name=name, line={"color": colour, "width": 1.8, "dash": dash},
+            marker=head | {"size": [0, 11, 0] * n_strokes, "color": colour, "line_width": 0},
+            hoverinfo="skip",
+        )  # fmt: skip
+    shown = ((10, "circle", SKY, 11, "text"), (17, "diamond", ORANGE, 14, "skip"))
+    for size, symbol, colour, text_size, hover in shown:
+        figure.add_scatter(
+            mode="markers+text", textposition="top center", hoverinfo=hover, showlegend=False,
+            marker={"size": size, "symbol": symbol, "color": colour, "line": {"color": INK}},
+            textfont={"size": text_size, "color": INK},
+        )  # fmt: skip
+    figure.add_scatter(
+        mode="markers", marker={"color": "white", "line": {"color": INK, "width": 1.5}},
+        hoverinfo="text", showlegend=False,
+    )  # fmt: skip
+    figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    return figure.add_annotation(PANEL_TITLE | {"y": 1.01})
