@@ -47,7 +47,7 @@ STATE = """
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two notebooks through a real kernel and the runner."""
     root = tmp_path_factory.mktemp("browser")
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     write_notebook(
         root / "notebooks" / "01_explorers.ipynb",
         md("# Explorers\n\nText."),
