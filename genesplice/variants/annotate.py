@@ -1,41 +1,45 @@
-"""A VCF through the models and out again: a chunk of records in memory at a time."""
+"""Variants through the models: a VCF and back again a chunk at a time, or plain tables."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import UInt8
 from torch import Tensor
 
-from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
+from genesplice.data.genome import Genome
+from genesplice.errors import InputError
+from genesplice.evaluate.strata import region_masks
 from genesplice.results import Metric
-from genesplice.variants.alleles import Allele
-from genesplice.variants.checks import (
+from genesplice.runtime import atomic_file
+from genesplice.variants.alleles import (
     FLAGS,
+    MAX_LENGTH_BP,
+    Allele,
     ContigNames,
-    Survey,
     check_record,
     refuse_another_genome,
     survey,
 )
-from genesplice.variants.haplotypes import Beside, find_sample, with_haplotypes
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
-from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
+from genesplice.variants.levels import GeneChange, LevelModel, Levels, Models, strongest
 from genesplice.variants.likelihood import (
     ABSTAIN,
+    REGIONS,
     WINDOW_BP,
     Likelihood,
     MaskedBases,
+    Matched,
     allele_likelihoods,
 )
-from genesplice.variants.matched import Matched
-from genesplice.variants.models import Models
-from genesplice.variants.regions import region_of, region_track
-from genesplice.variants.table import write_table
 from genesplice.variants.vcf import (
     Record,
     check_header,
@@ -46,49 +50,51 @@ from genesplice.variants.vcf import (
 )
 
 CHUNK = 256
-COLUMNS: dict[str, type] = {
-    "record": int, "contig": str, "position": int, "id": str, "ref": str, "alt": str,
-    "kind": str, "region": str, "flag": str, "llr": float, "llr_forward": float,
-    "llr_reverse": float, "strand_spread": float, "percentile": float,
-}  # fmt: skip
-HAPLOTYPE_COLUMNS: dict[str, type] = {"haplotype": str, "n_beside": int}
-LEVEL_COLUMNS: dict[str, type] = {
-    "gene_id": str, "n_genes": int, "dlevel": float, "model_spread": float, "agreement": float,
-}  # fmt: skip
-GENE_COLUMNS: dict[str, type] = {
-    "record": int, "contig": str, "position": int, "ref": str, "alt": str, "gene_id": str,
-    "name": str, "distance_bp": int, "level": float, "dlevel": float, "model_spread": float,
-    "agreement": float, "condition": str, "dresidual": float,
-}  # fmt: skip
 MIN_AGREEMENT = 0.75
 """Share of the models that must agree about the sign of a change of level."""
+NEEDED = ("contig", "position", "ref", "alt")
+SITE = (
+    ("record", pa.int64()), ("contig", pa.string()), ("position", pa.int64()),
+    ("ref", pa.string()), ("alt", pa.string()),
+)  # fmt: skip
+COLUMNS = pa.schema([
+    *SITE[:3], ("id", pa.string()), *SITE[3:], ("kind", pa.string()), ("region", pa.string()),
+    ("flag", pa.string()), ("llr", pa.float64()), ("llr_forward", pa.float64()),
+    ("llr_reverse", pa.float64()), ("strand_spread", pa.float64()), ("percentile", pa.float64()),
+])  # fmt: skip
+LEVEL_COLUMNS = pa.schema([
+    ("gene_id", pa.string()), ("n_genes", pa.int64()), ("dlevel", pa.float64()),
+    ("model_spread", pa.float64()), ("agreement", pa.float64()),
+])  # fmt: skip
+GENE_COLUMNS = pa.schema([
+    *SITE, ("gene_id", pa.string()), ("name", pa.string()), ("distance_bp", pa.int64()),
+    ("level", pa.float64()), ("dlevel", pa.float64()), ("model_spread", pa.float64()),
+    ("agreement", pa.float64()), ("condition", pa.string()), ("dresidual", pa.float64()),
+])  # fmt: skip
+# The column that each INFO field is read from, and the flag under which it is withheld.
+SOURCES = {
+    "GS_LLR": ("llr", "abstains"), "GS_PCT": ("percentile", "abstains"),
+    "GS_DLEVEL": ("dlevel", "models_disagree"), "GS_GENE": ("gene_id", None),
+    "GS_FLAG": ("flag", None),
+}  # fmt: skip
 
 Progress = Callable[[str], None]
 Row = dict[str, Any]
-Checked = tuple[Record, list[Allele | str], list[Beside | None]]
-"""A record, its alleles or why they are none, and what stands beside each."""
 
 
 class Settings(NamedTuple):
     """How variants are scored; all lengths in bases.
 
     `abstain` is the least that both strands must differ from 0, in opposite directions, for a
-    ratio to be withheld. With `sample` each of its phased alleles is scored beside
-    the others of its haplotype.
+    ratio to be withheld.
     """
 
     window_bp: int = WINDOW_BP
-    max_length_bp: int = 64
+    max_length_bp: int = MAX_LENGTH_BP
     abstain: float = ABSTAIN
     level_window_bp: int = LEVEL_WINDOW_BP
     with_percentile: bool = True
     seed: int = 0
-    sample: str = ""
-
-    @property
-    def reach_bp(self) -> int:
-        """How far another allele may lie and still be in a window with one."""
-        return max(self.window_bp, self.level_window_bp) // 2 + REGION_BP // 2
 
 
 class Annotated(NamedTuple):
@@ -98,21 +104,51 @@ class Annotated(NamedTuple):
     n_records: int
     n_alleles: int
     flags: Counter[str]
-    found: Survey
     metrics: tuple[Metric, ...]
 
 
-class Annotator:
-    """Scores chunks of records; everything that chunks share is made once."""
+class Scores(NamedTuple):
+    """One row an allele, one row an allele and gene around it, and records for metrics.json."""
+
+    table: pd.DataFrame
+    genes: pd.DataFrame
+    metrics: list[Metric]
+
+
+def region_track(bundle: Bundle) -> UInt8[np.ndarray, " length"]:
+    """Index into `REGIONS` for every base of the genome: one class each, promoters first.
+
+    `other` is what `region_masks` has in none: RNA genes, pseudogenes, genes without a reading
+    frame, bases of genes on both strands.
+    """
+    masks = region_masks(bundle)
+    track = np.zeros(bundle.genome.length, np.uint8)
+    for i, name in enumerate(REGIONS[1:], 1):
+        track[masks[name]] = i
+    return track
+
+
+def region_of(genome: Genome, track: UInt8[np.ndarray, " length"], contig: str, start: int) -> str:
+    """The class of one base; behind the end of a contig that of the next or last one."""
+    own = genome.contig(contig)
+    at = start % own.length if own.is_circular else min(start, own.length - 1)
+    return REGIONS[track[own.offset + at]]
+
+
+class Scorer:
+    """Scores chunks of records; everything that chunks share is made once.
+
+    `gene_features` are those of each expression model (`encode_genes`), where they are at hand.
+    """
 
     def __init__(
         self,
         models: Models,
         bundle: Bundle,
         settings: Settings,
-        vectors: Sequence[Tensor] | None = None,
+        gene_features: Sequence[Tensor] | None = None,
     ) -> None:
-        self.bundle, self.settings, self.genome = bundle, settings, bundle.genome
+        self.settings, self.genome = settings, bundle.genome
         self.names = ContigNames(bundle.genome, bundle.manifest.get("contig_aliases"))
         self.track = region_track(bundle)
         self.masked = self.matched = self.levels = None
@@ -121,138 +157,98 @@ class Annotator:
             if settings.with_percentile:
                 self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
         if models.levels:
-            known: Sequence[Tensor | None] = vectors or [None] * len(models.levels)
-            readers = [
-                LevelModel(model, bundle, vectors=mine)
-                for model, mine in zip(models.levels, known, strict=True)
+            known: Sequence[Tensor | None] = gene_features or [None] * len(models.levels)
+            level_models = [
+                LevelModel(model, bundle, gene_features=own)
+                for model, own in zip(models.levels, known, strict=True)
             ]
-            self.levels = Levels(readers, bundle, window_bp=settings.level_window_bp)
+            self.levels = Levels(level_models, bundle, window_bp=settings.level_window_bp)
         self.gene_names = dict(zip(bundle.genes["gene_id"], bundle.genes["name"], strict=True))
-
-    @property
-    def fields(self) -> list[str]:
-        """The INFO fields that are written."""
-        wanted = {
+        self.columns = pa.unify_schemas([COLUMNS, LEVEL_COLUMNS] if self.levels else [COLUMNS])
+        scorers = {
             "GS_LLR": self.masked, "GS_PCT": self.matched, "GS_DLEVEL": self.levels,
             "GS_GENE": self.levels,
         }  # fmt: skip
-        scored = [name for name, scorer in wanted.items() if scorer is not None]
-        return [*scored, *(("GS_HAP", "GS_HAP_N") if self.settings.sample else ()), "GS_FLAG"]
+        self.fields = [*(name for name, scorer in scorers.items() if scorer is not None), "GS_FLAG"]
 
-    @property
-    def columns(self) -> dict[str, type]:
-        """The columns of the table."""
-        more = HAPLOTYPE_COLUMNS if self.settings.sample else {}
-        return COLUMNS | more | (LEVEL_COLUMNS if self.levels else {})
+    def __call__(
+        self, records: Sequence[Record], first: int = 1
+    ) -> tuple[list[list[Row]], list[Row]]:
+        """For each record one row an allele (or one where it has none); and the rows of genes.
 
-    def check(self, record: Record) -> list[Allele | str]:
-        """For each ALT the allele, or why there is none."""
-        return check_record(record, self.names, self.settings.max_length_bp)
-
-    def read(self, vcf: Path) -> Iterator[Checked]:
-        """Every record of a file, checked."""
-        sample, records = self.settings.sample, read_records(vcf)
-        if sample:
-            column = find_sample(vcf, sample)
-            yield from with_haplotypes(records, self.check, column, self.settings.reach_bp, vcf)
-            return
-        for record in records:
-            found = self.check(record)
-            yield record, found, [None] * len(found)
-
-    def rows(self, checked: Sequence[Checked], first: int) -> tuple[list[list[Row]], list[Row]]:
-        """For each record one row an allele (or one where it has none); and the rows of genes."""
-        pairs = [
-            (one, () if others is None else others.alleles)
-            for _, found, beside in checked
-            for one, others in zip(found, beside, strict=True)
-            if isinstance(one, Allele)
-        ]
-        alleles, backgrounds = [one for one, _ in pairs], [others for _, others in pairs]
-        ratios = iter(self._ratios(alleles, backgrounds))
-        changes = iter(self.levels(alleles, backgrounds) if self.levels else [])
-        table, genes = [], []
-        for number, (record, found, beside) in enumerate(checked, first):
-            rows = []
-            for alt, one, others in zip(record.alts or (".",), found, beside, strict=True):
-                row = self._row(number, record, alt, one)
-                if others is not None:
-                    row |= {"haplotype": others.name, "n_beside": len(others.alleles)}
-                if isinstance(one, Allele) and self.masked:
-                    self._add_ratio(row, one, next(ratios))
-                if isinstance(one, Allele) and self.levels:
-                    genes += self._add_genes(row, next(changes))
-                rows.append(row)
-            table.append(rows)
-        return table, genes
-
-    def _ratios(
-        self, alleles: Sequence[Allele], beside: Sequence[Sequence[Allele]]
-    ) -> list[Likelihood]:
-        if self.masked is None:
-            return []
+        `first` is the number of the first record.
+        """
+        checked = [check_record(one, self.names, self.settings.max_length_bp) for one in records]
+        alleles = [one for found in checked for one in found if isinstance(one, Allele)]
         window_bp = self.settings.window_bp
-        return allele_likelihoods(
-            self.masked, self.genome, alleles, window_bp=window_bp, beside=beside
+        ratios = iter(
+            allele_likelihoods(self.masked, self.genome, alleles, window_bp=window_bp)
+            if self.masked
+            else [None] * len(alleles)
         )
+        changes = iter(self.levels(alleles) if self.levels else [[]] * len(alleles))
+        rows, genes = [], list[Row]()
+        for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
+            own = []
+            for alt, allele in zip(record.alts or (".",), found, strict=True):
+                row: Row = dict.fromkeys(self.columns.names)
+                row |= {
+                    "record": number, "contig": record.contig, "position": record.position + 1,
+                    "id": record.name, "ref": record.ref, "alt": alt,
+                }  # fmt: skip
+                if isinstance(allele, Allele):
+                    genes += self._score(row, allele, next(ratios), next(changes))
+                else:
+                    row["flag"] = allele
+                own.append(row)
+            rows.append(own)
+        return rows, genes
 
-    def _row(self, number: int, record: Record, alt: str, one: Allele | str) -> Row:
-        row: Row = dict.fromkeys(self.columns)
-        row |= {
-            "record": number, "contig": record.contig, "position": record.position + 1,
-            "id": record.name, "ref": record.ref, "alt": alt,
-        }  # fmt: skip
-        if isinstance(one, str):
-            return row | {"flag": one}
-        return row | {
-            "kind": one.kind,
-            "region": region_of(self.genome, self.track, one.contig, one.start),
-        }
-
-    def _add_genes(self, row: Row, found: Sequence[GeneChange]) -> list[Row]:
-        most = strongest(found)
-        row["n_genes"] = len(found)
-        if most is not None:
+    def _score(
+        self, row: Row, allele: Allele, ratio: Likelihood | None, changes: Sequence[GeneChange]
+    ) -> list[Row]:
+        flags = []
+        region = region_of(self.genome, self.track, allele.contig, allele.start)
+        row |= {"kind": allele.kind, "region": region}
+        if ratio is not None:
             row |= {
-                "gene_id": most.gene_id, "dlevel": most.mean, "model_spread": most.spread,
-                "agreement": most.agreement,
+                "llr": ratio.mean, "llr_forward": ratio.forward, "llr_reverse": ratio.reverse,
+                "strand_spread": ratio.spread,
             }  # fmt: skip
+            if self.matched is not None:
+                row["percentile"] = self.matched.percentile(allele, region, ratio.mean)
+            if ratio.abstains(self.settings.abstain):
+                flags.append("abstains")
+        if self.levels is not None:
+            row["n_genes"] = len(changes)
+        most = strongest(changes)
+        if most is not None:
+            row |= {"gene_id": most.gene_id} | _change(most)
             if most.agreement < MIN_AGREEMENT:
-                row["flag"] = "|".join(filter(None, [row["flag"], "models_disagree"]))
-        place = {name: row[name] for name in ("record", "contig", "position", "ref", "alt")}
+                flags.append("models_disagree")
+        row["flag"] = "|".join(flags) or None
+        site = {name: row[name] for name, _ in SITE}
         return [
-            place
+            site
             | {
                 "gene_id": one.gene_id, "name": str(self.gene_names[one.gene_id]),
                 "distance_bp": one.distance_bp, "level": float(np.mean(one.levels)),
-                "dlevel": one.mean, "model_spread": one.spread, "agreement": one.agreement,
                 "condition": one.condition, "dresidual": one.dresidual,
             }
-            for one in found
+            | _change(one)
+            for one in changes
         ]  # fmt: skip
 
-    def _add_ratio(self, row: Row, allele: Allele, found: Likelihood) -> None:
-        row |= {
-            "llr": found.mean, "llr_forward": found.forward, "llr_reverse": found.reverse,
-            "strand_spread": found.spread,
-        }  # fmt: skip
-        if self.matched is not None:
-            row["percentile"] = self.matched.percentile(allele, row["region"], found.mean)
-        if found.abstains(self.settings.abstain):
-            row["flag"] = "abstains"
+
+def _change(one: GeneChange) -> Row:
+    return {"dlevel": one.mean, "model_spread": one.spread, "agreement": one.agreement}
 
 
 def info(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[str | None]]:
     """The INFO values of one record."""
-    # What each field is read from, and the flag under which it is withheld.
-    sources = {
-        "GS_LLR": ("llr", "abstains"), "GS_PCT": ("percentile", "abstains"),
-        "GS_DLEVEL": ("dlevel", "models_disagree"), "GS_GENE": ("gene_id", None),
-        "GS_HAP": ("haplotype", None), "GS_HAP_N": ("n_beside", None), "GS_FLAG": ("flag", None),
-    }  # fmt: skip
     values: dict[str, list[str | None]] = {}
     for field in fields:
-        column, withheld = sources[field]
+        column, withheld = SOURCES[field]
         values[field] = [None if withheld in flags_of(row) else _text(row[column]) for row in rows]
     return values
 
@@ -268,18 +264,42 @@ def _text(value: Any) -> str | None:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def chunks(records: Iterator[Checked], size: int = CHUNK) -> Iterator[list[Checked]]:
-    """The same records, `size` at a time."""
-    while chunk := list(islice(records, size)):
-        yield chunk
-
-
 def beside(out: Path, suffix: str) -> Path:
     """A file next to a VCF: its name without .vcf and .gz, and `suffix` added."""
     name = out.name
     for ending in (".gz", ".bgz", ".vcf"):
         name = name.removesuffix(ending)
     return out.with_name(name + suffix)
+
+
+@contextmanager
+def write_table(stem: Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Append rows to `stem`.tsv and .parquet; both appear only if the body succeeds."""
+    with ExitStack() as stack:
+        text_path, parquet_path = (
+            stack.enter_context(atomic_file(stem.with_name(stem.name + suffix)))
+            for suffix in (".tsv", ".parquet")
+        )
+        text = stack.enter_context(text_path.open("w"))
+        parquet = stack.enter_context(pq.ParquetWriter(parquet_path, schema))
+        text.write("\t".join(schema.names) + "\n")
+
+        def write(rows: Sequence[Row]) -> None:
+            table = pa.Table.from_pylist(list(rows), schema=schema)
+            parquet.write_table(table)
+            table.to_pandas().to_csv(text, sep="\t", header=False, index=False, float_format="%.6g")
+
+        yield write
+
+
+def _checked(vcf: Path, names: ContigNames, data: Path, progress: Progress) -> int:
+    """Compare every REF of a VCF with the genome, and count its records."""
+    found = survey(read_records(vcf), names)
+    refuse_another_genome(found, vcf, data)
+    if found.unknown:
+        named = ", ".join(name for name, _ in found.unknown.most_common(3))
+        progress(f"variants: contigs that the data do not have: {named}")
+    return found.n_records
 
 
 def annotate_vcf(
@@ -289,8 +309,8 @@ def annotate_vcf(
     out: Path,
     *,
     settings: Settings | None = None,
-    vectors: Sequence[Tensor] | None = None,
-    progress: Progress | None = None,
+    gene_features: Sequence[Tensor] | None = None,
+    progress: Progress = lambda text: None,
 ) -> Annotated:
     """Write `out`: every record of `vcf` in its order, with INFO fields; and tables beside it.
 
@@ -298,56 +318,46 @@ def annotate_vcf(
 
     Parameters
     ----------
-    vectors
-        What each expression model says of every gene (`encode_genes`), where it is at hand.
+    gene_features
+        Of each expression model (`encode_genes`), where they are at hand.
 
     Raises
     ------
     InputError
-        If `vcf` is no VCF, or more than 5 % of its REFs are not those of the genome; with a
-        sample also as `with_haplotypes`.
+        If `vcf` is no VCF, or more than 5 % of its REFs are not those of the genome.
     """
-    tell, settings = progress or (lambda text: None), settings or Settings()
     check_header(vcf)
     read_header(vcf)
-    if settings.sample:
-        find_sample(vcf, settings.sample)
-    annotator = Annotator(models, bundle, settings, vectors)
-    found = survey(read_records(vcf), annotator.names)
-    refuse_another_genome(found, vcf, bundle.path)
-    if found.unknown:
-        named = ", ".join(name for name, _ in found.unknown.most_common(3))
-        tell(f"variants: contigs that the data do not have: {named}")
-    flags, done = Counter[str](), 0
-    notes = [f"##source=genesplice {bundle.name}"]
-    n_alleles = 0
+    scorer = Scorer(models, bundle, settings or Settings(), gene_features)
+    n_records = _checked(vcf, scorer.names, bundle.path, progress)
+    flags, done, n_alleles, records = Counter[str](), 0, 0, read_records(vcf)
+    schemas = {"": scorer.columns} | ({".genes": GENE_COLUMNS} if scorer.levels else {})
     with ExitStack() as stack:
-        writer = stack.enter_context(write_vcf(out, vcf, annotator.fields, notes))
-        table = stack.enter_context(write_table(beside(out, ""), annotator.columns))
-        genes = None
-        if annotator.levels:
-            genes = stack.enter_context(write_table(beside(out, ".genes"), GENE_COLUMNS))
-        for chunk in chunks(annotator.read(vcf)):
-            scored, around = annotator.rows(chunk, done + 1)
-            for (record, _, _), rows in zip(chunk, scored, strict=True):
-                writer.write(record, info(rows, annotator.fields))
-                for row in rows:
-                    flags.update(flags_of(row) or ["scored"])
-                n_alleles += len(rows)
-            table.write([row for rows in scored for row in rows])
-            if genes is not None:
-                genes.write(around)
-            done += len(chunk)
+        notes = [f"##source=genesplice {bundle.name}"]
+        writer = stack.enter_context(write_vcf(out, vcf, scorer.fields, notes))
+        write_rows, *write_genes = (
+            stack.enter_context(write_table(beside(out, stem), schema))
+            for stem, schema in schemas.items()
+        )
+        while chunk := list(islice(records, CHUNK)):
+            scored, genes = scorer(chunk, done + 1)
+            for record, rows in zip(chunk, scored, strict=True):
+                writer.write(record, info(rows, scorer.fields))
+            every = [row for rows in scored for row in rows]
+            write_rows(every)
+            for write in write_genes:
+                write(genes)
+            flags.update(flag for row in every for flag in flags_of(row) or ["scored"])
+            n_alleles, done = n_alleles + len(every), done + len(chunk)
             if done % (8 * CHUNK) == 0:
-                tell(f"variants: {done} of {found.n_records} records")
-    stems = ["", ".genes"] if annotator.levels else [""]
-    files = [out, *(beside(out, s + ending) for s in stems for ending in (".tsv", ".parquet"))]
-    if out.suffix in (".gz", ".bgz") and writer.is_sorted:
+                progress(f"variants: {done} of {n_records} records")
+    files = [out, *(beside(out, s + ending) for s in schemas for ending in (".tsv", ".parquet"))]
+    if not writer.is_sorted:
+        progress("variants: not sorted, so there is no index")
+    elif out.suffix in (".gz", ".bgz"):
         files.append(index(out))
-    elif not writer.is_sorted:
-        tell("variants: not sorted, so there is no index")
-    measured = tuple(annotator.matched.metrics) if annotator.matched else ()
-    return Annotated(tuple(files), done, n_alleles, flags, found, measured)
+    metrics = tuple(scorer.matched.metrics) if scorer.matched else ()
+    return Annotated(tuple(files), done, n_alleles, flags, metrics)
 
 
 def flag_metrics(done: Annotated) -> list[Metric]:
@@ -359,3 +369,53 @@ def flag_metrics(done: Annotated) -> list[Metric]:
         for name, count in counts.items()
     ]
     return [*counted, *done.metrics]
+
+
+def table_records(table: pd.DataFrame) -> list[Record]:
+    """The rows of a table with contig, position (from 1), ref and alt as records of a VCF.
+
+    Raises
+    ------
+    InputError
+        For a missing column.
+    """
+    if missing := [name for name in NEEDED if name not in table.columns]:
+        raise InputError(f"no column {missing[0]}", ", ".join(NEEDED))
+    return [
+        Record(number, (row.contig, str(row.position), ".", row.ref, row.alt, ".", ".", "."))
+        for number, row in enumerate(table.itertuples(), 1)
+    ]
+
+
+def score_variants(
+    models: Models,
+    bundle: Bundle,
+    variants: Path | pd.DataFrame,
+    *,
+    settings: Settings | None = None,
+    gene_features: Sequence[Tensor] | None = None,
+) -> Scores:
+    """Score a VCF, or a table with contig, position (from 1), ref and alt, as plain tables.
+
+    Raises
+    ------
+    InputError
+        As `annotate_vcf`; for a column that the table lacks.
+    """
+    scorer = Scorer(models, bundle, settings or Settings(), gene_features)
+    if isinstance(variants, pd.DataFrame):
+        records = table_records(variants)
+    else:
+        check_header(variants)
+        _checked(variants, scorer.names, bundle.path, lambda text: None)
+        records = list(read_records(variants))
+    scored, genes = scorer(records)
+    rows = [row for own in scored for row in own]
+    flags = Counter(flag for row in rows for flag in flags_of(row) or ["scored"])
+    measured = tuple(scorer.matched.metrics) if scorer.matched else ()
+    done = Annotated((), len(records), len(rows), flags, measured)
+    tables = (
+        pa.Table.from_pylist(part, schema=schema).to_pandas()
+        for part, schema in ((rows, scorer.columns), (genes, GENE_COLUMNS))
+    )
+    return Scores(*tables, flag_metrics(done))

@@ -1,59 +1,440 @@
-"""What the command measures besides a VCF: known classes, and a measured table."""
+"""Substitutions whose effect is known or was measured, and whether the scores find it.
 
-from collections.abc import Sequence
+**Known classes**, none of which uses the model:
+
+- Start and stop codons against substitutions of the same bases in the coding parts of the same
+  windows. A change that leaves a stop a stop is no case.
+- Changes within a reading frame that make a stop, against coding changes of the same two bases.
+- Codon positions 1 and 2 against 3; non-synonymous against synonymous (genetic code 11).
+- The -10 and -35 hexamers (`data.motifs`) of an operon's first gene against what lies around and
+  between them.
+
+Every score is the negative ratio: high means that the model finds the change unlikely. Cases are
+ranked among controls of the same two bases, so that what depends on these alone gives 0.5. Below
+0.5 is no fault: a model that knows the reading frame and not where genes end finds a stop codon's
+own bases unlikely, and a change of them likely. `count_two_sided` is what counts of neighbouring
+bases give.
+
+**Measured values**: for each score Spearman's rho, the share of right signs (0.5 by chance), and
+the AUROC of the upper half of the values against the lower half; with scores that need no network:
+the change of GC content, the distance to the nearest TSS, and the ratio of the count model.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from Bio.Data.CodonTable import unambiguous_dna_by_id
+from jaxtyping import Bool, Float, Shaped, UInt8
+from scipy.stats import mannwhitneyu, spearmanr
 from torch import Tensor
 
+from genesplice.baselines.count_models import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
+from genesplice.data.genome import Genome
+from genesplice.data.motifs import find_promoter
+from genesplice.data.splits import first_of_operon
+from genesplice.data.tables import read_table
+from genesplice.errors import InputError
+from genesplice.evaluate.bootstrap import resampled
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
-from genesplice.variants.annotate import Settings
-from genesplice.variants.classes import benchmark_classes, box_levels
-from genesplice.variants.levels import LevelModel, Levels
-from genesplice.variants.likelihood import MaskedBases
-from genesplice.variants.measured import measured_metrics, read_measured, score_measured
-from genesplice.variants.models import Models
+from genesplice.variants.alleles import Allele, ContigNames, check_record
+from genesplice.variants.annotate import NEEDED, Settings, table_records
+from genesplice.variants.levels import LevelModel, Levels, Locus, Models, strongest
+from genesplice.variants.likelihood import (
+    BASES,
+    STRIDE_BP,
+    WINDOW_BP,
+    Hidden,
+    MaskedBases,
+    allele_likelihoods,
+    substitutions,
+)
+
+UPSTREAM_BP = 250
+FLANK_BP = 8
+INSIDE_BP = 300
+LEVEL_WINDOW_BP = 4096
+CONTEXT_BP = 64
+CODE = unambiguous_dna_by_id[11]
+AMINO_ACIDS = CODE.forward_table | dict.fromkeys(CODE.stop_codons, "*")
+COLUMNS = [
+    "gene_id", "site", "codon_position", "ref", "alt", "is_synonymous", "is_nonsense", "llr",
+    "llr_counts",
+]  # fmt: skip
+SITES = ["hexamer", "flank"]
 
 
-def class_figures(
+def auroc(is_case: Bool[np.ndarray, " rows"], value: Float[np.ndarray, " rows"]) -> float:
+    """Chance that a case has a higher value than another row; NaN where one kind is missing."""
+    cases, others = value[is_case], value[~is_case]
+    if not len(cases) or not len(others):
+        return float("nan")
+    return float(mannwhitneyu(cases, others).statistic / (len(cases) * len(others)))
+
+
+def auroc_metric(
+    name: str,
+    is_case: Bool[np.ndarray, " rows"],
+    value: Float[np.ndarray, " rows"],
+    unit: Shaped[np.ndarray, " rows"],
+    *,
+    seed: int = 0,
+) -> list[Metric]:
+    """AUROC with its interval over units; none where a kind is missing. `n` counts the cases."""
+    if not is_case.any() or is_case.all():
+        return []
+    limits = 0.0, 1.0
+    found = resampled(lambda i: auroc(is_case[i], value[i]), unit, seed=seed, limits=limits)
+    return [Metric(name, *found, int(is_case.sum()), "genesplice", "genome", None, seed)]
+
+
+def class_table(
+    score: MaskedBases, bundle: Bundle, *, n_genes: int = 100, seed: int = 0
+) -> pd.DataFrame:
+    """Every substitution at chosen sites of random genes with a reading frame.
+
+    Columns: gene_id, site (start, stop, body, hexamer, flank), codon_position (0 outside of
+    codons), ref, alt (on the sense strand), is_synonymous, is_nonsense (None outside of codons),
+    llr, llr_counts. Bodies are `INSIDE_BP` on from the start and up to the end; hexamers those of
+    first genes of operons. Every 32nd base of a window is hidden at once.
+    """
+    genes = bundle.genes
+    size = genes["end"] - genes["start"]
+    is_usable = (genes["biotype"] == "protein_coding") & (size % 3 == 0) & (size >= 2 * INSIDE_BP)
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(is_usable.to_numpy()))[:n_genes]
+    is_first = first_of_operon(bundle.genome, genes, bundle.splits).to_numpy()
+    contigs = [(contig.name, 0, contig.length) for contig in bundle.genome.contigs]
+    counts = fit_count_model(bundle.genome, contigs, *CONTEXTS[-1])
+    changes = [
+        change
+        for row in np.sort(rows).tolist()
+        for change in _gene_changes(score, counts, bundle.genome, genes.iloc[row], is_first[row])
+    ]
+    return pd.DataFrame(changes, columns=COLUMNS)
+
+
+def _gene_changes(
+    score: MaskedBases, counts: CountModel, genome: Genome, gene: Any, is_first: bool
+) -> Iterator[tuple]:
+    """Rows of the table, from a window around the gene's start and one around its end."""
+    first, last = int(gene.start), int(gene.end)
+    for anchor in (0, last - first):
+        low = anchor - WINDOW_BP // 2
+        span = (first + low, first + low + WINDOW_BP)
+        if gene.strand == "-":
+            span = (last - low - WINDOW_BP, last - low)
+        tokens = genome.fetch(gene.contig, *span, gene.strand)
+        sites = _stop_sites(-low + last - first) if anchor else _start_sites(tokens, -low, is_first)
+        positions = np.array(sorted(sites), np.int64)
+        turns = (positions[positions % STRIDE_BP == turn] for turn in range(STRIDE_BP))
+        rows = [Hidden(tokens, own) for own in turns if len(own)]
+        llr = np.full((WINDOW_BP, 4), np.nan)
+        for row, change in zip(rows, substitutions(score, rows), strict=True):
+            llr[row.positions] = change.mean(0)
+        counted = np.log(counts.probabilities(tokens))
+        for at in positions.tolist():
+            for alt, *codons in _changes(tokens, at, -low, sites[at]):
+                ratios = llr[at, alt], counted[at, alt] - counted[at, tokens[at]]
+                yield gene.gene_id, sites[at], *codons, *ratios
+
+
+def _stop_sites(last: int) -> dict[int, str]:
+    """Positions before the end of a gene at `last`, by site."""
+    body = dict.fromkeys(range(last - INSIDE_BP, last - 3), "body")
+    return body | dict.fromkeys(range(last - 3, last), "stop")
+
+
+def _start_sites(tokens: UInt8[np.ndarray, " window"], zero: int, is_first: bool) -> dict[int, str]:
+    """Positions around a gene's first base at `zero`, by site."""
+    sites = dict.fromkeys(range(zero + 3, zero + INSIDE_BP), "body")
+    sites |= dict.fromkeys(range(zero, zero + 3), "start")
+    if is_first:
+        sites |= _promoter_sites(tokens, zero)
+    return sites
+
+
+def _promoter_sites(tokens: UInt8[np.ndarray, " window"], zero: int) -> dict[int, str]:
+    """Positions of both hexamers before `zero`, and of their flanks."""
+    first = zero - UPSTREAM_BP
+    hits = find_promoter(tokens[first:zero])
+    if not hits:
+        return {}
+    low, high = hits[0].start - FLANK_BP, min(hits[-1].end + FLANK_BP, UPSTREAM_BP)
+    sites = dict.fromkeys(range(first + low, first + high), "flank")
+    for hit in hits:
+        sites |= dict.fromkeys(range(first + hit.start, first + hit.end), "hexamer")
+    return sites
+
+
+def _changes(
+    tokens: UInt8[np.ndarray, " window"], at: int, zero: int, site: str
+) -> Iterator[tuple]:
+    """The three substitutions of a base: alt, codon position, letters, synonymous, nonsense."""
+    phase = (at - zero) % 3
+    codon = tokens[at - phase : at - phase + 3]
+    is_coding = site not in SITES
+    if tokens[at] > 3 or (is_coding and (codon > 3).any()):
+        return
+    for alt in range(4):
+        if alt == tokens[at]:
+            continue
+        letters = BASES[tokens[at]], BASES[alt]
+        if not is_coding:
+            yield alt, 0, *letters, None, None
+            continue
+        old = "".join(BASES[base] for base in codon)
+        before, after = (AMINO_ACIDS[old[:phase] + base + old[phase + 1 :]] for base in letters)
+        yield alt, phase + 1, *letters, before == after, before != after == "*"
+
+
+def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
+    """AUROC of each class against its controls, with intervals over genes.
+
+    `auroc_start`, `auroc_stop`, `auroc_start_stop`, `auroc_nonsense` (against coding changes),
+    `auroc_codon_12_3`, `auroc_nonsynonymous`, `auroc_hexamers`; all against changes of the same two
+    bases. Of "genesplice", and of "count_two_sided" where the table has `llr_counts`.
+    """
+    metrics = _class_metrics(table, seed)
+    if "llr_counts" in table:
+        counted = _class_metrics(table.assign(llr=table["llr_counts"]), seed)
+        metrics += [metric._replace(model="count_two_sided") for metric in counted]
+    return metrics
+
+
+def _class_metrics(table: pd.DataFrame, seed: int) -> list[Metric]:
+    site, body = table["site"], table[table["site"] == "body"]
+    is_start, is_stop = site == "start", (site == "stop") & table["is_synonymous"].eq(False)
+    is_nonsense, is_12 = body["is_nonsense"].eq(True), body["codon_position"] < 3
+    is_changed = body["is_synonymous"].eq(False)
+    classes = {
+        "start": (table[is_start], body),
+        "stop": (table[is_stop], body),
+        "start_stop": (table[is_start | is_stop], body),
+        "nonsense": (body[is_nonsense], body[~is_nonsense]),
+        "codon_12_3": (body[is_12], body[~is_12]),
+        "nonsynonymous": (body[is_changed], body[~is_changed]),
+        "hexamers": (table[site == "hexamer"], table[site == "flank"]),
+    }
+    return [
+        metric
+        for name, (cases, controls) in classes.items()
+        for metric in _matched(f"auroc_{name}", cases, controls, seed)
+    ]
+
+
+def _matched(name: str, cases: pd.DataFrame, controls: pd.DataFrame, seed: int) -> list[Metric]:
+    """Ratios ranked among controls of the same two bases; then cases against controls."""
+    both = pd.concat([cases.assign(is_case=True), controls.assign(is_case=False)])
+    ranked = []
+    for _, part in both.groupby(["ref", "alt"]):
+        among = np.sort(part.loc[~part["is_case"], "llr"].to_numpy())
+        if len(among) and part["is_case"].any():
+            low, high = (np.searchsorted(among, part["llr"], side) for side in ("left", "right"))
+            ranked.append(part.assign(rank=(low + high) / 2 / len(among)))
+    if not ranked:
+        return []
+    table = pd.concat(ranked)
+    columns = table["is_case"].to_numpy(bool), -table["rank"].to_numpy()
+    return auroc_metric(name, *columns, table["gene_id"].to_numpy(str), seed=seed)
+
+
+def hexamer_levels(
+    model: LevelModel, bundle: Bundle, *, n_genes: int = 60, seed: int = 0
+) -> list[Metric]:
+    """Hexamers against flanks through the predicted level, of first genes of operons.
+
+    `auroc_hexamers_level_size` by the size of its change, `auroc_hexamers_level` by its loss;
+    intervals over genes.
+    """
+    explainer = Explainer(
+        model.model, bundle, window_bp=LEVEL_WINDOW_BP, vectors=model.gene_features
+    )
+    is_first = first_of_operon(bundle.genome, bundle.genes, bundle.splits)
+    usable = np.array(is_first.index[is_first & is_first.index.isin(bundle.expression.var_names)])
+    picked = np.random.default_rng(seed).permutation(usable)[:n_genes]
+    parts = []
+    for gene_id in picked.tolist():
+        window = explainer.window(gene_id)
+        tokens, sites = window.tokens.numpy(), {}
+        sites = _promoter_sites(tokens[0], window.start)
+        edits = [(at, alt) for at in sorted(sites) for alt in range(4)
+                 if tokens[0, at] < 4 and alt != tokens[0, at]]  # fmt: skip
+        if not edits:
+            continue
+        sequences = np.repeat(tokens, len(edits) + 1, axis=0)
+        for row, (at, alt) in zip(sequences[1:], edits, strict=True):
+            row[at] = alt
+        loci = [Locus(window.row, i, window.start, window.end) for i in range(len(sequences))]
+        level = model(sequences, np.repeat(window.phase.numpy(), len(loci), axis=0), loci)[:, 0]
+        is_hexamer = [sites[at] == "hexamer" for at, _ in edits]
+        columns = {"is_hexamer": is_hexamer, "change": level[1:] - level[0], "gene_id": gene_id}
+        parts.append(pd.DataFrame(columns))
+    if not parts:
+        return []
+    table = pd.concat(parts)
+    is_hexamer, change = table["is_hexamer"].to_numpy(bool), table["change"].to_numpy()
+    unit = table["gene_id"].to_numpy(str)
+    scores = {"auroc_hexamers_level_size": np.abs(change), "auroc_hexamers_level": -change}
+    return [
+        metric
+        for name, value in scores.items()
+        for metric in auroc_metric(name, is_hexamer, value, unit, seed=seed)
+    ]
+
+
+def class_benchmarks(
     models: Models,
     bundle: Bundle,
     *,
     n_genes: int = 100,
     seed: int = 0,
-    vectors: Sequence[Tensor] | None = None,
+    gene_features: Sequence[Tensor] | None = None,
 ) -> list[Metric]:
-    """AUROCs of known classes: zero-shot, and of promoter boxes by the first expression model.
+    """AUROCs of known classes: zero-shot, and of hexamers by the first expression model.
 
-    Parameters
-    ----------
-    vectors
-        What each expression model says of every gene (`encode_genes`), where it is at hand.
+    `gene_features` are those of each expression model (`encode_genes`), where they are at hand.
     """
     metrics = []
     if models.masked is not None:
         score = MaskedBases(models.masked)
-        metrics += benchmark_classes(score, bundle, n_genes=n_genes, seed=seed)
+        table = class_table(score, bundle, n_genes=n_genes, seed=seed)
+        metrics += class_metrics(table, seed=seed)
     if models.levels:
-        known = None if vectors is None else vectors[0]
-        explainer = Explainer(models.levels[0], bundle, window_bp=4096, vectors=known)
-        metrics += box_levels(explainer, n_genes=n_genes, seed=seed)
+        known = None if gene_features is None else gene_features[0]
+        model = LevelModel(models.levels[0], bundle, gene_features=known)
+        metrics += hexamer_levels(model, bundle, n_genes=n_genes, seed=seed)
     return metrics
 
 
-def measured_figures(
+def read_measured(path: Path) -> pd.DataFrame:
+    """Read contig, position (from 1), ref, alt, value from a TSV, CSV or Parquet file.
+
+    Raises
+    ------
+    InputError
+        For a missing column, and a position or value that is no number.
+    """
+    table = read_table(path)
+    names = [*NEEDED, "value"]
+    if missing := [name for name in names if name not in table.columns]:
+        raise InputError(f"no column {missing[0]}", ", ".join(names), path=path)
+    for name, kind in (("position", "int64"), ("value", "float64")):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if numbers.isna().any():
+            row = int(np.flatnonzero(numbers.isna())[0])
+            raise InputError(
+                f"{name} {table[name].iloc[row]!r}", "a number", path=path, line=row + 2
+            )
+        table[name] = numbers.astype(kind)
+    return table[names]
+
+
+def score_measured(
+    table: pd.DataFrame,
+    bundle: Bundle,
+    *,
+    masked: MaskedBases | None = None,
+    levels: Levels | None = None,
+) -> pd.DataFrame:
+    """The table with a column for each score, and `flag` where a row could not be scored."""
+    genome = bundle.genome
+    names = ContigNames(genome, bundle.manifest.get("contig_aliases"))
+    checked = [check_record(record, names)[0] for record in table_records(table)]
+    alleles = [one for one in checked if isinstance(one, Allele)]
+    scores: dict[str, list[float]] = {}
+    if masked is not None:
+        scores["llr"] = [one.mean for one in allele_likelihoods(masked, genome, alleles)]
+    if levels is not None:
+        most = [strongest(changes) for changes in levels(alleles)]
+        scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
+    contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
+    counts = fit_count_model(genome, contigs, *CONTEXTS[-1])
+    scores["gc"] = [_gc(one.alt) - _gc(one.ref) for one in alleles]
+    scores["tss_distance"] = [_to_tss(bundle, one) for one in alleles]
+    scores[counts.name] = [_count_ratio(counts, genome, one) for one in alleles]
+    is_scored = np.array([isinstance(one, Allele) for one in checked], bool)
+    out = table.assign(flag=[None if isinstance(one, Allele) else one for one in checked])
+    for name, values in scores.items():
+        out[name] = np.nan
+        out.loc[is_scored, name] = np.array(values, float)
+    return out
+
+
+def _gc(bases: np.ndarray) -> float:
+    return float(((bases == 1) | (bases == 2)).sum())
+
+
+def _to_tss(bundle: Bundle, allele: Allele) -> float:
+    """Bases to the nearest TSS of the contig."""
+    contig, genes = bundle.genome.contig(allele.contig), bundle.genes
+    apart = np.abs(genes.loc[genes["contig"] == allele.contig, "tss"] - allele.start)
+    if contig.is_circular:
+        apart = np.minimum(apart % contig.length, -apart % contig.length)
+    return float(apart.min()) if len(apart) else float(contig.length)
+
+
+def _count_ratio(model: CountModel, genome: Genome, allele: Allele) -> float:
+    """Ratio log p(alt) - log p(ref), each base from its neighbours."""
+    left = genome.fetch(allele.contig, allele.start - CONTEXT_BP, allele.start)
+    right = genome.fetch(allele.contig, allele.end, allele.end + CONTEXT_BP)
+    totals = []
+    for middle in (allele.ref, allele.alt):
+        tokens = np.concatenate([left, middle, right])
+        at = np.arange(CONTEXT_BP, CONTEXT_BP + len(middle))
+        totals.append(np.log(model.probabilities(tokens)[at, np.minimum(middle, 3)]).sum())
+    return float(totals[1] - totals[0])
+
+
+def measured_metrics(scored: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
+    """The figures of every score; `model` is the score's name.
+
+    Raises
+    ------
+    InputError
+        If fewer than ten rows could be scored.
+    """
+    columns = [name for name in scored.columns if name not in (*NEEDED, "value", "flag")]
+    kept = scored[scored["flag"].isna()]
+    if len(kept) < 10:
+        raise InputError(f"{len(kept)} measured variants that can be scored", "10 or more")
+    value, unit = kept["value"].to_numpy(float), np.arange(len(kept))
+    is_high, has_sign = value > np.median(value), value != 0
+    metrics = []
+    for name in columns:
+        x = kept[name].to_numpy(float)
+        is_right = np.where(has_sign, np.sign(x) == np.sign(value), np.nan)
+        measures: dict[str, Callable[[np.ndarray], float]] = {
+            "measured_spearman": lambda i, x=x: _spearman(x[i], value[i]),
+            "measured_sign_accuracy": lambda i, ok=is_right: float(pd.Series(ok[i]).mean()),
+            "measured_auroc": lambda i, x=x: auroc(is_high[i], x[i]),
+        }
+        for metric, measure in measures.items():
+            found = resampled(measure, unit, seed=seed, limits=(-1.0, 1.0))
+            if np.isfinite(found[0]):
+                metrics.append(Metric(metric, *found, len(kept), name, "measured", None, seed))
+    return metrics
+
+
+def _spearman(x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"]) -> float:
+    """Rank correlation; 0 where one side is all the same."""
+    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(spearmanr(x, y).statistic)
+
+
+def measured_benchmark(
     models: Models, bundle: Bundle, path: Path, out: Path, settings: Settings
 ) -> list[Metric]:
     """Score a measured table, write it to `out` as TSV, and give its figures."""
-    table = read_measured(path)
     masked = None if models.masked is None else MaskedBases(models.masked)
     levels = None
     if models.levels:
-        readers = [LevelModel(model, bundle) for model in models.levels]
-        levels = Levels(readers, bundle, window_bp=settings.level_window_bp)
-    scored = score_measured(table, bundle, masked=masked, levels=levels)
+        level_models = [LevelModel(model, bundle) for model in models.levels]
+        levels = Levels(level_models, bundle, window_bp=settings.level_window_bp)
+    scored = score_measured(read_measured(path), bundle, masked=masked, levels=levels)
     metrics = measured_metrics(scored, seed=settings.seed)
     with atomic_file(out) as partial:
         scored.to_csv(partial, sep="\t", index=False)

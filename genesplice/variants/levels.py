@@ -1,40 +1,41 @@
-"""What an allele does to the predicted level of every gene around it.
+"""What an allele does to the predicted level of every gene around it, and which models say so.
 
-Both sequences are read in one window on the 1,024-bp grid around the allele; all genes whose TSS
-lies well inside of it are predicted from it, on their sense strand. The vectors of all other genes
-stand still, as when a gene is explained.
-
-An insertion or deletion moves one side of the sequence. It is the side without the gene's TSS that
-moves (shift compensation): start and promoter stay in their bins, and what is seen is the change
-and not a shift of the whole gene against the bins. Coding phases move with their bases; inserted
-bases have that of the base before them.
+All genes whose TSS lies well inside of a window around the allele are predicted from it, on their
+sense strand, with and without the allele; the features of all other genes are held fixed. An
+insertion or deletion moves one side of the sequence: the one without the gene's TSS (shift
+compensation), so that start and promoter stay in their bins. Coding phases move with their bases;
+inserted bases have that of the base before them.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
+from genesplice.data.genome import reverse_complement
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
-from genesplice.model.genesplice import GeneSplice, mix_paths
+from genesplice.model.genesplice import GeneSplice, PretrainingModel, mix_paths
 from genesplice.model.heads import Prediction
-from genesplice.predict.expression import bundle_graph, encode_genes
+from genesplice.predict.expression import bundle_graph, encode_genes, load_model
 from genesplice.predict.gene_output import GeneRow
+from genesplice.predict.pretrained import load_pretrained
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele
-from genesplice.variants.likelihood import place_window
-from genesplice.variants.splice import joined, moved, spliced
+from genesplice.variants.likelihood import BATCH_BP, edited, window_start
 
 WINDOW_BP = 4096
 KERNEL_ROWS = 256
 MARGIN_BP = 512
-"""What lies between a TSS that is predicted and the nearer end of the window, at least."""
+"""Bases between a TSS that is predicted and the nearer end of the window, at least."""
 
 
 class GeneChange(NamedTuple):
@@ -64,17 +65,17 @@ class GeneChange(NamedTuple):
     @property
     def agreement(self) -> float:
         """Share of the models with the sign that most have; 1 for a single model."""
-        signs = np.sign(self.changes)
-        return float(max(np.mean(signs == sign) for sign in (-1, 0, 1)))
+        _, count = np.unique(np.sign(self.changes), return_counts=True)
+        return float(count.max() / len(self.changes))
 
 
-def strongest(found: Sequence[GeneChange]) -> GeneChange | None:
+def strongest(changes: Sequence[GeneChange]) -> GeneChange | None:
     """The gene that changes most."""
-    return max(found, key=lambda one: abs(one.mean), default=None)
+    return max(changes, key=lambda one: abs(one.mean), default=None)
 
 
-class Place(NamedTuple):
-    """A gene in a sequence that is read on its sense strand."""
+class Locus(NamedTuple):
+    """A gene (row of the bundle's) in one of several sequences, on its sense strand."""
 
     gene: int
     sequence: int
@@ -83,247 +84,257 @@ class Place(NamedTuple):
 
 
 class LevelModel:
-    """One fine-tuned model, and what it says of all genes of the bundle."""
+    """One fine-tuned model, with the features of all genes of the bundle."""
 
     def __init__(
         self,
         model: GeneSplice,
         bundle: Bundle,
         *,
-        vectors: Float[Tensor, "genes width"] | None = None,
-        batch_bp: int = 32_768,
+        gene_features: Float[Tensor, "genes features"] | None = None,
+        batch_bp: int = BATCH_BP,
     ) -> None:
         self.model, self.batch_bp = model.eval(), batch_bp
         self.graph = bundle_graph(model, bundle)
-        self.vectors = encode_genes(model, bundle) if vectors is None else vectors
+        known = gene_features is not None
+        self.gene_features = gene_features if known else encode_genes(model, bundle)
 
-    @torch.no_grad()
-    def read(
+    def __call__(
         self,
         tokens: UInt8[np.ndarray, "sequences length"],
         phase: UInt8[np.ndarray, "sequences length"],
-        places: Sequence[Place],
-    ) -> Float[Tensor, "places width"]:
-        """The vector of every gene in the sequence where it is placed."""
-        found = torch.zeros(len(places), self.vectors.shape[1])
-        size = max(1, self.batch_bp // tokens.shape[1])
-        order = sorted(range(len(places)), key=lambda i: places[i].sequence)
+        loci: Sequence[Locus],
+    ) -> Float[np.ndarray, "loci columns"]:
+        """Level, then the residual in every condition, of each gene from the sequence it is in."""
+        features = self.encode(tokens, phase, loci)
+        return self.predict(torch.tensor([locus.gene for locus in loci]), features)
 
-        def read(first: int) -> None:
-            some = [i for i in order if first <= places[i].sequence < first + size]
-            encoded = self.model.encoder(
+    @torch.no_grad()
+    def encode(
+        self,
+        tokens: UInt8[np.ndarray, "sequences length"],
+        phase: UInt8[np.ndarray, "sequences length"],
+        loci: Sequence[Locus],
+    ) -> Float[Tensor, "loci features"]:
+        """The features of every gene in its sequence."""
+        features = torch.zeros(len(loci), self.gene_features.shape[1])
+        size, encoder = max(1, self.batch_bp // tokens.shape[1]), self.model.encoder
+        sequence, start, end = torch.tensor([locus[1:] for locus in loci]).T
+
+        def encode(first: int) -> None:
+            own = ((sequence >= first) & (sequence < first + size)).nonzero()[:, 0]
+            encoded = encoder(
                 torch.from_numpy(tokens[first : first + size]),
                 torch.from_numpy(phase[first : first + size]),
-                with_bases=self.model.encoder.base_width > 0,
+                with_bases=encoder.base_width > 0,
             )
-            found[some] = self.model.read_genes(
-                encoded,
-                torch.tensor([places[i].sequence - first for i in some]),
-                torch.tensor([places[i].start for i in some]),
-                torch.tensor([places[i].end for i in some]),
-                torch.ones(len(some), dtype=torch.int8),
+            strand = torch.ones(len(own), dtype=torch.int8)
+            features[own] = self.model.read_genes(
+                encoded, sequence[own] - first, start[own], end[own], strand,
                 n_windows=len(encoded.bins),
-            )
+            )  # fmt: skip
 
-        side_by_side(read, range(0, len(tokens), size))
-        return found
+        side_by_side(encode, range(0, len(tokens), size))
+        return features
 
     @torch.no_grad()
     def predict(
-        self, genes: Int64[Tensor, " places"], vectors: Float[Tensor, "places width"]
-    ) -> Float[np.ndarray, "places columns"]:
-        """Level, then the residual in every condition, of each gene with the vector it has here.
+        self, genes: Int64[Tensor, " loci"], features: Float[Tensor, "loci features"]
+    ) -> Float[np.ndarray, "loci columns"]:
+        """Level and residuals of each gene with the features it has here.
 
-        The graph is run gene by gene, on what is near of it; the kernel path on all at once.
+        The graph is run gene by gene, on its neighbourhood; the kernel path on all at once.
         """
 
-        def listen(gene: int) -> tuple[Tensor, Prediction]:
-            mine = (genes == gene).nonzero()[:, 0]
-            row = GeneRow(self.model, self.graph, self.vectors, gene)
-            return mine, row.neural(vectors[mine])
+        def neural(gene: int) -> tuple[Tensor, Prediction]:
+            own = (genes == gene).nonzero()[:, 0]
+            row = GeneRow(self.model, self.graph, self.gene_features, gene)
+            return own, row.neural(features[own])
 
-        parts = side_by_side(listen, genes.unique().tolist())
-        order = torch.cat([mine for mine, _ in parts])
-        columns = zip(*(told for _, told in parts), strict=True)
-        neural = Prediction(*(torch.cat(column)[order.argsort()] for column in columns))
-        pieces = [
-            self._with_kernel(
-                Prediction(*(column[some] for column in neural)), vectors[some], genes[some]
-            )
-            for some in (
-                slice(first, first + KERNEL_ROWS) for first in range(0, len(genes), KERNEL_ROWS)
-            )
-        ]
-        level, residual = (torch.cat(column) for column in zip(*pieces, strict=True))
+        parts = side_by_side(neural, genes.unique().tolist())
+        order = torch.cat([own for own, _ in parts]).argsort()
+        level, residual = (torch.cat(column)[order]
+                           for column in zip(*(part for _, part in parts), strict=True))  # fmt: skip
+        if self.model.kernel.n_support:
+            knowledge = self.graph["gene"].knowledge[genes].to(features)
+            for first in range(0, len(genes), KERNEL_ROWS):
+                some = slice(first, first + KERNEL_ROWS)
+                inputs = self.model.readout.standardise(features[some])
+                kernel = self.model.kernel(inputs, knowledge[some])
+                mixed = mix_paths(Prediction(level[some], residual[some]), kernel, self.model.mix)
+                level[some], residual[some] = mixed
         return torch.cat([level[:, None], residual], 1).double().numpy()
-
-    def _with_kernel(self, neural: Prediction, vectors: Tensor, genes: Tensor) -> Prediction:
-        if not self.model.kernel.n_support:
-            return neural
-        known = self.graph["gene"].knowledge[genes].to(vectors)
-        kernel = self.model.kernel(self.model.readout.standardise(vectors), known)
-        return mix_paths(neural, kernel, self.model.mix)
 
 
 class Levels:
-    """Changes of the level by several models.
-
-    Parameters
-    ----------
-    window_bp
-        Bases that are read around an allele; a multiple of 1,024.
-
-    Raises
-    ------
-    InputError
-        If the window is no such multiple, or less than 2,048.
-    """
+    """Changes of the level by several models, from windows of `window_bp` around each allele."""
 
     def __init__(
         self, models: Sequence[LevelModel], bundle: Bundle, *, window_bp: int = WINDOW_BP
     ) -> None:
-        if window_bp % REGION_BP or window_bp < 2 * REGION_BP:
-            raise InputError(
-                f"a window of {window_bp} bp", f"a multiple of {REGION_BP}, twice or more"
-            )
-        self.models, self.bundle, self.window_bp = tuple(models), bundle, window_bp
-        self.genome, self.track = bundle.genome, annotation_track(bundle.genome, bundle.genes)
-        genes = bundle.genes
-        self.by_contig = {
-            str(name): (rows.to_numpy(), genes.loc[rows, "tss"].to_numpy())
-            for name, rows in genes.groupby("contig").groups.items()
-        }
-        self.ids = genes["gene_id"].tolist()
-        self.spans = genes[["start", "end"]].to_numpy()
-        self.is_plus = (genes["strand"] == "+").to_numpy()
+        window_start(0, window_bp)  # raises for a window that cannot be
+        self.models, self.genome, self.window_bp = tuple(models), bundle.genome, window_bp
+        self.genes, self.track = bundle.genes, annotation_track(bundle.genome, bundle.genes)
+        self.is_plus = (bundle.genes["strand"] == "+").to_numpy()
+        self.spans = bundle.genes[["start", "end"]].to_numpy()
+        by_contig = bundle.genes.reset_index(drop=True).groupby("contig", observed=True)["tss"]
+        self.tss = {str(name): tss for name, tss in by_contig}
 
     def genes_around(self, allele: Allele) -> list[tuple[int, int]]:
-        """Rows of the genes that are predicted for an allele, and where each TSS is read."""
-        low = place_window(allele.start, self.window_bp)
-        rows, tss = self.by_contig.get(allele.contig, (np.zeros(0, int), np.zeros(0, int)))
-        at = tss - low
-        contig = self.genome.contig(allele.contig)
-        if contig.is_circular:
-            at = at % contig.length
-        is_inside = (at >= MARGIN_BP) & (at < self.window_bp - MARGIN_BP)
-        return [(int(r), int(p)) for r, p in zip(rows[is_inside], at[is_inside], strict=True)]
+        """Rows of the genes that are predicted for an allele, and their TSS in its window."""
+        low, contig = window_start(allele.start, self.window_bp), self.genome.contig(allele.contig)
+        tss = self.tss.get(allele.contig, pd.Series(dtype=int)) - low
+        tss = tss % contig.length if contig.is_circular else tss
+        tss = tss[(tss >= MARGIN_BP) & (tss < self.window_bp - MARGIN_BP)]
+        return list(zip(tss.index.tolist(), tss.tolist(), strict=True))
 
-    def __call__(
-        self, alleles: Sequence[Allele], beside: Sequence[Sequence[Allele]] | None = None
-    ) -> list[list[GeneChange]]:
-        """The genes around each allele, by their place on the contig.
-
-        Parameters
-        ----------
-        beside
-            For each allele those of its haplotype, sorted and without overlaps: they stand in both
-            sequences, as far as they lie inside the window.
-        """
-        sequences: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+    def __call__(self, alleles: Sequence[Allele]) -> list[list[GeneChange]]:
+        """The genes around each allele, in the order of the bundle's table."""
         numbers: dict[tuple, int] = {}
-        places: list[Place] = []
-        asked: list[list[tuple[int, int, int, int]]] = []
-        known: dict[tuple, int] = {}
+        sequences, loci, known = [], list[Locus](), dict[tuple, int]()
 
-        def place(contig: str, low: int, edits: tuple[Allele, ...], gene: int, tss: int) -> int:
+        def place(low: int, allele: Allele, gene: int, tss: int, *, is_changed: bool) -> int:
             strand = "+" if self.is_plus[gene] else "-"
-            n_left = sum(one.start <= tss + low for one in edits) if _grow(edits) else 0
-            key = (contig, low, strand, _written(edits), n_left)
-            if key not in sequences:
-                sequences[key] = self._sequence(contig, strand, edits, n_left, low)
-                numbers[key] = len(numbers)
-            start, end = self._ends(gene, tss, low, edits, n_left)
-            places.append(Place(gene, numbers[key], start, end))
-            return len(places) - 1
+            moves_left = bool(is_changed and allele.growth_bp and allele.start <= tss + low)
+            change = (allele.start, allele.end, allele.alt.tobytes(), moves_left)
+            key = (allele.contig, low, strand, change if is_changed else None)
+            if (*key, gene) not in known:
+                if key not in numbers:
+                    numbers[key] = len(numbers)
+                    sequences.append(self.sequence(low, strand, allele, is_changed, moves_left))
+                ends = self.ends(gene, tss, low, allele if is_changed else None, moves_left)
+                known[*key, gene] = len(loci)
+                loci.append(Locus(gene, numbers[key], *ends))
+            return known[*key, gene]
 
-        for allele, others in zip(alleles, beside or [()] * len(alleles), strict=True):
-            low, contig = place_window(allele.start, self.window_bp), allele.contig
-            inside = tuple(o for o in others if low <= o.start and o.end <= low + self.window_bp)
-            mine = []
+        pairs = []
+        for allele in alleles:
+            low, own = window_start(allele.start, self.window_bp), []
             for gene, tss in self.genes_around(allele):
-                before = (gene, low, _written(inside))
-                if before not in known:
-                    known[before] = place(contig, low, inside, gene, tss)
-                changed = place(contig, low, joined(allele, inside), gene, tss)
+                before, after = (
+                    place(low, allele, gene, tss, is_changed=is_changed)
+                    for is_changed in (False, True)
+                )
                 distance = (allele.start - low - tss) * (1 if self.is_plus[gene] else -1)
-                mine.append((gene, distance, known[before], changed))
-            asked.append(mine)
-        if not places:
+                own.append((gene, distance, before, after))
+            pairs.append(own)
+        if not loci:
             return [[] for _ in alleles]
-        tokens = np.stack([pair[0] for pair in sequences.values()])
-        phase = np.stack([pair[1] for pair in sequences.values()])
-        values = [self._predict(model, tokens, phase, places) for model in self.models]
-        return [[self._change(values, *one) for one in mine] for mine in asked]
+        tokens, phase = (np.stack(part) for part in zip(*sequences, strict=True))
+        values = np.stack([model(tokens, phase, loci) for model in self.models])
+        return [[self._change(values, *one) for one in own] for own in pairs]
 
-    def _sequence(
-        self, contig: str, strand: str, edits: Sequence[Allele], n_left: int, low: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and phase of one sequence, on a strand; `n_left` of `edits` move what is left."""
-        row, high = int(strand == "-"), low + self.window_bp
+    def sequence(
+        self, low: int, strand: str, allele: Allele, is_changed: bool, moves_left: bool
+    ) -> tuple[UInt8[np.ndarray, " window"], UInt8[np.ndarray, " window"]]:
+        """Tokens and coding phase of the window from `low`, with or without the allele."""
+        high, fetch = low + self.window_bp, partial(self.genome.fetch, allele.contig)
 
-        def old(start: int, end: int) -> np.ndarray:
-            return self.genome.fetch(contig, start, end)
+        def phases(start: int, end: int) -> np.ndarray:
+            track = fetch_track(self.genome, self.track, allele.contig, start, end)
+            return track[int(strand == "-")]
 
-        def old_phase(start: int, end: int) -> np.ndarray:
-            return fetch_track(self.genome, self.track, contig, start, end)[row]
-
-        tokens = spliced(old, [(one, one.alt) for one in edits], n_left, low, high)
-        phases = [(one, _phase(one, old_phase)) for one in edits]
-        phase = spliced(old_phase, phases, n_left, low, high)
-        if strand == "-":
-            flipped = tokens[::-1]
-            tokens, phase = np.where(flipped < 4, 3 - flipped, flipped), phase[::-1]
-        return tokens.astype(np.uint8), phase.astype(np.uint8)
-
-    def _ends(
-        self, gene: int, tss: int, low: int, edits: Sequence[Allele], n_left: int
-    ) -> tuple[int, int]:
-        """Start and end of a gene in the sequence, on its sense strand."""
-        start, end = self.spans[gene].tolist()
-        shift = tss + low - (start if self.is_plus[gene] else end - 1)
-        start, end = (moved(edits, n_left, edge + shift) - low for edge in (start, end))
+        tokens, phase = fetch(low, high), phases(low, high)
+        if is_changed:
+            # Phases of new bases: those of the ones they replace, then of the base before.
+            old = phases(allele.start - 1, allele.end)
+            new = np.concatenate([old[1:], np.full(len(allele.alt), old[0])])[: len(allele.alt)]
+            tokens = edited(fetch, allele, allele.alt, low, high, moves_left=moves_left)
+            phase = edited(phases, allele, new, low, high, moves_left=moves_left)
         return (
-            (start, end) if self.is_plus[gene] else (self.window_bp - end, self.window_bp - start)
+            (tokens, phase) if strand == "+" else (reverse_complement(tokens), phase[::-1].copy())
         )
 
-    def _predict(
-        self,
-        model: LevelModel,
-        tokens: UInt8[np.ndarray, "sequences length"],
-        phase: UInt8[np.ndarray, "sequences length"],
-        places: Sequence[Place],
-    ) -> Float[np.ndarray, "places columns"]:
-        genes = torch.tensor([place.gene for place in places])
-        return model.predict(genes, model.read(tokens, phase, places))
+    def ends(
+        self, gene: int, tss: int, low: int, allele: Allele | None, moves_left: bool
+    ) -> tuple[int, int]:
+        """Start and end of a gene in the sequence, on its sense strand.
+
+        An edge inside of what is replaced lies behind the new bases.
+        """
+        span, is_plus = self.spans[gene].tolist(), self.is_plus[gene]
+        shift = tss + low - (span[0] if is_plus else span[1] - 1)
+        start, end = (edge + shift for edge in span)
+        if allele is not None:
+            start, end = (
+                max(edge + allele.growth_bp, allele.start + len(allele.alt))
+                if edge > allele.start
+                else edge
+                for edge in (start, end)
+            )
+            if moves_left:
+                start, end = start - allele.growth_bp, end - allele.growth_bp
+        high = low + self.window_bp
+        return (start - low, end - low) if is_plus else (high - end, high - start)
 
     def _change(
-        self, values: Sequence[np.ndarray], gene: int, distance: int, before: int, after: int
-    ) -> GeneChange:
-        changes = np.stack([found[after] - found[before] for found in values])
+        self, values: Float[np.ndarray, "models loci columns"], gene: int, distance: int,
+        before: int, after: int,
+    ) -> GeneChange:  # fmt: skip
+        changes = values[:, after] - values[:, before]
         mean = changes[:, 1:].mean(0)
         most = int(np.abs(mean).argmax())
         return GeneChange(
-            self.ids[gene],
+            self.genes["gene_id"].iloc[gene],
             distance,
-            tuple(float(found[before, 0]) for found in values),
-            tuple(float(x) for x in changes[:, 0]),
+            tuple(values[:, before, 0].tolist()),
+            tuple(changes[:, 0].tolist()),
             str(self.models[0].model.conditions[most]),
             float(mean[most]),
         )
 
 
-def _grow(edits: Sequence[Allele]) -> bool:
-    return any(one.growth_bp for one in edits)
+class Models(NamedTuple):
+    """One masked-base model, or none; and any number of fine-tuned ones, seeds or folds."""
+
+    masked: PretrainingModel | None
+    masked_path: Path | None
+    levels: tuple[GeneSplice, ...]
+    level_paths: tuple[Path, ...]
+
+    @property
+    def record(self) -> dict[str, object]:
+        """For the manifest."""
+        return {
+            "masked_base_model": None if self.masked_path is None else str(self.masked_path),
+            "expression_models": [str(path) for path in self.level_paths],
+        }
 
 
-def _written(edits: Sequence[Allele]) -> tuple:
-    return tuple((one.start, one.end, one.alt.tobytes()) for one in edits)
+def open_models(folders: Sequence[Path], *, follow: bool = True) -> Models:
+    """Load each folder: `config.json` marks a fine-tuned model, `run.json` a pre-trained one.
+
+    With `follow`, and no pre-trained folder among them, the one that the fine-tuned model began
+    from (`init` in the manifest of its run) is taken, if it is still there.
+
+    Raises
+    ------
+    InputError
+        If a folder is neither, there are two pre-trained ones, or none at all.
+    """
+    if not folders:
+        raise InputError("no --model", "one or more")
+    tuned = [folder for folder in folders if (folder / "config.json").is_file()]
+    masked = [folder for folder in folders if folder not in tuned]
+    for folder in masked:
+        if not (folder / "run.json").is_file():
+            inside = sorted(folder.glob("fold*_seed*/config.json"))
+            hint = f"such as {inside[0].parent}" if inside else "a folder of pretrain or finetune"
+            raise InputError("no config.json or run.json", hint, path=folder)
+    if len(masked) > 1:
+        raise InputError(f"two pre-trained models, {masked[0]} and {masked[1]}", "one")
+    if not masked and follow:
+        masked = [init for folder in tuned if (init := _init_of(folder)) is not None][:1]
+    return Models(
+        load_pretrained(masked[0]) if masked else None,
+        masked[0] if masked else None,
+        tuple(load_model(folder) for folder in tuned),
+        tuple(tuned),
+    )
 
 
-def _phase(allele: Allele, old: Callable[[int, int], np.ndarray]) -> UInt8[np.ndarray, " inserted"]:
-    """Coding phases of new bases: those of the ones they replace, then of the base before."""
-    there = old(allele.start - 1, allele.end)
-    new = np.full(len(allele.alt), there[0], np.uint8)
-    kept = min(len(allele.alt), len(allele.ref))
-    new[:kept] = there[1 : 1 + kept]
-    return new
+def _init_of(folder: Path) -> Path | None:
+    """The pre-trained folder that a fine-tuned model began from, where it is still there."""
+    manifest = folder.parent / "manifest.json"
+    init = json.loads(manifest.read_text()).get("init") if manifest.is_file() else None
+    return Path(init) if init is not None and (Path(init) / "run.json").is_file() else None

@@ -1,13 +1,13 @@
-"""Every single-base substitution of a stretch, or of all contigs; resumable.
+"""Every single-base substitution of a region, or of all contigs, by strided masking; resumable.
 
-Bases are hidden 32 apart, all of one remainder at once: 32 passes read every base on both strands.
-What is hidden beside a base depends on its position alone, so that a score is the same whichever
+Bases are hidden 32 apart, all of one remainder at once: 32 passes score every base on both
+strands. The other hidden bases depend on the position alone, so that a score is the same whichever
 region it is asked for in, window edges aside (cores lie on a fixed grid).
 """
 
-import gzip
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,27 +15,32 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pysam
+from jaxtyping import Float, UInt8
 
-from genesplice.data.genome import Genome
+from genesplice.data.bundle import Bundle
+from genesplice.data.genome import ALPHABET, Genome
+from genesplice.data.motifs import find_promoter
 from genesplice.errors import InputError
-from genesplice.results import Metric
+from genesplice.model.genesplice import PretrainingModel
+from genesplice.predict.gene_output import resolve_genes
+from genesplice.results import Metric, MotifHit
 from genesplice.runtime import atomic_file
-from genesplice.variants.comb import EVERY_BP, agreement, substitutions
-from genesplice.variants.likelihood import Hidden, MaskedBases
+from genesplice.variants.alleles import Region
+from genesplice.variants.likelihood import (
+    BASES,
+    STRIDE_BP,
+    Hidden,
+    MaskedBases,
+    agreement,
+    substitutions,
+)
 
 CORE_BP = 6144
 FLANK_BP = 1024
-BASES = "ACGT"
+WELL_KNOWN = ("lacZ", "araB")
+TO_BASES = [f"to_{base}" for base in BASES]
 
 Progress = Callable[[str], None]
-
-
-class Region(NamedTuple):
-    """A stretch of a contig, 0-based half-open."""
-
-    contig: str
-    start: int
-    end: int
 
 
 def parse_region(text: str, genome: Genome) -> list[Region]:
@@ -44,77 +49,168 @@ def parse_region(text: str, genome: Genome) -> list[Region]:
     Raises
     ------
     InputError
-        For an unknown contig, and a stretch that is empty or leaves the contig.
+        For an unknown contig, and an interval that is empty or leaves the contig.
     """
+    whole = [Region(contig.name, 0, contig.length) for contig in genome.contigs]
     if text == "all":
-        return [Region(c.name, 0, c.length) for c in genome.contigs]
-    if text in {c.name for c in genome.contigs}:
-        return [Region(text, 0, genome.contig(text).length)]
+        return whole
+    if one := [region for region in whole if region.contig == text]:
+        return one
     name, colon, span = text.rpartition(":")
     low, dash, high = span.replace(",", "").partition("-")
     if not (colon and dash and low.isdecimal() and high.isdecimal()):
         raise InputError(f"--region {text}", "all, contig, or contig:start-end")
-    contig = genome.contig(name)
-    region = Region(name, int(low) - 1, int(high))
+    contig, region = genome.contig(name), Region(name, int(low) - 1, int(high))
     if not 0 <= region.start < region.end <= contig.length:
         raise InputError(f"--region {text}", f"start <= end within 1-{contig.length}")
     return [region]
 
 
+def random_substitutions(genome: Genome, region: Region, count: int, seed: int = 0) -> pd.DataFrame:
+    """`count` substitutions at different positions of a region: contig, position (from 1), ref, alt.
+
+    Sorted; every base other than the reference is equally likely.
+
+    Raises
+    ------
+    InputError
+        If the region has fewer known bases.
+    """
+    generator = np.random.default_rng(seed)
+    tokens = genome.fetch(*region)
+    known = np.flatnonzero(tokens < 4)
+    if len(known) < count:
+        raise InputError(f"{len(known)} known bases in {region}", f"{count} or more")
+    positions = np.sort(generator.choice(known, count, replace=False))
+    ref, step = tokens[positions].astype(int), generator.integers(1, 4, count)
+    letters = np.array(list(ALPHABET))
+    columns = {"position": region.start + positions + 1, "ref": letters[ref]}
+    table = pd.DataFrame(columns | {"alt": letters[(ref + step) % 4]})
+    table.insert(0, "contig", region.contig)
+    return table
+
+
+def cores(regions: Sequence[Region]) -> Iterator[Region]:
+    """The regions cut where cores are cut."""
+    for contig, start, end in regions:
+        edges = [start, *range((start // CORE_BP + 1) * CORE_BP, end, CORE_BP), end]
+        yield from (Region(contig, *edge) for edge in pairwise(edges))
+
+
+def _strided(genome: Genome, core: Region) -> tuple[int, list[Hidden]]:
+    """Where the window of a core begins, and its bases hidden 32 apart.
+
+    All of the core's bases are hidden, asked for or not: scores must not depend on the region.
+    """
+    low = core.start // CORE_BP * CORE_BP - FLANK_BP
+    tokens = genome.fetch(core.contig, low, low + CORE_BP + 2 * FLANK_BP)
+    inner = np.arange(FLANK_BP, FLANK_BP + CORE_BP)
+    inner = inner[tokens[inner] < 4]
+    rows = [Hidden(tokens, inner[(inner + low) % STRIDE_BP == turn]) for turn in range(STRIDE_BP)]
+    return low, rows
+
+
 def scan_core(score: MaskedBases, genome: Genome, core: Region) -> pd.DataFrame:
-    """Ratios of all substitutions of a stretch of at most `CORE_BP`.
+    """Ratios of all substitutions of an interval within one core.
 
     Columns: contig, position (from 1), ref, to_A … to_T (mean of both strands, 0 for the base
     that is there), strand_spread (the largest difference between the strands). No rows for N.
     """
-    low = core.start // CORE_BP * CORE_BP - FLANK_BP
-    tokens = genome.fetch(core.contig, low, low + CORE_BP + 2 * FLANK_BP)
-    places = np.arange(core.start - low, core.end - low)
-    places = places[tokens[places] < 4]
-    turns = [places[(places + low) % EVERY_BP == turn] for turn in range(EVERY_BP)]
-    # All of the core, asked for or not: what is hidden must not depend on the region.
-    inner = np.arange(FLANK_BP, FLANK_BP + CORE_BP)
-    inner = inner[tokens[inner] < 4]
-    rows, kept = [], []
-    for turn, mine in enumerate(turns):
-        if len(mine):
-            hidden = inner[(inner + low) % EVERY_BP == turn]
-            rows.append(Hidden(tokens, hidden))
-            kept.append(np.isin(hidden, mine))
-    change = np.full((2, len(tokens), 4), np.nan)
-    for row, is_kept, told in zip(rows, kept, substitutions(score, rows), strict=True):
-        change[:, row.places[is_kept]] = told[:, is_kept]
-    change = change[:, places]
+    low, rows = _strided(genome, core)
+    start, end = core.start - low, core.end - low
+    rows = [row for row in rows if ((row.positions >= start) & (row.positions < end)).any()]
+    tokens = genome.fetch(*core)
+    change = np.full((2, CORE_BP + 2 * FLANK_BP, 4), np.nan)
+    for row, found in zip(rows, substitutions(score, rows), strict=True):
+        change[:, row.positions] = found
+    known = np.flatnonzero(tokens < 4)
+    change = change[:, start + known]
     mean = change.mean(0)
     return pd.DataFrame(
         {
             "contig": core.contig,
-            "position": places + low + 1,
-            "ref": [BASES[token] for token in tokens[places]],
-            **{f"to_{base}": mean[:, i].astype(np.float32) for i, base in enumerate(BASES)},
+            "position": core.start + known + 1,
+            "ref": np.array(list(BASES))[tokens[known]],
+            **{name: mean[:, i].astype(np.float32) for i, name in enumerate(TO_BASES)},
             "strand_spread": np.abs(change[0] - change[1]).max(1).astype(np.float32),
         }
     )
 
 
-def cores(regions: list[Region]) -> Iterator[Region]:
-    """The regions cut where cores are cut."""
-    for contig, start, end in regions:
-        low = start
-        while low < end:
-            high = min((low // CORE_BP + 1) * CORE_BP, end)
-            yield Region(contig, low, high)
-            low = high
+class PromoterScan(NamedTuple):
+    """A promoter on the sense strand; entry 0 of all lies `offset_bp` from the TSS.
+
+    `table` has the rows of `scan_core` with the letters of the sense strand, and `distance_bp` from
+    the TSS. `values` has a row for every base (N too) and is 0 but for the base that is there: how
+    much less likely its three changes are, on average. `hexamers` are found without the model, and
+    count from the TSS.
+    """
+
+    gene_id: str
+    name: str
+    offset_bp: int
+    table: pd.DataFrame
+    tokens: UInt8[np.ndarray, " length"]
+    values: Float[np.ndarray, "length 4"]
+    hexamers: list[MotifHit]
+
+
+def scan_promoter(
+    model: PretrainingModel,
+    bundle: Bundle,
+    gene: str = "",
+    *,
+    upstream_bp: int = 200,
+    downstream_bp: int = 60,
+) -> PromoterScan:
+    """Score every substitution of a gene's promoter, by name or id.
+
+    Without a gene the first of `WELL_KNOWN` that the data have, else the most active one.
+    """
+    known = set(bundle.genes["name"])
+    names = [gene] if gene else [name for name in WELL_KNOWN if name in known]
+    most_active = bundle.observed.mean(axis=1).idxmax()
+    (gene_id,) = resolve_genes(bundle, [*names, most_active][:1])
+    row = bundle.genes.set_index("gene_id").loc[gene_id]
+    contig, is_plus, tss = (
+        bundle.genome.contig(row["contig"]),
+        row["strand"] == "+",
+        int(row["tss"]),
+    )
+    before, after = (
+        (upstream_bp, downstream_bp) if is_plus else (downstream_bp - 1, upstream_bp + 1)
+    )
+    low, high = max(tss - before, 0), min(tss + after, contig.length)
+    score, region = MaskedBases(model), Region(contig.name, low, high)
+    table = pd.concat(
+        [scan_core(score, bundle.genome, core) for core in cores([region])], ignore_index=True
+    )
+    table["distance_bp"] = (table["position"] - 1 - tss) * (1 if is_plus else -1)
+    if not is_plus:
+        flip = dict(zip(BASES, BASES[::-1], strict=True))
+        names_of = {f"to_{one}": f"to_{other}" for one, other in flip.items()}
+        table = table.iloc[::-1].reset_index(drop=True).rename(columns=names_of)
+        table["ref"] = table["ref"].map(flip)
+    tokens = bundle.genome.fetch(*region, row["strand"])
+    offset = low - tss if is_plus else tss - high + 1
+    values = np.zeros((len(tokens), 4))
+    at = table["distance_bp"].to_numpy() - offset
+    values[at, tokens[at]] = -table[TO_BASES].sum(axis=1).to_numpy() / 3
+    hexamers = [
+        hit._replace(start=hit.start + offset, end=hit.end + offset)
+        for hit in find_promoter(tokens[:-offset])
+    ]
+    return PromoterScan(gene_id, str(row["name"]), offset, table, tokens, values, hexamers)
 
 
 def scan_regions(
     score: MaskedBases,
     genome: Genome,
-    regions: list[Region],
+    regions: Sequence[Region],
     parts: Path,
     out: Path,
     *,
-    progress: Progress | None = None,
+    progress: Progress = lambda text: None,
 ) -> list[Path]:
     """Scan core by core into `parts`, then write the files of `out`.
 
@@ -128,36 +224,30 @@ def scan_regions(
     InputError
         If `parts` holds a scan with another model.
     """
-    tell = progress or (lambda text: None)
     parts.mkdir(parents=True, exist_ok=True)
     _claim(parts, score)
-    wanted = list(cores(regions))
+    every = list(cores(regions))
     files = []
-    for done, core in enumerate(wanted, 1):
+    for done, core in enumerate(every, 1):
         file = parts / f"{core.contig.replace('/', '_')}_{core.start}_{core.end}.parquet"
         if not file.exists():
             with atomic_file(file) as partial:
                 scan_core(score, genome, core).to_parquet(partial, index=False)
-            if done % 10 == 0 or done == len(wanted):
-                tell(f"scan: {done} of {len(wanted)} stretches of {CORE_BP} bp")
+            if done % 10 == 0 or done == len(every):
+                progress(f"scan: {done} of {len(every)} intervals of {CORE_BP} bp")
         files.append(file)
     return _write(files, out)
 
 
 def scan_metrics(
-    score: MaskedBases, genome: Genome, regions: list[Region], *, seed: int = 0
+    score: MaskedBases, genome: Genome, regions: Sequence[Region], *, seed: int = 0
 ) -> list[Metric]:
     """How far ratios of bases hidden together are from those of bases hidden alone."""
     every = list(cores(regions))
-    core = every[len(every) // 2]
-    low = core.start // CORE_BP * CORE_BP - FLANK_BP
-    tokens = genome.fetch(core.contig, low, low + CORE_BP + 2 * FLANK_BP)
-    inner = np.arange(FLANK_BP, FLANK_BP + CORE_BP)
-    inner = inner[(tokens[inner] < 4) & ((inner + low) % EVERY_BP == 0)]
-    if not len(inner):
+    row = _strided(genome, every[len(every) // 2])[1][0]
+    if not len(row.positions):
         return []
-    row = [Hidden(tokens, inner)]
-    return agreement(score, row, substitutions(score, row), n_places=32, seed=seed)
+    return agreement(score, [row], substitutions(score, [row]), n_positions=32, seed=seed)
 
 
 def _claim(parts: Path, score: MaskedBases) -> None:
@@ -165,13 +255,13 @@ def _claim(parts: Path, score: MaskedBases) -> None:
     for name, value in sorted(score.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    note, mine = parts / "scan.txt", f"model {digest.hexdigest()[:16]}"
-    if note.exists() and note.read_text() != mine:
-        raise InputError(f"a scan with {note.read_text()}", mine, path=parts)
-    note.write_text(mine)
+    note, own = parts / "scan.txt", f"model {digest.hexdigest()[:16]}"
+    if note.exists() and note.read_text() != own:
+        raise InputError(f"a scan with {note.read_text()}", own, path=parts)
+    note.write_text(own)
 
 
-def _write(files: list[Path], out: Path) -> list[Path]:
+def _write(files: Sequence[Path], out: Path) -> list[Path]:
     table, text, graph = (
         out / name for name in ("scan.parquet", "scan.tsv.gz", "mean_llr.bedgraph.gz")
     )
@@ -183,25 +273,15 @@ def _write(files: list[Path], out: Path) -> list[Path]:
     ):
         rows.write(("#" + "\t".join(schema.names) + "\n").encode())
         for file in files:
-            part = pd.read_parquet(file)
             writer.write_table(pq.read_table(file).cast(schema))
-            shown = part.to_csv(sep="\t", header=False, index=False, float_format="%.5g")
-            rows.write(shown.encode())
-            mean = part[[f"to_{base}" for base in BASES]].sum(axis=1) / 3
-            line = pd.DataFrame(
-                {"c": part["contig"], "s": part["position"] - 1, "e": part["position"], "v": mean}
-            )
-            shown = line.to_csv(sep="\t", header=False, index=False, float_format="%.5g")
-            track.write(shown.encode())
+            part = pd.read_parquet(file)
+            mean = part[TO_BASES].sum(axis=1) / 3
+            line = part[["contig"]].assign(s=part["position"] - 1, e=part["position"], v=mean)
+            for sink, shown in ((rows, part), (track, line)):
+                lines = shown.to_csv(sep="\t", header=False, index=False, float_format="%.5g")
+                sink.write(lines.encode())
     pysam.tabix_index(str(text), force=True, seq_col=0, start_col=1, end_col=1, meta_char="#")
     pysam.tabix_index(
         str(graph), force=True, seq_col=0, start_col=1, end_col=2, zerobased=True, meta_char="#"
     )
     return [table, text, graph]
-
-
-def read_scan(path: Path) -> pd.DataFrame:
-    """The rows of a `scan.tsv.gz`."""
-    with gzip.open(path, "rt") as handle:
-        names = handle.readline().lstrip("#").rstrip("\n").split("\t")
-        return pd.read_csv(handle, sep="\t", names=names)

@@ -30,11 +30,6 @@ FIELDS = {
         "A", "Float",
         "Share (0 to 100) of matched random variants with a lower GS_LLR",
     ),
-    "GS_HAP": (
-        "A", "String",
-        "Haplotype on which the allele was scored: phase set and number, or all of them",
-    ),
-    "GS_HAP_N": ("A", "Integer", "Other alleles of that haplotype near by, in both sequences"),
     "GS_FLAG": (".", "String", "Why an allele was not scored, one entry an ALT (or one without)"),
 }  # fmt: skip
 OURS = re.compile(r"##INFO=<ID=(GS_[A-Z_]+),")
@@ -42,7 +37,7 @@ N_COLUMNS = 8
 
 
 class Record(NamedTuple):
-    """One line of a VCF. `position` is 0-based; `line` counts from 1."""
+    """One line of a VCF. `position` is 0-based (-1 before the first base); `line` from 1."""
 
     line: int
     columns: tuple[str, ...]
@@ -54,7 +49,7 @@ class Record(NamedTuple):
 
     @property
     def position(self) -> int:
-        """POS less one; -1 is the telomere before the first base."""
+        """POS less one."""
         return int(self.columns[1]) - 1
 
     @property
@@ -81,8 +76,7 @@ def check_header(path: Path) -> None:
     InputError
         If there is no such file, or it is no VCF.
     """
-    for _ in _lines(path):
-        break
+    next(_lines(path), None)
     before = pysam.set_verbosity(0)
     try:
         with pysam.VariantFile(str(path)) as handle:
@@ -96,13 +90,7 @@ def check_header(path: Path) -> None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a VCF; binary formats are named.
-
-    Raises
-    ------
-    InputError
-        As `numbered_lines`; for BCF with what to do about it.
-    """
+    """Lines of a VCF with their numbers; a BCF is refused with what to do about it."""
     try:
         yield from numbered_lines(path)
     except InputError as error:
@@ -128,8 +116,7 @@ def read_header(path: Path) -> tuple[list[str], str]:
             if not (ours and ours.group(1) in FIELDS):
                 lines.append(text)
             continue
-        columns = text.split("\t")
-        if text.startswith("#CHROM") and len(columns) >= N_COLUMNS:
+        if text.startswith("#CHROM") and len(text.split("\t")) >= N_COLUMNS:
             return lines, text
         raise InputError(
             repr(text[:40]), "#CHROM and seven more columns, by tabs", path=path, line=number
@@ -145,17 +132,17 @@ def read_records(path: Path) -> Iterator[Record]:
     InputError
         For a line without eight columns, and a POS that is no number.
     """
-    n_columns = 0
+    n_columns = N_COLUMNS
     for number, text in _lines(path):
-        if text.startswith("#") or not text.strip():
-            n_columns = n_columns or (text.startswith("#CHROM") and len(text.split("\t")))
-            continue
         columns = tuple(text.split("\t"))
-        if len(columns) != (n_columns or N_COLUMNS):
+        if text.startswith("#CHROM"):
+            n_columns = len(columns)
+        if text.startswith("#") or not text.strip():
+            continue
+        if len(columns) != n_columns:
             raise InputError(
-                f"{len(columns)} columns", f"{n_columns or N_COLUMNS}, by tabs",
-                path=path, line=number,
-            )  # fmt: skip
+                f"{len(columns)} columns", f"{n_columns}, by tabs", path=path, line=number
+            )
         if not columns[1].isdecimal():
             raise InputError(f"POS {columns[1]!r}", "a whole number", path=path, line=number)
         yield Record(number, columns)
@@ -167,34 +154,25 @@ def annotated(record: Record, values: Mapping[str, Sequence[str | None]]) -> str
     None is a dot. A field with nothing but dots is left out.
     """
     info = [] if record.columns[7] == "." else record.columns[7].split(";")
-    kept = [item for item in info if item.partition("=")[0] not in FIELDS]
+    info = [item for item in info if item and item.partition("=")[0] not in FIELDS]
     for name, column in values.items():
         if any(value is not None for value in column):
-            kept.append(f"{name}=" + ",".join("." if v is None else escape(v) for v in column))
-    text = ";".join(item for item in kept if item) or "."
-    return "\t".join([*record.columns[:7], text, *record.columns[8:]])
+            info.append(f"{name}=" + ",".join("." if v is None else escape(v) for v in column))
+    return "\t".join([*record.columns[:7], ";".join(info) or ".", *record.columns[8:]])
 
 
 def escape(value: str) -> str:
     """Percent-encode what would end an INFO value."""
-    return re.sub(r"[%;=,:\s]", lambda found: f"%{ord(found.group()):02X}", value)
+    return re.sub(r"[%;=,:\s]", lambda match: f"%{ord(match.group()):02X}", value)
 
 
 class VcfWriter:
     """Writes header and records, and notices whether they could be indexed."""
 
-    def __init__(
-        self, put: Callable[[bytes], object], header: Sequence[str], fields: Sequence[str]
-    ) -> None:
-        self.put, self.is_sorted, self.n_records = put, True, 0
+    def __init__(self, put: Callable[[bytes], object], header: Sequence[str]) -> None:
+        self.put, self.is_sorted = put, True
         self._last, self._seen = ("", -1), set[str]()
-        first, columns = header[:-1], header[-1]
-        declared = [
-            f'##INFO=<ID={name},Number={n},Type={kind},Description="{text}">'
-            for name, (n, kind, text) in FIELDS.items()
-            if name in fields
-        ]
-        self._put("\n".join([*first, *declared, columns]))
+        self.put(("\n".join(header) + "\n").encode())
 
     def write(self, record: Record, values: Mapping[str, Sequence[str | None]]) -> None:
         """Write one record with the values of its alleles."""
@@ -205,11 +183,7 @@ class VcfWriter:
         else:
             self.is_sorted &= position >= self._last[1]
         self._last = contig, position
-        self.n_records += 1
-        self._put(annotated(record, values))
-
-    def _put(self, text: str) -> None:
-        self.put(text.encode() + b"\n")
+        self.put(annotated(record, values).encode() + b"\n")
 
 
 @contextmanager
@@ -228,11 +202,18 @@ def write_vcf(
         More lines for the header, such as `##source=…`.
     """
     lines, columns = read_header(like)
-    header = [*(line for line in lines if line not in notes), *notes, columns]
-    with atomic_file(path) as partial:
-        is_packed = path.suffix in (".gz", ".bgz")
-        with pysam.BGZFile(str(partial), "wb", None) if is_packed else partial.open("wb") as sink:
-            yield VcfWriter(sink.write, header, fields)
+    declared = [
+        f'##INFO=<ID={name},Number={n},Type={kind},Description="{text}">'
+        for name, (n, kind, text) in FIELDS.items()
+        if name in fields
+    ]
+    header = [*(line for line in lines if line not in notes), *notes, *declared, columns]
+    is_packed = path.suffix in (".gz", ".bgz")
+    with (
+        atomic_file(path) as partial,
+        pysam.BGZFile(str(partial), "wb", None) if is_packed else partial.open("wb") as sink,
+    ):
+        yield VcfWriter(sink.write, header)
 
 
 def index(path: Path) -> Path:
