@@ -98,6 +98,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_manifest(
     directory: Path,
     *,
+    name: str = "manifest.json",
     command: str,
     started: float,
     config: Mapping[str, Any] | None = None,
@@ -106,7 +107,7 @@ def write_manifest(
     backend: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write `manifest.json`: everything needed to make `directory` again.
+    """Write the manifest `name`: everything needed to make `directory` again.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def write_manifest(
         "seconds": round(time.monotonic() - started, 3),
         **dict(extra or {}),
     }
-    write_json(directory / "manifest.json", manifest)
+    write_json(directory / name, manifest)
     return manifest
 
 

@@ -1,7 +1,6 @@
 """The verbs about variants."""
 
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +27,6 @@ def variants(
     classes: Annotated[
         int, typer.Option(help="Genes for the figures of known classes; 0 leaves them out.", min=0)
     ] = 0,
-    haplotypes: Annotated[
-        str, typer.Option(help="A sample: its phased alleles are scored beside one another.")
-    ] = "",
     window: Annotated[int, typer.Option(help="Bases read for the masked-base ratio.")] = 2048,
     level_window: Annotated[int, typer.Option(help="Bases read for the change of level.")] = 4096,
     max_length: Annotated[int, typer.Option(help="Longest allele that is scored.", min=1)] = 64,
@@ -46,71 +42,52 @@ def variants(
     for it.
     """
     from genesplice.data.bundle import adopt_knowledge, load_bundle
+    from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
-    from genesplice.runtime import file_sha256, write_json
+    from genesplice.runtime import file_sha256, write_manifest
     from genesplice.variants.annotate import Settings, annotate_vcf, beside, flag_metrics
-    from genesplice.variants.benchmarks import class_figures, measured_figures
-    from genesplice.variants.models import open_models
+    from genesplice.variants.benchmarks import class_benchmarks, measured_benchmark
+    from genesplice.variants.levels import open_models
 
     started = time.monotonic()
     if vcf is None and measured is None and not classes:
         raise InputError("no --vcf, --measured or --classes", "one of them")
     if vcf is not None and out.resolve() == vcf.resolve():
         raise InputError(f"--out {out}", "another file than --vcf")
-    if not overwrite and (out.exists() or beside(out, ".metrics.json").exists()):
+    records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
+    if not overwrite and (out.exists() or records.exists()):
         raise InputError(f"{out} exists", "a new file (or --overwrite)")
     models = open_models(model)
     bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
-    settings = Settings(window, max_length, abstain, level_window, percentile, seed, haplotypes)
+    settings = Settings(window, max_length, abstain, level_window, percentile, seed)
     files: list[Path] = []
-    metrics, digests = [], {}
+    metrics = []
     if vcf is not None:
-        digests[vcf.name] = file_sha256(vcf)
         done = annotate_vcf(models, bundle, vcf, out, settings=settings, progress=say)
         for name, count in done.flags.most_common():
             say(f"variants: {name}: {count}")
         files += done.files
         metrics += flag_metrics(done)
     if measured is not None:
-        table = beside(out, ".measured.tsv")
-        metrics += measured_figures(models, bundle, measured, table, settings)
-        digests[measured.name] = file_sha256(measured)
-        files.append(table)
+        files.append(beside(out, ".measured.tsv"))
+        metrics += measured_benchmark(models, bundle, measured, files[-1], settings)
     if classes:
-        metrics += class_figures(models, bundle, n_genes=classes, seed=seed)
-    manifest = _manifest(
-        started, settings._asdict() | {"classes": classes}, seed, bundle.data_sha256 | digests,
-        models.record,
-    )  # fmt: skip
+        metrics += class_benchmarks(models, bundle, n_genes=classes, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_metrics(beside(out, ".metrics.json"), metrics)
-    write_json(beside(out, ".manifest.json"), manifest)
-    more = [beside(out, ".metrics.json"), beside(out, ".manifest.json")]
-    emit({"files": [*files, *more]}, as_json)
-
-
-def _manifest(
-    started: float,
-    config: dict[str, object],
-    seed: int,
-    data: dict[str, str],
-    extra: dict[str, object],
-) -> dict[str, object]:
-    """What a manifest holds, for files that have no folder of their own."""
-    from genesplice.model.attention import backend_name
-    from genesplice.runtime import write_manifest
-
-    with tempfile.TemporaryDirectory() as scratch:
-        return write_manifest(
-            Path(scratch),
-            command=command_line(),
-            started=started,
-            config=config,
-            seeds={"matched": seed},
-            data=data,
-            backend=backend_name(),
-            extra=extra,
-        )
+    write_metrics(records, metrics)
+    write_manifest(
+        out.parent,
+        name=receipt.name,
+        command=command_line(),
+        started=started,
+        config=settings._asdict() | {"classes": classes},
+        seeds={"matched": seed},
+        data=bundle.data_sha256
+        | {file.name: file_sha256(file) for file in (vcf, measured) if file},
+        backend=backend_name(),
+        extra=models.record,
+    )
+    emit({"files": [*files, records, receipt]}, as_json)
 
 
 @app.command()
@@ -130,9 +107,8 @@ def scan(
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, write_manifest
-    from genesplice.variants.comb import EVERY_BP
-    from genesplice.variants.likelihood import MaskedBases
-    from genesplice.variants.models import open_models
+    from genesplice.variants.levels import open_models
+    from genesplice.variants.likelihood import STRIDE_BP, MaskedBases
     from genesplice.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
 
     started, bundle = time.monotonic(), load_bundle(data)
@@ -149,10 +125,69 @@ def scan(
             scratch,
             command=command_line(),
             started=started,
-            config={"region": region, "core_bp": CORE_BP, "hidden_every_bp": EVERY_BP},
+            config={"region": region, "core_bp": CORE_BP, "hidden_every_bp": STRIDE_BP},
             data=bundle.data_sha256,
             backend=backend_name(),
             extra=models.record,
         )
     shutil.rmtree(parts, ignore_errors=True)
     emit({"files": [out / file.name for file in files] + [out / "metrics.json"]}, as_json)
+
+
+@app.command()
+def design(
+    model: Models,
+    data: Data,
+    gene: Annotated[str, typer.Option(help="Name or id, such as lacZ.")],
+    towards: Annotated[str, typer.Option(help="up or down.")],
+    out: Out,
+    edits: Annotated[int, typer.Option(help="Most substitutions.", min=1)] = 5,
+    protect: Annotated[
+        list[str] | None, typer.Option(help="contig:start-end not to be edited; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the random edits it is compared with.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Edit a gene's promoter towards a higher or lower predicted level, compared with chance.
+
+    Writes steps.tsv, designed.fasta, metrics.json. It is a model's proposal and no measurement.
+    """
+    from genesplice.data.bundle import adopt_knowledge, load_bundle
+    from genesplice.model.attention import backend_name
+    from genesplice.predict.gene_output import resolve_genes
+    from genesplice.results import write_metrics
+    from genesplice.runtime import atomic_directory, write_manifest
+    from genesplice.variants import design as search
+    from genesplice.variants.levels import LevelModel, open_models
+    from genesplice.variants.scan import parse_region
+
+    started, models = time.monotonic(), open_models(model, follow=False)
+    if not models.levels:
+        raise InputError("no expression model", "--model DIR of a folder that finetune wrote")
+    bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
+    (gene_id,) = resolve_genes(bundle, [gene])
+    protected = [part for text in protect or () for part in parse_region(text, bundle.genome, "--protect")]
+    positions = search.editable_positions(bundle, gene_id, protected=protected)
+    levels = search.PromoterLevels([LevelModel(m, bundle) for m in models.levels], bundle, gene_id)
+    found = search.design(levels, towards, positions, n_edits=edits, seed=seed, progress=say)
+    split = search.split_of(bundle, gene_id, models.level_paths)
+    with atomic_directory(out, overwrite=overwrite) as scratch:
+        table = search.step_table(levels, found, bundle)
+        table.to_csv(scratch / "steps.tsv", sep="\t", index=False, float_format="%.6g")
+        (scratch / "designed.fasta").write_text(search.design_fasta(levels, found))
+        write_metrics(scratch / "metrics.json", search.design_metrics(found, split, seed=seed))
+        write_manifest(
+            scratch,
+            command=command_line(),
+            started=started,
+            config={
+                "gene_id": gene_id, "towards": towards, "edits": edits, "protect": protect or [],
+            },
+            seeds={"random_edits": seed},
+            data=bundle.data_sha256,
+            backend=backend_name(),
+            extra=models.record,
+        )  # fmt: skip
+    files = ("steps.tsv", "designed.fasta", "metrics.json", "manifest.json")
+    emit({"files": [out / name for name in files]}, as_json)

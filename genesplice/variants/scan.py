@@ -43,7 +43,7 @@ TO_BASES = [f"to_{base}" for base in BASES]
 Progress = Callable[[str], None]
 
 
-def parse_region(text: str, genome: Genome) -> list[Region]:
+def parse_region(text: str, genome: Genome, option: str = "--region") -> list[Region]:
     """Read `contig`, `contig:start-end` (1-based, both ends in) or `all`.
 
     Raises
@@ -59,10 +59,10 @@ def parse_region(text: str, genome: Genome) -> list[Region]:
     name, colon, span = text.rpartition(":")
     low, dash, high = span.replace(",", "").partition("-")
     if not (colon and dash and low.isdecimal() and high.isdecimal()):
-        raise InputError(f"--region {text}", "all, contig, or contig:start-end")
+        raise InputError(f"{option} {text}", "all, contig, or contig:start-end")
     contig, region = genome.contig(name), Region(name, int(low) - 1, int(high))
     if not 0 <= region.start < region.end <= contig.length:
-        raise InputError(f"--region {text}", f"start <= end within 1-{contig.length}")
+        raise InputError(f"{option} {text}", f"start <= end within 1-{contig.length}")
     return [region]
 
 

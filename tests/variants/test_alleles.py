@@ -10,11 +10,14 @@ from tiny_variants import letters, line, other, record
 
 from genesplice.data.genome import Contig, Genome, decode, encode
 from genesplice.errors import InputError
-from genesplice.variants.alleles import REPEAT_BP, Allele, kind_of_alt, normalise
-from genesplice.variants.checks import (
+from genesplice.variants.alleles import (
     FLAGS,
+    REPEAT_BP,
+    Allele,
     ContigNames,
     check_record,
+    kind_of_alt,
+    normalise,
     refuse_another_genome,
     survey,
 )

@@ -1,35 +1,20 @@
-"""Changes of level against the explainer's own full passes; percentiles against counting."""
+"""Changes of level against the explainer's own full passes."""
 
 import dataclasses
 import json
 
 import numpy as np
-import pandas as pd
-import pysam
 import pytest
 import torch
 from tiny_models import make_tiny, make_vectors
-from tiny_variants import (
-    letters,
-    line,
-    make_masked,
-    other,
-    save_masked,
-    snv,
-    write_lines,
-)
+from tiny_variants import letters, other, save_masked
 
 from genesplice.data.features import region_masks
 from genesplice.errors import InputError
 from genesplice.predict.gene_output import Explainer, GeneWindow
 from genesplice.variants.alleles import Allele, normalise
-from genesplice.variants.annotate import Settings, annotate_vcf
-from genesplice.variants.comb import agreement, spread_out, substitutions
-from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
-from genesplice.variants.likelihood import Hidden, MaskedBases, place_window
-from genesplice.variants.matched import EDGE_BP, Matched, length_class
-from genesplice.variants.models import Models, open_models
-from genesplice.variants.regions import REGIONS, region_of, region_track
+from genesplice.variants.levels import GeneChange, LevelModel, Levels, open_models, strongest
+from genesplice.variants.likelihood import window_start
 
 W = 4096
 
@@ -46,7 +31,7 @@ def model(tiny_bundle):
 
 @pytest.fixture(scope="module")
 def levels(model, tiny_bundle, vectors):
-    return Levels([LevelModel(model, tiny_bundle, vectors=vectors)], tiny_bundle)
+    return Levels([LevelModel(model, tiny_bundle, gene_features=vectors)], tiny_bundle)
 
 
 def one_by_one(model, bundle, vectors, window: GeneWindow) -> float:
@@ -59,10 +44,10 @@ def one_by_one(model, bundle, vectors, window: GeneWindow) -> float:
 
 def whole_window(levels, allele, gene, tss, bundle) -> tuple[GeneWindow, int]:
     """The gene's window around an allele, unchanged, on its sense strand."""
-    low = place_window(allele.start, W)
+    low = window_start(allele.start, W)
     row = bundle.genes.iloc[gene]
     tokens = bundle.genome.fetch("chr", low, low + W, row.strand)
-    phase = levels._sequence("chr", row.strand, (), 0, low)[1]
+    phase = levels.sequence(low, row.strand, allele, False, False)[1]
     start = tss if row.strand == "+" else W - 1 - tss
     end = start + int(row.end - row.start)
     window = GeneWindow(gene, row.gene_id, "", -start, start, end,
@@ -113,14 +98,14 @@ def test_the_side_without_the_tss_moves(levels, tiny_bundle, offset, change):
         nothing, more = np.zeros(0, np.uint8), genome.fetch("chr", start, start + size)
         made = (nothing, more) if change == "insertion" else (more, nothing)
         allele = Allele("chr", start, *made)
-        low = place_window(start, W)
+        low = window_start(start, W)
         tss = dict(levels.genes_around(allele))[gene]
-        n_left = int(offset < 0)
-        old = levels._sequence("chr", strand, (), 0, low)
-        new = levels._sequence("chr", strand, (allele,), n_left, low)
+        moves_left = offset < 0
+        old = levels.sequence(low, strand, allele, False, False)
+        new = levels.sequence(low, strand, allele, True, moves_left)
         assert len(new[0]) == len(new[1]) == W
-        before = levels._ends(gene, tss, low, (), 0)
-        after = levels._ends(gene, tss, low, (allele,), n_left)
+        before = levels.ends(gene, tss, low, None, False)
+        after = levels.ends(gene, tss, low, allele, moves_left)
         # The first base of the gene, and all on its side of the change, stay where they are.
         assert after[0] == before[0]
         at = allele.start - low if strand == "+" else W - (allele.end - low)
@@ -145,30 +130,30 @@ def test_a_gene_in_which_bases_are_lost_ends_earlier(levels, tiny_bundle):
     row = tiny_bundle.genes.iloc[gene]
     start = int(row.start) + 100
     nothing, lost = np.zeros(0, np.uint8), tiny_bundle.genome.fetch("chr", start, start + 30)
-    allele, low = Allele("chr", start, lost, nothing), place_window(start, W)
+    allele, low = Allele("chr", start, lost, nothing), window_start(start, W)
     tss = int(row.start) - low
-    assert levels._ends(gene, tss, low, (allele,), 0) == (tss, tss + row.end - row.start - 30)
+    assert levels.ends(gene, tss, low, allele, False) == (tss, tss + row.end - row.start - 30)
     # A deletion over the very end.
     late = Allele("chr", int(row.end) - 10, lost, nothing)
-    low = place_window(late.start, W)
+    low = window_start(late.start, W)
     tss = int(row.start) - low
-    assert levels._ends(gene, tss, low, (late,), 0) == (tss, tss + row.end - row.start - 10)
+    assert levels.ends(gene, tss, low, late, False) == (tss, tss + row.end - row.start - 10)
 
 
 def test_a_reading_frame_moves_with_its_bases(levels, tiny_bundle):
     gene = int(np.flatnonzero(tiny_bundle.genes["strand"] == "+")[3])
     start = int(tiny_bundle.genes["start"][gene]) + 100
-    low = place_window(start, W)
+    low = window_start(start, W)
     at = start - low
     allele = Allele("chr", start, np.zeros(0, np.uint8), np.array([0, 1], np.uint8))
-    old = levels._sequence("chr", "+", (), 0, low)[1]
-    new = levels._sequence("chr", "+", (allele,), 0, low)[1]
+    old = levels.sequence(low, "+", allele, False, False)[1]
+    new = levels.sequence(low, "+", allele, True, False)[1]
     assert new[at : at + 2].tolist() == [old[at - 1]] * 2
     assert np.array_equal(new[at + 2 :], old[at:-2])
 
 
 def test_models_are_averaged_and_their_signs_counted(model, tiny_bundle, vectors):
-    readers = [LevelModel(m, tiny_bundle, vectors=vectors)
+    readers = [LevelModel(m, tiny_bundle, gene_features=vectors)
                for m in (model, make_tiny(tiny_bundle, seed=9))]  # fmt: skip
     ref = letters(tiny_bundle.genome, 40_000)
     allele = normalise(tiny_bundle.genome, "chr", 40_000, ref, other(ref))
@@ -196,7 +181,7 @@ def test_a_kernel_path_is_mixed_in_as_by_the_whole_model(tiny_bundle):
     ).eval()  # fmt: skip
     other.expression_head.fit(torch.from_numpy(tiny_bundle.observed.to_numpy(dtype="float32")))
     vectors = make_vectors(other, tiny_bundle)
-    reader = LevelModel(other, tiny_bundle, vectors=vectors)
+    reader = LevelModel(other, tiny_bundle, gene_features=vectors)
     inputs = other.kernel_inputs(vectors, reader.graph, rows)
     other.kernel.remember(inputs[0], inputs[1].to(torch.int8))
     other.kernel.solve("level", torch.randn(8), [1.0] * len(other.kernel.names), 0.5, 1.0, 2.0)
@@ -215,152 +200,11 @@ def test_a_kernel_path_is_mixed_in_as_by_the_whole_model(tiny_bundle):
 
 
 def test_what_cannot_be_a_window_is_refused(model, tiny_bundle, vectors):
-    reader = LevelModel(model, tiny_bundle, vectors=vectors)
+    reader = LevelModel(model, tiny_bundle, gene_features=vectors)
     with pytest.raises(InputError, match="a window of 1000 bp"):
         Levels([reader], tiny_bundle, window_bp=1000)
     empty = Levels([reader], tiny_bundle)
     assert empty([]) == []
-
-
-# --- classes of places, many hidden bases, percentiles ---
-
-
-def test_every_base_is_in_one_class(tiny_bundle):
-    track, masks = region_track(tiny_bundle), region_masks(tiny_bundle)
-    assert set(np.unique(track)) <= set(range(len(REGIONS)))
-    assert np.array_equal(track == REGIONS.index("promoter"), masks["promoter"])
-    assert np.array_equal(track == REGIONS.index("coding"), masks["coding"])
-    place = int(np.flatnonzero(masks["promoter"])[0])
-    assert region_of(tiny_bundle.genome, track, "chr", place) == "promoter"
-
-
-def test_hidden_bases_keep_their_distance():
-    order = np.random.default_rng(0).permutation(500)
-    chosen = spread_out(order, 500, 32)
-    assert np.diff(chosen).min() >= 32
-    assert order[0] in chosen
-    # Nothing more would fit.
-    assert all(np.abs(chosen - place).min() < 32 for place in range(500) if place not in chosen)
-
-
-@pytest.fixture(scope="module")
-def score():
-    return MaskedBases(make_masked("model.base_width=0"))
-
-
-def test_ratios_to_the_base_that_is_there(score, tiny_bundle):
-    tokens = tiny_bundle.genome.fetch("chr", 0, 2048)
-    tokens[700] = 4
-    row = Hidden(tokens, np.array([300, 700, 1300]))
-    (change,) = substitutions(score, [row])
-    (told,) = score([row])
-    assert np.isnan(change[:, 1]).all()
-    for i in (0, 2):
-        own = tokens[row.places[i]]
-        assert (change[:, i, own] == 0).all()
-        np.testing.assert_allclose(change[:, i] + told[:, i, own, None], told[:, i])
-    metrics = {m.metric: m.value for m in agreement(score, [row], [change])}
-    assert metrics["llr_shared_mask_r"] > 0.5
-    alone = substitutions(score, [Hidden(tokens, row.places[:1])])[0]
-    exact = agreement(score, [Hidden(tokens, row.places[:1])], [alone])
-    assert {m.metric: round(m.value, 6) for m in exact} == {
-        "llr_shared_mask_r": 1, "llr_shared_mask_rmse": 0
-    }  # fmt: skip
-
-
-def test_a_percentile_counts_matched_variants(score, tiny_bundle):
-    track = region_track(tiny_bundle)
-    matched = Matched(score, tiny_bundle.genome, track, n_windows=40)
-    key = "coding", "A", "C"
-    among = matched.found[key]
-    assert len(among) > 20
-    assert np.array_equal(among, np.sort(among))
-    snv = Allele("chr", 5, np.array([0], np.uint8), np.array([1], np.uint8))
-    for ratio in (among[3], among.min() - 1, among.max() + 1, np.median(among) + 0.01):
-        wanted = 100 * (np.mean(among < ratio) + np.mean(among == ratio) / 2)
-        assert matched.percentile(snv, "coding", float(ratio)) == pytest.approx(wanted)
-    assert {m.metric for m in matched.metrics} == {"llr_shared_mask_r", "llr_shared_mask_rmse"}
-    # Of several bases at once, and of a class that is not there, nothing is said.
-    mnv = Allele("chr", 5, np.array([0, 1], np.uint8), np.array([1, 0], np.uint8))
-    assert matched.percentile(mnv, "coding", 0.0) is None
-    matched.found["other", "A", "C"] = np.zeros(3)
-    assert matched.percentile(snv, "other", 0.0) is None
-    assert EDGE_BP < 1024
-
-
-def test_insertions_are_matched_by_length_when_they_are_asked_for(score, tiny_bundle):
-    track = region_track(tiny_bundle)
-    matched = Matched(score, tiny_bundle.genome, track, n_windows=1, n_indels=20)
-    nothing = np.zeros(0, np.uint8)
-    allele = Allele("chr", 5, nothing, np.array([0, 1, 2], np.uint8))
-    assert not any(key[1] == "insertion" for key in matched.found)
-    assert matched.percentile(allele, "coding", -1e9) == 0
-    assert matched.percentile(allele, "coding", 1e9) == 100
-    assert len(matched.found["coding", "insertion", "2-5"]) == 20
-    names = [length_class(Allele("c", 0, nothing, np.zeros(n, np.uint8))) for n in (1, 2, 5, 6, 64)]
-    assert names == ["1-1", "2-5", "2-5", "6-64", "6-64"]
-
-
-# --- all of it in one file ---
-
-
-def test_all_fields_of_a_file(model, tiny_bundle, tmp_path):
-    lines = [snv(tiny_bundle.genome, start) for start in (900, 30_000, 60_000)]
-    lines += [line("chr", 70_000, letters(tiny_bundle.genome, 70_000, 3), "T")]
-    lines += [snv(tiny_bundle.genome, 119_000), line("chr", 119_500, "N", "<DEL>")]
-    source = write_lines(tmp_path / "in.vcf", lines)
-    models = Models(make_masked("model.base_width=0"), tmp_path, (model,), (tmp_path,))
-    done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf.gz",
-                        settings=Settings(abstain=99.0))  # fmt: skip
-    table = pd.read_parquet(tmp_path / "o.parquet")
-    genes = pd.read_parquet(tmp_path / "o.genes.parquet")
-    assert done.n_alleles == len(table) == len(lines)
-    with pysam.VariantFile(str(tmp_path / "o.vcf.gz")) as handle:
-        for record, row in zip(handle, table.itertuples(), strict=True):
-            if row.flag == "symbolic":
-                assert set(record.info) == {"GS_FLAG"}
-                continue
-            mine = genes[genes["record"] == row.record]
-            assert len(mine) == row.n_genes
-            if row.n_genes:
-                most = mine.loc[mine["dlevel"].abs().idxmax()]
-                assert record.info["GS_GENE"] == (most["gene_id"],)
-                assert record.info["GS_DLEVEL"][0] == pytest.approx(most["dlevel"], rel=1e-4)
-            if row.kind == "snv":
-                assert 0 <= record.info["GS_PCT"][0] <= 100
-    # The change of the profile is named too.
-    assert set(genes["condition"]) <= set(tiny_bundle.observed.columns)
-    assert (genes["level"] > 0).any()
-    assert {m.metric for m in done.metrics} == {"llr_shared_mask_r", "llr_shared_mask_rmse"}
-
-
-def test_without_a_masked_base_model_there_is_no_ratio(model, tiny_bundle, tmp_path):
-    source = write_lines(tmp_path / "in.vcf", [snv(tiny_bundle.genome, 40_000)])
-    models = Models(None, None, (model,), (tmp_path,))
-    annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf")
-    with pysam.VariantFile(str(tmp_path / "o.vcf")) as handle:
-        (record,) = handle
-        assert set(handle.header.info) & {"GS_LLR", "GS_PCT"} == set()
-    assert set(record.info) == {"GS_DLEVEL", "GS_GENE"}
-    assert pd.read_parquet(tmp_path / "o.parquet")["llr"].isna().all()
-
-
-def test_models_that_disagree_withhold_the_change(model, tiny_bundle, tmp_path):
-    against = make_tiny(tiny_bundle)
-    with torch.no_grad():
-        # The same, upside down.
-        for name, weight in against.named_parameters():
-            if "level" in name:
-                weight.neg_()
-    source = write_lines(tmp_path / "in.vcf", [snv(tiny_bundle.genome, 40_000)])
-    models = Models(None, None, (model, against), (tmp_path, tmp_path))
-    done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf")
-    assert done.flags == {"models_disagree": 1}
-    with pysam.VariantFile(str(tmp_path / "o.vcf")) as handle:
-        (record,) = handle
-    assert set(record.info) == {"GS_GENE", "GS_FLAG"}
-    row = pd.read_parquet(tmp_path / "o.parquet").iloc[0]
-    assert row["agreement"] == 0.5
 
 
 def test_the_model_that_fine_tuning_began_from_is_found(model, tmp_path):

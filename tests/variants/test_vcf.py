@@ -1,5 +1,6 @@
 """VCF in, VCF out: nothing is lost, nothing is moved, htslib reads it."""
 
+import dataclasses
 import gzip
 import json
 
@@ -7,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pysam
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_models import make_tiny
 from tiny_variants import (
     COLUMNS,
     HEADER,
@@ -23,11 +26,24 @@ from tiny_variants import (
     write_lines,
 )
 
+from genesplice.data.genome import Contig, Genome, encode
 from genesplice.errors import InputError
+from genesplice.evaluate.strata import region_masks
+from genesplice.predict.expression import encode_genes
 from genesplice.results import read_metrics
-from genesplice.variants.annotate import CHUNK, Settings, annotate_vcf, flag_metrics
-from genesplice.variants.checks import ContigNames, survey
-from genesplice.variants.models import Models, open_models
+from genesplice.variants.alleles import ContigNames, normalise, survey
+from genesplice.variants.annotate import (
+    CHUNK,
+    Settings,
+    annotate_vcf,
+    flag_metrics,
+    region_of,
+    region_track,
+    score_variants,
+)
+from genesplice.variants.levels import Models, open_models
+from genesplice.variants.likelihood import REGIONS
+from genesplice.variants.scan import Region, random_substitutions
 from genesplice.variants.vcf import (
     FIELDS,
     Record,
@@ -368,3 +384,117 @@ def test_folders_are_told_apart(pretrained, tmp_path):
         open_models([pretrained, pretrained])
     with pytest.raises(InputError, match="no --model"):
         open_models([])
+
+
+# --- all of it in one file ---
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle):
+    return make_tiny(tiny_bundle)
+
+
+def test_all_fields_of_a_file(model, tiny_bundle, tmp_path):
+    lines = [snv(tiny_bundle.genome, start) for start in (900, 30_000, 60_000)]
+    lines += [line("chr", 70_000, letters(tiny_bundle.genome, 70_000, 3), "T")]
+    lines += [snv(tiny_bundle.genome, 119_000), line("chr", 119_500, "N", "<DEL>")]
+    source = write_lines(tmp_path / "in.vcf", lines)
+    models = Models(make_masked("model.base_width=0"), tmp_path, (model,), (tmp_path,))
+    done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf.gz",
+                        settings=Settings(abstain=99.0))  # fmt: skip
+    table = pd.read_parquet(tmp_path / "o.parquet")
+    genes = pd.read_parquet(tmp_path / "o.genes.parquet")
+    assert done.n_alleles == len(table) == len(lines)
+    with pysam.VariantFile(str(tmp_path / "o.vcf.gz")) as handle:
+        for record, row in zip(handle, table.itertuples(), strict=True):
+            if row.flag == "symbolic":
+                assert set(record.info) == {"GS_FLAG"}
+                continue
+            mine = genes[genes["record"] == row.record]
+            assert len(mine) == row.n_genes
+            if row.n_genes:
+                most = mine.loc[mine["dlevel"].abs().idxmax()]
+                assert record.info["GS_GENE"] == (most["gene_id"],)
+                assert record.info["GS_DLEVEL"][0] == pytest.approx(most["dlevel"], rel=1e-4)
+            if row.kind == "snv":
+                assert 0 <= record.info["GS_PCT"][0] <= 100
+    # The change of the profile is named too.
+    assert set(genes["condition"]) <= set(tiny_bundle.observed.columns)
+    assert (genes["level"] > 0).any()
+    assert {m.metric for m in done.metrics} == {"llr_shared_mask_r", "llr_shared_mask_rmse"}
+
+
+def test_without_a_masked_base_model_there_is_no_ratio(model, tiny_bundle, tmp_path):
+    source = write_lines(tmp_path / "in.vcf", [snv(tiny_bundle.genome, 40_000)])
+    models = Models(None, None, (model,), (tmp_path,))
+    annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf")
+    with pysam.VariantFile(str(tmp_path / "o.vcf")) as handle:
+        (record,) = handle
+        assert set(handle.header.info) & {"GS_LLR", "GS_PCT"} == set()
+    assert set(record.info) == {"GS_DLEVEL", "GS_GENE"}
+    assert pd.read_parquet(tmp_path / "o.parquet")["llr"].isna().all()
+
+
+def test_models_that_disagree_withhold_the_change(model, tiny_bundle, tmp_path):
+    against = make_tiny(tiny_bundle)
+    with torch.no_grad():
+        # The same, upside down.
+        for name, weight in against.named_parameters():
+            if "level" in name:
+                weight.neg_()
+    source = write_lines(tmp_path / "in.vcf", [snv(tiny_bundle.genome, 40_000)])
+    models = Models(None, None, (model, against), (tmp_path, tmp_path))
+    done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf")
+    assert done.flags == {"models_disagree": 1}
+    with pysam.VariantFile(str(tmp_path / "o.vcf")) as handle:
+        (record,) = handle
+    assert set(record.info) == {"GS_GENE", "GS_FLAG"}
+    row = pd.read_parquet(tmp_path / "o.parquet").iloc[0]
+    assert row["agreement"] == 0.5
+
+
+def test_every_base_is_in_one_class(tiny_bundle):
+    track, masks = region_track(tiny_bundle), region_masks(tiny_bundle)
+    assert set(np.unique(track)) <= set(range(len(REGIONS)))
+    assert np.array_equal(track == REGIONS.index("promoter"), masks["promoter"])
+    assert np.array_equal(track == REGIONS.index("coding"), masks["coding"])
+    place = int(np.flatnonzero(masks["promoter"])[0])
+    assert region_of(tiny_bundle.genome, track, "chr", place) == "promoter"
+
+
+@pytest.mark.parametrize(
+    ("position", "ref", "alt", "start"),
+    [(0, "AAGA", "A", 20), (1, "AGA", "A", 21), (22, "AAA", "A", 20), (0, "A", "AA", 20)],
+)
+def test_an_indel_at_the_origin_has_the_class_of_its_own_base(position, ref, alt, start):
+    # A run of A over the origin of a circle: the leftmost placement lies before it.
+    genome = Genome(encode("AAGATCCGTCCGTTGCCGTGAAAA"), (Contig("c", 0, 24, True),))
+    found = normalise(genome, "c", position, ref, alt)
+    track = np.arange(24) // 18 * 3
+    assert found.start == start
+    assert region_of(genome, track, "c", found.start) == "promoter"
+    assert region_of(genome, track, "c", 24) == region_of(genome, track, "c", 0) == "other"
+    line = dataclasses.replace(genome, contigs=(Contig("c", 0, 24, False),))
+    assert region_of(line, track, "c", 24) == "promoter"
+
+
+def test_a_table_is_scored_like_a_vcf_and_features_at_hand_change_nothing(
+    models, model, tiny_bundle, tmp_path
+):
+    both = models._replace(levels=(model,), level_paths=(tmp_path,))
+    table = random_substitutions(tiny_bundle.genome, Region("chr", 500, 5000), 5)
+    found = score_variants(both, tiny_bundle, table, settings=QUICK)
+    lines = [line(row.contig, row.position - 1, row.ref, row.alt) for row in table.itertuples()]
+    source = write_lines(tmp_path / "x.vcf", lines)
+    pd.testing.assert_frame_equal(
+        score_variants(both, tiny_bundle, source, settings=QUICK,
+                       gene_features=[encode_genes(model, tiny_bundle)]).table,
+        found.table,
+    )  # fmt: skip
+    done = annotate_vcf(both, tiny_bundle, source, tmp_path / "o.vcf", settings=QUICK)
+    for suffix, part in (("", found.table), (".genes", found.genes)):
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"o{suffix}.parquet"), part)
+    assert flag_metrics(done) == found.metrics
+    assert found.genes["dlevel"].abs().max() > 0
+    with pytest.raises(InputError, match="no column alt"):
+        score_variants(both, tiny_bundle, table.drop(columns="alt"))

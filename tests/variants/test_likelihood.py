@@ -12,15 +12,22 @@ from genesplice.data.genome import encode
 from genesplice.errors import InputError
 from genesplice.model.genesplice import reverse_complement
 from genesplice.predict.pretrained import load_pretrained
-from genesplice.variants.alleles import normalise
+from genesplice.variants.alleles import Allele, normalise
+from genesplice.variants.annotate import region_track
 from genesplice.variants.likelihood import (
+    EDGE_BP,
     EVERY_BP,
     FLANK_BP,
     Hidden,
     Likelihood,
     MaskedBases,
+    Matched,
+    agreement,
     allele_likelihoods,
-    place_window,
+    length_class,
+    spread_out,
+    substitutions,
+    window_start,
 )
 
 
@@ -34,15 +41,15 @@ def score(model):
     return MaskedBases(model)
 
 
-def strands(model, tokens, places):
-    """Log-probabilities with `places` hidden, of each strand in + coordinates, one by one."""
+def strands(model, tokens, positions):
+    """Log-probabilities with `positions` hidden, of each strand in + coordinates, one by one."""
     hidden = torch.from_numpy(tokens.copy())[None]
-    hidden[0, list(places)] = 5
+    hidden[0, list(positions)] = 5
     with torch.no_grad():
         plus = F.log_softmax(model.base_logits(model.encode(hidden)), -1)[0]
         minus = F.log_softmax(model.base_logits(model.encode(reverse_complement(hidden))), -1)[0]
     found = np.full((2, len(tokens), 4), np.nan)
-    for i in places:
+    for i in positions:
         for base in range(4):
             found[0, i, base] = plus[i, base]
             found[1, i, base] = minus[len(tokens) - 1 - i, 3 - base]
@@ -63,10 +70,10 @@ def test_substitutions_are_what_a_slow_loop_says(model, score, tiny_bundle):
     ]
     found = allele_likelihoods(score, genome, alleles)
     for allele, one in zip(alleles, found, strict=True):
-        low = place_window(allele.start, 2048)
+        low = window_start(allele.start, 2048)
         tokens = genome.fetch("chr", low, low + 2048)
-        told = strands(model, tokens, [allele.start - low])[:, allele.start - low]
-        close(one, told[:, allele.alt[0]] - told[:, allele.ref[0]])
+        log_probs = strands(model, tokens, [allele.start - low])[:, allele.start - low]
+        close(one, log_probs[:, allele.alt[0]] - log_probs[:, allele.ref[0]])
     # Three changes of a base: each ratio is the sum of the two that lead there.
     assert len({round(one.forward, 3) for one in found}) == len(found)
 
@@ -88,12 +95,14 @@ def test_several_bases_are_hidden_together(model, score, tiny_bundle):
     ref = letters(genome, 8000, 3)
     alt = "".join(other(base) for base in ref)
     (found,) = allele_likelihoods(score, genome, [normalise(genome, "chr", 8000, ref, alt)])
-    low = place_window(8000, 2048)
+    low = window_start(8000, 2048)
     at = 8000 - low
-    told = strands(model, genome.fetch("chr", low, low + 2048), range(at, at + 3))
+    log_probs = strands(model, genome.fetch("chr", low, low + 2048), range(at, at + 3))
     wanted = np.zeros(2)
     for i in range(3):
-        wanted += told[:, at + i, "ACGT".index(alt[i])] - told[:, at + i, "ACGT".index(ref[i])]
+        wanted += (
+            log_probs[:, at + i, "ACGT".index(alt[i])] - log_probs[:, at + i, "ACGT".index(ref[i])]
+        )
     close(found, wanted)
 
 
@@ -101,10 +110,10 @@ def added_up(model, tokens, first, last):
     """Each base of [first, last) in turn, hidden with every fourth, and read."""
     total = np.zeros((2, last - first))
     for turn in range(EVERY_BP):
-        places = range(first + turn, last, EVERY_BP)
-        told = strands(model, tokens, places)
-        for i in places:
-            total[:, i - first] = told[:, i, tokens[i]]
+        positions = range(first + turn, last, EVERY_BP)
+        log_probs = strands(model, tokens, positions)
+        for i in positions:
+            total[:, i - first] = log_probs[:, i, tokens[i]]
     return total
 
 
@@ -112,7 +121,7 @@ def test_a_deletion_is_what_a_slow_loop_says(model, score, tiny_bundle):
     genome, start = tiny_bundle.genome, 9000
     allele = normalise(genome, "chr", start, letters(genome, start, 4), letters(genome, start))
     (found,) = allele_likelihoods(score, genome, [allele])
-    low = place_window(allele.start, 2048)
+    low = window_start(allele.start, 2048)
     tokens = genome.fetch("chr", low, low + 2048)
     at = allele.start - low
     changed = np.concatenate([tokens[:at], tokens[at + 3 :], genome.fetch("chr", low + 2048,
@@ -174,7 +183,7 @@ def test_the_other_strand_of_the_genome_has_the_same_scores(score, tiny_bundle):
     turned = letters(flipped, mirror)
     two = normalise(flipped, "chr", mirror, turned, "TGCA"["ACGT".index(other(ref))])
     window = 2048
-    shift = (place_window(start, window) + window) - (size - place_window(mirror, window))
+    shift = (window_start(start, window) + window) - (size - window_start(mirror, window))
     assert shift == 0
     (here,), (there,) = (
         allele_likelihoods(score, g, [a]) for g, a in ((genome, one), (flipped, two))
@@ -199,7 +208,7 @@ def test_no_rows_and_windows_that_cannot_be(score, tiny_bundle):
             allele_likelihoods(score, tiny_bundle.genome, [], window_bp=window)
 
 
-def test_batches_do_not_change_what_is_told(model, tiny_bundle):
+def test_batches_do_not_change_what_is_log_probs(model, tiny_bundle):
     rows = [
         Hidden(tiny_bundle.genome.fetch("chr", s, s + 1024), np.array([3, 500 + s]))
         for s in range(5)
@@ -213,7 +222,7 @@ def test_batches_do_not_change_what_is_told(model, tiny_bundle):
 
 def test_a_window_lies_on_the_grid_around_its_variant():
     for position in range(-3000, 9000, 77):
-        low = place_window(position, 2048)
+        low = window_start(position, 2048)
         assert low % 1024 == 0
         assert 512 <= position - low <= 1536
 
@@ -237,3 +246,73 @@ def test_what_is_no_pretrained_folder_is_refused(tmp_path):
     (folder / "run.json").write_text(text.replace('"heads": 2', '"haeds": 2'))
     with pytest.raises(InputError, match="a run that cannot be read"):
         load_pretrained(folder)
+
+
+# --- many hidden bases, percentiles ---
+
+
+@pytest.fixture(scope="module")
+def flat():
+    return MaskedBases(make_masked("model.base_width=0"))
+
+
+def test_hidden_bases_keep_their_distance():
+    order = np.random.default_rng(0).permutation(500)
+    chosen = spread_out(order, 500, 32)
+    assert np.diff(chosen).min() >= 32
+    assert order[0] in chosen
+    # Nothing more would fit.
+    assert all(np.abs(chosen - place).min() < 32 for place in range(500) if place not in chosen)
+
+
+def test_ratios_to_the_base_that_is_there(flat, tiny_bundle):
+    tokens = tiny_bundle.genome.fetch("chr", 0, 2048)
+    tokens[700] = 4
+    row = Hidden(tokens, np.array([300, 700, 1300]))
+    (change,) = substitutions(flat, [row])
+    (log_probs,) = flat([row])
+    assert np.isnan(change[:, 1]).all()
+    for i in (0, 2):
+        own = tokens[row.positions[i]]
+        assert (change[:, i, own] == 0).all()
+        np.testing.assert_allclose(change[:, i] + log_probs[:, i, own, None], log_probs[:, i])
+    metrics = {m.metric: m.value for m in agreement(flat, [row], [change])}
+    assert metrics["llr_shared_mask_r"] > 0.5
+    alone = substitutions(flat, [Hidden(tokens, row.positions[:1])])[0]
+    exact = agreement(flat, [Hidden(tokens, row.positions[:1])], [alone])
+    assert {m.metric: round(m.value, 6) for m in exact} == {
+        "llr_shared_mask_r": 1, "llr_shared_mask_rmse": 0
+    }  # fmt: skip
+
+
+def test_a_percentile_counts_matched_variants(flat, tiny_bundle):
+    track = region_track(tiny_bundle)
+    matched = Matched(flat, tiny_bundle.genome, track, n_windows=40)
+    key = "coding", "A", "C"
+    among = matched.ratios[key]
+    assert len(among) > 20
+    assert np.array_equal(among, np.sort(among))
+    snv = Allele("chr", 5, np.array([0], np.uint8), np.array([1], np.uint8))
+    for ratio in (among[3], among.min() - 1, among.max() + 1, np.median(among) + 0.01):
+        wanted = 100 * (np.mean(among < ratio) + np.mean(among == ratio) / 2)
+        assert matched.percentile(snv, "coding", float(ratio)) == pytest.approx(wanted)
+    assert {m.metric for m in matched.metrics} == {"llr_shared_mask_r", "llr_shared_mask_rmse"}
+    # Of several bases at once, and of a class that is not there, nothing is said.
+    mnv = Allele("chr", 5, np.array([0, 1], np.uint8), np.array([1, 0], np.uint8))
+    assert matched.percentile(mnv, "coding", 0.0) is None
+    matched.ratios["other", "A", "C"] = np.zeros(3)
+    assert matched.percentile(snv, "other", 0.0) is None
+    assert EDGE_BP < 1024
+
+
+def test_insertions_are_matched_by_length_when_they_are_asked_for(flat, tiny_bundle):
+    track = region_track(tiny_bundle)
+    matched = Matched(flat, tiny_bundle.genome, track, n_windows=1, n_indels=20)
+    nothing = np.zeros(0, np.uint8)
+    allele = Allele("chr", 5, nothing, np.array([0, 1, 2], np.uint8))
+    assert not any(key[1] == "insertion" for key in matched.ratios)
+    assert matched.percentile(allele, "coding", -1e9) == 0
+    assert matched.percentile(allele, "coding", 1e9) == 100
+    assert len(matched.ratios["coding", "insertion", "2-5"]) == 20
+    names = [length_class(Allele("c", 0, nothing, np.zeros(n, np.uint8))) for n in (1, 2, 5, 6, 64)]
+    assert names == ["1-1", "2-5", "2-5", "6-64", "6-64"]

@@ -1,0 +1,220 @@
+"""Known classes and measured values: planted ones are found, random ones are not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from tiny_models import make_tiny, make_vectors
+from tiny_variants import call, letters, make_masked, other, save_masked
+
+from genesplice.baselines.count_models import fit_count_model
+from genesplice.data.motifs import find_promoter
+from genesplice.data.splits import first_of_operon
+from genesplice.errors import InputError
+from genesplice.explain.mutagenesis import mutate
+from genesplice.predict.gene_output import Explainer
+from genesplice.results import read_metrics
+from genesplice.variants.benchmarks import (
+    AMINO_ACIDS,
+    auroc,
+    auroc_metric,
+    class_metrics,
+    class_table,
+    hexamer_levels,
+    measured_metrics,
+    read_measured,
+    score_measured,
+)
+from genesplice.variants.levels import LevelModel
+from genesplice.variants.likelihood import MaskedBases
+
+
+@pytest.fixture(scope="module")
+def score():
+    return MaskedBases(make_masked("model.base_width=0"))
+
+
+def test_auroc_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    is_case, value = generator.random(200) < 0.3, generator.integers(0, 20, 200).astype(float)
+    assert auroc(is_case, value) == pytest.approx(roc_auc_score(is_case, value))
+    assert np.isnan(auroc(np.ones(3, bool), np.ones(3)))
+    assert auroc_metric("x", np.ones(3, bool), np.ones(3), np.arange(3)) == []
+
+
+# --- known classes ---
+
+
+def test_codons():
+    assert len(AMINO_ACIDS) == 64
+    assert AMINO_ACIDS["ATG"] == "M"
+    assert AMINO_ACIDS["TGA"] == AMINO_ACIDS["TAA"] == AMINO_ACIDS["TAG"] == "*"
+
+
+def test_every_row_of_the_table_is_what_it_says(score, tiny_bundle):
+    table = class_table(score, tiny_bundle, n_genes=2)
+    genes = tiny_bundle.genes.set_index("gene_id")
+    assert set(table["gene_id"]) <= set(genes.index)
+    for gene_id, part in table.groupby("gene_id"):
+        gene = genes.loc[gene_id]
+        sense = tiny_bundle.genome.fetch("chr", int(gene.start), int(gene.end), gene.strand)
+        start = part[part["site"] == "start"]
+        assert len(start) == 9
+        assert start["ref"].tolist() == [b for b in ("ACGT"[t] for t in sense[:3]) for _ in "xyz"]
+        assert set(start["codon_position"]) == {1, 2, 3}
+        assert (part["ref"] != part["alt"]).all()
+        assert (part.loc[part["site"].isin(["hexamer", "flank"]), "codon_position"] == 0).all()
+        assert (part["site"] == "hexamer").sum() in (0, 36)
+    # About one change in 24 makes a stop.
+    body = table[table["site"] == "body"]
+    assert 0.02 < body["is_nonsense"].astype(bool).mean() < 0.08
+    assert not (body["is_nonsense"].astype(bool) & body["is_synonymous"].astype(bool)).any()
+    third = table[(table["site"] == "body") & (table["codon_position"] == 3)]
+    second = table[(table["site"] == "body") & (table["codon_position"] == 2)]
+    assert third["is_synonymous"].mean() > 0.5
+    assert second["is_synonymous"].mean() < 0.1
+
+
+def test_planted_classes_are_told_apart_and_random_ones_are_not():
+    generator = np.random.default_rng(0)
+    rows = []
+    for gene in range(30):
+        for place, position, same, count in (
+            ("start", 1, False, 9), ("stop", 2, False, 9), ("stop", 3, True, 1),
+            ("body", 1, False, 40), ("body", 3, True, 40), ("hexamer", 0, None, 20),
+            ("nonsense", 2, False, 5),
+            ("flank", 0, None, 20),
+        ):  # fmt: skip
+            for _ in range(count):
+                ref, alt = generator.choice(list("ACGT"), 2, replace=False)
+                rows.append((f"g{gene}", place, position, ref, alt, same))
+    columns = ["gene_id", "site", "codon_position", "ref", "alt", "is_synonymous"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["is_nonsense"] = table["site"] == "nonsense"
+    table["site"] = table["site"].replace("nonsense", "body")
+    noise = generator.normal(0, 0.1, len(table))
+    harm = table["site"].map({"start": 3.0, "stop": 3.0, "hexamer": 1.0, "flank": 0.0, "body": 0.0})
+    harm += 1.0 * table["is_nonsense"]
+    harm += (table["is_synonymous"] == False).astype(float)  # noqa: E712
+    found = {m.metric: m for m in class_metrics(table.assign(llr=noise - harm))}
+    assert {name for name in found} == {
+        "auroc_start", "auroc_stop", "auroc_start_stop", "auroc_codon_12_3",
+        "auroc_nonsynonymous", "auroc_nonsense", "auroc_hexamers",
+    }  # fmt: skip
+    assert all(one.value > 0.99 for one in found.values())
+    assert found["auroc_stop"].n == 270
+    flat = {m.metric: m for m in class_metrics(table.assign(llr=noise))}
+    assert all(one.ci_low - 0.02 < 0.5 < one.ci_high + 0.02 for one in flat.values())
+    # A composition that differs is no signal: ratios that follow the two bases alone.
+    of_pair = table["ref"].map(ord) * 7.0 + table["alt"].map(ord)
+    composed = class_metrics(table.assign(llr=of_pair, llr_counts=noise - harm))
+    assert all(abs(m.value - 0.5) < 0.01 for m in composed if m.model == "genesplice")
+    assert [m.value for m in composed if m.model == "count_two_sided"] == [
+        m.value for m in class_metrics(table.assign(llr=noise - harm))
+    ]
+
+
+def test_hexamers_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):
+    model = make_tiny(tiny_bundle)
+    vectors = make_vectors(model, tiny_bundle)
+    level_model = LevelModel(model, tiny_bundle, gene_features=vectors)
+    size, loss = hexamer_levels(level_model, tiny_bundle, n_genes=3)
+    assert (size.metric, loss.metric) == ("auroc_hexamers_level_size", "auroc_hexamers_level")
+    # The genes again, all of their upstream by exact mutagenesis.
+    explainer = Explainer(model, tiny_bundle, window_bp=4096, vectors=vectors)
+    is_first = first_of_operon(tiny_bundle.genome, tiny_bundle.genes, tiny_bundle.splits)
+    measured = is_first.index.isin(tiny_bundle.expression.var_names)
+    usable = np.array(is_first.index[is_first & measured])
+    is_hexamer, change = [], []
+    for gene_id in np.random.default_rng(0).permutation(usable)[:3].tolist():
+        window = explainer.window(gene_id)
+        hits = find_promoter(window.tokens[0, window.start - 250 : window.start].numpy())
+        if not hits:
+            continue
+        effects = mutate(explainer, gene_id, upstream_bp=250, downstream_bp=0)
+        inside = {at for hit in hits for at in range(hit.start, hit.end)}
+        for at in range(hits[0].start - 8, min(hits[1].end + 8, 250)):
+            for alt in range(4):
+                if alt != effects.tokens[at]:
+                    is_hexamer.append(at in inside)
+                    change.append(effects.effects[at, alt])
+    assert size.n == loss.n == sum(is_hexamer) > 0
+    for metric, value in ((size, np.abs(change)), (loss, -np.array(change))):
+        assert metric.value == pytest.approx(roc_auc_score(is_hexamer, value), abs=2e-3)
+
+
+# --- measured values ---
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_bundle):
+    genome = tiny_bundle.genome
+    rows = []
+    counts = fit_count_model(genome, [("chr", 0, genome.length)], 4, 4)
+    for start in range(500, 700, 5):
+        ref = letters(genome, start)
+        alt = other(ref, 1 + start % 3)
+        tokens = genome.fetch("chr", start - 64, start + 65)
+        changed = tokens.copy()
+        changed[64] = "ACGT".index(alt)
+        own = np.log(counts.probabilities(tokens)[64])
+        value = own["ACGT".index(alt)] - own["ACGT".index(ref)]
+        rows.append(("chr", start + 1, ref, alt, float(value)))
+    return pd.DataFrame(rows, columns=["contig", "position", "ref", "alt", "value"])
+
+
+def test_measured_values_are_met_by_what_made_them(score, tiny_bundle, measured):
+    # The count model's own ratio, measured: it is found again, whole.
+    scored = score_measured(measured, tiny_bundle, masked=score)
+    found = {(m.model, m.metric): m for m in measured_metrics(scored)}
+    counts = fit_count_model(tiny_bundle.genome, [("chr", 0, 120_000)], 4, 4).name
+    assert {model for model, _ in found} == {"llr", "gc", "tss_distance", counts}
+    assert found[counts, "measured_spearman"].value == pytest.approx(1)
+    assert found[counts, "measured_sign_accuracy"].value == 1
+    assert found[counts, "measured_auroc"].value == 1
+    assert abs(found["llr", "measured_spearman"].value) < 0.6
+    low, high = (getattr(found["llr", "measured_spearman"], f"ci_{end}") for end in ("low", "high"))
+    assert low < found["llr", "measured_spearman"].value < high
+    gc = scored.apply(lambda r: (r["alt"] in "GC") - (r["ref"] in "GC"), axis=1)
+    assert np.array_equal(scored["gc"], gc)
+    tss = tiny_bundle.genes["tss"].to_numpy()
+    assert scored["tss_distance"][0] == np.abs(tss - 500).min()
+
+
+def test_rows_that_cannot_be_scored_are_kept_and_named(score, tiny_bundle, measured):
+    wrong = pd.concat([measured, measured.head(1).assign(ref="N"), measured.head(1).assign(
+        contig="x")], ignore_index=True)  # fmt: skip
+    scored = score_measured(wrong, tiny_bundle, masked=score)
+    assert scored["flag"].tolist()[-2:] == ["n_in_window", "unknown_contig"]
+    assert scored["llr"].isna().sum() == 2
+    assert measured_metrics(scored)[0].n == len(measured)
+    with pytest.raises(InputError, match="5 measured variants"):
+        measured_metrics(scored.head(5))
+
+
+def test_a_measured_file_is_checked(tmp_path, measured):
+    path = tmp_path / "m.tsv"
+    measured.to_csv(path, sep="\t", index=False)
+    pd.testing.assert_frame_equal(read_measured(path), measured, atol=1e-6, check_exact=False)
+    measured.drop(columns="value").to_csv(path, sep="\t", index=False)
+    with pytest.raises(InputError, match="no column value"):
+        read_measured(path)
+    measured.assign(value="much").to_csv(path, sep="\t", index=False)
+    with pytest.raises(InputError, match="value 'much'") as caught:
+        read_measured(path)
+    assert caught.value.line == 2
+
+
+def test_the_command(tiny_bundle, measured, tmp_path):
+    model = save_masked(tmp_path / "pre", "model.base_width=0")
+    words = ["--model", model, "--data", tiny_bundle.path]
+    measured.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    more = ["--measured", tmp_path / "m.tsv", "--classes", "1", "--out", tmp_path / "figures"]
+    answer = call("variants", *words, *more)
+    assert answer.code == 0, answer.err
+    names = {m.metric for m in read_metrics(tmp_path / "figures.metrics.json")}
+    assert names >= {"measured_spearman", "auroc_start_stop", "auroc_nonsynonymous"}
+    assert len(pd.read_csv(tmp_path / "figures.measured.tsv", sep="\t")) == len(measured)
+    answer = call("variants", *words, "--out", tmp_path / "none")
+    assert answer.code == 2
+    assert "no --vcf, --measured or --classes" in answer.err
