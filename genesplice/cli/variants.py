@@ -167,7 +167,9 @@ def design(
         raise InputError("no expression model", "--model DIR of a folder that finetune wrote")
     bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
     (gene_id,) = resolve_genes(bundle, [gene])
-    protected = [part for text in protect or () for part in parse_region(text, bundle.genome, "--protect")]
+    protected = [
+        part for text in protect or () for part in parse_region(text, bundle.genome, "--protect")
+    ]
     positions = search.editable_positions(bundle, gene_id, protected=protected)
     levels = search.PromoterLevels([LevelModel(m, bundle) for m in models.levels], bundle, gene_id)
     found = search.design(levels, towards, positions, n_edits=edits, seed=seed, progress=say)

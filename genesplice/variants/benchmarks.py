@@ -113,7 +113,9 @@ def class_table(
     changes = [
         change
         for row in np.sort(rows).tolist()
-        for change in _gene_changes(score, counts, bundle.genome, genes.iloc[row], is_first[row])
+        for change in _gene_changes(
+            score, counts, bundle.genome, genes.iloc[row], bool(is_first[row])
+        )
     ]
     return pd.DataFrame(changes, columns=COLUMNS)
 

@@ -22,14 +22,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
 
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN, REGION_BP
+from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.results import Metric
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele, Region
@@ -137,14 +136,13 @@ class MaskedBases:
         for row, hidden in zip(tokens, part, strict=True):
             row[torch.from_numpy(hidden.positions)] = MASK_TOKEN
         tokens = tokens.to(self.device)
-        forward = self._log_probs(tokens)
-        # Backwards, and A for T, C for G.
-        reverse = self._log_probs(reverse_complement(tokens)).flip(1, 2)
-        both = torch.stack([forward, reverse], 1).cpu().double().numpy()
+        forward, reverse = (
+            base_log_probabilities(self.model, strand, is_strand_averaged=False)
+            for strand in (tokens, reverse_complement(tokens))
+        )
+        # The - strand backwards, and A for T, C for G.
+        both = torch.stack([forward, reverse.flip(1, 2)], 1).cpu().double().numpy()
         return [log_probs[:, row.positions] for log_probs, row in zip(both, part, strict=True)]
-
-    def _log_probs(self, tokens: UInt8[Tensor, "batch length"]) -> Float[Tensor, "batch length 4"]:
-        return F.log_softmax(self.model.base_logits(self.model.encode(tokens)).float(), -1)
 
 
 def allele_likelihoods(
@@ -154,6 +152,7 @@ def allele_likelihoods(
 
     Nothing else is hidden in that window: a score does not depend on what else is scored.
     """
+    window_start(0, window_bp)  # raises for a window that cannot be
     rows: dict[tuple, Hidden] = {}
     keys = []
     for allele in alleles:

@@ -148,7 +148,7 @@ def test_a_promoter_is_scanned_on_its_own_strand(score, tiny_bundle, strand):
     assert "".join(found.table["ref"]) == "".join("ACGT"[t] for t in found.tokens)
     # One base against the scan of the genome's own strand.
     row = found.table.iloc[70]
-    position = gene.tss - 30 if strand == "+" else gene.tss + 30
+    position = int(gene.tss) + (-30 if strand == "+" else 30)
     plain = scan_core(score, genome, Region("chr", position, position + 1)).iloc[0]
     flip = str.maketrans("ACGT", "ACGT" if strand == "+" else "TGCA")
     assert (row["position"], row["ref"]) == (position + 1, plain["ref"].translate(flip))

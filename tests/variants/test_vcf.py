@@ -464,13 +464,13 @@ def test_every_base_is_in_one_class(tiny_bundle):
 
 @pytest.mark.parametrize(
     ("position", "ref", "alt", "start"),
-    [(0, "AAGA", "A", 20), (1, "AGA", "A", 21), (22, "AAA", "A", 20), (0, "A", "AA", 20)],
+    [(0, "AA", "A", 20), (22, "AAA", "A", 20), (0, "A", "AA", 20)],
 )
 def test_an_indel_at_the_origin_has_the_class_of_its_own_base(position, ref, alt, start):
     # A run of A over the origin of a circle: the leftmost placement lies before it.
     genome = Genome(encode("AAGATCCGTCCGTTGCCGTGAAAA"), (Contig("c", 0, 24, True),))
     found = normalise(genome, "c", position, ref, alt)
-    track = np.arange(24) // 18 * 3
+    track = (np.arange(24) // 18 * 3).astype(np.uint8)
     assert found.start == start
     assert region_of(genome, track, "c", found.start) == "promoter"
     assert region_of(genome, track, "c", 24) == region_of(genome, track, "c", 0) == "other"
