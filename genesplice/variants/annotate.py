@@ -414,8 +414,8 @@ def score_variants(
     flags = Counter(flag for row in rows for flag in flags_of(row) or ["scored"])
     measured = tuple(scorer.matched.metrics) if scorer.matched else ()
     done = Annotated((), len(records), len(rows), flags, measured)
-    tables = (
+    table, around = (
         pa.Table.from_pylist(part, schema=schema).to_pandas()
         for part, schema in ((rows, scorer.columns), (genes, GENE_COLUMNS))
     )
-    return Scores(*tables, flag_metrics(done))
+    return Scores(table, around, flag_metrics(done))

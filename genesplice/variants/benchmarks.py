@@ -21,6 +21,7 @@ the change of GC content, the distance to the nearest TSS, and the ratio of the 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -405,24 +406,33 @@ def measured_metrics(scored: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     if len(kept) < 10:
         raise InputError(f"{len(kept)} measured variants that can be scored", "10 or more")
     value, unit = kept["value"].to_numpy(float), np.arange(len(kept))
-    is_high, has_sign = value > np.median(value), value != 0
     metrics = []
     for name in columns:
         x = kept[name].to_numpy(float)
-        is_right = np.where(has_sign, np.sign(x) == np.sign(value), np.nan)
-        measures: dict[str, Callable[[np.ndarray], float]] = {
-            "measured_spearman": lambda i, x=x: _spearman(x[i], value[i]),
-            "measured_sign_accuracy": lambda i, ok=is_right: float(pd.Series(ok[i]).mean()),
-            "measured_auroc": lambda i, x=x: auroc(is_high[i], x[i]),
+        measures: dict[str, tuple[Callable[..., float], np.ndarray, np.ndarray]] = {
+            "measured_spearman": (_spearman, value, x),
+            "measured_sign_accuracy": (_same_sign, value, x),
+            "measured_auroc": (auroc, value > np.median(value), x),
         }
-        for metric, measure in measures.items():
-            found = resampled(measure, unit, seed=seed, limits=(-1.0, 1.0))
+        for metric, (measure, y, score) in measures.items():
+            rows = partial(_on_rows, measure, y, score)
+            found = resampled(rows, unit, seed=seed, limits=(-1.0, 1.0))
             if np.isfinite(found[0]):
                 metrics.append(Metric(metric, *found, len(kept), name, "measured", None, seed))
     return metrics
 
 
-def _spearman(x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"]) -> float:
+def _on_rows(measure: Callable[..., float], y: np.ndarray, x: np.ndarray, i: np.ndarray) -> float:
+    return measure(y[i], x[i])
+
+
+def _same_sign(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
+    """Share of rows with the sign of `y`, where it has one."""
+    is_same = (np.sign(x) == np.sign(y))[y != 0]
+    return float(is_same.mean()) if len(is_same) else float("nan")
+
+
+def _spearman(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
     """Rank correlation; 0 where one side is all the same."""
     return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(spearmanr(x, y).statistic)
 

@@ -11,7 +11,7 @@ and no measurement.
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,6 @@ N_RANDOM = 32
 UPSTREAM_BP = 200
 WINDOW_BP = 4096
 
-Towards = Literal["up", "down"]
 Progress = Callable[[str], None]
 Edits = tuple[tuple[int, int], ...]
 """Positions in bases from the gene's start (negative upstream), and bases (0 to 3: A C G T), both
@@ -48,7 +47,7 @@ class Design(NamedTuple):
     """
 
     gene_id: str
-    towards: Towards
+    towards: str
     steps: tuple[Edits, ...]
     levels: Float[np.ndarray, "steps models"]
     random: Float[np.ndarray, " draws"]
@@ -129,19 +128,19 @@ class PromoterLevels:
     ) -> Float[np.ndarray, "positions 4"]:
         """What each base at each position would change by the gradient, mean over the models."""
         window = self.window._replace(tokens=torch.from_numpy(self.edited(edits))[None])
-        rows, found = torch.from_numpy(positions + window.start), 0.0
+        rows, found = torch.from_numpy(positions + window.start), np.zeros((len(positions), 4))
         for explainer in self.explainers:
             function = explainer.forward_function(window)
             bases = function.bases.clone().requires_grad_()
             (slope,) = torch.autograd.grad(function(bases).sum(), bases)
             own = (slope[0, rows] * function.bases[0, rows]).sum(-1, keepdim=True)
-            found = found + (slope[0, rows] - own).double().numpy()
+            found += (slope[0, rows] - own).double().numpy()
         return found / len(self.explainers)
 
 
 def design(
     levels: PromoterLevels,
-    towards: Towards,
+    towards: str,
     positions: Int64[np.ndarray, " positions"],
     *,
     n_edits: int = N_EDITS,
@@ -265,11 +264,12 @@ def design_metrics(found: Design, split: str, *, seed: int = 0) -> list[Metric]:
     """
     changes = found.levels[-1] - found.levels[0]
     low, high = np.quantile(found.random, [0.025, 0.975])
-    values = {
+    values: dict[str, tuple[float, float | None, float | None, int]] = {
         "design_level_before": (float(found.levels[0].mean()), None, None, len(changes)),
         "design_level": (float(found.levels[-1].mean()), None, None, len(changes)),
-        "design_change": (found.change, *changes[[changes.argmin(), changes.argmax()]].tolist(),
-                          len(changes)),
+        "design_change": (
+            found.change, float(changes.min()), float(changes.max()), len(changes)
+        ),
         "design_random_change": (float(found.random.mean()), low, high, len(found.random)),
         "design_edits": (float(len(found.steps[-1])), None, None, len(found.steps) - 1),
     }  # fmt: skip

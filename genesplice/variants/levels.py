@@ -96,8 +96,7 @@ class LevelModel:
     ) -> None:
         self.model, self.batch_bp = model.eval(), batch_bp
         self.graph = bundle_graph(model, bundle)
-        known = gene_features is not None
-        self.gene_features = gene_features if known else encode_genes(model, bundle)
+        self.gene_features = encode_genes(model, bundle) if gene_features is None else gene_features
 
     def __call__(
         self,
