@@ -15,9 +15,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
-from genesplice.evaluate.strata import region_masks
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import (

@@ -9,7 +9,6 @@ import torch
 from tiny_models import make_tiny, make_vectors
 from tiny_variants import letters, other, save_masked
 
-from genesplice.data.features import region_masks
 from genesplice.errors import InputError
 from genesplice.predict.gene_output import Explainer, GeneWindow
 from genesplice.variants.alleles import Allele, normalise

@@ -26,9 +26,9 @@ from tiny_variants import (
     write_lines,
 )
 
+from genesplice.data.features import region_masks
 from genesplice.data.genome import Contig, Genome, encode
 from genesplice.errors import InputError
-from genesplice.evaluate.strata import region_masks
 from genesplice.predict.expression import encode_genes
 from genesplice.results import read_metrics
 from genesplice.variants.alleles import ContigNames, normalise, survey
