@@ -106,12 +106,6 @@ def _logo(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _genome_logo(name: str) -> dict[str, Any]:
-    at = {"start": 240_000_000, "coordinates": "genome", "contig": name, "strand": "-"}
-    at |= {"tss": 240_000_100, "gene_body": (239_999_000, 240_000_101), "max_letters": 100}
-    return _logo(name) | at | {"motifs": [(240_000_050, 240_000_070, name, 1.0)]}
-
-
 def _completeness(name: str) -> dict[str, Any]:
     delta = pd.Series(np.linspace(0.001, 0.1, 15), index=ids(15))
     names = pd.Series(name, index=ids(15))
@@ -191,7 +185,6 @@ CASES = {
     "predicted_observed": Case(figures.predicted_observed, _scatter),
     "leakage_table": Case(figures.leakage_table, _leakage),
     "attribution_logo": Case(figures.attribution_logo, _logo),
-    "attribution_bars": Case(figures.attribution_logo, _genome_logo),
     "completeness_bars": Case(figures.completeness_bars, _completeness),
     "pathway_graph": Case(figures.pathway_graph, _graph),
     "context_curve": Case(figures.context_curve, _context),

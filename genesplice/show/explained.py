@@ -1,17 +1,37 @@
-"""The page that `genesplice explain` writes: attributions and the evidence for and against."""
+"""What explains a prediction: deletion curves, attention, and the page of attributions."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
+from genesplice.errors import InputError
 from genesplice.results import Attribution
-from genesplice.show.explorer import Recompute
-from genesplice.show.explorers import CurveExplorer
-from genesplice.show.explorers_genome import AttributionExplorer
+from genesplice.show.explorer import Control, Explorer, Recompute, bind
+from genesplice.show.explorers_genome import (
+    FROM_TSS,
+    AttributionExplorer,
+    gene_control,
+    panel_title,
+)
 from genesplice.show.figures import completeness_bars
-from genesplice.show.report import Part
+from genesplice.show.theme import (
+    BLUE,
+    COLOURS,
+    GREY,
+    MUTED,
+    PANEL_TITLE,
+    THEME,
+    require_table,
+    safe,
+    stacked_panels,
+    two_panels,
+)
 
+ALL_HEADS = "mean of heads"
+POOL_BP = 128
 SHOWN_BP = (512, 128)
 """Bases before and after the TSS that are drawn; the tables have the whole window."""
 
@@ -72,13 +92,13 @@ def attribution_parts(
     shown_bp: tuple[int, int] = SHOWN_BP,
     is_exact: bool = False,
     promises_sum: bool = True,
-) -> list[Part]:
+) -> list[Any]:
     """Explorer, checks and curves of some attributions, with a sentence before each.
 
     Without `promises_sum` it is not shown how far they are from adding up.
     """
     names = pd.Series({one.gene_id: one.name for one in found})
-    parts: list[Part] = [
+    parts: list[Any] = [
         "## Along the promoter\n\nEach bar is what one base adds to the prediction, in its unit. "
         "Choose a gene, then slide the window. A stamp across the bars means that a check below "
         "was not passed: then the picture says nothing about the model.",
@@ -126,3 +146,212 @@ def lead_of(checks: pd.DataFrame | None, n_genes: int) -> str:
         if n_faithful < len(checks)
         else f"All {len(checks)} attributions pass every check that was made."
     )
+
+
+class CurveExplorer(Explorer):
+    """Pick a gene: its prediction as bases are taken away, and put back, by attribution.
+
+    With each curve, dashed, goes the one of random order: the solid line should fall faster on the
+    left and rise faster on the right.
+
+    Parameters
+    ----------
+    curves
+        gene_id → a table with the columns `fraction`, `deletion`, `insertion`, `random_deletion`
+        and `random_insertion`, all over the same fractions.
+    names
+        Gene name by gene_id, for labels.
+    notes
+        A line by gene_id to stand with the gene.
+
+    Raises
+    ------
+    InputError
+        No genes, a column that is missing, or genes over different fractions.
+    """
+
+    def __init__(
+        self,
+        curves: Mapping[str, pd.DataFrame],
+        *,
+        names: pd.Series | None = None,
+        notes: pd.Series | None = None,
+        recompute: Recompute | None = None,
+    ) -> None:
+        if not curves:
+            raise InputError("0 genes with curves", "at least 1")
+        columns = ("deletion", "random_deletion", "insertion", "random_insertion")
+        fraction = next(iter(curves.values()))["fraction"].to_numpy(np.float64)
+        for gene_id, table in curves.items():
+            require_table(table, f"the curves of {gene_id}", ["fraction", *columns])
+            if not np.array_equal(table["fraction"], fraction):
+                raise InputError(f"other fractions for {gene_id}", "those of the first gene")
+        genes, notes = list(curves), pd.Series(dtype=object) if notes is None else notes
+        gene = gene_control(genes, names)
+        figure = two_panels(380, "", "")
+        for number, column in enumerate(columns):
+            is_random = column.startswith("random")
+            colour, name = (MUTED, "in random order") if is_random else (BLUE, "by attribution")
+            figure.add_scatter(
+                x=fraction, mode="lines+markers", name=name, legendgroup=name,
+                showlegend=number < 2, marker={"size": 5, "color": colour},
+                line={"color": colour, "width": 2, "dash": "dash" if is_random else "solid"},
+                hovertemplate="%{x:.0%} of the bases: %{y:.2f}<extra>" + name + "</extra>",
+                row=1, col=1 + number // 2,
+            )  # fmt: skip
+        for col, (x, y) in enumerate((("bases taken away", "left"), ("bases put back", "reached"))):
+            figure.update_xaxes(title_text=x, tickformat=".0%", col=col + 1)
+            figure.update_yaxes(title_text=f"share of the prediction {y}", col=col + 1)
+        figure.update_yaxes(zeroline=True, nticks=6)
+
+        def draw(at: int) -> dict[str, Any]:
+            table, note = curves[genes[at]], safe(notes.get(genes[at], ""))
+            lines = {f"data[{i}].y": table[c].to_numpy(np.float64) for i, c in enumerate(columns)}
+            return lines | {"annotations[0].text": panel_title(gene.options[at], note)}
+
+        bindings = bind(gene, draw, decimals=4)
+        super().__init__(figure, [gene], bindings, narrow=stacked_panels(640), recompute=recompute)
+
+
+class AttentionExplorer(Explorer):
+    """Pick gene, level, head and position: the exact weights with which it attends around itself.
+
+    Below, attention rollout for the start of the gene: through which bases it can have received
+    anything, through bins alone, through summaries, or through regions.
+
+    Parameters
+    ----------
+    attention
+        gene_id, position_bp (of the query, from the TSS), level, layer, head, start_bp and end_bp
+        (of what it attends to), weight. Levels in the order in which the model runs them.
+    rolled
+        gene_id, path, start_bp, end_bp, weight.
+    heads
+        gene_id, level, layer, head, effect: the change of the prediction without that head.
+    names
+        Gene name by gene_id, for labels.
+
+    Raises
+    ------
+    InputError
+        A column that is missing, or a gene without some position, level, layer or head.
+    """
+
+    def __init__(
+        self,
+        attention: pd.DataFrame,
+        rolled: pd.DataFrame,
+        *,
+        heads: pd.DataFrame | None = None,
+        names: pd.Series | None = None,
+        recompute: Recompute | None = None,
+    ) -> None:
+        keys = ["gene_id", "level", "layer", "head", "position_bp"]
+        require_table(attention, "attention", [*keys, "start_bp", "end_bp", "weight"])
+        require_table(rolled, "rollout", ["gene_id", "path", "start_bp", "end_bp", "weight"])
+        genes = list(attention["gene_id"].unique())
+        layers = list(dict.fromkeys(zip(attention["level"], attention["layer"], strict=True)))
+        positions = sorted(attention["position_bp"].unique())
+        n_heads = int(attention["head"].max()) + 1
+        levels = tuple(f"{level}, layer {layer + 1}" for level, layer in layers)
+        of_heads = (ALL_HEADS, *(f"head {head + 1}" for head in range(n_heads)))
+        gene = gene_control(genes, names)
+        level = Control(name="level", kind="select", label="Level and layer", options=levels)
+        head = Control(name="head", kind="slider", label="Head", options=of_heads)
+        position = Control(
+            name="position",
+            kind="slider",
+            label=f"Query position, {FROM_TSS}",
+            options=tuple(f"{one:+d}" for one in positions),
+            start=int(np.argmin(np.abs(positions))),
+        )
+        weights = {key: part for key, part in attention.groupby(keys, sort=False)}
+        effects = {} if heads is None else heads.set_index(keys[:-1])["effect"].to_dict()
+        spans = attention.groupby("level").agg(low=("start_bp", "min"), high=("end_bp", "max"))
+        first = attention.drop_duplicates("level").set_index("level")
+        widths = (first["end_bp"] - first["start_bp"]).astype(float)
+        paths = list(dict.fromkeys(rolled["path"]))
+        middles, pooled = _pool(rolled, genes, paths)
+
+        def attend(g: int, layer: int, h: int, p: int) -> dict[str, Any]:
+            chosen = range(n_heads) if h == 0 else (h - 1,)
+            where = [(genes[g], *layers[layer], one, positions[p]) for one in chosen]
+            if lost := [key for key in where if key not in weights]:
+                raise InputError(f"no attention for {lost[0]}", "some for every choice")
+            table = pd.concat([weights[key] for key in where])
+            summed = table.groupby(["start_bp", "end_bp"])["weight"].sum() / len(where)
+            edges = summed.index.to_frame().to_numpy(np.float64)
+            return {"data[0].x": edges.mean(axis=1), "data[0].y": summed.to_numpy(np.float64)}
+
+        def describe(g: int, layer: int, h: int) -> dict[str, Any]:
+            effect = effects.get((genes[g], *layers[layer], h - 1))
+            detail = f"{safe(layers[layer][0])}: exact weights, they sum to 1"
+            if effect is not None:
+                detail = f"without this head the prediction changes by {effect:+.3f}"
+            return {"annotations[0].text": panel_title(gene.options[g], detail)}
+
+        def zoom(layer: int) -> dict[str, Any]:
+            name = layers[layer][0]
+            return {"data[0].width": widths[name], "xaxis.range": list(map(float, spans.loc[name]))}
+
+        def mark(p: int) -> dict[str, Any]:
+            return dict.fromkeys(("shapes[0].x0", "shapes[0].x1"), float(positions[p]))
+
+        def rollout(g: int) -> dict[str, Any]:
+            return {f"data[{1 + i}].y": pooled[g, i] for i in range(len(paths))}
+
+        controls = [gene, level, head, position]
+        bindings = bind(controls, attend, decimals=5) + bind(controls[:3], describe)
+        bindings += bind(level, zoom) + bind(position, mark) + bind(gene, rollout, decimals=5)
+        figure = _attention_figure(paths, middles)
+        super().__init__(figure, controls, bindings, narrow={"height": 640}, recompute=recompute)
+
+
+def _pool(
+    rolled: pd.DataFrame, genes: Sequence[Any], paths: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Middles of pools of bases, and weights (genes, paths, pools)."""
+    table = rolled.assign(pool=rolled["start_bp"] // POOL_BP)
+    pools = range(int(table["pool"].min()), int(table["pool"].max()) + 1)
+    every = pd.MultiIndex.from_product([genes, paths, pools])
+    summed = table.groupby(["gene_id", "path", "pool"])["weight"].sum()
+    weights = summed.reindex(every, fill_value=0.0).to_numpy(np.float64)
+    return (np.array(pools) + 0.5) * POOL_BP, weights.reshape(len(genes), len(paths), -1)
+
+
+def _attention_figure(paths: Sequence[str], middles: np.ndarray) -> go.Figure:
+    """Weights of one query above (trace 0), the rollout below (a trace per path)."""
+    figure = go.Figure(layout={"template": THEME, "height": 560, "barmode": "stack"})
+    hover = "%{x:+,.0f} bp: %{y:.4f}"
+    figure.add_bar(
+        marker={"color": COLOURS[0], "line_width": 0}, name="attention", showlegend=False,
+        hovertemplate=f"{hover}<extra></extra>",
+    )  # fmt: skip
+    for number, path in enumerate(paths):
+        name = f"through {safe(path)}"
+        pattern: dict[str, Any] = {
+            "shape": ("", "/", "x")[number % 3],
+            "fillmode": "overlay",
+            "size": 6,
+        }
+        pattern |= {"fgcolor": "white", "fgopacity": 0.6}
+        figure.add_bar(
+            x=middles, xaxis="x2", yaxis="y2", width=POOL_BP, name=name,
+            marker={"color": COLOURS[number % 8], "line_width": 0, "pattern": pattern},
+            hovertemplate=f"{hover}<extra>{name}</extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        margin={"t": 52, "b": 92},
+        xaxis={"anchor": "y", "title_text": FROM_TSS},
+        yaxis={"domain": [0.6, 1], "title_text": "weight", "rangemode": "tozero"},
+        xaxis2={"anchor": "y2", "title_text": FROM_TSS},
+        yaxis2={"domain": [0, 0.32], "title_text": f"weight in {POOL_BP} bp"},
+    )
+    figure.add_shape(
+        type="line", xref="x", yref="y domain", y0=0, y1=1,
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+    )  # fmt: skip
+    figure.add_annotation(PANEL_TITLE | {"y": 1.01})
+    text = "<b>Attention rollout</b> for the start"
+    figure.add_annotation(PANEL_TITLE | {"y": 0.34, "text": text})
+    return figure

@@ -8,6 +8,7 @@ report's figure respond. All three apply the same bindings.
 import base64
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -350,14 +351,12 @@ class Explorer:
     def note(self) -> str:
         """Say what a report lacks that a live kernel could compute; empty where it lacks nothing."""
         lines = []
-        for name, values in (self.recompute.values if self.recompute else {}).items():
-            control = self.controls.get(name)
-            here = len(control.options) if control else 1
-            n = len({*values, *(control.options if control else ())})
-            label = control.label if control else _label(name)
-            shown = f"{here:,} of {n:,}" if control else f"only {next(iter(values))}"
+        for control in self.live_controls():
+            own, n = self.controls.get(control.name), len(control.options)
+            here = len(own.options) if own else 1
+            shown = f"{here:,} of {n:,}" if own else f"only {control.options[0]}"
             if n > here:
-                lines.append(f"{label}: {shown} computed here, the others where a kernel runs.")
+                lines.append(f"{control.label}: {shown} computed here, others where a kernel runs.")
         return " ".join(lines)
 
     def live_controls(self) -> list[Control]:
@@ -366,14 +365,16 @@ class Explorer:
         for name, values in (self.recompute.values if self.recompute else {}).items():
             own = wide.get(name)
             options = tuple(dict.fromkeys((*(own.options if own else ()), *values)))
-            label, start = (own.label, own.start) if own else (_label(name), 0)
+            label, start = name.replace("_", " ").capitalize(), 0
+            if own:
+                label, start = own.label, own.start
             kind = own.kind if own and own.kind == "slider" else "select"
             wide[name] = Control(name=name, kind=kind, label=label, options=options, start=start)
         return list(wide.values())
 
     def to_widget(self) -> Any:
         """Make the live face: ipywidgets above a plotly FigureWidget."""
-        from genesplice.show.live import LiveExplorer
+        from genesplice.show.live import LiveExplorer  # ipywidgets take long to load
 
         return LiveExplorer(self, FIGURE_CONFIG).widget
 
@@ -390,16 +391,9 @@ class Explorer:
         return bundle
 
 
-def _label(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
 def is_live() -> bool:
     """Whether a kernel runs this and somebody may be looking: not under the runner."""
     if os.environ.get(HEADLESS_VARIABLE):
         return False
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return hasattr(get_ipython(), "kernel")
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

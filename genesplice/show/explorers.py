@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.errors import InputError
+from genesplice.show.explained import AttentionExplorer, CurveExplorer
 from genesplice.show.explorer import Binding, Click, Control, Explorer, Recompute, bind
 from genesplice.show.explorers_genome import (
     AttributionExplorer,
@@ -19,7 +20,6 @@ from genesplice.show.explorers_genome import (
     gene_control,
     panel_title,
 )
-from genesplice.show.explorers_model import AttentionExplorer, CurveExplorer
 from genesplice.show.networks import NetworkExplorer
 from genesplice.show.theme import (
     BLUE,
@@ -35,6 +35,7 @@ from genesplice.show.theme import (
     gene_labels,
     require_table,
     safe,
+    short,
     stacked_panels,
     two_panels,
 )
@@ -310,7 +311,7 @@ class ContextExplorer(Explorer):
         require_table(slopes, "slopes", [*unique, "slope", *ends, "answer"], unique=unique)
         every = list(dict.fromkeys([*scores["metric"], *slopes["metric"]]))
         metric = Control(name="metric", kind="select", label="Metric", options=tuple(every))
-        sources = [f"{safe(one)} " for one in dict.fromkeys(slopes["source"])]
+        sources = [f"{short(one, 20)} " for one in dict.fromkeys(slopes["source"])]
         figure = two_panels(420, "<b>Score against context length</b>", "", showlegend=False)
         figure.add_scatter(
             mode="lines", fill="toself", fillcolor=BLUE, opacity=0.16, line_width=0,
@@ -331,7 +332,7 @@ class ContextExplorer(Explorer):
         labels = [f"{one / 1024:g} kb" if one >= 1024 else f"{one:g}" for one in context]
         figure.update_xaxes(type="log", title_text="context length (bp)", col=1)
         figure.update_xaxes(tickmode="array", tickvals=context, ticktext=labels, col=1)
-        figure.update_xaxes(title_text="change per doubling (dotted: smallest effect)", col=2)
+        figure.update_xaxes(title_text="change per doubling", col=2)
         order = {"categoryorder": "array", "categoryarray": sources[::-1]}
         figure.update_yaxes(type="category", **order, col=2)
 
@@ -346,7 +347,7 @@ class ContextExplorer(Explorer):
                 "data[1].x": x,
                 "data[1].y": value,
                 "data[2].x": slope,
-                "data[2].y": [f"{safe(one)} " for one in steps["source"]],
+                "data[2].y": [f"{short(one, 20)} " for one in steps["source"]],
                 "data[2].text": [safe(one) for one in steps["answer"]],
                 "data[2].error_x.array": steps["ci_high"].to_numpy(np.float64) - slope,
                 "data[2].error_x.arrayminus": slope - steps["ci_low"].to_numpy(np.float64),

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from genesplice.errors import InputError
 from genesplice.show.explorer import Control, Explorer, Recompute, bind
-from genesplice.show.figures_genome import LETTERS, letter_paths, site_lanes
+from genesplice.show.logo import LETTERS, letter_paths, site_lanes
 from genesplice.show.theme import (
     BASE_COLOURS,
     DIVERGING,
@@ -244,7 +244,7 @@ def _site_values(motifs: pd.DataFrame | None, gene_id: object) -> dict[str, Any]
     }
 
 
-def _letter_values(letters: Mapping[str, tuple[np.ndarray, ...]]) -> dict[str, Any]:
+def _letter_values(letters: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     return {
         f"data[{4 + i}].{axis}": letters[base][j]
         for i, base in enumerate(LETTERS)
@@ -317,19 +317,19 @@ def _add_substitutions(figure: go.Figure, positions: np.ndarray) -> None:
     figure.add_heatmap(
         x=np.repeat(positions, 4), y=list("ACGT") * len(positions), xaxis="x2", yaxis="y4",
         name="substitutions", zmid=0, colorscale=DIVERGING, hoverongaps=False,
-        colorbar={"thickness": 8, "len": 0.16, "y": 0.31, "outlinewidth": 0, "nticks": 3},
+        colorbar={"thickness": 8, "len": 0.13, "y": 0.395, "outlinewidth": 0, "nticks": 3},
         hovertemplate="%{x:+d} bp → %{y}: %{z:.3f}<extra></extra>",
     )  # fmt: skip
     figure.add_table(
-        domain={"x": [0, 1], "y": [0, 0.2]},
-        header={"values": ["position", "strongest substitutions", "log ratio"], "align": "left"},
+        domain={"x": [0, 1], "y": [0, 0.27]},
+        header={"values": ["position", "strongest", "log ratio"], "align": "left"},
         cells={"align": "left", "fill_color": "white", "line_color": GRID, "height": 22},
     )
     figure.update_layout(
-        height=820,
-        yaxis={"domain": [0.88, 1]},
-        yaxis2={"domain": [0.52, 0.82]},
-        yaxis3={"domain": [0.41, 0.51]},
-        yaxis4={"domain": [0.28, 0.4], "anchor": "x2", "type": "category", "showgrid": False},
+        height=920,
+        yaxis={"domain": [0.89, 1]},
+        yaxis2={"domain": [0.57, 0.84]},
+        yaxis3={"domain": [0.47, 0.56]},
+        yaxis4={"domain": [0.35, 0.46], "anchor": "x2", "type": "category", "showgrid": False},
         xaxis2={"anchor": "y4"},
     )

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from genesplice.errors import InputError
 from genesplice.show.context import context_arms, dose_figure, mass_figure, slope_bars
-from genesplice.show.figures_genome import attribution_logo, expression_map, fold_map
+from genesplice.show.figures_genome import expression_map, fold_map
 from genesplice.show.figures_model import (
     condition_heatmap,
     context_curve,
@@ -22,6 +22,7 @@ from genesplice.show.figures_model import (
     metric_bars,
     predicted_observed,
 )
+from genesplice.show.logo import attribution_logo
 from genesplice.show.networks import pathway_graph
 from genesplice.show.theme import (
     BLUE,
@@ -120,7 +121,8 @@ def completeness_bars(
             name=word, orientation="h", x=relative.to_numpy()[is_part], width=0.7,
             y=np.flatnonzero(is_part).astype(np.float64), customdata=delta.to_numpy()[is_part],
             hovertext=[safe(plain[i]) for i in np.flatnonzero(is_part)],
-            marker={"color": colour, "pattern": {"shape": pattern, "fgcolor": "white"}},
+            marker={"color": colour, "pattern": {"shape": pattern, "bgcolor": colour}},
+            marker_pattern_fgcolor="white",
             hovertemplate="<b>%{hovertext}</b><br>off by %{x:.2%}, "
             "%{customdata:.3g} log₂(TPM+1)<extra></extra>",
         )  # fmt: skip

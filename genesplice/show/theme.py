@@ -28,7 +28,7 @@ DIVERGING = [*DIVERGING, [1.0, "#A84300"]]
 SEQUENTIAL = [[0.0, "#BBD7EA"], [0.35, "#4F9CCB"], [0.7, BLUE], [1.0, "#00304D"]]
 
 NARROW_PX = 300.0  # plotting width left on a 390-pixel telephone once the axis has its labels
-_TITLE_CHARACTERS, _SUBTITLE_CHARACTERS = 38, 54  # what such a screen shows in one line
+_TITLE_CHARACTERS, _SUBTITLE_CHARACTERS = 38, 50  # what such a screen shows in one line
 _LINE_PX = 18.2  # 1.3 times the font size of the title
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"

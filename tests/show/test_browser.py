@@ -219,7 +219,7 @@ def test_a_gene_is_found_by_typing_and_by_the_keys(reports: Path, visit) -> None
 def test_the_page_says_what_only_a_kernel_can_show(reports: Path, visit) -> None:
     one = visit(reports / "01_explorers.html")
     notes = one.page.locator(".controls .note").all_inner_texts()
-    assert notes == ["Gene: 2 of 12 computed here, the others where a kernel runs."]
+    assert notes == ["Gene: 2 of 12 computed here, others where a kernel runs."]
 
 
 def test_a_click_on_a_point_picks_its_gene(reports: Path, visit) -> None:
@@ -282,7 +282,7 @@ def test_panels_stand_below_one_another_when_it_is_narrow(reports: Path, visit) 
     one = visit(reports / "01_explorers.html")
     one.draw_all()
     domain = "genesplice.figures[0].canvas._fullLayout.xaxis2.domain[0]"
-    assert one.page.evaluate(domain) == pytest.approx(0.53)
+    assert one.page.evaluate(domain) > 0.5
     one.page.set_viewport_size({"width": 390, "height": 800})
     one.until(f"{domain} === 0")
     assert one.page.evaluate("genesplice.figures[0].canvas.offsetHeight") == 820

@@ -313,11 +313,11 @@ def test_a_figure_can_be_recomputed_by_controls_of_its_own() -> None:
 
 def test_a_report_says_what_only_a_kernel_can_show() -> None:
     payload = EXPLORERS["scan"].to_payload()
-    assert payload["note"] == "Gene: 2 of 12 computed here, the others where a kernel runs."
+    assert payload["note"] == "Gene: 2 of 12 computed here, others where a kernel runs."
     assert payload["controls"][0]["options"] == ["genA (b0000)", "genD (b0003)"]
     assert EXPLORERS["profile"].to_payload()["note"] == ""
     own = Explorer(go.Figure(), recompute=Recompute(lambda n: go.Figure(), {"n": [1, 2]}))
-    assert own.note() == "N: only 1 computed here, the others where a kernel runs."
+    assert own.note() == "N: only 1 computed here, others where a kernel runs."
 
 
 # ---- the explorers
@@ -477,7 +477,7 @@ def test_context_metric_by_metric_and_control_by_control() -> None:
         np.testing.assert_allclose(band.y, [*mine["ci_high"], *mine["ci_low"][::-1]])
         dots = trace(figure, "slope")
         steps = slopes[slopes["metric"] == metric]
-        assert [one.strip() for one in dots.y] == [safe(one) for one in steps["source"]]
+        assert [one.strip() for one in dots.y] == [short(one, 20) for one in steps["source"]]
         assert list(dots.text) == list(steps["answer"])
         np.testing.assert_allclose(dots.x, steps["slope"])
         np.testing.assert_allclose(dots.x - dots.error_x.arrayminus, steps["ci_low"])

@@ -406,7 +406,8 @@ def test_genes_are_parted_at_the_limit_the_worst_on_top():
         "g3": ("within", 0.05, 0.1),
         "g1": ("within", 0.01, 0.02),
     }
-    assert trace(figure, "beyond the limit").marker.pattern.shape == "/"
+    beyond = trace(figure, "beyond the limit").marker
+    assert (beyond.pattern.shape, beyond.pattern.bgcolor) == ("/", beyond.color)
     assert "2 of 4 genes within 5.0% of the prediction" in figure.layout.title.text
     far = figures.completeness_bars(DELTA, RELATIVE / 1000, threshold=0.15)
     assert far.layout.shapes[0].x0 == far.layout.shapes[0].x1 == 0.15
