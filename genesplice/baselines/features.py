@@ -1,4 +1,4 @@
-"""What simple methods see of a gene: k-mers, codon use, its regulators, its gene sets.
+"""What simple methods take from a gene: k-mers, codon use, its regulators, its gene sets.
 
 Every function gives one row per *measured* gene, in the order of `Bundle.observed`, and reads
 sequence and annotation only: expression decides neither a value nor which columns there are.
@@ -6,16 +6,16 @@ sequence and annotation only: expression decides neither a value nor which colum
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, UInt8
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.features import kmer_codes, kmer_features, kmer_names, site_windows, tss_sites
 from genesplice.errors import InputError
 
 KMER = 4
 UPSTREAM_BP = 300
 MIN_GENES = 10
 MIN_TARGETS = 3
-STOP_CODONS = frozenset({"TAA", "TAG", "TGA"})
+STOP_CODONS = ("TAA", "TAG", "TGA")
 
 
 def kmer_codon_features(
@@ -42,31 +42,24 @@ def kmer_codon_features(
     if not 1 <= k <= 8 or upstream_bp < k:
         raise InputError(f"k={k} and upstream_bp={upstream_bp}", "k of 1 to 8 in upstream_bp >= k")
     genes = bundle.genes.set_index("gene_id").loc[bundle.observed.index]
-    kmers = np.zeros((len(genes), 4**k))
-    codons = np.zeros((len(genes), 64))
-    other = np.zeros((len(genes), 3))
-    is_stop = np.array([word in STOP_CODONS for word in _words(3)])
+    upstream = site_windows(bundle.genome, tss_sites(bundle, genes.index), upstream_bp, 0)
+    codons, other = np.zeros((len(genes), 64)), np.zeros((len(genes), 3))
+    is_stop = np.isin(kmer_names(3), STOP_CODONS)
     for row, gene in enumerate(genes.itertuples(index=False)):
-        if gene.strand == "+":
-            interval = (gene.tss - upstream_bp, gene.tss)
-        else:
-            interval = (gene.tss + 1, gene.tss + 1 + upstream_bp)
-        kmers[row] = _count_kmers(bundle.genome.fetch(gene.contig, *interval, gene.strand), k)
         body = bundle.genome.fetch(gene.contig, gene.start, gene.end, gene.strand)
         bases = np.bincount(body, minlength=5)[:4]
         gc = (bases[1] + bases[2]) / bases.sum() if bases.sum() else 0.5
         if is_orf := body.size % 3 == 0 and body.size > 0 and _is_coding(gene.biotype):
-            words = _codons(body)
-            is_orf = not is_stop[words[:-1][words[:-1] >= 0]].any()
+            codes = kmer_codes(body, 3, step=3)
+            is_orf = not is_stop[codes[:-1][codes[:-1] >= 0]].any()
         if is_orf:
-            codons[row] = np.bincount(words[words >= 0], minlength=64) / max(1, (words >= 0).sum())
+            known = codes[codes >= 0]
+            codons[row] = np.bincount(known, minlength=64) / max(1, len(known))
         other[row] = is_orf, np.log2(max(1, body.size)), gc
-    columns = (
-        [f"kmer:{word}" for word in _words(k)]
-        + [f"codon:{word}" for word in _words(3)]
-        + ["gene:is_orf", "gene:log2_length", "gene:gc"]
-    )
-    values = np.concatenate([kmers, codons, other], axis=1)
+    columns = [f"kmer:{name}" for name in kmer_names(k)]
+    columns += [f"codon:{name}" for name in kmer_names(3)]
+    columns += ["gene:is_orf", "gene:log2_length", "gene:gc"]
+    values = np.concatenate([kmer_features(upstream, k), codons, other], axis=1)
     return pd.DataFrame(values, index=bundle.observed.index, columns=columns)
 
 
@@ -133,27 +126,7 @@ def gene_set_features(
     return pd.DataFrame(values.T, index=genes, columns=names)
 
 
-def _words(k: int) -> list[str]:
-    """All words of `k` letters, in the order of their codes."""
-    words = [""]
-    for _ in range(k):
-        words = [word + letter for word in words for letter in "ACGT"]
-    return words
-
-
-def _count_kmers(tokens: UInt8[np.ndarray, " length"], k: int) -> Int64[np.ndarray, " kmers"]:
-    pieces = np.lib.stride_tricks.sliding_window_view(tokens, k)
-    pieces = pieces[(pieces < 4).all(axis=1)]
-    return np.bincount(pieces @ 4 ** np.arange(k - 1, -1, -1), minlength=4**k)
-
-
-def _codons(tokens: UInt8[np.ndarray, " length"]) -> Int64[np.ndarray, " codons"]:
-    """Codes of the codons in reading order; -1 for one with N."""
-    pieces = tokens.reshape(-1, 3)
-    return np.where((pieces < 4).all(axis=1), pieces @ np.array([16, 4, 1]), -1)
-
-
 def _is_coding(biotype: str | None) -> bool:
-    """Whether a biotype may be protein-coding; an empty or unknown word may."""
-    word = str(biotype or "").lower()
-    return word == "mrna" or not ("rna" in word or "pseudo" in word)
+    """Whether a biotype may be protein-coding; an empty or unknown one may."""
+    name = str(biotype or "").lower()
+    return name == "mrna" or not ("rna" in name or "pseudo" in name)

@@ -6,23 +6,24 @@ chosen (coefficients, penalties, scales, m[c]) comes from the training genes of 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from threadpoolctl import threadpool_limits
 
 from genesplice.baselines.features import gene_set_features, kmer_codon_features, regulator_features
-from genesplice.baselines.ridge import RidgeFit, fit_ridge
+from genesplice.baselines.ridge import fit_ridge
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import standardise
 from genesplice.errors import InputError
 from genesplice.results import PREDICTION_COLUMNS
 
 RELATED = 0.04
-"""Similarity of the leakage (shared 14-mers) from which a gene counts as a relative: about 80 %
-identity. Below, single shared words decide, and the nearest gene is sought by composition."""
+"""Similarity (shared 14-mers, as in the leakage report) from which a gene counts as a relative: about 80 %
+identity. Below, single shared k-mers decide, and the nearest gene is sought by composition."""
 BOOSTING = {
     "max_iter": 300,
     "learning_rate": 0.05,
@@ -133,15 +134,15 @@ def run_baselines(
         For a name or fold that does not exist (or none at all), a baseline without features in
         this bundle, and a fold with fewer than three training genes.
     """
-    tell = progress or (lambda text: None)
+    say = progress or (lambda text: None)
     extra = extra or {}
     names = [] if extra and models is not None and not models else _checked_names(models)
-    held_out = list(range(bundle.n_folds) if folds is None else dict.fromkeys(folds))
-    tables = _feature_tables(bundle, {BASELINES[name].features for name in names})
+    held_out = list(range(bundle.n_folds) if folds is None else sorted(set(folds)))
     for fold in held_out:
         bundle.test_genes(fold)  # raises for a fold that is not there
     if not held_out:
         raise InputError("no folds", f"some of 0 to {bundle.n_folds - 1}")
+    tables = _feature_tables(bundle, {BASELINES[name].features for name in names})
     lacking = [n for n in names if BASELINES[n].features and BASELINES[n].features not in tables]
     if lacking and models is not None:
         raise InputError(
@@ -149,130 +150,103 @@ def run_baselines(
             ", ".join(available_baselines(bundle)),
         )
     if lacking:
-        tell(f"baselines: no features in this bundle for {', '.join(lacking)}")
+        say(f"baselines: no features in this bundle for {', '.join(lacking)}")
     methods = {name: BASELINES[name] for name in names if name not in lacking}
-    for name, table in extra.items():
-        methods[name], tables[name] = Baseline(("gbm", "ridge"), "ridge", name, name), table
-    names = list(methods)
-    parts = []
+    methods |= {name: Baseline(("gbm", "ridge"), "ridge", name, name) for name in extra}
+    predicted: dict[tuple[str, int], np.ndarray] = {}
     with threadpool_limits(THREADS):
         for fold in held_out:
-            work = _Fold(bundle, fold, tables, seed, tell)
-            parts += [work.predict(name, method) for name, method in methods.items()]
-    return _table(bundle, names, parts, seed)
+            work = _Fold(bundle, fold, {**tables, **extra}, seed, say)
+            predicted |= {(name, fold): work.predict(one) for name, one in methods.items()}
+    return _table(bundle, predicted, seed)
 
 
 class _Fold:
     """One held-out fold; what several baselines share is fitted once, when first needed."""
 
     def __init__(
-        self, bundle: Bundle, fold: int, tables: dict[str, pd.DataFrame], seed: int, tell: Progress
+        self, bundle: Bundle, fold: int, tables: dict[str, pd.DataFrame], seed: int, say: Progress
     ) -> None:
-        self.fold, self.seed, self.tell = fold, seed, tell
-        self.tables, self.similarity = tables, bundle.similarity
-        self.genes = bundle.observed.index
-        self.is_train = self.genes.isin(bundle.train_genes(fold))
-        self.is_test = self.genes.isin(bundle.test_genes(fold))
-        if self.is_train.sum() < 3 or not self.is_test.any():
+        self.fold, self.seed, self.say, self.tables = fold, seed, say, tables
+        self.similarity, genes = bundle.similarity.set_index("gene_id"), bundle.observed.index
+        self.is_train = genes.isin(bundle.train_genes(fold))
+        self.is_test = genes.isin(bundle.test_genes(fold))
+        self.train, self.test = genes[self.is_train], genes[self.is_test]
+        if len(self.train) < 3 or self.test.empty:
             raise InputError(
-                f"fold {fold} with {self.is_train.sum()} training and {self.is_test.sum()} "
-                "held-out genes",
+                f"fold {fold} with {len(self.train)} training and {len(self.test)} held-out genes",
                 "at least 3 and 1",
             )
-        block = bundle.splits.set_index("gene_id")["block"].loc[self.genes].to_numpy()
-        self.block = block[self.is_train]
+        self.block = bundle.splits.set_index("gene_id")["block"].loc[self.train].to_numpy()
         # Only training genes' expression is taken out of the bundle here.
-        self.observed = bundle.observed.to_numpy()[self.is_train]
-        self.level = self.observed.mean(axis=1)
-        centred = self.observed - self.level[:, None]
+        observed = bundle.observed.to_numpy()[self.is_train]
+        self.level = observed.mean(axis=1)
+        centred = observed - self.level[:, None]
         self.profile = centred.mean(axis=0)
         self.residual = centred - self.profile
-        self._scaled: dict[str, np.ndarray] = {}
-        self._ridge: dict[str, list[RidgeFit]] = {}
-        self._gbm: dict[str, np.ndarray] = {}
+        self.fit = cache(self._fit)
 
-    def predict(self, name: str, baseline: Baseline) -> tuple[str, int, np.ndarray, np.ndarray]:
-        """Name, fold, rows of the held-out genes, and their genes x conditions table."""
-        level = np.mean([self._level(how, baseline.features) for how in baseline.level], axis=0)
-        residual = self._residual(baseline.profile, baseline.features)
-        predicted = level[:, None] + self.profile + residual
-        return name, self.fold, np.flatnonzero(self.is_test), predicted
+    def predict(self, baseline: Baseline) -> Float[np.ndarray, "others conditions"]:
+        """Expression of the held-out genes."""
+        levels = [self.fit(how, baseline.features)[0] for how in baseline.level]
+        residual = self.fit(baseline.profile, baseline.features)[1]
+        return np.mean(levels, axis=0)[:, None] + self.profile + residual
 
-    def _level(self, how: str, features: str) -> Float[np.ndarray, " genes"]:
-        if how == "ridge":
-            return self._fit_ridge(features)[0].predict(self._test(features))[:, 0]
+    def _fit(self, how: str, features: str) -> tuple[np.ndarray, np.ndarray]:
+        """Level of the held-out genes and their residual profile (boosting's is 0)."""
+        flat = np.zeros((len(self.test), len(self.profile)))
+        if how == "mean":
+            return np.full(len(self.test), self.level.mean()), flat
+        raw = self.tables[features].to_numpy(dtype=np.float64)
         if how == "gbm":
-            return self._fit_gbm(features)
+            return self._boosted(features, raw), flat
+        values = standardise(raw, self.is_train)
+        train, test = values[self.is_train], values[self.is_test]
         if how == "copy":
-            return self.level[self._nearest(features)]
-        return np.full(self.is_test.sum(), self.level.mean())
+            nearest = self._nearest(train, test)
+            return self.level[nearest], self.residual[nearest]
+        self.say(f"baselines: fold {self.fold}, ridge on {features}")
+        level, residual = fit_ridge(train, [self.level[:, None], self.residual], self.block)
+        return level.predict(test)[:, 0], residual.predict(test)
 
-    def _residual(self, how: str, features: str) -> Float[np.ndarray, "genes conditions"]:
-        if how == "ridge":
-            return self._fit_ridge(features)[1].predict(self._test(features))
-        if how == "copy":
-            return self.residual[self._nearest(features)]
-        return np.zeros((self.is_test.sum(), len(self.profile)))
+    def _boosted(
+        self, features: str, values: Float[np.ndarray, "genes features"]
+    ) -> Float[np.ndarray, " others"]:
+        # Imported here: it takes a second, and only boosting needs it. Its own thread pool
+        # appears with the import, so the limit has to be set again.
+        from sklearn.ensemble import HistGradientBoostingRegressor
 
-    def _values(self, features: str) -> Float[np.ndarray, "genes features"]:
-        if features not in self._scaled:
-            values = self.tables[features].to_numpy(dtype=np.float64)
-            self._scaled[features] = standardise(values, self.is_train)
-        return self._scaled[features]
+        self.say(f"baselines: fold {self.fold}, boosting on {features}")
+        model = HistGradientBoostingRegressor(
+            **BOOSTING, early_stopping=False, random_state=self.seed
+        )
+        with threadpool_limits(THREADS):
+            return model.fit(values[self.is_train], self.level).predict(values[self.is_test])
 
-    def _test(self, features: str) -> Float[np.ndarray, "genes features"]:
-        return self._values(features)[self.is_test]
-
-    def _fit_ridge(self, features: str) -> list[RidgeFit]:
-        if features not in self._ridge:
-            self.tell(f"baselines: fold {self.fold}, ridge on {features}")
-            values = self._values(features)[self.is_train]
-            self._ridge[features] = fit_ridge(
-                values, [self.level[:, None], self.residual], self.block
-            )
-        return self._ridge[features]
-
-    def _fit_gbm(self, features: str) -> Float[np.ndarray, " genes"]:
-        if features not in self._gbm:
-            # Imported here: it takes a second, and only boosting needs it. Its own thread pool
-            # appears with the import, so the limit has to be set again.
-            from sklearn.ensemble import HistGradientBoostingRegressor
-
-            self.tell(f"baselines: fold {self.fold}, boosting on {features}")
-            values = self.tables[features].to_numpy(dtype=np.float64)
-            model = HistGradientBoostingRegressor(
-                **BOOSTING, early_stopping=False, random_state=self.seed
-            )
-            with threadpool_limits(THREADS):
-                model.fit(values[self.is_train], self.level)
-                self._gbm[features] = model.predict(values[self.is_test])
-        return self._gbm[features]
-
-    def _nearest(self, features: str) -> np.ndarray:
+    def _nearest(
+        self, train: Float[np.ndarray, "genes features"], test: Float[np.ndarray, "others features"]
+    ) -> Int64[np.ndarray, " others"]:
         """For each held-out gene the row (among the training genes) of its nearest one.
 
         That is the bundle's most similar gene where it is a measured relative; else the nearest
         by Euclidean distance of the standardised features.
         """
-        values = self._values(features)
-        train, test = values[self.is_train], values[self.is_test]
-        squared = (train**2).sum(axis=1) - 2 * test @ train.T
-        nearest = squared.argmin(axis=1)
-        known = self.similarity.set_index("gene_id").loc[self.genes[self.is_test]]
-        relative = self.genes[self.is_train].get_indexer(known["nearest_gene_id"])
+        nearest = ((train**2).sum(axis=1) - 2 * test @ train.T).argmin(axis=1)
+        known = self.similarity.loc[self.test]
+        relative = self.train.get_indexer(known["nearest_gene_id"])
         is_relative = (known["similarity"].to_numpy() >= RELATED) & (relative >= 0)
         return np.where(is_relative, relative, nearest)
 
 
-def _feature_tables(bundle: Bundle, wanted: set[str]) -> dict[str, pd.DataFrame]:
+def _feature_tables(bundle: Bundle, names: set[str]) -> dict[str, pd.DataFrame]:
     """Tables by name, without those that have no column."""
-    parts = {"kmer_codon", "regulators"} if "all" in wanted else set()
-    tables = {name: make(bundle) for name, make in _FEATURES.items() if name in wanted | parts}
-    if "all" in wanted:
+    parts = {"kmer_codon", "regulators"} if "all" in names else set()
+    tables = {name: make(bundle) for name, make in _FEATURES.items() if name in names | parts}
+    if "all" in names:
         tables["all"] = pd.concat(
             [tables["kmer_codon"], tables["regulators"], gene_set_features(bundle)], axis=1
         )
-    return {name: table for name, table in tables.items() if name in wanted and table.shape[1]}
+    return {name: table for name, table in tables.items() if name in names and table.shape[1]}
 
 
 def _checked_names(models: Sequence[str] | None) -> list[str]:
@@ -287,25 +261,25 @@ def _checked_names(models: Sequence[str] | None) -> list[str]:
 
 def _table(
     bundle: Bundle,
-    names: list[str],
-    parts: list[tuple[str, int, np.ndarray, np.ndarray]],
+    predicted: dict[tuple[str, int], Float[np.ndarray, "genes conditions"]],
     seed: int,
 ) -> pd.DataFrame:
     """One row per model, fold, gene and condition, in that order."""
-    observed = bundle.observed
-    n_conditions = observed.shape[1]
-    parts = sorted(parts, key=lambda part: (names.index(part[0]), part[1]))
-    sizes = [rows.size * n_conditions for _, _, rows, _ in parts]
-    row = np.concatenate([np.repeat(rows, n_conditions) for _, _, rows, _ in parts])
-    column = np.concatenate([np.tile(np.arange(n_conditions), p[2].size) for p in parts])
-    model = np.repeat([names.index(part[0]) for part in parts], sizes)
-    columns = {
-        "gene_id": pd.Categorical.from_codes(row, observed.index),
-        "condition": pd.Categorical.from_codes(column, observed.columns),
-        "fold": np.repeat([part[1] for part in parts], sizes),
-        "model": pd.Categorical.from_codes(model, names),
-        "seed": np.full(len(row), seed),
-        "observed": observed.to_numpy(dtype=np.float32)[row, column],
-        "predicted": np.concatenate([part[3].ravel() for part in parts]).astype(np.float32),
-    }
-    return pd.DataFrame({name: columns[name] for name in PREDICTION_COLUMNS})
+    observed = bundle.observed.astype(np.float32)
+    names = list(dict.fromkeys(name for name, _ in predicted))
+    frames = []
+    for (name, fold), values in sorted(predicted.items(), key=lambda one: names.index(one[0][0])):
+        rows = np.flatnonzero(observed.index.isin(bundle.test_genes(fold)))
+        n_genes, n_conditions = values.shape
+        row, column = np.repeat(rows, n_conditions), np.tile(np.arange(n_conditions), n_genes)
+        columns = {
+            "gene_id": pd.Categorical.from_codes(row, observed.index),
+            "condition": pd.Categorical.from_codes(column, observed.columns),
+            "fold": fold,
+            "model": pd.Categorical.from_codes(np.full(values.size, names.index(name)), names),
+            "seed": seed,
+            "observed": observed.to_numpy()[rows].ravel(),
+            "predicted": values.ravel().astype(np.float32),
+        }
+        frames.append(pd.DataFrame({name: columns[name] for name in PREDICTION_COLUMNS}))
+    return pd.concat(frames, ignore_index=True)

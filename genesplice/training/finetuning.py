@@ -161,7 +161,7 @@ def fit_kernel_path(
     fits = side_by_side(fit, TARGETS, gene_features.device)
     for name, (chosen, found) in zip(TARGETS, fits, strict=True):
         weights = found.weights[:, 0] if name == "level" else found.weights
-        path.solve(name, weights, chosen.scale, chosen.share, chosen.sharpness, float(mean))
+        path.solve(name, weights, chosen.scale, chosen.mixture, chosen.inverse_length, float(mean))
     (for_level, level_fit), (for_residual, residual_fit) = fits
     return KernelFits(
         (for_level, for_residual),
