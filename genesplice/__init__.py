@@ -2,48 +2,81 @@
 
 >>> import genesplice as gs
 >>> bundle = gs.load_bundle("data/ecoli")
->>> values = gs.predict_expression(gs.GeneSplice.from_pretrained("model"), bundle)
+>>> model = gs.load_model("reports/interactive/finetuned/fold0_seed0")
+>>> values = gs.predict_expression(model, bundle)  # genes x conditions, log2(TPM+1)
 """
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genesplice.api import (
+        configure,
+        describe_bundle,
+        find_output,
+        gene_groups,
+        gene_names,
+        list_inputs,
+        load_bundle,
+        metric_table,
+        nearest_genes,
+        open_run,
+        pivot_metrics,
+        prepare,
+        residuals,
+        similarity_to,
+        well_known_genes,
+        write_summary,
+    )
+    from genesplice.baselines.methods import run_baselines
+    from genesplice.config import Config, load_preset, override
+    from genesplice.data.bundle import Bundle
+    from genesplice.errors import InputError, WorkError
+    from genesplice.evaluate.ablations import ablation_table, judge
+    from genesplice.evaluate.metrics import compare
+    from genesplice.model.genesplice import GeneSplice
+    from genesplice.predict.expression import embed_genes, load_model, predict_expression
+    from genesplice.show import explorers, figures
+    from genesplice.show.report import Headline
+    from genesplice.training.finetuning import finetune
+    from genesplice.training.pretraining import pretrain
 
 __version__ = "0.1.0"
 
-# OpenMP threads that spin while they wait take the cores from whatever runs beside them: on two
-# shared cores a training step took up to 17 times longer. Read when torch is loaded.
+# OpenMP threads that spin while they wait take the cores from whatever else runs: on two shared
+# cores a training step took up to 17 times longer. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Loaded when first asked for: `genesplice --help` need not wait for torch.
-_PUBLIC = {
-    "Bundle": "genesplice.data.bundle",
-    "Config": "genesplice.config",
-    "GeneSplice": "genesplice.model.genesplice",
-    "InputError": "genesplice.errors",
-    "WorkError": "genesplice.errors",
-    "finetune": "genesplice.training.finetuning",
-    "load_bundle": "genesplice.data.bundle",
-    "load_preset": "genesplice.config",
-    "override": "genesplice.config",
-    "predict_expression": "genesplice.predict.expression",
-    "prepare_files": "genesplice.data.prepare",
-    "prepare_recipe": "genesplice.data.prepare",
-    "pretrain": "genesplice.training.pretraining",
-    "run_baselines": "genesplice.baselines.methods",
-    "score": "genesplice.evaluate.metrics",
+# Loaded when first asked for: `genesplice --help` need not wait for torch. As above, by module.
+_HOME = {
+    "api": "configure describe_bundle find_output gene_groups gene_names list_inputs load_bundle "
+    "metric_table nearest_genes open_run pivot_metrics prepare residuals similarity_to "
+    "well_known_genes write_summary",
+    "baselines.methods": "run_baselines",
+    "config": "Config load_preset override",
+    "data.bundle": "Bundle",
+    "errors": "InputError WorkError",
+    "evaluate.ablations": "ablation_table judge",
+    "evaluate.metrics": "compare",
+    "model.genesplice": "GeneSplice",
+    "predict.expression": "embed_genes load_model predict_expression",
+    "show": "explorers figures",
+    "show.report": "Headline",
+    "training.finetuning": "finetune",
+    "training.pretraining": "pretrain",
 }
-_PARTS = ("data", "evaluate", "explain", "model", "show", "training")
+_PUBLIC = {name: f"genesplice.{module}" for module, names in _HOME.items() for name in names.split()}
 
-__all__ = [*_PUBLIC, *_PARTS, "__version__"]
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    if name in _PARTS:
-        return importlib.import_module(f"genesplice.{name}")
-    raise AttributeError(f"module 'genesplice' has no attribute '{name}'")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'genesplice' has no attribute '{name}'")
+    if name in ("explorers", "figures"):
+        return importlib.import_module(f"genesplice.show.{name}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

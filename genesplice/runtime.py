@@ -31,6 +31,8 @@ RECORDED_PACKAGES = (
     "plotly",
 )
 
+PROJECT_VARIABLE = "GENESPLICE_PROJECT"
+
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -45,6 +47,17 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def project_path(path: Path | str) -> Path:
+    """Give `path` as seen from the project's folder, where it is relative.
+
+    That is the folder that `genesplice lab` was started in, or the parent of a working directory
+    called `notebooks`: JupyterLab starts a kernel in its notebook's folder.
+    """
+    here = Path.cwd()
+    project = os.environ.get(PROJECT_VARIABLE) or (here.parent if here.name == "notebooks" else "")
+    return Path(project) / path
 
 
 def file_sha256(path: Path) -> str:

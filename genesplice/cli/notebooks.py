@@ -11,6 +11,7 @@ import typer
 from genesplice.cli import Json, Preset, app, emit
 from genesplice.config import PRESETS, load_preset
 from genesplice.errors import InputError
+from genesplice.runtime import PROJECT_VARIABLE
 
 
 def _pairs(items: list[str] | None) -> dict[str, str]:
@@ -121,7 +122,8 @@ def lab(
     command = [sys.executable, "-m", "jupyter", "lab", "--notebook-dir=.", *(arguments or [])]
     if not arguments:
         command.append("--LabApp.default_url=/lab/tree/notebooks")
-    os.execv(sys.executable, command)
+    # Notebooks find `data/` and `reports/` from here, wherever their kernels work.
+    os.execve(sys.executable, command, os.environ | {PROJECT_VARIABLE: str(Path.cwd())})
 
 
 @app.command()

@@ -267,3 +267,10 @@ def _inputs(wheel: Path, files: dict[str, Path]) -> list[dict[str, Any]]:
                         "source": f"{source}: {wheel.name}", "licence": "MIT",
                         "counts": {"lines": n_lines}})  # fmt: skip
     return records
+
+
+WELL_KNOWN_GENES = (
+    "lacZ", "araB", "trpE", "recA", "lexA", "crp", "rpsL", "rplJ", "tufA", "lacI", "araC", "trpL",
+    "sulA", "uvrA", "fis", "metE", "cysK", "gadA", "ompF", "ompC", "malE", "fliC", "rpsT", "dnaA",
+)  # fmt: skip
+"""Genes of *E. coli* that textbooks know: what notebooks show first, where the data have them."""
