@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genesplice.api import (
+        best_simple_model,
         configure,
         describe_bundle,
+        expected_profiles,
         find_output,
         gene_groups,
-        gene_names,
+        level_and_spread,
         list_inputs,
         load_bundle,
         metric_table,
@@ -33,10 +35,19 @@ if TYPE_CHECKING:
     from genesplice.config import Config, load_preset, override
     from genesplice.data.bundle import Bundle
     from genesplice.errors import InputError, WorkError
-    from genesplice.evaluate.ablations import ablation_table, judge
+    from genesplice.evaluate.ablations import ablation_table, judge_difference
     from genesplice.evaluate.metrics import compare
+    from genesplice.evaluate.reliability import coverage_metrics, strata_table
     from genesplice.model.genesplice import GeneSplice
-    from genesplice.predict.expression import embed_genes, load_model, predict_expression
+    from genesplice.predict.expression import (
+        embed_genes,
+        gene_means,
+        load_model,
+        predict_expression,
+        regulator_edges,
+    )
+    from genesplice.predict.pretrained import encoder_sentence, principal_components
+    from genesplice.results import read_metrics, to_metrics, write_metrics
     from genesplice.show import explorers, figures
     from genesplice.show.report import Headline
     from genesplice.training.finetuning import finetune
@@ -50,23 +61,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Loaded when first asked for: `genesplice --help` need not wait for torch. As above, by module.
 _HOME = {
-    "api": "configure describe_bundle find_output gene_groups gene_names list_inputs load_bundle "
+    "api": "best_simple_model configure describe_bundle expected_profiles find_output gene_groups level_and_spread list_inputs load_bundle "
     "metric_table nearest_genes open_run pivot_metrics prepare residuals similarity_to "
     "well_known_genes write_summary",
     "baselines.methods": "run_baselines",
     "config": "Config load_preset override",
     "data.bundle": "Bundle",
     "errors": "InputError WorkError",
-    "evaluate.ablations": "ablation_table judge",
+    "evaluate.ablations": "ablation_table judge_difference",
     "evaluate.metrics": "compare",
+    "evaluate.reliability": "coverage_metrics strata_table",
     "model.genesplice": "GeneSplice",
-    "predict.expression": "embed_genes load_model predict_expression",
+    "predict.expression": "embed_genes gene_means load_model predict_expression regulator_edges",
+    "predict.pretrained": "encoder_sentence principal_components",
+    "results": "read_metrics to_metrics write_metrics",
     "show": "explorers figures",
     "show.report": "Headline",
     "training.finetuning": "finetune",
     "training.pretraining": "pretrain",
 }
-_PUBLIC = {name: f"genesplice.{module}" for module, names in _HOME.items() for name in names.split()}
+_PUBLIC = {
+    name: f"genesplice.{module}" for module, names in _HOME.items() for name in names.split()
+}
 
 __all__ = [*_PUBLIC, "__version__"]
 

@@ -6,7 +6,7 @@ Relative paths are those of the project, whatever folder the kernel works in.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from genesplice.data.bundle import load_bundle as read_bundle
 from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
+from genesplice.evaluate.metrics import fold_profiles
 from genesplice.results import Metric
 from genesplice.runtime import project_path
 
@@ -55,9 +56,10 @@ def prepare(recipe: str | None = None, *, out: Path | str, **files: Any) -> Bund
     InputError
         For an unknown recipe, or a file that cannot be read (which, where, and what was expected).
     """
-    make = prepare_files if recipe is None else prepare_recipe
-    given = {} if recipe is None else {"name": recipe}
-    return make(**given, out=project_path(out), **files)
+    path = project_path(out)
+    if recipe is None:
+        return prepare_files(out=path, **files)
+    return prepare_recipe(recipe, path, **files)
 
 
 def open_run(folder: Path | str = "reports/interactive") -> Path:
@@ -67,8 +69,19 @@ def open_run(folder: Path | str = "reports/interactive") -> Path:
     return path
 
 
-def find_output(run: Path, name: str) -> Path:
+@overload
+def find_output(run: Path, name: str) -> Path: ...
+@overload
+def find_output(run: Path, name: str, *, missing_ok: bool) -> Path | None: ...
+def find_output(run: Path, name: str, *, missing_ok: bool = False) -> Path | None:
     """Find what another notebook left: in `run`, else in the newest run that has it.
+
+    Parameters
+    ----------
+    name
+        A path inside the run; it may hold wildcards, and the first that fits is taken.
+    missing_ok
+        Give None where no run has it.
 
     Raises
     ------
@@ -79,6 +92,8 @@ def find_output(run: Path, name: str) -> Path:
     for folder in (run, *sorted(runs.glob("*"), reverse=True)):
         if list(folder.glob(name)):
             return sorted(folder.glob(name))[0]
+    if missing_ok:
+        return None
     raise InputError(f"no {name} in {run} or a run under {runs}", "genesplice run first")
 
 
@@ -137,11 +152,6 @@ def residuals(bundle: Bundle) -> pd.DataFrame:
     return centred - centred.mean()
 
 
-def gene_names(bundle: Bundle) -> pd.Series:
-    """Gene name by gene_id."""
-    return bundle.genes.set_index("gene_id")["name"]
-
-
 def gene_groups(bundle: Bundle) -> pd.DataFrame:
     """Function (COG category, where known), strand and biotype of every gene."""
     genes = bundle.genes.set_index("gene_id")
@@ -154,36 +164,60 @@ def gene_groups(bundle: Bundle) -> pd.DataFrame:
 def well_known_genes(bundle: Bundle, among: Sequence[str], count: int) -> list[str]:
     """Up to `count` gene_ids of `among`: those of `WELL_KNOWN_GENES`, then the most active."""
     rank = {name: position for position, name in enumerate(WELL_KNOWN_GENES)}
-    names = gene_names(bundle)
+    names = bundle.names
     known = sorted((g for g in among if names[g] in rank), key=lambda g: rank[names[g]])
     measured = bundle.observed.index.intersection(list(among))
     active = bundle.observed.loc[measured].mean(axis=1).nlargest(count).index
     return list(dict.fromkeys([*known, *active]))[:count]
 
 
-def metric_table(
-    metrics: Sequence[Metric] | pd.DataFrame, prefix: str, *, model: str = "", pooled: bool = True
-) -> pd.DataFrame:
-    """Records whose metric begins with `prefix`: metric, model, value, interval and n.
+def expected_profiles(bundle: Bundle, genes: Sequence[str]) -> pd.DataFrame:
+    """Each gene's own level, plus what training genes of its fold do in each condition."""
+    profiles = fold_profiles(bundle.observed, bundle.fold_of)
+    level = bundle.observed.loc[genes].mean(axis=1)
+    return profiles.loc[bundle.fold_of[genes]].set_axis(level.index).add(level, axis=0)
 
-    `model` keeps those of models whose name contains it; `pooled` leaves single folds out.
+
+def level_and_spread(bundle: Bundle) -> pd.DataFrame:
+    """Level of every measured gene and the spread of its residuals, in log2(TPM+1)."""
+    columns = {
+        "level, log2(TPM+1)": bundle.observed.mean(axis=1),
+        "spread over conditions, log2(TPM+1)": residuals(bundle).std(axis=1),
+    }
+    return pd.DataFrame(columns)
+
+
+def metric_table(
+    metrics: Sequence[Metric] | pd.DataFrame, prefix: str, model: str = ""
+) -> pd.DataFrame:
+    """Records over all folds whose metric begins with `prefix` and whose model contains `model`.
+
+    Columns metric, model, value, ci_low, ci_high and n.
     """
     table = pd.DataFrame(metrics, columns=list(Metric._fields))
-    table = table[table["metric"].str.startswith(prefix)]
-    table = table[table["model"].str.contains(model, regex=False)]
-    table = table[table["fold"].isna()] if pooled else table
-    return table[["metric", "model", "value", "ci_low", "ci_high", "n"]].reset_index(drop=True)
+    is_chosen = table["metric"].str.startswith(prefix)
+    is_chosen &= table["model"].str.contains(model, regex=False)
+    shown = ["metric", "model", "value", "ci_low", "ci_high", "n"]
+    return table.loc[is_chosen, shown].reset_index(drop=True)
 
 
-def pivot_metrics(metrics: Sequence[Metric] | pd.DataFrame, prefix: str) -> pd.DataFrame:
-    """Metrics (`prefix` cut off) x models, one number each; differences are left out."""
-    table = metric_table(metrics, prefix, pooled=False)
-    table = table[~table["metric"].str.endswith("_difference")]
-    rows = table["metric"].str.removeprefix(prefix).str.strip("_").replace("", "all")
-    wide = table.assign(metric=rows).pivot_table(
+def pivot_metrics(metrics: Sequence[Metric] | pd.DataFrame, prefix: str = "") -> pd.DataFrame:
+    """Metrics (`prefix` cut off) x models, the mean over seeds; differences are left out."""
+    table = pd.DataFrame(metrics, columns=list(Metric._fields))
+    pooled = table[table["fold"].isna()] if table["fold"].isna().any() else table
+    is_chosen = pooled["metric"].str.startswith(prefix)
+    pooled = pooled[is_chosen & ~pooled["metric"].str.endswith("_difference")]
+    rows = pooled["metric"].str.removeprefix(prefix).str.strip("_").replace("", "all")
+    wide = pooled.assign(metric=rows).pivot_table(
         index="metric", columns="model", values="value", sort=False
     )
     return wide.rename_axis(index=None, columns=None)
+
+
+def best_simple_model(scores: pd.DataFrame, metric: str = "level_spearman") -> str:
+    """Name the best model that is not one of ours."""
+    wide = pivot_metrics(scores).T
+    return str(wide.loc[~wide.index.str.startswith("genesplice"), metric].idxmax())
 
 
 def similarity_to(embeddings: pd.DataFrame, gene_id: str) -> pd.Series:

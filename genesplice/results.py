@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 
 class Metric(NamedTuple):
@@ -36,6 +37,12 @@ def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
 def read_metrics(path: Path) -> list[Metric]:
     """Read back what `write_metrics` wrote."""
     return [Metric(**record) for record in json.loads(path.read_text())]
+
+
+def to_metrics(table: pd.DataFrame) -> list[Metric]:
+    """Records from a table with the columns of `Metric`; what is missing becomes None."""
+    rows = table[list(Metric._fields)].astype(object)
+    return [Metric(*row) for row in rows.where(rows.notna(), None).to_numpy().tolist()]
 
 
 class Attribution(NamedTuple):

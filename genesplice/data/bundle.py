@@ -90,6 +90,16 @@ class Bundle:
         """The fold of every annotated gene, by gene_id."""
         return self.splits.set_index("gene_id")["fold"]
 
+    @cached_property
+    def block_of(self) -> pd.Series:
+        """The genome block of every annotated gene, by gene_id."""
+        return self.splits.set_index("gene_id")["block"]
+
+    @cached_property
+    def names(self) -> pd.Series:
+        """The name of every annotated gene, by gene_id."""
+        return self.genes.set_index("gene_id")["name"]
+
     @property
     def n_folds(self) -> int:
         """Number of folds; they are numbered from 0."""

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from genesplice.errors import InputError
-from genesplice.results import Metric
+from genesplice.results import Metric, to_metrics
 
 Answer = Literal["yes", "no", "cannot tell"]
 ABLATION_COLUMNS = (
@@ -21,7 +21,7 @@ ABLATION_COLUMNS = (
     "cpu_seconds", "answer",
 )  # fmt: skip
 COST = "cpu_seconds"
-NOT_RUN = "not run"
+NOT_RUN: Literal["not run"] = "not run"
 ENOUGH_RUNS = 3
 SHORTER = "the same network with a shorter context"
 
@@ -76,10 +76,10 @@ def answer_from_interval(
 
 
 class Judgement(NamedTuple):
-    """What was asked, the answer, and the sentence that says why."""
+    """What was asked, the answer ("not run" without a record), and why, in a sentence."""
 
     hypothesis: str
-    answer: Answer
+    answer: Answer | Literal["not run"]
     sentence: str
 
 
@@ -143,8 +143,7 @@ def ablation_table(
     if smallest_effect <= 0:
         raise InputError(f"smallest_effect {smallest_effect:g}", "above 0")
     if isinstance(metrics, pd.DataFrame):
-        table = metrics[list(Metric._fields)].astype(object)
-        metrics = (Metric(*row) for row in table.where(table.notna(), None).to_numpy().tolist())
+        metrics = to_metrics(metrics)
     records, rows = list(metrics), []
     for one in hypotheses:
         of_metrics = names if one.ablations else context_names
@@ -215,3 +214,22 @@ def _slope(records: Sequence[Metric], model: str, name: str) -> _Effect:
 def _cost(records: Sequence[Metric], *models: str) -> float | None:
     spent = [[m.value for m in records if (m.metric, m.model) == (COST, one)] for one in models]
     return sum(map(sum, spent)) if all(spent) else None
+
+
+def judge_difference(
+    hypothesis: str,
+    metrics: Sequence[Metric],
+    pair: str,
+    metric: str,
+    *,
+    is_lower_better: bool = False,
+) -> Judgement:
+    """Judge a hypothesis by the record of a difference, such as "model - ablation".
+
+    "not run" where nothing was measured: a genome without usable probe tasks has no probes.
+    """
+    for one in metrics:
+        if (one.model, one.metric) == (pair, metric):
+            return judge(hypothesis, one, is_lower_better=is_lower_better)
+    sentence = f"{hypothesis}: {NOT_RUN}. These data have no {metric} of {pair}."
+    return Judgement(hypothesis, NOT_RUN, sentence)

@@ -22,7 +22,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.leakage import COPY, RELATIVE
 from genesplice.data.splits import first_of_operon
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
-from genesplice.evaluate.metrics import score
+from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.results import Metric
 
 STRATUM_METRICS = ("level_spearman", "profile_r")
@@ -166,3 +166,25 @@ def coverage_metrics(
                 to_metric("interval_nominal", nominal, **about),
             ]
     return metrics
+
+
+def strata_table(
+    predictions: pd.DataFrame, bundle: Bundle, model: str, other: str, *, seed: int = 0
+) -> tuple[list[Metric], pd.DataFrame]:
+    """Scores of two models on parts of the held-out genes: the records, and a table.
+
+    A row for every metric and stratum: the number of genes, the model's value with its interval
+    (of its first seed), the other's, and the difference.
+    """
+    both = predictions[predictions["model"].isin([model, other])]
+    profile = fold_profiles(bundle.observed, bundle.fold_of)
+    records = strata_metrics(
+        both, gene_strata(bundle), bundle.block_of, train_profile=profile, seed=seed
+    )
+    table = pd.DataFrame(records, columns=list(Metric._fields))
+    table["stratum"] = table["split"].str.removeprefix(SPLIT)
+    keys = ["metric", "stratum", "n"]
+    table = table.drop_duplicates(["model", *keys]).set_index(keys)
+    mine, theirs = (table[table["model"] == name] for name in (model, other))
+    mine = mine[["value", "ci_low", "ci_high"]].assign(other=theirs["value"])
+    return records, mine.assign(gain=mine["value"] - mine["other"])

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,31 @@ def attention_edges(model: GeneSplice, bundle: Bundle, **windows: Any) -> pd.Dat
         tables.append(pd.DataFrame(table))
     columns = ["source", "target", "kind", "sign", "weight"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def gene_means(predictions: pd.DataFrame, bundle: Bundle, model: str) -> pd.DataFrame:
+    """Observed and predicted level of every held-out gene: gene_id, fold, name and both."""
+    mine = predictions[predictions["model"] == model]
+    mean = mine.groupby(["gene_id", "fold"], observed=True)[["observed", "predicted"]].mean()
+    mean = mean.reset_index()
+    return mean.assign(name=mean["gene_id"].map(bundle.names))
+
+
+def regulator_edges(
+    model: GeneSplice, bundle: Bundle, genes: Sequence[str], *, count: int = 12
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Nodes and edges, with their attention, of the `count` genes with most regulators.
+
+    Nodes are indexed by id, with name, label, kind ("regulator" or "gene") and value (the
+    measured level); edges are those of `attention_edges` that regulate them.
+    """
+    edges = attention_edges(model, bundle)
+    edges = edges[(edges["kind"] == "regulates") & edges["target"].isin(list(genes))]
+    edges = edges[edges["source"] != edges["target"]]
+    edges = edges[edges["target"].isin(edges["target"].value_counts().index[:count])]
+    nodes = pd.DataFrame(index=pd.Index(sorted({*edges["source"], *edges["target"]}), name="id"))
+    nodes["name"] = nodes.index.map(bundle.names)
+    is_regulator = nodes.index.isin(edges["source"])
+    nodes["kind"] = np.where(is_regulator, "regulator", "gene")
+    nodes["value"] = nodes.index.map(bundle.observed.mean(axis=1))
+    return nodes.assign(label=nodes["name"]), edges

@@ -51,7 +51,7 @@ def load_pretrained(directory: Path) -> PretrainingModel:
     return model.eval()
 
 
-def encoder_sentence(init: Path, folds: Sequence[int]) -> str:
+def encoder_sentence(init: Path | None, folds: Sequence[int]) -> str:
     """Which of the held-out `folds` an encoder has read; of random weights where `init` is none."""
     settings = _settings(init)
     if settings is None:
@@ -88,7 +88,9 @@ def check_views_held_out(init: Path | None, folds: Sequence[int]) -> None:
         )
 
 
-def _settings(init: Path) -> dict[str, Any] | None:
+def _settings(init: Path | None) -> dict[str, Any] | None:
+    if init is None:
+        return None
     path = init / "run.json"
     return json.loads(path.read_text())["pretrain"] if path.exists() else None
 
