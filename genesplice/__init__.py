@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genesplice.api import (
         best_simple_model,
+        best_trials,
         configure,
         describe_bundle,
         expected_profiles,
         find_output,
+        find_rates,
         gene_groups,
         level_and_spread,
         list_inputs,
         load_bundle,
         metric_table,
         nearest_genes,
+        neighbour_bars,
         open_run,
         pivot_metrics,
         prepare,
         residuals,
+        schedule_curves,
         similarity_to,
         well_known_genes,
         write_summary,
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from genesplice.results import read_metrics, to_metrics, write_metrics
     from genesplice.show import explorers, figures
     from genesplice.show.report import Headline
+    from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
 
@@ -61,8 +66,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Loaded when first asked for: `genesplice --help` need not wait for torch. As above, by module.
 _HOME = {
-    "api": "best_simple_model configure describe_bundle expected_profiles find_output gene_groups level_and_spread list_inputs load_bundle "
-    "metric_table nearest_genes open_run pivot_metrics prepare residuals similarity_to "
+    "api": "best_simple_model best_trials configure describe_bundle expected_profiles find_output find_rates gene_groups level_and_spread list_inputs load_bundle "
+    "metric_table nearest_genes neighbour_bars open_run pivot_metrics prepare residuals schedule_curves similarity_to "
     "well_known_genes write_summary",
     "baselines.methods": "run_baselines",
     "config": "Config load_preset override",
@@ -77,6 +82,7 @@ _HOME = {
     "results": "read_metrics to_metrics write_metrics",
     "show": "explorers figures",
     "show.report": "Headline",
+    "training.comparisons": "compare_contrast compare_schedules trial_config",
     "training.finetuning": "finetune",
     "training.pretraining": "pretrain",
 }

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from genesplice.config import Config, load_preset, override
 from genesplice.data.bundle import Bundle
@@ -20,6 +21,7 @@ from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
 from genesplice.results import Metric
 from genesplice.runtime import project_path
+from genesplice.show.figures import metric_bars
 
 RUNS = "reports/runs"
 
@@ -246,3 +248,43 @@ def write_summary(path: Path, **values: Any) -> Path:
     """Write plain values as JSON."""
     path.write_text(json.dumps(values, indent=1, default=str) + "\n")
     return path
+
+
+def neighbour_bars(
+    embeddings: pd.DataFrame, bundle: Bundle, gene: str, *, count: int = 20
+) -> go.Figure:
+    """Draw the cosine of the genes of closest embedding, the gene itself left out."""
+    near = similarity_to(embeddings, gene).drop(gene).nlargest(count)
+    rows = {"metric": "cosine", "model": near.index.map(bundle.names) + " (" + near.index + ")"}
+    table = pd.DataFrame({**rows, "value": near.to_numpy(), "split": "genome"})
+    table[["ci_low", "ci_high", "fold"]], table["n"] = np.nan, len(embeddings)
+    title = f"Promoters most similar to that of {bundle.names[gene]}"
+    return metric_bars(table, "cosine", split="genome", title=title)
+
+
+def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
+    """Try rising learning rates on the training folds: the curve, and the range it proposes."""
+    from genesplice.training.range_test import range_test
+    from genesplice.training.source import bundle_source
+
+    settings = config.pretrain
+    source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
+    return range_test(source, config, steps=steps)
+
+
+def schedule_curves(config: Config) -> pd.DataFrame:
+    """Learning rate at each step of pre-training, for every schedule: the columns of a figure."""
+    from genesplice.training.schedules import SCHEDULES, schedule_factor
+
+    total, peak = config.pretrain.steps, config.pretrain.learning_rate
+    steps = np.unique(np.linspace(0, total - 1, 300).astype(int)).tolist()
+    rows = [(name, step, peak * schedule_factor(name, step, total))
+            for name in SCHEDULES for step in steps]  # fmt: skip
+    return pd.DataFrame(rows, columns=["schedule", "step", "learning_rate"])
+
+
+def best_trials(compared: Any) -> pd.DataFrame:
+    """The best trial of every schedule of a `compare_schedules`, and how many it had."""
+    trials = compared.trials
+    table = trials[trials["is_best"]].set_index("schedule").drop(columns="is_best")
+    return table.assign(trials=trials.groupby("schedule").size())
