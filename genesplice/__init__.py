@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from genesplice.predict.pretrained import encoder_sentence, principal_components
     from genesplice.results import read_metrics, to_metrics, write_metrics
+    from genesplice.runtime import project_path
     from genesplice.show import explorers, figures
     from genesplice.show.report import Headline
     from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config
@@ -80,6 +81,7 @@ _HOME = {
     "predict.expression": "embed_genes gene_means load_model predict_expression regulator_edges",
     "predict.pretrained": "encoder_sentence principal_components",
     "results": "read_metrics to_metrics write_metrics",
+    "runtime": "project_path",
     "show": "explorers figures",
     "show.report": "Headline",
     "training.comparisons": "compare_contrast compare_schedules trial_config",

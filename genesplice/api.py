@@ -244,7 +244,7 @@ def nearest_genes(
     return pd.DataFrame(near, index=pd.RangeIndex(1, rows + 1, name="rank"))
 
 
-def write_summary(path: Path, **values: Any) -> Path:
+def write_summary(path: Path, /, **values: Any) -> Path:
     """Write plain values as JSON."""
     path.write_text(json.dumps(values, indent=1, default=str) + "\n")
     return path
