@@ -4,7 +4,7 @@ Relative paths are those of the project, whatever folder the kernel works in.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -163,21 +163,22 @@ def gene_groups(bundle: Bundle) -> pd.DataFrame:
     return genes[["strand"]].assign(function=function, kind=genes["biotype"])
 
 
-def well_known_genes(bundle: Bundle, among: Sequence[str], count: int) -> list[str]:
+def well_known_genes(bundle: Bundle, among: Iterable[str], count: int) -> list[str]:
     """Up to `count` gene_ids of `among`: those of `WELL_KNOWN_GENES`, then the most active."""
     rank = {name: position for position, name in enumerate(WELL_KNOWN_GENES)}
     names = bundle.names
-    known = sorted((g for g in among if names[g] in rank), key=lambda g: rank[names[g]])
-    measured = bundle.observed.index.intersection(list(among))
+    listed = list(among)
+    known = sorted((g for g in listed if names[g] in rank), key=lambda g: rank[names[g]])
+    measured = bundle.observed.index.intersection(listed)
     active = bundle.observed.loc[measured].mean(axis=1).nlargest(count).index
     return list(dict.fromkeys([*known, *active]))[:count]
 
 
-def expected_profiles(bundle: Bundle, genes: Sequence[str]) -> pd.DataFrame:
+def expected_profiles(bundle: Bundle, genes: Iterable[str]) -> pd.DataFrame:
     """Each gene's own level, plus what training genes of its fold do in each condition."""
     profiles = fold_profiles(bundle.observed, bundle.fold_of)
-    level = bundle.observed.loc[genes].mean(axis=1)
-    return profiles.loc[bundle.fold_of[genes]].set_axis(level.index).add(level, axis=0)
+    level = bundle.observed.loc[list(genes)].mean(axis=1)
+    return profiles.loc[bundle.fold_of[level.index]].set_axis(level.index).add(level, axis=0)
 
 
 def level_and_spread(bundle: Bundle) -> pd.DataFrame:
@@ -230,7 +231,7 @@ def similarity_to(embeddings: pd.DataFrame, gene_id: str) -> pd.Series:
 
 
 def nearest_genes(
-    embeddings: pd.DataFrame, bundle: Bundle, genes: Sequence[str], *, count: int = 5
+    embeddings: pd.DataFrame, bundle: Bundle, genes: Iterable[str], *, count: int = 5
 ) -> pd.DataFrame:
     """For each gene (a column), the genes of closest embedding that share no promoter base."""
     table = bundle.genes.set_index("gene_id").loc[embeddings.index]

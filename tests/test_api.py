@@ -76,7 +76,7 @@ def test_what_another_notebook_left_is_found_in_the_newest_run_that_has_it(tmp_p
     monkeypatch.chdir(tmp_path)
     run = gs.open_run()
     assert gs.find_output(run, "pretrained", missing_ok=True) is None
-    with pytest.raises(gs.InputError, match="no pretrained in .*expected genesplice run first"):
+    with pytest.raises(gs.InputError, match=r"no pretrained in .*expected genesplice run first"):
         gs.find_output(run, "pretrained")
     for name in ("20260101-000000-quick", "20260202-000000-quick"):
         for fold in ("fold1_seed0", "fold0_seed0"):

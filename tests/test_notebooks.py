@@ -23,8 +23,8 @@ def sources(path: Path) -> list[str]:
     return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_story_without_logic(path):
+@pytest.mark.parametrize("path", NOTEBOOKS[:3], ids=lambda p: p.stem)
+def test_a_story_on_the_face_of_the_package(path):
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata.kernelspec.name == "python3"
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
@@ -33,9 +33,12 @@ def test_a_story_without_logic(path):
         if cell.cell_type == "code":
             assert not cell.outputs
             assert cell.execution_count is None
-            assert len(cell.source.splitlines()) <= 25
-            kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
-            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
+            assert len(cell.source.splitlines()) <= 12, cell.source
+    nodes = [node for source in sources(path) for node in ast.walk(ast.parse(source))]
+    assert sum(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes) <= 3
+    assert not any(isinstance(node, ast.ClassDef) for node in nodes)
+    calls = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
+    assert "gs.explorers.Recompute" in calls, "nothing is computed live"
     assert any("assert" in source for source in sources(path)[-1:])
 
 
