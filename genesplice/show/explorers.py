@@ -312,7 +312,7 @@ class ContextExplorer(Explorer):
         every = list(dict.fromkeys([*scores["metric"], *slopes["metric"]]))
         metric = Control(name="metric", kind="select", label="Metric", options=tuple(every))
         sources = [f"{short(one, 20)} " for one in dict.fromkeys(slopes["source"])]
-        figure = two_panels(420, "<b>Score against context length</b>", "", showlegend=False)
+        figure = two_panels(420, "<b>Score by context length</b>", "", showlegend=False)
         figure.add_scatter(
             mode="lines", fill="toself", fillcolor=BLUE, opacity=0.16, line_width=0,
             hoverinfo="skip", name="interval", row=1, col=1,
