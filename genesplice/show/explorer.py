@@ -349,7 +349,7 @@ class Explorer:
         return json.loads(to_json_plotly(payload))
 
     def note(self) -> str:
-        """Say what a report lacks that a live kernel could compute; empty where it lacks nothing."""
+        """Say what a report lacks that a live kernel could compute; empty for nothing."""
         lines = []
         for control in self.live_controls():
             own, n = self.controls.get(control.name), len(control.options)

@@ -76,8 +76,6 @@ class ProfileExplorer(Explorer):
     points
         What the map of genes shows: two columns, x and y, indexed by gene_id. Left out, it is
         each gene's mean observed against its mean predicted by the first model.
-    start
-        gene_id shown first; left out, the first one.
     unit
         What the values are, for the axes.
     recompute
@@ -86,7 +84,7 @@ class ProfileExplorer(Explorer):
     Raises
     ------
     InputError
-        No genes, a table that lacks some of them, an unknown `start`.
+        No genes, or a table that lacks some of them.
     """
 
     def __init__(
@@ -96,7 +94,6 @@ class ProfileExplorer(Explorer):
         *,
         names: pd.Series | None = None,
         points: pd.DataFrame | None = None,
-        start: str | None = None,
         unit: str = "log2(TPM+1)",
         recompute: Recompute | None = None,
     ) -> None:
@@ -111,7 +108,7 @@ class ProfileExplorer(Explorer):
             )
         values = [table.to_numpy(np.float64) for table in (observed, *tables.values())]
         xy = points.reindex(observed.index).to_numpy(np.float64)
-        gene = gene_control(observed.index, names, start)
+        gene = gene_control(observed.index, names)
         figure = two_panels(460, f"{len(observed):,} genes: click one", "")
         _add_points(figure, xy, gene.options, 1, color=SKY, opacity=0.6, size=6)
         marked = {"size": 13, "color": VERMILLION, "symbol": "diamond", "line_color": "white"}
@@ -359,3 +356,36 @@ class ContextExplorer(Explorer):
 
         narrow = stacked_panels(760)
         super().__init__(figure, [metric], bind(metric, draw), (), narrow, recompute)
+
+    @classmethod
+    def of(
+        cls,
+        conditions: Sequence[Mapping[str, Any]],
+        metrics: pd.DataFrame,
+        judged: Mapping[str, Mapping[str, Any]],
+        smallest_effect: float,
+    ) -> "ContextExplorer":
+        """Explore what the context verdict has measured.
+
+        Parameters
+        ----------
+        conditions
+            Context conditions: name, context_bp and is_reference.
+        metrics
+            Records of metrics.json, whose models are the conditions; means over seeds are shown.
+        judged
+            Source → a verdict: its answer, and its slopes by metric.
+        """
+        context = {one["name"]: one["context_bp"] for one in conditions if not one["is_reference"]}
+        rows = metrics[metrics["model"].isin(context) & metrics["fold"].isna()]
+        rows = rows.assign(context_bp=rows["model"].map(context))
+        groups = rows.groupby(["metric", "context_bp"])[["value", "ci_low", "ci_high"]]
+        slopes = [
+            {**slope, "source": source, "answer": one["answer"]}
+            for source, one in judged.items()
+            for slope in one["slopes"]
+        ]
+        known = {slope["metric"] for slope in slopes}
+        scores = groups.mean().reset_index()
+        scores = scores[scores["metric"].isin(known)] if known else scores
+        return cls(scores, pd.DataFrame(slopes), smallest_effect)

@@ -33,20 +33,9 @@ _LANES = 3
 _STAMP = "rgba(168,67,0,0.85)"
 
 
-def gene_control(
-    ids: Sequence[Any] | pd.Index, names: pd.Series | None = None, start: str | None = None
-) -> Control:
-    """Make the control that picks a gene, `start` (a gene_id) first.
-
-    Raises
-    ------
-    InputError
-        If `start` is none of the ids.
-    """
-    if start is not None and start not in ids:
-        raise InputError(f"start {start!r}", "one of the ids shown")
-    labels, first = gene_labels(ids, names), 0 if start is None else list(ids).index(start)
-    return Control(name="gene", kind="select", label="Gene", options=labels, start=first)
+def gene_control(ids: Sequence[Any] | pd.Index, names: pd.Series | None = None) -> Control:
+    """Make the control that picks a gene; `names` is by gene_id."""
+    return Control(name="gene", kind="select", label="Gene", options=gene_labels(ids, names))
 
 
 def panel_title(label: str, detail: str = "") -> str:
@@ -80,16 +69,13 @@ class AttributionExplorer(Explorer):
         Genes x positions x ACGT: drawn as a heat map under the letters, the strongest as a table.
     window_bp
         Width of the window; the slider moves by a quarter of it.
-    start
-        gene_id shown first; left out, the first one.
     recompute
         Computes further genes in a live kernel.
 
     Raises
     ------
     InputError
-        No genes, positions that are not one apart, a sequence of another length, or an unknown
-        `start`.
+        No genes, positions that are not one apart, or a sequence of another length.
     """
 
     value_name = "attribution"
@@ -105,12 +91,11 @@ class AttributionExplorer(Explorer):
         stamps: pd.Series | None = None,
         substitutions: np.ndarray | None = None,
         window_bp: int = 60,
-        start: str | None = None,
         recompute: Recompute | None = None,
     ) -> None:
         positions = _check_positions(attributions, sequences)
         genes = list(attributions.index)
-        gene = gene_control(genes, names, start)
+        gene = gene_control(genes, names)
         windows = _windows(positions, window_bp)
         around_tss = int(np.argmin(np.abs(windows.mean(axis=1) + window_bp / 4)))
         window = Control(
@@ -148,11 +133,14 @@ class AttributionExplorer(Explorer):
             _add_substitutions(figure, positions)
             tokens = [np.array(["ACGT".find(b) % 5 for b in s.upper()]) for s in sequences]
             letters = [letter_paths(positions, *one) for one in zip(tokens, values, strict=True)]
+            strongest = [
+                _strongest(*one, positions) for one in zip(substitutions, tokens, strict=True)
+            ]
             bindings += bind(gene, lambda at: _letter_values(letters[at]), decimals=4)
             bindings += bind(gene, lambda at: {"data[8].z": substitutions[at].ravel()}, decimals=3)
             bindings += bind(
                 gene,
-                lambda at: {"data[9].cells.values": _strongest(substitutions[at], tokens[at], positions)},
+                lambda at: {"data[9].cells.values": strongest[at]},
             )  # fmt: skip
         super().__init__(figure, [gene, window], bindings, narrow=narrow, recompute=recompute)
 
@@ -170,7 +158,7 @@ class ScanExplorer(AttributionExplorer):
         to_C, to_G and to_T: log ratios, 0 or NaN for the base that is there.
     hexamers
         gene_id, start, end (half-open, as position_bp) and name.
-    names, notes, window_bp, start, recompute
+    names, notes, window_bp, recompute
         As in `AttributionExplorer`.
 
     Raises
@@ -194,6 +182,16 @@ class ScanExplorer(AttributionExplorer):
         letters = table["ref"].fillna("N").to_numpy(str).reshape(len(genes), -1)
         sequences = ["".join(one) for one in letters]
         super().__init__(mean, sequences, motifs=hexamers, substitutions=ratios, **options)
+
+    @classmethod
+    def of(cls, scans: Sequence[Any], **options: Any) -> "ScanExplorer":
+        """Explore what `variants.scan.scan_promoter` gives of some genes."""
+        parts = [scan.table.assign(gene_id=scan.gene_id) for scan in scans]
+        table = pd.concat(parts).rename(columns={"distance_bp": "position_bp"})
+        hits = [(scan.gene_id, *hit[:3]) for scan in scans for hit in scan.hexamers]
+        hexamers = pd.DataFrame(hits, columns=["gene_id", "start", "end", "name"])
+        names = pd.Series({scan.gene_id: scan.name for scan in scans})
+        return cls(table, hexamers, **({"names": names} | options))
 
 
 def _check_positions(attributions: pd.DataFrame, sequences: Sequence[str]) -> np.ndarray:

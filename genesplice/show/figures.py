@@ -276,8 +276,8 @@ def rate_range(
     figure.add_vrect(x0=low, x1=high, fillcolor=BLUE, opacity=0.12, line_width=0)
     for column, name, colour in (("loss", "each step", GREY), ("smoothed", "smoothed", INK)):
         figure.add_scatter(
-            x=curve["learning_rate"].to_numpy(), y=curve[column].to_numpy(), mode="lines", name=name,
-            line={"color": colour, "width": 1 if colour == GREY else 2},
+            x=curve["learning_rate"].to_numpy(), y=curve[column].to_numpy(), name=name,
+            mode="lines", line={"color": colour, "width": 1 if colour == GREY else 2},
             hovertemplate="rate %{x:.2e}<br>%{y:.3f} bits a base<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title_text="learning rate", type="log", exponentformat="power")

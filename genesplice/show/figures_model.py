@@ -249,7 +249,8 @@ def metric_bars(
         about = "<b>{model}</b><br>{metric} {value:.3f} [{ci_low:.3f}, {ci_high:.3f}]<br>"
         error = {"symmetric": False, "array": up, "arrayminus": down}
         figure.add_bar(
-            orientation="h", name=safe(name), x=value, y=table.index.to_numpy(np.float64), width=0.62,
+            orientation="h", name=safe(name), x=value, y=table.index.to_numpy(np.float64),
+            width=0.62,
             marker_color=np.where(is_bold, BLUE, "#C4C4C4"), hoverinfo="text",
             error_x=error | {"color": INK, "thickness": 1.2, "width": 3},
             hovertext=row_texts(table.assign(metric=name), about + "n = {n:,.0f}"), **at,

@@ -229,6 +229,7 @@ def _add_motifs(
     about = "<b>{name}</b><br>{start:,}-{end:,} bp<br>score {score:.3g}"
     figure.add_scatter(
         x=middle, y=top - 0.57, yaxis="y2", mode="text", text=names, hoverinfo="text",
-        textfont={"size": 11}, hovertext=row_texts(hits, about), name="motif names", showlegend=False,
+        textfont={"size": 11}, hovertext=row_texts(hits, about), name="motif names",
+        showlegend=False,
     )  # fmt: skip
     return int(lanes.max()) + 1

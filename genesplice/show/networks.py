@@ -254,8 +254,6 @@ class NetworkExplorer(Explorer):
         `source`, `target` (ids of nodes) and, optionally, `sign` (+1, -1, 0 = unknown) and `weight`
         (attention or attribution): the dot on an edge grows with it, and its hover text has it.
         A click on the dot goes to the other end.
-    start
-        Node shown first; left out, the one with most neighbours.
     weight_label
         What the weights are, for the hover text.
     seed
@@ -274,7 +272,6 @@ class NetworkExplorer(Explorer):
         nodes: pd.DataFrame,
         edges: pd.DataFrame,
         *,
-        start: str | None = None,
         weight_label: str = "weight",
         seed: int = 0,
         recompute: Recompute | None = None,
@@ -298,13 +295,8 @@ class NetworkExplorer(Explorer):
         sign, weight = (edges[name].to_numpy(np.float64) for name in ("sign", "weight"))
         largest = np.nanmax(np.abs(weight), initial=0.0) or 1.0
         touching = [np.flatnonzero((ends[0] == at) | (ends[1] == at)) for at in range(len(ids))]
-        if start is not None and str(start) not in ids:
-            raise InputError(f"start {start!r}", "one of the nodes")
-        first = int(np.argmax([len(one) for one in touching])) if start is None else None
-        node = Control(
-            name="node", kind="select", label="Node", options=labels,
-            start=ids.index(str(start)) if first is None else first,
-        )  # fmt: skip
+        most = int(np.argmax([len(one) for one in touching]))
+        node = Control(name="node", kind="select", label="Node", options=labels, start=most)
 
         def pick(at: int) -> dict[str, Any]:
             mine = touching[at]

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -257,7 +258,8 @@ def test_every_kind_of_control_has_a_widget() -> None:
     explorer = Explorer(figure, [window, log], bindings, [Click(trace=0, control="t")])
     controls, _, figure = parts(explorer)
     assert figure.layout.height == 120
-    for label, value, height in (("Logarithm", True, 130), ("Window", "3", 150), ("Logarithm", False, 140)):  # fmt: skip
+    steps = (("Logarithm", True, 130), ("Window", "3", 150), ("Logarithm", False, 140))
+    for label, value, height in steps:
         controls[label].value = value
         assert figure.layout.height == height
     click(figure, 0)
@@ -346,9 +348,8 @@ def test_profile_takes_any_order_and_refuses_what_does_not_fit() -> None:
         ProfileExplorer(observed.iloc[:0], {})
     with pytest.raises(InputError, match="no b0011 in what model predicts"):
         ProfileExplorer(observed, {"model": predicted.iloc[:-1]})
-    with pytest.raises(InputError, match="start 'b9999'"):
-        ProfileExplorer(observed, {"model": predicted}, start="b9999")
-    same = ProfileExplorer(observed, {"model": predicted.iloc[::-1, ::-1]}, start="b0003").figure
+    same = ProfileExplorer(observed, {"model": predicted.iloc[::-1, ::-1]})
+    same = same.figure_at(gene="b0003")
     np.testing.assert_array_equal(trace(same, "model").y, np.round(predicted.loc["b0003"], 2))
     few = ProfileExplorer(observed.iloc[:, :3], {}).figure
     assert few.layout.xaxis2.ticktext == ("condition 0", "condition 1", "condition 2")
@@ -421,7 +422,6 @@ def test_attributions_of_short_sequences_and_wrong_ones() -> None:
         (["ACGT"], {}, r"1 sequences of \[4\] bp, expected 1 of 5"),
         (["ACGTA"] * 2, {}, "2 sequences"),
         (["ACGTA"], {"window_bp": 0}, "a window of 0 bp"),
-        (["ACGTA"], {"start": "b"}, "start 'b'"),
     ):
         with pytest.raises(InputError, match=match):
             AttributionExplorer(table, sequences, **change)
@@ -457,6 +457,21 @@ def test_a_scan_shows_letters_substitutions_and_the_strongest_of_each_gene() -> 
             expected = (f"{position:+d}", f"{mine['ref'][position]} → {to[-1]}", f"{ratio:.2f}")
             assert (at, change, value) == expected
         assert list(trace(figure, "sites").x[:2]) == [-35.5, -29.5]
+    from_scans = ScanExplorer.of(
+        [
+            SimpleNamespace(
+                gene_id=gene,
+                name="x",
+                table=scans[scans["gene_id"] == gene]
+                .drop(columns="gene_id")
+                .rename(columns={"position_bp": "distance_bp"}),
+                hexamers=[(-35, -29, HOSTILE, 1.0)],
+            )
+            for gene in ("b0000", "b0003")
+        ],
+        names=NAMES,
+    )
+    assert from_scans.figure == EXPLORERS["scan"].figure
     uneven = scans[(scans["gene_id"] == "b0000") | (scans["position_bp"] > -10)]
     short_one = ScanExplorer(uneven, hexamers).figure_at(gene="b0003")
     assert list(short_one.data[1].text[:50]) == ["N"] * 50
@@ -486,6 +501,19 @@ def test_context_metric_by_metric_and_control_by_control() -> None:
     assert {shape.x0 for shape in explorer.figure.layout.shapes} == {0, 0.01}
     with pytest.raises(InputError, match="1 of 7 rows of scores repeat a metric and context_bp"):
         ContextExplorer(pd.concat([scores, scores.iloc[:1]]), slopes, 0.01)
+    arms = [
+        {"name": f"c{bp}", "context_bp": bp, "is_reference": bp == 99} for bp in (99, 512, 4096)
+    ]
+    records = pd.DataFrame(
+        {"model": ["c99", "c512", "c512", "c4096"], "value": [9.0, 0.1, 0.3, 0.5]}
+    )
+    records = records.assign(metric="level_r2", fold=None, ci_low=0.0, ci_high=1.0)
+    slope = {"metric": "level_r2", "slope": 0.1, "ci_low": 0.0, "ci_high": 0.2}
+    judged = {name: {"answer": name[:2], "slopes": [slope]} for name in ("yes", "nothing")}
+    figure = ContextExplorer.of(arms, records, judged, 0.01).figure
+    np.testing.assert_allclose(trace(figure, "score").x, [512, 4096])
+    np.testing.assert_allclose(trace(figure, "score").y, [0.2, 0.5])  # means over seeds
+    assert list(trace(figure, "slope").text) == ["ye", "no"]
     with pytest.raises(InputError, match="expected also answer"):
         ContextExplorer(scores, slopes.drop(columns="answer"), 0.01)
 

@@ -209,7 +209,8 @@ def test_graphs_that_cannot_be_drawn_are_refused(nodes, edges, match):
 
 # ---- NetworkExplorer: the whole network, its nodes, three signs, neighbours, the node, dots
 
-ALL, SIGNS, NEAR, PICKED, DOTS = 1, {1: "activates", -1: "represses", 0: "regulates, sign unknown"}, 5, 6, 7  # fmt: skip
+ALL, NEAR, PICKED, DOTS = 1, 5, 6, 7
+SIGNS = {1: "activates", -1: "represses", 0: "regulates, sign unknown"}
 
 
 def test_neighbours_of_each_node():
@@ -259,14 +260,13 @@ def test_a_network_has_one_layout_and_no_loose_ends():
     nodes, edges = network()
     placed = NetworkExplorer(nodes.assign(x=np.arange(12.0), y=0.0), edges)
     assert placed.figure.data[ALL].x.tolist() == list(range(12))
-    alone = NetworkExplorer(nodes.iloc[:1], edges.iloc[:0], start="b0000")
+    alone = NetworkExplorer(nodes.iloc[:1], edges.iloc[:0])
     assert "regulates 0, regulated by 0" in alone.figure.layout.annotations[0].text
-    for nodes_, edges_, start, match in (
-        (nodes, edges.replace("b0006", "b0099"), None, "→ b0099, expected only ends"),
-        (nodes, edges.assign(sign=7), None, "sign 7 of an edge"),
-        (nodes, edges[["source"]], None, "edges with columns source"),
-        (nodes.iloc[:0], edges, None, "0 rows in nodes"),
-        (nodes, edges, "zzz", "start 'zzz'"),
+    for nodes_, edges_, match in (
+        (nodes, edges.replace("b0006", "b0099"), "→ b0099, expected only ends"),
+        (nodes, edges.assign(sign=7), "sign 7 of an edge"),
+        (nodes, edges[["source"]], "edges with columns source"),
+        (nodes.iloc[:0], edges, "0 rows in nodes"),
     ):
         with pytest.raises(InputError, match=match):
-            NetworkExplorer(nodes_, edges_, start=start)
+            NetworkExplorer(nodes_, edges_)
