@@ -1,1 +1,1 @@
-"""Simple methods that every model is measured against."""
+"""Simple methods that every model is compared with."""

@@ -24,7 +24,7 @@ from genesplice.data.genome import Genome, reverse_complement
 from genesplice.errors import InputError
 
 CONTEXTS = ((5, 0), (4, 4))
-"""Contexts (left, right) that are reported unless told otherwise."""
+"""Contexts (left, right) that are reported, where no others are given."""
 MAX_BASES = 11
 """Longest context: 4^11 contexts are 134 MB of probabilities."""
 PSEUDOCOUNTS = tuple(2.0**power for power in range(-1, 11))
@@ -57,14 +57,14 @@ class CountModel(NamedTuple):
         A position uses the longest context that holds neither an N (any token above 3) nor
         anything beyond the ends of `tokens`.
         """
-        found = np.empty((len(tokens), 4))
+        probabilities = np.empty((len(tokens), 4))
         contexts = _contexts(tokens, self.left, self.right)
         for table, (code, is_known) in zip(self.tables, contexts, strict=True):
             if is_known.all():
-                np.take(table, code, axis=0, out=found)
+                np.take(table, code, axis=0, out=probabilities)
             else:
-                found[is_known] = table[code[is_known]]
-        return found
+                probabilities[is_known] = table[code[is_known]]
+        return probabilities
 
 
 def fit_count_model(

@@ -1,10 +1,1 @@
-"""How well expression is predicted, beside what simple methods reach."""
-
-from genesplice.evaluate.metrics import METRICS, fold_profiles, paired_difference, score
-
-__all__ = [
-    "METRICS",
-    "fold_profiles",
-    "paired_difference",
-    "score",
-]
+"""How well expression is predicted, compared with baselines and ablation controls."""

@@ -120,7 +120,7 @@ def ablation_table(
     """One row for each hypothesis, ablation and metric (columns `ABLATION_COLUMNS`).
 
     The effect is model less ablation: a record `<metric>_difference` of "MODEL - ABLATION" where
-    there is one (`genesplice.evaluate.paired_difference`), else the mean over the folds and seeds
+    there is one (`evaluate.metrics.paired_difference`), else the mean over the folds and seeds
     that both have. Its 95 % interval is the wider one, at either end, of that record (which genes
     were held out) and of Student's t over runs (how training went; of three runs or more). The
     answer is that of `answer_from_interval`, "cannot tell" with fewer than `min_seeds` seeds and

@@ -100,7 +100,7 @@ def score(
     """Measure every model and seed in a table of predictions.
 
     Each gets the four metrics over all its folds together (`fold` None) and for each fold. What
-    is in the table beside a model does not change its numbers, and neither does the order of the
+    else is in the table does not change its numbers, and neither does the order of the
     rows; models come in alphabetical order. A metric that is not defined (one condition has no
     profile, equal levels no correlation) is left out. `n` is the number of genes, or of entries
     for `profile_r_overall`.
@@ -124,7 +124,7 @@ def score(
         Resamples of blocks. Where there are fewer than two blocks, or 0 resamples, the interval
         is None.
     by_fold
-        Measure each fold too, beside all of them together.
+        Measure each fold too, not only all of them together.
     split
         What the records say they were measured on.
 
@@ -222,17 +222,17 @@ def differences(
     """
     names = [str(name) for name in predictions["model"].unique()]
     ensemble = f"{model}_ensemble"
-    found: list[Metric] = []
+    records: list[Metric] = []
     for mine in (name for name in (model, ensemble) if name in names):
         for other in names:
             is_variant = other.startswith(f"{model}_")
             if other in (model, ensemble) or (is_variant and mine == ensemble):
                 continue
-            found += paired_difference(
+            records += paired_difference(
                 predictions, mine, other, blocks,
                 train_profile=train_profile, n_bootstrap=n_bootstrap,
             )  # fmt: skip
-    return found
+    return records
 
 
 def compare(
@@ -357,7 +357,7 @@ def _other_folds(
     return np.stack([centred[fold != number].mean(axis=0) for number in folds])
 
 
-def _check_conditions(wanted: pd.Index, known: pd.Index) -> None:
-    missing = wanted.difference(known)
+def _check_conditions(conditions: pd.Index, known: pd.Index) -> None:
+    missing = conditions.difference(known)
     if len(missing):
         raise InputError(f"no training mean of condition {missing[0]!r}", "one per condition")

@@ -70,7 +70,7 @@ def retrieval_metrics(
         Genome block by gene_id. None, or one block: no interval.
     is_shown
         Which genes each gene is shown (see `do_not_overlap`); pairs that are not shown are no
-        mates. All, unless told otherwise.
+        mates. None: all.
     references
         Names of models; for every other one `retrieval_at_K_difference` to each follow, under the
         model's name "A - reference".

@@ -1,4 +1,4 @@
-"""Run a model over a bundle: vectors of all genes, then predictions as the contract's table."""
+"""Run a model over a bundle: gene embeddings (cached), predictions, attention over the graph."""
 
 import dataclasses
 import hashlib
@@ -35,23 +35,23 @@ from genesplice.predict.pretrained import embed_promoters
 from genesplice.runtime import atomic_file, side_by_side
 
 NAME = "vectors"
-READ = ["contig", "start", "end", "strand", "tss", "biotype"]
+GENE_COLUMNS = ["contig", "start", "end", "strand", "tss", "biotype"]
 """Of a gene, what its window and its annotation channel depend on."""
 
 
 def cache_folder(model: Path) -> Path:
-    """Where the vectors lie of the model in folder `model`, and of those beside it."""
+    """Embedding cache of the model in folder `model`, shared with the models next to it."""
     return model.resolve().parent / NAME
 
 
 def embedding_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: int) -> str:
-    """Digest of encoder, sizes, genome, genes and windows: the same digest, the same vectors."""
+    """Digest of encoder, sizes, genome, genes and windows: the same digest, the same embeddings."""
     digest = hashlib.sha256()
     sizes = {"model": dataclasses.asdict(model.config), "core_bp": core_bp, "flank_bp": flank_bp}
     contigs = [contig._asdict() for contig in bundle.genome.contigs]
     digest.update(json.dumps([sizes, contigs], sort_keys=True, default=str).encode())
     digest.update(np.ascontiguousarray(bundle.genome.tokens).data)
-    digest.update(pd.util.hash_pandas_object(bundle.genes[READ]).to_numpy().tobytes())
+    digest.update(pd.util.hash_pandas_object(bundle.genes[GENE_COLUMNS]).to_numpy().tobytes())
     for name, weight in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -59,7 +59,7 @@ def embedding_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: 
 
 
 def cached_embeddings(folder: Path, digest: str) -> Float[Tensor, "genes features"] | None:
-    """What was kept in `folder` under this digest; None where nothing whole is there."""
+    """The embeddings in `folder` under this digest; None where nothing whole is there."""
     try:
         return load_file(folder / f"{digest}.safetensors")[NAME]
     except (FileNotFoundError, SafetensorError):
@@ -67,7 +67,7 @@ def cached_embeddings(folder: Path, digest: str) -> Float[Tensor, "genes feature
 
 
 def cache_embeddings(folder: Path, digest: str, vectors: Float[Tensor, "genes features"]) -> None:
-    """Keep vectors in `folder` under their digest, where they are not there yet."""
+    """Write embeddings to `folder` under their digest, where they are not there yet."""
     target = folder / f"{digest}.safetensors"
     if not target.exists():
         with atomic_file(target) as partial:
@@ -117,17 +117,17 @@ def encode_genes(
     flank_bp: int = 8_192,
     batch_windows: int = 1,
 ) -> Float[Tensor, "genes features"]:
-    """What is read of every row of `bundle.genes`, in one pass over the genome.
+    """Gene features of every row of `bundle.genes`, in one pass over the genome.
 
-    A model of `load_model` takes what was kept beside it, where that is of the same weights, genome
-    and windows. It is left in the mode (training or not) that it came in.
+    A model of `load_model` takes them from its embedding cache, where that has them for the same
+    weights, genome and windows. It is left in the mode (training or not) that it came in.
     """
     device = next(model.parameters()).device
     if model.cache_folder is not None:
         digest = embedding_digest(model, bundle, core_bp, flank_bp)
-        kept = cached_embeddings(model.cache_folder, digest)
-        if kept is not None:
-            return kept.to(device)
+        cached = cached_embeddings(model.cache_folder, digest)
+        if cached is not None:
+            return cached.to(device)
     was_training = model.training
     model.eval()
     track = annotation_track(bundle.genome, bundle.genes)
@@ -137,8 +137,8 @@ def encode_genes(
     def read(group: list[Window]) -> None:
         batch = make_batch(bundle.genome, group, bundle.genes, track)
         if len(batch.gene):
-            tokens, phase, gene, *place = (part.to(device) for part in batch)
-            vectors[gene] = model.gene_vectors(tokens, phase, *place)
+            tokens, phase, gene, *interval = (part.to(device) for part in batch)
+            vectors[gene] = model.gene_vectors(tokens, phase, *interval)
 
     side_by_side(read, group_windows(windows, batch_windows), device)
     model.train(was_training)
@@ -195,11 +195,11 @@ def predict_expression(
 def _predict_parts(
     model: GeneSplice, vectors: Float[Tensor, "genes features"], graph: HeteroData, size: int
 ) -> Prediction:
-    told = []
+    parts = []
     for rows in torch.arange(len(vectors)).split(size):
         part = cut_neighbourhood(graph, rows, len(model.graph.layers))
-        told.append(model(vectors[part.genes], part.graph, part.rows))
-    return Prediction(*(torch.cat(parts) for parts in zip(*told, strict=True)))
+        parts.append(model(vectors[part.genes], part.graph, part.rows))
+    return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 def prediction_table(

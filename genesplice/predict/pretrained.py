@@ -27,7 +27,7 @@ BINS_BP, CODON_BP, BASES_BP = 128, 3, (24, 126)
 
 
 def load_pretrained(directory: Path) -> PretrainingModel:
-    """Load an encoder with its masked-base and contrastive heads, ready to be asked.
+    """Load an encoder with its masked-base and contrastive heads, ready to use.
 
     Raises
     ------
@@ -104,12 +104,13 @@ def base_log_probabilities(
     log-probabilities made to add up to 1 again: the answer is then the same on either strand.
     """
     logits = model.base_logits(model.encode(tokens)).float()
-    found = F.log_softmax(logits, -1)
+    log_probs = F.log_softmax(logits, -1)
     if is_strand_averaged:
         other = model.base_logits(model.encode(reverse_complement(tokens))).float()
         # Read backwards, and A for T, C for G.
-        found = F.log_softmax((found + F.log_softmax(other, -1).flip(1, 2)) / 2, -1)
-    return found
+        both = log_probs + F.log_softmax(other, -1).flip(1, 2)
+        log_probs = F.log_softmax(both / 2, -1)
+    return log_probs
 
 
 def embed_promoters(

@@ -14,6 +14,7 @@ from genesplice.errors import InputError
 from genesplice.evaluate.metrics import (
     METRICS,
     PREDICTION_COLUMNS,
+    compare,
     fold_profiles,
     paired_difference,
     score,
@@ -515,3 +516,24 @@ def test_models_that_cannot_be_paired_are_refused():
     other_truth = table(observed + 1, observed, model="b")
     with pytest.raises(InputError, match="other folds, conditions or observed"):
         paired_difference(pd.concat([a, other_truth]), "a", "b", block_of)
+
+
+# --- one table for a notebook ---
+
+
+def test_comparison_is_scores_and_differences_with_the_bundles_profiles(tiny_bundle):
+    observed = tiny_bundle.observed
+    folds, blocks = tiny_bundle.fold_of, tiny_bundle.splits.set_index("gene_id")["block"]
+    frame = pd.concat(
+        [
+            table(observed, make_predicted(observed, noise), model=model, folds=folds)
+            for model, noise in (("genesplice", 0.5), ("ridge", 2.0))
+        ]
+    )
+    # With one fold only, m[c] of the bundle is needed.
+    frame = frame[frame["fold"] == 0]
+    compared = compare(frame, tiny_bundle, n_bootstrap=50, seed=1)
+    about = {"train_profile": fold_profiles(observed, folds), "n_bootstrap": 50}
+    expected = score(frame, blocks, seed=1, **about)
+    expected += paired_difference(frame, "genesplice", "ridge", blocks, **about)
+    pd.testing.assert_frame_equal(compared, pd.DataFrame(expected))

@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_genomes import make_encoder
+from tiny_genomes import SMALL, make_encoder
 
+import genesplice as gs
 from genesplice.errors import InputError
+from genesplice.model.genesplice import PretrainingModel
+from genesplice.predict.expression import embed_genes, encode_genes
 from genesplice.predict.pretrained import embed_promoters, principal_components
 
 
@@ -47,6 +50,25 @@ def test_what_cannot_be_embedded_is_refused(tiny_bundle):
         embed_promoters(make_encoder(4), tiny_bundle, upstream_bp=250, downstream_bp=64)
     with pytest.raises(InputError, match=r"a promoter of 1024 \+ 512 bp"):
         embed_promoters(make_encoder(4), tiny_bundle, upstream_bp=1024)
+
+
+@pytest.mark.parametrize("genes_of", ["model", "pre-training", "encoder"])
+def test_one_embedding_a_gene_whatever_the_model(tiny_bundle, genes_of):
+    settings = gs.override(gs.load_preset("quick"), SMALL)
+    ids = tiny_bundle.genes["gene_id"].tolist()
+    if genes_of == "model":
+        model = gs.GeneSplice(settings.model, list(tiny_bundle.observed.columns))
+        embedded = embed_genes(model, tiny_bundle, core_bp=16_384, flank_bp=4_096)
+        expected = encode_genes(model, tiny_bundle, core_bp=16_384, flank_bp=4_096).numpy()
+    else:
+        model = PretrainingModel(settings.model, 8)
+        embedded = embed_genes(
+            model if genes_of == "pre-training" else model.encoder, tiny_bundle, window_bp=2048
+        )
+        expected = embed_promoters(model.encoder, tiny_bundle, window_bp=2048).to_numpy()
+    assert embedded.index.tolist() == ids
+    np.testing.assert_array_equal(embedded, expected)
+    assert np.ptp(embedded.to_numpy(), axis=0).max() > 0
 
 
 def test_principal_components_are_uncorrelated_and_ordered():
