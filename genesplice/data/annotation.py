@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from genesplice.data.genome import Contig, Genome
-from genesplice.data.tables import numbered_lines, some
+from genesplice.data.tables import numbered_lines, some, unique_owners
 from genesplice.errors import InputError
 
 GENE_COLUMNS = ("gene_id", "name", "contig", "start", "end", "strand", "tss", "biotype")
@@ -85,13 +85,12 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
             genes[_gene_id(path, line)].append(line)
         else:
             parts.append(line)
-    owner = _owners(genes, parts)
-    has_genes = bool(genes)
+    owner, has_genes = _owners(genes, parts), bool(genes)
     for line in parts:
         is_rna = line.kind.endswith("RNA") and line.kind != "mRNA"
-        if owner(line) not in genes or not has_genes:
+        if not has_genes or (is_rna and owner(line) not in genes):
             key = line.get(*GENE_KEYS) or owner(line)
-            if key and (is_rna or not has_genes):
+            if key:
                 genes[ID_PREFIX.sub("", key)].append(line)
     if not genes:
         raise InputError("no gene", "lines of type gene with an ID or gene_id", path=path)
@@ -104,11 +103,9 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
             unplaced.append((gene_id, error))
     if unplaced:
         if 2 * len(unplaced) >= len(genes):
-            raise InputError(*unplaced[0][1].args, path=path, line=unplaced[0][1].line)
+            raise unplaced[0][1]
         names = some(gene_id for gene_id, _ in unplaced)
-        notes.append(
-            f"genes left out, without a strand or on contigs that the genome lacks: {names}"
-        )
+        notes.append(f"genes left out, without a strand or a contig in the genome: {names}")
     exons, coding = _exonic_lengths(parts, genes, owner)
     for row in rows:
         if row["biotype"] is None:
@@ -153,12 +150,8 @@ def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
     return table.astype({"start": "int64", "end": "int64", "tss": "int64"})
 
 
-class _Unplaced(Exception):
-    """A gene without a position: what was found, what was expected, and the line."""
-
-    def __init__(self, found: str, expected: str, line: int) -> None:
-        super().__init__(found, expected)
-        self.line = line
+class _Unplaced(InputError):
+    """A gene without a position on the genome."""
 
 
 class _ContigNames:
@@ -190,7 +183,8 @@ class _ContigNames:
             match = self._by_key.get(_contig_key(name)) or self._by_length.get(str(length))
             if match is None or match in self.renamed.values():
                 expected = some(dict.fromkeys(contig.name for contig in self.contigs.values()))
-                raise _Unplaced(f"contig {name!r}, which the genome lacks", expected, number)
+                found = f"contig {name!r}, which the genome lacks"
+                raise _Unplaced(found, expected, path=self.path, line=number)
             self.renamed[name], self.contigs[name] = match, self.contigs[match]
         contig = self.contigs[name]
         if length not in (None, contig.length):
@@ -238,11 +232,7 @@ def _lines(path: Path, contigs: _ContigNames) -> Iterator[_Line]:
             raise InputError(found, "two whole numbers", path=path, line=number)
         start, end = int(first) - 1, int(last)
         yield _Line(number, name, kind, start, end, strand, _attributes(attributes))
-    for name, number in circles:
-        try:
-            contigs.circular.add(contigs.find(name, number).name)
-        except _Unplaced as error:
-            raise InputError(*error.args, path=path, line=number) from None
+    contigs.circular |= {contigs.find(name, number).name for name, number in circles}
 
 
 def _attributes(text: str) -> dict[str, list[str]]:
@@ -329,11 +319,9 @@ def _gene(
 
 def _check_position(path: Path, line: _Line, contigs: _ContigNames) -> None:
     contig = contigs.find(line.contig, line.number)
-    if line.strand in (".", "?"):
-        raise _Unplaced(f"a gene on strand {line.strand!r}", "'+' or '-'", line.number)
     if line.strand not in ("+", "-"):
-        found = f"a gene on strand {line.strand!r}"
-        raise InputError(found, "'+' or '-'", path=path, line=line.number)
+        kind = _Unplaced if line.strand in (".", "?") else InputError
+        raise kind(f"a gene on strand {line.strand!r}", "'+' or '-'", path=path, line=line.number)
     limit = 2 * contig.length if contig.name in contigs.circular else contig.length
     if not 0 <= line.start < line.end <= limit or line.start >= contig.length:
         hint = "" if limit > contig.length else f" (if its ends join: --circular {contig.name})"
@@ -410,11 +398,3 @@ def _aliases(genes: pd.DataFrame, lines: Mapping[str, list[_Line]]) -> dict[str,
     for pairs in (synonyms, versionless, names, zip(ids, ids, strict=True)):
         aliases |= unique_owners(pairs)
     return aliases
-
-
-def unique_owners(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Lower-case name to gene_id, of the names that only one gene has."""
-    owners: dict[str, set[str]] = defaultdict(set)
-    for name, gene_id in pairs:
-        owners[name.lower()].add(gene_id)
-    return {name: next(iter(ids)) for name, ids in owners.items() if len(ids) == 1}

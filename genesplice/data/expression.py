@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from genesplice.data.tables import (
     find_columns,
+    is_number,
     line_of,
     open_input,
     plain_suffix,
@@ -29,14 +30,29 @@ HIGHEST_TPM_SUM = 1.5e6
 """TPM of one sample add up to 10^6, or less for a subset of genes."""
 
 
+ANNOTATION_COLUMNS = frozenset({
+    "chr", "start", "end", "strand", "length", "effectivelength", "eff_length", "effective_length",
+    "gene_name", "gene_symbol", "symbol", "description", "gene_biotype", "gene_type", "biotype",
+    "transcript_id", "transcript_id(s)", "entrezid", "entrez_id",
+})  # fmt: skip
+"""Columns, lower case, that counting tools write between gene ids and samples."""
+LENGTH_COLUMNS = ("effectivelength", "eff_length", "effective_length", "length")
+MEASURES = {"tpm": ("tpm",), "counts": ("numreads", "est_counts", "expected_count"), "log2tpm": ()}
+"""Columns of tables of one sample (Salmon, kallisto, RSEM) by unit."""
+OTHER_MEASURES = ("fpkm", "rpkm", "isopct")
+
+
 class Measurements(NamedTuple):
     """Values as they were measured: genes x samples, and what else the file says.
 
-    `obs` has a row per sample with a `condition`, or is None.
+    `obs` has a row per sample with a `condition`, or is None; `lengths` is the length in bp of
+    each gene as the file has it, or None; `notes` say how the file was read, if not plainly.
     """
 
     values: pd.DataFrame
-    obs: pd.DataFrame | None
+    obs: pd.DataFrame | None = None
+    lengths: pd.Series | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_expression(
@@ -54,8 +70,9 @@ def read_expression(
         sample twice, negative values, values that cannot be in the stated unit, a sample that
         the sample table lacks, and counts of genes without a length.
     """
-    measured = read_measurements(path, unit, samples)
-    return make_expression(measured.values, unit, measured.obs, lengths=lengths, path=path)
+    values, obs, own, _ = read_measurements(path, unit, samples)
+    lengths = lengths if own is None else own.to_dict()
+    return make_expression(values, unit, obs, lengths=lengths, path=path)
 
 
 def read_measurements(
@@ -65,6 +82,9 @@ def read_measurements(
 
     TSV, CSV (either may be compressed) and Parquet have genes in rows, gene ids in the first
     column and one column per sample; h5ad has samples in rows (obs) and genes in columns (var).
+    What counting tools write is known by its header: `ANNOTATION_COLUMNS` (featureCounts, merged
+    tables, GCT) are no samples, of a table of one sample (`MEASURES`) the column of the unit is
+    read, and two columns without a header (htseq-count) are one sample.
 
     Parameters
     ----------
@@ -82,8 +102,8 @@ def read_measurements(
     """
     if unit not in get_args(ExpressionUnit):
         raise InputError(f"expression unit {unit!r}", "tpm, log2tpm or counts")
-    reader = _read_h5ad if plain_suffix(path) == ".h5ad" else _read_genes_by_samples
-    measured = reader(path)
+    is_h5ad = plain_suffix(path) == ".h5ad"
+    measured = _read_h5ad(path) if is_h5ad else _read_genes_by_samples(path, unit)
     if samples is not None:
         measured = measured._replace(obs=_read_samples(samples, list(measured.values), path))
     return measured
@@ -142,24 +162,51 @@ def condition_means(expression: ad.AnnData) -> pd.DataFrame:
     return means
 
 
-def _read_genes_by_samples(path: Path) -> Measurements:
-    table = read_table(path)
-    ids, cells = table.iloc[:, 0], table.iloc[:, 1:]
-    refuse_empty(table, str(ids.name), "gene id", "gene ids, then a column per sample", path)
-    are_numbers = pd.to_numeric(ids, errors="coerce").notna().all()
-    if are_numbers and not ids.str.fullmatch("[0-9]+").all():
+def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
+    sample = path.name.split(".")[0]
+    if sample in ("quant", "abundance"):
+        sample = path.resolve().parent.name
+    table = read_table(path, names=("gene", sample))
+    ids, *columns = table.columns
+    refuse_empty(table, ids, "gene id", "gene ids, then a column per sample", path)
+    genes = table[ids]
+    if genes.map(is_number).all() and not genes.str.fullmatch("[0-9]+").all():
         raise InputError(
             "no gene ids in the first column", "gene ids, then a column per sample", path=path
         )
-    twice = ids[ids.duplicated()]
+    twice = genes[genes.duplicated()]
     if len(twice):
         line = line_of(table, twice.index[0])
         raise InputError(f"gene {twice.iloc[0]!r} twice", "each gene once", path=path, line=line)
+    lower = {column: str(column).strip().lower() for column in columns}
+    others = [column for column in columns if lower[column] in ANNOTATION_COLUMNS]
+    chosen = [column for column in columns if column not in others]
+    measures = {*OTHER_MEASURES, *(name for names in MEASURES.values() for name in names)}
+    index = pd.Index(genes, name="gene_id")
+    notes = [f"{path.name}: columns that are no samples: {some(others)}"] if others else []
+    if len(chosen) > 1 and all(lower[column] in measures for column in chosen):
+        ours = [column for column in chosen if lower[column] in MEASURES[unit]]
+        if len(ours) != 1:
+            found = f"columns {some(chosen)} of one sample"
+            raise InputError(found, f"one of them in unit {unit}", path=path, line=1)
+        notes.append(f"{path.name}: one sample, {sample!r}: column {ours[0]!r}")
+        chosen = ours
+    elif chosen == [sample]:
+        notes.append(f"{path.name}: one sample, {sample!r}")
+    if not chosen:
+        raise InputError(f"no sample among {some(columns)}", "a column per sample", path=path)
+    length = next((c for name in LENGTH_COLUMNS for c in others if lower[c] == name), None)
+    lengths = None if length is None else pd.Series(_numbers(table[[length]], path)[:, 0], index)
+    names = [sample] if len(chosen) == 1 and lower[chosen[0]] in measures else chosen
+    values = pd.DataFrame(_numbers(table[chosen], path), index, names)
+    return Measurements(values, lengths=lengths, notes=tuple(notes))
+
+
+def _numbers(cells: pd.DataFrame, path: Path) -> Float[np.ndarray, "genes samples"]:
     try:
-        values = cells.to_numpy(dtype=object).astype(np.float64)
+        return cells.to_numpy(dtype=object).astype(np.float64)
     except ValueError:
         raise _bad_cell(cells, path) from None
-    return Measurements(pd.DataFrame(values, pd.Index(ids, name="gene_id"), cells.columns), None)
 
 
 def _bad_cell(cells: pd.DataFrame, path: Path) -> InputError:
@@ -188,7 +235,12 @@ def _read_h5ad(path: Path) -> Measurements:
         raise InputError("an AnnData without values", "X with samples x genes", path=path)
     dense = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
     values = pd.DataFrame(dense.T, index=data.var_names, columns=data.obs_names)
-    return Measurements(values, data.obs if "condition" in data.obs else None)
+    if "condition" not in data.obs:
+        return Measurements(values)
+    missing = data.obs_names[data.obs["condition"].isna()]
+    if len(missing):
+        raise InputError(f"no condition for sample {missing[0]!r}", "a condition", path=path)
+    return Measurements(values, data.obs)
 
 
 def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from genesplice.data.annotation import unique_owners
 from genesplice.data.leakage import evidence_of
 from genesplice.data.tables import (
     find_columns,
@@ -17,6 +17,7 @@ from genesplice.data.tables import (
     plain_suffix,
     read_table,
     refuse_empty,
+    unique_owners,
 )
 from genesplice.errors import InputError
 
@@ -29,7 +30,7 @@ SIGNS = {
 EDGE_NAMES = {
     "source": ("source", "regulator", "tf", "from"),
     "target": ("target", "gene_id", "gene", "to"),
-    "sign": ("sign", "effect", "mode"),
+    "sign": ("sign", "effect", "mode", "mor", "weight"),
     "provenance": ("provenance", "evidence", "database"),
 }
 SET_NAMES = {"gene": ("gene", "gene_id"), "set": ("set", "pathway", "term", "gene_set", "go")}
@@ -64,7 +65,8 @@ def read_network(
     """Read regulator→target edges: columns `source, target, sign, kind, provenance`.
 
     The table (TSV, CSV, Parquet) has two to four columns with a header: source (or regulator,
-    tf), target (or gene, gene_id), and optionally sign (or effect) and provenance (or evidence).
+    tf), target (or gene, gene_id), and optionally sign (or effect, mor, weight: numbers count by
+    their sign) and provenance (or evidence).
 
     A name is matched to a gene by id, name or alias whatever its case. A regulator made of
     several genes ("flhD;flhC") gives one edge from each. A regulator that is no gene (a
@@ -88,7 +90,8 @@ def read_network(
     edges = pd.DataFrame("", table.index, ["source", "target", "sign", "provenance"])
     edges.update(table)
     edges = edges.apply(lambda column: column.str.strip())
-    signs = edges["sign"].str.lower().map(SIGNS)
+    weights = np.sign(pd.to_numeric(edges["sign"], errors="coerce"))
+    signs = edges["sign"].str.lower().map(SIGNS).fillna(weights)
     if signs.isna().any():
         wrong = signs.index[signs.isna()][0]
         raise InputError(

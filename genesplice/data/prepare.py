@@ -3,7 +3,7 @@
 import difflib
 import re
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from genesplice.data.genome import read_fasta
 from genesplice.data.network import NETWORK_COLUMNS, read_gene_sets, read_network
 from genesplice.data.sources import MIN_SET_GENES, RECIPES
 from genesplice.data.splits import make_operons
+from genesplice.data.tables import some
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
 
@@ -117,11 +118,18 @@ def prepare_files(
     reading = parse_annotation(files["annotation"], genome)
     tell("reading expression")
     path = files["expression"]
-    measured = read_measurements(path, expression_unit, files.get("samples"))
-    values, notes = _match_genes(measured.values, reading, path)
+    values, obs, own, own_notes = read_measurements(path, expression_unit, files.get("samples"))
+    matches, notes = _match_genes(values, reading, path)
+    notes = [*own_notes, *notes]
     matched = make_expression(
-        values, expression_unit, measured.obs, lengths=reading.lengths, path=path
+        values.loc[list(matches)].rename(index=matches),
+        expression_unit,
+        obs,
+        lengths=reading.lengths if own is None else own.rename(matches).to_dict(),
+        path=path,
     )
+    for note in (*reading.notes, *notes):
+        tell(note)
     tell("reading network and gene sets")
     edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
     sets: dict[str, tuple[str, ...]] = {}
@@ -173,45 +181,44 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
 
 def _match_genes(
     table: pd.DataFrame, reading: Annotation, path: Path
-) -> tuple[pd.DataFrame, list[str]]:
-    """Rename measured genes to gene ids, leave out what matches none, refuse if that is most."""
-    written = table.index.astype(str).tolist()
-    matches = _resolve(written, set(reading.genes["gene_id"]), reading.aliases)
-    lost = [name for name in written if name not in matches]
+) -> tuple[dict[str, str], list[str]]:
+    """Gene ids of measured genes; what matches none is left out, refused if that is most."""
+    ids, aliases = set(reading.genes["gene_id"]), reading.aliases
+
+    def find(name: str) -> str | None:
+        return name if name in ids else aliases.get(name.lower())
+
+    written = table.index.tolist()
+    matches = {name: gene for name in written if (gene := find(name)) is not None}
     taken: dict[str, str] = {}
-    for name, gene_id in matches.items():
-        if taken.setdefault(gene_id, name) != name:
-            found = f"two rows for gene {gene_id!r} ({taken[gene_id]!r} and {name!r})"
+    for name, gene in matches.items():
+        if taken.setdefault(gene, name) != name:
+            found = f"two rows for gene {gene!r} ({taken[gene]!r} and {name!r})"
             raise InputError(found, "each gene once", path=path)
+    # What is left may be an id with a version, or R's name for a row of a name that is taken.
+    stems = {name: find(name.rsplit(".", 1)[0]) for name in written if name not in matches}
+    for name, stem in stems.items():
+        if stem is not None and stem not in taken:
+            matches[name], taken[stem] = stem, name
+    matches = {name: matches[name] for name in written if name in matches}
+    lost = [name for name in written if name not in matches]
     if 2 * len(lost) > len(written) or not written:
+        expected = f"gene ids such as {', '.join(reading.genes['gene_id'][:3])}"
+        if 2 * sum(find(str(name)) is not None for name in table.columns) > len(table.columns):
+            expected = "genes in rows: transpose the table"
         raise InputError(
-            f"{len(lost)} of {len(written)} genes that the annotation lacks "
-            f"({', '.join(lost[:3])})",
-            f"gene ids such as {', '.join(reading.genes['gene_id'][:3])}",
+            f"{len(lost)} of {len(written)} genes that the annotation lacks ({some(lost, 3)})",
+            expected,
             path=path,
         )
-    kept = table[table.index.astype(str).isin(list(matches))]
-    kept = kept.set_axis([matches[str(name)] for name in kept.index], axis=0)
-    renamed = sum(name != gene_id for name, gene_id in matches.items())
+    renamed = sum(name != gene for name, gene in matches.items())
     note = f"measured genes found in the annotation: {len(matches)} of {len(written)}"
     note += f", {renamed} of them by name, synonym or id without version" if renamed else ""
     notes = [note, *([_left_out("measured genes left out", lost)] if lost else [])]
     dates = [name for name in lost if SPREADSHEET_DATE.fullmatch(name)]
     if dates:
         notes.append(_left_out("of them, dates that a spreadsheet made of gene names", dates))
-    return kept, notes
-
-
-def _resolve(
-    names: Iterable[str], ids: Container[str], aliases: Mapping[str, str]
-) -> dict[str, str]:
-    matches = {}
-    for name in names:
-        key = name.lower()
-        gene_id = name if name in ids else aliases.get(key) or aliases.get(key.rsplit(".", 1)[0])
-        if gene_id is not None:
-            matches[name] = gene_id
-    return matches
+    return matches, notes
 
 
 def _left_out(what: str, names: Iterable[str]) -> str:

@@ -7,7 +7,10 @@ is to blame.
 import csv
 import gzip
 import io
+import itertools
+import math
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +21,9 @@ import pandas as pd
 from genesplice.errors import InputError
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t"}
+SEPARATORS = {".csv": ","} | dict.fromkeys(
+    (".tsv", ".txt", ".tab", ".sf", ".gct", ".results", ".counts"), "\t"
+)
 LINE = "line"
 """Name of the index of a table that was read from text: the lines its rows are on."""
 
@@ -28,6 +33,14 @@ def some(names: Iterable[object], at_most: int = 5) -> str:
     shown = list(map(str, names))
     more = f", … ({len(shown)} in all)" if len(shown) > at_most else ""
     return ", ".join(shown[:at_most]) + more
+
+
+def unique_owners(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Lower-case name to gene_id, of the names that only one gene has."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for name, gene_id in pairs:
+        owners[name.lower()].add(gene_id)
+    return {name: next(iter(ids)) for name, ids in owners.items() if len(ids) == 1}
 
 
 def plain_suffix(path: Path) -> str:
@@ -120,37 +133,54 @@ def even_rows(
     """
     for line, cells in rows:
         if any(cell.strip() for cell in cells[width:]):
-            raise InputError(
-                f"{len(cells)} columns", f"{width} as in the header", path=path, line=line
-            )
+            expected = f"{width} as in the header"
+            if len(cells) == width + 1:
+                expected += " (from R, write it with col.names=NA)"
+            raise InputError(f"{len(cells)} columns", expected, path=path, line=line)
         yield line, [*cells[:width], *[""] * (width - len(cells))]
 
 
-def check_header(header: list[str], path: Path, line: int, separator: str) -> list[str]:
-    """Give the names of the columns, or refuse a single one and one that is there twice."""
+def check_header(header: list[str], path: Path, line: int, separator: str) -> None:
+    """Refuse a single column, numbers for names, and a name that is there twice."""
     if len(header) < 2:
-        shown = header[0][:60] + ("…" if len(header[0]) > 60 else "")
+        found = f"the header {header[0][:60] + ('…' if len(header[0]) > 60 else '')!r}"
         kind = "commas" if separator == "," else "tabs"
         expected = f"two or more columns separated by {kind}"
-        raise InputError(f"the header {shown!r}", expected, path=path, line=line)
+        raise InputError(found, expected, path=path, line=line)
+    if all(map(is_number, header[1:])):
+        expected = "a header: gene, then the name of each sample or column"
+        raise InputError(f"no names but {some(header, 4)}", expected, path=path, line=line)
     twice = sorted({cell for cell in header if header.count(cell) > 1})
     if twice:
-        raise InputError(
-            f"column {twice[0]!r} more than once", "each column once", path=path, line=line
-        )
-    return header
+        found = f"column {twice[0]!r} more than once"
+        raise InputError(found, "each column once", path=path, line=line)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def is_number(text: str) -> bool:
+    """Whether a cell is written as a number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def read_table(path: Path, *, names: Sequence[str] = ()) -> pd.DataFrame:
     """Read a TSV, CSV (either may be compressed) or Parquet table as text, header first.
 
-    Empty cells are "". The index is the line of each row in a text file (see `line_of`).
+    Empty cells are "". The index is the line of each row in a text file (see `line_of`). Lines
+    of one cell that begin with # before the header are passed over, and the sizes of a GCT.
+
+    Parameters
+    ----------
+    names
+        Those of the columns of a table that may have no header; it has none if it has as many
+        columns and a number in the second of its first line.
 
     Raises
     ------
     InputError
         As `open_input`; for a suffix that names no table format, a header without a second
-        column or with a name twice, rows wider than the header, or no rows.
+        column, with numbers or with a name twice, rows wider than the header, or no rows.
     """
     path, suffix = Path(path), plain_suffix(path)
     if suffix in {".parquet", ".pq"}:
@@ -158,7 +188,13 @@ def read_table(path: Path) -> pd.DataFrame:
         table = table.astype(object).where(table.notna(), "").astype(str)
     elif suffix in SEPARATORS:
         rows = table_rows(path, SEPARATORS[suffix])
-        line, header = next(rows, (1, [""]))
+        line, header = next(
+            (row for row in rows if len(row[1]) > 1 or not row[1][0].startswith("#")), (1, [""])
+        )
+        if suffix == ".gct":
+            line, header = next(rows, (line, header))
+        if len(header) == len(names) and is_number(header[1]):
+            rows, header = itertools.chain([(line, header)], rows), list(names)
         check_header(header, path, line, SEPARATORS[suffix])
         even = list(even_rows(rows, len(header), path))
         lines = pd.Index([line for line, _ in even], name=LINE)

@@ -205,12 +205,113 @@ def test_without_gene_lines_genes_are_the_spans_of_their_transcripts(tmp_path):
     assert reading.notes == ["no gene lines: genes are the spans of their transcripts"]
 
 
+# --- as other tools write it ---
+
+
+def ids(reading):
+    return reading.genes["gene_id"].tolist()
+
+
+def test_rna_features_without_a_gene_are_genes(tmp_path):
+    """Prokka and Bakta write no gene lines, or none for RNA."""
+    prokka = line(1, 60, attributes="ID=x_1;locus_tag=x_1;gene=dnaA", kind="CDS")
+    rna = line(101, 180, "-", "ID=x_2;locus_tag=x_2", kind="tRNA")
+    rna += line(201, 300, attributes="ID=x_3;locus_tag=x_3", kind="tmRNA")
+    gene = line(1, 60, attributes="ID=gene-x_1;locus_tag=x_1;gene=dnaA")
+    for text in (prokka + rna, gene + prokka + rna):
+        genes = parse(tmp_path, text).genes
+        assert genes["gene_id"].tolist() == ["x_1", "x_2", "x_3"]
+        assert genes["biotype"].tolist() == ["protein_coding", "tRNA", "tmRNA"]
+        assert genes["name"].tolist() == ["dnaA", "x_2", "x_3"]
+        assert genes["tss"].tolist() == [0, 179, 200]
+
+
+def test_coding_sequences_with_an_id_only_are_genes_and_products_no_names(tmp_path):
+    text = "".join(
+        line(a, b, attributes=f"ID={name};Name=hypothetical protein", kind="CDS")
+        for name, a, b in (("r1", 1, 60), ("r2", 101, 160), ("r2", 181, 240))
+    )
+    reading = parse(tmp_path, text)
+    assert reading.genes["name"].tolist() == ids(reading) == ["r1", "r2"]
+    assert reading.lengths == {"r1": 60, "r2": 120}
+
+
+def test_transcripts_without_a_gene_are_genes_with_their_exons(tmp_path):
+    text = line(1, 300, attributes="ID=t1", kind="mRNA")
+    text += line(1, 90, attributes="ID=e1;Parent=t1", kind="exon")
+    text += line(201, 300, attributes="ID=e2;Parent=t1", kind="exon")
+    reading = parse(tmp_path, text)
+    assert (ids(reading), reading.lengths) == (["t1"], {"t1": 190})
+
+
+def test_ninth_column_may_be_the_bare_id(tmp_path):
+    """BRAKER and AUGUSTUS write a GTF in which genes have no attributes."""
+    text = line(1, 60, attributes="g1") + line(1, 60, attributes="g1.t1", kind="transcript")
+    text += line(1, 60, attributes='transcript_id "g1.t1"; gene_id "g1";', kind="CDS")
+    reading = parse(tmp_path, text, name="braker.gtf")
+    assert ids(reading) == ["g1"]
+    assert reading.genes["biotype"].tolist() == ["protein_coding"]
+
+
+def test_one_gene_id_at_two_loci_is_the_longest_and_told(tmp_path):
+    genome = random_genome(60_000)
+    rows = [(1, 900, 1), (500, 1400, 2), (54_001, 54_300, 3)]
+    text = "".join(
+        line(a, b, attributes=f'gene_id "g"; transcript_id "g.{n}";', kind=kind)
+        for a, b, n in rows
+        for kind in ("transcript", "exon")
+    )
+    reading = parse(tmp_path, text, genome, "u.gtf")
+    assert only(reading.genes)[4:6] == (0, 1400)
+    assert "gene g: at 2 loci, all but the longest left out" in reading.notes
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path, end):
+    text = "\ufeff##gff-version 3\n" + REGION + line(3, 11)
+    assert ids(parse(tmp_path, text.replace("\n", end))) == ["g"]
+
+
+def test_only_the_bare_directive_ends_the_annotation(tmp_path):
+    comment = "##FASTA sequence of the protein\n##MKV\n"
+    assert ids(parse(tmp_path, line(3, 11) + comment + line(21, 29, attributes="ID=h"))) == [
+        "g", "h",
+    ]  # fmt: skip
+    assert ids(parse(tmp_path, line(3, 11) + "##FASTA\n>c0\nACGT\n")) == ["g"]
+
+
+@pytest.mark.parametrize("bad", [{"strand": "?"}, {"strand": "."}, {"contig": "scaffold_9"}])
+def test_genes_without_a_position_are_left_out_and_named_while_they_are_few(tmp_path, bad):
+    good = "".join(line(10 * i + 1, 10 * i + 9, attributes=f"ID=g{i}") for i in range(3))
+    reading = parse(tmp_path, good + line(500, 600, attributes="ID=odd", **bad))
+    assert ids(reading) == ["g0", "g1", "g2"]
+    assert any("left out" in note and "odd" in note for note in reading.notes)
+    with pytest.raises(InputError, match=r"a\.gff3:\d+: found (a gene on strand|contig)"):
+        parse(tmp_path, line(1, 9) + line(500, 600, attributes="ID=odd", **bad))
+
+
+@pytest.mark.parametrize("name", ["c0", "C0.2"])
+@pytest.mark.parametrize("text", ["##sequence-region {} 1 988\n", "{}" + REGION[2:]])
+def test_annotation_of_another_assembly_is_refused_with_both_lengths(tmp_path, name, text):
+    text = text.format(name).replace("1000", "988") + line(3, 11, contig=name)
+    error = refusal(parse_annotation, write(tmp_path / "a.gff", text), GENOME)
+    assert (error.line, error.found) == (1, f"contig {name!r} of 988 bp")
+    assert error.expected.startswith("1000 bp, the length of c0 in the genome")
+
+
 # --- contigs under another name ---
 
 
 @pytest.mark.parametrize(
     ("written", "in_genome"),
-    [("chr1", "1"), ("1", "chr1"), ("NC_1.2", "NC_1"), ("nc_1", "NC_1.3"), ("chrM", "MT")],
+    [
+        ("chr1", "1"),
+        ("1", "chr1"),
+        ("NC_1.2", "NC_1"),
+        ("nc_1", "NC_1.3"),
+        ("chrM", "MT"),
+        ("NC_1.2", "gi|556|ref|NC_1.2|"),
+    ],
 )
 def test_contig_names_are_matched_across_conventions(tmp_path, written, in_genome):
     genome = Genome(
@@ -262,7 +363,7 @@ def test_two_contigs_of_the_file_never_become_one_of_the_genome(tmp_path):
         (line(1, 9, attributes=""), 1, "a gene without an id", "locus_tag, gene_id or ID"),
         (line(0, 9), 1, "a gene at 0-9", "1 <= start <= end <= 1000, the length of c0"),
         (line(10, 9), 1, "a gene at 10-9", "1 <= start <= end"),
-        (line(990, 1001), 1, "a gene at 990-1001", "<= 1000, the length of c0"),
+        (line(990, 1001), 1, "a gene at 990-1001", "--circular c0"),
         (line(1001, 1002), 1, "a gene at 1001-1002", "<= 1000, the length of c0"),
         (REGION + line(1001, 1002), 2, "a gene at 1001-1002", "<= 1000"),
         (REGION + line(990, 2001), 2, "a gene at 990-2001", "<= 1000"),

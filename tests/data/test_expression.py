@@ -13,7 +13,12 @@ from hypothesis.extra.numpy import arrays
 from scipy import sparse
 from tiny_files import refusal, write, write_truncated
 
-from genesplice.data.expression import condition_means, make_expression, read_expression
+from genesplice.data.expression import (
+    condition_means,
+    make_expression,
+    read_expression,
+    read_measurements,
+)
 from genesplice.errors import InputError
 
 TABLE = pd.DataFrame(
@@ -67,6 +72,77 @@ def test_every_format_reads_the_same(tmp_path):
 def test_gene_ids_made_of_digits_stay_names(tmp_path):
     data = read(tmp_path, "entrez\ts1\n7157\t900\n672\t30\n")
     assert data.var_names.tolist() == ["7157", "672"]
+
+
+# --- as counting tools write it ---
+
+FEATURE_COUNTS = """# Program:featureCounts v2.0.3; Command:"featureCounts" "-o" "c.txt"
+Geneid\tChr\tStart\tEnd\tStrand\tLength\ts1\ts2
+a\tc0\t1\t300\t+\t300\t30\t10
+b\tc0\t400\t999\t-\t600\t60\t80
+"""
+SALMON = (
+    "Name\tLength\tEffectiveLength\tTPM\tNumReads\na\t300\t100\t25.5\t30\nb\t600\t400\t74.5\t80\n"
+)
+KALLISTO = (
+    "target_id\tlength\teff_length\test_counts\ttpm\na\t300\t100\t30\t25.5\nb\t600\t400\t80\t74.5\n"
+)
+RSEM = (
+    "gene_id\ttranscript_id(s)\tlength\teffective_length\texpected_count\tTPM\tFPKM\n"
+    "a\tt1,t2\t300\t100\t30\t25.5\t9\nb\tt3\t600\t400\t80\t74.5\t8\n"
+)
+MERGED = "gene_id\tgene_name\ts1\ts2\na\tdnaA\t30\t10\nb\t\t60\t80\n"
+GCT = "#1.2\n2\t2\nName\tDescription\ts1\ts2\na\tdnaA\t30\t10\nb\tna\t60\t80\n"
+HTSEQ = "a\t30\nb\t60\n__no_feature\t9\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "unit", "samples", "values", "lengths"),
+    [
+        ("c.txt", FEATURE_COUNTS, "counts", ["s1", "s2"], [[30, 10], [60, 80]], [300, 600]),
+        ("quant.sf", SALMON, "counts", ["sample7"], [[30], [80]], [100, 400]),
+        ("x.tsv", SALMON, "tpm", ["x"], [[25.5], [74.5]], [100, 400]),
+        ("abundance.tsv", KALLISTO, "counts", ["sample7"], [[30], [80]], [100, 400]),
+        ("x.genes.results", RSEM, "counts", ["x"], [[30], [80]], [100, 400]),
+        ("merged.tsv", MERGED, "tpm", ["s1", "s2"], [[30, 10], [60, 80]], None),
+        ("e.gct", GCT, "tpm", ["s1", "s2"], [[30, 10], [60, 80]], None),
+        ("ht.tsv", HTSEQ, "counts", ["ht"], [[30], [60], [9]], None),
+    ],
+)
+def test_tables_of_counting_tools_are_known_by_their_header(
+    tmp_path, name, text, unit, samples, values, lengths
+):
+    (tmp_path / "sample7").mkdir()
+    measured = read_measurements(write(tmp_path / "sample7" / name, text), unit)
+    assert measured.values.columns.tolist() == samples
+    assert measured.values.to_numpy().tolist() == values
+    assert measured.values.index.tolist()[:2] == ["a", "b"]
+    assert lengths == (None if measured.lengths is None else measured.lengths.tolist())
+    assert all(name in note for note in measured.notes)
+    assert measured.notes
+
+
+def test_counts_are_divided_by_the_lengths_in_their_own_table(tmp_path):
+    data = read(tmp_path, FEATURE_COUNTS, "counts", lengths={"a": 1.0, "b": 9.0})
+    np.testing.assert_allclose(data.X[0], np.log2(500_001), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "line", "found", "expected"),
+    [
+        (SALMON, "log2tpm", 1, "columns TPM, NumReads of one sample", "in unit log2tpm"),
+        ("N_unmapped\t1\t1\t1\na\t1\t2\t3\n", "counts", 1, "no names but N_unmapped", "a header"),
+        ("gene\tLength\tChr\na\t300\tc0\n", "counts", None, "no sample among Length", "per sample"),
+    ],
+)  # fmt: skip
+def test_tables_without_a_column_of_values_are_refused(tmp_path, text, unit, line, found, expected):
+    error = refusal(read_expression, write(tmp_path / "e.tsv", text), unit)
+    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path):
+    data = read(tmp_path, "gene\ts1\n0001\t900\nNA\t30\nnan\t5\n")
+    assert data.var_names.tolist() == ["0001", "NA", "nan"]
 
 
 # --- units ---
@@ -241,7 +317,8 @@ def test_header_without_a_name_over_the_gene_ids_shifts_no_values(tmp_path, blan
     text = "s1\ts2\n" + "\n" * blank + "a\t50\t60\nb\t70\t80\n"
     error = refusal(read_expression, write(tmp_path / "e.tsv", text), "tpm")
     assert error.line == 2 + blank
-    assert (error.found, error.expected) == ("3 columns", "2 as in the header")
+    assert error.found == "3 columns"
+    assert error.expected == "2 as in the header (from R, write it with col.names=NA)"
 
 
 def test_separators_at_the_ends_of_all_lines_do_no_harm(tmp_path):
@@ -279,6 +356,12 @@ def test_h5ad_with_a_gene_twice_or_without_values_is_refused(tmp_path):
     ad.AnnData(obs=obs_of(TABLE)).write_h5ad(tmp_path / "empty.h5ad")
     error = refusal(read_expression, tmp_path / "empty.h5ad", "tpm")
     assert error.found == "an AnnData without values"
+    data = ad.AnnData(TABLE.T.astype(np.float32), obs=obs_of(TABLE, ["x", None, "y"]))
+    data.write_h5ad(tmp_path / "pooled.h5ad")
+    error = refusal(read_expression, tmp_path / "pooled.h5ad", "tpm")
+    assert error.found == "no condition for sample 's2'"
+    error = refusal(read_expression, write(tmp_path / "e.tsv", b"PK\x03\x04" + b"x" * 9), "tpm")
+    assert error.found == "a zip archive"
 
 
 def test_table_without_a_file_is_refused_by_gene_and_sample():

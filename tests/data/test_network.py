@@ -1,6 +1,9 @@
 """Edges and gene sets: names matched to genes, signs merged, and what is refused."""
 
 import gzip
+import os
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -65,7 +68,13 @@ def test_edges_point_from_regulator_to_target_with_their_sign(tmp_path):
 
 @pytest.mark.parametrize(
     "header",
-    ["regulator,gene_id,effect,evidence", "TF,gene,Mode,database", "from,to,sign,provenance"],
+    [
+        "regulator,gene_id,effect,evidence",
+        "TF,gene,Mode,database",
+        "from,to,sign,provenance",
+        "source,target,weight,evidence",
+        "source,target,mor,evidence",
+    ],
 )
 def test_columns_go_by_other_names(tmp_path, header):
     reading = network(tmp_path, f"{header}\nb1,b2,-,binding of TFs\n", "n.csv")
@@ -78,7 +87,7 @@ def test_columns_go_by_other_names(tmp_path, header):
 @pytest.mark.parametrize(
     ("written", "sign"),
     [("+", 1), ("Activator", 1), ("1", 1), ("-", -1), ("repressor", -1), ("-1.0", -1),
-     ("+-", 0), ("?", 0), ("dual", 0), (" ", 0), ("0", 0)],
+     ("+-", 0), ("?", 0), ("dual", 0), (" ", 0), ("0", 0), ("0.7", 1), ("-2.5e-1", -1)],
 )  # fmt: skip
 def test_signs_are_read_in_words_and_numbers(tmp_path, written, sign):
     reading = network(tmp_path, f"source\ttarget\tsign\nb1\tb2\t{written}\n")
@@ -255,6 +264,17 @@ def test_gmt_gives_back_what_was_written(tmp_path_factory, sets):
     path = tmp_path_factory.mktemp("gmt") / "s.gmt"
     write_gmt(path, sets)
     assert read_gmt(path) == sets
+
+
+def test_letters_of_any_alphabet_survive_any_locale(tmp_path):
+    code = (
+        "from genesplice.data.network import *; from pathlib import Path; import sys; "
+        "p = Path(sys.argv[1]); write_gmt(p, read_gmt(p))"
+    )
+    path = write(tmp_path / "s.gmt", "\ufeffβ-oxidation\tx\tb1\tb2\n")
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code, str(path)], env=env, check=True)
+    assert read_gmt(path) == {"β-oxidation": ("b1", "b2")}
 
 
 # --- the real network ---

@@ -150,6 +150,19 @@ def test_genes_that_match_nothing_are_left_out_and_counted(tmp_path):
     assert "measured genes left out: 10 (tRNA0, tRNA1, tRNA2, tRNA3, tRNA4, …)" in notes
 
 
+def test_what_is_left_out_is_said_while_it_is_done(tmp_path):
+    told = []
+    ids = ["gen0", "1-Mar", "9-Sep", *IDS[3:], "ERCC-00002", "__no_feature", "gen0.1"]
+    bundle = prepared(tmp_path, unit="counts", expression=table(ids),
+                      options={"progress": told.append})  # fmt: skip
+    assert bundle.expression.var_names.tolist() == [IDS[0], *IDS[3:]]
+    lost = "5 (1-Mar, 9-Sep, ERCC-00002, __no_feature, gen0.1)"
+    dates = "2 (1-Mar, 9-Sep)"
+    assert f"measured genes left out: {lost}" in told
+    assert f"of them, dates that a spreadsheet made of gene names: {dates}" in told
+    assert set(told) & set(bundle.manifest["notes"])
+
+
 def test_contig_names_are_matched_and_noted(tmp_path):
     bundle = prepared(tmp_path, annotation=gff("1"))
     assert set(bundle.genes["contig"]) == {"chr1"}
@@ -185,6 +198,7 @@ TWICE_BY_NAME = table([*IDS, "gen7"])
 OTHER_NAMES = table([f"ENSG{i}" for i in range(N_GENES)])
 MOST_LOST = table([*IDS[:15], *(f"x{i}" for i in range(25))])
 LOGS = table(scale=15)
+TRANSPOSED = table(["s1", "s2"], IDS)
 READS = table(scale=200_000)
 
 
@@ -213,6 +227,7 @@ READS = table(scale=200_000)
         ("expression", TWICE_BY_NAME, "tpm.tsv", "two rows for gene 'b0007' ('b0007' and 'gen7')"),
         ("expression", OTHER_NAMES, "tpm.tsv", "40 of 40 genes that the annotation lacks (ENSG0"),
         ("expression", MOST_LOST, "tpm.tsv", "25 of 40 genes that the annotation lacks (x0, x1"),
+        ("expression", TRANSPOSED, "tpm.tsv", "genes in rows: transpose the table"),
         ("expression", LOGS, "tpm.tsv", "expected TPM (logarithms are unit log2tpm)"),
         ("expression", READS, "tpm.tsv", "expected at most 1e6 (counts are unit counts)"),
         ("samples", "sample\tgroup\ns1\tx\n", "samples.tsv:1", "no column 'condition'"),
