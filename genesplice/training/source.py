@@ -80,7 +80,7 @@ def genome_source(
 ) -> Source:
     """Read a genome that is no bundle, in blocks of about `block_bp`; none where all is trained on.
 
-    With `genes` (as `genesplice.data.annotation.read_annotation` gives them) blocks are cut
+    With `genes` (as `genesplice.data.annotation.parse_annotation` gives them) blocks are cut
     between operons, which are neighbours on one strand, and views of genes have something to
     pair. Without, blocks are even. Gaps of the assembly, runs of `GAP_BP` N or more, are not read.
 
