@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genesplice.config import ModelConfig
 from genesplice.errors import InputError
-from genesplice.explain.incremental import SplicedEncoder
+from genesplice.explain.mutagenesis import SplicedEncoder
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
 

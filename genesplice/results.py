@@ -67,9 +67,9 @@ class Attribution(NamedTuple):
 
     @property
     def relative_delta(self) -> float:
-        """|delta| over |output - baseline_output|; infinite where that difference is 0."""
+        """|delta| over |output - baseline_output|; nan where that difference is 0."""
         change = abs(self.output - self.baseline_output)
-        return abs(self.delta) / change if change else float("inf")
+        return abs(self.delta) / change if change else float("nan")
 
 
 class MotifHit(NamedTuple):

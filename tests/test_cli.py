@@ -298,7 +298,7 @@ def test_attention_is_written_with_what_each_head_does(model, data, tmp_path):
     table = pd.read_parquet(tmp_path / "heard" / "attributions.parquet")
     rows = table.groupby(["position_bp", "level", "layer", "head"])["weight"].sum()
     np.testing.assert_allclose(rows, 1, 1e-4)
-    rolled = pd.read_csv(tmp_path / "heard" / "rolled.tsv", sep="\t")
+    rolled = pd.read_csv(tmp_path / "heard" / "rollout.tsv", sep="\t")
     assert rolled["weight"].sum() == pytest.approx(1)
     assert "syn3 (g0003)" in (tmp_path / "heard" / "index.html").read_text()
     heads = pd.read_csv(tmp_path / "heard" / "heads.tsv", sep="\t")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genesplice.cli import Data, Json, ModelDir, Out, Overwrite, app, command_line, emit
+from genesplice.cli import Data, Json, ModelDir, Out, Overwrite, app, command_line, emit, say
 from genesplice.errors import InputError
 
 METHOD = (
@@ -27,7 +27,7 @@ def explain(
     upstream: Annotated[int, typer.Option(help="ism: bases before the start.")] = 300,
     downstream: Annotated[int, typer.Option(help="ism: bases after it.")] = 100,
     known_sites: Annotated[
-        bool, typer.Option(help="Measure attribution on promoter boxes and regulators' sites.")
+        bool, typer.Option(help="Measure attribution on promoter hexamers and regulators' sites.")
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -37,34 +37,47 @@ def explain(
     Mutagenesis (`--method ism`) keeps what it has done in OUT.parts until it is finished: the same
     command goes on where it was stopped.
     """
-    from genesplice.cli.explained import explain_genes, write_explanation
+    from genesplice.cli.explained import write_attention, write_explanation
     from genesplice.data.bundle import adopt_knowledge, load_bundle
-    from genesplice.explain.methods import METHODS
+    from genesplice.explain.attention import attention_of
+    from genesplice.explain.attribution import METHODS
+    from genesplice.explain.faithfulness import explain_genes
     from genesplice.predict.expression import load_model
     from genesplice.predict.gene_output import Explainer, is_group, resolve_genes
     from genesplice.runtime import atomic_directory, write_manifest
 
     if method not in (*METHODS, "ism", "attention"):
         raise InputError(f"--method {method}", METHOD)
-    started, bundle = time.monotonic(), adopt_knowledge(load_bundle(data), model)
     if known_sites and method not in METHODS:
         raise InputError(f"--known-sites with --method {method}", f"one of {', '.join(METHODS)}")
-    chosen = resolve_genes(bundle, genes.split(","))
+    started, bundle = time.monotonic(), adopt_knowledge(load_bundle(data), model)
+    chosen, unfinished = resolve_genes(bundle, genes.split(",")), out.with_name(f"{out.name}.parts")
     explainer = Explainer(load_model(model), bundle, window_bp=window)
-    parts = out.with_name(f"{out.name}.parts")
-    made = explain_genes(
-        explainer,
-        chosen,
-        method,
-        condition=condition,
-        steps=steps,
-        is_checked=not is_group(genes),
-        has_known_sites=known_sites,
-        span_bp=(upstream, downstream),
-        unfinished=parts,
-    )
+    facts = [f"model {model}", f"data {data}"]
+    if method == "attention":
+        tables = attention_of(explainer, chosen, condition=condition)
+    else:
+        found = explain_genes(
+            explainer,
+            chosen,
+            method=method,
+            condition=condition,
+            steps=steps,
+            is_checked=not is_group(genes),
+            has_known_sites=known_sites,
+            upstream_bp=upstream,
+            downstream_bp=downstream,
+            unfinished=unfinished,
+            report=say,
+        )
     with atomic_directory(out, overwrite=overwrite) as scratch:
-        names = write_explanation(scratch, made, facts=[f"model {model}", f"data {data}"])
+        if method == "attention":
+            names = write_attention(
+                scratch, tables, bundle.genes.set_index("gene_id")["name"], facts=facts
+            )
+        else:
+            span_bp = upstream, downstream
+            names = write_explanation(scratch, found, span_bp=span_bp, facts=facts)
         write_manifest(scratch, command=command_line(), started=started, data=bundle.data_sha256)
-    shutil.rmtree(parts, ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
     emit({"files": [out / name for name in names]}, as_json)

@@ -18,7 +18,7 @@ from jaxtyping import Int64, UInt8
 
 from genesplice.data.ablation import dinucleotide_shuffle, shuffled_outside
 from genesplice.errors import InputError
-from genesplice.explain.methods import attribute_gene
+from genesplice.explain.attribution import attribute_gene
 from genesplice.predict.gene_output import Explainer, GeneOutput
 
 

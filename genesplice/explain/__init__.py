@@ -1,32 +1,26 @@
-"""Why the model says what it says."""
+"""Which bases, sites, heads and graph neighbours a prediction rests on, each with its checks."""
 
-from genesplice.explain.attribution import integrated_gradients
+from genesplice.explain.attribution import METHODS, attribution_table, completeness_metrics
 from genesplice.explain.faithfulness import (
-    checked_attributions,
-    curve_table,
-    curves,
+    Explanation,
+    explain_genes,
     faithfulness_metrics,
-    faithfulness_table,
-    judge,
     randomised,
 )
-from genesplice.explain.methods import METHODS
-from genesplice.explain.motifs import MotifScanner
-from genesplice.explain.mutagenesis import knock_out, mutate
+from genesplice.explain.motifs import MotifScanner, motif_sites
+from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
 
 __all__ = [
     "METHODS",
     "Explainer",
+    "Explanation",
     "MotifScanner",
-    "checked_attributions",
-    "curve_table",
-    "curves",
+    "attribution_table",
+    "completeness_metrics",
+    "explain_genes",
     "faithfulness_metrics",
-    "faithfulness_table",
-    "integrated_gradients",
-    "judge",
-    "knock_out",
+    "motif_sites",
     "mutate",
     "randomised",
 ]

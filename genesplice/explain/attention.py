@@ -1,7 +1,7 @@
-"""Attention of all levels in one view: what a gene's start hears, from which bases, by which way.
+"""Attention of all levels: what a gene's start attends to, from which bases, and which heads count.
 
-Attention of a layer says where its tokens listen; a prediction has gone through several layers at
-four levels. Rolled up, each token passes half of its weight on to what it listened to and keeps
+Attention of a layer says where its tokens attend; a prediction has gone through several layers at
+four levels. In the rollout each token passes half of its weight on to what it attended to and keeps
 half (the residual connection), layer after layer, down to the bins. Where a sum or a merge joins
 several vectors, they share the weight by the length of what each adds.
 """
@@ -9,44 +9,95 @@ several vectors, they share the weight by the length of what each adds.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.errors import InputError, WorkError
-from genesplice.explain.incremental import SplicedEncoder, Stack
+from genesplice.explain.mutagenesis import Level, SplicedEncoder
+from genesplice.model.attention import rope
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.layers import Block, Merge
-from genesplice.predict.gene_output import Explainer, GeneOutput
+from genesplice.predict.gene_output import Explainer, GeneOutput, resolve_genes
 
 LEVELS = ("bins", "summaries", "regions", "fused")
+PATHS = ("bins", "summaries", "regions")
+"""The highest level that a weight went through on its way."""
+POSITIONS_BP = (-256, -64, 0, 64, 256)
+TILE_ROWS = 256
+
+
+class AttentionTables(NamedTuple):
+    """Of several genes: `gene_attention`, `attention_rollout` and `head_ablation`."""
+
+    weights: pd.DataFrame
+    rollout: pd.DataFrame
+    heads: pd.DataFrame
+
+
+def attention_of(
+    explainer: Explainer,
+    genes: Sequence[str],
+    *,
+    condition: str | None = None,
+    positions_bp: Sequence[int] = POSITIONS_BP,
+) -> AttentionTables:
+    """What tokens around the starts of genes attend to, and which heads the prediction needs.
+
+    Parameters
+    ----------
+    genes
+        Ids or names, "all", or "fold:0".
+    condition
+        Of head ablation: predict the residual in it; None: the level.
+    positions_bp
+        From the TSS: whose attention is shown. The rollout is that of the TSS.
+
+    Raises
+    ------
+    WorkError
+        If the encoder is not the hierarchical one.
+    InputError
+        For an unknown gene or condition, or a position outside of the window.
+    """
+    genes = resolve_genes(explainer.bundle, genes)
+    parts = (
+        [gene_attention(explainer, gene, positions_bp=positions_bp) for gene in genes],
+        [attention_rollout(explainer, gene) for gene in genes],
+        [head_ablation(explainer, gene, condition=condition) for gene in genes],
+    )
+    return AttentionTables(*(pd.concat(part, ignore_index=True) for part in parts))
 
 
 def attention_rows(
-    stack: Stack, layer: int, low: int, high: int
+    level: Level, layer: int, low: int, high: int
 ) -> Float[Tensor, "heads rows tokens"]:
-    """The weights with which tokens low … high hear every token of their level; rows sum to 1.
+    """The weights with which tokens low to high attend to all of their level; rows sum to 1.
+
+    Recomputed from queries and keys: the fused kernel keeps none.
 
     Raises
     ------
     InputError
         If there is no such layer or row.
     """
-    length = stack.is_real.shape[1]
-    if not (0 <= layer < len(stack.clean) and 0 <= low < high <= length):
+    length = level.is_real.shape[1]
+    if not (0 <= layer < len(level.blocks) and 0 <= low < high <= length):
         raise InputError(
-            f"layer {layer}, rows {low} to {high}", f"{len(stack.clean)} layers of {length} tokens"
+            f"layer {layer}, rows {low} to {high}", f"{len(level.blocks)} layers of {length} tokens"
         )
-    clean = stack.clean[layer]
-    q, k = clean.q[0, :, low:high], clean.k[0]
+    block, x = level.blocks[layer], level.states[layer]
+    assert isinstance(block, Block)
+    q, k, _ = block.project(x, rope(length, x.shape[2] // block.heads, x.device))
     distance = (torch.arange(low, high)[:, None] - torch.arange(length)[None, :]).abs()
-    allowed = stack.is_real[0][None, :] | (distance == 0)
-    if stack.half is not None:
-        allowed &= distance <= stack.half
-    scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
+    allowed = level.is_real[0][None, :] | (distance == 0)
+    if level.half_window is not None:
+        allowed &= distance <= level.half_window
+    scores = q[0, :, low:high] @ k[0].transpose(1, 2) / math.sqrt(q.shape[-1])
     return scores.masked_fill(~allowed, -math.inf).softmax(-1)
 
 
@@ -58,10 +109,10 @@ def _hierarchy(explainer: Explainer) -> HierarchicalEncoder:
 
 
 @torch.no_grad()
-def splice_window(
+def encode_levels(
     explainer: Explainer, gene_id: str, position_bp: int = 0
 ) -> tuple[GeneOutput, SplicedEncoder, int]:
-    """A gene's window with everything its levels computed, and the bin at `position_bp` in it.
+    """A gene's window with all of its levels computed, and which of its bases is `position_bp`.
 
     Raises
     ------
@@ -77,14 +128,15 @@ def splice_window(
         low = function.window.offset_bp
         raise InputError(f"position {position_bp} bp", f"{low} to {low + length - 1} for {gene_id}")
     inputs = torch.cat([function.bases, function.annotation], -1)
-    spliced = SplicedEncoder(encoder, inputs, function.is_real, (0, function.is_real.shape[1]))
-    return function, spliced, at // encoder.bin_bp
+    bins = 0, function.is_real.shape[1]
+    return function, SplicedEncoder(encoder, inputs, function.is_real, bins), at
 
 
+@torch.no_grad()
 def gene_attention(
     explainer: Explainer, gene_id: str, *, positions_bp: Sequence[int] = (0,)
 ) -> pd.DataFrame:
-    """What tokens around a gene's start listen to, at every level, layer and head.
+    """What tokens around a gene's start attend to, at every level, layer and head.
 
     One row for each token that gets any weight from the token over one of `positions_bp` (from the
     TSS). Columns: gene_id, position_bp, level, layer, head, start_bp and end_bp (from the TSS,
@@ -92,51 +144,45 @@ def gene_attention(
 
     Raises
     ------
-    WorkError
-        If the encoder is not the hierarchical one.
-    InputError
-        If a position is outside of the window.
+    WorkError, InputError
+        As `encode_levels`.
     """
     tables = []
     for position in positions_bp:
-        function, spliced, _ = splice_window(explainer, gene_id, position)
-        found = _rows_of_levels(function, spliced, function.window.start + position)
-        found.insert(0, "position_bp", position)
-        tables.append(found)
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "gene_id", gene_id)
-    return table
-
-
-def _rows_of_levels(function: GeneOutput, spliced: SplicedEncoder, at: int) -> pd.DataFrame:
-    """Exact rows of the tokens over base `at` of the window."""
-    bin_bp = spliced.encoder.bin_bp
-    stacks = (spliced.first, spliced.summaries, spliced.regions, spliced.last)
-    tables = []
-    for level, stack, size in zip(
-        LEVELS, stacks, (bin_bp, SUMMARY_BP, REGION_BP, bin_bp), strict=True
-    ):
-        for layer in range(len(stack.clean)):
-            weights = attention_rows(stack, layer, at // size, at // size + 1)[:, 0]
-            head, token = weights.nonzero(as_tuple=True)
-            start = token * size + function.window.offset_bp
-            columns = {
-                "level": level,
-                "layer": layer,
-                "head": head.numpy(),
-                "start_bp": start.numpy(),
-                "end_bp": (start + size).numpy(),
-                "weight": weights[head, token].detach().double().numpy(),
-            }
-            tables.append(pd.DataFrame(columns))
+        function, encoded, at = encode_levels(explainer, gene_id, position)
+        levels = (encoded.first, encoded.summaries, encoded.regions, encoded.last)
+        bin_bp = encoded.encoder.bin_bp
+        sizes_bp = (bin_bp, SUMMARY_BP, REGION_BP, bin_bp)
+        for name, level, size in zip(LEVELS, levels, sizes_bp, strict=True):
+            for layer in range(len(level.blocks)):
+                weights = attention_rows(level, layer, at // size, at // size + 1)[:, 0]
+                head, token = weights.nonzero(as_tuple=True)
+                columns = {
+                    "gene_id": gene_id,
+                    "position_bp": position,
+                    "level": name,
+                    "layer": layer,
+                    "head": head.numpy(),
+                }
+                table = _intervals(columns, token, size, function, weights[head, token])
+                tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _intervals(
+    columns: dict, token: Tensor, size_bp: int, function: GeneOutput, weight: Tensor
+) -> pd.DataFrame:
+    """A row a token, where it lies from the TSS, and its weight."""
+    start = (token * size_bp + function.window.offset_bp).numpy()
+    weights = weight.double().numpy()
+    return pd.DataFrame(columns | {"start_bp": start, "end_bp": start + size_bp, "weight": weights})
 
 
 @torch.no_grad()
 def head_ablation(
     explainer: Explainer, gene_id: str, *, condition: str | None = None
 ) -> pd.DataFrame:
-    """How the prediction for a gene changes when one head after another falls silent.
+    """How the prediction for a gene changes when one head after another gives zeros.
 
     Columns: gene_id, level, layer, head, effect (prediction without the head less with it). Other
     genes keep their vectors. The model is left as it was.
@@ -155,28 +201,19 @@ def head_ablation(
         encoder.region_blocks,
         encoder.decoder_blocks,
     )
-    rows = [
-        (gene_id, level, layer, head, _without(function, block, head) - reference)
-        for level, blocks in zip(LEVELS, parts, strict=True)
-        for layer, block in enumerate(_blocks(blocks))
-        for head in range(block.heads)
-    ]
+    rows = []
+    for level, blocks in zip(LEVELS, parts, strict=True):
+        for layer, block in enumerate(blocks):
+            assert isinstance(block, Block)
+            for head in range(block.heads):
+                with _ablated(block, head):
+                    effect = float(function(function.bases)) - reference
+                rows.append((gene_id, level, layer, head, effect))
     return pd.DataFrame(rows, columns=["gene_id", "level", "layer", "head", "effect"])
 
 
-def _blocks(blocks: nn.ModuleList) -> Iterator[Block]:
-    for block in blocks:
-        assert isinstance(block, Block)
-        yield block
-
-
-def _without(function: GeneOutput, block: Block, head: int) -> float:
-    with _silenced(block, head):
-        return float(function(function.bases))
-
-
 @contextmanager
-def _silenced(block: Block, head: int) -> Iterator[None]:
+def _ablated(block: Block, head: int) -> Iterator[None]:
     width = block.out.in_features // block.heads
     columns = block.out.weight[:, head * width : (head + 1) * width]
     kept = columns.clone()
@@ -187,18 +224,13 @@ def _silenced(block: Block, head: int) -> Iterator[None]:
         columns.copy_(kept)
 
 
-PATHS = ("bins", "summaries", "regions")
-"""The highest level that a weight went through on its way."""
-TILE_ROWS = 256
-
-
 @torch.no_grad()
-def roll_up(explainer: Explainer, gene_id: str, *, position_bp: int = 0) -> pd.DataFrame:
-    """Where the token at `position_bp` from a gene's TSS gets what it knows; all weights sum to 1.
+def attention_rollout(explainer: Explainer, gene_id: str, *, position_bp: int = 0) -> pd.DataFrame:
+    """Which bins the token at `position_bp` from a gene's TSS can draw on; weights sum to 1.
 
     Columns: gene_id, path (of `PATHS`), start_bp and end_bp (from the TSS, sense strand,
-    half-open), weight. Tokens without weight are left out. Weights say what could have been heard
-    and not what mattered: silence heads, or take attributions, for that.
+    half-open), weight. Tokens without weight are left out. Weights say what could have been used
+    and not what mattered: for that, ablate heads or take attributions.
 
     Source: Abnar and Zuidema, Quantifying attention flow in transformers, 2020, equation 1 (the
     mean over heads); sums are shared out as in Kobayashi et al., Attention is not only a weight,
@@ -206,96 +238,66 @@ def roll_up(explainer: Explainer, gene_id: str, *, position_bp: int = 0) -> pd.D
 
     Raises
     ------
-    WorkError
-        If the encoder is not the hierarchical one.
-    InputError
-        If the position is outside of the window.
+    WorkError, InputError
+        As `encode_levels`.
     """
-    function, spliced, row = splice_window(explainer, gene_id, position_bp)
-    bin_bp = explainer.model.config.bin_bp
-    start = torch.zeros(function.is_real.shape[1], dtype=torch.float64)
-    start[row] = 1
-    by_path = _follow(spliced, start)
+    function, encoded, at = encode_levels(explainer, gene_id, position_bp)
+    encoder, n_bins = encoded.encoder, encoded.is_real.shape[1]
+    start = torch.zeros(n_bins, dtype=torch.float64)
+    start[at // encoder.bin_bp] = 1
+    local, on_summaries, on_regions = _sum_shares(encoded) * _through(encoded.last, start)
+    on_summaries = on_summaries.unflatten(0, (-1, encoded.per_summary)).sum(1)
+    on_regions = on_regions.unflatten(0, (-1, encoded.per_summary * encoded.per_region)).sum(1)
+    merges = (encoder.to_summaries, encoded.first), (encoder.to_regions, encoded.summaries)
+    on_regions = _unmerge(*merges[1], _through(encoded.regions, on_regions))
+    ways = [local] + [
+        _unmerge(*merges[0], _through(encoded.summaries, weight))
+        for weight in (on_summaries, on_regions)
+    ]
     tables = []
-    for path, weight in zip(PATHS, by_path, strict=True):
+    for path, way in zip(PATHS, ways, strict=True):
+        weight = _through(encoded.first, way)
         token = weight.nonzero()[:, 0]
-        first = token * bin_bp + function.window.offset_bp
-        columns = {
-            "gene_id": gene_id,
-            "path": path,
-            "start_bp": first.numpy(),
-            "end_bp": (first + bin_bp).numpy(),
-            "weight": weight[token].numpy(),
-        }
-        tables.append(pd.DataFrame(columns))
+        columns = {"gene_id": gene_id, "path": path}
+        tables.append(_intervals(columns, token, encoder.bin_bp, function, weight[token]))
     return pd.concat(tables, ignore_index=True)
 
 
-def _follow(
-    spliced: SplicedEncoder, start: Float[Tensor, " bins"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The weight of each bin by path."""
-    encoder, per_summary = spliced.encoder, spliced.per_summary
-    fused = _back(spliced.last, start)
-    shares = _sum_shares(spliced) * fused
-    on_summaries = shares[1].unflatten(0, (-1, per_summary)).sum(1)
-    on_regions = shares[2].unflatten(0, (len(spliced.regions.output[0]), -1)).sum(1)
-
-    def to_bins(summaries: Tensor) -> Tensor:
-        heard = _back(spliced.summaries, summaries)
-        return _unmerge(encoder.to_summaries, spliced.first.output, spliced.is_real, heard)
-
-    told = _unmerge(
-        encoder.to_regions,
-        spliced.summaries.output,
-        spliced.summary_real,
-        _back(spliced.regions, on_regions),
-    )
-    ways = shares[0], to_bins(on_summaries), to_bins(told)
-    local, by_summaries, by_regions = (_back(spliced.first, way) for way in ways)
-    return local, by_summaries, by_regions
-
-
-def _back(stack: Stack, weight: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
-    """From what a stack gives to what entered it."""
-    for layer in reversed(range(len(stack.clean))):
-        heard = torch.zeros_like(weight)
+def _through(level: Level, weight: Float[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
+    """From what a level gives back to what entered it."""
+    for layer in reversed(range(len(level.blocks))):
+        received = torch.zeros_like(weight)
         for low in range(0, len(weight), TILE_ROWS):
             part = weight[low : low + TILE_ROWS]
             if bool(part.any()):
-                rows = attention_rows(stack, layer, low, low + len(part)).mean(0)
-                heard += part @ rows.double()
-        weight = (weight + heard) / 2
+                rows = attention_rows(level, layer, low, low + len(part)).mean(0)
+                received += part @ rows.double()
+        weight = (weight + received) / 2
     return weight
 
 
-def _sum_shares(spliced: SplicedEncoder) -> Float[Tensor, "3 bins"]:
+def _sum_shares(encoded: SplicedEncoder) -> Float[Tensor, "3 bins"]:
     """How much of a fused bin is its own, its summary's and its region's vector."""
-    encoder, n_bins = spliced.encoder, spliced.is_real.shape[1]
+    encoder, n_bins = encoded.encoder, encoded.is_real.shape[1]
     down = encoder.from_summaries.weight
-    summaries = spliced.summaries.output[0] @ down.T
-    regions = spliced.regions.output[0] @ encoder.from_regions.weight.T @ down.T
-    size = torch.stack(
-        [
-            spliced.first.output[0].norm(dim=1),
-            summaries.norm(dim=1).repeat_interleave(n_bins // len(summaries)),
-            regions.norm(dim=1).repeat_interleave(n_bins // len(regions)),
-        ]
-    ).double()
-    # A level that the context dial shuts off runs on zeros and says nothing of the sequence.
-    size[1] *= float(encoder.context.sees_summaries)
-    size[2] *= float(encoder.context.sees_regions)
+    vectors = (
+        encoded.first.output[0],
+        encoded.summaries.output[0] @ down.T,
+        encoded.regions.output[0] @ encoder.from_regions.weight.T @ down.T,
+    )
+    size = torch.stack([x.norm(dim=1).repeat_interleave(n_bins // len(x)) for x in vectors])
+    # A level that the context length shuts off runs on zeros and holds nothing of the sequence.
+    seen = torch.tensor([True, encoder.context.sees_summaries, encoder.context.sees_regions])
+    size = size.double() * seen[:, None]
     return size / size.sum(0).clamp_min(1e-30)
 
 
 def _unmerge(
-    merge: Merge,
-    x: Float[Tensor, "1 tokens width"],
-    is_real: Bool[Tensor, "1 tokens"],
-    weight: Float[Tensor, " merged"],
+    merge: Merge, level: Level, weight: Float[Tensor, " merged"]
 ) -> Float[Tensor, " tokens"]:
-    """Share the weight of merged tokens among their parts."""
-    parts = (merge.norm(x) * is_real[..., None])[0].unflatten(0, (-1, merge.factor))
+    """Share the weight of merged tokens among their parts, the tokens of `level`."""
+    real: Bool[Tensor, "1 tokens 1"] = level.is_real[..., None]
+    parts = (merge.norm(level.output) * real)[0].unflatten(0, (-1, merge.factor))
     by_part = merge.project.weight.unflatten(1, (merge.factor, -1))
     size = torch.einsum("mfw,ofw->mfo", parts, by_part).norm(dim=-1).double()
     share = size / size.sum(1, keepdim=True).clamp_min(1e-30)

@@ -1,12 +1,15 @@
-"""Is an attribution true of the model? Deletion, insertion, mutagenesis, and a random model.
+"""Explain genes, and check the attributions: deletion, insertion, mutagenesis, a random model.
 
 A gene's attribution is called faithful only if it passes every check that was made; the limits
 are the constants below.
 """
 
 import copy
-from collections.abc import Sequence
-from typing import NamedTuple
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,10 +18,18 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from genesplice.explain.methods import COMPLETE, METHODS, attribute_gene
-from genesplice.explain.mutagenesis import mutate
+from genesplice.errors import InputError
+from genesplice.explain.attribution import (
+    COMPLETE,
+    METHODS,
+    attribute_gene,
+    attribution_table,
+    completeness_metrics,
+)
+from genesplice.explain.motifs import MotifScanner, measure_known_sites, motif_sites
+from genesplice.explain.mutagenesis import attribution_of_table, mutate, scan_genes
 from genesplice.model.genesplice import GeneSplice
-from genesplice.predict.gene_output import Explainer, GeneOutput
+from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.results import Attribution, Metric
 from genesplice.runtime import side_by_side
 
@@ -28,46 +39,38 @@ RANDOM_AGREEMENT = 0.3
 """Most rank correlation with the same method on a model with other weights."""
 BETTER_THAN_RANDOM = 0.0
 """Least gain of deleting by rank over deleting at random, and of inserting likewise."""
+SITES_BP = {"upstream_bp": 512, "downstream_bp": 128}
+"""Around the TSS, where motif sites are looked for."""
+SECONDS_BETWEEN_LINES = 10
+Report = Callable[[str], None]
+Found = TypeVar("Found")
 
 
 class Curves(NamedTuple):
-    """The prediction as bases are taken away, or put back, in the order of their attribution.
+    """The prediction as bases are deleted, or inserted, in the order of their attribution.
 
     `fraction` of the bases, from 0 to 1. Values are shares of the change from empty to full: 1 is
     the whole sequence's prediction, 0 the empty one's. Bases whose attribution points the way the
-    prediction changed come first: deletion should fall early and insertion rise early. `gain` is
-    the mean of (random - deletion) and of (insertion - random) along the curve.
+    prediction changed come first: deletion should fall early and insertion rise early.
     """
 
-    fraction: Float[np.ndarray, " places"]
-    deletion: Float[np.ndarray, " places"]
-    insertion: Float[np.ndarray, " places"]
-    random_deletion: Float[np.ndarray, " places"]
-    random_insertion: Float[np.ndarray, " places"]
+    fraction: Float[np.ndarray, " points"]
+    deletion: Float[np.ndarray, " points"]
+    insertion: Float[np.ndarray, " points"]
+    random_deletion: Float[np.ndarray, " points"]
+    random_insertion: Float[np.ndarray, " points"]
 
-    @property
-    def deletion_auc(self) -> float:
-        """Area under the deletion curve; smaller is better."""
-        return float(np.trapezoid(self.deletion, self.fraction))
-
-    @property
-    def insertion_auc(self) -> float:
-        """Area under the insertion curve; larger is better."""
-        return float(np.trapezoid(self.insertion, self.fraction))
-
-    @property
-    def deletion_gain(self) -> float:
-        """How much smaller the area is than in random order."""
-        return float(np.trapezoid(self.random_deletion, self.fraction)) - self.deletion_auc
-
-    @property
-    def insertion_gain(self) -> float:
-        """How much larger the area is than in random order."""
-        return self.insertion_auc - float(np.trapezoid(self.random_insertion, self.fraction))
+    def area(self, name: str) -> float:
+        """Area under a curve; small for a good deletion, large for a good insertion."""
+        return float(np.trapezoid(getattr(self, name), self.fraction))
 
 
 class Faithfulness(NamedTuple):
-    """The checks of one attribution; None where one was not made."""
+    """The checks of one attribution; None where one was not made.
+
+    A gain is the area between a curve and that of random order. `relative_delta` is nan where the
+    prediction is that of the baseline.
+    """
 
     gene_id: str
     name: str
@@ -83,9 +86,11 @@ class Faithfulness(NamedTuple):
 
     @property
     def failures(self) -> list[str]:
-        """What it does not pass, in words."""
+        """Which checks it does not pass, in words."""
         found = []
-        if self.promises_sum and not self.relative_delta <= COMPLETE:
+        if self.promises_sum and np.isnan(self.relative_delta):
+            found.append("the prediction is that of the baseline, there is nothing to explain")
+        elif self.promises_sum and not self.relative_delta <= COMPLETE:
             found.append(f"{self.relative_delta:.0%} of the prediction is missing")
         if not self.deletion_gain > BETTER_THAN_RANDOM:
             found.append("deletion is no better than at random")
@@ -108,19 +113,168 @@ class Faithfulness(NamedTuple):
         return "faithful" if self.is_faithful else f"not faithful: {'; '.join(self.failures)}"
 
 
-def rank_agreement(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> float:
-    """Spearman's correlation; 0 where either is constant."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return 0.0
-    return float(spearmanr(one, other).statistic)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Attributions of several genes, and the evidence for and against them.
+
+    Attributes
+    ----------
+    method
+        Its name in reports.
+    attributions
+        One a gene.
+    table
+        One row a base: from `attribution_table`, or `mutation_table` for in-silico mutagenesis.
+    sites
+        From `motif_sites`.
+    metrics
+        Completeness, every check, attribution on known sites.
+    checks
+        From `faithfulness_table`; None where nothing was checked.
+    curves
+        gene_id to deletion and insertion curves, a column each (see `Curves`).
+    known_sites
+        From `measure_known_sites`, where that was asked for.
+    """
+
+    method: str
+    attributions: list[Attribution]
+    table: pd.DataFrame
+    sites: pd.DataFrame
+    metrics: list[Metric] = dataclasses.field(default_factory=list)
+    checks: pd.DataFrame | None = None
+    curves: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    known_sites: pd.DataFrame | None = None
 
 
-def curves(
+def explain_genes(
+    explainer: Explainer,
+    genes: Sequence[str],
+    *,
+    method: str = "ig",
+    condition: str | None = None,
+    steps: int = 32,
+    is_checked: bool = True,
+    has_known_sites: bool = False,
+    upstream_bp: int = 300,
+    downstream_bp: int = 100,
+    unfinished: Path | None = None,
+    report: Report = lambda message: None,
+) -> Explanation:
+    """Explain genes by one of `METHODS`, or by in-silico mutagenesis ("ism").
+
+    Parameters
+    ----------
+    genes
+        Ids or names, "all", or "fold:0".
+    condition
+        Explain the residual in it; None: the level.
+    is_checked
+        Check every attribution: deletion, insertion, mutagenesis, and a model with other weights.
+    has_known_sites
+        Measure attribution on known sites, compared with the model with permuted weights.
+    upstream_bp, downstream_bp
+        Around the TSS: bases that mutagenesis changes, and where known sites are looked for.
+    unfinished
+        Folder in which mutagenesis keeps finished genes, to go on where it was stopped.
+    report
+        Gets a line of progress now and then.
+
+    Raises
+    ------
+    InputError
+        For an unknown gene, method or condition.
+    WorkError
+        If the method is not valid for this model.
+    """
+    genes = resolve_genes(explainer.bundle, genes)
+    scan = MotifScanner(explainer.bundle.motifs).scan
+    if method == "ism":
+        span = {"upstream_bp": upstream_bp, "downstream_bp": downstream_bp}
+        table = scan_genes(explainer, genes, unfinished, condition=condition, report=report, **span)
+        found = attribution_of_table(table)
+        return Explanation(
+            method="in-silico mutagenesis",
+            attributions=found,
+            table=table,
+            sites=motif_sites(found, scan, **span),
+        )
+    if method not in METHODS:
+        raise InputError(f"method '{method}'", f"one of {', '.join(METHODS)}, ism")
+    options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
+    random_model = None
+    if is_checked or has_known_sites:
+        random_model = Explainer(
+            randomised(explainer.model),
+            explainer.bundle,
+            window_bp=explainer.window_bp,
+            vectors=explainer.vectors,
+        )
+
+    def explain(
+        gene_id: str,
+    ) -> tuple[Attribution, Attribution | None, Curves | None, Faithfulness | None]:
+        found, control = attribute_gene(explainer, gene_id, **options), None
+        if random_model is not None:
+            control = attribute_gene(random_model, gene_id, **options)
+        if not is_checked:
+            return found, control, None, None
+        curves = deletion_insertion(explainer, found, condition=condition)
+        checked = check_attribution(
+            explainer, found, condition=condition, control=control, curves=curves
+        )
+        report(f"explain: {found.name}: {checked.verdict}")
+        return found, control, curves, checked
+
+    rows = _each(explain, genes, report, is_threaded=METHODS[method].is_threaded)
+    found = [row[0] for row in rows]
+    metrics = completeness_metrics(found) if METHODS[method].promises_sum else []
+    checked = [row[3] for row in rows if row[3] is not None]
+    known_sites = None
+    if is_checked:
+        metrics += faithfulness_metrics(checked)
+    if has_known_sites:
+        control = [row[1] for row in rows if row[1] is not None]
+        of_sites, known_sites = measure_known_sites(
+            explainer.bundle, found, control, upstream_bp=upstream_bp
+        )
+        metrics += of_sites
+    return Explanation(
+        method=METHODS[method].label,
+        attributions=found,
+        table=attribution_table(found),
+        metrics=metrics,
+        checks=faithfulness_table(checked) if is_checked else None,
+        curves={row[0].gene_id: pd.DataFrame(row[2]._asdict()) for row in rows if row[2]},
+        sites=motif_sites(found, scan, **SITES_BP),
+        known_sites=known_sites,
+    )
+
+
+def _each(
+    work: Callable[[str], Found], genes: Sequence[str], report: Report, *, is_threaded: bool
+) -> list[Found]:
+    """`work` on every gene, several at once where it may be, with the time that is left."""
+    started, done = time.monotonic(), [time.monotonic()]
+
+    def one(gene_id: str) -> Found:
+        found, now = work(gene_id), time.monotonic()
+        done.append(now)
+        if now - done[0] >= SECONDS_BETWEEN_LINES:
+            done[0], n_done = now, len(done) - 1
+            left = (now - started) / n_done * (len(genes) - n_done)
+            report(f"explain: {n_done} of {len(genes)} genes, {left:.0f} s left")
+        return found
+
+    return side_by_side(one, genes) if is_threaded else [one(gene_id) for gene_id in genes]
+
+
+def deletion_insertion(
     explainer: Explainer,
     found: Attribution,
     *,
     condition: str | None = None,
-    n_places: int = 11,
+    n_points: int = 11,
     n_random: int = 3,
     seed: int = 0,
 ) -> Curves:
@@ -129,25 +283,27 @@ def curves(
     A deleted base is a quarter of each. Source: Petsiuk et al., RISE, 2018, section 4.2.
     """
     function = explainer.forward_function(found.gene_id, condition)
-    empty = function.references("uniform")
+    bases, empty = function.bases, function.references("uniform")
     known = np.flatnonzero(found.tokens < 4)
     with torch.no_grad():
-        full, none = float(function(function.bases)), float(function(empty))
+        full, none = float(function(bases)), float(function(empty))
     scale = full - none if full != none else 1.0
     by_rank = known[np.argsort(-found.values[known] * np.sign(scale), kind="stable")]
     generator = np.random.default_rng(seed)
     shuffled = [generator.permutation(known) for _ in range(n_random)]
-    fraction = np.linspace(0, 1, n_places)
+    fraction = np.linspace(0, 1, n_points)
 
+    @torch.no_grad()
     def walk(start: Tensor, goal: Tensor, orders: Sequence[np.ndarray]) -> np.ndarray:
-        values = [
-            _path(function, start, goal, order[: round(share * len(order))])
-            for order in orders
-            for share in fraction
-        ]
+        values = []
+        for order in orders:
+            for share in fraction:
+                changed = start.clone()
+                at = torch.from_numpy(order[: round(share * len(order))])
+                changed[0, at] = goal[0, at]
+                values.append(float(function(changed)))
         return (np.array(values).reshape(len(orders), -1).mean(0) - none) / scale
 
-    bases = function.bases
     return Curves(
         fraction,
         walk(bases, empty, [by_rank]),
@@ -157,18 +313,8 @@ def curves(
     )
 
 
-@torch.no_grad()
-def _path(function: GeneOutput, start: Tensor, goal: Tensor, places: np.ndarray) -> float:
-    changed = start.clone()
-    index = torch.from_numpy(places)
-    changed[0, index] = goal[0, index]
-    return float(function(changed))
-
-
 def randomised(model: GeneSplice, seed: int = 0) -> GeneSplice:
-    """The same architecture and scales with freshly drawn weights.
-
-    Each weight is a permutation of the trained one's entries, so that sizes stay what they are.
+    """The same architecture with every weight's entries permuted, so that sizes stay.
 
     Source: Adebayo et al., Sanity checks for saliency maps, 2018, section 3.
     """
@@ -180,137 +326,80 @@ def randomised(model: GeneSplice, seed: int = 0) -> GeneSplice:
     return other.eval()
 
 
-def judge(
+def rank_agreement(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> float:
+    """Spearman's correlation; 0 where either is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(one, other).statistic)
+
+
+def check_attribution(
     explainer: Explainer,
     found: Attribution,
     *,
     condition: str | None = None,
     ism_bp: int = 64,
     control: Attribution | None = None,
-    drawn: Curves | None = None,
-    seed: int = 0,
+    curves: Curves | None = None,
 ) -> Faithfulness:
     """Make the checks of one attribution.
 
     Parameters
     ----------
     ism_bp
-        Mutagenesis reaches this far to either side of the TSS; 0 leaves that check out.
+        Mutagenesis goes this far to either side of the TSS; 0 leaves that check out.
     control
         The same gene and method on a model with other weights (`randomised`), or one trained on
         shuffled labels.
-    drawn
-        The attribution's `curves`, where they are at hand already.
+    curves
+        From `deletion_insertion`, where they are at hand already.
     """
-    drawn = drawn or curves(explainer, found, condition=condition, seed=seed)
+    curves = curves or deletion_insertion(explainer, found, condition=condition)
     ism = random = None
     if ism_bp:
         mutated = mutate(
             explainer, found.gene_id, upstream_bp=ism_bp, downstream_bp=ism_bp, condition=condition
         )
         low = mutated.offset_bp - found.offset_bp
-        near = found.values[low : low + 2 * ism_bp]
-        ism = rank_agreement(near, mutated.importance)
+        ism = rank_agreement(found.values[low : low + 2 * ism_bp], mutated.importance)
     if control is not None:
         random = abs(rank_agreement(found.values, control.values))
-    promises = {one.label: one.promises_sum for one in METHODS.values()}
+    promises = {method.label: method.promises_sum for method in METHODS.values()}
+    deletion, insertion = curves.area("deletion"), curves.area("insertion")
     return Faithfulness(
         found.gene_id,
         found.name,
         found.method,
         found.relative_delta,
         promises.get(found.method, False),
-        drawn.deletion_auc,
-        drawn.insertion_auc,
-        drawn.deletion_gain,
-        drawn.insertion_gain,
+        deletion,
+        insertion,
+        curves.area("random_deletion") - deletion,
+        insertion - curves.area("random_insertion"),
         ism,
         random,
     )
 
 
-class Checked(NamedTuple):
-    """One gene's attribution, its curves, and what its checks say."""
-
-    attribution: Attribution
-    drawn: Curves
-    judged: Faithfulness
-
-
-def checked_attributions(
-    explainer: Explainer,
-    genes: Sequence[str],
-    *,
-    other: Explainer | None = None,
-    condition: str | None = None,
-    steps: int = 32,
-) -> list[Checked]:
-    """Integrated gradients of several genes with all checks, genes side by side.
-
-    Parameters
-    ----------
-    other
-        A model with other weights, for the check of `judge` that asks for one.
-    """
-
-    def check(gene_id: str) -> Checked:
-        found, control = attribute_gene(explainer, gene_id, condition=condition, steps=steps), None
-        if other is not None:
-            control = attribute_gene(other, gene_id, condition=condition, steps=steps)
-        drawn = curves(explainer, found, condition=condition)
-        judged = judge(explainer, found, condition=condition, control=control, drawn=drawn)
-        return Checked(found, drawn, judged)
-
-    return side_by_side(check, genes)
-
-
-def curve_table(drawn: Curves) -> pd.DataFrame:
-    """Curves as columns, one row a fraction."""
-    return pd.DataFrame(drawn._asdict())
-
-
-def faithfulness_table(judged: Sequence[Faithfulness]) -> pd.DataFrame:
+def faithfulness_table(checked: Sequence[Faithfulness]) -> pd.DataFrame:
     """One row a gene, indexed by gene_id: what was measured, and the verdict in words."""
-    rows = [
-        {
-            "gene_id": one.gene_id,
-            "name": one.name,
-            "verdict": one.verdict,
-            "missing": one.relative_delta,
-            "deletion_gain": one.deletion_gain,
-            "insertion_gain": one.insertion_gain,
-            "ism_spearman": one.ism_spearman,
-            "random_spearman": one.random_spearman,
-        }
-        for one in judged
-    ]
-    numbers = ["missing", "deletion_gain", "insertion_gain", "ism_spearman", "random_spearman"]
-    columns = ["gene_id", "name", "verdict", *numbers]
-    return (
-        pd.DataFrame(rows, columns=columns)
-        .set_index("gene_id")
-        .astype(dict.fromkeys(numbers, float))
-    )
+    numbers = ["missing", *Faithfulness._fields[-4:]]
+    rows = [(one.gene_id, one.name, one.verdict, one.relative_delta, *one[-4:]) for one in checked]
+    table = pd.DataFrame(rows, columns=["gene_id", "name", "verdict", *numbers])
+    return table.set_index("gene_id").astype(dict.fromkeys(numbers, float))
 
 
 def faithfulness_metrics(
-    judged: Sequence[Faithfulness], *, model: str = "genesplice"
+    checked: Sequence[Faithfulness], *, model: str = "genesplice"
 ) -> list[Metric]:
-    """Per gene every figure that was measured, and the share of genes that are faithful."""
-    names = (
-        "deletion_auc",
-        "insertion_auc",
-        "deletion_gain",
-        "insertion_gain",
-        "ism_spearman",
-        "random_spearman",
-    )
-    metrics = [
-        Metric(f"{name}:{one.gene_id}", getattr(one, name), None, None, 1, model, "explained")
-        for one in judged
-        for name in names
-        if getattr(one, name) is not None
+    """The share of genes that are faithful, and per gene every figure that was measured."""
+    share = float(np.mean([one.is_faithful for one in checked])) if checked else 0.0
+    return [
+        Metric("faithful_share", share, None, None, len(checked), model, "explained"),
+        *(
+            Metric(f"{name}:{one.gene_id}", getattr(one, name), None, None, 1, model, "explained")
+            for one in checked
+            for name in Faithfulness._fields[5:]
+            if getattr(one, name) is not None
+        ),
     ]
-    share = float(np.mean([one.is_faithful for one in judged])) if judged else 0.0
-    total = Metric("faithful_share", share, None, None, len(judged), model, "explained")
-    return [total, *metrics]

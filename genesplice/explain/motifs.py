@@ -1,8 +1,7 @@
-"""Whether attributions point at the sites of the regulators that are known to act there."""
+"""Motif sites, and whether attributions point at the known sites of regulators and promoters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,21 +21,12 @@ PSEUDOCOUNT = 0.01
 # Steps of the score per position, of its distribution. 1,000 take twelve times as long; of 12 real
 # motifs they give 0.92 to 1.11 of the rate that was asked for, 100 give 0.93 to 1.15.
 SCORE_STEPS = 100
-
-
-class SiteScore(NamedTuple):
-    """How well attribution tells one regulator's sites from random ones upstream of its targets.
-
-    `auroc` is 0.5 by chance; the interval is a bootstrap over targets.
-    """
-
-    regulator: str
-    n_targets: int
-    n_sites: int
-    auroc: float
-    ci_low: float | None
-    ci_high: float | None
-
+# Gene names of regulators whose motifs go by another name.
+ALIASES = {"h_ns": "hns", "ihf": "ihfa", "frur": "cra", "ntrc": "glng"}
+HEXAMERS = "-10 and -35 hexamers"
+CONTROL = "permuted_weights"
+MIN_TARGETS = 10
+FEWEST_FREE, SMOOTH_BP, SMALLEST_USUAL = 5, 21, 1e-3
 
 Scan = Callable[[UInt8[np.ndarray, " length"]], list[MotifHit]]
 """From a sequence to its sites, by start: `MotifScanner.scan`, or `find_promoter`."""
@@ -75,17 +65,15 @@ class MotifScanner:
         """Hits on both strands, by start; a window with an N has none."""
         sequence = "".join("ACGTNN"[token] for token in tokens)
         hits = []
-        for name, (scores, threshold) in self.matrices.items():
-            width = scores.length
+        for name, (matrix, threshold) in self.matrices.items():
+            width = matrix.length
             if len(sequence) < width:
                 continue
-            for strand, matrix in (("+", scores), ("-", scores.reverse_complement())):
-                found = np.atleast_1d(matrix.calculate(sequence))
-                for start in np.flatnonzero(np.nan_to_num(found, nan=-np.inf) >= threshold):
-                    hit = MotifHit(
-                        int(start), int(start) + width, name, float(found[start]), strand
-                    )
-                    hits.append(hit)
+            for strand, oriented in (("+", matrix), ("-", matrix.reverse_complement())):
+                scores = np.atleast_1d(oriented.calculate(sequence))
+                for start in np.flatnonzero(np.nan_to_num(scores, nan=-np.inf) >= threshold):
+                    score = float(scores[start])
+                    hits.append(MotifHit(int(start), int(start) + width, name, score, strand))
         return sorted(hits)
 
 
@@ -105,33 +93,28 @@ def motif_sites(
     return pd.DataFrame(rows, columns=["gene_id", "start", "end", "name", "score", "strand"])
 
 
-# Gene names of regulators whose motifs go by another name.
-ALIASES = {"h_ns": "hns", "ihf": "ihfa", "frur": "cra", "ntrc": "glng"}
-
-
 def regulator_motifs(bundle: Bundle) -> dict[str, dict[str, Float[np.ndarray, "_ 4"]]]:
     """Motifs of each regulator of the network, by its gene's name in lower case.
 
     A motif "CRP_25-12" belongs to the gene "crp". Motifs of no regulator are left out.
     """
-    found: dict[str, dict[str, np.ndarray]] = {}
+    motifs: dict[str, dict[str, np.ndarray]] = {}
     known = set(regulator_targets(bundle))
     for name, matrix in bundle.motifs.items():
         stem = str(name).rsplit("_", 1)[0].lower()
         regulator = ALIASES.get(stem, stem)
         if regulator in known:
-            found.setdefault(regulator, {})[str(name)] = matrix
-    return found
+            motifs.setdefault(regulator, {})[str(name)] = matrix
+    return motifs
 
 
 def regulator_targets(bundle: Bundle) -> dict[str, list[str]]:
     """Targets of each regulator, by its gene's name in lower case; itself left out."""
-    names = bundle.genes.set_index("gene_id")["name"].astype(str).str.lower().to_dict()
-    found: dict[str, list[str]] = {}
-    for edge in bundle.network.itertuples(index=False):
-        if edge.source != edge.target and edge.source in names:
-            found.setdefault(names[edge.source], []).append(str(edge.target))
-    return {regulator: sorted(set(targets)) for regulator, targets in found.items()}
+    names = bundle.genes.set_index("gene_id")["name"].astype(str).str.lower()
+    edges = bundle.network[bundle.network["source"] != bundle.network["target"]]
+    regulator = edges["source"].map(names).rename("regulator")
+    targets = edges["target"].astype(str).groupby(regulator, sort=False).unique()
+    return {str(name): sorted(some) for name, some in targets.items()}
 
 
 def motif_counts(
@@ -142,7 +125,7 @@ def motif_counts(
     n_shuffles: int = 20,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How many of a regulator's targets have its site, beside what chance gives.
+    """How many of a regulator's targets have its site, compared with chance.
 
     Columns: regulator, n_targets, found (targets with a site), expected, null_low and null_high
     (mean and middle 95 % over dinucleotide shuffles of the same sequences), elsewhere (share of
@@ -151,7 +134,7 @@ def motif_counts(
     Parameters
     ----------
     sequences
-        gene_id → what is searched, such as the 300 bp before the TSS, sense strand.
+        gene_id to what is searched, such as the 300 bp before the TSS, sense strand.
     """
     rows = []
     for regulator, scan in scans.items():
@@ -159,45 +142,18 @@ def motif_counts(
         if not mine:
             continue
         generator = np.random.default_rng(seed)
-        found = sum(bool(scan(sequences[gene])) for gene in mine)
         null = [
             sum(bool(scan(dinucleotide_shuffle(sequences[gene], generator))) for gene in mine)
             for _ in range(n_shuffles)
         ]
-        others = [gene for gene in sequences if gene not in set(mine)]
-        elsewhere = np.mean([bool(scan(sequences[g])) for g in others]) if others else 0.0
+        has_site = {gene: bool(scan(tokens)) for gene, tokens in sequences.items()}
+        found = sum(has_site[gene] for gene in mine)
+        others = [has_site[gene] for gene in sequences if gene not in set(mine)]
+        elsewhere = float(np.mean(others)) if others else 0.0
         low, high = np.quantile(null, [0.025, 0.975])
-        rows.append(
-            (regulator, len(mine), found, float(np.mean(null)), low, high, float(elsewhere))
-        )
+        rows.append((regulator, len(mine), found, float(np.mean(null)), low, high, elsewhere))
     columns = ["regulator", "n_targets", "found", "expected", "null_low", "null_high", "elsewhere"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def score_table(
-    scores: Sequence[SiteScore], control: Sequence[SiteScore], counts: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """One row a regulator: AUROC of attribution on its sites, and of a model with other weights.
-
-    Columns: regulator, n_targets, n_sites, auroc, ci_low, ci_high, control (NaN where it was not
-    measured); with `counts` from `motif_counts` also found, expected, null_low, null_high and
-    elsewhere.
-    """
-    by_name = {one.regulator: one.auroc for one in control}
-    rows = [(*one, by_name.get(one.regulator, np.nan)) for one in scores]
-    table = pd.DataFrame(rows, columns=[*SiteScore._fields, "control"])
-    if counts is None:
-        return table
-    return table.merge(counts.drop(columns="n_targets"), on="regulator", how="left")
-
-
-def upstream(found: Attribution, upstream_bp: int) -> UInt8[np.ndarray, " length"]:
-    """The bases before an explained gene's start."""
-    return found.tokens[max(-found.offset_bp - upstream_bp, 0) : -found.offset_bp]
-
-
-MIN_TARGETS = 10
-FEWEST_FREE, SMOOTH_BP, SMALLEST_USUAL = 5, 21, 1e-3
 
 
 def site_table(
@@ -209,43 +165,43 @@ def site_table(
     n_random: int = 10,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Attribution on known sites and on random stretches of the same width and the same gene.
+    """Attribution on known sites and on random intervals of the same width and the same gene.
 
-    A site's value is the mean absolute attribution of its bases, each as a share of what is usual
-    at its distance from the start: attribution grows towards it, and sites are not anywhere. What
-    is usual is the mean over all `attributions` but for the sites. Of sites that overlap the best
-    one is taken. Random stretches lie in the same `upstream_bp` before the TSS and overlap no site
-    of that regulator. Columns: regulator, gene_id, is_site, value.
+    A site's value is the mean absolute attribution of its bases, each divided by what is usual at
+    its distance from the start: attribution grows towards it, and sites are not anywhere. Usual is
+    the mean over all `attributions` but for the sites. Of sites that overlap the best one is taken.
+    Random intervals lie in the same `upstream_bp` before the TSS and overlap no site of that
+    regulator. Columns: regulator, gene_id, is_site, value.
 
     Parameters
     ----------
-    targets
-        Regulator to the ids of its targets.
-    scans
-        Regulator to what finds its sites.
+    targets, scans
+        Regulator to the ids of its targets, and to what finds its sites.
     """
     generator = np.random.default_rng(seed)
-    by_gene = {found.gene_id: _upstream(found, upstream_bp) for found in attributions}
+    tokens = {one.gene_id: upstream(one, upstream_bp) for one in attributions}
+    sizes = {
+        one.gene_id: np.abs(one.values[: -one.offset_bp][-len(tokens[one.gene_id]) :])
+        for one in attributions
+    }
     rows = []
     for regulator, scan in scans.items():
-        mine = [gene_id for gene_id in targets.get(regulator, ()) if gene_id in by_gene]
-        hits = {gene_id: _apart(scan(by_gene[gene_id][0])) for gene_id in mine}
-        usual = _usual({gene_id: size for gene_id, (_, size) in by_gene.items()}, hits)
+        mine = [gene_id for gene_id in targets.get(regulator, ()) if gene_id in sizes]
+        hits = {gene_id: _without_overlaps(scan(tokens[gene_id])) for gene_id in mine}
+        usual = _usual(sizes, hits)
         for gene_id in mine:
-            size = by_gene[gene_id][1]
-            size = size / usual[len(usual) - len(size) :]
-            for start, end, is_site in _stretches(hits[gene_id], len(size), n_random, generator):
-                value = float(size[start:end].mean())
-                rows.append((regulator, gene_id, is_site, value))
+            size = sizes[gene_id] / usual[len(usual) - len(sizes[gene_id]) :]
+            for start, end, is_site in _intervals(hits[gene_id], len(size), n_random, generator):
+                rows.append((regulator, gene_id, is_site, float(size[start:end].mean())))
     return pd.DataFrame(rows, columns=["regulator", "gene_id", "is_site", "value"])
 
 
-def _upstream(found: Attribution, upstream_bp: int) -> tuple[np.ndarray, np.ndarray]:
-    low, high = max(-found.offset_bp - upstream_bp, 0), -found.offset_bp
-    return found.tokens[low:high], np.abs(found.values[low:high])
+def upstream(found: Attribution, upstream_bp: int) -> UInt8[np.ndarray, " length"]:
+    """The bases before an explained gene's start."""
+    return found.tokens[max(-found.offset_bp - upstream_bp, 0) : -found.offset_bp]
 
 
-def _apart(hits: Sequence[MotifHit]) -> list[MotifHit]:
+def _without_overlaps(hits: Sequence[MotifHit]) -> list[MotifHit]:
     """The best of hits that overlap, by start."""
     kept: list[MotifHit] = []
     for hit in sorted(hits, key=lambda one: (-one.score, one.start)):
@@ -259,7 +215,7 @@ def _usual(
 ) -> Float[np.ndarray, " upstream"]:
     """Mean size of an attribution at each distance from the start, 1 over all; without the hits.
 
-    Every gene counts the same. Places that are free in fewer than five genes have what their
+    Every gene counts the same. Positions that are free in fewer than five genes have what their
     neighbours have; then the mean is taken over `SMOOTH_BP`.
     """
     length = max((len(size) for size in sizes.values()), default=0)
@@ -280,38 +236,35 @@ def _usual(
     return np.maximum(smooth, SMALLEST_USUAL)
 
 
-def _stretches(
+def _intervals(
     hits: Sequence[MotifHit], length: int, n_random: int, generator: np.random.Generator
 ) -> list[tuple[int, int, bool]]:
-    """Each site, followed by random stretches of its width."""
+    """Each site, followed by random intervals of its width that overlap no site."""
     is_taken = np.zeros(length, bool)
     for hit in hits:
         is_taken[hit.start : hit.end] = True
     before = np.concatenate([[0], np.cumsum(is_taken)])
-    found = []
+    intervals = []
     for hit in hits:
         width = hit.end - hit.start
         free = np.flatnonzero(before[width:] == before[: length + 1 - width])
-        found.append((hit.start, hit.end, True))
+        intervals.append((hit.start, hit.end, True))
         for start in generator.choice(free, n_random) if len(free) else ():
-            found.append((int(start), int(start) + width, False))
-    return found
+            intervals.append((int(start), int(start) + width, False))
+    return intervals
 
 
 def site_scores(
-    table: pd.DataFrame,
-    *,
-    min_targets: int = MIN_TARGETS,
-    n_resamples: int = 200,
-    seed: int = 0,
-) -> list[SiteScore]:
-    """AUROC of every regulator with sites upstream of at least `min_targets` of its targets.
+    table: pd.DataFrame, *, min_targets: int = MIN_TARGETS, n_resamples: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """How well attribution separates a regulator's sites from random intervals; best first.
 
-    Values are ranked within each gene first, so that a gene with large attributions throughout
-    says no more than another.
+    Columns: regulator (with sites upstream of at least `min_targets` targets), n_targets, n_sites,
+    auroc (0.5 by chance), ci_low and ci_high (bootstrap over targets). Values are ranked within
+    each gene first, so that one with large attributions throughout counts no more than another.
     """
     ranked = table.assign(value=table.groupby(["regulator", "gene_id"])["value"].rank(pct=True))
-    scores = []
+    rows = []
     for regulator, part in ranked.groupby("regulator"):
         kinds = part.groupby("gene_id")["is_site"].nunique()
         genes = kinds.index[kinds == 2]
@@ -322,78 +275,17 @@ def site_scores(
             partial(_auroc, groups), np.arange(len(groups)),
             n_bootstrap=n_resamples, seed=seed, limits=(0.0, 1.0),
         )  # fmt: skip
-        sites = int(sum(group["is_site"].sum() for group in groups))
-        scores.append(SiteScore(str(regulator), len(genes), sites, *auroc))
-    return sorted(scores, key=lambda one: -one.auroc)
+        n_sites = int(sum(group["is_site"].sum() for group in groups))
+        rows.append((str(regulator), len(genes), n_sites, *auroc))
+    columns = ["regulator", "n_targets", "n_sites", "auroc", "ci_low", "ci_high"]
+    scores = pd.DataFrame(rows, columns=columns)
+    return scores.sort_values("auroc", ascending=False, kind="stable", ignore_index=True)
 
 
 def _auroc(groups: Sequence[pd.DataFrame], rows: np.ndarray) -> float:
     is_site = np.concatenate([groups[row]["is_site"].to_numpy(bool) for row in rows])
     value = np.concatenate([groups[row]["value"].to_numpy() for row in rows])
     return float(roc_auc_score(is_site, value))
-
-
-def site_metrics(scores: Sequence[SiteScore], *, model: str = "genesplice") -> list[Metric]:
-    """One record a regulator, and their mean with its interval over regulators."""
-    records = [
-        Metric(
-            f"motif_auroc:{one.regulator}", one.auroc, one.ci_low, one.ci_high, one.n_targets,
-            model, "explained",
-        )
-        for one in scores
-    ]  # fmt: skip
-    if not scores:
-        return records
-    values = np.array([one.auroc for one in scores])
-    mean = resampled(
-        lambda rows: float(values[rows].mean()),
-        np.arange(len(values)), n_bootstrap=2000, limits=(0.0, 1.0),
-    )  # fmt: skip
-    return [
-        Metric("motif_auroc", *mean, len(values), model, "explained"),
-        *records,
-    ]
-
-
-HEXAMERS = "-10 and -35 hexamers"
-CONTROL = "permuted_weights"
-
-
-class KnownSites(NamedTuple):
-    """Whose sites are looked for upstream of which genes, and how."""
-
-    targets: dict[str, list[str]]
-    scans: dict[str, Scan]
-    sequences: dict[str, UInt8[np.ndarray, " upstream"]]
-
-
-def known_sites(
-    bundle: Bundle, found: Sequence[Attribution], *, upstream_bp: int = 300
-) -> KnownSites:
-    """Those of `HEXAMERS`, and of the regulators with motifs, among explained genes."""
-    is_first = first_of_operon(bundle.genome, bundle.genes, bundle.splits)
-    genes = [one.gene_id for one in found if is_first.get(one.gene_id, True)]
-    sequences = {one.gene_id: upstream(one, upstream_bp) for one in found}
-    bases = np.concatenate([sequences[gene_id] for gene_id in genes] or [np.arange(4)])
-    share = np.bincount(bases[bases < 4], minlength=4) + 1
-    background = tuple((share / share.sum()).tolist())
-    scans: dict[str, Scan] = {
-        regulator: MotifScanner(motifs, background=background).scan
-        for regulator, motifs in regulator_motifs(bundle).items()
-    }
-    scans[HEXAMERS] = find_promoter
-    known = regulator_targets(bundle) | {HEXAMERS: genes}
-    asked = set(genes)
-    targets = {name: [gene for gene in known[name] if gene in asked] for name in scans}
-    return KnownSites(targets, scans, {gene_id: sequences[gene_id] for gene_id in genes})
-
-
-def known_site_scores(
-    known: KnownSites, found: Sequence[Attribution], *, upstream_bp: int = 300, seed: int = 0
-) -> list[SiteScore]:
-    """Scores of `HEXAMERS` (ten genes with a pair or more), and of regulators with ten targets."""
-    table = site_table(found, known.targets, known.scans, upstream_bp=upstream_bp, seed=seed)
-    return site_scores(table, seed=seed)
 
 
 def measure_known_sites(
@@ -404,44 +296,64 @@ def measure_known_sites(
     upstream_bp: int = 300,
     seed: int = 0,
 ) -> tuple[list[Metric], pd.DataFrame]:
-    """Records, and one row a regulator (see `score_table`), with counts of sites.
+    """Attribution on the promoter's hexamers and on sites of regulators, with a control.
 
-    `motif_auroc` is the mean over regulators, `motif_auroc:NAME` one of them, `hexamer_auroc` that of
-    the promoter's hexamers; of "genesplice" and of "permuted_weights". `motif_auroc_enriched` is the
-    mean over the regulators of whose targets more have a site than of 97.5 % of shuffled ones.
+    Only first genes of operons are searched. Records: `motif_auroc` is the mean over regulators
+    with ten targets, `motif_auroc:NAME` one of them, `hexamer_auroc` that of the promoter;
+    `motif_auroc_enriched` is the mean over regulators of whose targets more have a site than of
+    97.5 % of shuffled ones. All of "genesplice" and of "permuted_weights".
+
+    The table has one row a regulator: columns of `site_scores` and `motif_counts`, and `control`,
+    the AUROC with permuted weights (nan where there is none).
 
     Parameters
     ----------
     found, control
         The same genes explained by the model, and by one with permuted weights.
     """
-    known = known_sites(bundle, found, upstream_bp=upstream_bp)
-    scored = [
-        known_site_scores(known, some, upstream_bp=upstream_bp, seed=seed)
+    is_first = first_of_operon(bundle.genome, bundle.genes, bundle.splits)
+    sequences = {
+        one.gene_id: upstream(one, upstream_bp) for one in found if is_first.get(one.gene_id, True)
+    }
+    bases = np.concatenate([*sequences.values()] or [np.arange(4)])
+    share = np.bincount(bases[bases < 4], minlength=4) + 1
+    background = tuple((share / share.sum()).tolist())
+    scans: dict[str, Scan] = {
+        regulator: MotifScanner(motifs, background=background).scan
+        for regulator, motifs in regulator_motifs(bundle).items()
+    }
+    scans[HEXAMERS] = find_promoter
+    known = regulator_targets(bundle) | {HEXAMERS: list(sequences)}
+    targets = {name: [gene for gene in known[name] if gene in sequences] for name in scans}
+    scores, of_control = (
+        site_scores(site_table(some, targets, scans, upstream_bp=upstream_bp, seed=seed), seed=seed)
         for some in (found, control)
-    ]
-    asked = {one.regulator for one in scored[0]}
-    counts = motif_counts(
-        known.sequences,
-        known.targets,
-        {name: scan for name, scan in known.scans.items() if name in asked},
-        seed=seed,
     )
+    scored = {name: scan for name, scan in scans.items() if name in set(scores["regulator"])}
+    counts = motif_counts(sequences, targets, scored, seed=seed)
     enriched = set(counts.loc[counts["found"] > counts["null_high"], "regulator"])
     metrics = []
-    for name, scores in zip(("genesplice", CONTROL), scored, strict=True):
-        of_motifs = [one for one in scores if one.regulator != HEXAMERS]
-        metrics += site_metrics(of_motifs, model=name)
-        metrics += [
-            metric._replace(metric="motif_auroc_enriched")
-            for metric in site_metrics(
-                [s for s in of_motifs if s.regulator in enriched], model=name
-            )
-            if metric.metric == "motif_auroc"
-        ]
-        metrics += [
-            metric._replace(metric="hexamer_auroc")
-            for metric in site_metrics([s for s in scores if s.regulator == HEXAMERS], model=name)
-            if metric.metric != "motif_auroc"
-        ]
-    return metrics, score_table(scored[0], scored[1], counts)
+    for model, table in (("genesplice", scores), (CONTROL, of_control)):
+        motifs = table[table["regulator"] != HEXAMERS]
+        metrics += _mean_auroc("motif_auroc", motifs, model)
+        for row in table.itertuples():
+            name = "hexamer_auroc" if row.regulator == HEXAMERS else f"motif_auroc:{row.regulator}"
+            ends = (row.auroc, row.ci_low, row.ci_high, row.n_targets)
+            metrics.append(Metric(name, *ends, model, "explained"))
+        is_enriched = motifs["regulator"].isin(enriched)
+        metrics += _mean_auroc("motif_auroc_enriched", motifs[is_enriched], model)
+    auroc = of_control.set_index("regulator")["auroc"]
+    scores.insert(6, "control", scores["regulator"].map(auroc).astype(float))
+    return metrics, scores.merge(counts.drop(columns="n_targets"), on="regulator", how="left")
+
+
+def _mean_auroc(name: str, scores: pd.DataFrame, model: str) -> list[Metric]:
+    """The mean over regulators with its interval; nothing without any."""
+    if scores.empty:
+        return []
+    values = scores["auroc"].to_numpy()
+    mean = resampled(
+        lambda rows: float(values[rows].mean()),
+        np.arange(len(values)), n_bootstrap=2000, limits=(0.0, 1.0),
+    )  # fmt: skip
+    return [Metric(name, *mean, len(values), model, "explained")]

@@ -9,8 +9,8 @@ from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.attention import LEVELS, attention_rows, gene_attention, head_ablation
-from genesplice.explain.incremental import SplicedEncoder
-from genesplice.model.attention import attend, make_plan
+from genesplice.explain.mutagenesis import SplicedEncoder
+from genesplice.model.attention import attend, make_plan, rope
 from genesplice.predict.gene_output import Explainer
 
 
@@ -38,10 +38,16 @@ def stacks(explainer):
     )
 
 
+def projected(level, layer):
+    x = level.states[layer]
+    return level.blocks[layer].project(x, rope(x.shape[1], 8, x.device))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("level", LEVELS)
 def test_rows_are_the_softmax_in_loops(stacks, level):
     stack = stacks[level]
-    q, k = stack.clean[0].q[0].double(), stack.clean[0].k[0].double()
+    q, k = (part[0].double() for part in projected(stack, 0)[:2])
     real, n_tokens = stack.is_real[0], stack.is_real.shape[1]
     low = n_tokens // 2 - 1
     found = attention_rows(stack, 0, low, low + 2).double()
@@ -49,7 +55,7 @@ def test_rows_are_the_softmax_in_loops(stacks, level):
         for row in (low, low + 1):
             terms = torch.zeros(n_tokens, dtype=torch.float64)
             for token in range(n_tokens):
-                near = stack.half is None or abs(token - row) <= stack.half
+                near = stack.half_window is None or abs(token - row) <= stack.half_window
                 if (real[token] and near) or token == row:
                     dot = sum(
                         float(a * b) for a, b in zip(q[head, row], k[head, token], strict=True)
@@ -59,12 +65,14 @@ def test_rows_are_the_softmax_in_loops(stacks, level):
             torch.testing.assert_close(found[head, row - low], wanted, atol=1e-6, rtol=1e-5)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("level", LEVELS)
 def test_rows_times_values_are_what_the_kernel_gives(stacks, level):
     stack = stacks[level]
-    _, q, k, v = stack.clean[-1]
-    mixed = attend(q, k, v, make_plan(stack.is_real, stack.half))[0]
-    rows = attention_rows(stack, len(stack.clean) - 1, 0, q.shape[2])
+    layer = len(stack.blocks) - 1
+    q, k, v = projected(stack, layer)
+    mixed = attend(q, k, v, make_plan(stack.is_real, stack.half_window))[0]
+    rows = attention_rows(stack, layer, 0, q.shape[2])
     torch.testing.assert_close(rows @ v[0], mixed, atol=1e-5, rtol=1e-5)
 
 

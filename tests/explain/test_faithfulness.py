@@ -1,25 +1,28 @@
 """The checks tell attributions that are true of the model from others."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import rankdata
 from tiny_models import make_tiny, make_vectors
 
+from genesplice.errors import InputError
+from genesplice.explain.attribution import attribute_gene, completeness_metrics
 from genesplice.explain.faithfulness import (
     Curves,
     Faithfulness,
-    checked_attributions,
-    curve_table,
-    curves,
+    check_attribution,
+    deletion_insertion,
+    explain_genes,
     faithfulness_metrics,
     faithfulness_table,
-    judge,
     randomised,
     rank_agreement,
 )
-from genesplice.explain.methods import attribute_gene
 from genesplice.predict.gene_output import Explainer
+from genesplice.results import write_metrics
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def found(explainer):
 
 
 def test_curves_are_predictions_along_the_way(explainer, found):
-    drawn = curves(explainer, found, n_places=5, n_random=1)
+    drawn = deletion_insertion(explainer, found, n_points=5, n_random=1)
     function = explainer.forward_function("g0004")
     with torch.no_grad():
         full = float(function(function.bases))
@@ -60,26 +63,22 @@ def test_areas():
     fraction = np.array([0, 0.5, 1.0])
     line, early, late = (np.array(v) for v in ([1, 0.5, 0], [1.0, 0, 0], [0, 1.0, 1]))
     drawn = Curves(fraction, early, late, line, line[::-1].copy())
-    assert drawn.deletion_auc == pytest.approx(0.25)
-    assert drawn.insertion_auc == pytest.approx(0.75)
-    assert drawn.deletion_gain == pytest.approx(0.25)
-    assert drawn.insertion_gain == pytest.approx(0.25)
+    areas = [drawn.area(name) for name in Curves._fields[1:]]
+    assert areas == pytest.approx([0.25, 0.75, 0.5, 0.5])
 
 
 def test_good_attributions_gain_and_reversed_ones_lose(explainer, found):
-    good = curves(explainer, found)
-    bad = curves(explainer, found._replace(values=-found.values))
-    assert good.deletion_gain > 0.1
-    assert good.insertion_gain > 0.1
-    assert bad.deletion_gain < -0.1
-    assert bad.insertion_gain < -0.1
+    good = check_attribution(explainer, found, ism_bp=0)
+    bad = check_attribution(explainer, found._replace(values=-found.values), ism_bp=0)
+    assert min(good.deletion_gain, good.insertion_gain) > 0.1
+    assert max(bad.deletion_gain, bad.insertion_gain) < -0.1
 
 
 def test_shuffled_attributions_are_not_faithful(explainer, found):
-    judged = judge(explainer, found, ism_bp=24)
+    judged = check_attribution(explainer, found, ism_bp=24)
     assert judged.ism_spearman is not None
     wrong = np.random.default_rng(0).permutation(found.values)
-    unfaithful = judge(explainer, found._replace(values=wrong), ism_bp=24)
+    unfaithful = check_attribution(explainer, found._replace(values=wrong), ism_bp=24)
     assert judged.ism_spearman > unfaithful.ism_spearman
     assert not unfaithful.is_faithful
     assert unfaithful.verdict.startswith("not faithful: ")
@@ -90,33 +89,71 @@ def test_other_weights_give_other_attributions(explainer, found, tiny_bundle):
     for one, two in zip(explainer.model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one.flatten().sort().values, two.flatten().sort().values)
     control = Explainer(other, tiny_bundle, window_bp=2048, vectors=explainer.vectors)
-    judged = judge(explainer, found, ism_bp=0, control=attribute_gene(control, "g0004", steps=8))
+    judged = check_attribution(
+        explainer, found, ism_bp=0, control=attribute_gene(control, "g0004", steps=8)
+    )
     assert judged.ism_spearman is None
     assert judged.random_spearman < 0.3
-    same = judge(explainer, found, ism_bp=0, control=found)
+    same = check_attribution(explainer, found, ism_bp=0, control=found)
     assert same.random_spearman == pytest.approx(1)
     assert "a model with other weights gives the same (1.00)" in same.verdict
 
 
-def test_genes_are_checked_side_by_side_as_one_by_one(explainer, tiny_bundle):
+def test_genes_are_explained_side_by_side_as_one_by_one(explainer, tiny_bundle):
     other = Explainer(
         randomised(explainer.model), tiny_bundle, window_bp=2048, vectors=explainer.vectors
     )
-    genes, before = ["g0004", "g0005", "g0006"], torch.get_num_threads()
+    genes, before, lines = ["g0004", "syn5", "g0006"], torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:
-        checked = checked_attributions(explainer, genes, other=other, steps=4)
+        made = explain_genes(explainer, genes, steps=4, report=lines.append)
     finally:
         torch.set_num_threads(before)
-    assert [one.attribution.gene_id for one in checked] == genes
-    for one in checked:
-        alone = attribute_gene(explainer, one.attribution.gene_id, steps=4)
-        np.testing.assert_allclose(one.attribution.values, alone.values, atol=1e-5)
-        control = attribute_gene(other, one.attribution.gene_id, steps=4)
-        judged = judge(explainer, alone, control=control)
-        assert one.judged.ism_spearman == pytest.approx(judged.ism_spearman, abs=1e-3)
-        assert one.judged.random_spearman == pytest.approx(judged.random_spearman, abs=1e-3)
-        assert one.drawn.deletion == pytest.approx(curves(explainer, alone).deletion, abs=1e-3)
+    assert [one.gene_id for one in made.attributions] == ["g0004", "g0005", "g0006"]
+    assert sum("faithful" in line for line in lines) == 3
+    assert len(made.table) == 3 * 2048
+    assert set(made.sites["gene_id"]) <= set(made.checks.index)
+    for one in made.attributions:
+        alone = attribute_gene(explainer, one.gene_id, steps=4)
+        np.testing.assert_allclose(one.values, alone.values, atol=1e-5)
+        control = attribute_gene(other, one.gene_id, steps=4)
+        expected = check_attribution(explainer, alone, control=control)
+        row = made.checks.loc[one.gene_id]
+        assert row["ism_spearman"] == pytest.approx(expected.ism_spearman, abs=1e-3)
+        assert row["random_spearman"] == pytest.approx(expected.random_spearman, abs=1e-3)
+        curves = made.curves[one.gene_id]
+        expected = deletion_insertion(explainer, alone).deletion
+        assert curves["deletion"].to_numpy() == pytest.approx(expected, abs=1e-3)
+    names = {metric.metric for metric in made.metrics}
+    assert {"completeness_delta", "faithful_share", "ism_spearman:g0004"} <= names
+
+
+def test_a_prediction_that_is_the_baselines_explains_nothing_and_breaks_nothing(
+    explainer, tmp_path
+):
+    """All N, which is the baseline: no share of the change is missing, and JSON stays finite."""
+    genome = explainer.bundle.genome
+    unknown = dataclasses.replace(genome, tokens=np.full_like(genome.tokens, 4))
+    bundle = dataclasses.replace(explainer.bundle, genome=unknown)
+    blind = Explainer(explainer.model, bundle, window_bp=2048, vectors=explainer.vectors)
+    made = explain_genes(blind, ["g0004"], steps=2)
+    assert np.isnan(made.attributions[0].relative_delta)
+    assert "nothing to explain" in made.checks["verdict"].item()
+    assert not any(metric.metric.startswith("completeness") for metric in made.metrics)
+    write_metrics(tmp_path / "metrics.json", made.metrics)
+    assert completeness_metrics([]) == []
+
+
+def test_without_checks_there_are_attributions_and_sites_only(explainer):
+    made = explain_genes(explainer, ["g0004"], steps=2, is_checked=False)
+    assert made.checks is None
+    assert made.curves == {}
+    assert {m.metric.split(":")[0] for m in made.metrics} == {"completeness_delta"}
+    exact = explain_genes(explainer, ["g0004"], method="ism", upstream_bp=4, downstream_bp=4)
+    assert exact.table["position_bp"].tolist() == list(range(-4, 4))
+    assert len(exact.attributions[0].values) == 8
+    with pytest.raises(InputError, match="method 'magic', expected one of ig, saliency"):
+        explain_genes(explainer, ["g0004"], method="magic")
 
 
 def test_ranks_are_correlated():
@@ -131,7 +168,7 @@ def test_every_failure_is_named_and_counted():
     assert good.verdict == "faithful"
     for change, word in (
         ({"relative_delta": 0.2}, "20% of the prediction is missing"),
-        ({"relative_delta": float("nan")}, "missing"),
+        ({"relative_delta": float("nan")}, "nothing to explain"),
         ({"deletion_gain": 0.0}, "deletion"),
         ({"insertion_gain": -0.1}, "insertion"),
         ({"ism_spearman": 0.4}, "mutagenesis is 0.40"),
@@ -148,12 +185,11 @@ def test_every_failure_is_named_and_counted():
 
 
 def test_the_table_has_a_row_and_a_verdict_for_each(explainer, found):
-    drawn = curves(explainer, found)
-    judged = judge(explainer, found, drawn=drawn, ism_bp=0)
-    assert judged.deletion_auc == drawn.deletion_auc
+    drawn = deletion_insertion(explainer, found)
+    judged = check_attribution(explainer, found, curves=drawn, ism_bp=0)
+    assert judged.deletion_auc == drawn.area("deletion")
     table = faithfulness_table([judged])
     assert table.index.tolist() == [found.gene_id]
     assert table["verdict"].tolist() == [judged.verdict]
     assert table["ism_spearman"].isna().all()
-    assert curve_table(drawn).shape == (len(drawn.fraction), 5)
     assert faithfulness_table([]).empty

@@ -9,7 +9,7 @@ from tiny_models import make_tiny, make_vectors
 from torch import nn
 
 from genesplice.errors import InputError, WorkError
-from genesplice.explain.methods import METHODS, Settings, attribute, attribute_gene
+from genesplice.explain.attribution import METHODS, Settings, attribute, attribute_gene
 from genesplice.explain.mutagenesis import VariantOutput
 from genesplice.predict.gene_output import Explainer
 

@@ -9,14 +9,14 @@ import torch
 from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError
-from genesplice.explain.incremental import SplicedEncoder, splice
 from genesplice.explain.mutagenesis import (
+    SplicedEncoder,
     VariantOutput,
-    knock_out,
-    mutagenesis_attribution,
+    attribution_of_table,
     mutate,
     mutation_table,
     scan_genes,
+    splice,
 )
 from genesplice.predict.gene_output import Explainer
 
@@ -123,18 +123,19 @@ def test_places_are_on_the_sense_strand(holes):
             (gene.tss - 10, gene.tss + 5) if strand == "+" else (gene.tss - 4, gene.tss + 11)
         )
         assert np.array_equal(found.tokens, holes.genome.fetch("chr", int(low), int(high), strand))
-        table = mutation_table([found])
+        table = mutation_table(found)
         assert table["position_bp"].tolist() == list(range(-10, 5))
         known = found.tokens < 4
         expected = -np.array([row.sum() / 3 for row in found.effects[known]])
-        np.testing.assert_allclose(mutagenesis_attribution(found).values[known], expected)
+        (attribution,) = attribution_of_table(table)
+        np.testing.assert_allclose(attribution.values[known], expected)
         assert not found.importance[~known].any()
 
 
 def test_a_stretch_outside_the_window_is_refused(holes):
     explainer = explain(holes)
     for upstream, downstream in ((5000, 10), (10, -10), (10, 5000)):
-        with pytest.raises(InputError, match="a stretch inside its window"):
+        with pytest.raises(InputError, match="an interval inside its window"):
             mutate(explainer, "g0004", upstream_bp=upstream, downstream_bp=downstream)
 
 
@@ -145,8 +146,8 @@ def test_a_scan_goes_on_where_it_stopped(tiny_bundle, tmp_path):
     scan_genes(explainer, genes[:2], tmp_path / "parts", **size)
     marked = tmp_path / "parts" / "g0001.parquet"
     before = marked.stat().st_mtime_ns
-    told = []
-    again = scan_genes(explainer, genes, tmp_path / "parts", progress=told.append, **size)
+    lines = []
+    again = scan_genes(explainer, genes, tmp_path / "parts", report=lines.append, **size)
     assert marked.stat().st_mtime_ns == before
     pd.testing.assert_frame_equal(whole, again)
     assert whole.groupby("gene_id").size().to_dict() == dict.fromkeys(genes, 8)
@@ -155,38 +156,11 @@ def test_a_scan_goes_on_where_it_stopped(tiny_bundle, tmp_path):
             scan_genes(other, genes, tmp_path / "parts", **stretch)
 
 
-def test_knocking_out_beyond_the_context_changes_nothing(tiny_bundle):
-    near = explain(tiny_bundle, "model.context_bp=1024")
-    found = knock_out(near, "g0006", tile_bp=512, n_shuffles=2)
-    assert found["start_bp"].diff().dropna().eq(512).all()
-    window = near.window("g0006")
-    for tile in found.itertuples():
-        inside = tile.start_bp <= 0 < tile.end_bp
-        ends = (abs(tile.start_bp), abs(tile.end_bp - 1))
-        assert tile.distance_bp == (0 if inside else min(ends))
-    length = window.end - window.start
-    far = found[(found["end_bp"] <= -1100) | (found["start_bp"] >= length + 600)]
-    assert len(far) >= 2
-    assert not far["size"].any()
-    assert found.loc[found["distance_bp"] == 0, "size"].item() > 0
-    everywhere = knock_out(explain(tiny_bundle), "g0006", tile_bp=512, n_shuffles=2)
-    assert (everywhere["size"] > 0).all()
-    assert (everywhere["effect"].abs() <= everywhere["size"] + 1e-12).all()
-    assert everywhere.equals(knock_out(explain(tiny_bundle), "g0006", tile_bp=512, n_shuffles=2))
-
-
-def test_what_no_tile_fits_is_refused(tiny_bundle):
-    for wrong in ({"tile_bp": 500}, {"tile_bp": 1}, {"n_shuffles": 0}):
-        with pytest.raises(InputError, match="a divisor of the window"):
-            knock_out(explain(tiny_bundle), "g0006", **wrong)
-
-
 def test_splicing_covers_every_overlap():
     old, new = torch.arange(10.0).view(1, 10, 1), -torch.ones(2, 3, 1)
-    for from_ in range(8):
+    for at in range(8):
         for low in range(10):
             for high in range(low + 1, 11):
-                wanted = old.repeat(2, 1, 1)
-                wanted[:, from_ : from_ + 3] = -1
-                found = splice(old, new, low, high, from_, from_ + 3)
-                assert torch.equal(found, wanted[:, low:high])
+                expected = old.repeat(2, 1, 1)
+                expected[:, at : at + 3] = -1
+                assert torch.equal(splice(old, new, at, low, high), expected[:, low:high])

@@ -6,7 +6,7 @@ import torch
 from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError, WorkError
-from genesplice.explain.attention import PATHS, attention_rows, roll_up, splice_window
+from genesplice.explain.attention import PATHS, attention_rollout, attention_rows, encode_levels
 from genesplice.predict.gene_output import Explainer
 
 
@@ -25,7 +25,7 @@ def dense(stack):
     """Rollout of a stack as one matrix: rows are its outputs."""
     n = stack.is_real.shape[1]
     whole = torch.eye(n, dtype=torch.float64)
-    for layer in range(len(stack.clean)):
+    for layer in range(len(stack.blocks)):
         rows = attention_rows(stack, layer, 0, n).double().mean(0)
         whole = (torch.eye(n, dtype=torch.float64) + rows) / 2 @ whole
     return whole
@@ -47,9 +47,9 @@ def merging(merge, x):
 
 @torch.no_grad()
 def test_it_is_the_product_of_dense_matrices(explainer):
-    _, spliced, row = splice_window(explainer, "g0004")
+    _, spliced, at = encode_levels(explainer, "g0004")
     encoder, n = explainer.model.encoder, 256
-    fused = dense(spliced.last)[row]
+    fused = dense(spliced.last)[at // 16]
     to_summary = merging(encoder.to_summaries, spliced.first.output)
     to_region = merging(encoder.to_regions, spliced.summaries.output)
     first, summaries, regions = map(dense, (spliced.first, spliced.summaries, spliced.regions))
@@ -67,7 +67,7 @@ def test_it_is_the_product_of_dense_matrices(explainer):
         expected[2] += share[2] * (
             regions[token // 64] @ to_region @ summaries @ to_summary @ first
         )
-    table = roll_up(explainer, "g0004")
+    table = attention_rollout(explainer, "g0004")
     window = explainer.window("g0004")
     found = np.zeros((3, n))
     place = (table["start_bp"].to_numpy() - window.offset_bp) // 16
@@ -77,7 +77,7 @@ def test_it_is_the_product_of_dense_matrices(explainer):
 
 def test_nothing_is_lost_and_nothing_is_negative(explainer):
     for position in (-700, 0, 300):
-        table = roll_up(explainer, "g0006", position_bp=position)
+        table = attention_rollout(explainer, "g0006", position_bp=position)
         assert table["weight"].sum() == pytest.approx(1, abs=1e-6)
         assert (table["weight"] > 0).all()
         assert set(table["path"]) == set(PATHS)
@@ -85,21 +85,21 @@ def test_nothing_is_lost_and_nothing_is_negative(explainer):
 
 
 def test_what_the_context_shuts_off_is_not_heard(tiny_bundle):
-    near = roll_up(explain(tiny_bundle, "model.context_bp=450"), "g0004")
+    near = attention_rollout(explain(tiny_bundle, "model.context_bp=450"), "g0004")
     assert set(near["path"]) == {"bins"}
     assert near["weight"].sum() == pytest.approx(1, abs=1e-6)
     assert near[["start_bp", "end_bp"]].abs().to_numpy().max() <= 150 + 16
 
 
 def test_the_start_hears_itself_most_through_bins(explainer):
-    table = roll_up(explainer, "g0004")
+    table = attention_rollout(explainer, "g0004")
     local = table[table["path"] == "bins"].set_index("start_bp")["weight"]
     assert abs(local.idxmax() + 8) <= 16
 
 
 def test_a_position_outside_and_an_encoder_without_levels_are_refused(explainer, tiny_bundle):
     with pytest.raises(InputError, match="position 9000 bp, expected -1790 to 2305"):
-        roll_up(explainer, "g0004", position_bp=9000)
+        attention_rollout(explainer, "g0004", position_bp=9000)
     flat = explain(tiny_bundle, "model.arch=short_cnn", "model.base_width=0")
     with pytest.raises(WorkError, match="no levels of attention"):
-        roll_up(flat, "g0004")
+        attention_rollout(flat, "g0004")

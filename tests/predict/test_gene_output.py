@@ -7,8 +7,15 @@ import pytest
 import torch
 from tiny_models import make_tiny
 
+from genesplice.errors import InputError
 from genesplice.predict.expression import bundle_graph
-from genesplice.predict.gene_output import GeneRow, copy_neighbourhood, neighbourhood
+from genesplice.predict.gene_output import (
+    GeneRow,
+    copy_neighbourhood,
+    is_group,
+    neighbourhood,
+    resolve_genes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +104,18 @@ def test_neighbours_that_do_not_change_are_there_once(tangled):
     assert rows[rows != 5].unique().numel() == (rows != 5).sum()
     assert copy_neighbourhood(graph, 5, 4, layers=2)[0]["gene"].num_nodes > len(rows)
     assert shared["pathway"].identity.numel() % 4 == 0
+
+
+def test_genes_are_named_one_by_one_or_by_fold(tiny_bundle):
+    everything = tiny_bundle.genes["gene_id"].tolist()
+    assert resolve_genes(tiny_bundle, ["all"]) == everything
+    fold = resolve_genes(tiny_bundle, [" Fold:1"])
+    assert fold == tiny_bundle.test_genes(1).tolist()
+    other = tiny_bundle.test_genes(0)[0]
+    assert resolve_genes(tiny_bundle, [other, "fold:1", fold[-1]]) == [other, *fold]
+    assert is_group("fold:1")
+    assert is_group("b1, all")
+    assert not is_group("b1,foldase")
+    for wrong in ("fold:9", "fold:x"):
+        with pytest.raises(InputError):
+            resolve_genes(tiny_bundle, [wrong])
