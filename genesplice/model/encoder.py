@@ -6,23 +6,32 @@ tokens ─ stem ─ bins ─ windowed ─┬────────────
                                                                           (1,024 bp)
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP, HierarchyName
 from genesplice.model.attention import make_plan, rope
 from genesplice.model.base_path import BasePath
-from genesplice.model.chunking import Cell, Grid, Pieces, Shelf, Stage, around
+from genesplice.model.chunking import run_in_chunks
 from genesplice.model.context import plan_context
 from genesplice.model.dense import Dense
 from genesplice.model.layers import Block, Merge, Stem
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown
 
-# Summaries are an eighth as many as bins of 16 bp: longer chunks, fewer halos.
-SUMMARIES_CHUNK = 8
+
+class Halos(NamedTuple):
+    """Bases on each side that a stage computes with its own."""
+
+    up: int
+    across: int
+    down: int
+    bases: int
 
 
 class HierarchicalEncoder(SequenceEncoder):
@@ -102,154 +111,119 @@ class HierarchicalEncoder(SequenceEncoder):
         self.decoder_blocks = blocks(decoder_layers)
         self.norm = nn.LayerNorm(width)
 
-    def levels(
+    def encode(
         self,
         inputs: Float[Tensor, "batch length channels"],
         is_real: Bool[Tensor, "batch bins"],
         *,
         with_bases: bool = False,
     ) -> EncoderOutput:
-        """Up the hierarchy and down again, chunk by chunk."""
-        grid = Grid(is_real.shape[0], is_real.shape[1], self.bin_bp, self.chunk_bp)
-        bins, merged, *bases = self._finer(inputs, is_real, grid)
-        summaries, regions = self._coarser(merged.whole(), is_real)
-        fused = self._fused(bins, is_real, self.from_summaries(summaries), grid)
-        track = None
-        if with_bases and bases:
-            track = self._bases(bases[0], fused, grid).reshape(len(is_real), -1, self.base_width)
-        return EncoderOutput(fused.whole(), summaries, regions, is_real, track)
-
-    def _finer(self, inputs: Tensor, is_real: Tensor, grid: Grid) -> list[Pieces]:
-        """Bins before the coarse levels, merged summaries and, with a base path, its vectors.
-
-        Base vectors are folded by bin.
-        """
-        left, right = self.margins
-        padded = fill_unknown(inputs, left, right)
-        halo = len(self.bin_blocks) * self.context.bin_half
-
-        def stage(cell: Cell) -> tuple[Tensor, ...]:
-            low, high = max(cell.low - halo, 0), min(cell.high + halo, grid.n_bins)
-            x = padded[cell.rows, low * self.bin_bp : high * self.bin_bp + left + right]
-            real = is_real[cell.rows, low:high, None]
-            stop = x.shape[1] - right
-            bins = self.stem(x[:, left - self.stem.left : stop + self.stem.right])
-            inner = slice(cell.low - low, cell.high - low)
-            bases: tuple[Tensor, ...] = ()
-            if self.base_path is not None:
-                reach = self.base_path.down_bp
-                fine = self.base_path.down(x[:, left - reach : stop + reach])
-                bins = bins + self.base_path.to_bins(fine)
-                bases = ((fine.reshape(*bins.shape[:2], -1) * real)[:, inner],)
-            half = self.context.bin_half
-            bins = self._mix(bins * real, real[..., 0], self.bin_blocks, half)[:, inner]
-            merged = self.to_summaries(bins, real[:, inner, 0])[0]
-            return bins, merged, *bases
-
-        return self._by_cell(stage, grid)
-
-    def _coarser(
-        self, summaries: Float[Tensor, "batch summaries width"], is_real: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Summaries that have heard of the regions, and the regions."""
+        """Up the hierarchy, across the regions and down again."""
         real = is_real.unflatten(1, (-1, SUMMARY_BP // self.bin_bp)).any(-1)
+        local, halos = partial(self._in_chunks, real.shape[1]), self.halos
+        bins, summaries, *bases = local(self._up, halos.up, inputs, is_real)
         if not self.context.sees_summaries:
             summaries, real = torch.zeros_like(summaries), torch.ones_like(real)
-        half = self.context.summary_half
-        grid = Grid(real.shape[0], real.shape[1], SUMMARY_BP, SUMMARIES_CHUNK * self.chunk_bp)
-        halo = len(self.summary_blocks) * half
+        (summaries,) = local(self._across, halos.across, summaries, real)
 
-        def stage(cell: Cell) -> tuple[Tensor, ...]:
-            low, high = max(cell.low - halo, 0), min(cell.high + halo, grid.n_bins)
-            x, known = summaries[cell.rows, low:high], real[cell.rows, low:high]
-            mixed = self._mix(x, known, self.summary_blocks, half)
-            return (mixed[:, cell.low - low : cell.high - low],)
-
-        mixed = self._by_cell(stage, grid)[0].whole()
-        regions, region_real = self.to_regions(mixed, real)
-        if not self.context.sees_regions:
-            regions, region_real = torch.zeros_like(regions), torch.ones_like(region_real)
-        regions = self._mix(regions, region_real, self.region_blocks, self.context.region_half)
-        told = self.from_regions(regions)
+        regions = self._globally(summaries, real)
+        message = self.from_regions(regions)
         if self.permutes_regions:
-            told = told[:, self._elsewhere(told.shape[1])]
-        return mixed + _repeat(told, REGION_BP // SUMMARY_BP), regions
+            message = message[:, displace(message.shape[1], is_random=self.training)]
+        summaries = summaries + _repeat(message, REGION_BP // SUMMARY_BP)
 
-    def _elsewhere(self, n_regions: int) -> Tensor:
-        """For each region another one, each once; the same in every pass but in training."""
-        generator = None if self.training else torch.Generator().manual_seed(n_regions)
-        cycle = torch.randperm(n_regions, generator=generator)
-        return torch.empty_like(cycle).index_copy(0, cycle, cycle.roll(1))
+        message = self.from_summaries(summaries)
+        (bins,) = local(self._down, halos.down, bins, message, is_real)
+        track = None
+        if with_bases and bases:
+            (track,) = local(self._base_track, halos.bases, *bases, bins)
+        return EncoderOutput(bins, summaries, regions, is_real, track, inputs)
 
-    def _fused(self, bins: Pieces, is_real: Tensor, told: Tensor, grid: Grid) -> Pieces:
-        """Bins that have heard from the summaries, `told`, and from each other once more."""
-        halo, size = len(self.decoder_blocks) * self.context.bin_half, SUMMARY_BP // self.bin_bp
+    def _up(self, inputs: Tensor, is_real: Tensor) -> tuple[Tensor, ...]:
+        """Bins among their neighbours, summaries merged from these and, with a base path, bases."""
+        left, right = self.margins
+        x, end, real = fill_unknown(inputs, left, right), inputs.shape[1] + left, is_real[..., None]
+        bins, bases = self.stem(x[:, left - self.stem.left : end + self.stem.right]), []
+        if self.base_path is not None:
+            margin = self.base_path.down_bp
+            bases = [self.base_path.down(x[:, left - margin : end + margin])]
+            bins = bins + self.base_path.to_bins(bases[0])
+            bases = [bases[0] * real.repeat_interleave(self.bin_bp, 1)]
+        bins = self._mix(bins * real, is_real, self.bin_blocks, self.context.bin_half)
+        return bins, self.to_summaries(bins, is_real)[0], *bases
 
-        def stage(cell: Cell) -> tuple[Tensor, ...]:
-            x, skipped = around(bins.rows[cell.row], cell.column, halo)
-            low, high = cell.low - skipped, cell.low - skipped + x.shape[1]
-            heard = _repeat(told[cell.rows, low // size : -(-high // size)], size)
-            x = x + heard[:, low % size : low % size + x.shape[1]]
-            real = is_real[cell.rows, low:high]
-            x = self._mix(x * real[..., None], real, self.decoder_blocks, self.context.bin_half)
-            inner = slice(skipped, skipped + cell.high - cell.low)
-            return (self.norm(x[:, inner]) * real[:, inner, None],)
+    def _across(self, summaries: Tensor, is_real: Tensor) -> tuple[Tensor]:
+        """Summaries among their neighbours."""
+        half = self.context.summary_half
+        return (self._mix(summaries, is_real, self.summary_blocks, half),)
 
-        return self._by_cell(stage, grid)[0]
+    def _globally(self, summaries: Tensor, is_real: Tensor) -> Tensor:
+        """Regions, each of which attends to all others."""
+        regions, real = self.to_regions(summaries, is_real)
+        if not self.context.sees_regions:
+            regions, real = torch.zeros_like(regions), torch.ones_like(real)
+        return self._mix(regions, real, self.region_blocks, self.context.region_half)
 
-    def _bases(self, bases: Pieces, fused: Pieces, grid: Grid) -> Tensor:
-        """Vectors at 1 bp, folded by bin, after the fused bins were read back."""
-        path = self.base_path
-        assert path is not None
-        halo = -(-path.up_bp // self.bin_bp)
+    def _down(self, bins: Tensor, message: Tensor, is_real: Tensor) -> tuple[Tensor]:
+        """Bins with the message of their summary, among their neighbours once more."""
+        real = is_real[..., None]
+        bins = (bins + _repeat(message, SUMMARY_BP // self.bin_bp)) * real
+        bins = self._mix(bins, is_real, self.decoder_blocks, self.context.bin_half)
+        return (self.norm(bins) * real,)
 
-        def stage(cell: Cell) -> tuple[Tensor, ...]:
-            (fine, skipped), (above, _) = (
-                around(pieces.rows[cell.row], cell.column, halo) for pieces in (bases, fused)
-            )
-            # Beyond the ends of the window there is nothing.
-            missing = halo - skipped, cell.high - cell.low + 2 * halo - fine.shape[1]
-            fine, above = (
-                F.pad(x, (0, 0, missing[0], missing[1] - missing[0])) for x in (fine, above)
-            )
-            out = path.up(fine.reshape(fine.shape[0], -1, path.width), above)
-            spare = halo * self.bin_bp - path.up_bp
-            out = out[:, spare : out.shape[1] - spare]
-            return (out.reshape(out.shape[0], cell.high - cell.low, -1),)
-
-        return self._by_cell(stage, grid)[0].whole()
+    def _base_track(self, bases: Tensor, bins: Tensor) -> tuple[Tensor]:
+        """Bases with the message of their bin; beyond the ends of the window there is nothing."""
+        assert self.base_path is not None
+        halo = -(-self.base_path.up_bp // self.bin_bp)
+        spare = halo * self.bin_bp
+        bases = F.pad(bases, (0, 0, spare, spare))
+        bases = self.base_path.up(bases, F.pad(bins, (0, 0, halo, halo)))
+        spare -= self.base_path.up_bp
+        return (bases[:, spare : bases.shape[1] - spare],)
 
     def _mix(self, x: Tensor, is_real: Tensor, blocks: nn.ModuleList, half: int | None) -> Tensor:
         if len(blocks) == 0:
             return x
-        plan = make_plan(is_real, half)
-        rotations = rope(x.shape[1], self.head_width, x.device)
+        plan, rotations = make_plan(is_real, half), rope(x.shape[1], self.head_width, x.device)
         for block in blocks:
             x = block(x, plan, rotations)
         return x * is_real[..., None]
 
-    def _by_cell(self, stage: Stage, grid: Grid) -> list[Pieces]:
-        """Run a stage over every cell; one tensor in pieces for each that it returns."""
-        channels = self.width + self.bin_bp * self.base_width
-        is_large = grid.n_rows * grid.n_bins * channels > self.recompute_above
-        keep = self.checkpointing and is_large and torch.is_grad_enabled()
-        rows: list[list[tuple[Tensor, ...]]] = []
-        shelves: list[Shelf] = []
-        for cells in grid.cells():
-            rows.append([])
-            for cell in cells:
-                if not keep:
-                    rows[-1].append(stage(cell))
-                    continue
-                found = checkpoint(stage, cell, use_reentrant=False)
-                shelves = shelves or [Shelf(grid) for _ in found]
-                kept = (shelf.put(cell, x) for shelf, x in zip(shelves, found, strict=True))
-                rows[-1].append(tuple(kept))
-        n_outputs = len(rows[0][0])
-        return [
-            Pieces([[out[i] for out in row] for row in rows], shelves[i] if keep else None)
-            for i in range(n_outputs)
-        ]
+    @property
+    def halos(self) -> Halos:
+        """What the outputs of each local stage depend on."""
+        bins_bp = self.context.bin_half * self.bin_bp
+        return Halos(
+            up=max(self.margins) + len(self.bin_blocks) * bins_bp,
+            across=len(self.summary_blocks) * self.context.summary_half * SUMMARY_BP,
+            down=len(self.decoder_blocks) * bins_bp,
+            bases=self.base_path.up_bp if self.base_path else 0,
+        )
+
+    def _in_chunks(
+        self, n_units: int, stage: Callable[..., tuple[Tensor, ...]], halo_bp: int, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Run a local stage about `chunk_bp` at a time, in units of a summary."""
+        # Summaries are an eighth as many as bins of 16 bp: longer chunks, fewer halos.
+        is_coarse = inputs[0].shape[1] == n_units
+        chunk_bp = max(self.chunk_bp // REGION_BP, 1) * REGION_BP * (8 if is_coarse else 1)
+        tokens = inputs[0].shape[0] * n_units * (1 if is_coarse else SUMMARY_BP // self.bin_bp)
+        is_large = tokens * (self.width + self.bin_bp * self.base_width) > self.recompute_above
+        return run_in_chunks(
+            stage,
+            inputs,
+            n_units=n_units,
+            chunk=chunk_bp // SUMMARY_BP,
+            halo=-(-halo_bp // SUMMARY_BP),
+            recompute=self.checkpointing and is_large and torch.is_grad_enabled(),
+        )
+
+
+def displace(n_regions: int, *, is_random: bool) -> Int64[Tensor, " regions"]:
+    """For each region another one, each once; always the same unless `is_random`."""
+    generator = None if is_random else torch.Generator().manual_seed(n_regions)
+    cycle = torch.randperm(n_regions, generator=generator)
+    return torch.empty_like(cycle).index_copy(0, cycle, cycle.roll(1))
 
 
 def _repeat(x: Float[Tensor, "batch tokens width"], factor: int) -> Tensor:

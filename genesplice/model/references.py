@@ -21,6 +21,7 @@ def _output(
     bins: Float[Tensor, "batch bins width"],
     is_real: IsReal,
     bin_bp: int,
+    inputs: Channels,
     bases: Float[Tensor, "batch length base_width"] | None = None,
 ) -> EncoderOutput:
     """Summaries and regions of an encoder that has no such levels: means over bins."""
@@ -29,7 +30,7 @@ def _output(
     def mean(size_bp: int) -> Tensor:
         return bins.unflatten(1, (-1, size_bp // bin_bp)).mean(2)
 
-    return EncoderOutput(bins, mean(SUMMARY_BP), mean(REGION_BP), is_real, bases)
+    return EncoderOutput(bins, mean(SUMMARY_BP), mean(REGION_BP), is_real, bases, inputs)
 
 
 class DilatedCnn(SequenceEncoder):
@@ -52,7 +53,7 @@ class DilatedCnn(SequenceEncoder):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
 
-    def levels(
+    def encode(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Run the convolutions over the whole window."""
@@ -62,7 +63,7 @@ class DilatedCnn(SequenceEncoder):
             x = block(x)
         bases = self.norm(x)
         bins = bases.unflatten(1, (-1, self.bin_bp)).mean(2)
-        return _output(bins, is_real, self.bin_bp, bases if with_bases else None)
+        return _output(bins, is_real, self.bin_bp, inputs, bases if with_bases else None)
 
 
 class ShortCnn(DilatedCnn):
@@ -93,12 +94,14 @@ class PlainAttention(SequenceEncoder):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def levels(
+    def encode(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Every bin may look at every other."""
         x = self.stem(fill_unknown(inputs, self.stem.left, self.stem.right))
-        return _output(self.norm(_mix(x, is_real, self.blocks, self.heads)), is_real, self.bin_bp)
+        return _output(
+            self.norm(_mix(x, is_real, self.blocks, self.heads)), is_real, self.bin_bp, inputs
+        )
 
 
 class KmerTokens(SequenceEncoder):
@@ -140,7 +143,7 @@ class KmerTokens(SequenceEncoder):
         self.norm = nn.LayerNorm(width)
         self.spread = nn.Linear(width, self.size_bp * base_width) if base_width else None
 
-    def levels(
+    def encode(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Tokens may look at each other; the last one may be cut short by the window."""
@@ -164,7 +167,7 @@ class KmerTokens(SequenceEncoder):
         finest = None
         if self.spread is not None and with_bases:
             finest = self.spread(x).unflatten(2, (self.size_bp, -1)).flatten(1, 2)[:, :length]
-        return _output(bins, is_real, self.bin_bp, finest)
+        return _output(bins, is_real, self.bin_bp, inputs, finest)
 
 
 def _sum_of_bases(size_bp: int, width: int) -> Float[Tensor, "width kmers"]:
@@ -218,7 +221,7 @@ class EnformerLike(SequenceEncoder):
         self.blocks = nn.ModuleList(RelativeBlock(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def levels(
+    def encode(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Seven times convolve and halve, then attend."""
@@ -229,7 +232,7 @@ class EnformerLike(SequenceEncoder):
         for block in self.blocks:
             x = block(x, real)
         bins = self.norm(x).repeat_interleave(SUMMARY_BP // self.bin_bp, 1)
-        return _output(bins, is_real, self.bin_bp)
+        return _output(bins, is_real, self.bin_bp, inputs)
 
 
 def _mix(

@@ -102,6 +102,7 @@ class SequenceEncoder(nn.Module, ABC):
         is_real = (tokens != N_TOKEN).view(tokens.shape[0], -1, self.bin_bp).any(-1)
         return self.encode(self.channels(tokens, phase), is_real, with_bases=with_bases)
 
+    @abstractmethod
     def encode(
         self,
         inputs: Float[Tensor, "batch length channels"],
@@ -110,17 +111,6 @@ class SequenceEncoder(nn.Module, ABC):
         with_bases: bool = False,
     ) -> EncoderOutput:
         """Encode channels made by `channels`: where gradients to the bases begin."""
-        return self.levels(inputs, is_real, with_bases=with_bases)._replace(inputs=inputs)
-
-    @abstractmethod
-    def levels(
-        self,
-        inputs: Float[Tensor, "batch length channels"],
-        is_real: Bool[Tensor, "batch bins"],
-        *,
-        with_bases: bool = False,
-    ) -> EncoderOutput:
-        """What an architecture makes of the channels: all of `encode` but its `inputs`."""
 
 
 def fill_unknown(

@@ -190,7 +190,7 @@ class _InPieces(SequenceEncoder):
         )
         self.encoder, self.piece_bp = encoder, piece_bp
 
-    def levels(
+    def encode(
         self,
         inputs: Float[Tensor, "batch length channels"],
         is_real: Bool[Tensor, "batch bins"],
@@ -200,7 +200,7 @@ class _InPieces(SequenceEncoder):
         """The pieces' levels, one after the other."""
         pieces = inputs.reshape(-1, self.piece_bp, inputs.shape[2])
         real = is_real.reshape(len(pieces), -1)
-        found = self.encoder.levels(pieces, real, with_bases=with_bases)
+        found = self.encoder.encode(pieces, real, with_bases=with_bases)
         n_windows = len(inputs)
 
         def join(part: Float[Tensor, "pieces tokens width"]) -> Tensor:
@@ -208,7 +208,7 @@ class _InPieces(SequenceEncoder):
 
         bases = None if found.bases is None else join(found.bases)
         coarse = join(found.summaries), join(found.regions)
-        return EncoderOutput(join(found.bins), *coarse, is_real, bases)
+        return EncoderOutput(join(found.bins), *coarse, is_real, bases, inputs)
 
 
 def measure_expression(

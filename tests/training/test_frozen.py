@@ -30,13 +30,13 @@ def test_a_window_is_read_as_its_pieces(settings):
 def test_no_piece_is_longer_than_what_pretraining_read(tiny_bundle, monkeypatch):
     settings, lengths = config(*KMERS), set()
     model = begin_model(settings)
-    levels = model.encoder.levels
+    encode = model.encoder.encode
 
     def watched(inputs, is_real, **rest):
         lengths.add(inputs.shape[1])
-        return levels(inputs, is_real, **rest)
+        return encode(inputs, is_real, **rest)
 
-    monkeypatch.setattr(model.encoder, "levels", watched)
+    monkeypatch.setattr(model.encoder, "encode", watched)
     table = read_genes(model, tiny_bundle, settings)
     assert table.index.equals(tiny_bundle.observed.index)
     assert max(lengths) <= settings.pretrain.window_bp
