@@ -73,7 +73,7 @@ def measure_public_against_bare(folder: Path) -> dict[str, float]:
     def bare() -> None:
         with torch.no_grad():
             for tokens, phase, _, *place in batches:
-                model.gene_vectors(tokens, phase, *place)
+                model.gene_features(tokens, phase, *place)
 
     works = {"public": lambda: encode_genes(model, bundle), "bare": bare}
     taken: dict[str, list[float]] = {name: [] for name in works}

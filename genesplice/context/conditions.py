@@ -188,5 +188,5 @@ def _input_length(config: Config, arch: ArchName) -> int:
     )  # fmt: skip
     encoder = make_encoder(sizes)
     if isinstance(encoder, DilatedCnn):
-        return 2 * encoder.reach_bp + 1
+        return encoder.receptive_field_bp
     return settings.reference_bp + 2 * _up(settings.reference_bp // 4)

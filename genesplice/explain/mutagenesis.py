@@ -21,7 +21,7 @@ from genesplice.data.genome import decode
 from genesplice.errors import InputError, WorkError
 from genesplice.model.attention import make_plan, rope
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.readout import base_weights, segment_weights
+from genesplice.model.readout import GeneLoci, base_weights, segment_weights
 from genesplice.model.sequence import EncoderOutput, fill_unknown
 from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution
@@ -255,14 +255,9 @@ def _read_bins(function: GeneOutput) -> Span:
     """The bins of the window that the readout of its gene uses."""
     window, bin_bp = function.window, function.model.config.bin_bp
     length = window.tokens.shape[1]
-    locus = (
-        torch.zeros(1, dtype=torch.long),
-        torch.tensor([window.start]),
-        torch.tensor([window.end]),
-        torch.ones(1, dtype=torch.int8),
-    )
-    at_bins = segment_weights(*locus, n_windows=1, length=length, bin_bp=bin_bp).column
-    at_bases = base_weights(*locus, n_windows=1, length=length).column // bin_bp
+    gene = GeneLoci(*(torch.tensor([bp]) for bp in (0, window.start, window.end)))
+    at_bins = segment_weights(gene, length=length, bin_bp=bin_bp).column
+    at_bases = base_weights(gene, length=length).column // bin_bp
     columns = torch.cat([at_bins, at_bases])
     return int(columns.min()), int(columns.max()) + 1
 

@@ -27,7 +27,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError, WorkError
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import GraphLayer, cut_neighbourhood
-from genesplice.model.kernel import Compared
+from genesplice.model.kernel import InnerProducts
 from genesplice.predict.expression import bundle_graph
 from genesplice.runtime import side_by_side
 
@@ -141,7 +141,7 @@ class GraphOutput(nn.Module):
         )
 
     @torch.no_grad()
-    def _compare(self) -> Compared | None:
+    def _compare(self) -> InnerProducts | None:
         if not self.model.kernel.n_support:
             return None
         inputs = self.model.kernel_inputs(self.vectors, self.graph, self.rows)
@@ -164,7 +164,7 @@ class GraphOutput(nn.Module):
         graph["gene"].knowledge = self.exchange.masked_knowledge(graph, kept)
         compared = None
         if self.inner is not None and self.own is not None:
-            compared = Compared(self.inner, self.own)
+            compared = InnerProducts(self.inner, self.own)
         return self.model.predict_target(self.part, self.vectors, graph, self.rows, compared)
 
 

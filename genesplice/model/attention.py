@@ -18,13 +18,15 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Complex, Float, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from genesplice.errors import WorkError
 
 Backend = Literal["flash", "sdpa", "reference"]
 SMALLEST_BLOCK = 32
+HALF = (torch.float16, torch.bfloat16)
+Rotations = Float[Tensor, "T half 2"]
 
 
 class Packing(NamedTuple):
@@ -205,22 +207,28 @@ def _attend_reference(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> T
     return scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v
 
 
-def rope(length: int, width: int, device: torch.device) -> Complex[Tensor, "T half"]:
-    """Rotations of rotary position embedding for positions 0 … length - 1.
+def rope(length: int, width: int, device: torch.device) -> Rotations:
+    """Rotations of rotary position embedding for positions 0 … length - 1: cosine and sine.
+
+    Worked out in float64 on the CPU, for devices that have neither float64 nor complex numbers.
 
     Source: Su et al., RoFormer, 2021, equation 34 (base 10,000).
     """
-    rate = 10_000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float64) / width)
-    angle = torch.arange(length, device=device, dtype=torch.float64)[:, None] * rate
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+    rate = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * rate
+    return torch.stack([angle.cos(), angle.sin()], -1).float().to(device)
 
 
-def rotate(
-    x: Float[Tensor, "B H T D"], rotations: Complex[Tensor, "T half"]
-) -> Float[Tensor, "B H T D"]:
-    """Turn each pair of channels by its position's angle."""
-    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)
+def rotate(x: Float[Tensor, "B H T D"], rotations: Rotations) -> Float[Tensor, "B H T D"]:
+    """Turn each pair of channels by its position's angle.
 
-
-HALF = (torch.float16, torch.bfloat16)
+    In complex numbers where the device has them: a third of the time of sines and cosines.
+    """
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if x.device.type in ("cpu", "cuda"):
+        product = torch.view_as_complex(pairs.contiguous()) * torch.view_as_complex(rotations)
+        turned = torch.view_as_real(product)
+    else:
+        (even, odd), (cos, sin) = pairs.unbind(-1), rotations.unbind(-1)
+        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
+    return turned.flatten(-2).to(x.dtype)

@@ -17,12 +17,9 @@ from torch import Tensor, nn
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP, HierarchyName
 from genesplice.model.attention import make_plan, rope
-from genesplice.model.base_path import BasePath
 from genesplice.model.chunking import run_in_chunks
-from genesplice.model.context import plan_context
-from genesplice.model.dense import Dense
-from genesplice.model.layers import Block, Merge, Stem
-from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown
+from genesplice.model.layers import BasePath, Block, Merge, Stem
+from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown, plan_context
 
 
 class Halos(NamedTuple):
@@ -106,8 +103,8 @@ class HierarchicalEncoder(SequenceEncoder):
         self.summary_blocks = blocks(summary_layers)
         self.to_regions = Merge(width, REGION_BP // SUMMARY_BP)
         self.region_blocks = blocks(region_layers)
-        self.from_regions = Dense(width, width)
-        self.from_summaries = Dense(width, width)
+        self.from_regions = nn.Linear(width, width)
+        self.from_summaries = nn.Linear(width, width)
         self.decoder_blocks = blocks(decoder_layers)
         self.norm = nn.LayerNorm(width)
 

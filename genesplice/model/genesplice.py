@@ -1,7 +1,7 @@
 """The whole model, from bases to expression.
 
-window ─ both strands ─ encoder ─ readout ─┬ gene vectors ─ graph ─ heads ─┬─ expression
-                                           └ likeness to training genes ───┘
+window ─ both strands ─ encoder ─ gene features ─┬─ readout ─ graph ─ heads ─┬─ expression
+                                                 └─ kernel to training genes ┘
 """
 
 import inspect
@@ -20,8 +20,8 @@ from genesplice.model.adapters import load_weights
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
-from genesplice.model.kernel import TARGETS, Compared, KernelPath
-from genesplice.model.readout import GeneReadout
+from genesplice.model.kernel import TARGETS, InnerProducts, KernelPath
+from genesplice.model.readout import GeneReadout, sense_loci
 from genesplice.model.references import (
     DilatedCnn,
     EnformerLike,
@@ -31,6 +31,7 @@ from genesplice.model.references import (
 )
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 
+CONVOLUTIONS: dict[str, Any] = {"short_cnn": ShortCnn, "dilated_cnn": DilatedCnn}
 FLAT: dict[str, Any] = {
     "plain_attention": PlainAttention,
     "kmer_tokens": KmerTokens,
@@ -64,34 +65,31 @@ def reverse_complement(tokens: UInt8[Tensor, "batch length"]) -> UInt8[Tensor, "
 
 def make_encoder(config: ModelConfig) -> SequenceEncoder:
     """Build the encoder that `config` describes."""
+    layers = {
+        name: getattr(config, name)
+        for name in ("bin_layers", "summary_layers", "region_layers", "decoder_layers")
+    }
     sizes: dict[str, Any] = {
-        "bin_bp": config.bin_bp, "width": config.width, "annotation": config.annotation
-    }  # fmt: skip
-    if config.arch == "short_cnn":
-        return ShortCnn(**sizes)
-    if config.arch == "dilated_cnn":
-        return DilatedCnn(**sizes)
+        "bin_bp": config.bin_bp,
+        "width": config.width,
+        "annotation": config.annotation,
+    }
+    attention: dict[str, Any] = {"heads": config.heads, "dropout": config.dropout}
+    if config.arch in CONVOLUTIONS:
+        return CONVOLUTIONS[config.arch](**sizes)
+    if config.arch == "kmer_tokens":
+        sizes["base_width"] = config.base_width
     if config.arch in FLAT:
-        layers = (
-            config.bin_layers + config.summary_layers + config.region_layers + config.decoder_layers
-        )
-        sizes |= {"heads": config.heads, "layers": layers, "dropout": config.dropout}
-        if config.arch == "kmer_tokens":
-            sizes["base_width"] = config.base_width
-        return FLAT[config.arch](**sizes)
+        return FLAT[config.arch](**sizes, **attention, layers=sum(layers.values()))
     return HierarchicalEncoder(
         **sizes,
-        heads=config.heads,
-        bin_layers=config.bin_layers,
-        summary_layers=config.summary_layers,
-        region_layers=config.region_layers,
-        decoder_layers=config.decoder_layers,
+        **attention,
+        **layers,
         bin_window=config.bin_window,
         summary_window=config.summary_window,
         context_bp=config.context_bp,
         hierarchy=config.hierarchy,
         base_width=config.base_width,
-        dropout=config.dropout,
         chunk_bp=_chunk_bp(config),
         recompute_above=RECOMPUTE_ABOVE,
     )
@@ -105,9 +103,9 @@ def _chunk_bp(config: ModelConfig) -> int:
 
 
 def mix_paths(neural: Prediction, kernel: Prediction, mix: Float[Tensor, "2"]) -> Prediction:
-    """Move from what the neural path says to the kernel's: by a share of level, and of residual."""
+    """Predictions of both paths; `mix` is the kernel's weight for the level and for the residual."""
     pairs = zip(neural, kernel, mix, strict=True)
-    return Prediction(*(one + share * (other - one) for one, other, share in pairs))
+    return Prediction(*(one + weight * (other - one) for one, other, weight in pairs))
 
 
 class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
@@ -122,9 +120,9 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
     regulators, effectors, pathways
         Node names that get a learned vector (see `GeneGraph`).
     n_support
-        Training genes that the kernel path remembers; 0 leaves it out.
+        Training genes of the kernel path; 0 leaves it out.
     measured_genes
-        Training genes whose expression the graph tells, with `sizes.neighbour_expression`.
+        Training genes whose expression goes into messages, with `sizes.neighbour_expression`.
 
     Attributes
     ----------
@@ -188,7 +186,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
             with_bases=self.encoder.base_width > 0,
         )
 
-    def gene_vectors(
+    def gene_features(
         self,
         tokens: UInt8[Tensor, "batch length"],
         phase: UInt8[Tensor, "batch 2 length"],
@@ -197,26 +195,14 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         end: Int64[Tensor, " genes"],
         strand: Int8[Tensor, " genes"],
     ) -> Float[Tensor, "genes features"]:
-        """What is read of every gene of the windows, on its sense strand (see `GeneReadout`).
+        """Features of every gene of the windows, on its sense strand (see `GeneReadout`).
 
         `start` and `end` count from the window's start and may lie outside; what is outside is
-        not read.
+        left out.
         """
-        encoded = self.encode_strands(tokens, phase)
-        return self.read_genes(encoded, window, start, end, strand, n_windows=len(tokens))
-
-    def read_genes(
-        self,
-        encoded: EncoderOutput,
-        window: Int64[Tensor, " genes"],
-        start: Int64[Tensor, " genes"],
-        end: Int64[Tensor, " genes"],
-        strand: Int8[Tensor, " genes"],
-        *,
-        n_windows: int,
-    ) -> Float[Tensor, "genes features"]:
-        """Joined vectors from rows as `encode_strands` orders them: + strands, then - strands."""
-        return self.readout.pool(encoded, window, start, end, strand, n_windows=n_windows)
+        n_windows, length = tokens.shape
+        genes = sense_loci(window, start, end, strand, n_windows=n_windows, length=length)
+        return self.readout.pool(self.encode_strands(tokens, phase), genes)
 
     def forward(
         self,
@@ -224,7 +210,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> Prediction:
-        """Predict from what was read of all genes of the graph, for `rows` of them (or all)."""
+        """Predict from the features of all genes of the graph, for `rows` of them (or all)."""
         return self.predict(gene_features, graph, rows)[0]
 
     def predict(
@@ -246,12 +232,12 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         gene_features: Float[Tensor, "all_genes features"],
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
-        compared: Compared | None = None,
+        compared: InnerProducts | None = None,
     ) -> Float[Tensor, "genes *conditions"]:
-        """Only the level, or only the residual, of what `forward` says.
+        """Only the level, or only the residual, of `forward`.
 
-        `compared` is what `KernelPath.compare` says of the same genes, which is worth keeping for
-        several graphs.
+        `compared` is `KernelPath.compare` of the same genes, which is worth keeping for several
+        graphs.
         """
         at = TARGETS.index(target)
         neural = self.predict_neural(gene_features, graph, rows)[0][at]
@@ -269,7 +255,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> tuple[Prediction, list[dict[str, EdgeAttention]]]:
-        """What readout, graph and heads say; `predict` mixes it with the kernel path."""
+        """From readout, graph and heads alone; `predict` mixes it with the kernel path."""
         informed, attention = self.graph(self.readout(gene_features), graph)
         if rows is not None:
             informed = informed[rows]
@@ -281,7 +267,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> tuple[Float[Tensor, "genes features"], Float[Tensor, "genes known"]]:
-        """What the kernel path looks at: the standardised vector, and what the graph knows."""
+        """Inputs of the kernel path: standardised features, and the graph's knowledge of each gene."""
         known = graph["gene"].knowledge
         if rows is not None:
             gene_features, known = gene_features[rows], known[rows]

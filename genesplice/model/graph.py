@@ -1,5 +1,7 @@
 """Graph attention over genes, their regulators and their pathways."""
 
+import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,13 @@ INTO_GENES = (
     ("pathway", "contains", "gene"),
 )
 INTO_PATHWAYS = (("gene", "member_of", "pathway"),)
+MESSAGES = {
+    "regulates": INTO_GENES[0],
+    "effects": INTO_GENES[1],
+    "contains": INTO_GENES[2],
+    "member_of": INTO_PATHWAYS[0],
+}
+N_SIGNS = 3
 
 
 class Neighbourhood(NamedTuple):
@@ -49,7 +58,9 @@ def cut_neighbourhood(
     most
         Edges of a type into one node that are taken, drawn at random; None = all.
     """
-    reached = {kind: torch.zeros(graph[kind].num_nodes, dtype=torch.bool) for kind in _kinds(graph)}
+    reached = {
+        str(kind): torch.zeros(graph[kind].num_nodes, dtype=torch.bool) for kind in graph.node_types
+    }
     done = {kind: torch.zeros_like(mask) for kind, mask in reached.items()}
     edges = {
         key: torch.zeros(graph[key].edge_index.shape[1], dtype=torch.bool)
@@ -63,64 +74,38 @@ def cut_neighbourhood(
                 done[kind] |= mask
             for key in keys:
                 index = graph[key].edge_index
-                taken = _take(index[1], fresh[key[2]], most, generator)
+                taken = _draw_edges(index[1], fresh[key[2]], most, generator)
                 edges[key] |= taken
                 reached[key[0]][index[0, taken]] = True
-    part = _cut(graph, reached, edges)
-    return Neighbourhood(part, reached["gene"].nonzero()[:, 0], _places(reached["gene"])[rows])
+    bare = copy.copy(graph)
+    for kind in reached:
+        del bare[kind].ids  # a list, which PyG does not cut
+    part = bare.edge_subgraph(edges).subgraph(reached)
+    for kind, mask in reached.items():
+        part[kind].ids = list(itertools.compress(graph[kind].ids, mask.tolist()))
+        part[kind].num_nodes = int(mask.sum())
+    genes = reached["gene"]
+    return Neighbourhood(part, genes.nonzero()[:, 0], (genes.cumsum(0) - 1)[rows])
 
 
-def _kinds(graph: HeteroData) -> list[str]:
-    return [str(kind) for kind in graph.node_types]
-
-
-def _places(mask: Bool[Tensor, " nodes"]) -> Int64[Tensor, " nodes"]:
-    """Where each node that is kept comes to lie."""
-    return mask.cumsum(0) - 1
-
-
-def _take(
+def _draw_edges(
     target: Int64[Tensor, " edges"],
-    is_wanted: Bool[Tensor, " nodes"],
+    is_target: Bool[Tensor, " nodes"],
     most: int | None,
     generator: torch.Generator | None,
 ) -> Bool[Tensor, " edges"]:
-    """Edges into wanted nodes, at most `most` into each."""
-    taken = is_wanted[target]
+    """Edges into some nodes, at most `most` into each, drawn at random."""
+    taken = is_target[target]
     if most is None or not bool(taken.any()):
         return taken
-    place = taken.nonzero()[:, 0]
-    place = place[torch.randperm(len(place), generator=generator)]
-    order = target[place].argsort(stable=True)
-    place = place[order]
-    _, count = target[place].unique_consecutive(return_counts=True)
+    edge = taken.nonzero()[:, 0]
+    edge = edge[torch.randperm(len(edge), generator=generator)]
+    edge = edge[target[edge].argsort(stable=True)]
+    _, count = target[edge].unique_consecutive(return_counts=True)
     first = (count.cumsum(0) - count).repeat_interleave(count)
     kept = torch.zeros_like(taken)
-    kept[place[torch.arange(len(place)) - first < most]] = True
+    kept[edge[torch.arange(len(edge)) - first < most]] = True
     return kept
-
-
-def _cut(
-    graph: HeteroData, nodes: dict[str, Tensor], edges: dict[tuple[str, str, str], Tensor]
-) -> HeteroData:
-    part = HeteroData()
-    for kind, mask in nodes.items():
-        for name, value in graph[kind].items():
-            if isinstance(value, Tensor):
-                part[kind][name] = value[mask]
-        part[kind].ids = [graph[kind].ids[i] for i in mask.nonzero()[:, 0].tolist()]
-        part[kind].num_nodes = int(mask.sum())
-    for key, mask in edges.items():
-        source, target = graph[key].edge_index[:, mask]
-        part[key].edge_index = torch.stack(
-            [_places(nodes[key[0]])[source], _places(nodes[key[2]])[target]]
-        )
-        if "edge_attr" in graph[key]:
-            part[key].edge_attr = graph[key].edge_attr[mask]
-    return part
-
-
-N_SIGNS = 3
 
 
 class EdgeAttention(NamedTuple):
@@ -131,7 +116,7 @@ class EdgeAttention(NamedTuple):
 
 
 class GraphLayer(nn.Module):
-    """Pathways listen to their genes, then genes to regulators, effectors and pathways.
+    """Pathways receive from their genes, then genes from regulators, effectors and pathways.
 
     Source: Brody et al., How attentive are graph attention networks?, 2022, equation 7:
     the weight of j for i is softmax_j(a . LeakyReLU(W [x_i, x_j, edge])).
@@ -173,40 +158,28 @@ class GraphLayer(nn.Module):
         """Return the genes and pathways after one exchange, and the attention on each edge.
 
         `regulator` is added to a gene where it acts on others: its learned identity. So is
-        `measured`, where it tells pathways too: a gene does not hear of itself in any other way.
+        `measured`, in messages to pathways too: a gene receives its own in no other way.
         """
         x = self.gene_norm(gene)
-        telling = gene if measured is None else gene + measured
-        member = x if measured is None else self.gene_norm(telling)
-        source = self.source_norm(telling + regulator)
+        sender = gene if measured is None else gene + measured
+        member = x if measured is None else self.gene_norm(sender)
+        source = self.source_norm(sender + regulator)
         attention: dict[str, EdgeAttention] = {}
 
-        def message(name: str, layer: GATv2Conv, key: tuple, ends: tuple, edge_attr=None) -> Tensor:
+        def message(name: str, ends: tuple[Tensor, Tensor]) -> Tensor:
+            key = MESSAGES[name]
+            edges, layer = graph[key], getattr(self, name)
+            signs = edges.edge_attr if key[1] == "regulates" else None
             out, (index, weight) = layer(
-                ends, graph[key].edge_index, edge_attr, return_attention_weights=True
+                ends, edges.edge_index, signs, return_attention_weights=True
             )
             attention[name] = EdgeAttention(index, weight.mean(-1))
             return out
 
-        told = message(
-            "member_of", self.member_of, ("gene", "member_of", "pathway"), (member, pathway)
-        )
-        pathway = self.pathway_norm(pathway + told)
-        key = ("gene", "regulates", "gene")
-        heard = message("regulates", self.regulates, key, (source, x), graph[key].edge_attr)
-        key = ("effector", "regulates", "gene")
-        heard = heard + message("effects", self.effects, key, (effector, x), graph[key].edge_attr)
-        key = ("pathway", "contains", "gene")
-        heard = heard + message("contains", self.contains, key, (pathway, x))
-        return gene + self.dropout(heard), pathway, attention
-
-
-def _table(
-    n_rows: int, n_columns: int, row: Tensor, identity: Tensor, value: Tensor
-) -> Float[Tensor, "rows columns"]:
-    """Add up edges by row and known node; nodes without a learned vector (0) have no column."""
-    table = torch.zeros(n_rows, n_columns + 1, dtype=value.dtype)
-    return table.index_put((row, identity), value, accumulate=True)[:, 1:]
+        pathway = self.pathway_norm(pathway + message("member_of", (member, pathway)))
+        received = message("regulates", (source, x)) + message("effects", (effector, x))
+        received = received + message("contains", (pathway, x))
+        return gene + self.dropout(received), pathway, attention
 
 
 class GeneGraph(nn.Module):
@@ -219,9 +192,9 @@ class GeneGraph(nn.Module):
     Parameters
     ----------
     measured_genes, n_measured
-        Genes whose expression is told, and the numbers it is told in; of others nothing is told.
+        Genes whose expression goes into their messages, and the numbers that describe it.
         Source: Shi et al., Masked label prediction (UniMP), 2021, section 3.2; here a gene's own
-        numbers are added to what it says to others only.
+        numbers are added to its messages to others only.
     """
 
     measured: Tensor
@@ -257,14 +230,14 @@ class GeneGraph(nn.Module):
         self.layers = nn.ModuleList(GraphLayer(width, heads, dropout) for _ in range(layers))
         self.measured_row = {name: i for i, name in enumerate(measured_genes)}
         if n_measured:
-            self.tell = nn.Linear(n_measured + 1, width, bias=False)
+            self.from_measured = nn.Linear(n_measured + 1, width, bias=False)
             self.register_buffer("measured", torch.zeros(len(self.measured_row), n_measured))
 
     def bind(self, graph: HeteroData) -> HeteroData:
-        """Return `graph` with what the model knows its nodes by.
+        """Return `graph` with the model's own numbering of its nodes.
 
         `identity` is the row of each node's learned vector, 0 where it has none; `knowledge` of a
-        gene says which known regulators, effectors and pathways it has an edge from, and of which
+        gene marks the known regulators, effectors and pathways that it has an edge from, and the
         sign (see `knowledge_parts`). `measured` of a gene is 1 and its expression, or all 0.
         """
         bound = graph.clone()
@@ -273,9 +246,9 @@ class GeneGraph(nn.Module):
             bound[kind].identity = torch.tensor(rows, dtype=torch.long)
         bound["gene"].knowledge = self._knowledge(bound)
         if self.measured_row:
-            place = torch.tensor([self.measured_row.get(name, -1) for name in graph["gene"].ids])
-            told = torch.cat([torch.ones(len(self.measured), 1), self.measured.cpu()], 1)
-            bound["gene"].measured = told[place] * (place >= 0)[:, None]
+            row = torch.tensor([self.measured_row.get(name, -1) for name in graph["gene"].ids])
+            described = torch.cat([torch.ones(len(self.measured), 1), self.measured.cpu()], 1)
+            bound["gene"].measured = described[row] * (row >= 0)[:, None]
         return bound
 
     @property
@@ -292,46 +265,43 @@ class GeneGraph(nn.Module):
     def masked_knowledge(
         self, graph: HeteroData, masks: Mapping[str, Float[Tensor, " edges"]]
     ) -> Float[Tensor, "genes known"]:
-        """`knowledge` of a bound graph whose edges count as much as their masks say.
+        """`knowledge` of a bound graph whose edges are weighted by their masks.
 
-        The masks of "regulates", "effects" and "contains" edges; of a kind that is not given every
-        edge counts nothing. Of several edges between two nodes the mean counts.
+        The masks of "regulates", "effects" and "contains" edges; without a mask all edges of that
+        kind count as 0. Of several edges between two nodes the mean counts.
         """
-        kept = []
-        for kind, name, count in (("gene", "regulates", 2), ("effector", "effects", 2)):
-            source, target = graph[kind, "regulates", "gene"].edge_index
-            kept += [self._kept(graph, kind, target, source, masks.get(name))] * count
-        pathway, gene = graph["pathway", "contains", "gene"].edge_index
-        kept.append(self._kept(graph, "pathway", gene, pathway, masks.get("contains")))
-        shares = torch.cat(kept, 1)
-        return graph["gene"].knowledge.to(shares) * shares
-
-    def _kept(
-        self, graph: HeteroData, kind: str, gene: Tensor, node: Tensor, mask: Tensor | None
-    ) -> Float[Tensor, "genes known"]:
-        mask = torch.zeros(len(gene)) if mask is None else mask
-        where = int(graph["gene"].num_nodes), len(self.known[kind]), gene
-        identity = graph[kind].identity[node]
-        return _table(*where, identity, mask) / _table(
-            *where, identity, torch.ones_like(mask)
-        ).clamp_min(1)
+        weights = []
+        for name, copies in (("regulates", 2), ("effects", 2), ("contains", 1)):
+            n_edges = graph[MESSAGES[name]].edge_index.shape[1]
+            mask = masks.get(name, torch.zeros(n_edges))
+            count = self._table(graph, name, torch.ones_like(mask)).clamp_min(1)
+            weights += [self._table(graph, name, mask) / count] * copies
+        weight = torch.cat(weights, 1)
+        return graph["gene"].knowledge.to(weight) * weight
 
     def _knowledge(self, graph: HeteroData) -> Int8[Tensor, "genes known"]:
-        n_genes = int(graph["gene"].num_nodes)
         tables = []
-        for kind in ("gene", "effector"):
-            edges, count = graph[kind, "regulates", "gene"], len(self.known[kind])
-            source, target = edges.edge_index
+        for name in ("regulates", "effects"):
+            edges = graph[MESSAGES[name]]
             sign = edges.edge_attr[:, 0] - edges.edge_attr[:, 1]
-            acts = _table(n_genes, count, target, graph[kind].identity[source], sign + 2)
-            total = _table(n_genes, count, target, graph[kind].identity[source], sign)
-            tables += [(acts > 0).to(torch.int8), total.sign().to(torch.int8)]
-        pathway, gene = graph["pathway", "contains", "gene"].edge_index
-        count = len(self.known["pathway"])
-        ones = torch.ones(len(gene))
-        member = _table(n_genes, count, gene, graph["pathway"].identity[pathway], ones)
-        tables.append((member > 0).to(torch.int8))
-        return torch.cat(tables, 1)
+            tables += [
+                self._table(graph, name, sign + 2) > 0,
+                self._table(graph, name, sign).sign(),
+            ]
+        n_edges = graph[MESSAGES["contains"]].edge_index.shape[1]
+        tables.append(self._table(graph, "contains", torch.ones(n_edges)) > 0)
+        return torch.cat([table.to(torch.int8) for table in tables], 1)
+
+    def _table(
+        self, graph: HeteroData, name: str, value: Float[Tensor, " edges"]
+    ) -> Float[Tensor, "genes nodes"]:
+        """Sums over edges by gene and known node; nodes without a learned vector have no column."""
+        key = MESSAGES[name]
+        source, gene = graph[key].edge_index
+        table = value.new_zeros(int(graph["gene"].num_nodes), len(self.known[key[0]]) + 1)
+        return table.index_put((gene, graph[key[0]].identity[source]), value, accumulate=True)[
+            :, 1:
+        ]
 
     def forward(
         self, gene: Float[Tensor, "genes width"], graph: HeteroData
@@ -340,9 +310,9 @@ class GeneGraph(nn.Module):
         regulator, effector, pathway = (
             self.identity[kind](graph[kind].identity) for kind in ("gene", "effector", "pathway")
         )
-        measured = self.tell(graph["gene"].measured) if self.measured_row else None
-        seen = []
+        measured = self.from_measured(graph["gene"].measured) if self.measured_row else None
+        attentions = []
         for layer in self.layers:
             gene, pathway, attention = layer(gene, regulator, effector, pathway, graph, measured)
-            seen.append(attention)
-        return gene, seen
+            attentions.append(attention)
+        return gene, attentions

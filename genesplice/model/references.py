@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.model.attention import make_plan, rope
-from genesplice.model.base_path import ConvBlock
-from genesplice.model.layers import Block, Stem
+from genesplice.model.layers import Block, ConvBlock, Stem
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown
 
 Channels = Float[Tensor, "batch length channels"]
@@ -49,15 +48,20 @@ class DilatedCnn(SequenceEncoder):
         super().__init__(bin_bp=bin_bp, width=width, annotation=annotation, base_width=width)
         self.lift = nn.Conv1d(self.channels.count, width, self.lift_bp)
         blocks = [ConvBlock(width, dilation) for dilation in dilations]
-        self.reach_bp = self.lift_bp // 2 + sum(block.reach_bp for block in blocks)
+        self.margin_bp = self.lift_bp // 2 + sum(block.margin_bp for block in blocks)
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
+
+    @property
+    def receptive_field_bp(self) -> int:
+        """Bases that the vector of one base depends on."""
+        return 2 * self.margin_bp + 1
 
     def encode(
         self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
     ) -> EncoderOutput:
         """Run the convolutions over the whole window."""
-        padded = fill_unknown(inputs, self.reach_bp, self.reach_bp)
+        padded = fill_unknown(inputs, self.margin_bp, self.margin_bp)
         x = self.lift(padded.transpose(1, 2)).transpose(1, 2).contiguous()
         for block in self.blocks:
             x = block(x)

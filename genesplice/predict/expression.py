@@ -138,7 +138,7 @@ def encode_genes(
         batch = make_batch(bundle.genome, group, bundle.genes, track)
         if len(batch.gene):
             tokens, phase, gene, *interval = (part.to(device) for part in batch)
-            vectors[gene] = model.gene_vectors(tokens, phase, *interval)
+            vectors[gene] = model.gene_features(tokens, phase, *interval)
 
     side_by_side(read, group_windows(windows, batch_windows), device)
     model.train(was_training)

@@ -20,6 +20,7 @@ from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
+from genesplice.model.readout import GeneLoci
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, EncoderOutput
 from genesplice.predict.expression import bundle_graph, encode_genes
 
@@ -335,14 +336,9 @@ class GeneOutput(nn.Module):
     ) -> Float[Tensor, "steps features"]:
         """The gene's vector from encoded bins, the first of which starts at `first_bp`."""
         steps = len(encoded.bins)
-        return self.model.read_genes(
-            encoded,
-            torch.arange(steps),
-            torch.full((steps,), self.window.start - first_bp),
-            torch.full((steps,), self.window.end - first_bp),
-            torch.ones(steps, dtype=torch.int8),
-            n_windows=steps,
-        )
+        ends = (self.window.start - first_bp, self.window.end - first_bp)
+        genes = GeneLoci(torch.arange(steps), *(torch.full((steps,), bp) for bp in ends))
+        return self.model.readout.pool(encoded, genes)
 
     def pick(self, prediction: Prediction) -> Float[Tensor, " steps"]:
         """The number that is explained."""

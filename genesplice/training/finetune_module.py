@@ -14,8 +14,7 @@ from genesplice.config import Config, FinetuneConfig
 from genesplice.data.windows import WindowBatch
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import cut_neighbourhood
-from genesplice.model.heads import Prediction
-from genesplice.model.losses import expression_errors
+from genesplice.model.heads import Prediction, expression_errors
 from genesplice.training.loops import History, make_optimizer
 
 HEAD_VALIDATION = 20
@@ -105,7 +104,7 @@ class FinetuneModule(lightning.LightningModule):
         """Loss over the training genes; those of this batch, if any, were encoded just now."""
         gene_features = self.memory
         if len(batch.gene):
-            fresh = self.model.gene_vectors(
+            fresh = self.model.gene_features(
                 batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
             )
             gene_features = gene_features.index_copy(0, batch.gene, fresh)

@@ -142,7 +142,7 @@ def fit_kernel_path(
     # The sums then come out the same however many threads there are.
     with one_thread():
         standardised, known = model.kernel_inputs(gene_features, graph, rows)
-        path.remember(standardised, known.to(torch.int8))
+        path.set_support(standardised, known.to(torch.int8))
         parts, _, _ = path.inner_products(standardised, known)
         level = observed.mean(1)
         residual = observed - level[:, None] - head.condition_mean
@@ -161,7 +161,9 @@ def fit_kernel_path(
     fits = side_by_side(fit, TARGETS, gene_features.device)
     for name, (chosen, found) in zip(TARGETS, fits, strict=True):
         weights = found.weights[:, 0] if name == "level" else found.weights
-        path.solve(name, weights, chosen.scale, chosen.mixture, chosen.inverse_length, float(mean))
+        path.set_solution(
+            name, weights, chosen.scale, chosen.mixture, chosen.inverse_length, float(mean)
+        )
     (for_level, level_fit), (for_residual, residual_fit) = fits
     return KernelFits(
         (for_level, for_residual),

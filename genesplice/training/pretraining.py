@@ -24,7 +24,7 @@ from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.model.losses import info_nce, masked_base_loss
+from genesplice.model.heads import info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from genesplice.config import Config
 from genesplice.data.windows import WindowBatch
 from genesplice.model.genesplice import GeneSplice
-from genesplice.model.heads import ExpressionHead
-from genesplice.model.losses import expression_errors
+from genesplice.model.heads import ExpressionHead, expression_errors
 from genesplice.runtime import atomic_file
 from genesplice.training.finetune_module import GeneTargets, Looks
 from genesplice.training.loops import (
@@ -68,7 +67,7 @@ class SequenceModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.encoder, self.readout = model.encoder, model.readout
-        self._read = model.gene_vectors
+        self._read = model.gene_features
         self.config, self.history = config, history
         self.seed, self.steps_per_pass = seed, steps_per_pass
         n_conditions = training.observed.shape[1]

@@ -25,6 +25,7 @@ from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice, PretrainingModel, mix_paths
 from genesplice.model.heads import Prediction
+from genesplice.model.readout import GeneLoci
 from genesplice.predict.expression import bundle_graph, encode_genes, load_model
 from genesplice.predict.gene_output import GeneRow
 from genesplice.predict.pretrained import load_pretrained
@@ -127,11 +128,8 @@ class LevelModel:
                 torch.from_numpy(phase[first : first + size]),
                 with_bases=encoder.base_width > 0,
             )
-            strand = torch.ones(len(own), dtype=torch.int8)
-            features[own] = self.model.read_genes(
-                encoded, sequence[own] - first, start[own], end[own], strand,
-                n_windows=len(encoded.bins),
-            )  # fmt: skip
+            genes = GeneLoci(sequence[own] - first, start[own], end[own])
+            features[own] = self.model.readout.pool(encoded, genes)
 
         side_by_side(encode, range(0, len(tokens), size))
         return features

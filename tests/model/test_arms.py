@@ -51,7 +51,7 @@ def test_every_arm_does_every_job(arch, annotation):
     place = torch.tensor([300, 900]), torch.tensor([800, 1800])
     phase = torch.zeros(2, 2, 2048, dtype=torch.uint8)
     window, strand = torch.tensor([0, 1]), torch.tensor([1, -1], dtype=torch.int8)
-    vectors = model.gene_vectors(tokens, phase, window, *place, strand)
+    vectors = model.gene_features(tokens, phase, window, *place, strand)
     assert vectors.shape == (2, len(model.readout.centre))
     assert vectors.isfinite().all()
 
@@ -93,8 +93,8 @@ def test_a_masked_base_is_hidden(arch):
 def test_how_far_each_sees():
     assert reach(make("short_cnn")) == (2048 - 14, 2063 + 14)
     dilated = make("dilated_cnn")
-    assert dilated.reach_bp == 4 + 2 * 511
-    assert reach(dilated) == (2048 - dilated.reach_bp, 2063 + dilated.reach_bp)
+    assert dilated.margin_bp == 4 + 2 * 511
+    assert reach(dilated) == (2048 - dilated.margin_bp, 2063 + dilated.margin_bp)
     for arch in GLOBAL:
         assert reach(make(arch)) == (0, 4095)
 
@@ -102,7 +102,7 @@ def test_how_far_each_sees():
 def test_the_reach_of_convolutions_is_what_it_says():
     for encoder in (ShortCnn(bin_bp=16, width=8), DilatedCnn(bin_bp=16, width=8, dilations=(1, 3))):
         first, last = reach(encoder.eval())
-        assert (2048 - first, last - 2063) == (encoder.reach_bp, encoder.reach_bp)
+        assert (2048 - first, last - 2063) == (encoder.margin_bp, encoder.margin_bp)
 
 
 def test_a_k_mer_selects_its_own_vector():

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genesplice.model.attention import attend, make_plan, rope, rotate
 from genesplice.model.layers import Block
@@ -111,3 +112,32 @@ def test_rotation_depends_on_distance_only():
     assert score(3, 10) == pytest.approx(score(80, 87), abs=1e-5)
     assert score(3, 10) != pytest.approx(score(3, 30), abs=1e-3)
     assert float(rotate(q, turns[[55]]).norm()) == pytest.approx(float(q.norm()), rel=1e-6)
+
+
+def test_rotation_without_complex_numbers_is_the_same():
+    """Apple's GPUs have neither complex numbers nor float64: other devices use sines and cosines."""
+
+    class Real(torch.Tensor):
+        device = torch.device("mps")
+
+    turns = rope(50, 16, torch.device("cpu"))
+    x = torch.randn(2, 3, 50, 16)
+    pairs = rotate(x.as_subclass(Real), turns).as_subclass(torch.Tensor)
+    torch.testing.assert_close(pairs, rotate(x, turns), atol=1e-6, rtol=1e-5)
+
+
+def test_no_wide_number_reaches_another_device():
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for one in (out,) if isinstance(out, torch.Tensor) else ():
+                if one.device.type == "meta":
+                    dtypes.add(one.dtype)
+            return out
+
+    dtypes = set()
+    with Watch():
+        turns = rope(50, 16, torch.device("meta"))
+        out = rotate(torch.randn(2, 3, 50, 16, device="meta"), turns)
+    assert out.shape == (2, 3, 50, 16)
+    assert dtypes == {torch.float32}

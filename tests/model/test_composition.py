@@ -7,11 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_readout import loci
 
 from genesplice.baselines.features import kmer_codon_features
 from genesplice.data.genome import decode
 from genesplice.model.genesplice import reverse_complement
-from genesplice.model.readout import UPSTREAM_BP, codon_shares, log_length, upstream_kmers
+from genesplice.model.readout import (
+    UPSTREAM_BP,
+    GeneLoci,
+    codon_fractions,
+    log_length,
+    upstream_kmers,
+)
 from genesplice.model.sequence import InputChannels
 
 LENGTH = 1500
@@ -28,8 +35,7 @@ def strands(seed=0, n_windows=1):
 
 
 def read(function, inputs, genes, n_windows=1):
-    columns = [torch.tensor([gene[i] for gene in genes], dtype=torch.long) for i in range(4)]
-    return function(inputs, *columns[:3], columns[3].to(torch.int8), n_windows=n_windows)
+    return function(inputs, loci(genes, n_windows, inputs.shape[1]))
 
 
 def on_strand(gene, n_windows=1):
@@ -67,22 +73,23 @@ def test_codons_count_from_the_first_base(place):
     for at in range(begin, begin + length - 2, 3):
         if at >= 0 and at + 3 <= LENGTH:
             counts[CODONS.index(letters[row][at : at + 3])] += 1
-    shares = read(codon_shares, inputs, [gene])
+    shares = read(codon_fractions, inputs, [gene])
     np.testing.assert_allclose(shares[0], counts / max(counts.sum(), 1), atol=1e-5)
 
 
 def test_length_is_in_powers_of_two():
-    found = log_length(torch.tensor([0, -7, 5]), torch.tensor([1024, 1, 5]))
+    ends = torch.tensor([0, -7, 5]), torch.tensor([1024, 1, 5])
+    found = log_length(GeneLoci(torch.zeros(3, dtype=torch.long), *ends))
     assert found[:, 0].tolist() == [10, 3, 0]
 
 
 def test_genes_of_several_windows_are_kept_apart():
     inputs, _ = strands(2, n_windows=3)
     genes = [(2, 600, 900, 1), (0, 500, 1200, -1), (1, 700, 1000, -1)]
-    together = [read(f, inputs, genes, 3) for f in (upstream_kmers, codon_shares)]
+    together = [read(f, inputs, genes, 3) for f in (upstream_kmers, codon_fractions)]
     for i, (window, *place) in enumerate(genes):
         alone = inputs[[window, 3 + window]]
-        for function, found in zip((upstream_kmers, codon_shares), together, strict=True):
+        for function, found in zip((upstream_kmers, codon_fractions), together, strict=True):
             torch.testing.assert_close(found[i : i + 1], read(function, alone, [(0, *place)]))
 
 
@@ -103,9 +110,9 @@ def test_it_counts_what_the_baselines_count(tiny_bundle):
     np.testing.assert_allclose(read(upstream_kmers, inputs, genes), kmers, atol=1e-3)
     is_orf = wanted["gene:is_orf"].to_numpy() > 0
     codons = wanted[[c for c in table if c.startswith("codon:")]].to_numpy()
-    found = read(codon_shares, inputs, genes).numpy()
+    found = read(codon_fractions, inputs, genes).numpy()
     np.testing.assert_allclose(found[is_orf], codons[is_orf], atol=1e-5)
-    length = log_length(*(torch.tensor([gene[i] for gene in genes]) for i in (1, 2)))
+    length = log_length(loci(genes, length=genome.length))
     np.testing.assert_allclose(length[:, 0], wanted["gene:log2_length"], atol=1e-5)
 
 
@@ -115,7 +122,7 @@ def test_gradients_reach_the_counted_bases_and_no_others():
     gene = [(0, 600, 660, 1)]
     out = (
         read(upstream_kmers, inputs, gene).square().sum()
-        + read(codon_shares, inputs, gene).square().sum()
+        + read(codon_fractions, inputs, gene).square().sum()
     )
     out.backward()
     touched = (inputs.grad.abs().sum(2) > 0).nonzero()
@@ -128,7 +135,7 @@ def test_unknown_bases_are_a_quarter_of_each_and_masked_ones_nothing():
     gene = [(0, 600, 660, 1)]
     unknown = InputChannels()(tokens, None)
     assert float(read(upstream_kmers, unknown, gene).sum()) == pytest.approx(297)
-    assert float(read(codon_shares, unknown, gene)[0].sum()) == pytest.approx(1)
+    assert float(read(codon_fractions, unknown, gene)[0].sum()) == pytest.approx(1)
     masked = InputChannels()(torch.full_like(tokens, 5), None)
     assert float(read(upstream_kmers, masked, gene).abs().sum()) == 0
-    assert float(read(codon_shares, masked, gene)[0].abs().sum()) == 0
+    assert float(read(codon_fractions, masked, gene)[0].abs().sum()) == 0

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesplice.errors import InputError
-from genesplice.model.context import plan_context
 from genesplice.model.encoder import HierarchicalEncoder, displace
-from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, plan_context
 
 SMALL = {
     "bin_bp": 16, "width": 16, "heads": 2, "bin_layers": 1, "summary_layers": 1,
@@ -237,8 +236,8 @@ def test_context_plan_never_promises_more_than_it_keeps():
             context_bp, bin_bp=16, stem_bp=6, bin_layers=2, summary_layers=2, region_layers=2,
             bin_window=32, summary_window=32,
         )  # fmt: skip
-        assert plan.reach_bp is not None
-        assert plan.reach_bp <= context_bp // 2
+        assert plan.receptive_bp is not None
+        assert plan.receptive_bp <= context_bp // 2
 
 
 def test_too_small_a_context_names_both_numbers():

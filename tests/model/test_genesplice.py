@@ -34,7 +34,7 @@ def test_the_other_strand_gives_the_same_genes():
     model = make()
     tokens, phase, row, start, end, strand = window()
     length = tokens.shape[1]
-    mirrored = model.gene_vectors(
+    mirrored = model.gene_features(
         reverse_complement(tokens),
         phase.flip(1).flip(2),
         row,
@@ -42,7 +42,7 @@ def test_the_other_strand_gives_the_same_genes():
         length - start,
         -strand,
     )
-    vectors = model.gene_vectors(tokens, phase, row, start, end, strand)
+    vectors = model.gene_features(tokens, phase, row, start, end, strand)
     torch.testing.assert_close(mirrored, vectors, atol=1e-5, rtol=1e-4)
 
 
@@ -50,17 +50,17 @@ def test_the_other_strand_gives_the_same_genes():
 def test_strand_matters():
     model = make()
     tokens, phase, row, start, end, strand = window()
-    here = model.gene_vectors(tokens, phase, row, start, end, strand)
-    there = model.gene_vectors(tokens, phase, row, start, end, -strand)
+    here = model.gene_features(tokens, phase, row, start, end, strand)
+    there = model.gene_features(tokens, phase, row, start, end, -strand)
     assert float((here - there).abs().max()) > 0.1
 
 
 @torch.no_grad()
 def test_in_half_precision_genes_are_nearly_the_same():
     model, arguments = make(), window()
-    whole = model.gene_vectors(*arguments)
+    whole = model.gene_features(*arguments)
     with torch.autocast("cpu", torch.bfloat16):
-        half = model.gene_vectors(*arguments)
+        half = model.gene_features(*arguments)
     assert half.dtype == torch.float32
     assert float((half - whole).norm() / whole.norm()) < 0.1
 
@@ -82,7 +82,7 @@ def test_a_gene_is_the_same_from_two_windows():
     for strand in (1, -1):
         place = torch.tensor([strand], dtype=torch.int8)
         vectors = [
-            model.gene_vectors(
+            model.gene_features(
                 tokens[:, low : low + 12288],
                 phase[:, :, low : low + 12288],
                 one,
@@ -101,9 +101,9 @@ def test_other_windows_of_the_batch_do_not_matter():
     first, second = window(seed=0), window(seed=1)
     both = [torch.cat(pair) for pair in zip(first, second, strict=True)]
     both[2] = torch.cat([first[2], second[2] + 1])
-    together = model.gene_vectors(*both)
-    torch.testing.assert_close(together[:4], model.gene_vectors(*first), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(together[4:], model.gene_vectors(*second), atol=1e-5, rtol=1e-4)
+    together = model.gene_features(*both)
+    torch.testing.assert_close(together[:4], model.gene_features(*first), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together[4:], model.gene_features(*second), atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -23,11 +23,11 @@ def control(seed=0, n_genes=N):
 def make(seed=0):
     gene_features, known = control(seed)
     path = KernelPath(PARTS, KNOWLEDGE, C, N)
-    path.remember(gene_features, known)
+    path.set_support(gene_features, known)
     generator = torch.Generator().manual_seed(seed + 1)
     weights = torch.randn(N, generator=generator), torch.randn(N, C, generator=generator)
-    path.solve("level", weights[0], (0.4, 0.3, 0.2, 0.1), 0.25, 1.5, 7.0)
-    path.solve("residual", weights[1], (0.1, 0.0, 0.5, 0.4), 1.0, 0.5)
+    path.set_solution("level", weights[0], (0.4, 0.3, 0.2, 0.1), 0.25, 1.5, 7.0)
+    path.set_solution("residual", weights[1], (0.1, 0.0, 0.5, 0.4), 1.0, 0.5)
     return path, gene_features, known, weights
 
 
@@ -42,15 +42,15 @@ def written_out(path, x, known, row):
     blocks = [(x.double().numpy()[a:b], support[:, a:b]) for a, b in itertools.pairwise(edges)]
     blocks += [(mine[:4], theirs[:, :4]), (mine[4:], theirs[:, 4:])]
     scale = path.scale[row].double().numpy()
-    share, sharpness = float(path.share[row]), float(path.sharpness[row])
+    weight, inverse_scale = float(path.mixture_weight[row]), float(path.inverse_length_scale[row])
     kernel = np.zeros(N)
     for j in range(N):
         inner = sum(s * (a @ b[j]) / len(a) for s, (a, b) in zip(scale, blocks, strict=True))
         squared = sum(
             s * ((a - b[j]) ** 2).sum() / len(a) for s, (a, b) in zip(scale, blocks, strict=True)
         )
-        r = sharpness * np.sqrt(3 * squared)
-        kernel[j] = (1 - share) * inner + share * (1 + r) * np.exp(-r)
+        r = inverse_scale * np.sqrt(3 * squared)
+        kernel[j] = (1 - weight) * inner + weight * (1 + r) * np.exp(-r)
     return kernel
 
 
@@ -80,7 +80,7 @@ def test_what_is_known_of_few_genes_is_not_used():
     known[:, 1] = 0
     known[:4, 1] = 1
     path = KernelPath(PARTS, KNOWLEDGE, C, N)
-    path.remember(gene_features, known)
+    path.set_support(gene_features, known)
     assert path.knowledge_spread[1].isinf()
     crossed = path.inner_products(gene_features, known.float())[0]
     other = known.clone()
@@ -91,7 +91,7 @@ def test_what_is_known_of_few_genes_is_not_used():
 def test_each_part_has_a_mean_square_of_one_over_the_training_genes():
     path, gene_features, known, _ = make()
     scaled = (gene_features - gene_features.mean(0)) / gene_features.std(0)
-    path.remember(scaled, known)
+    path.set_support(scaled, known)
     _, own, others = path.inner_products(scaled, known.float())
     expected = torch.full((4,), (N - 1) / N)
     torch.testing.assert_close(own.mean(1), expected, atol=1e-4, rtol=1e-4)

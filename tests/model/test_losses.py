@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from genesplice.model.heads import Prediction
-from genesplice.model.losses import expression_errors, info_nce, masked_base_loss
+from genesplice.model.heads import Prediction, expression_errors, info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 

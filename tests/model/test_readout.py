@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genesplice.model.readout import SEGMENTS, GeneReadout, base_weights, segment_weights
+from genesplice.model.readout import (
+    SEGMENTS,
+    GeneReadout,
+    base_weights,
+    segment_weights,
+    sense_loci,
+)
 from genesplice.model.sequence import EncoderOutput
 
 LENGTH, WIDTH = 2048, 3
@@ -14,10 +20,13 @@ LENGTH, WIDTH = 2048, 3
 
 def weights_of(genes, bin_bp, n_windows=1, length=LENGTH):
     """`genes` are (window, start, end, strand)."""
+    return segment_weights(loci(genes, n_windows, length), length=length, bin_bp=bin_bp)
+
+
+def loci(genes, n_windows=1, length=LENGTH):
     columns = [torch.tensor([gene[i] for gene in genes], dtype=torch.long) for i in range(4)]
-    return segment_weights(
-        *columns[:3], columns[3].to(torch.int8), n_windows=n_windows, length=length, bin_bp=bin_bp
-    )
+    strand = columns.pop().to(torch.int8)
+    return sense_loci(*columns, strand, n_windows=n_windows, length=length)
 
 
 def bins_of(bin_bp, n_windows=1, seed=0, length=LENGTH):
@@ -37,8 +46,7 @@ def joined(readout, bins, genes, n_windows=1, bases=None):
     inputs = torch.full((len(bins), length, 4), 0.25)
     is_real = torch.ones(bins.shape[:2], dtype=torch.bool)
     encoded = EncoderOutput(bins, bins[:, :0], bins[:, :0], is_real, bases, inputs)
-    columns = [torch.tensor([gene[i] for gene in genes], dtype=torch.long) for i in range(4)]
-    return readout.pool(encoded, *columns[:3], columns[3].to(torch.int8), n_windows=n_windows)
+    return readout.pool(encoded, loci(genes, n_windows, length))
 
 
 def base_by_base(bins, gene, bin_bp, n_windows=1, length=LENGTH) -> np.ndarray:
@@ -186,13 +194,8 @@ def test_gradients_reach_the_bins_of_the_gene_and_no_others():
 )
 def test_bases_are_read_by_codon_position(start, length, strand):
     bases = bins_of(1)
-    place = [torch.tensor([value]) for value in (0, start, start + length)]
-    weights = base_weights(
-        *place, torch.tensor([strand], dtype=torch.int8), n_windows=1, length=LENGTH
-    )
-    found = torch.zeros(weights.n_rows, WIDTH).index_add(
-        0, weights.row, bases.flatten(0, 1)[weights.column] * weights.weight[:, None]
-    )
+    genes = loci([(0, start, start + length, strand)])
+    found = base_weights(genes, length=LENGTH).means(bases)
     row = bases[int(strand < 0)].double().numpy()
     first = start if strand > 0 else LENGTH - start - length
     ranges = [(-100, 0, 1), (-20, 60, 1), (length - 60, length + 60, 1)]
@@ -210,12 +213,7 @@ def test_the_parts_follow_each_other():
     assert values.shape == (2, sum(readout.parts.values()))
     of_bins, of_bases, kmers, codons, length = values.split(list(readout.parts.values()), 1)
     torch.testing.assert_close(of_bins, pool(bins, genes).flatten(1))
-    place = [torch.tensor([gene[i] for gene in genes]) for i in range(3)]
-    strand = torch.tensor([1, -1], dtype=torch.int8)
-    weights = base_weights(*place, strand, n_windows=1, length=LENGTH)
-    expected = torch.zeros(weights.n_rows, WIDTH).index_add(
-        0, weights.row, bases.flatten(0, 1)[weights.column] * weights.weight[:, None]
-    )
+    expected = base_weights(loci(genes), length=LENGTH).means(bases)
     torch.testing.assert_close(of_bases, expected.view(2, -1))
     # Every base is unknown here: each 4-mer and codon is as likely as any other.
     torch.testing.assert_close(kmers, torch.full((2, 256), 297 / 256))

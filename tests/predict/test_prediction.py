@@ -56,7 +56,7 @@ def test_vectors_are_those_of_each_window_on_its_own(model, tiny_bundle):
         batch = make_batch(tiny_bundle.genome, [window], tiny_bundle.genes, track)
         tokens, phase, gene, *place = batch
         with torch.no_grad():
-            vectors = model.gene_vectors(tokens, phase, *place)
+            vectors = model.gene_features(tokens, phase, *place)
         torch.testing.assert_close(found[gene], vectors, atol=1e-6, rtol=1e-5)
         n_seen += len(gene)
     assert n_seen == len(tiny_bundle.genes)

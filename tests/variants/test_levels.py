@@ -182,8 +182,10 @@ def test_a_kernel_path_is_mixed_in_as_by_the_whole_model(tiny_bundle):
     vectors = make_vectors(other, tiny_bundle)
     reader = LevelModel(other, tiny_bundle, gene_features=vectors)
     inputs = other.kernel_inputs(vectors, reader.graph, rows)
-    other.kernel.remember(inputs[0], inputs[1].to(torch.int8))
-    other.kernel.solve("level", torch.randn(8), [1.0] * len(other.kernel.names), 0.5, 1.0, 2.0)
+    other.kernel.set_support(inputs[0], inputs[1].to(torch.int8))
+    other.kernel.set_solution(
+        "level", torch.randn(8), [1.0] * len(other.kernel.names), 0.5, 1.0, 2.0
+    )
     other.mix.fill_(0.75)
     genes = torch.tensor([3, 9, 3, 20])
     own = make_vectors(other, tiny_bundle, seed=5)[:4]
