@@ -112,7 +112,7 @@ SMALL_VERDICT = (
 def write_passed_controls(folder: Path, settings: str) -> Path:
     """A record of controls that came out as planted with these settings; none was trained."""
     config = override(load_preset("quick"), settings.split())
-    slope = {"slope": 0.0, "ci_low": -0.01, "ci_high": 0.01, "visible": 0.02}
+    slope = {"slope": 0.0, "ci_low": -0.01, "ci_high": 0.01, "minimum_detectable": 0.02}
     controls = [
         {"control": kind, "expected": answer, "answer": answer, "sentence": "",
          "slopes": [{"metric": "level_r2", **slope}]}

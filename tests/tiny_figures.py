@@ -149,19 +149,27 @@ def _influence(name: str) -> dict[str, Any]:
 
 
 def _slopes(name: str) -> dict[str, Any]:
-    slope = {"metric": name, "slope": 0.01, "ci_low": -0.01, "ci_high": 0.03, "visible": 0.02}
+    slope = {
+        "metric": name,
+        "slope": 0.01,
+        "ci_low": -0.01,
+        "ci_high": 0.03,
+        "minimum_detectable": 0.02,
+    }
     slopes = [slope, slope | {"metric": "profile_r"}]
     return {"slopes": slopes, "smallest_effect": 0.01, "title": name}
 
 
 def _arms(name: str) -> dict[str, Any]:
-    arms = [
+    conditions = [
         {"name": f"{name}{bp}", "context_bp": bp, "is_reference": False}
         for bp in (512, 4096, 32_768)
     ]
-    metrics = pd.DataFrame({"model": [arm["name"] for arm in arms], "value": [0.1, 0.2, 0.2]})
+    metrics = pd.DataFrame(
+        {"model": [condition["name"] for condition in conditions], "value": [0.1, 0.2, 0.2]}
+    )
     metrics = metrics.assign(metric="level_r2", fold=None, ci_low=0.0, ci_high=0.3)
-    return {"arms": arms, "metrics": metrics, "title": name}
+    return {"conditions": conditions, "metrics": metrics, "title": name}
 
 
 def _doses(name: str) -> dict[str, Any]:
@@ -192,7 +200,7 @@ CASES = {
     "rate_range": Case(figures.rate_range, _range),
     "rate_schedules": Case(figures.rate_schedules, _schedules),
     "slope_bars": Case(figures.slope_bars, _slopes),
-    "context_arms": Case(figures.context_arms, _arms),
+    "context_scores": Case(figures.context_scores, _arms),
     "dose_figure": Case(figures.dose_figure, _doses),
     "mass_figure": Case(figures.mass_figure, _mass),
 }

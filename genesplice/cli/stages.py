@@ -292,7 +292,8 @@ def verdict(
 
     Four simulated controls are judged first; while they do not come out as planted there is no verdict.
     """
-    from genesplice.context.verdict import REFUSED, judge_context, write_report
+    from genesplice.context.report import write_report
+    from genesplice.context.verdict import REFUSED, context_test
     from genesplice.data.bundle import load_bundle
     from genesplice.results import read_metrics
 
@@ -301,13 +302,13 @@ def verdict(
         if not path.is_file():
             raise InputError(f"no file {path}", "a metrics.json")
     others = [metric for path in ablations or () for metric in read_metrics(path)]
-    report = judge_context(
-        load_bundle(data), config, out, resume=resume, ray=ray, controls=controls_dir, tell=say
+    bundle = load_bundle(data)
+    report = context_test(
+        bundle, config, out, resume=resume, ray=ray, controls=controls_dir, tell=say
     )
     page = write_report(
-        report, load_bundle(data), config, out, command=command_line(), started=started,
-        others=others,
-    )  # fmt: skip
+        report, bundle, config, out, command=command_line(), started=started, others=others
+    )
     say(f"verdict: {report.verdict['answer']}. {report.verdict['sentence']}")
     names = ("verdict.json", "metrics.json", "manifest.json")
     emit({"page": page, "files": [out / name for name in names]}, as_json)

@@ -1,12 +1,11 @@
-"""Context arms: one network with the dial at different places, everything else equal.
+"""Context conditions: one network with different context lengths, everything else equal.
 
-All arms of a verdict read the same windows in the same order and take as many optimiser steps;
-the encoder runs at full size whatever it may see, so that parameters and cost are equal too. It
-learns from sequence alone (see `genesplice.training.sequence_stage`): with network and gene sets in
-the loss from the first step it learned nothing of *E. coli*. Then the kernel path is solved on what
-it says, the network and the gene sets. Arms know a gene by what the encoder says of it alone:
-4-mers and codons counted beside it would answer for the sequence near the gene, and drown few genes
-in many channels.
+All conditions of a verdict see the same windows in the same order and take as many optimiser steps;
+the encoder runs at full size whatever its context, so that parameters and cost are equal too. It
+learns from sequence alone: with network and gene sets in the loss from the first step it learned
+nothing of *E. coli*. Then the kernel path is solved on its gene features, the network and the gene
+sets. A condition has no counts of 4-mers and codons: these would answer for the sequence near the
+gene, and drown few genes in many channels.
 """
 
 import contextlib
@@ -28,10 +27,10 @@ from genesplice.training.loops import epoch_steps
 from genesplice.training.sweeps import Task
 
 NEVER = 1e6
-"""Minutes between checkpoints: an arm that dies in its passes is run again from the start."""
+"""Minutes between checkpoints: a condition that dies in its passes is run again from the start."""
 
 
-class Arm(NamedTuple):
+class ContextCondition(NamedTuple):
     """One row of the verdict: an architecture and how many bases an output of it may depend on.
 
     `is_reference` marks other architectures, which do not enter the slope.
@@ -43,51 +42,66 @@ class Arm(NamedTuple):
     is_reference: bool
 
 
-class ArmPlan(NamedTuple):
-    """The arms of a genome and the windows that all of them read (references have their own)."""
+class ConditionPlan(NamedTuple):
+    """The conditions of a genome and the windows of all of them (references have their own)."""
 
-    arms: tuple[Arm, ...]
+    conditions: tuple[ContextCondition, ...]
     core_bp: int
     flank_bp: int
 
     @property
     def context_of(self) -> dict[str, int]:
-        """Context of the arms that enter the slope."""
-        return {arm.name: arm.context_bp for arm in self.arms if not arm.is_reference}
+        """Context of the conditions that enter the slope."""
+        return {
+            condition.name: condition.context_bp
+            for condition in self.conditions
+            if not condition.is_reference
+        }
 
     @property
-    def longest(self) -> Arm:
+    def longest(self) -> ContextCondition:
         """The context under test."""
-        return max((arm for arm in self.arms if not arm.is_reference), key=lambda a: a.context_bp)
+        return max(
+            (condition for condition in self.conditions if not condition.is_reference),
+            key=lambda a: a.context_bp,
+        )
 
 
-def plan_arms(
+def plan_conditions(
     config: Config, genome: Genome, contexts_bp: Sequence[int], references: Sequence[ArchName] = ()
-) -> ArmPlan:
-    """Arms for a genome: contexts beyond the longest contig become the whole of it."""
+) -> ConditionPlan:
+    """Conditions for a genome: contexts beyond the longest contig become the whole of it."""
     settings = config.verdict
     whole = max(contig.length for contig in genome.contigs)
     inside = [context for context in contexts_bp if context < whole]
-    arms = [Arm(f"context_{context}", "hierarchical", context, False) for context in inside]
+    conditions = [
+        ContextCondition(f"context_{context}", "hierarchical", context, False) for context in inside
+    ]
     core_bp, flank_bp = settings.core_bp, _up(max(inside, default=0) // 2)
     if len(inside) < len(contexts_bp):
-        arms.append(Arm("context_whole", "hierarchical", whole, False))
+        conditions.append(ContextCondition("context_whole", "hierarchical", whole, False))
         core_bp, flank_bp = _up(whole), 0
     for arch in references:
-        arms.append(Arm(arch, arch, _input_length(config, arch), True))
-    return ArmPlan(tuple(arms), core_bp, flank_bp)
+        conditions.append(ContextCondition(arch, arch, _input_length(config, arch), True))
+    return ConditionPlan(tuple(conditions), core_bp, flank_bp)
 
 
-def arm_config(
-    config: Config, plan: ArmPlan, arm: Arm, *, fold: int, seed: int, epochs: int
+def condition_config(
+    config: Config,
+    plan: ConditionPlan,
+    condition: ContextCondition,
+    *,
+    fold: int,
+    seed: int,
+    epochs: int,
 ) -> Config:
-    """The settings of one run of one arm."""
-    settings, is_whole = config.verdict, arm.name == "context_whole"
-    is_dialled = not (arm.is_reference or is_whole)
+    """The settings of one run of one condition."""
+    settings, is_whole = config.verdict, condition.name == "context_whole"
+    is_dialled = not (condition.is_reference or is_whole)
     model = dataclasses.replace(
         config.model,
-        arch=arm.arch,
-        context_bp=arm.context_bp if is_dialled else None,
+        arch=condition.arch,
+        context_bp=condition.context_bp if is_dialled else None,
         width=settings.width,
         heads=settings.heads,
         bin_bp=settings.bin_bp,
@@ -103,7 +117,7 @@ def arm_config(
         head_dropout=0.0,
     )
     core_bp, flank_bp, batch_windows = plan.core_bp, plan.flank_bp, 1
-    if arm.is_reference:
+    if condition.is_reference:
         core_bp, flank_bp = settings.reference_bp, _up(settings.reference_bp // 4)
         # As many genes a step, and as many steps, as the others.
         batch_windows = -(-plan.core_bp // core_bp)
@@ -127,23 +141,23 @@ def arm_config(
     return dataclasses.replace(config, model=model, finetune=finetune)
 
 
-def run_arm(data: Path, config: Config, out: Path, arm: str) -> pd.DataFrame:
-    """Train one arm on one fold with one seed; its rows of `predictions.parquet`.
+def run_condition(data: Path, config: Config, out: Path, condition: str) -> pd.DataFrame:
+    """Train one condition on one fold with one seed; its rows of `predictions.parquet`.
 
-    The model stays in `out`, with what the run told in a `.log` beside it.
+    The model stays in `out`, with the log of the run in a `.log` next to it.
     """
     (fold,), (seed,) = config.finetune.folds or (), config.finetune.seeds
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_name(f"{out.name}.log")
     with log.open("w") as handle, contextlib.redirect_stderr(handle):
         found = finetune_fold(load_bundle(data), config, fold=fold, seed=seed, out=out, resume=True)
-    return found.predictions.assign(model=arm)
+    return found.predictions.assign(model=condition)
 
 
-def arm_tasks(
+def condition_tasks(
     bundle: Bundle,
     config: Config,
-    plan: ArmPlan,
+    plan: ConditionPlan,
     out: Path,
     *,
     folds: Sequence[int],
@@ -151,26 +165,26 @@ def arm_tasks(
     epochs: int,
     prefix: str = "",
 ) -> list[Task]:
-    """One task for each arm, fold and seed; they cost about the same."""
+    """One task for each condition, fold and seed; they cost about the same."""
     tasks = []
     for fold in folds:
         for seed in seeds:
-            for arm in plan.arms:
-                name = f"{prefix}{arm.name}-fold{fold}-seed{seed}"
-                own = arm_config(config, plan, arm, fold=fold, seed=seed, epochs=epochs)
+            for condition in plan.conditions:
+                name = f"{prefix}{condition.name}-fold{fold}-seed{seed}"
+                own = condition_config(config, plan, condition, fold=fold, seed=seed, epochs=epochs)
                 arguments: Mapping[str, object] = {
                     "data": bundle.path.resolve(),
                     "config": own,
                     "out": out.resolve() / name,
-                    "arm": arm.name,
+                    "model": condition.name,
                 }
-                tasks.append(Task(name, run_arm, arguments))
+                tasks.append(Task(name, run_condition, arguments))
     return tasks
 
 
-def arm_steps(genome: Genome, config: Config, plan: ArmPlan, epochs: int) -> int:
-    """Optimiser steps of one run of a context arm."""
-    own = arm_config(config, plan, plan.longest, fold=0, seed=0, epochs=epochs)
+def condition_steps(genome: Genome, config: Config, plan: ConditionPlan, epochs: int) -> int:
+    """Optimiser steps of one run of a context condition."""
+    own = condition_config(config, plan, plan.longest, fold=0, seed=0, epochs=epochs)
     return epochs * epoch_steps(genome, own.finetune)
 
 

@@ -1,4 +1,4 @@
-"""Can the ruler say yes and no? The context verdict on controls whose truth is planted."""
+"""Can the test say yes and no? The context verdict on controls whose truth is planted."""
 
 import hashlib
 import json
@@ -9,7 +9,12 @@ from typing import Any
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.context.conditions import ArmPlan, arm_steps, arm_tasks, plan_arms
+from genesplice.context.conditions import (
+    ConditionPlan,
+    condition_steps,
+    condition_tasks,
+    plan_conditions,
+)
 from genesplice.context.rule import ANSWERS, Decision, Rule, block_scores, decide
 from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.simulate import CONTROLS, ELEMENT_DISTANCE_BP, make_control
@@ -53,7 +58,7 @@ def read_controls(path: Path, config: Config) -> dict[str, Any] | None:
 
 
 def control_environment(config: Config) -> dict[str, Any]:
-    """What controls have to be judged in to say anything of arms that are run now."""
+    """What controls have to be judged in to say anything of conditions that are run now."""
     return {
         "versions": versions(),
         "source_sha256": source_sha256(*DECIDING),
@@ -66,8 +71,8 @@ def check_controls(
 ) -> dict[str, Any]:
     """Judge the four controls and write `controls.json`: versions, settings, answers and `passed`.
 
-    A record that is there and holds (see `read_controls`) is taken as it is. All controls are made with
-    `seed`. A control whose tasks failed has not passed.
+    A record that is there and holds (see `read_controls`) is taken as it is. All controls are made
+    with `seed`. A control whose tasks failed has not passed.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = read_controls(out / "controls.json", config)
@@ -86,8 +91,8 @@ def check_controls(
             else make_control(folder, kind, seed, settings.control_domains)
         )
         bundles[kind] = bundle
-        plans[kind] = plan_arms(config, bundle.genome, settings.control_contexts_bp)
-        tasks += arm_tasks(
+        plans[kind] = plan_conditions(config, bundle.genome, settings.control_contexts_bp)
+        tasks += condition_tasks(
             bundle, config, plans[kind], where / "runs", folds=settings.control_folds,
             seeds=settings.control_seeds, epochs=settings.control_epochs, prefix=f"{kind}-",
         )  # fmt: skip
@@ -97,7 +102,7 @@ def check_controls(
         is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
         table = swept.table[is_own] if len(swept.table) else swept.table
         try:
-            decision = judge_arms(
+            decision = judge_conditions(
                 table, bundles[kind], plans[kind], config, [PLANTED_METRIC],
                 smallest_effect=settings.control_smallest_effect,
             )  # fmt: skip
@@ -121,7 +126,7 @@ def check_controls(
         "element_distance_bp": list(ELEMENT_DISTANCE_BP),
         "controls": answers,
         "steps": max(
-            arm_steps(bundles[kind].genome, config, plans[kind], settings.control_epochs)
+            condition_steps(bundles[kind].genome, config, plans[kind], settings.control_epochs)
             for kind in CONTROLS
         ),
         "failures": swept.failures,
@@ -141,38 +146,38 @@ def count_answers(
 ) -> list[dict[str, Any]]:
     """How often each control comes out as what, over controls made with each of `seeds`.
 
-    One record a control: `control`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`, the
-    answer and slope of each. What belongs to a seed lies in a folder of its own in `out`, and is
+    One record a control: `control`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`,
+    the answer and slope of each. What belongs to a seed lies in a folder of its own in `out`, and is
     not run again.
     """
-    told: dict[str, list[dict[str, Any]]] = {kind: [] for kind in CONTROLS}
+    answers: dict[str, list[dict[str, Any]]] = {kind: [] for kind in CONTROLS}
     for seed in seeds:
         found = check_controls(config, out / f"seed{seed}", runner, seed=seed, tell=tell)
         for one in found["controls"]:
             slope = one["slopes"][0] if one["slopes"] else {}
             limits = {name: slope.get(name) for name in ("slope", "ci_low", "ci_high")}
-            told[one["control"]].append({"seed": seed, "answer": one["answer"], **limits})
+            answers[one["control"]].append({"seed": seed, "answer": one["answer"], **limits})
     records = []
     for kind, expected in CONTROLS.items():
-        answers = [one["answer"] for one in told[kind]]
-        counts: dict[str, Any] = {answer: answers.count(answer) for answer in ANSWERS}
-        counts |= {"n": len(answers), "seeds": told[kind]}
+        given = [one["answer"] for one in answers[kind]]
+        counts: dict[str, Any] = {answer: given.count(answer) for answer in ANSWERS}
+        counts |= {"n": len(given), "seeds": answers[kind]}
         records.append({"control": kind, "expected": expected, **counts})
     return records
 
 
-def judge_arms(
+def judge_conditions(
     predictions: pd.DataFrame,
     bundle: Bundle,
-    plan: ArmPlan,
+    plan: ConditionPlan,
     config: Config,
     metrics: Sequence[str] | None = None,
     *,
     smallest_effect: float | None = None,
 ) -> Decision:
-    """The rule on the predictions of all arms; runs that not every arm has are left out.
+    """The rule on the predictions of all conditions; runs that one of them lacks are left out.
 
-    `smallest_effect` in place of the settings': controls are judged by what they are large enough to show.
+    `smallest_effect` in place of the settings': controls have one of their own.
 
     Raises
     ------
@@ -191,8 +196,8 @@ def judge_arms(
     return decide(scores, Rule(smallest, settings.alpha, settings.power), metrics)
 
 
-def complete_runs(predictions: pd.DataFrame, plan: ArmPlan) -> pd.DataFrame:
-    """Rows of the context arms, of those folds and seeds that all of them have.
+def complete_runs(predictions: pd.DataFrame, plan: ConditionPlan) -> pd.DataFrame:
+    """Rows of the context conditions, of those folds and seeds that all of them have.
 
     Raises
     ------
@@ -210,4 +215,4 @@ def complete_runs(predictions: pd.DataFrame, plan: ArmPlan) -> pd.DataFrame:
         shared = set.intersection(*seeds) if seeds else set()
         if shared:
             return complete[complete["seed"].isin(shared)]
-    raise InputError("no fold and seed that all context arms have", "one at least")
+    raise InputError("no fold and seed that all context conditions have", "one at least")

@@ -1,38 +1,41 @@
 """The rule of the context verdict, as pure functions of a table of scores.
 
-A table has one row for each metric, arm, fold, seed and genome block: the block's mean score over
-its genes and their number. All arms are scored on the same blocks.
+A table has one row for each metric, context condition (`model`), fold, seed and genome block: the
+block's mean score over its genes and their number. All conditions are scored on the same blocks.
 
 The effect is the change of a metric per doubling of context: the slope of a least-squares line
-over log2 of the arms' context. Two things make it uncertain, and both count:
+over log2 of the conditions' context. Two things make it uncertain, and both count:
 
-- **which genes were held out**: blocks are resampled, the same draw for all arms (paired);
-- **how training went**: what is left of the arms' scores once the arm's and the fold's (or seed's)
-  own means are taken off; with a single run of each arm, what is left beside the straight line.
+- **which genes were held out**: blocks are resampled, the same draw for all conditions (paired);
+- **how training went**: the residuals of the conditions' scores once the condition's and the
+  fold's (or seed's) own means are taken off; with a single run of each condition, those of the
+  straight line.
 
-Arms of a run start from the same weights and read the same windows, so that luck may be shared by
-neighbouring contexts, which residuals of single arms do not show. With five runs or more the spread
-of their slopes is the error where its limits are wider; with fewer, luck is taken to be each arm's
-own.
+All conditions of a run start from the same weights and see the same windows, so that neighbouring
+contexts may share seed variance, which residuals of single conditions do not show. With five runs
+or more the spread of their slopes is the error where its limits are wider; with fewer, seed
+variance is taken to be each condition's own.
 
 With seeds of one fold the two are added: each seed meets the same genes. With several folds the
 residuals hold both, and the larger estimate counts. A sum has the smaller of the two degrees of
 freedom: Welch's, estimated from as few runs, said yes too often in simulations.
 
-The answer, written down before anything is run, with `smallest_effect` the smallest effect that matters:
+The answer, written down before anything is run, with `smallest_effect` the smallest effect of
+interest:
 
 ============  =====================================================================================
 yes           some metric rises: its lower limit is above 0 and its upper limit not below
               `smallest_effect`
 no            every metric's upper limit is below `smallest_effect`
-cannot tell   anything else; `visible` says which effect would have been seen
+cannot tell   anything else; `minimum_detectable` is the minimum detectable effect
 ============  =====================================================================================
 
 Limits are one-sided at `alpha` divided by the number of metrics (Bonferroni): with no effect
-anywhere, yes is said with probability `alpha` at most; so is no with an effect of `smallest_effect`.
-With fewer than five runs that holds where luck is each arm's own. Simulated with luck that
-neighbouring contexts share at a correlation of 0.8 and one run of four arms, either is said falsely
-in up to 11 %.
+anywhere, yes is said with probability `alpha` at most; so is no with an effect of
+`smallest_effect`.
+With fewer than five runs that holds where seed variance is each condition's own. Simulated with a
+correlation of 0.8 between neighbouring contexts and one run of four conditions, either is said
+falsely in up to 11 %.
 
 Source: Schuirmann, A comparison of the two one-sided tests procedure, 1987.
 """
@@ -51,15 +54,15 @@ from genesplice.evaluate.bootstrap import make_draws, summarise
 
 ANSWERS = ("yes", "no", "cannot tell")
 FEWEST_SLOPES = 5
-"""With so many runs (folds, or seeds of one fold) luck that neighbouring contexts share counts."""
-SCORE_COLUMNS = ("metric", "arm", "context_bp", "fold", "seed", "block", "value", "n")
+"""With so many runs (folds, or seeds of one fold) shared seed variance counts."""
+SCORE_COLUMNS = ("metric", "model", "context_bp", "fold", "seed", "block", "value", "n")
 
 
 class Rule(NamedTuple):
     """What is agreed on before a verdict is run.
 
-    `smallest_effect` is the smallest change per doubling that matters. `power` is the probability with
-    which `Slope.visible` would have been seen.
+    `smallest_effect` is the smallest change per doubling that matters. `power` is the probability
+    with which `Slope.minimum_detectable` is detected.
     """
 
     smallest_effect: float
@@ -75,7 +78,8 @@ class Slope(NamedTuple):
     `ci_low` is the limit that a yes needs and `ci_high` the one that a no needs; with two metrics
     and an `alpha` of 5 % they are a 95 % interval.
     `se_blocks` and `se_training` are the two parts of the standard error `se`, `df` its degrees
-    of freedom; `visible` is the smallest slope that would have been seen.
+    of freedom; `minimum_detectable` is the minimum detectable effect. `n` counts genes, `n_runs`
+    the runs of each context (folds where there are several, else seeds).
     """
 
     metric: str
@@ -86,8 +90,9 @@ class Slope(NamedTuple):
     df: float
     se_blocks: float
     se_training: float
-    visible: float
+    minimum_detectable: float
     n: int
+    n_runs: int
 
 
 class Decision(NamedTuple):
@@ -101,8 +106,8 @@ class Decision(NamedTuple):
 class _Scores(NamedTuple):
     """One metric as an array; `weight` is the number of genes of each block."""
 
-    log2_context: Float[np.ndarray, " arms"]
-    value: Float[np.ndarray, "arms seeds blocks"]
+    log2_context: Float[np.ndarray, " contexts"]
+    value: Float[np.ndarray, "contexts seeds blocks"]
     fold: Int64[np.ndarray, " blocks"]
     weight: Float[np.ndarray, " blocks"]
 
@@ -113,7 +118,7 @@ def block_scores(
     train_profile: pd.DataFrame,
     context_bp: Mapping[str, int],
 ) -> pd.DataFrame:
-    """Score the arms of a table of predictions block by block (columns `SCORE_COLUMNS`).
+    """Score the conditions of a table of predictions block by block (columns `SCORE_COLUMNS`).
 
     `level_r2` of a gene is 1 - error² over the variance of the observed levels in its fold;
     `profile_r` its correlation over conditions, genes with a flat profile left out. Their means
@@ -123,18 +128,18 @@ def block_scores(
     Parameters
     ----------
     predictions
-        As `predictions.parquet`; `model` names the arm.
+        As `predictions.parquet`; `model` names the condition.
     blocks
         Genome block by gene_id.
     train_profile
         m[c], folds x conditions (see `genesplice.evaluate.metrics.fold_profiles`).
     context_bp
-        Context of each arm; arms that are not in it are left out.
+        Context of each condition; conditions that are not in it are left out.
     """
     shape = {"index": "gene_id", "columns": "condition"}
     tables = []
     wanted = predictions[predictions["model"].isin(context_bp)]
-    for (arm, fold, seed), part in wanted.groupby(["model", "fold", "seed"], observed=True):
+    for (condition, fold, seed), part in wanted.groupby(["model", "fold", "seed"], observed=True):
         observed, predicted = (part.pivot(**shape, values=v) for v in ("observed", "predicted"))
         profile = train_profile.loc[fold, observed.columns].to_numpy(np.float64)
         label = blocks.loc[observed.index].to_numpy()
@@ -153,10 +158,14 @@ def block_scores(
             scored = pd.DataFrame({"block": label, "value": value}).dropna()
             means = scored.groupby("block")["value"].agg(["mean", "size"]).reset_index()
             means.columns = ["block", "value", "n"]
-            place = {"metric": metric, "arm": arm, "context_bp": context_bp[str(arm)]}
-            tables.append(means.assign(**place, fold=fold, seed=seed))
+            labels = {
+                "metric": metric,
+                "model": condition,
+                "context_bp": context_bp[str(condition)],
+            }
+            tables.append(means.assign(**labels, fold=fold, seed=seed))
     if not tables:
-        raise InputError("no predictions of any arm", f"one of {', '.join(context_bp)}")
+        raise InputError("no predictions of any condition", f"one of {', '.join(context_bp)}")
     return pd.concat(tables, ignore_index=True)[list(SCORE_COLUMNS)]
 
 
@@ -166,7 +175,7 @@ def fit_slope(scores: pd.DataFrame, rule: Rule, n_metrics: int = 1) -> Slope:
     Raises
     ------
     InputError
-        If an arm lacks a block, fold or seed that another has, or nothing tells how much training
+        If a condition lacks a block, fold or seed that another has, or nothing shows how much training
         varies: fewer than two contexts, or two of one run each.
     """
     table = _to_array(scores)
@@ -192,8 +201,9 @@ def fit_slope(scores: pd.DataFrame, rule: Rule, n_metrics: int = 1) -> Slope:
         df=float(df),
         se_blocks=float(se_blocks),
         se_training=float(se_training),
-        visible=float(quantile.sum() * se),
+        minimum_detectable=float(quantile.sum() * se),
         n=int(total),
+        n_runs=len(np.unique(table.fold)) if is_total else table.value.shape[1],
     )
 
 
@@ -223,18 +233,18 @@ def _sentence(answer: str, slopes: Sequence[Slope], rising: Sequence[Slope], rul
         limits = f"{slope.ci_low:+.4f} to {slope.ci_high:+.4f}"
         return f"{slope.metric} {slope.slope:+.4f} per doubling ({limits})"
 
-    told = "; ".join(spell(slope) for slope in rising or slopes)
+    effects = "; ".join(spell(slope) for slope in rising or slopes)
     if answer == "yes":
-        return f"Longer context helps here: {told}."
+        return f"Longer context helps here: {effects}."
     if answer == "no":
         return (
-            f"Longer context does not help here: {told}; "
+            f"Longer context does not help here: {effects}; "
             f"{rule.smallest_effect:g} per doubling would have mattered."
         )
-    seen = ", ".join(f"{slope.metric} {slope.visible:.4f}" for slope in slopes)
+    least = ", ".join(f"{slope.metric} {slope.minimum_detectable:.4f}" for slope in slopes)
     return (
-        f"Cannot tell whether longer context helps: {told}; what could have been seen "
-        f"({rule.power:.0%} power): {seen} per doubling, and {rule.smallest_effect:g} would matter."
+        f"Cannot tell whether longer context helps: {effects}; minimum detectable effect "
+        f"({rule.power:.0%} power): {least} per doubling; {rule.smallest_effect:g} would matter."
     )
 
 
@@ -252,14 +262,14 @@ def _block_error(
 
 
 def _training_error(
-    table: _Scores, contrast: Float[np.ndarray, " arms"], level: float
+    table: _Scores, contrast: Float[np.ndarray, " contexts"], level: float
 ) -> tuple[float, float, bool]:
     """Standard error from run to run, its degrees of freedom, and whether it holds the blocks too.
 
     Runs are folds where there are several, else seeds.
     """
     folds = np.unique(table.fold)
-    n_arms, n_seeds, _ = table.value.shape
+    n_contexts, n_seeds, _ = table.value.shape
     if len(folds) > 1:
         part = [table.fold == fold for fold in folds]
         averaged = table.value.mean(1)
@@ -270,14 +280,14 @@ def _training_error(
         runs = table.value @ table.weight / table.weight.sum()
     if runs.shape[1] > 1:
         left = runs - runs.mean(1, keepdims=True) - runs.mean(0) + runs.mean()
-        df = (n_arms - 1) * (runs.shape[1] - 1)
+        df = (n_contexts - 1) * (runs.shape[1] - 1)
     else:
         centred = table.log2_context - table.log2_context.mean()
         left = runs[:, 0] - runs.mean() - centred * (contrast @ runs[:, 0])
-        df = n_arms - 2
-    if n_arms < 2 or df < 1:
+        df = n_contexts - 2
+    if n_contexts < 2 or df < 1:
         raise InputError(
-            f"{n_arms} contexts with {len(folds)} fold and {n_seeds} seed",
+            f"{n_contexts} contexts with {len(folds)} fold and {n_seeds} seed",
             "at least two contexts with two runs each, or three contexts",
         )
     n_runs = runs.shape[1]
@@ -302,21 +312,21 @@ def _to_array(scores: pd.DataFrame) -> _Scores:
         raise InputError(f"scores without column {missing[0]!r}", ", ".join(SCORE_COLUMNS))
     if scores["metric"].nunique() != 1:
         raise InputError(f"{scores['metric'].nunique()} metrics", "one")
-    contexts, arm = np.unique(scores["context_bp"].to_numpy(np.int64), return_inverse=True)
+    contexts, context = np.unique(scores["context_bp"].to_numpy(np.int64), return_inverse=True)
     seeds, seed = np.unique(scores["seed"].to_numpy(np.int64), return_inverse=True)
     pairs = scores[["fold", "block"]].to_numpy(np.int64)
-    places, place = np.unique(pairs, axis=0, return_inverse=True)
-    size = len(contexts), len(seeds), len(places)
-    cell = np.ravel_multi_index((arm, seed, place.ravel()), size)
+    blocks, block = np.unique(pairs, axis=0, return_inverse=True)
+    size = len(contexts), len(seeds), len(blocks)
+    cell = np.ravel_multi_index((context, seed, block.ravel()), size)
     times = np.bincount(cell, minlength=int(np.prod(size)))
     if (times > 1).any():
         raise InputError("two scores of one context, fold, seed and block", "one")
     if (times == 0).any():
         a, s, p = np.unravel_index(int(np.argmin(times)), size)
-        fold, block = places[p]
+        fold, number = blocks[p]
         raise InputError(
-            f"no score of context {contexts[a]}, seed {seeds[s]} on block {block} of fold {fold}",
-            "the same blocks and seeds in all arms",
+            f"no score of context {contexts[a]}, seed {seeds[s]} on block {number} of fold {fold}",
+            "the same blocks and seeds in all conditions",
         )
     value, weight = np.empty(size), np.empty(size)
     value.flat[cell] = scores["value"].to_numpy(np.float64)
@@ -324,5 +334,5 @@ def _to_array(scores: pd.DataFrame) -> _Scores:
     if not np.isfinite(value).all() or (weight <= 0).any():
         raise InputError("a score that is not finite or of no genes", "finite scores of genes")
     if not (weight == weight[:1, :1]).all():
-        raise InputError("arms that scored different genes of a block", "the same genes")
-    return _Scores(np.log2(contexts), value, places[:, 0], weight[0, 0])
+        raise InputError("conditions that scored different genes of a block", "the same genes")
+    return _Scores(np.log2(contexts), value, blocks[:, 0], weight[0, 0])

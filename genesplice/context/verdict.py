@@ -1,21 +1,25 @@
-"""Does longer context help here? Controls first, then the arms, then two more instruments.
+"""Does longer context help here? Controls first, then the conditions, then distance dependence.
 
-The answer comes from the arms alone, by the rule of `genesplice.context.rule`. The other
-instruments ask one trained model how far away the sequence lies that it listens to; where they
-point another way, that is said beside the answer.
+The answer comes from the context conditions alone, by the rule of `genesplice.context.rule`.
+Perturbation and gradient ask one trained model how far away the sequence lies that it depends on;
+where they point another way, that is said with the answer.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.context.conditions import ArmPlan, arm_steps, arm_tasks, plan_arms
-from genesplice.context.controls import Runner, check_controls, judge_arms
+from genesplice.context.conditions import (
+    ConditionPlan,
+    condition_steps,
+    condition_tasks,
+    plan_conditions,
+)
+from genesplice.context.controls import Runner, check_controls, judge_conditions
 from genesplice.context.perturbation import (
     distance_bands,
     dose_response,
@@ -24,17 +28,15 @@ from genesplice.context.perturbation import (
     mass_by_distance,
     share_without_sequence,
 )
+from genesplice.context.report import VerdictReport
 from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.ablations import COST, ablation_table
+from genesplice.evaluate.ablations import COST
 from genesplice.evaluate.metrics import fold_profiles, score
-from genesplice.model.attention import backend_name
 from genesplice.predict.expression import load_model
 from genesplice.predict.gene_output import Explainer
-from genesplice.results import Metric, write_metrics
-from genesplice.runtime import atomic_file, write_json, write_manifest
-from genesplice.show.context import render_verdict
+from genesplice.results import Metric
 from genesplice.training.loops import begin_run
 from genesplice.training.sweeps import CPU_SECONDS, SweepResult, Task, run_tasks, run_tasks_on_ray
 
@@ -51,16 +53,6 @@ LARGEST_WINDOW_BP = 65_536
 Tell = Callable[[str], None]
 
 
-class VerdictReport(NamedTuple):
-    """Everything that was found; `verdict` is what `verdict.json` holds."""
-
-    verdict: dict[str, Any]
-    metrics: list[Metric]
-    predictions: pd.DataFrame
-    dose: pd.DataFrame
-    mass: pd.DataFrame
-
-
 def make_runner(config: Config, ray: str | None = None, tell: Tell = print) -> Runner:
     """What runs tasks: a pool of processes here, or the Ray cluster at the address `ray`."""
     settings = config.verdict
@@ -74,7 +66,7 @@ def make_runner(config: Config, ray: str | None = None, tell: Tell = print) -> R
     return runner
 
 
-def judge_context(
+def context_test(
     bundle: Bundle,
     config: Config,
     out: Path,
@@ -84,11 +76,12 @@ def judge_context(
     controls: Path | None = None,
     tell: Tell = print,
 ) -> VerdictReport:
-    """Run the controls and the arms in `out` and judge.
+    """Run the simulated controls and the context conditions in `out` and apply the rule.
 
-    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the controls have
-    passed with these settings and versions the answer is `REFUSED` and no arm is run. They do not
-    depend on the data: `controls` is a folder where they are kept for several verdicts, else `out`.
+    Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the controls
+    have passed with these settings and versions the answer is `REFUSED` and no condition is run.
+    They do not depend on the data: `controls` is a folder where they are kept for several verdicts,
+    else `out`.
 
     Raises
     ------
@@ -102,24 +95,26 @@ def judge_context(
     for fold in folds:
         bundle.test_genes(fold)  # raises for a fold that is not there
     truth = check_controls(config, controls or out, runner, tell=tell)
-    plan = plan_arms(config, bundle.genome, settings.contexts_bp, settings.references)
+    plan = plan_conditions(config, bundle.genome, settings.contexts_bp, settings.references)
     if not truth["passed"]:
         wrong = [one for one in truth["controls"] if one["answer"] != one["expected"]]
-        told = ", ".join(f"{o['control']} {o['answer']} in place of {o['expected']}" for o in wrong)
+        listed = ", ".join(
+            f"{one['control']} {one['answer']} in place of {one['expected']}" for one in wrong
+        )
         decision = Decision(
-            REFUSED, (), f"No verdict: the simulated controls did not pass ({told})."
+            REFUSED, (), f"No verdict: the simulated controls did not pass ({listed})."
         )
         empty = pd.DataFrame()
-        verdict = _verdict(decision, config, plan, truth, SweepResult(empty, {}, 0.0), folds)
+        verdict = verdict_record(decision, config, plan, truth, SweepResult(empty, {}, 0.0))
         return VerdictReport(verdict, [], empty, empty, empty)
-    tasks = arm_tasks(
+    tasks = condition_tasks(
         bundle, config, plan, out / "runs", folds=folds, seeds=settings.seeds,
         epochs=settings.epochs,
     )  # fmt: skip
-    swept = runner(tasks, out / "tasks", "arms")
+    swept = runner(tasks, out / "tasks", "conditions")
     metrics: list[Metric] = []
     try:
-        decision = judge_arms(swept.table, bundle, plan, config)
+        decision = judge_conditions(swept.table, bundle, plan, config)
     except InputError as error:
         decision = Decision(ANSWERS[2], (), f"Cannot tell: {error}.")
     if len(swept.table):
@@ -132,77 +127,32 @@ def judge_context(
         Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
         for s in decision.slopes
     ]
-    is_arm = swept.table.get("model", pd.Series(dtype=object)).isin(plan.context_of)
-    if is_arm.any():
-        spent = swept.table[is_arm].groupby("task")[CPU_SECONDS].max().sum()
+    is_condition = swept.table.get("model", pd.Series(dtype=object)).isin(plan.context_of)
+    if is_condition.any():
+        spent = swept.table[is_condition].groupby("task")[CPU_SECONDS].max().sum()
         metrics.append(Metric(COST, float(spent), None, None, 1, "context", "train"))
-    steps = arm_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
+    steps = condition_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
     decision = question_steps(decision, *steps)
-    verdict = _verdict(decision, config, plan, truth, swept, folds)
+    verdict = verdict_record(decision, config, plan, truth, swept)
     verdict |= dict(zip(("steps", "control_steps"), steps, strict=True))
     dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
     if settings.perturbation_genes and (model / "model.safetensors").exists():
-        tell(f"instruments: {settings.perturbation_genes} held-out genes of fold {folds[0]}")
+        tell(
+            f"distance dependence: {settings.perturbation_genes} held-out genes of fold {folds[0]}"
+        )
         dose, mass, blind = _measure(bundle, model, plan, folds[0], settings.perturbation_genes)
     decision = question_no(decision, blind)
     verdict |= {"answer": decision.answer, "sentence": decision.sentence}
     contexts = min(plan.context_of.values()), plan.longest.context_bp
-    verdict |= compare_instruments(decision.answer, dose, mass, *contexts, blind)
+    verdict |= compare_distance_dependence(decision.answer, dose, mass, *contexts, blind)
     return VerdictReport(verdict, metrics, swept.table, dose, mass)
 
 
-def write_report(
-    report: VerdictReport,
-    bundle: Bundle,
-    config: Config,
-    out: Path,
-    *,
-    command: str,
-    started: float,
-    others: Sequence[Metric] = (),
-) -> Path:
-    """Write verdict, metrics, manifest and ablation table (JSON, and TSV for it), and the page.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    `others` are records of other stages that the ablation table rests on as well.
-    """
-    ablations = ablation_table(
-        [*report.metrics, *others],
-        smallest_effect=config.verdict.smallest_effect,
-        context_answer=report.verdict["answer"],
-    )
-    ablations.to_csv(out / "ablations.tsv", sep="\t", index=False)
-    write_json(out / "ablations.json", json.loads(ablations.to_json(orient="records")))
-    write_json(out / "verdict.json", report.verdict)
-    with atomic_file(out / "metrics.json") as partial:
-        write_metrics(partial, report.metrics)
-    if len(report.predictions):
-        report.predictions.to_parquet(out / "predictions.parquet", index=False)
-    seeds = config.verdict.seeds
-    write_manifest(
-        out, command=command, started=started, config=config.to_dict(),
-        seeds={f"verdict_{i}": seed for i, seed in enumerate(seeds)}, data=bundle.data_sha256,
-        backend=backend_name(), extra={"answer": report.verdict["answer"]},
-    )  # fmt: skip
-    shares = kept_share(report.dose) if len(report.dose) else None
-    page = render_verdict(
-        report.verdict, pd.DataFrame(report.metrics, columns=list(Metric._fields)), shares,
-        report.mass, ablations, name=bundle.name,
-    )  # fmt: skip
-    with atomic_file(out / "verdict.html") as partial:
-        partial.write_text(page, encoding="utf-8")
-    return out / "verdict.html"
-
-
 def _measure(
-    bundle: Bundle, model: Path, plan: ArmPlan, fold: int, n_genes: int
+    bundle: Bundle, model: Path, plan: ConditionPlan, fold: int, n_genes: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
-    """Second and third instrument on genes of the held-out fold, and what needs no sequence.
+    """Dose-response and mass by distance of held-out genes, and what needs no sequence.
 
     Nothing, and None, where no gene is short enough for their window.
     """
@@ -224,12 +174,12 @@ def _measure(
 
 
 def question_steps(decision: Decision, steps: int, control_steps: int) -> Decision:
-    """Take a *no* back whose arms took fewer steps than those that found what was planted."""
+    """Take a *no* back whose conditions took fewer steps than those that found what was planted."""
     if decision.answer != "no" or steps >= control_steps:
         return decision
     sentence = (
-        f"Cannot tell whether longer context helps: the arms took {steps} steps, and those that "
-        f"had to find a planted element took {control_steps} (verdict.epochs)."
+        f"Cannot tell whether longer context helps: the conditions took {steps} steps, and those "
+        f"that had to find a planted element took {control_steps} (verdict.epochs)."
     )
     return decision._replace(answer="cannot tell", sentence=sentence)
 
@@ -242,8 +192,11 @@ def question_no(decision: Decision, kept_without_sequence: float | None) -> Deci
     if decision.answer != "no":
         return decision
     if kept_without_sequence is None:
-        told = "whether the predictions need any sequence was not measured (verdict.perturbation_genes)."
-        return decision._replace(sentence=f"{decision.sentence.rstrip('.')}; {told}")
+        sentence = (
+            f"{decision.sentence.rstrip('.')}; whether the predictions need any sequence was not "
+            "measured (verdict.perturbation_genes)."
+        )
+        return decision._replace(sentence=sentence)
     if kept_without_sequence < BLIND:
         return decision
     sentence = (
@@ -254,7 +207,7 @@ def question_no(decision: Decision, kept_without_sequence: float | None) -> Deci
     return decision._replace(answer=ANSWERS[2], sentence=sentence)
 
 
-def compare_instruments(
+def compare_distance_dependence(
     answer: str,
     dose: pd.DataFrame,
     mass: pd.DataFrame,
@@ -262,70 +215,71 @@ def compare_instruments(
     longest_bp: int,
     kept_without_sequence: float | None = None,
 ) -> dict[str, Any]:
-    """What the other instruments say, and where they point another way than `answer` or each other.
+    """Distance dependence by three methods, and where they contradict `answer` or each other.
 
-    A model *listens* if less than `KEPT` of its predictions is left once everything further than
-    the shortest arm could see is shuffled, or if `FIELD` of the mass of gradient or perturbation
-    reaches further. Mass is counted in shares: of a model that needs no sequence it says nothing
-    (None). Listening and gaining are two things: only the arms measure a gain. What lies outside
-    of the instruments' window they cannot deny.
+    A model depends on distal sequence if less than `KEPT` of its predictions is left once
+    everything beyond the shortest context is shuffled, or if `FIELD` of the mass of gradient or perturbation
+    lies farther out. Mass is counted in shares: of a model that needs no sequence it says nothing
+    (None). Dependence is no gain: only the conditions measure one. Nothing is said of what lies
+    outside of the window.
     """
     if dose.empty or mass.empty:
-        return {"instruments": None, "disagreements": []}
+        return {"distance_dependence": None, "disagreements": []}
     half = shortest_bp // 2
     shares = kept_share(dose)
     near = shares[shares["distance_bp"] <= half]
     kept = float(near["share"].iloc[-1]) if len(near) else 1.0
     is_blind = kept_without_sequence is not None and kept_without_sequence >= BLIND
-    reach = int(mass["high_bp"].max())
+    half_window = int(mass["high_bp"].max())
     found: dict[str, Any] = {
-        "window_bp": 2 * reach,
+        "window_bp": 2 * half_window,
         "kept_without_sequence": kept_without_sequence,
         "kept_beyond_shortest": kept,
         "field_gradient_bp": field_bp(mass, "gradient", FIELD),
         "field_perturbation_bp": field_bp(mass, "perturbation", FIELD),
         "n_genes": int(dose["gene_id"].nunique()),
     }
-    listens = {
+    depends = {
         "dose-response": kept < KEPT,
         "gradient": None if is_blind else found["field_gradient_bp"] > half,
         "perturbation": None if is_blind else found["field_perturbation_bp"] > half,
     }
-    found["listens"] = listens
+    found["depends_beyond"] = depends
     disagreements = []
-    sides = [[name for name, does in listens.items() if does is said] for said in (True, False)]
+    sides = [[name for name, does in depends.items() if does is side] for side in (True, False)]
     if all(sides):
         far, near = (" and ".join(side) for side in sides)
         disagreements.append(
-            f"The instruments disagree about the model of the longest context: {far} found that it "
+            f"The methods disagree about the model of the longest context: {far} found that it "
             f"depends on sequence further than {half} bp, {near} did not."
         )
-    within = f", within the {reach} bp that were read" if 2 * reach < longest_bp else ""
-    for name, does in listens.items():
+    within = (
+        f", within the {half_window} bp that were measured" if 2 * half_window < longest_bp else ""
+    )
+    for name, does in depends.items():
         if answer == "yes" and does is False:
             disagreements.append(
-                f"The arms say yes, but {name} finds that the model of the longest context hardly "
-                f"depends on anything further than {half} bp{within}."
+                f"The conditions say yes, but {name} finds that the model of the longest context "
+                f"hardly depends on anything further than {half} bp{within}."
             )
         if answer == "no" and does:
             disagreements.append(
-                f"The arms say no, but {name} finds that the model of the longest context depends "
-                f"on sequence further than {half} bp: it listens, and gains nothing by it."
+                f"The conditions say no, but {name} finds that the model of the longest context "
+                f"depends on sequence further than {half} bp: it gains nothing by it."
             )
-    return {"instruments": found, "disagreements": disagreements}
+    return {"distance_dependence": found, "disagreements": disagreements}
 
 
-def _verdict(
+def verdict_record(
     decision: Decision,
     config: Config,
-    plan: ArmPlan,
+    plan: ConditionPlan,
     controls: dict[str, Any],
     swept: SweepResult,
-    folds: Sequence[int],
 ) -> dict[str, Any]:
-    settings = config.verdict
-    n_runs = len(folds) if len(folds) > 1 else len(settings.seeds)
-    tested = plan.longest.context_bp
+    """What `verdict.json` holds; runs are counted as the rule counts them."""
+    settings, tested = config.verdict, plan.longest.context_bp
+    n_runs = min((slope.n_runs for slope in decision.slopes), default=0)
     return {
         "answer": decision.answer,
         "sentence": decision.sentence,
@@ -334,17 +288,17 @@ def _verdict(
             "alpha": settings.alpha,
             "power": settings.power,
             "n_runs": n_runs,
-            "counts_shared_luck": n_runs >= FEWEST_SLOPES,
+            "counts_shared_variance": n_runs >= FEWEST_SLOPES,
         },
         "slopes": [slope._asdict() for slope in decision.slopes],
         "context_under_test_bp": tested,
-        "arms": [
-            {**arm._asdict(), "is_excluded": arm.is_reference and arm.context_bp < tested}
-            for arm in plan.arms
+        "conditions": [
+            {**one._asdict(), "is_excluded": one.is_reference and one.context_bp < tested}
+            for one in plan.conditions
         ],
         "controls": controls,
         "failures": swept.failures,
         "cpu_seconds": round(swept.cpu_seconds + controls["cpu_seconds"], 1),
-        "instruments": None,
+        "distance_dependence": None,
         "disagreements": [],
     }

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.errors import InputError
-from genesplice.show.context import context_arms, dose_figure, mass_figure, slope_bars
+from genesplice.show.context import context_scores, dose_figure, mass_figure, slope_bars
 from genesplice.show.figures_genome import expression_map, fold_map
 from genesplice.show.figures_model import (
     condition_heatmap,
@@ -50,7 +50,7 @@ __all__ = [
     "attribution_logo",
     "completeness_bars",
     "condition_heatmap",
-    "context_arms",
+    "context_scores",
     "context_curve",
     "dose_figure",
     "expression_map",

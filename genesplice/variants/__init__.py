@@ -1,5 +1,6 @@
-"""Variants: VCF in, VCF out, and what a model says of every change.
+"""Variants: VCF or table in, scores out.
 
-alleles ─► checks ─┬─► likelihood (masked bases) ──┬─► annotate ─► vcf, table
-                   └─► levels (expression) ────────┘
+alleles ─► likelihood (masked bases) ─► scan
+        └► levels (expression) ───────► design
+   vcf ──► annotate (both scores) ────► benchmarks
 """

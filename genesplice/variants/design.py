@@ -1,6 +1,6 @@
 """Edits of a gene's promoter towards a higher or lower predicted level, compared with chance.
 
-    gradient of the level ─► the most promising substitutions ─► predicted exactly ─► the best kept
+    gradient of the level ─► most promising substitutions ─► predicted exactly ─► the best kept
 
 Each step adds one substitution to every sequence that was kept. The gradient only says which
 substitutions are worth a prediction; what is kept is decided by predictions. As many random edits

@@ -67,7 +67,7 @@ def parse_region(text: str, genome: Genome, option: str = "--region") -> list[Re
 
 
 def random_substitutions(genome: Genome, region: Region, count: int, seed: int = 0) -> pd.DataFrame:
-    """`count` substitutions at different positions of a region: contig, position (from 1), ref, alt.
+    """`count` substitutions at different positions: contig, position (from 1), ref, alt.
 
     Sorted; every base other than the reference is equally likely.
 

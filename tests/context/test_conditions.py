@@ -1,4 +1,4 @@
-"""Arms differ in the dial and in nothing else; failures leave what is complete."""
+"""Context conditions differ in the context length and in nothing else; failures leave what is complete."""
 
 import dataclasses
 
@@ -8,10 +8,20 @@ import pytest
 import torch
 
 import genesplice as gs
-from genesplice.context.conditions import arm_config, arm_steps, arm_tasks, plan_arms, run_arm
-from genesplice.context.controls import complete_runs, control_settings, judge_arms
+from genesplice.context.conditions import (
+    condition_config,
+    condition_steps,
+    condition_tasks,
+    plan_conditions,
+    run_condition,
+)
+from genesplice.context.controls import complete_runs, control_settings, judge_conditions
 from genesplice.context.rule import Decision
-from genesplice.context.verdict import compare_instruments, question_no, question_steps
+from genesplice.context.verdict import (
+    compare_distance_dependence,
+    question_no,
+    question_steps,
+)
 from genesplice.data.windows import tile_windows
 from genesplice.errors import InputError
 from genesplice.training.finetuning import make_model
@@ -30,7 +40,7 @@ def config(*more):
 
 def plan_of(bundle, *more):
     own = config(*more)
-    return own, plan_arms(own, bundle.genome, own.verdict.contexts_bp, own.verdict.references)
+    return own, plan_conditions(own, bundle.genome, own.verdict.contexts_bp, own.verdict.references)
 
 
 def test_contexts_beyond_the_contig_become_the_whole_of_it(tiny_bundle):
@@ -42,7 +52,9 @@ def test_contexts_beyond_the_contig_become_the_whole_of_it(tiny_bundle):
     windows = tile_windows(tiny_bundle.genome, plan.core_bp, plan.flank_bp)
     assert len(windows) == 1
     assert windows[0].end - windows[0].start >= tiny_bundle.genome.length
-    assert arm_config(own, plan, plan.longest, fold=0, seed=0, epochs=1).model.context_bp is None
+    assert (
+        condition_config(own, plan, plan.longest, fold=0, seed=0, epochs=1).model.context_bp is None
+    )
 
 
 def test_every_gene_of_a_core_has_its_context(tiny_bundle):
@@ -56,24 +68,24 @@ def test_every_gene_of_a_core_has_its_context(tiny_bundle):
 def test_arms_have_equal_parameters_windows_and_steps(tiny_bundle):
     own, plan = plan_of(tiny_bundle)
     sizes, windows, tuning = set(), set(), set()
-    for arm in plan.arms:
-        if arm.is_reference:
+    for condition in plan.conditions:
+        if condition.is_reference:
             continue
-        settings = arm_config(own, plan, arm, fold=0, seed=0, epochs=3)
+        settings = condition_config(own, plan, condition, fold=0, seed=0, epochs=3)
         model = make_model(tiny_bundle, settings)
         sizes.add(sum(weight.numel() for weight in model.parameters()))
         tuning.add(settings.finetune)
         windows.add((settings.finetune.core_bp, settings.finetune.flank_bp))
         others = dataclasses.replace(settings.model, context_bp=None)
-        assert others == arm_config(own, plan, plan.longest, fold=0, seed=0, epochs=3).model
+        assert others == condition_config(own, plan, plan.longest, fold=0, seed=0, epochs=3).model
     assert len(sizes) == len(windows) == len(tuning) == 1
 
 
 def test_the_dial_of_an_arm_is_exact(tiny_bundle):
     own, plan = plan_of(tiny_bundle, "verdict.contexts_bp=512,4096,20000")
-    for arm in plan.arms[:2]:
+    for condition in plan.conditions[:2]:
         encoder = make_model(
-            tiny_bundle, arm_config(own, plan, arm, fold=0, seed=0, epochs=1)
+            tiny_bundle, condition_config(own, plan, condition, fold=0, seed=0, epochs=1)
         ).encoder.eval()
         tokens = torch.randint(0, 4, (1, 8192), dtype=torch.uint8)
         channels = encoder.channels(tokens, torch.zeros_like(tokens)).requires_grad_()
@@ -81,13 +93,17 @@ def test_the_dial_of_an_arm_is_exact(tiny_bundle):
         middle = 4096 // own.verdict.bin_bp
         encoder.encode(channels, is_real).bins[0, middle].square().sum().backward()
         reached = channels.grad[0].abs().sum(1).nonzero().ravel()
-        assert int(reached.max()) < 4096 + own.verdict.bin_bp + arm.context_bp // 2
-        assert int(reached.min()) >= 4096 - arm.context_bp // 2
+        assert int(reached.max()) < 4096 + own.verdict.bin_bp + condition.context_bp // 2
+        assert int(reached.min()) >= 4096 - condition.context_bp // 2
 
 
 def test_references_carry_their_input_length(tiny_bundle):
     _, plan = plan_of(tiny_bundle)
-    references = {arm.name: arm.context_bp for arm in plan.arms if arm.is_reference}
+    references = {
+        condition.name: condition.context_bp
+        for condition in plan.conditions
+        if condition.is_reference
+    }
     assert references["short_cnn"] < 64
     assert references["plain_attention"] == 8192 + 2 * 2048
     assert set(plan.context_of).isdisjoint(references)
@@ -98,17 +114,19 @@ ARCHS = "short_cnn,enformer_like,plain_attention,kmer_tokens"
 
 def test_mandatory_arms_have_equal_steps_and_an_input_length(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle, f"verdict.references={ARCHS}", "verdict.reference_bp=4096")
-    references = [arm for arm in plan.arms if arm.is_reference]
-    assert [arm.name for arm in references] == ARCHS.split(",")
-    for arm in references:
-        settings = arm_config(own, plan, arm, fold=0, seed=0, epochs=1)
+    references = [condition for condition in plan.conditions if condition.is_reference]
+    assert [condition.name for condition in references] == ARCHS.split(",")
+    for condition in references:
+        settings = condition_config(own, plan, condition, fold=0, seed=0, epochs=1)
         bases = settings.finetune.core_bp * settings.finetune.batch_windows
         assert 0 <= bases - plan.core_bp < 4096
         steps = epoch_steps(tiny_bundle.genome, settings.finetune)
-        assert steps == arm_steps(tiny_bundle.genome, own, plan, 1)
-        assert arm.context_bp < plan.longest.context_bp
-        if arm.name == "kmer_tokens":
-            table = run_arm(tiny_bundle.path, settings, tmp_path / arm.name, arm.name)
+        assert steps == condition_steps(tiny_bundle.genome, own, plan, 1)
+        assert condition.context_bp < plan.longest.context_bp
+        if condition.name == "kmer_tokens":
+            table = run_condition(
+                tiny_bundle.path, settings, tmp_path / condition.name, condition.name
+            )
             assert set(table["gene_id"]) == set(tiny_bundle.test_genes(0))
 
 
@@ -119,8 +137,8 @@ def test_presets_beyond_quick_run_the_mandatory_arms(preset):
 
 def test_one_task_for_each_arm_fold_and_seed(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle)
-    tasks = arm_tasks(tiny_bundle, own, plan, tmp_path, folds=(0, 2), seeds=(1,), epochs=4)
-    assert len({task.name for task in tasks}) == len(tasks) == 2 * len(plan.arms)
+    tasks = condition_tasks(tiny_bundle, own, plan, tmp_path, folds=(0, 2), seeds=(1,), epochs=4)
+    assert len({task.name for task in tasks}) == len(tasks) == 2 * len(plan.conditions)
     settings = tasks[-1].arguments["config"]
     assert (settings.finetune.folds, settings.finetune.seeds) == ((2,), (1,))
     assert (settings.finetune.sequence_epochs, settings.finetune.epochs) == (4, 0)
@@ -128,8 +146,8 @@ def test_one_task_for_each_arm_fold_and_seed(tiny_bundle, tmp_path):
 
 def test_an_arm_gives_its_predictions(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle)
-    settings = arm_config(own, plan, plan.arms[0], fold=1, seed=0, epochs=1)
-    table = run_arm(tiny_bundle.path, settings, tmp_path / "run", "context_512")
+    settings = condition_config(own, plan, plan.conditions[0], fold=1, seed=0, epochs=1)
+    table = run_condition(tiny_bundle.path, settings, tmp_path / "run", "context_512")
     assert set(table["model"]) == {"context_512"}
     assert set(table["gene_id"]) == set(tiny_bundle.test_genes(1))
     assert (tmp_path / "run" / "model.safetensors").exists()
@@ -140,40 +158,40 @@ def test_an_arm_gives_its_predictions(tiny_bundle, tmp_path):
 
 
 def predictions(bundle, plan, noise, folds=(0,), seeds=(0, 1)):
-    """Every arm predicts the truth with a noise of its own."""
+    """Every condition predicts the truth with a noise of its own."""
     generator, tables = np.random.default_rng(0), []
     for fold in folds:
         for seed in seeds:
-            for arm in plan.arms:
+            for condition in plan.conditions:
                 observed = bundle.observed.loc[bundle.test_genes(fold)]
-                own = generator.normal(0, noise[arm.name], observed.shape)
-                shift = generator.normal(0, noise[arm.name], (len(observed), 1))
+                own = generator.normal(0, noise[condition.name], observed.shape)
+                shift = generator.normal(0, noise[condition.name], (len(observed), 1))
                 table = (observed + own + shift).stack().rename("predicted").reset_index()
                 table.columns = ["gene_id", "condition", "predicted"]
                 table["observed"] = observed.stack().to_numpy()
-                tables.append(table.assign(fold=fold, seed=seed, model=arm.name))
+                tables.append(table.assign(fold=fold, seed=seed, model=condition.name))
     return pd.concat(tables, ignore_index=True)
 
 
 def test_a_run_that_one_arm_lacks_does_not_count(tiny_bundle):
     _, plan = plan_of(tiny_bundle)
-    table = predictions(tiny_bundle, plan, {arm.name: 0.1 for arm in plan.arms})
+    table = predictions(tiny_bundle, plan, {condition.name: 0.1 for condition in plan.conditions})
     lost = (table["model"] == "context_4096") & (table["seed"] == 1)
     kept = complete_runs(table[~lost], plan)
     assert set(kept["seed"]) == {0}
     assert set(kept["model"]) == set(plan.context_of)
-    with pytest.raises(InputError, match="no fold and seed that all context arms have"):
+    with pytest.raises(InputError, match="no fold and seed that all context conditions have"):
         complete_runs(table[table["model"] != "context_512"], plan)
 
 
 def test_the_rule_is_applied_to_the_arms(tiny_bundle):
     own, plan = plan_of(tiny_bundle)
     noise = {"context_512": 2.0, "context_4096": 1.0, "context_whole": 0.2}
-    noise |= {arm.name: 5.0 for arm in plan.arms if arm.is_reference}
+    noise |= {condition.name: 5.0 for condition in plan.conditions if condition.is_reference}
     table = predictions(tiny_bundle, plan, noise, seeds=(0, 1, 2))
-    assert judge_arms(table, tiny_bundle, plan, own, ["level_r2"]).answer == "yes"
+    assert judge_conditions(table, tiny_bundle, plan, own, ["level_r2"]).answer == "yes"
     same = predictions(tiny_bundle, plan, dict.fromkeys(noise, 0.02), seeds=(0, 1, 2))
-    assert judge_arms(same, tiny_bundle, plan, own).answer == "no"
+    assert judge_conditions(same, tiny_bundle, plan, own).answer == "no"
 
 
 def test_controls_hold_for_the_settings_they_depend_on():
@@ -207,38 +225,40 @@ def instruments(is_distal):
      ("cannot tell", True, 0)],
 )  # fmt: skip
 def test_disagreements_are_said(answer, is_distal, n_disagreements):
-    found = compare_instruments(answer, *instruments(is_distal), 512, 2048)
+    found = compare_distance_dependence(answer, *instruments(is_distal), 512, 2048)
     assert len(found["disagreements"]) == n_disagreements
-    assert all(f"The arms say {answer}" in text for text in found["disagreements"])
-    assert found["instruments"]["listens"]["gradient"] is is_distal
-    assert found["instruments"]["field_gradient_bp"] == (512 if is_distal else 0)
-    assert found["instruments"]["kept_beyond_shortest"] == pytest.approx(0 if is_distal else 1)
+    assert all(f"The conditions say {answer}" in text for text in found["disagreements"])
+    assert found["distance_dependence"]["depends_beyond"]["gradient"] is is_distal
+    assert found["distance_dependence"]["field_gradient_bp"] == (512 if is_distal else 0)
+    assert found["distance_dependence"]["kept_beyond_shortest"] == pytest.approx(
+        0 if is_distal else 1
+    )
 
 
 def test_without_genes_there_are_no_other_instruments():
     empty = pd.DataFrame()
-    assert compare_instruments("no", empty, empty, 512, 2048)["instruments"] is None
+    assert compare_distance_dependence("no", empty, empty, 512, 2048)["distance_dependence"] is None
 
 
 def test_instruments_that_disagree_with_each_other_say_so_whatever_the_answer():
     dose, mass = instruments(True)[0], instruments(False)[1]
-    (told,) = compare_instruments("cannot tell", dose, mass, 512, 2048)["disagreements"]
-    assert "dose-response found that it depends on sequence further than 256 bp" in told
-    assert "gradient and perturbation did not" in told
+    (found,) = compare_distance_dependence("cannot tell", dose, mass, 512, 2048)["disagreements"]
+    assert "dose-response found that it depends on sequence further than 256 bp" in found
+    assert "gradient and perturbation did not" in found
 
 
 def test_of_a_model_that_needs_no_sequence_mass_says_nothing():
     near, far = instruments(False)[0], instruments(True)[1]
-    found = compare_instruments("cannot tell", near, far, 512, 2048, 1.0)
+    found = compare_distance_dependence("cannot tell", near, far, 512, 2048, 1.0)
     assert found["disagreements"] == []
     wanted = {"dose-response": False, "gradient": None, "perturbation": None}
-    assert found["instruments"]["listens"] == wanted
+    assert found["distance_dependence"]["depends_beyond"] == wanted
 
 
 def test_what_lies_outside_of_the_window_is_not_denied():
-    told = compare_instruments("yes", *instruments(False), 512, 100_000)["disagreements"]
-    assert len(told) == 3
-    assert all("within the 1024 bp that were read" in text for text in told)
+    found = compare_distance_dependence("yes", *instruments(False), 512, 100_000)["disagreements"]
+    assert len(found) == 3
+    assert all("within the 1024 bp that were measured" in text for text in found)
 
 
 def test_who_does_not_look_cannot_say_no():
@@ -267,13 +287,13 @@ def test_a_no_of_arms_that_learned_for_a_shorter_time_is_taken_back():
 
 def test_steps_are_those_of_a_run(tiny_bundle):
     settings = gs.override(gs.load_preset("quick"), ["verdict.core_bp=32768"])
-    plan = plan_arms(settings, tiny_bundle.genome, (512, 2048))
+    plan = plan_conditions(settings, tiny_bundle.genome, (512, 2048))
     windows = len(tile_windows(tiny_bundle.genome, plan.core_bp, plan.flank_bp, offset_bp=1))
-    assert arm_steps(tiny_bundle.genome, settings, plan, 3) == 3 * windows
+    assert condition_steps(tiny_bundle.genome, settings, plan, 3) == 3 * windows
 
 
 def test_a_pass_over_a_whole_circle_is_one_step(tiny_bundle):
     assert tiny_bundle.genome.contigs[0].is_circular
     settings = gs.load_preset("quick")
-    plan = plan_arms(settings, tiny_bundle.genome, (512, 8_388_608))
-    assert arm_steps(tiny_bundle.genome, settings, plan, 5) == 5
+    plan = plan_conditions(settings, tiny_bundle.genome, (512, 8_388_608))
+    assert condition_steps(tiny_bundle.genome, settings, plan, 5) == 5

@@ -1,4 +1,4 @@
-"""Reach: a model that cannot look further than its dial must be seen to stay within it."""
+"""Reach: a model that cannot look further than its context length must be seen to stay within it."""
 
 import numpy as np
 import pandas as pd

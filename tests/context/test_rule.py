@@ -19,30 +19,30 @@ def make_scores(
     seed, *, slope=0.0, contexts=CONTEXTS, n_folds=5, n_seeds=1, n_blocks=9, metrics=("level_r2",),
     block_noise=0.05, training_noise=0.01, rising=None, shared=0.0,
 ):  # fmt: skip
-    """Blocks differ in how hard they are, arms in luck; `rising` metrics have the slope.
+    """Blocks differ in how hard they are, conditions in seed variance; `rising` metrics have the slope.
 
-    `shared` is the correlation of luck between neighbouring contexts of a run.
+    `shared` is the correlation of seed variance between neighbouring contexts of a run.
     """
     generator = np.random.default_rng(seed)
     hard = generator.normal(0.4, 0.2, (n_folds, 1, n_blocks))
     genes = generator.integers(40, 100, (n_folds, 1, n_blocks))
-    arms = np.arange(len(contexts))
-    place = np.meshgrid(arms, np.arange(n_folds), np.arange(n_seeds), np.arange(n_blocks),
+    conditions = np.arange(len(contexts))
+    place = np.meshgrid(conditions, np.arange(n_folds), np.arange(n_seeds), np.arange(n_blocks),
                         indexing="ij")  # fmt: skip
-    arm, fold, run, block = (part.ravel() for part in place)
-    context = np.array(contexts)[arm]
+    condition, fold, run, block = (part.ravel() for part in place)
+    context = np.array(contexts)[condition]
     tables = []
     for metric in metrics:
         effect = slope if rising is None or metric in rising else 0.0
-        size = len(arms), n_folds, n_seeds, n_blocks
-        luck = generator.normal(0, training_noise, (*size[:3], 1))
-        for before, after in itertools.pairwise(range(len(arms))):
-            luck[after] = shared * luck[before] + np.sqrt(1 - shared**2) * luck[after]
-        value = hard + luck
+        size = len(conditions), n_folds, n_seeds, n_blocks
+        noise = generator.normal(0, training_noise, (*size[:3], 1))
+        for before, after in itertools.pairwise(range(len(conditions))):
+            noise[after] = shared * noise[before] + np.sqrt(1 - shared**2) * noise[after]
+        value = hard + noise
         value = (value + generator.normal(0, block_noise, size)).ravel()
         value += effect * np.log2(context / contexts[0])
         columns = {
-            "metric": metric, "arm": arm, "context_bp": context, "fold": fold, "seed": run,
+            "metric": metric, "model": condition, "context_bp": context, "fold": fold, "seed": run,
             "block": fold * n_blocks + block, "value": value,
             "n": np.broadcast_to(genes, size).ravel(),
         }  # fmt: skip
@@ -96,7 +96,7 @@ def test_block_error_is_that_of_a_weighted_mean():
 
 
 def run_residuals(runs):
-    """Two-way residuals of arms x runs, in loops."""
+    """Two-way residuals of conditions x runs, in loops."""
     left = np.zeros_like(runs)
     for a in range(runs.shape[0]):
         for r in range(runs.shape[1]):
@@ -113,8 +113,8 @@ def test_training_error_comes_from_runs(n_folds, n_seeds, key):
             for _, part in scores.groupby("context_bp")
         ]
     )
-    n_arms, n_runs = runs.shape
-    df = (n_arms - 1) * (n_runs - 1)
+    n_contexts, n_runs = runs.shape
+    df = (n_contexts - 1) * (n_runs - 1)
     variance = (run_residuals(runs) ** 2).sum() / df
     x = np.log2(CONTEXTS) - np.log2(CONTEXTS).mean()
     expected = np.sqrt(variance / (x**2).sum() / n_runs)
@@ -144,7 +144,7 @@ def test_limits_are_those_of_student():
     assert found.ci_low == pytest.approx(found.slope - student.ppf(0.975, found.df) * found.se)
     assert found.ci_high == pytest.approx(found.slope + student.ppf(0.975, found.df) * found.se)
     seen = student.ppf(0.975, found.df) + student.ppf(0.8, found.df)
-    assert found.visible == pytest.approx(seen * found.se)
+    assert found.minimum_detectable == pytest.approx(seen * found.se)
 
 
 # --- the answer ---
@@ -159,7 +159,7 @@ def test_the_three_answers():
     assert "helps here: level_r2 +0.05" in yes.sentence
     assert "does not help here" in no.sentence
     assert "0.02 per doubling would have mattered" in no.sentence
-    assert f"{unclear.slopes[0].visible:.4f}" in unclear.sentence
+    assert f"{unclear.slopes[0].minimum_detectable:.4f}" in unclear.sentence
 
 
 def test_real_but_too_small_to_matter_is_a_no():
@@ -190,7 +190,7 @@ def test_one_rising_metric_is_enough_and_names_itself():
 
 DESIGNS = {
     "one fold, two seeds": {"n_folds": 1, "n_seeds": 2},
-    "one run of each arm": {"n_folds": 1, "n_seeds": 1},
+    "one run of each condition": {"n_folds": 1, "n_seeds": 1},
     "five folds, three seeds": {
         "n_folds": 5, "n_seeds": 3, "contexts": tuple(512 * 4**i for i in range(6)),
     },
@@ -234,9 +234,13 @@ def test_no_is_said_wrongly_in_at_most_one_of_twenty():
 
 def test_the_visible_effect_would_have_been_seen():
     sizes = {"n_folds": 5, "n_seeds": 1, "training_noise": 0.05, "block_noise": 0.1}
-    visible = np.median([fit_slope(make_scores(i, **sizes), RULE).visible for i in range(50)])
-    rule = Rule(smallest_effect=visible, n_bootstrap=200)
-    found = [decide(make_scores(i, slope=visible, **sizes), rule).answer for i in range(100)]
+    minimum_detectable = np.median(
+        [fit_slope(make_scores(i, **sizes), RULE).minimum_detectable for i in range(50)]
+    )
+    rule = Rule(smallest_effect=minimum_detectable, n_bootstrap=200)
+    found = [
+        decide(make_scores(i, slope=minimum_detectable, **sizes), rule).answer for i in range(100)
+    ]
     assert found.count("yes") >= 70
 
 
@@ -244,17 +248,17 @@ def test_the_visible_effect_would_have_been_seen():
 
 
 def predictions_of(bundle, fold, seed=0):
-    """Two arms that predict the truth with noise."""
+    """Two conditions that predict the truth with noise."""
     generator = np.random.default_rng(seed)
     observed = bundle.observed.loc[bundle.test_genes(fold)]
     tables = []
-    for arm, noise in (("short", 2.0), ("long", 0.5)):
+    for condition, noise in (("short", 2.0), ("long", 0.5)):
         predicted = observed + generator.normal(0, noise, observed.shape)
         predicted += generator.normal(0, noise, (len(observed), 1))
         long = observed.stack().rename("observed").reset_index()
         long.columns = ["gene_id", "condition", "observed"]
         long["predicted"] = predicted.stack().to_numpy()
-        tables.append(long.assign(fold=fold, model=arm, seed=seed))
+        tables.append(long.assign(fold=fold, model=condition, seed=seed))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -268,17 +272,17 @@ def test_block_scores_add_up_to_the_metrics(tiny_bundle):
         (m.model, m.metric): m.value
         for m in score(predictions, blocks, train_profile=profile, n_bootstrap=0)
     }
-    for (arm, metric), part in table.groupby(["arm", "metric"]):
+    for (condition, metric), part in table.groupby(["model", "metric"]):
         value = np.average(part["value"], weights=part["n"])
-        assert value == pytest.approx(measured[arm, metric], abs=1e-9)
+        assert value == pytest.approx(measured[condition, metric], abs=1e-9)
 
 
 def test_arms_without_a_context_are_left_out(tiny_bundle):
     blocks = tiny_bundle.splits.set_index("gene_id")["block"]
     profile = fold_profiles(tiny_bundle.observed, tiny_bundle.fold_of)
     table = block_scores(predictions_of(tiny_bundle, 1), blocks, profile, {"long": 4096})
-    assert set(table["arm"]) == {"long"}
-    with pytest.raises(InputError, match="no predictions of any arm, expected one of other"):
+    assert set(table["model"]) == {"long"}
+    with pytest.raises(InputError, match="no predictions of any condition, expected one of other"):
         block_scores(predictions_of(tiny_bundle, 1), blocks, profile, {"other": 1})
 
 
@@ -292,7 +296,7 @@ def test_arms_without_a_context_are_left_out(tiny_bundle):
         (lambda t: t.iloc[1:], "no score of context 512, seed 0 on block 0 of fold 0"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "two scores of one context"),
         (lambda t: t.assign(value=np.nan), "a score that is not finite"),
-        (lambda t: t.assign(n=np.arange(len(t)) + 1), "arms that scored different genes"),
+        (lambda t: t.assign(n=np.arange(len(t)) + 1), "conditions that scored different genes"),
         (lambda t: t[t["context_bp"] <= 4096], "2 contexts with 1 fold and 1 seed"),
         (lambda t: t[t["block"] == 0], "1 block of held-out genes"),
     ],

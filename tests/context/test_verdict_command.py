@@ -83,9 +83,9 @@ def test_once_they_have_the_arms_are_judged(out, tiny_bundle, capsys):
     assert verdict["answer"] in ("yes", "no", "cannot tell")
     assert {s["metric"] for s in verdict["slopes"]} == {"level_r2", "profile_r"}
     assert verdict["context_under_test_bp"] == 4096
-    excluded = {arm["name"]: arm["is_excluded"] for arm in verdict["arms"]}
+    excluded = {condition["name"]: condition["is_excluded"] for condition in verdict["conditions"]}
     assert excluded == {"context_512": False, "context_4096": False, "short_cnn": True}
-    assert verdict["instruments"]["n_genes"] == 2
+    assert verdict["distance_dependence"]["n_genes"] == 2
     assert "s of CPU so far" in told
 
 
@@ -112,13 +112,11 @@ def test_the_files_are_those_of_the_contract(out, tiny_bundle):
 
 def test_the_page_is_one_file_that_loads_nothing(out):
     page = (out / "verdict.html").read_text()
-    text = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert "default-src 'none'" in text
-    assert not re.search(r"""(?:src|href)\s*=""", text.replace("default-src", ""))
-    arms = text.split("<h2>Arms</h2>")[1].split("<h2>")[0]
-    assert arms.count("class=excluded") == 1
+    text = re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
+    assert "default-src &#39;none&#39;" in text
+    assert not re.search(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)\s*=""", text)
     assert "4,096" in text
-    assert "shorter than the context under test" in text
+    assert text.count("shorter than the context under test") == 1
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["sentence"][:40] in text
 
@@ -127,7 +125,7 @@ def test_finished_tasks_are_not_run_again(out, tiny_bundle, capsys):
     before = {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()}
     code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
     assert code == 0
-    assert "arms: 6 of 6 tasks are there already" in told
+    assert "conditions: 6 of 6 tasks are there already" in told
     assert {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()} == before
 
 

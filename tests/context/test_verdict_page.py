@@ -4,19 +4,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genesplice.context.report import VerdictReport, hypothesis_table, write_verdict_page
 from genesplice.errors import InputError
-from genesplice.show.context import (
-    ablation_rows,
-    context_arms,
-    dose_figure,
-    mass_figure,
-    render_verdict,
-    slope_bars,
-)
+from genesplice.results import Metric
+from genesplice.show.context import context_scores, dose_figure, mass_figure, slope_bars
 
 SLOPES = [
-    {"metric": "level_r2", "slope": 0.03, "ci_low": 0.01, "ci_high": 0.06, "visible": 0.02},
-    {"metric": "profile_r", "slope": -0.01, "ci_low": -0.03, "ci_high": 0.0, "visible": 0.04},
+    {
+        "metric": "level_r2",
+        "slope": 0.03,
+        "ci_low": 0.01,
+        "ci_high": 0.06,
+        "minimum_detectable": 0.02,
+    },
+    {
+        "metric": "profile_r",
+        "slope": -0.01,
+        "ci_low": -0.03,
+        "ci_high": 0.0,
+        "minimum_detectable": 0.04,
+    },
 ]
 ARMS = [
     {"name": "context_512", "context_bp": 512, "is_reference": False, "is_excluded": False},
@@ -33,10 +40,10 @@ METRICS = pd.DataFrame(
     columns=["metric", "value", "ci_low", "ci_high", "n", "model", "split", "fold", "seed"],
 )
 VERDICT = {
-    "answer": "yes", "sentence": "Longer <context> helps.", "slopes": SLOPES, "arms": ARMS,
+    "answer": "yes", "sentence": "Longer <context> helps.", "slopes": SLOPES, "conditions": ARMS,
     "rule": {"smallest_effect": 0.02, "alpha": 0.05, "power": 0.8, "n_runs": 2,
-             "counts_shared_luck": False}, "failures": {"a-task": "died"},
-    "disagreements": ["The arms say yes, but gradient does not."], "cpu_seconds": 12.0,
+             "counts_shared_variance": False}, "failures": {"a-task": "died"},
+    "disagreements": ["The conditions say yes, but gradient does not."], "cpu_seconds": 12.0,
     "controls": {"controls": [
         {"control": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps."},
     ], "smallest_effect": 0.02, "element_distance_bp": [1024, 3312]},
@@ -61,11 +68,11 @@ def test_slopes_are_drawn_with_their_limits():
 
 
 def test_the_dial_has_the_mean_over_seeds_and_no_reference():
-    line = next(trace for trace in context_arms(ARMS, METRICS).data if trace.mode != "lines")
+    line = next(trace for trace in context_scores(ARMS, METRICS).data if trace.mode != "lines")
     assert list(line.x) == [512, 4096]
     np.testing.assert_allclose(line.y, [0.3, 0.5])
-    with pytest.raises(InputError, match="no record of profile_r for any arm"):
-        context_arms(ARMS, METRICS, "profile_r")
+    with pytest.raises(InputError, match="no record of profile_r for any condition"):
+        context_scores(ARMS, METRICS, "profile_r")
 
 
 def test_dose_and_mass_are_drawn():
@@ -81,40 +88,41 @@ def test_dose_and_mass_are_drawn():
         mass_figure(table.drop(columns="gradient"))
 
 
-def test_the_page_says_everything_and_interprets_nothing():
+def report(**changes):
+    dose = mass = pd.DataFrame()
+    metrics = [Metric(*row) for row in METRICS.itertuples(index=False)]
+    return VerdictReport(VERDICT | changes, metrics, pd.DataFrame(), dose, mass)
+
+
+def test_the_page_says_everything_and_interprets_nothing(tmp_path):
     ablations = pd.DataFrame([NOT_RUN])
-    page = render_verdict(VERDICT, METRICS, ablations=ablations, name="my <i>data")
+    path = write_verdict_page(tmp_path / "v.html", report(), ablations, "my <i>data")
+    page = path.read_text()
     for text in (
         "Longer &lt;context&gt; helps.", "my &lt;i&gt;data", "graph &lt;b&gt;", "not run",
-        "The arms say yes, but gradient does not.", "Task a-task died", "class=excluded",
+        "The conditions say yes, but gradient does not.", "Task a-task died",
+        "no: shorter than the context under test", "Complete runs of each context: 2.",
     ):  # fmt: skip
         assert text in page, text
-    assert page.count('id="figure') == 2
-    assert render_verdict(VERDICT, METRICS, ablations=ablations, name="my <i>data") == page
+    again = write_verdict_page(tmp_path / "w.html", report(), ablations, "my <i>data")
+    assert again.read_text() == page
 
 
-def test_hypotheses_have_their_answer_first_and_what_was_not_run_is_grey():
+def test_a_refusal_has_a_page_too(tmp_path):
+    refused = report(answer="refused", slopes=[], failures={}, disagreements=[])
+    page = write_verdict_page(tmp_path / "v.html", refused).read_text()
+    assert "refused. Longer &lt;context&gt; helps." in page
+    assert "Hypotheses" not in page
+
+
+def test_hypotheses_have_their_answer_first_and_blanks_where_nothing_was_run():
     was_run = {
-        **NOT_RUN, "hypothesis": "graph attention", "effect": 0.02, "ci_low": -0.001, "ci_high": 0.041,
-        "n_runs": 5, "cpu_seconds": 1234.5, "answer": "yes",
+        **NOT_RUN, "hypothesis": "graph attention", "effect": 0.02, "ci_low": -0.001,
+        "ci_high": 0.041, "n_runs": 5, "cpu_seconds": 1234.5, "answer": "yes",
     }  # fmt: skip
-    table = ablation_rows(pd.DataFrame([was_run, NOT_RUN]))
-    one, other = table.split("<tbody>")[1].split("</table>")[0].split("<tr")[1:]
-    cells = [cell.split("<")[0] for cell in one.split("<td>")[1:]]
-    assert cells == [
-        "graph attention", "yes", "rewired", "profile_r", "+0.0200", "-0.0010 to +0.0410", "5",
-        "1,234",
+    table = hypothesis_table(pd.DataFrame([was_run, NOT_RUN]))
+    assert table.to_numpy().tolist() == [
+        ["graph attention", "yes", "rewired", "profile_r", "+0.0200", "-0.0010 to +0.0410", "5",
+         "1,234"],
+        ["graph <b>", "not run", "rewired", "profile_r", "", "", "", ""],
     ]  # fmt: skip
-    assert "class=excluded" in other
-    assert "class=excluded" not in one
-    cells = [cell.split("<")[0] for cell in other.split("<td>")[1:]]
-    assert cells == ["graph &lt;b&gt;", "not run", "rewired", "profile_r", "", "", "", ""]
-    with pytest.raises(InputError):
-        ablation_rows(pd.DataFrame([was_run]).drop(columns="ablation"))
-
-
-def test_a_refusal_has_a_page_too():
-    refused = {**VERDICT, "answer": "refused", "slopes": [], "failures": {}, "disagreements": []}
-    page = render_verdict(refused, pd.DataFrame())
-    assert "<strong>refused.</strong>" in page
-    assert 'id="figure' not in page
