@@ -45,9 +45,10 @@ def variants(
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import file_sha256, write_manifest
-    from genesplice.variants.annotate import Settings, annotate_vcf, beside, flag_metrics
+    from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
     from genesplice.variants.benchmarks import class_benchmarks, measured_benchmark
     from genesplice.variants.levels import open_models
+    from genesplice.variants.vcf import beside
 
     started = time.monotonic()
     if vcf is None and measured is None and not classes:

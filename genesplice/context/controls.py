@@ -39,7 +39,8 @@ def control_settings(config: Config) -> str:
         name: value
         for name, value in settings["verdict"].items()
         if name not in ("contexts_bp", "core_bp", "epochs", "folds", "seeds", "references",
-                        "reference_bp", "smallest_effect", "perturbation_genes", "workers", "threads")
+                        "reference_bp", "smallest_effect", "perturbation_genes", "workers",
+                        "threads")
     }  # fmt: skip
     parts = {"verdict": verdict, "model": settings["model"], "finetune": settings["finetune"]}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
@@ -147,7 +148,7 @@ def count_answers(
     """How often each control comes out as what, over controls made with each of `seeds`.
 
     One record a control: `control`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`,
-    the answer and slope of each. What belongs to a seed lies in a folder of its own in `out`, and is
+    the answer and slope of each. What belongs to a seed lies in its own folder in `out`, and is
     not run again.
     """
     answers: dict[str, list[dict[str, Any]]] = {kind: [] for kind in CONTROLS}

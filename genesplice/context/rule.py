@@ -175,7 +175,7 @@ def fit_slope(scores: pd.DataFrame, rule: Rule, n_metrics: int = 1) -> Slope:
     Raises
     ------
     InputError
-        If a condition lacks a block, fold or seed that another has, or nothing shows how much training
+        If a condition lacks a block, fold or seed that another has, or nothing shows how training
         varies: fewer than two contexts, or two of one run each.
     """
     table = _to_array(scores)

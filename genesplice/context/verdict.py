@@ -218,8 +218,8 @@ def compare_distance_dependence(
     """Distance dependence by three methods, and where they contradict `answer` or each other.
 
     A model depends on distal sequence if less than `KEPT` of its predictions is left once
-    everything beyond the shortest context is shuffled, or if `FIELD` of the mass of gradient or perturbation
-    lies farther out. Mass is counted in shares: of a model that needs no sequence it says nothing
+    everything beyond the shortest context is shuffled, or if `FIELD` of the mass of gradient or
+    perturbation lies farther out. Mass is counted in shares: of a model that needs no sequence it says nothing
     (None). Dependence is no gain: only the conditions measure one. Nothing is said of what lies
     outside of the window.
     """

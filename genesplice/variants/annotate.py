@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from torch import Tensor
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
-from genesplice.errors import InputError
 from genesplice.results import Metric
-from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import (
     FLAGS,
     MAX_LENGTH_BP,
@@ -42,17 +39,20 @@ from genesplice.variants.likelihood import (
 )
 from genesplice.variants.vcf import (
     Record,
+    Row,
+    beside,
     check_header,
     index,
     read_header,
     read_records,
+    table_records,
+    write_table,
     write_vcf,
 )
 
 CHUNK = 256
 MIN_AGREEMENT = 0.75
 """Share of the models that must agree about the sign of a change of level."""
-NEEDED = ("contig", "position", "ref", "alt")
 SITE = (
     ("record", pa.int64()), ("contig", pa.string()), ("position", pa.int64()),
     ("ref", pa.string()), ("alt", pa.string()),
@@ -79,7 +79,6 @@ SOURCES = {
 }  # fmt: skip
 
 Progress = Callable[[str], None]
-Row = dict[str, Any]
 
 
 class Settings(NamedTuple):
@@ -104,7 +103,7 @@ class Annotated(NamedTuple):
     n_records: int
     n_alleles: int
     flags: Counter[str]
-    metrics: tuple[Metric, ...]
+    metrics: Sequence[Metric]
 
 
 class Scores(NamedTuple):
@@ -165,11 +164,9 @@ class Scorer:
             self.levels = Levels(level_models, bundle, window_bp=settings.level_window_bp)
         self.gene_names = dict(zip(bundle.genes["gene_id"], bundle.genes["name"], strict=True))
         self.columns = pa.unify_schemas([COLUMNS, LEVEL_COLUMNS] if self.levels else [COLUMNS])
-        scorers = {
-            "GS_LLR": self.masked, "GS_PCT": self.matched, "GS_DLEVEL": self.levels,
-            "GS_GENE": self.levels,
-        }  # fmt: skip
-        self.fields = [*(name for name, scorer in scorers.items() if scorer is not None), "GS_FLAG"]
+        self.metrics = self.matched.metrics if self.matched else []
+        self.fields = ["GS_LLR"] * bool(self.masked) + ["GS_PCT"] * bool(self.matched)
+        self.fields += ["GS_DLEVEL", "GS_GENE"] * bool(self.levels) + ["GS_FLAG"]
 
     def __call__(
         self, records: Sequence[Record], first: int = 1
@@ -181,11 +178,11 @@ class Scorer:
         checked = [check_record(one, self.names, self.settings.max_length_bp) for one in records]
         alleles = [one for found in checked for one in found if isinstance(one, Allele)]
         window_bp = self.settings.window_bp
-        ratios = iter(
-            allele_likelihoods(self.masked, self.genome, alleles, window_bp=window_bp)
-            if self.masked
-            else [None] * len(alleles)
-        )
+        ratios: Iterator[Likelihood | None] = iter([None] * len(alleles))
+        if self.masked:
+            ratios = iter(
+                allele_likelihoods(self.masked, self.genome, alleles, window_bp=window_bp)
+            )
         changes = iter(self.levels(alleles) if self.levels else [[]] * len(alleles))
         rows, genes = [], list[Row]()
         for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
@@ -264,34 +261,6 @@ def _text(value: Any) -> str | None:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def beside(out: Path, suffix: str) -> Path:
-    """A file next to a VCF: its name without .vcf and .gz, and `suffix` added."""
-    name = out.name
-    for ending in (".gz", ".bgz", ".vcf"):
-        name = name.removesuffix(ending)
-    return out.with_name(name + suffix)
-
-
-@contextmanager
-def write_table(stem: Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[Row]], None]]:
-    """Append rows to `stem`.tsv and .parquet; both appear only if the body succeeds."""
-    with ExitStack() as stack:
-        text_path, parquet_path = (
-            stack.enter_context(atomic_file(stem.with_name(stem.name + suffix)))
-            for suffix in (".tsv", ".parquet")
-        )
-        text = stack.enter_context(text_path.open("w"))
-        parquet = stack.enter_context(pq.ParquetWriter(parquet_path, schema))
-        text.write("\t".join(schema.names) + "\n")
-
-        def write(rows: Sequence[Row]) -> None:
-            table = pa.Table.from_pylist(list(rows), schema=schema)
-            parquet.write_table(table)
-            table.to_pandas().to_csv(text, sep="\t", header=False, index=False, float_format="%.6g")
-
-        yield write
-
-
 def _checked(vcf: Path, names: ContigNames, data: Path, progress: Progress) -> int:
     """Compare every REF of a VCF with the genome, and count its records."""
     found = survey(read_records(vcf), names)
@@ -356,8 +325,7 @@ def annotate_vcf(
         progress("variants: not sorted, so there is no index")
     elif out.suffix in (".gz", ".bgz"):
         files.append(index(out))
-    metrics = tuple(scorer.matched.metrics) if scorer.matched else ()
-    return Annotated(tuple(files), done, n_alleles, flags, metrics)
+    return Annotated(tuple(files), done, n_alleles, flags, scorer.metrics)
 
 
 def flag_metrics(done: Annotated) -> list[Metric]:
@@ -369,22 +337,6 @@ def flag_metrics(done: Annotated) -> list[Metric]:
         for name, count in counts.items()
     ]
     return [*counted, *done.metrics]
-
-
-def table_records(table: pd.DataFrame) -> list[Record]:
-    """The rows of a table with contig, position (from 1), ref and alt as records of a VCF.
-
-    Raises
-    ------
-    InputError
-        For a missing column.
-    """
-    if missing := [name for name in NEEDED if name not in table.columns]:
-        raise InputError(f"no column {missing[0]}", ", ".join(NEEDED))
-    return [
-        Record(number, (row.contig, str(row.position), ".", row.ref, row.alt, ".", ".", "."))
-        for number, row in enumerate(table.itertuples(), 1)
-    ]
 
 
 def score_variants(
@@ -412,8 +364,7 @@ def score_variants(
     scored, genes = scorer(records)
     rows = [row for own in scored for row in own]
     flags = Counter(flag for row in rows for flag in flags_of(row) or ["scored"])
-    measured = tuple(scorer.matched.metrics) if scorer.matched else ()
-    done = Annotated((), len(records), len(rows), flags, measured)
+    done = Annotated((), len(records), len(rows), flags, scorer.metrics)
     table, around = (
         pa.Table.from_pylist(part, schema=schema).to_pandas()
         for part, schema in ((rows, scorer.columns), (genes, GENE_COLUMNS))

@@ -1,27 +1,18 @@
 """Substitutions whose effect is known or was measured, and whether the scores find it.
 
-**Known classes**, none of which uses the model:
+**Known classes**, none of which uses the model: start and stop codons against coding changes (a
+change that leaves a stop a stop is no case); changes to a stop within a frame, codon positions 1
+and 2 against 3, non-synonymous against synonymous (genetic code 11); the -10 and -35 hexamers of
+an operon's first gene against what lies around and between them. High means that the model finds
+the change unlikely. Cases are ranked among controls of the same two bases: what depends on these
+alone gives 0.5. Below 0.5: a model that knows the frame and not where genes end finds a stop codon
+unlikely. `count_two_sided` is what counts of neighbouring bases give.
 
-- Start and stop codons against substitutions of the same bases in the coding parts of the same
-  windows. A change that leaves a stop a stop is no case.
-- Changes within a reading frame that make a stop, against coding changes of the same two bases.
-- Codon positions 1 and 2 against 3; non-synonymous against synonymous (genetic code 11).
-- The -10 and -35 hexamers (`data.motifs`) of an operon's first gene against what lies around and
-  between them.
-
-Every score is the negative ratio: high means that the model finds the change unlikely. Cases are
-ranked among controls of the same two bases, so that what depends on these alone gives 0.5. Below
-0.5 is no fault: a model that knows the reading frame and not where genes end finds a stop codon's
-own bases unlikely, and a change of them likely. `count_two_sided` is what counts of neighbouring
-bases give.
-
-**Measured values**: for each score Spearman's rho, the share of right signs (0.5 by chance), and
-the AUROC of the upper half of the values against the lower half; with scores that need no network:
-the change of GC content, the distance to the nearest TSS, and the ratio of the count model.
+**Measured values**: Spearman's rho, the share of right signs, and the AUROC of the upper half of
+the values against the lower half; with scores that need no network (GC, distance to a TSS, counts).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +28,13 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
 from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
-from genesplice.data.tables import read_table
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import resampled
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Allele, ContigNames, check_record
-from genesplice.variants.annotate import NEEDED, Settings, table_records
+from genesplice.variants.annotate import Settings
 from genesplice.variants.levels import LevelModel, Levels, Locus, Models, strongest
 from genesplice.variants.likelihood import (
     BASES,
@@ -55,6 +45,7 @@ from genesplice.variants.likelihood import (
     allele_likelihoods,
     substitutions,
 )
+from genesplice.variants.vcf import NEEDED, read_measured, table_records
 
 UPSTREAM_BP = 250
 FLANK_BP = 8
@@ -87,10 +78,9 @@ def auroc_metric(
     seed: int = 0,
 ) -> list[Metric]:
     """AUROC with its interval over units; none where a kind is missing. `n` counts the cases."""
-    if not is_case.any() or is_case.all():
+    if is_case.all() or not is_case.any():
         return []
-    limits = 0.0, 1.0
-    found = resampled(lambda i: auroc(is_case[i], value[i]), unit, seed=seed, limits=limits)
+    found = resampled(lambda i: auroc(is_case[i], value[i]), unit, seed=seed, limits=(0.0, 1.0))
     return [Metric(name, *found, int(is_case.sum()), "genesplice", "genome", None, seed)]
 
 
@@ -132,7 +122,14 @@ def _gene_changes(
         if gene.strand == "-":
             span = (last - low - WINDOW_BP, last - low)
         tokens = genome.fetch(gene.contig, *span, gene.strand)
-        sites = _stop_sites(-low + last - first) if anchor else _start_sites(tokens, -low, is_first)
+        zero, end = -low, -low + last - first
+        if anchor:
+            sites = dict.fromkeys(range(end - INSIDE_BP, end - 3), "body")
+            sites |= dict.fromkeys(range(end - 3, end), "stop")
+        else:
+            sites = dict.fromkeys(range(zero, zero + 3), "start")
+            sites |= dict.fromkeys(range(zero + 3, zero + INSIDE_BP), "body")
+            sites |= _promoter_sites(tokens, zero) if is_first else {}
         positions = np.array(sorted(sites), np.int64)
         turns = (positions[positions % STRIDE_BP == turn] for turn in range(STRIDE_BP))
         rows = [Hidden(tokens, own) for own in turns if len(own)]
@@ -144,21 +141,6 @@ def _gene_changes(
             for alt, *codons in _changes(tokens, at, -low, sites[at]):
                 ratios = llr[at, alt], counted[at, alt] - counted[at, tokens[at]]
                 yield gene.gene_id, sites[at], *codons, *ratios
-
-
-def _stop_sites(last: int) -> dict[int, str]:
-    """Positions before the end of a gene at `last`, by site."""
-    body = dict.fromkeys(range(last - INSIDE_BP, last - 3), "body")
-    return body | dict.fromkeys(range(last - 3, last), "stop")
-
-
-def _start_sites(tokens: UInt8[np.ndarray, " window"], zero: int, is_first: bool) -> dict[int, str]:
-    """Positions around a gene's first base at `zero`, by site."""
-    sites = dict.fromkeys(range(zero + 3, zero + INSIDE_BP), "body")
-    sites |= dict.fromkeys(range(zero, zero + 3), "start")
-    if is_first:
-        sites |= _promoter_sites(tokens, zero)
-    return sites
 
 
 def _promoter_sites(tokens: UInt8[np.ndarray, " window"], zero: int) -> dict[int, str]:
@@ -202,42 +184,38 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     `auroc_codon_12_3`, `auroc_nonsynonymous`, `auroc_hexamers`; all against changes of the same two
     bases. Of "genesplice", and of "count_two_sided" where the table has `llr_counts`.
     """
-    metrics = _class_metrics(table, seed)
-    if "llr_counts" in table:
-        counted = _class_metrics(table.assign(llr=table["llr_counts"]), seed)
-        metrics += [metric._replace(model="count_two_sided") for metric in counted]
-    return metrics
-
-
-def _class_metrics(table: pd.DataFrame, seed: int) -> list[Metric]:
-    site, body = table["site"], table[table["site"] == "body"]
+    site, is_body = table["site"], table["site"] == "body"
     is_start, is_stop = site == "start", (site == "stop") & table["is_synonymous"].eq(False)
-    is_nonsense, is_12 = body["is_nonsense"].eq(True), body["codon_position"] < 3
-    is_changed = body["is_synonymous"].eq(False)
+    is_nonsense, is_12 = table["is_nonsense"].eq(True), table["codon_position"] < 3
+    is_changed = table["is_synonymous"].eq(False)
     classes = {
-        "start": (table[is_start], body),
-        "stop": (table[is_stop], body),
-        "start_stop": (table[is_start | is_stop], body),
-        "nonsense": (body[is_nonsense], body[~is_nonsense]),
-        "codon_12_3": (body[is_12], body[~is_12]),
-        "nonsynonymous": (body[is_changed], body[~is_changed]),
-        "hexamers": (table[site == "hexamer"], table[site == "flank"]),
+        "start": (is_start, is_body),
+        "stop": (is_stop, is_body),
+        "start_stop": (is_start | is_stop, is_body),
+        "nonsense": (is_body & is_nonsense, is_body & ~is_nonsense),
+        "codon_12_3": (is_body & is_12, is_body & ~is_12),
+        "nonsynonymous": (is_body & is_changed, is_body & ~is_changed),
+        "hexamers": (site == "hexamer", site == "flank"),
     }
     return [
-        metric
+        metric._replace(model=model)
+        for model, column in (("genesplice", "llr"), ("count_two_sided", "llr_counts"))
+        if column in table
         for name, (cases, controls) in classes.items()
-        for metric in _matched(f"auroc_{name}", cases, controls, seed)
+        for metric in _matched(f"auroc_{name}", table[cases], table[controls], column, seed)
     ]
 
 
-def _matched(name: str, cases: pd.DataFrame, controls: pd.DataFrame, seed: int) -> list[Metric]:
+def _matched(
+    name: str, cases: pd.DataFrame, controls: pd.DataFrame, column: str, seed: int
+) -> list[Metric]:
     """Ratios ranked among controls of the same two bases; then cases against controls."""
     both = pd.concat([cases.assign(is_case=True), controls.assign(is_case=False)])
     ranked = []
     for _, part in both.groupby(["ref", "alt"]):
-        among = np.sort(part.loc[~part["is_case"], "llr"].to_numpy())
+        among = np.sort(part.loc[~part["is_case"], column].to_numpy())
         if len(among) and part["is_case"].any():
-            low, high = (np.searchsorted(among, part["llr"], side) for side in ("left", "right"))
+            low, high = (np.searchsorted(among, part[column], side) for side in ("left", "right"))
             ranked.append(part.assign(rank=(low + high) / 2 / len(among)))
     if not ranked:
         return []
@@ -249,10 +227,9 @@ def _matched(name: str, cases: pd.DataFrame, controls: pd.DataFrame, seed: int) 
 def hexamer_levels(
     model: LevelModel, bundle: Bundle, *, n_genes: int = 60, seed: int = 0
 ) -> list[Metric]:
-    """Hexamers against flanks through the predicted level, of first genes of operons.
+    """Hexamers of operons' first genes against flanks by the predicted level, units are genes.
 
-    `auroc_hexamers_level_size` by the size of its change, `auroc_hexamers_level` by its loss;
-    intervals over genes.
+    `auroc_hexamers_level_size` by the size of its change, `auroc_hexamers_level` by its loss.
     """
     explainer = Explainer(
         model.model, bundle, window_bp=LEVEL_WINDOW_BP, vectors=model.gene_features
@@ -263,7 +240,7 @@ def hexamer_levels(
     parts = []
     for gene_id in picked.tolist():
         window = explainer.window(gene_id)
-        tokens, sites = window.tokens.numpy(), {}
+        tokens = window.tokens.numpy()
         sites = _promoter_sites(tokens[0], window.start)
         edits = [(at, alt) for at in sorted(sites) for alt in range(4)
                  if tokens[0, at] < 4 and alt != tokens[0, at]]  # fmt: skip
@@ -274,19 +251,17 @@ def hexamer_levels(
             row[at] = alt
         loci = [Locus(window.row, i, window.start, window.end) for i in range(len(sequences))]
         level = model(sequences, np.repeat(window.phase.numpy(), len(loci), axis=0), loci)[:, 0]
-        is_hexamer = [sites[at] == "hexamer" for at, _ in edits]
-        columns = {"is_hexamer": is_hexamer, "change": level[1:] - level[0], "gene_id": gene_id}
-        parts.append(pd.DataFrame(columns))
+        part = pd.DataFrame({"gene_id": gene_id, "change": level[1:] - level[0]})
+        parts.append(part.assign(is_hexamer=[sites[at] == "hexamer" for at, _ in edits]))
     if not parts:
         return []
     table = pd.concat(parts)
-    is_hexamer, change = table["is_hexamer"].to_numpy(bool), table["change"].to_numpy()
-    unit = table["gene_id"].to_numpy(str)
+    change, unit = table["change"].to_numpy(), table["gene_id"].to_numpy(str)
     scores = {"auroc_hexamers_level_size": np.abs(change), "auroc_hexamers_level": -change}
     return [
         metric
         for name, value in scores.items()
-        for metric in auroc_metric(name, is_hexamer, value, unit, seed=seed)
+        for metric in auroc_metric(name, table["is_hexamer"].to_numpy(), value, unit, seed=seed)
     ]
 
 
@@ -298,43 +273,16 @@ def class_benchmarks(
     seed: int = 0,
     gene_features: Sequence[Tensor] | None = None,
 ) -> list[Metric]:
-    """AUROCs of known classes: zero-shot, and of hexamers by the first expression model.
-
-    `gene_features` are those of each expression model (`encode_genes`), where they are at hand.
-    """
+    """AUROCs of known classes: zero-shot, and of hexamers by the first expression model."""
     metrics = []
     if models.masked is not None:
-        score = MaskedBases(models.masked)
-        table = class_table(score, bundle, n_genes=n_genes, seed=seed)
+        table = class_table(MaskedBases(models.masked), bundle, n_genes=n_genes, seed=seed)
         metrics += class_metrics(table, seed=seed)
     if models.levels:
-        known = None if gene_features is None else gene_features[0]
+        known = gene_features[0] if gene_features else None
         model = LevelModel(models.levels[0], bundle, gene_features=known)
         metrics += hexamer_levels(model, bundle, n_genes=n_genes, seed=seed)
     return metrics
-
-
-def read_measured(path: Path) -> pd.DataFrame:
-    """Read contig, position (from 1), ref, alt, value from a TSV, CSV or Parquet file.
-
-    Raises
-    ------
-    InputError
-        For a missing column, and a position or value that is no number.
-    """
-    table = read_table(path)
-    names = [*NEEDED, "value"]
-    if missing := [name for name in names if name not in table.columns]:
-        raise InputError(f"no column {missing[0]}", ", ".join(names), path=path)
-    for name, kind in (("position", "int64"), ("value", "float64")):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if numbers.isna().any():
-            row = int(np.flatnonzero(numbers.isna())[0])
-            raise InputError(
-                f"{name} {table[name].iloc[row]!r}", "a number", path=path, line=row + 2
-            )
-        table[name] = numbers.astype(kind)
-    return table[names]
 
 
 def score_measured(
@@ -349,7 +297,7 @@ def score_measured(
     names = ContigNames(genome, bundle.manifest.get("contig_aliases"))
     checked = [check_record(record, names)[0] for record in table_records(table)]
     alleles = [one for one in checked if isinstance(one, Allele)]
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, list[Any]] = {}
     if masked is not None:
         scores["llr"] = [one.mean for one in allele_likelihoods(masked, genome, alleles)]
     if levels is not None:
@@ -357,7 +305,7 @@ def score_measured(
         scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
     contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
     counts = fit_count_model(genome, contigs, *CONTEXTS[-1])
-    scores["gc"] = [_gc(one.alt) - _gc(one.ref) for one in alleles]
+    scores["gc"] = [np.isin(a.alt, (1, 2)).sum() - np.isin(a.ref, (1, 2)).sum() for a in alleles]
     scores["tss_distance"] = [_to_tss(bundle, one) for one in alleles]
     scores[counts.name] = [_count_ratio(counts, genome, one) for one in alleles]
     is_scored = np.array([isinstance(one, Allele) for one in checked], bool)
@@ -366,10 +314,6 @@ def score_measured(
         out[name] = np.nan
         out.loc[is_scored, name] = np.array(values, float)
     return out
-
-
-def _gc(bases: np.ndarray) -> float:
-    return float(((bases == 1) | (bases == 2)).sum())
 
 
 def _to_tss(bundle: Bundle, allele: Allele) -> float:
@@ -405,25 +349,28 @@ def measured_metrics(scored: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     kept = scored[scored["flag"].isna()]
     if len(kept) < 10:
         raise InputError(f"{len(kept)} measured variants that can be scored", "10 or more")
-    value, unit = kept["value"].to_numpy(float), np.arange(len(kept))
-    metrics = []
-    for name in columns:
-        x = kept[name].to_numpy(float)
-        measures: dict[str, tuple[Callable[..., float], np.ndarray, np.ndarray]] = {
-            "measured_spearman": (_spearman, value, x),
-            "measured_sign_accuracy": (_same_sign, value, x),
-            "measured_auroc": (auroc, value > np.median(value), x),
-        }
-        for metric, (measure, y, score) in measures.items():
-            rows = partial(_on_rows, measure, y, score)
-            found = resampled(rows, unit, seed=seed, limits=(-1.0, 1.0))
-            if np.isfinite(found[0]):
-                metrics.append(Metric(metric, *found, len(kept), name, "measured", None, seed))
-    return metrics
+    value = kept["value"].to_numpy(float)
+    measures = (
+        ("measured_spearman", _spearman, value),
+        ("measured_sign_accuracy", _same_sign, value),
+        ("measured_auroc", auroc, value > np.median(value)),
+    )
+    return [
+        metric
+        for model in columns
+        for name, measure, y in measures
+        for metric in _measured(name, measure, y, kept[model].to_numpy(float), model, seed)
+    ]
 
 
-def _on_rows(measure: Callable[..., float], y: np.ndarray, x: np.ndarray, i: np.ndarray) -> float:
-    return measure(y[i], x[i])
+def _measured(
+    name: str, measure: Callable[..., float], y: np.ndarray, x: np.ndarray, model: str, seed: int
+) -> list[Metric]:
+    found = resampled(
+        lambda i: measure(y[i], x[i]), np.arange(len(y)), seed=seed, limits=(-1.0, 1.0)
+    )
+    record = Metric(name, *found, len(y), model, "measured", None, seed)
+    return [record] if np.isfinite(record.value) else []
 
 
 def _same_sign(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
@@ -442,10 +389,9 @@ def measured_benchmark(
 ) -> list[Metric]:
     """Score a measured table, write it to `out` as TSV, and give its figures."""
     masked = None if models.masked is None else MaskedBases(models.masked)
-    levels = None
-    if models.levels:
-        level_models = [LevelModel(model, bundle) for model in models.levels]
-        levels = Levels(level_models, bundle, window_bp=settings.level_window_bp)
+    level_models = [LevelModel(model, bundle) for model in models.levels]
+    window_bp = settings.level_window_bp
+    levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None
     scored = score_measured(read_measured(path), bundle, masked=masked, levels=levels)
     metrics = measured_metrics(scored, seed=settings.seed)
     with atomic_file(out) as partial:

@@ -150,8 +150,8 @@ class LevelModel:
 
         parts = side_by_side(neural, genes.unique().tolist())
         order = torch.cat([own for own, _ in parts]).argsort()
-        level, residual = (torch.cat(column)[order]
-                           for column in zip(*(part for _, part in parts), strict=True))  # fmt: skip
+        columns = zip(*(part for _, part in parts), strict=True)
+        level, residual = (torch.cat(column)[order] for column in columns)
         if self.model.kernel.n_support:
             knowledge = self.graph["gene"].knowledge[genes].to(features)
             for first in range(0, len(genes), KERNEL_ROWS):

@@ -14,6 +14,7 @@ threshold, it is withheld.
 **Source** Benegas, Batra & Song 2023 (GPN), for single bases.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -41,11 +42,8 @@ STRIDE_BP = 32
 """Strided masking hides every 32nd base at once, as pre-training's own score does."""
 BASES = "ACGT"
 REGIONS = ("other", "intergenic", "coding", "promoter")
-N_WINDOWS = 160
-N_INDELS = 30
-EDGE_BP = 128
-MIN_MATCHED = 20
-LENGTHS = (1, 5, 64)
+N_WINDOWS, N_INDELS = 160, 30
+EDGE_BP, MIN_MATCHED, LENGTHS = 128, 20, (1, 5, 64)
 ABSTAIN = 0.5
 """Natural log units by which both strands must disagree for a ratio to be withheld."""
 
@@ -201,8 +199,10 @@ def _ratio(allele: Allele, parts: list[tuple[Hidden, np.ndarray]]) -> Likelihood
         change = (log_probs[:, each, allele.alt] - log_probs[:, each, allele.ref]).sum(1)
     else:
         halves = parts[:EVERY_BP], parts[EVERY_BP:]
-        before, after = (_both_ends(half, _span(allele), missing)
-                         for half, missing in zip(halves, _missing(allele), strict=True))  # fmt: skip
+        before, after = (
+            _both_ends(half, _span(allele), missing)
+            for half, missing in zip(halves, _missing(allele), strict=True)
+        )
         change = after - before
     return Likelihood(float(change[0]), float(change[1]))
 
@@ -275,20 +275,16 @@ def agreement(
     x, y = x[np.isfinite(x)], y[np.isfinite(x)]
     if len(x) < 3 or x.std() == 0 or y.std() == 0:
         return []
-    values = {
-        "llr_shared_mask_r": float(np.corrcoef(x, y)[0, 1]),
-        "llr_shared_mask_rmse": float(np.sqrt(np.mean((x - y) ** 2))),
-    }
+    values = {"r": np.corrcoef(x, y)[0, 1], "rmse": np.sqrt(np.mean((x - y) ** 2))}
+    facts = None, None, len(x), "genesplice", "genome", None, seed
     return [
-        Metric(name, value, None, None, len(x), "genesplice", "genome", None, seed)
-        for name, value in values.items()
+        Metric(f"llr_shared_mask_{name}", float(value), *facts) for name, value in values.items()
     ]
 
 
 def length_class(allele: Allele) -> str:
     """How many bases more or fewer: 1, 2-5, 6-64."""
-    grown = abs(allele.growth_bp)
-    number = next((i for i, high in enumerate(LENGTHS) if grown <= high), len(LENGTHS) - 1)
+    number = min(bisect_left(LENGTHS, abs(allele.growth_bp)), len(LENGTHS) - 1)
     return f"{(0, *LENGTHS)[number] + 1}-{LENGTHS[number]}"
 
 
@@ -296,12 +292,10 @@ class Matched:
     """Ratios of random variants of the same kind, which percentiles are among.
 
     A substitution is compared with random ones of the same two bases in the same class of region
-    (`REGIONS`), an insertion or deletion with random ones of about its length in the same class.
-    Ratios of different kinds differ for reasons that have nothing to do with function (transitions
-    are likelier everywhere, coding sequence is easier to predict).
-
-    Those of substitutions are made at once by strided masking; those of insertions and deletions
-    when they are first asked for. `track` is the region class of every base of the genome.
+    (`REGIONS`), made at once by strided masking; an insertion or deletion with random ones of about
+    its length in the same class, made when first asked for. Ratios of different kinds differ
+    without any function (transitions are likelier everywhere). `track` is the region class of every
+    base of the genome.
     """
 
     def __init__(

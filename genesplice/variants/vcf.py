@@ -1,4 +1,4 @@
-"""Read and write VCF, record by record, and leave every byte that is not ours as it was.
+"""Read and write VCF, record by record, leaving every byte that is not ours; tables beside it.
 
 htslib (through pysam) judges the header, writes bgzip and makes the tabix index. Records stay
 text: htslib would round the floats of INFO and refuse fields that the header does not declare.
@@ -6,13 +6,17 @@ text: htslib would round the floats of INFO and refuse fields that the header do
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pysam
 
-from genesplice.data.tables import numbered_lines
+from genesplice.data.tables import numbered_lines, read_table
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_file
 
@@ -34,6 +38,9 @@ FIELDS = {
 }  # fmt: skip
 OURS = re.compile(r"##INFO=<ID=(GS_[A-Z_]+),")
 N_COLUMNS = 8
+NEEDED = ("contig", "position", "ref", "alt")
+
+Row = dict[str, Any]
 
 
 class Record(NamedTuple):
@@ -220,3 +227,67 @@ def index(path: Path) -> Path:
     """Write the tabix index of a sorted, bgzipped VCF and give its path."""
     pysam.tabix_index(str(path), preset="vcf", force=True)
     return path.with_name(path.name + ".tbi")
+
+
+def table_records(table: pd.DataFrame) -> list[Record]:
+    """The rows of a table with contig, position (from 1), ref and alt as records of a VCF.
+
+    Raises
+    ------
+    InputError
+        For a missing column.
+    """
+    if missing := set(NEEDED) - set(table.columns):
+        raise InputError(f"no column {min(missing)}", ", ".join(NEEDED))
+    return [
+        Record(number, (row.contig, str(row.position), ".", row.ref, row.alt, ".", ".", "."))
+        for number, row in enumerate(table.itertuples(), 1)
+    ]
+
+
+def read_measured(path: Path) -> pd.DataFrame:
+    """Read contig, position (from 1), ref, alt, value from a TSV, CSV or Parquet file.
+
+    Raises
+    ------
+    InputError
+        For a missing column, and a position or value that is no number.
+    """
+    table = read_table(path)
+    names = [*NEEDED, "value"]
+    if missing := [name for name in names if name not in table.columns]:
+        raise InputError(f"no column {missing[0]}", ", ".join(names), path=path)
+    for name, kind in (("position", "int64"), ("value", "float64")):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if numbers.isna().any():
+            row = int(np.flatnonzero(numbers.isna())[0])
+            raise InputError(
+                f"{name} {table[name].iloc[row]!r}", "a number", path=path, line=row + 2
+            )
+        table[name] = numbers.astype(kind)
+    return table[names]
+
+
+def beside(out: Path, suffix: str) -> Path:
+    """A file next to a VCF: its name without .vcf and .gz, and `suffix` added."""
+    return out.with_name(re.sub(r"(\.vcf)?(\.b?gz)?$", "", out.name, count=1) + suffix)
+
+
+@contextmanager
+def write_table(stem: Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Append rows to `stem`.tsv and .parquet; both appear only if the body succeeds."""
+    with ExitStack() as stack:
+        text_path, parquet_path = (
+            stack.enter_context(atomic_file(stem.with_name(stem.name + suffix)))
+            for suffix in (".tsv", ".parquet")
+        )
+        text = stack.enter_context(text_path.open("w"))
+        parquet = stack.enter_context(pq.ParquetWriter(parquet_path, schema))
+        text.write("\t".join(schema.names) + "\n")
+
+        def write(rows: Sequence[Row]) -> None:
+            table = pa.Table.from_pylist(list(rows), schema=schema)
+            parquet.write_table(table)
+            table.to_pandas().to_csv(text, sep="\t", header=False, index=False, float_format="%.6g")
+
+        yield write

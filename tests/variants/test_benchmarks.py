@@ -22,11 +22,11 @@ from genesplice.variants.benchmarks import (
     class_table,
     hexamer_levels,
     measured_metrics,
-    read_measured,
     score_measured,
 )
 from genesplice.variants.levels import LevelModel
 from genesplice.variants.likelihood import MaskedBases
+from genesplice.variants.vcf import read_measured
 
 
 @pytest.fixture(scope="module")
