@@ -27,7 +27,14 @@ from genesplice.variants.alleles import (
     survey,
 )
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
-from genesplice.variants.levels import GeneChange, LevelModel, Levels, Models, strongest
+from genesplice.variants.levels import (
+    GeneChange,
+    LevelModel,
+    Levels,
+    Models,
+    open_models,
+    strongest,
+)
 from genesplice.variants.likelihood import (
     ABSTAIN,
     REGIONS,
@@ -340,7 +347,7 @@ def flag_metrics(done: Annotated) -> list[Metric]:
 
 
 def score_variants(
-    models: Models,
+    models: Path | Sequence[Path] | Models,
     bundle: Bundle,
     variants: Path | pd.DataFrame,
     *,
@@ -349,12 +356,14 @@ def score_variants(
 ) -> Scores:
     """Score a VCF, or a table with contig, position (from 1), ref and alt, as plain tables.
 
+    `models` are folders of pretrain or finetune, or what `open_models` made of them.
+
     Raises
     ------
     InputError
         As `annotate_vcf`; for a column that the table lacks.
     """
-    scorer = Scorer(models, bundle, settings or Settings(), gene_features)
+    scorer = Scorer(open_models(models), bundle, settings or Settings(), gene_features)
     if isinstance(variants, pd.DataFrame):
         records = table_records(variants)
     else:

@@ -298,10 +298,10 @@ class Models(NamedTuple):
         }
 
 
-def open_models(folders: Sequence[Path], *, follow: bool = True) -> Models:
+def open_models(folders: Path | Sequence[Path] | Models, *, follow: bool = True) -> Models:
     """Load each folder: `config.json` marks a fine-tuned model, `run.json` a pre-trained one.
 
-    With `follow`, and no pre-trained folder among them, the one that the fine-tuned model began
+    What is loaded already is given back. With `follow`, and no pre-trained folder among them, the one that the fine-tuned model began
     from (`init` in the manifest of its run) is taken, if it is still there.
 
     Raises
@@ -309,6 +309,9 @@ def open_models(folders: Sequence[Path], *, follow: bool = True) -> Models:
     InputError
         If a folder is neither, there are two pre-trained ones, or none at all.
     """
+    if isinstance(folders, Models):
+        return folders
+    folders = [folders] if isinstance(folders, Path) else list(folders)
     if not folders:
         raise InputError("no --model", "one or more")
     tuned = [folder for folder in folders if (folder / "config.json").is_file()]

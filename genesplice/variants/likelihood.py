@@ -293,9 +293,8 @@ class Matched:
 
     A substitution is compared with random ones of the same two bases in the same class of region
     (`REGIONS`), made at once by strided masking; an insertion or deletion with random ones of about
-    its length in the same class, made when first asked for. Ratios of different kinds differ
-    without any function (transitions are likelier everywhere). `track` is the region class of every
-    base of the genome.
+    its length in the same class, made when first asked for: ratios of different kinds differ
+    without any function. `track` is the region class of every base of the genome.
     """
 
     def __init__(
@@ -329,8 +328,8 @@ class Matched:
         among = self.ratios.get(key, np.zeros(0))
         if len(among) < MIN_MATCHED:
             return None
-        return float(50 * sum(np.searchsorted(among, ratio, side) for side in ("left", "right"))
-                     / len(among))  # fmt: skip
+        ranks = (np.searchsorted(among, ratio, side) for side in ("left", "right"))
+        return float(50 * sum(ranks) / len(among))
 
     def _windows(self, count: int, generator: np.random.Generator) -> Iterator[Region]:
         """Random windows, none beyond the end of a linear contig."""

@@ -26,6 +26,7 @@ from genesplice.predict.gene_output import resolve_genes
 from genesplice.results import Metric, MotifHit
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Region
+from genesplice.variants.levels import Models, open_models
 from genesplice.variants.likelihood import (
     BASES,
     STRIDE_BP,
@@ -156,7 +157,7 @@ class PromoterScan(NamedTuple):
 
 
 def scan_promoter(
-    model: PretrainingModel,
+    models: Path | Sequence[Path] | Models | PretrainingModel,
     bundle: Bundle,
     gene: str = "",
     *,
@@ -166,7 +167,15 @@ def scan_promoter(
     """Score every substitution of a gene's promoter, by name or id.
 
     Without a gene the first of `WELL_KNOWN` that the data have, else the most active one.
+
+    Raises
+    ------
+    InputError
+        Without a masked-base model, or for a gene that the data do not have.
     """
+    model = models if isinstance(models, PretrainingModel) else open_models(models).masked
+    if model is None:
+        raise InputError("no masked-base model", "a folder that pretrain wrote")
     known = set(bundle.genes["name"])
     names = [gene] if gene else [name for name in WELL_KNOWN if name in known]
     most_active = bundle.observed.mean(axis=1).idxmax()

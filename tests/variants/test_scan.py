@@ -13,6 +13,7 @@ from genesplice.data.genome import encode
 from genesplice.errors import InputError
 from genesplice.results import read_metrics
 from genesplice.variants.alleles import Region
+from genesplice.variants.levels import Models
 from genesplice.variants.likelihood import STRIDE_BP, Hidden, MaskedBases
 from genesplice.variants.scan import (
     CORE_BP,
@@ -141,7 +142,9 @@ def test_a_promoter_is_scanned_on_its_own_strand(score, tiny_bundle, strand):
         tokens[at : at + 6] = encode(hexamer) if strand == "+" else 3 - encode(hexamer)[::-1]
     genome = dataclasses.replace(tiny_bundle.genome, tokens=tokens)
     bundle = dataclasses.replace(tiny_bundle, genome=genome)
-    found = scan_promoter(score.model, bundle, gene["name"], upstream_bp=100, downstream_bp=20)
+    found = scan_promoter(
+        Models(score.model, None, (), ()), bundle, gene["name"], upstream_bp=100, downstream_bp=20
+    )
     assert (found.gene_id, found.offset_bp, len(found.tokens)) == (gene.gene_id, -100, 120)
     assert [hit[:3] for hit in found.hexamers] == [(-53, -47, "-35"), (-30, -24, "-10")]
     assert found.table["distance_bp"].tolist() == list(range(-100, 20))
@@ -159,7 +162,9 @@ def test_a_promoter_is_scanned_on_its_own_strand(score, tiny_bundle, strand):
 
 
 def test_the_default_promoter_is_that_of_the_most_active_gene(score, tiny_bundle):
-    found = scan_promoter(score.model, tiny_bundle, upstream_bp=10, downstream_bp=5)
+    found = scan_promoter(
+        Models(score.model, None, (), ()), tiny_bundle, upstream_bp=10, downstream_bp=5
+    )
     assert found.gene_id == tiny_bundle.observed.mean(axis=1).idxmax()
 
 
