@@ -13,6 +13,7 @@ from genesplice.data.annotation import Annotation, parse_annotation
 from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
 from genesplice.data.expression import ExpressionUnit, make_expression, read_measurements
 from genesplice.data.genome import read_fasta
+from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_gene_sets, read_network
 from genesplice.data.sources import MIN_SET_GENES, RECIPES
 from genesplice.data.splits import make_operons
@@ -76,6 +77,8 @@ def prepare_files(
     samples: Path | str | None = None,
     network: Path | str | None = None,
     gene_sets: Path | str | None = None,
+    network_evidence: str = "",
+    gene_set_evidence: str = "",
     name: str | None = None,
     circular: Iterable[str] = (),
     block_bp: int = 100_000,
@@ -94,6 +97,9 @@ def prepare_files(
     ----------
     samples
         Table with sample id and `condition`; see `genesplice.data.expression`.
+    network_evidence, gene_set_evidence
+        What edges and gene sets rest on, where their file does not declare it: a word of
+        `genesplice.data.leakage.EVIDENCE_WORDS` such as "binding" or "curated".
     circular
         Contigs whose ends join, beyond those that the annotation declares (`Is_circular=true`).
     name
@@ -109,6 +115,9 @@ def prepare_files(
     tell = progress or (lambda text: None)
     out = Path(out)
     _refuse_taken(out, overwrite)
+    for declared in filter(None, (network_evidence, gene_set_evidence)):
+        if evidence_of(declared) == "unknown":
+            raise InputError(f"evidence {declared!r}", f"such as {', '.join(EVIDENCE_WORDS)}")
     paths = {"fasta": fasta, "annotation": annotation, "expression": expression,
              "samples": samples, "network": network, "gene-sets": gene_sets}  # fmt: skip
     files = {flag: Path(path) for flag, path in paths.items() if path is not None}
@@ -136,6 +145,8 @@ def prepare_files(
     evidence = ""
     if "network" in files:
         edges, regulators, targets = read_network(files["network"], reading.genes, reading.aliases)
+        declared = edges["provenance"].where(edges["provenance"] != "", network_evidence)
+        edges = edges.assign(provenance=declared)
         notes.append(_left_out("regulators that are no genes keep their name", regulators))
         notes.append(_left_out("targets that are no genes are left out", targets))
     if "gene-sets" in files:
@@ -156,7 +167,7 @@ def prepare_files(
         operons=make_operons(reading.genes).to_dict(),
         inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
         notes=[*reading.notes, *notes],
-        gene_set_evidence=evidence,
+        gene_set_evidence=evidence or gene_set_evidence,
         extra={"contig_aliases": reading.contig_aliases, "expression_unit": expression_unit},
     )
     flags = " ".join(f"--{flag} {path}" for flag, path in files.items())

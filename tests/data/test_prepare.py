@@ -93,6 +93,20 @@ def test_all_files_become_one_bundle(tmp_path):
     assert load_bundle(tmp_path / "out" / "mine").data_sha256 == bundle.data_sha256
 
 
+def test_evidence_may_be_declared_where_the_files_do_not(tmp_path):
+    def statuses(folder, **options):
+        edges = "regulator\tgene\ngen0\tgen1\n"
+        bundle = prepared(tmp_path / folder, "gene_sets", network=edges, options=options)
+        checks = {record["check"]: record["status"] for record in bundle.leakage["checks"]}
+        return [checks[f"{what} whose evidence is expression"] for what in ("edges", "gene sets")]
+
+    assert statuses("none") == ["amber", "amber"]
+    declared = {"network_evidence": "ChIP-seq", "gene_set_evidence": "coexpression"}
+    assert statuses("declared", **declared) == ["green", "red"]
+    with pytest.raises(InputError, match="evidence 'good', expected such as expression, curated"):
+        statuses("wrong", network_evidence="good")
+
+
 def test_three_files_are_enough(tmp_path):
     bundle = prepared(tmp_path, options={"name": "other"})
     assert (bundle.name, len(bundle.network), bundle.gene_sets) == ("other", 0, {})
