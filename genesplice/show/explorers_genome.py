@@ -183,16 +183,6 @@ class ScanExplorer(AttributionExplorer):
         sequences = ["".join(one) for one in letters]
         super().__init__(mean, sequences, motifs=hexamers, substitutions=ratios, **options)
 
-    @classmethod
-    def of(cls, scans: Sequence[Any], **options: Any) -> "ScanExplorer":
-        """Explore what `variants.scan.scan_promoter` gives of some genes."""
-        parts = [scan.table.assign(gene_id=scan.gene_id) for scan in scans]
-        table = pd.concat(parts).rename(columns={"distance_bp": "position_bp"})
-        hits = [(scan.gene_id, *hit[:3]) for scan in scans for hit in scan.hexamers]
-        hexamers = pd.DataFrame(hits, columns=["gene_id", "start", "end", "name"])
-        names = pd.Series({scan.gene_id: scan.name for scan in scans})
-        return cls(table, hexamers, **({"names": names} | options))
-
 
 def _check_positions(attributions: pd.DataFrame, sequences: Sequence[str]) -> np.ndarray:
     if attributions.empty:

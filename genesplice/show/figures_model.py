@@ -35,9 +35,6 @@ from genesplice.show.theme import (
 )
 
 _SPLITS = {"train": (BLUE, "circle"), "val": (VERMILLION, "diamond"), "test": (GREEN, "square")}
-_STATUS = {"red": ("■ red", "#F7D5C2"), "amber": ("▲ amber", "#FBE8C4")}
-_STATUS["green"] = ("● green", "#D5F0E6")
-_CELL_CHARACTERS = 39  # a line of the wide column on a narrow screen
 _LABELS_MAX = 60  # rows or columns that are still named on an axis
 _CROWD_RADIUS = 0.3  # log2(TPM+1)
 

@@ -3,7 +3,6 @@
 import base64
 import itertools
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -457,21 +456,6 @@ def test_a_scan_shows_letters_substitutions_and_the_strongest_of_each_gene() -> 
             expected = (f"{position:+d}", f"{mine['ref'][position]} → {to[-1]}", f"{ratio:.2f}")
             assert (at, change, value) == expected
         assert list(trace(figure, "sites").x[:2]) == [-35.5, -29.5]
-    from_scans = ScanExplorer.of(
-        [
-            SimpleNamespace(
-                gene_id=gene,
-                name="x",
-                table=scans[scans["gene_id"] == gene]
-                .drop(columns="gene_id")
-                .rename(columns={"position_bp": "distance_bp"}),
-                hexamers=[(-35, -29, HOSTILE, 1.0)],
-            )
-            for gene in ("b0000", "b0003")
-        ],
-        names=NAMES,
-    )
-    assert from_scans.figure == EXPLORERS["scan"].figure
     uneven = scans[(scans["gene_id"] == "b0000") | (scans["position_bp"] > -10)]
     short_one = ScanExplorer(uneven, hexamers).figure_at(gene="b0003")
     assert list(short_one.data[1].text[:50]) == ["N"] * 50
