@@ -265,7 +265,7 @@ def neighbour_bars(
 
 def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
     """Try rising learning rates on the training folds: the curve, and the range it proposes."""
-    from genesplice.training.range_test import range_test
+    from genesplice.training.comparisons import range_test
     from genesplice.training.source import bundle_source
 
     settings = config.pretrain
@@ -275,13 +275,13 @@ def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
 
 def schedule_curves(config: Config) -> pd.DataFrame:
     """Learning rate at each step of pre-training, for every schedule: the columns of a figure."""
-    from genesplice.training.schedules import SCHEDULES, schedule_factor
+    from genesplice.training.schedules import SCHEDULES, schedule_factors
 
     total, peak = config.pretrain.steps, config.pretrain.learning_rate
-    steps = np.unique(np.linspace(0, total - 1, 300).astype(int)).tolist()
-    rows = [(name, step, peak * schedule_factor(name, step, total))
-            for name in SCHEDULES for step in steps]  # fmt: skip
-    return pd.DataFrame(rows, columns=["schedule", "step", "learning_rate"])
+    steps = np.unique(np.linspace(0, total - 1, 300).astype(int))
+    curves = pd.DataFrame({name: peak * schedule_factors(name, total) for name in SCHEDULES})
+    rates = curves.loc[steps].rename_axis("step").reset_index()
+    return rates.melt("step", var_name="schedule", value_name="learning_rate")
 
 
 def best_trials(compared: Any) -> pd.DataFrame:

@@ -82,7 +82,7 @@ class PretrainConfig(Section):
     measure_expression
         Whether that includes expression from frozen embeddings, which takes minutes.
     ablations
-        What else is trained to be measured too (`genesplice.training.pretrain_ablations`);
+        What else is trained to be measured too (`genesplice.training.ablations`);
         each costs as much again.
     """
 
@@ -201,7 +201,7 @@ class FinetuneConfig(Section):
     seeds
         One model per fold and seed.
     ablations, ablation_seeds
-        Ablations to train as well (`genesplice.training.finetune_ablations`), and their seeds.
+        Ablations to train as well (`genesplice.training.ablations`), and their seeds.
     baselines
         Fit the simple methods on the same folds too, and measure the differences.
     """

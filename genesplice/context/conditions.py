@@ -23,7 +23,7 @@ from genesplice.data.genome import Genome
 from genesplice.model.genesplice import make_encoder
 from genesplice.model.references import DilatedCnn
 from genesplice.training.finetuning import finetune_fold
-from genesplice.training.loops import epoch_steps
+from genesplice.training.folds import epoch_steps
 from genesplice.training.sweeps import Task
 
 NEVER = 1e6

@@ -1,20 +1,22 @@
-"""Short runs side by side: what a schedule, or a contrastive loss, is worth at equal cost.
+"""Short runs at equal cost: which rates to try, what a schedule or a contrastive loss is worth.
 
 Every trial has the same number of steps and bases. A trial is chosen by its bits on validation
-blocks; the chosen ones meet on the held-out fold, on the same bases and resamples. The null ablation
-of the schedules is a constant rate, tuned with as many trials as all schedules together: whoever
-then picks the best schedule has had no more chances than the constant rate.
+blocks; the chosen ones meet on the held-out fold, on the same bases and resamples. The ablation of
+the schedules is a constant rate, tuned with as many trials as all schedules together: whoever then
+picks the best schedule has had no more chances than the constant rate.
 
 Intervals are over held-out sequence. All trials have one seed: how much another one would change
 is not in them.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch.optim.lr_scheduler import ExponentialLR
 
 from genesplice.config import Config
 from genesplice.config.training import PretrainScheduleName
@@ -22,14 +24,122 @@ from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.results import Metric
+from genesplice.training.ablations import masked_only, replace
+from genesplice.training.batches import StepMaker
+from genesplice.training.loops import train
 from genesplice.training.measuring import masked_base_metrics, measure_vectors
-from genesplice.training.pretrain_ablations import masked_only
-from genesplice.training.pretraining import train_model
-from genesplice.training.source import bundle_source
+from genesplice.training.pretrain_module import PretrainingModule
+from genesplice.training.pretraining import begin_model, train_model
+from genesplice.training.source import Source, bundle_source
 
 NULL: PretrainScheduleName = "constant"
 NO_CONTRAST = "masked_only"
 VALIDATION_BLOCKS = 0.1
+SMOOTHING, FALLEN, SAFETY = 0.9, 0.1, 3.0
+GIVE_UP_BITS = 1.0
+"""A loss this far above the lowest one so far ends a range test."""
+
+
+class RangeTest(NamedTuple):
+    """The curve (`learning_rate`, `loss`, `smoothed`, a row a step), the bounds, and why."""
+
+    curve: pd.DataFrame
+    low: float
+    high: float
+    why: str
+
+
+class _RisingRate(PretrainingModule):
+    """Pre-training whose rate rises by the same factor at every step, until it falls apart."""
+
+    def __init__(
+        self, model: PretrainingModel, config: Config, lowest: float, growth: float
+    ) -> None:
+        super().__init__(model, config)
+        self.lowest, self.growth = lowest, growth
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop when the loss is no number or far above the lowest."""
+        bits = [row[3] for row in self.history.state_dict()["rows"] if row[1] == "bits_per_base"]
+        if bits and not bits[-1] < min(bits) + GIVE_UP_BITS:
+            self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, from the lowest rate up."""
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        decay = self.config.pretrain.weight_decay
+        optimizer = torch.optim.AdamW(weights, lr=self.lowest, weight_decay=decay)
+        scheduler = ExponentialLR(optimizer, self.growth)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+def range_test(
+    source: Source,
+    config: Config,
+    *,
+    steps: int = 80,
+    lowest: float = 1e-5,
+    highest: float = 0.3,
+) -> RangeTest:
+    """Train a fresh model for at most `steps` steps, the rate rising from `lowest` to `highest`.
+
+    Too low a rate changes nothing; too high a one undoes what was learned. Nothing is written, and
+    the held-out fold is not read. (Lightning's LearningRateFinder proposes one rate, by the
+    steepest slope, and writes a checkpoint; a comparison of schedules needs two bounds.)
+
+    Raises
+    ------
+    InputError
+        If there are fewer than ten steps, or the rates do not rise from above 0.
+
+    Source: Smith, Cyclical learning rates for training neural networks, 2017, section 3.3.
+    """
+    if steps < 10 or not 0 < lowest < highest:
+        raise InputError(
+            f"{steps} steps from a rate of {lowest} to {highest}", "10 steps, and rates that rise"
+        )
+    accumulate, growth = config.pretrain.accumulate, (highest / lowest) ** (1 / (steps - 1))
+    with torch.random.fork_rng(devices=[]):
+        module = _RisingRate(begin_model(config), config, lowest, growth)
+        make = StepMaker(source, config)
+        train(module, steps, make, [module.history], accumulate=accumulate)
+    rows = module.history.to_frame().pivot(index="step", columns="metric", values="value")
+    rows = rows.rename(columns={"bits_per_base": "loss"})[["learning_rate", "loss"]]
+    curve = rows[np.isfinite(rows["loss"])].reset_index(drop=True).rename_axis(columns=None)
+    # Weights 0.9^age, which add up to 1 from the first step on.
+    curve["smoothed"] = curve["loss"].ewm(alpha=1 - SMOOTHING).mean()
+    return RangeTest(curve, *propose_bounds(curve))
+
+
+def propose_bounds(curve: pd.DataFrame) -> tuple[float, float, str]:
+    """Lowest and highest rate worth using, and the sentence that says so.
+
+    The lowest is the first rate at which a tenth of the whole fall of the smoothed loss has
+    happened; the highest is a third of the rate at which it was lowest, since a rate that is held
+    does harm that one step at it does not, and at least twice the lowest.
+
+    Raises
+    ------
+    InputError
+        If the loss never fell.
+    """
+    rates, losses = curve["learning_rate"].to_numpy(), curve["smoothed"].to_numpy()
+    best = int(np.argmin(losses))
+    fall = float(losses[0] - losses[best])
+    if best == 0 or fall <= 0:
+        raise InputError("a loss that never fell", "lower rates, or more steps")
+    low = float(rates[int(np.argmax(losses <= losses[0] - FALLEN * fall))])
+    safe = float(rates[best]) / SAFETY
+    high = max(safe, 2 * low)
+    why = (
+        f"The smoothed loss fell by {fall:.3f} bits, a tenth of it by a rate of {low:.1e}, and was "
+        f"lowest at {rates[best]:.1e}; a third of that is {safe:.1e}. "
+        f"Proposed: {low:.1e} to {high:.1e}."
+    )
+    return low, high, why
 
 
 class ScheduleComparison(NamedTuple):
@@ -44,24 +154,25 @@ class ScheduleComparison(NamedTuple):
 
 
 def trial_config(config: Config, *, steps: int, window_bp: int = 2048) -> Config:
-    """The same settings in short: `steps` steps of four windows, masked bases only, one look.
+    """The same settings in short: `steps` steps of four windows, masked bases, one validation.
 
     Where views are switched on again, every fourth step has them.
     """
-    settings = dataclasses.replace(
-        config.pretrain,
+    settings = config.pretrain
+    return replace(
+        config,
+        "pretrain",
         steps=steps,
         window_bp=window_bp,
         batch_windows=4,
         accumulate=1,
-        shift_bp=min(config.pretrain.shift_bp, window_bp // 4),
+        shift_bp=min(settings.shift_bp, window_bp // 4),
         contrastive_weight=0.0,
-        views_every=min(config.pretrain.views_every, 4),
-        validation_blocks=config.pretrain.validation_blocks or VALIDATION_BLOCKS,
+        views_every=min(settings.views_every, 4),
+        validation_blocks=settings.validation_blocks or VALIDATION_BLOCKS,
         validation_every=steps,
         ema_decay=0.0,
     )
-    return dataclasses.replace(config, pretrain=settings)
 
 
 def compare_schedules(
@@ -95,13 +206,13 @@ def compare_schedules(
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
     rows: list[tuple[str, float, float]] = []
     best: dict[str, tuple[float, PretrainingModel]] = {}
-    names: list[PretrainScheduleName] = [NULL, *(name for name in schedules if name != NULL)]
+    names = [NULL, *(name for name in schedules if name != NULL)]
     n_null = len(rates) * max(len(names) - 1, 1)
     null_rates = np.geomspace(min(rates), max(rates), n_null).tolist()
     for name in names:
         for rate in null_rates if name == NULL else rates:
-            changed = dataclasses.replace(settings, schedule=name, learning_rate=rate)
-            model, history = train_model(source, dataclasses.replace(config, pretrain=changed))
+            own = replace(config, "pretrain", schedule=name, learning_rate=rate)
+            model, history = train_model(source, own)
             bits = float(history.loc[history["split"] == "val", "value"].min())
             rows.append((name, rate, bits))
             if name not in best or bits < best[name][0]:
@@ -111,7 +222,7 @@ def compare_schedules(
     trials["is_best"] = trials["bits_per_base"] == lowest
     metrics: dict[tuple[str, str], Metric] = {}
     for name in names[1:]:
-        found = masked_base_metrics(
+        measured = masked_base_metrics(
             best[name][1],
             source.genome,
             source.held_out,
@@ -123,7 +234,7 @@ def compare_schedules(
             is_strand_averaged=False,
             others={NULL: best[NULL][1]},
         )
-        metrics |= {(metric.model, metric.metric): metric for metric in found}
+        metrics |= {(metric.model, metric.metric): metric for metric in measured}
     return ScheduleComparison(trials, list(metrics.values()))
 
 
@@ -145,9 +256,7 @@ def compare_contrast(bundle: Bundle, config: Config, *, weight: float = 0.1) -> 
             "a fold to measure on, and a weight above 0",
         )
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    contrasted = dataclasses.replace(
-        config, pretrain=dataclasses.replace(settings, contrastive_weight=weight)
-    )
-    arms = {"contrastive": contrasted, NO_CONTRAST: masked_only(source, contrasted)}
-    models = {name: train_model(source, arm)[0] for name, arm in arms.items()}
+    contrasted = replace(config, "pretrain", contrastive_weight=weight)
+    settings_of = {"contrastive": contrasted, NO_CONTRAST: masked_only(contrasted)}
+    models = {name: train_model(source, own)[0] for name, own in settings_of.items()}
     return measure_vectors(models, bundle, config)

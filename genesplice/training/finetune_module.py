@@ -1,32 +1,290 @@
-"""The losses of fine-tuning, its memory of every gene, and its looks at the validation genes."""
+"""The two stages of fine-tuning by steps: from sequence alone, and from everything.
+
+    sequence  windows ─ encoder ─ genes of the batch ─ standardised ─ linear map ─► level, profile
+    all       features of all genes, those of the batch encoded afresh ─ graph ─ heads ─► the same
+
+Where graph and gene sets are in the loss from the first step, they explain the training genes by
+themselves and leave an encoder that was not pre-trained nothing to learn. A linear map of its
+features cannot. The map is thrown away; graph, heads and kernel read the encoder's features.
+"""
 
 import copy
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import lightning
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from genesplice.config import Config, FinetuneConfig
 from genesplice.data.windows import WindowBatch
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import cut_neighbourhood
-from genesplice.model.heads import Prediction, expression_errors
-from genesplice.training.loops import History, make_optimizer
+from genesplice.model.heads import ExpressionHead, Prediction, expression_errors
+from genesplice.training.folds import FoldData, GeneTargets, GenomePasses
+from genesplice.training.loops import History, ProgressLines, train
+from genesplice.training.schedules import Validation, make_optimizer
 
 HEAD_VALIDATION = 20
+"""Steps between validation passes while the encoder stands still."""
 HIDDEN = 0.5
-"""Share of training genes whose expression is hidden and predicted, where the graph tells it."""
+"""Share of training genes whose expression is hidden and predicted, where the graph holds it."""
+FEWEST_GENES = 16
+"""A batch with fewer has no mean and spread of its own."""
 
 
-class GeneTargets(NamedTuple):
-    """Rows of the gene table and their measured values, log2(TPM + 1)."""
+class Stage(lightning.LightningModule):
+    """Targets, gene features as they were last encoded, and the losses of one fold and seed."""
 
-    rows: Tensor
-    observed: Tensor
+    gene_features: Tensor
+    prefix = ""
+    """Of the names of its losses."""
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        config: Config,
+        data: FoldData,
+        gene_features: Float[Tensor, "all_genes features"],
+        passes: GenomePasses,
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.history = model, config, History()
+        self.training_genes, self.validation_genes = data.training, data.validation
+        self.passes = passes
+        self.register_buffer("gene_features", gene_features.clone())
+
+    def on_fit_start(self) -> None:
+        """What is no part of the model goes where the model is."""
+        self.training_genes, self.validation_genes = (
+            GeneTargets(*(part.to(self.device) for part in genes))
+            for genes in (self.training_genes, self.validation_genes)
+        )
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Seed dropout by the step."""
+        torch.manual_seed(self.passes.seed * 1_000_003 + self.global_step)
+
+    def encode(self, batch: WindowBatch) -> Float[Tensor, "batch_genes features"]:
+        """Features of the batch's genes, which are kept without their gradient."""
+        fresh = self.model.gene_features(
+            batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
+        )
+        self.gene_features.index_copy_(0, batch.gene, fresh.detach())
+        return fresh
+
+    def log_errors(
+        self, head: ExpressionHead, split: str, predicted: Prediction, observed: Tensor
+    ) -> Float[Tensor, ""]:
+        """The loss, scaled as `head` is; its parts go into the history."""
+        level = observed.mean(1)
+        level_error, residual_error = expression_errors(
+            predicted,
+            level,
+            observed - level[:, None] - head.condition_mean,
+            level_std=head.level_std,
+            residual_std=head.residual_std,
+        )
+        parts = {"level_error": level_error, "residual_error": residual_error}
+        for name, value in parts.items():
+            self.history.add(self.global_step, self.prefix + name, split, value.detach())
+        return level_error + self.config.finetune.profile_weight * residual_error
+
+    def validate(self, step: int) -> float:
+        """Loss on the validation genes."""
+        raise NotImplementedError
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """The state that `validate` measures, of what `learner` is."""
+        raise NotImplementedError
+
+    def is_validated(self, step: int) -> bool:
+        """Say whether a validation pass follows `step`."""
+        return step % self.passes.steps == 0
+
+    def run(
+        self,
+        steps: int,
+        make: Callable[[int], WindowBatch],
+        learner: nn.Module,
+        folder: Path,
+        resume_from: str | None,
+        name: str,
+    ) -> None:
+        """Train for `steps` steps; leave `learner` with the weights that validated best."""
+        settings = self.config.finetune
+        bases = settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp)
+        callbacks: list[lightning.Callback] = [self.history, ProgressLines(name, bases)]
+        validation = Validation(self.validate, self.validated_weights, self.is_validated)
+        if len(self.validation_genes.rows):
+            callbacks.append(validation)
+        train(
+            self, steps, make, callbacks, folder=folder, resume_from=resume_from,
+            checkpoint_minutes=settings.checkpoint_minutes,
+        )  # fmt: skip
+        if validation.weights:
+            learner.load_state_dict(validation.weights)
+
+    def make_optimizer(
+        self, weights: Iterable[nn.Parameter], rate: float, *phases: tuple[int, float]
+    ) -> OptimizerLRSchedulerConfig:
+        """AdamW under the chosen schedule."""
+        settings = self.config.finetune
+        return make_optimizer(
+            weights, learning_rate=rate, weight_decay=settings.weight_decay,
+            schedule=settings.schedule, phases=phases,
+        )  # fmt: skip
+
+
+class SequenceStage(Stage):
+    """The encoder learns from a linear map of its features.
+
+    Features are standardised over the batch's training genes, as in batch normalisation, and so is
+    what they predict: neither holds how windows differ. Where the batch has few genes, both are
+    standardised over all training genes, as these were last encoded.
+
+    Validation genes are predicted after every pass, from features of all over the pass, and the
+    encoder before its last step is kept where that was the best: where a pass is one step, the very
+    one that was measured.
+    """
+
+    index: Tensor
+    prefix = "sequence_"
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        config: Config,
+        data: FoldData,
+        gene_features: Float[Tensor, "all_genes features"],
+        passes: GenomePasses,
+    ) -> None:
+        super().__init__(model, config, data, gene_features, passes)
+        rows, observed = data.training
+        self.head = ExpressionHead(
+            gene_features.shape[1], observed.shape[1], config.model.profile_rank, is_linear=True
+        )
+        self.head.fit(observed)
+        # It begins at the mean of the training genes.
+        for weights in (*self.head.level.parameters(), *self.head.profile.parameters()):
+            nn.init.zeros_(weights)
+        index = torch.full((len(gene_features),), -1)
+        index[rows] = torch.arange(len(rows))
+        self.register_buffer("index", index, persistent=False)
+        self.before_last: dict[str, Tensor] = {}
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Remember the encoder that is validated next, too."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.is_validated(self.global_step + 1):
+            state = self.model.encoder.state_dict()
+            self.before_last = {k: v.detach().clone() for k, v in state.items()}
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Loss over the batch's training genes; windows without any add nothing to it."""
+        fresh, index = self.encode(batch), self.index[batch.gene]
+        if not (index >= 0).any():
+            return 0 * fresh.sum()
+        known, observed = fresh[index >= 0], self.training_genes.observed
+        targets = observed[index[index >= 0]]
+        if len(known) < FEWEST_GENES:
+            standardised = self._standardise(known)
+        else:
+            standardised = F.batch_norm(known, None, None, training=True)
+            targets = targets - targets.mean(0) + observed.mean(0)
+        return self.log_errors(self.head, "train", self.head(standardised), targets)
+
+    def _standardise(self, features: Tensor) -> Tensor:
+        self.model.readout.fit(self.gene_features[self.training_genes.rows])
+        return self.model.readout.standardise(features)
+
+    @torch.no_grad()
+    def validate(self, step: int) -> float:
+        """Loss on the validation genes, by the features of the pass."""
+        rows, observed = self.validation_genes
+        predicted = self.head(self._standardise(self.gene_features[rows]))
+        return float(self.log_errors(self.head, "val", predicted, observed))
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """The encoder before the last step of the pass."""
+        return self.before_last
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """For the encoder and the linear map."""
+        settings = self.config.finetune
+        weights = [*self.model.encoder.parameters(), *self.head.parameters()]
+        steps = settings.sequence_epochs * self.passes.steps
+        return self.make_optimizer(weights, settings.sequence_rate, (steps, 1.0))
+
+
+class GraphStage(Stage):
+    """Readout, graph and heads learn from all genes, first alone and then with the encoder."""
+
+    def __init__(
+        self,
+        model: GeneSplice,
+        config: Config,
+        data: FoldData,
+        gene_features: Float[Tensor, "all_genes features"],
+        passes: GenomePasses,
+        graph: HeteroData,
+    ) -> None:
+        super().__init__(model, config, data, gene_features, passes)
+        self.graph = graph
+
+    def on_fit_start(self) -> None:
+        """The graph goes with the targets."""
+        super().on_fit_start()
+        self.graph = copy.copy(self.graph).to(str(self.device))
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Loss over the training genes; those of this batch, if any, are encoded now."""
+        features, graph, genes = self.gene_features, self.graph, self.training_genes
+        if len(batch.gene):
+            fresh = self.encode(batch)
+            features = self.gene_features.index_copy(0, batch.gene, fresh)
+        settings, is_measured = self.config.finetune, "measured" in graph["gene"]
+        if settings.graph_genes:
+            genes = draw_genes(genes, settings.graph_genes / len(genes.rows))
+        elif is_measured:
+            genes = draw_genes(genes, HIDDEN)
+        if is_measured:
+            graph = hide_measured(graph, genes.rows)
+        predicted = predict_part(
+            self.model, features, graph, genes.rows, settings, most=settings.neighbours
+        )
+        return self.log_errors(self.model.expression_head, "train", predicted, genes.observed)
+
+    @torch.no_grad()
+    def validate(self, step: int) -> float:
+        """Loss on the validation genes."""
+        self.model.eval()
+        rows, observed = self.validation_genes
+        settings = self.config.finetune
+        predicted = predict_part(self.model, self.gene_features, self.graph, rows, settings)
+        loss = self.log_errors(self.model.expression_head, "val", predicted, observed)
+        self.model.train()
+        return float(loss)
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """All weights, as they are."""
+        return self.model.state_dict()
+
+    def is_validated(self, step: int) -> bool:
+        """After every pass, and now and then before the first one."""
+        alone = self.config.finetune.head_steps
+        return step % HEAD_VALIDATION == 0 if step < alone else super().is_validated(step - alone)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """A schedule for the heads alone, and one for all."""
+        settings = self.config.finetune
+        joint = settings.epochs * self.passes.steps, settings.joint_rate
+        phases = (settings.head_steps, 1.0), joint
+        return self.make_optimizer(self.model.parameters(), settings.learning_rate, *phases)
 
 
 def draw_genes(genes: GeneTargets, share: float) -> GeneTargets:
@@ -45,14 +303,14 @@ def hide_measured(graph: HeteroData, rows: Int64[Tensor, " genes"]) -> HeteroDat
 
 def predict_part(
     model: GeneSplice,
-    gene_features: Float[Tensor, "genes features"],
+    gene_features: Float[Tensor, "all_genes features"],
     graph: HeteroData,
-    rows: Int64[Tensor, " asked"],
+    rows: Int64[Tensor, " genes"],
     config: FinetuneConfig,
     *,
     most: int | None = None,
 ) -> Prediction:
-    """What the neural path says of `rows`: from the whole graph, or from their part of it.
+    """Prediction of the neural path for `rows`, from the whole graph or from their part of it.
 
     `most` edges of a type into one node carry in the latter (see `cut_neighbourhood`).
     """
@@ -60,136 +318,3 @@ def predict_part(
         graph, genes, rows = cut_neighbourhood(graph, rows, len(model.graph.layers), most=most)
         gene_features = gene_features[genes]
     return model.predict_neural(gene_features, graph, rows)[0]
-
-
-class FinetuneModule(lightning.LightningModule):
-    """Losses, memory and optimiser of one fold and seed."""
-
-    memory: Tensor
-    model: GeneSplice
-
-    def __init__(
-        self,
-        model: GeneSplice,
-        config: Config,
-        graph: HeteroData,
-        training: GeneTargets,
-        validation: GeneTargets,
-        memory: Float[Tensor, "genes features"],
-        history: History,
-        *,
-        seed: int,
-        steps_per_epoch: int,
-    ) -> None:
-        super().__init__()
-        self.model, self.config, self.history = model, config, history
-        self.graph, self.training_genes, self.validation_genes = graph, training, validation
-        self.seed, self.steps_per_epoch = seed, steps_per_epoch
-        self.register_buffer("memory", memory)
-        self.best: tuple[float, dict[str, Tensor]] | None = None
-
-    def on_fit_start(self) -> None:
-        """What is no part of the model goes where the model is."""
-        self.graph = copy.copy(self.graph).to(str(self.device))
-        self.training_genes, self.validation_genes = (
-            GeneTargets(*(part.to(self.device) for part in genes))
-            for genes in (self.training_genes, self.validation_genes)
-        )
-
-    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
-        """Seed dropout by the step."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
-
-    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
-        """Loss over the training genes; those of this batch, if any, were encoded just now."""
-        gene_features = self.memory
-        if len(batch.gene):
-            fresh = self.model.gene_features(
-                batch.tokens, batch.phase, batch.window, batch.start, batch.end, batch.strand
-            )
-            gene_features = gene_features.index_copy(0, batch.gene, fresh)
-            self.memory.index_copy_(0, batch.gene, fresh.detach())
-        graph, target = self.graph, self.training_genes
-        if self.config.finetune.graph_genes:
-            target = draw_genes(target, self.config.finetune.graph_genes / len(target.rows))
-        elif "measured" in graph["gene"]:
-            target = draw_genes(target, HIDDEN)
-        if "measured" in graph["gene"]:
-            graph = hide_measured(graph, target.rows)
-        return self.log_errors("train", gene_features, target, graph)
-
-    def look(self) -> None:
-        """If it is time, measure the validation genes; remember the best weights."""
-        step, alone = self.global_step, self.config.finetune.head_steps
-        due = step % HEAD_VALIDATION if step < alone else (step - alone) % self.steps_per_epoch
-        if due or not len(self.validation_genes.rows):
-            return
-        score = self.validate_now()
-        if self.best is None or score < self.best[0]:
-            state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            self.best = (score, state)
-
-    @torch.no_grad()
-    def validate_now(self) -> float:
-        """Loss on the validation genes, from the memory."""
-        self.model.eval()
-        loss = self.log_errors("val", self.memory, self.validation_genes, self.graph)
-        self.model.train()
-        return float(loss)
-
-    def log_errors(
-        self,
-        split: str,
-        gene_features: Float[Tensor, "genes features"],
-        target: GeneTargets,
-        graph: HeteroData,
-    ) -> Float[Tensor, ""]:
-        """Loss on `target`, given what was read of all genes; its parts go into the history."""
-        head, settings = self.model.expression_head, self.config.finetune
-        most = settings.neighbours if split == "train" else None
-        level = target.observed.mean(1)
-        level_error, residual_error = expression_errors(
-            predict_part(self.model, gene_features, graph, target.rows, settings, most=most),
-            level,
-            target.observed - level[:, None] - head.condition_mean,
-            level_std=head.level_std,
-            residual_std=head.residual_std,
-        )
-        self.history.add(self.global_step, "level_error", split, level_error.detach())
-        self.history.add(self.global_step, "residual_error", split, residual_error.detach())
-        return level_error + self.config.finetune.profile_weight * residual_error
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the best weights so far."""
-        checkpoint["best"] = self.best
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Take them back."""
-        self.best = checkpoint["best"]
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW under the chosen schedule."""
-        settings = self.config.finetune
-        return make_optimizer(
-            self.model.parameters(),
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            schedule=settings.schedule,
-            phases=(
-                (settings.head_steps, 1.0),
-                (settings.epochs * self.steps_per_epoch, settings.joint_rate),
-            ),
-        )
-
-
-class Looks(lightning.Callback):
-    """Looks at the validation genes before a checkpoint is written, which then holds what was seen.
-
-    (A module's own hooks run after all callbacks.)
-    """
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """After every step."""
-        pl_module.look()

@@ -1,91 +1,40 @@
-"""Learning-rate schedules, and the running mean of the weights."""
+"""Learning-rate schedules, the running mean of the weights, and the choice of the best ones.
+
+A schedule is a curve of factors of the peak rate, read off torch's own scheduler. The optimiser
+follows it through one or more phases: a state of one number resumes all of them.
+"""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 import lightning
+import numpy as np
 import torch
+from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel
 
 from genesplice.config import did_you_mean
+from genesplice.config.training import PretrainScheduleName
 from genesplice.errors import InputError
+from genesplice.training.loops import StepCallback
 
-WARM_UP = 0.1
-ONE_CYCLE_RISE = 0.3
-ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 2500
-CYCLES = 4
-EXP_RANGE_END = 0.1
-RESTARTS = 3
+SCHEDULES: tuple[str, ...] = get_args(PretrainScheduleName)
 PLATEAU = "plateau"
-"""The one that needs a validation loss; to `schedule_factor` it is constant."""
+"""The one that needs a validation loss; its curve is constant."""
+PLATEAU_FACTOR, PLATEAU_PATIENCE = 1 / 3, 2
+WARM_UP, ONE_CYCLE_RISE, CYCLES, RESTARTS, EXP_RANGE_END = 0.1, 0.3, 4, 3, 0.1
 
 
-def _constant(progress: float, lowest: float) -> float:
-    return 1.0
+def schedule_factors(name: str, steps: int, *, lowest: float = 0.1) -> Float[np.ndarray, " steps"]:
+    """What the peak rate is multiplied with at each step (0 <= factor <= 1).
 
-
-def _cosine(progress: float, lowest: float) -> float:
-    if progress < WARM_UP:
-        return progress / WARM_UP
-    return (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
-
-
-def _one_cycle(progress: float, lowest: float) -> float:
-    if progress < ONE_CYCLE_RISE:
-        low, high, part = ONE_CYCLE_START, 1.0, progress / ONE_CYCLE_RISE
-    else:
-        low, high = 1.0, ONE_CYCLE_END
-        part = (progress - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE)
-    return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
-
-
-def _triangle(progress: float) -> tuple[int, float]:
-    """Number of the cycle, and how far up it is."""
-    cycle = min(int(progress * CYCLES), CYCLES - 1)
-    return cycle, 1 - abs(2 * (progress * CYCLES - cycle) - 1)
-
-
-def _triangular(progress: float, lowest: float) -> float:
-    return lowest + (1 - lowest) * _triangle(progress)[1]
-
-
-def _triangular2(progress: float, lowest: float) -> float:
-    cycle, height = _triangle(progress)
-    return lowest + (1 - lowest) * height / 2**cycle
-
-
-def _exp_range(progress: float, lowest: float) -> float:
-    return lowest + (1 - lowest) * _triangle(progress)[1] * EXP_RANGE_END**progress
-
-
-def _warm_restarts(progress: float, lowest: float) -> float:
-    # Lengths 1, 2, 4, ...: the run is 2^n - 1 of the first one.
-    place = progress * (2**RESTARTS - 1)
-    number = min(int(math.log2(place + 1)), RESTARTS - 1)
-    part = (place + 1) / 2**number - 1
-    return (1 + math.cos(math.pi * part)) / 2
-
-
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "one_cycle": _one_cycle,
-    "triangular": _triangular,
-    "triangular2": _triangular2,
-    "exp_range": _exp_range,
-    "warm_restarts": _warm_restarts,
-    PLATEAU: _constant,
-}
-
-
-def schedule_factor(name: str, step: int, steps: int, *, lowest: float = 0.1) -> float:
-    """What the peak rate is multiplied with at `step` of `steps` (from 0; 0 <= factor <= 1).
-
-    `lowest` is where cycles begin, as a share of the peak rate.
+    torch's scheduler takes two steps for each of ours, and the factor is that of the middle: no
+    rate is 0. Cycles begin at `lowest`. Warm-up is a tenth of the steps; restarts come after 1/7
+    and 3/7.
 
     Raises
     ------
@@ -94,104 +43,155 @@ def schedule_factor(name: str, step: int, steps: int, *, lowest: float = 0.1) ->
     """
     if name not in SCHEDULES:
         raise InputError(f"schedule '{name}'; {did_you_mean(name, SCHEDULES)}")
-    return SCHEDULES[name](min((step + 0.5) / max(steps, 1), 1.0), lowest)
+    if not steps or name in ("constant", PLATEAU):
+        return np.ones(steps)
+    optimizer, n = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 2 * steps
+    scheduler: lr_scheduler.LRScheduler
+    if name == "cosine":
+        rise = max(round(WARM_UP * n), 1)
+        parts: list[lr_scheduler.LRScheduler] = [
+            lr_scheduler.LinearLR(optimizer, 1e-9, total_iters=rise),
+            lr_scheduler.CosineAnnealingLR(optimizer, n - rise),
+        ]
+        scheduler = lr_scheduler.SequentialLR(optimizer, parts, [rise])
+    elif name == "one_cycle":
+        rise_share = (ONE_CYCLE_RISE * n + 1) / (n + 1)
+        scheduler = lr_scheduler.OneCycleLR(
+            optimizer, 1.0, n + 1, pct_start=rise_share, cycle_momentum=False,
+            div_factor=25, final_div_factor=100,
+        )  # fmt: skip
+    elif name == "warm_restarts":
+        scheduler = lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 1, T_mult=2)
+    else:
+        cycle: dict[str, Any] = {"step_size_up": n / (2 * CYCLES), "mode": name}
+        cycle |= {"gamma": EXP_RANGE_END ** (1 / n), "cycle_momentum": False}
+        scheduler = lr_scheduler.CyclicLR(optimizer, lowest, 1.0, **cycle)
+    factors = np.empty(n)
+    optimizer.step()
+    for half_step in range(n):
+        factors[half_step] = optimizer.param_groups[0]["lr"]
+        if isinstance(scheduler, lr_scheduler.CosineAnnealingWarmRestarts):
+            # Cycles of length 1, 2, 4 fill the run whatever its number of steps.
+            scheduler.step((2**RESTARTS - 1) * (half_step + 1) / n)
+        else:
+            scheduler.step()
+    return factors[1::2]
 
 
-def make_schedule(
-    optimizer: Optimizer, name: str, steps: int, *later: tuple[int, float], lowest: float = 0.1
-) -> LambdaLR:
-    """A torch scheduler that is stepped once per optimiser step.
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    schedule: str,
+    phases: Sequence[tuple[int, float]],
+    lowest: float = 0.1,
+) -> OptimizerLRSchedulerConfig:
+    """AdamW, its rate set at every step.
 
-    `later` phases of (steps, share of the peak rate) run through the same shape again.
+    Each of the `phases` is (steps, fraction of `learning_rate`) and runs through the whole
+    schedule, whose cycles begin at `lowest` times the peak rate.
     """
-    schedule_factor(name, 0, steps)
-    phases = [(steps, 1.0), *later]
-
-    def factor(step: int) -> float:
-        begin = 0
-        for length, share in phases:
-            if step < begin + length:
-                return share * schedule_factor(name, step - begin, length, lowest=lowest)
-            begin += length
-        length, share = phases[-1]
-        return share * schedule_factor(name, length, length, lowest=lowest)
-
-    return LambdaLR(optimizer, factor)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, weight_decay=weight_decay, fused=True
+    )
+    curves = [peak * schedule_factors(schedule, steps, lowest=lowest) for steps, peak in phases]
+    factors = np.concatenate(curves).tolist()
+    scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: factors[min(step, len(factors) - 1)])
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-class WeightAverage(lightning.Callback):
-    """Exponential mean of a model's weights over the optimiser's steps; kept in checkpoints.
+def average_weights(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of `model` that becomes the exponential mean of its weights; buffers are the last.
 
-    After step t (from 1) the mean moves towards the weights by 1 - min(decay, (t - 1) / (t + 8)):
-    the first step replaces the random weights, and a short run averages over about its last
-    ninth instead of mostly over its beginning. Buffers are not averaged.
+    At update t (from 1) the mean moves towards the weights by 1 - min(decay, (t - 1) / (t + 8)):
+    the first one replaces the random weights, and a short run averages over about its last ninth
+    instead of mostly over its beginning.
 
     Source: Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992; the
     warm-up as in TensorFlow's ExponentialMovingAverage.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay, self.steps = model, decay, 0
-        self.mean: list[Tensor] = []
+    def move(mean: Tensor, weight: Tensor, n_averaged: Tensor | int) -> Tensor:
+        return mean.lerp(weight, 1 - min(decay, float(n_averaged) / (float(n_averaged) + 9)))
+
+    return AveragedModel(model, avg_fn=move).requires_grad_(False)
+
+
+class Validation(StepCallback):
+    """Measure now and then, remember the best weights, and stop when it gets no better.
+
+    (Lightning's EarlyStopping and ModelCheckpoint want a validation loop and a file.)
+
+    Parameters
+    ----------
+    measure
+        A loss after a step (its number is given), on data that nothing is fitted to.
+    weights
+        What to remember of the state that `measure` measured.
+    is_due
+        Whether a step is followed by a validation pass; the last one always is.
+    patience
+        Validation passes without a better one before the run ends.
+    is_plateau
+        Multiply the learning rate with `PLATEAU_FACTOR` after `PLATEAU_PATIENCE` of them.
+    """
+
+    def __init__(
+        self,
+        measure: Callable[[int], float],
+        weights: Callable[[], Mapping[str, Tensor]],
+        is_due: Callable[[int], bool],
+        *,
+        patience: int | float = math.inf,
+        is_plateau: bool = False,
+    ) -> None:
+        self.measure, self.get_weights, self.is_due = measure, weights, is_due
+        self.patience, self.is_plateau = patience, is_plateau
+        self.measured_at = self.in_vain = 0
+        self.best = math.inf
+        self.weights: dict[str, Tensor] = {}
+        self.plateau: lr_scheduler.ReduceLROnPlateau | None = None
+        self.plateau_state: dict[str, Any] = {}
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Begin with the weights as they are, or go on on their device."""
-        self.begin()
+        """A run that had stopped does not begin again."""
+        trainer.should_stop = self.in_vain >= self.patience
+        if self.is_plateau:
+            self.plateau = lr_scheduler.ReduceLROnPlateau(
+                trainer.optimizers[0],
+                factor=PLATEAU_FACTOR,
+                patience=PLATEAU_PATIENCE - 1,
+                threshold=0,
+            )
+            self.plateau.load_state_dict(self.plateau_state)
 
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Take this step's weights in, if the batch ended one."""
-        self.update(trainer.global_step)
-
-    def begin(self) -> None:
-        """Begin with the weights as they are, or go on on their device."""
-        weights = list(self.model.parameters())
-        if not self.mean:
-            self.mean = [weight.detach().clone() for weight in weights]
-        pairs = zip(self.mean, weights, strict=True)
-        self.mean = [mean.to(weight.device) for mean, weight in pairs]
-
-    @torch.no_grad()
-    def update(self, steps: int) -> None:
-        """Take the weights after `steps` steps in, unless they were."""
-        if steps == self.steps:
+    def after_step(self, trainer: lightning.Trainer, outputs: Any) -> None:
+        """Measure, if it is due."""
+        step = trainer.global_step
+        if step == self.measured_at or not (step == trainer.max_steps or self.is_due(step)):
             return
-        self.steps = steps
-        share = 1 - min(self.decay, (steps - 1) / (steps + 8))
-        for mean, weight in zip(self.mean, self.model.parameters(), strict=True):
-            mean.lerp_(weight, share)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Give the model the mean weights for a while."""
-        own = [weight.detach().clone() for weight in self.model.parameters()]
-        self.apply()
-        try:
-            yield
-        finally:
-            self._set(own)
-
-    def apply(self) -> None:
-        """Give the model the mean weights for good."""
-        self._set(self.mean)
-
-    @torch.no_grad()
-    def _set(self, values: list[Tensor]) -> None:
-        for weight, value in zip(self.model.parameters(), values, strict=True):
-            weight.copy_(value)
+        self.measured_at = step
+        # All processes must stop at the same step.
+        value = trainer.strategy.broadcast(self.measure(step))
+        self.in_vain += 1
+        if value < self.best:
+            self.best, self.in_vain = value, 0
+            self.weights = {k: v.detach().clone() for k, v in self.get_weights().items()}
+        if self.plateau is not None:
+            self.plateau.step(value)
+        trainer.should_stop = self.in_vain >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean, and how many steps are in it."""
-        return {"steps": self.steps, "mean": self.mean}
+        """The best weights so far, and how the search stands; nothing to be unpickled."""
+        state = self.plateau.state_dict() if self.plateau else {}
+        return {
+            **{n: getattr(self, n) for n in ("measured_at", "in_vain", "best", "weights")},
+            "plateau_state": {n: v for n, v in state.items() if isinstance(v, int | float | list)},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.steps, self.mean = state_dict["steps"], list(state_dict["mean"])
+        """Take them back."""
+        vars(self).update(state_dict)

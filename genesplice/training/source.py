@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
-from genesplice.training.loops import GENOME, is_first_process, is_taken
+from genesplice.training.loops import GENOME, first_process_first, is_first_process, is_taken
 
 Interval = tuple[str, int, int]
 
@@ -63,11 +62,9 @@ def bundle_source(bundle: Bundle, fold: int | None, validation_blocks: float = 0
     InputError
         If there is no such fold.
     """
-    training, validation, held_out, record = divide_blocks(bundle.blocks, fold, validation_blocks)
+    parts = divide_blocks(bundle.blocks, fold, validation_blocks)
     operon = bundle.splits.set_index("gene_id")["operon"]
-    return Source(
-        bundle.genome, training, validation, held_out, record, bundle.genes, operon, bundle.network
-    )
+    return Source(bundle.genome, *parts, bundle.genes, operon, bundle.network)
 
 
 def genome_source(
@@ -91,19 +88,20 @@ def genome_source(
     """
     operon = None if genes is None else make_operons(genes)
     if fold is None and not validation_blocks:
-        everything = [(contig.name, 0, contig.length) for contig in genome.contigs]
-        training = without_gaps(genome, everything)
-        record: dict[str, Any] = {"fold": None, "blocks": [], "validation_blocks": []}
-        record["intervals"] = []
-        return Source(genome, training, [], training, record, genes, operon)
+        known = without_gaps(genome, [(contig.name, 0, contig.length) for contig in genome.contigs])
+        record: dict[str, Any] = {
+            "fold": None,
+            "blocks": [],
+            "validation_blocks": [],
+            "intervals": [],
+        }
+        return Source(genome, known, [], known, record, genes, operon)
     if genes is None or operon is None:
         blocks = make_even_blocks(genome, block_bp)
     else:
         blocks, _ = make_blocks(genome, genes, operon, block_bp)
-    training, validation, held_out, record = divide_blocks(blocks, fold, validation_blocks)
-    training, validation, held_out = (
-        without_gaps(genome, part) for part in (training, validation, held_out)
-    )
+    *parts, record = divide_blocks(blocks, fold, validation_blocks)
+    training, validation, held_out = (without_gaps(genome, part) for part in parts)
     return Source(genome, training, validation, held_out, record, genes, operon)
 
 
@@ -111,28 +109,21 @@ def without_gaps(
     genome: Genome, intervals: Sequence[Interval], *, chunk_bp: int = 1 << 24
 ) -> list[Interval]:
     """What is left of intervals between gaps; no more than `chunk_bp` is in memory at a time."""
-    found: list[Interval] = []
+    known: list[Interval] = []
     for contig, start, end in intervals:
-        runs = _unknown_runs(genome, contig, start, end, chunk_bp)
-        gaps = [(first, last) for first, last in runs if last - first >= GAP_BP]
-        edges = [start, *(edge for gap in gaps for edge in gap), end]
-        known = zip(edges[::2], edges[1::2], strict=True)
-        found += [(contig, first, last) for first, last in known if last > first]
-    return found
-
-
-def _unknown_runs(
-    genome: Genome, contig: str, start: int, end: int, chunk_bp: int
-) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
-    for at in range(start, end, chunk_bp):
-        is_unknown = genome.fetch(contig, at, min(at + chunk_bp, end)) == N
-        edges = np.flatnonzero(np.diff(is_unknown, prepend=False, append=False))
-        for first, last in (edges.reshape(-1, 2) + at).tolist():
-            # A run may go on from the chunk before.
-            begins = runs.pop()[0] if runs and runs[-1][1] == first else first
-            runs.append((begins, last))
-    return runs
+        runs: list[tuple[int, int]] = []
+        for at in range(start, end, chunk_bp):
+            is_unknown = genome.fetch(contig, at, min(at + chunk_bp, end)) == N
+            edges = np.flatnonzero(np.diff(is_unknown, prepend=False, append=False))
+            for first, last in (edges.reshape(-1, 2) + at).tolist():
+                # A run may go on from the chunk before.
+                begins = runs.pop()[0] if runs and runs[-1][1] == first else first
+                runs.append((begins, last))
+        gaps = [edge for run in runs if run[1] - run[0] >= GAP_BP for edge in run]
+        bounds = [start, *gaps, end]
+        pairs = zip(bounds[::2], bounds[1::2], strict=True)
+        known += [(contig, first, last) for first, last in pairs if last > first]
+    return known
 
 
 def read_genomes(
@@ -147,15 +138,16 @@ def read_genomes(
         if a run is resumed on other files.
     """
     folder = out / GENOME
-    if is_first_process():
-        if is_taken(out) and not resume:
-            raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
-        if is_taken(out) and not is_cached(paths, folder):
-            raise InputError("other FASTA files", f"those that {out} was begun with")
-    else:
-        while not is_cached(paths, folder):
-            time.sleep(0.2)
-    return cache_fasta(paths, folder, circular)
+
+    def read() -> tuple[Genome, dict[str, str]]:
+        if is_first_process() and is_taken(out):
+            if not resume:
+                raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
+            if not is_cached(paths, folder):
+                raise InputError("other FASTA files", f"those that {out} was begun with")
+        return cache_fasta(paths, folder, circular)
+
+    return first_process_first(read, "read genomes")
 
 
 def read_genes(path: Path, genome: Genome) -> tuple[Genome, pd.DataFrame, str]:
@@ -186,29 +178,21 @@ def divide_blocks(
     folds = sorted(set(blocks["fold"]))
     if fold is not None and fold not in folds:
         raise InputError(f"pretrain.holdout_fold {fold}", f"one of {folds}, or none")
-    is_held_out = (blocks["fold"] == fold).to_numpy() if fold is not None else np.zeros(len(blocks))
-    others = np.flatnonzero(~is_held_out.astype(bool))
+    is_held_out = blocks["fold"].to_numpy() == (-1 if fold is None else fold)
+    others = np.flatnonzero(~is_held_out)
     count = max(1, round(validation_blocks * len(others))) if validation_blocks else 0
     if count >= len(others):
         raise InputError(
             f"{count} validation blocks of {len(others)}", "fewer: a smaller share, or 0"
         )
     generator = np.random.default_rng([0 if fold is None else fold + 1, 13])
-    chosen = generator.permutation(others)[:count]
+    chosen = np.sort(generator.permutation(others)[:count])
     training = free_intervals(blocks.iloc[np.setdiff1d(others, chosen)])
-    validation = free_intervals(blocks.iloc[np.sort(chosen)])
-    held_out = free_intervals(blocks.iloc[np.flatnonzero(is_held_out)]) if fold is not None else []
-    names = blocks["block"].to_numpy()
+    held_out = free_intervals(blocks[is_held_out]) if fold is not None else []
     record = {
         "fold": fold,
-        "blocks": names[np.flatnonzero(is_held_out)].tolist(),
-        "validation_blocks": names[np.sort(chosen)].tolist(),
+        "blocks": blocks["block"][is_held_out].tolist(),
+        "validation_blocks": blocks["block"].iloc[chosen].tolist(),
         "intervals": [list(interval) for interval in held_out],
     }
-    return training, validation, held_out or training, record
-
-
-def held_out_intervals(bundle: Bundle, fold: int | None) -> tuple[list[Interval], list[Interval]]:
-    """(training, held-out) intervals; all of the genome twice where `fold` is None."""
-    training, _, held_out, _ = divide_blocks(bundle.blocks, fold, 0.0)
-    return training, held_out
+    return training, free_intervals(blocks.iloc[chosen]), held_out or training, record

@@ -1,316 +1,310 @@
-"""What one step reads: windows with hidden bases, and which of their stretches belong together.
+"""Which intervals of 1,024 bp belong together, for contrastive learning.
 
 Views of a locus, for any genome:
 
 - `strand`: the window, and the reverse complement of the sequence a small shift away. Every
-  1,024-bp stretch must find itself on the other strand, in another place of its window.
-- `neighbour`: the window, and the one that follows it. Stretches one window apart belong together.
+  interval must find itself on the other strand, at another position of its window.
+- `neighbour`: the window, and the one that follows it. Intervals one window apart belong together.
 
-Those made of genes are in `genesplice.training.gene_views`.
+Views made of genes, read on the sense strand:
+
+- `gene`: what lies upstream of the TSS, and the gene's own sequence. They share no base.
+- `operon`: what lies upstream of two genes of one operon.
+- `regulon`: what lies upstream of two genes with a regulator in common, of different operons.
+
+Only genes whose windows lie in training blocks are paired. Which genes share an operon or a
+regulator is knowledge about them: held-out genes are asked afterwards whether the encoder brings
+such genes together (retrieval, probes), and the graph predicts their expression from the same
+edges. Paired in training, they would leak the answer.
 """
 
-from collections.abc import Collection
-from typing import NamedTuple
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from genesplice.config import Config
+from genesplice.config import PretrainConfig
 from genesplice.config.model import REGION_BP, SUMMARY_BP
-from genesplice.config.training import ViewName
-from genesplice.data.genome import Genome
-from genesplice.data.windows import Window, make_random_windows
+from genesplice.config.training import GENE_VIEWS, ViewName
+from genesplice.data.genome import Genome, N
+from genesplice.data.windows import make_random_windows
 from genesplice.errors import InputError
 from genesplice.model.genesplice import reverse_complement
-from genesplice.training.gene_views import GenePairs, GeneSites
-from genesplice.training.masking import base_weights, make_masks
-from genesplice.training.source import Source
+from genesplice.training.source import Interval, Source
+
+SHORTEST_GENE_BP = 128
+TRIES = 16
 
 
-class Rows(NamedTuple):
-    """Windows of one length that are encoded together; no `weight`: every base counts 1."""
-
-    tokens: UInt8[Tensor, "batch length"]
-    is_target: Bool[Tensor, "batch length"]
-    weight: Float[Tensor, "batch length"] | None
-
-
-class Keys(NamedTuple):
-    """What each pair shows, to know which pairs show the same.
-
-    `spans` are half-open stretches of the genome; `groups` are numbers of genes, operons or
-    regulators, -1 where there are fewer.
-    """
-
-    spans: Int64[Tensor, "pairs sides 2"]
-    groups: Int64[Tensor, "pairs groups"]
-
-
-class Pairs(NamedTuple):
-    """Stretches of 1,024 bp that belong together: row of the encoded rows, and first summary."""
-
-    view: ViewName
-    rows: int
-    one: Int64[Tensor, "pairs 2"]
-    two: Int64[Tensor, "pairs 2"]
-    keys: Keys
-
-
-class StepBatch(NamedTuple):
-    """The part of a step that one process computes at once.
-
-    `number` counts batches over the run; `target_weight` is that of all targets of the optimiser
-    step, in all of its batches and all processes.
-    """
-
-    number: int
-    rows: tuple[Rows, ...]
-    pairs: tuple[Pairs, ...]
-    target_weight: float
-
-
-class _Side(NamedTuple):
-    """One look at every item of a step: an item's stretches begin at `offsets` (bp)."""
+class Side(NamedTuple):
+    """One reading of every item (a locus or a pair of genes) of a step."""
 
     tokens: UInt8[Tensor, "items length"]
     is_repeat: Bool[Tensor, "items length"]
 
 
-class _View(NamedTuple):
-    """Which sides of which set hold the two ends of every pair; `spans` by item and stretch."""
+class View(NamedTuple):
+    """Which sides hold the two ends of every pair, and where in them (bp) they begin.
+
+    `spans` is where they lie in the genome; `groups` are numbers of genes, operons or regulators
+    that an item shows, -1 where there are fewer.
+    """
 
     name: ViewName
     one: int
     two: int
-    offsets_one: Int64[np.ndarray, " stretches"]
-    offsets_two: Int64[np.ndarray, " stretches"]
-    spans: Int64[np.ndarray, "items stretches sides 2"]
+    offsets_one: Int64[np.ndarray, " pairs"]
+    offsets_two: Int64[np.ndarray, " pairs"]
+    spans: Int64[np.ndarray, "items pairs sides 2"]
     groups: Int64[np.ndarray, "items groups"]
 
 
 class Loci(NamedTuple):
     """Sides of equally many items and length, and the views between them."""
 
-    sides: list[_Side]
-    views: list[_View]
+    sides: list[Side]
+    views: list[View]
 
 
-def global_place(genome: Genome, contig: str, start: int) -> int:
-    """Number a contig's positions so that no two contigs share one, round the origin too."""
-    return 2 * genome.contig(contig).offset + start
+# --- views of a locus ---
 
 
 def make_loci(
     source: Source,
-    config: Config,
+    settings: PretrainConfig,
     count: int,
     generator: np.random.Generator,
     views: Collection[ViewName],
 ) -> Loci:
     """Draw `count` loci of the training blocks, each read on a random strand."""
-    settings, genome = config.pretrain, source.genome
-    length = settings.window_bp
-    shift = 0
+    genome, length, shift = source.genome, settings.window_bp, 0
     if "strand" in views:
         shift = int(generator.integers(0, settings.shift_bp // SUMMARY_BP + 1)) * SUMMARY_BP
     span = max(length + shift, 2 * length if "neighbour" in views else 0)
     windows = make_random_windows(source.training, span, count, generator)
-    is_flipped = generator.random(count) < 0.5
-    tokens = torch.from_numpy(_fetch(genome, windows, is_flipped))
-    is_repeat = torch.from_numpy(_fetch_repeats(genome, windows, is_flipped))
-    first = np.array([global_place(genome, w.contig, w.start) for w in windows])
-    sides = [_Side(tokens[:, :length], is_repeat[:, :length])]
-    found: list[_View] = []
+    strands = np.where(generator.random(count) < 0.5, "-", "+")
+    read = [
+        _read(genome, window.contig, window.start, window.end, strand)
+        for window, strand in zip(windows, strands, strict=True)
+    ]
+    whole = Side(*(torch.from_numpy(np.stack(column)) for column in zip(*read, strict=True)))
+    first = np.array([_origin(genome, w.contig) + w.start for w in windows])[:, None]
+
+    def part(start: int) -> Side:
+        return Side(*(column[:, start : start + length] for column in whole))
+
+    def spans(offsets: np.ndarray, size_bp: int) -> np.ndarray:
+        """Where intervals lie in the genome, whichever strand was read."""
+        behind = first + span - offsets - size_bp
+        start = np.where(strands[:, None] == "-", behind, first + offsets)
+        return np.stack([start, start + size_bp], -1)[:, :, None]
+
+    sides, made, no_groups = [part(0)], [], np.empty((count, 0), np.int64)
     if "strand" in views:
         shared = np.arange((length - shift) // REGION_BP) * REGION_BP
+        other = part(shift)
+        sides.append(Side(reverse_complement(other.tokens), other.is_repeat.flip(1)))
         # From the other end of the window: it is read backwards there.
-        behind = length - shared - REGION_BP
-        other = slice(shift, shift + length)
-        two = reverse_complement(tokens[:, other]), is_repeat[:, other].flip(1)
-        sides.append(_Side(*two))
-        spans = _spans(first, is_flipped, shared + shift, span, REGION_BP)
-        found.append(_View("strand", 0, 1, shared + shift, behind, spans, _no_groups(count)))
+        ends, where = length - shared - REGION_BP, spans(shared + shift, REGION_BP)
+        made.append(View("strand", 0, 1, shared + shift, ends, where, no_groups))
     if "neighbour" in views:
-        sides.append(_Side(tokens[:, length : 2 * length], is_repeat[:, length : 2 * length]))
+        sides.append(part(length))
         every = np.arange(0, length, REGION_BP)
         # Everything in both windows is one locus.
-        spans = _spans(first, is_flipped, np.zeros(len(every), np.int64), span, 2 * length)
-        view = _View("neighbour", 0, len(sides) - 1, every, every, spans, _no_groups(count))
-        found.append(view)
-    return Loci(sides, found)
+        where = spans(np.zeros(len(every), np.int64), 2 * length)
+        made.append(View("neighbour", 0, len(sides) - 1, every, every, where, no_groups))
+    return Loci(sides, made)
 
 
-def _fetch(genome: Genome, windows: list[Window], is_flipped: np.ndarray) -> np.ndarray:
-    strands = np.where(is_flipped, "-", "+")
-    rows = zip(windows, strands, strict=True)
-    return np.stack([genome.fetch(w.contig, w.start, w.end, strand) for w, strand in rows])
+def _origin(genome: Genome, contig: str) -> int:
+    """Where a contig begins, so that no two contigs share a position, round the origin too."""
+    return 2 * genome.contig(contig).offset
 
 
-def _fetch_repeats(genome: Genome, windows: list[Window], is_flipped: np.ndarray) -> np.ndarray:
-    if not len(genome.soft_masked):
-        return np.zeros((len(windows), windows[0].end - windows[0].start), bool)
-    rows = [genome.fetch_soft_masked(w.contig, w.start, w.end) for w in windows]
-    return np.stack([r[::-1] if f else r for r, f in zip(rows, is_flipped, strict=True)])
+def _read(
+    genome: Genome, contig: str, start: int, end: int, strand: Any
+) -> tuple[UInt8[np.ndarray, " length"], Bool[np.ndarray, " length"]]:
+    """Tokens of a strand, and which of them are soft-masked."""
+    is_repeat = np.zeros(end - start, bool)
+    if len(genome.soft_masked):
+        is_repeat = genome.fetch_soft_masked(contig, start, end)
+    return genome.fetch(contig, start, end, strand), is_repeat[:: -1 if strand == "-" else 1]
 
 
-def _spans(
-    first: np.ndarray, is_flipped: np.ndarray, offsets: np.ndarray, span_bp: int, size_bp: int
-) -> np.ndarray:
-    """Where stretches of loci lie in the genome, whichever strand was read."""
-    ahead = first[:, None] + offsets
-    behind = first[:, None] + span_bp - offsets - size_bp
-    start = np.where(is_flipped[:, None], behind, ahead)
-    return np.stack([start, start + size_bp], -1)[:, :, None]
+# --- views of genes ---
 
 
-def _no_groups(count: int) -> np.ndarray:
-    return np.empty((count, 0), np.int64)
+class GeneSites:
+    """Genes of the training blocks, and how they go together.
 
-
-def _gene_loci(pairs: GenePairs) -> Loci:
-    sides = [
-        _Side(torch.from_numpy(tokens), torch.from_numpy(repeats))
-        for tokens, repeats in ((pairs.one, pairs.is_repeat_one), (pairs.two, pairs.is_repeat_two))
-    ]
-    start = np.zeros(1, np.int64)
-    return Loci(sides, [_View(pairs.view, 0, 1, start, start, pairs.spans[:, None], pairs.groups)])
-
-
-class _Step(NamedTuple):
-    """All that an optimiser step reads, before it is divided."""
-
-    sets: list[Loci]
-    masks: list[list[Tensor]]
-    weights: list[list[Tensor]] | None
-    target_weight: float
-
-
-class StepMaker:
-    """Batches by number: a function of the seed and the number alone.
-
-    An optimiser step is drawn whole and then divided among `accumulate` batches and `processes`,
-    so that neither changes what is read. `process` is this one's number.
+    Parameters
+    ----------
+    source
+        With a gene table, where a view of genes is asked for.
+    wanted
+        Views; those that are not made of genes are left alone.
 
     Raises
     ------
     InputError
-        If the windows or gene pairs of a batch cannot be divided evenly among the processes, or a
-        view of genes finds none.
+        If a view finds nothing to pair.
     """
 
-    def __init__(
-        self, source: Source, config: Config, *, process: int = 0, processes: int = 1
-    ) -> None:
-        self.source, self.config = source, config
-        self.process, self.processes = process, processes
-        self.sites = GeneSites(source, config.pretrain.active_views)
-        settings = config.pretrain
-        sizes = {"batch_windows": settings.batch_windows}
-        sizes |= {"view_windows": settings.view_windows} if settings.active_views else {}
-        sizes |= {"view_genes": settings.view_genes} if self.sites.views else {}
-        for name, value in sizes.items():
-            if value % processes:
+    def __init__(self, source: Source, wanted: Iterable[ViewName]) -> None:
+        self.genome = source.genome
+        self.views = tuple(view for view in GENE_VIEWS if view in set(wanted))
+        if not self.views:
+            return
+        if source.genes is None:
+            raise InputError(
+                f"pretrain.views {', '.join(self.views)} without genes", "a gene table"
+            )
+        table = _training_genes(source.genome, source.genes, source.training)
+        self.genes: list[Any] = list(table.itertuples(index=False))
+        operon = pd.Series(dtype=object) if source.operon is None else source.operon
+        own = table["gene_id"].map(operon).astype(object)
+        self.operon = pd.factorize(own.where(own.notna(), table["gene_id"]))[0]
+        self.regulators = _regulators(source.network, table)
+        self.n_regulators = max((len(one) for one in self.regulators), default=0)
+        self.groups = {view: self._make_groups(view) for view in self.views}
+        shared = {"gene": "nothing", "operon": "an operon", "regulon": "a regulator"}
+        for view, groups in self.groups.items():
+            if not groups:
                 raise InputError(
-                    f"pretrain.{name} {value} for {processes} processes",
-                    f"a multiple of {processes}",
+                    f"no pair for pretrain.views {view} among {len(table)} training genes",
+                    f"genes 1,024 bp apart that share {shared[view]}, or no such view",
                 )
-        self._drawn: tuple[int, _Step] | None = None
 
-    @property
-    def bases(self) -> float:
-        """Bases that one batch of all processes encodes, on average."""
-        settings = self.config.pretrain
-        plain, length = settings.batch_windows, settings.window_bp
-        if not settings.active_views:
-            return float(plain * length)
-        sides = 1 + sum(name in settings.active_views for name in ("strand", "neighbour"))
-        contrasted = sides * max(plain, settings.view_windows) * length
-        contrasted += 2 * len(self.sites.views) * settings.view_genes * REGION_BP
-        return plain * length + (contrasted - plain * length) / settings.views_every
+    def _make_groups(self, view: ViewName) -> list[list[int]]:
+        """Indices of genes that can be paired with each other (with itself: `gene`)."""
+        if view == "gene":
+            rows = enumerate(self.genes)
+            return [[i] for i, gene in rows if gene.end - gene.start >= SHORTEST_GENE_BP]
+        members: dict[int, list[int]] = defaultdict(list)
+        for index, code in enumerate(self.operon):
+            for group in [code] if view == "operon" else self.regulators[index]:
+                members[int(group)].append(index)
+        return [members[group] for group in sorted(members) if self._has_pair(view, members[group])]
 
-    def __call__(self, number: int) -> StepBatch:
-        """Give this process's part of batch `number`."""
-        step, batch = divmod(number, self.config.pretrain.accumulate)
-        if self._drawn is None or self._drawn[0] != step:
-            self._drawn = step, self._draw(step)
-        n_parts = self.config.pretrain.accumulate * self.processes
-        return self._part(self._drawn[1], number, batch * self.processes + self.process, n_parts)
-
-    def _draw(self, step: int) -> _Step:
-        settings = self.config.pretrain
-        generator = np.random.default_rng([settings.seed, step])
-        is_contrasted = bool(settings.active_views) and step % settings.views_every == 0
-        views = settings.active_views if is_contrasted else ()
-        n_windows = max(settings.batch_windows, settings.view_windows if is_contrasted else 0)
-        count = n_windows * settings.accumulate
-        sets = [make_loci(self.source, self.config, count, generator, views)]
-        n_parts = settings.accumulate * self.processes
-        for view in self.sites.views if is_contrasted else ():
-            pairs = self.sites.draw(view, settings.view_genes * settings.accumulate, generator)
-            kept = len(pairs.one) // n_parts * n_parts
-            sets.append(_gene_loci(pairs.first(kept)))
-        masks = [[self._masks(side.tokens, generator) for side in loci.sides] for loci in sets]
-        weights = None
-        if len(self.source.genome.soft_masked) and settings.repeat_weight != 1:
-            weights = [
-                [base_weights(side.is_repeat, settings.repeat_weight) for side in loci.sides]
-                for loci in sets
-            ]
-        total = sum(
-            float(mask.sum() if weights is None else weights[i][j][mask].double().sum())
-            for i, of_set in enumerate(masks)
-            for j, mask in enumerate(of_set)
-        )
-        return _Step(sets, masks, weights, total)
-
-    def _masks(self, tokens: Tensor, generator: np.random.Generator) -> Tensor:
-        settings = self.config.pretrain
-        return make_masks(
-            tokens,
-            settings.masks,
-            generator,
-            fraction=settings.masked_fraction,
-            span_bp=settings.span_bp,
-            bin_bp=self.config.model.bin_bp,
+    def _has_pair(self, view: str, members: list[int]) -> bool:
+        first = members[0]
+        return any(self._is_apart(view, first, other) for other in members) or any(
+            self._is_apart(view, one, two) for one in members for two in members[:TRIES]
         )
 
-    def _part(self, step: _Step, number: int, part: int, n_parts: int) -> StepBatch:
-        # Sets of one length go through the encoder together: the loci, and the pairs of genes.
-        rows: list[list[tuple[Tensor, Tensor, Tensor | None]]] = [[], []]
-        pairs: list[Pairs] = []
-        for index, loci in enumerate(step.sets):
-            where = min(index, 1)
-            size = len(loci.sides[0].tokens) // n_parts
-            inside = slice(part * size, (part + 1) * size)
-            begin = sum(len(tokens) for tokens, _, _ in rows[where])
-            for side, (look, mask) in enumerate(zip(loci.sides, step.masks[index], strict=True)):
-                weight = None if step.weights is None else step.weights[index][side][inside]
-                rows[where].append((look.tokens[inside], mask[inside], weight))
-            pairs += [_number_pairs(view, where, begin, size, inside) for view in loci.views]
-        return StepBatch(
-            number, tuple(_join(group) for group in rows if group), tuple(pairs), step.target_weight
-        )
+    def _is_apart(self, view: str, one: int, two: int) -> bool:
+        """Two promoters that share no base and, of a regulon, are not of one operon."""
+        if one == two or (view == "regulon" and self.operon[one] == self.operon[two]):
+            return False
+        (low, high), (start, end) = (self.genes[index].upstream for index in (one, two))
+        return bool(end <= low or high <= start)
+
+    def draw(
+        self, view: ViewName, count: int, generator: np.random.Generator, n_parts: int
+    ) -> Loci:
+        """Draw pairs of `count` different genes, operons or regulators, or of all there are.
+
+        Of these, as many are kept as can be divided by `n_parts`.
+        """
+        groups = self.groups[view]
+        chosen = generator.permutation(len(groups))[:count]
+        couples = [self._couple(view, groups[group], generator) for group in chosen]
+        ones = [self._upstream(one) for one, _ in couples]
+        twos = [
+            self._body(two, generator) if view == "gene" else self._upstream(two)
+            for _, two in couples
+        ]
+        kept = len(couples) // n_parts * n_parts
+        sides, spans = [], []
+        for ends in (ones, twos):
+            tokens, repeats, span = (np.stack(column)[:kept] for column in zip(*ends, strict=True))
+            sides.append(Side(torch.from_numpy(tokens), torch.from_numpy(repeats)))
+            spans.append(span)
+        shown = np.stack([self._groups_of(view, *couple) for couple in couples])[:kept]
+        start, where = np.zeros(1, np.int64), np.stack(spans, 1)[:, None]
+        return Loci(sides, [View(view, 0, 1, start, start, where, shown)])
+
+    def _couple(
+        self, view: str, members: list[int], generator: np.random.Generator
+    ) -> tuple[int, int]:
+        if view == "gene":
+            return members[0], members[0]
+        for _ in range(TRIES):
+            one, two = (members[i] for i in generator.integers(0, len(members), 2))
+            if self._is_apart(view, one, two):
+                return one, two
+        every = ((one, two) for one in members for two in members)
+        return next(couple for couple in every if self._is_apart(view, *couple))
+
+    def _groups_of(self, view: str, one: int, two: int) -> np.ndarray:
+        if view == "gene":
+            return np.array([one])
+        if view == "operon":
+            return np.array([self.operon[one]])
+        shown = sorted({*self.regulators[one], *self.regulators[two]})
+        return np.array(shown + [-1] * (2 * self.n_regulators - len(shown)))
+
+    def _upstream(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        gene = self.genes[index]
+        low, high = gene.upstream
+        return self._sense(gene, low - gene.origin, high - gene.origin)
+
+    def _body(
+        self, index: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        gene = self.genes[index]
+        spare = max(gene.end - gene.start - REGION_BP, 0)
+        start = gene.start + int(generator.integers(0, spare + 1))
+        return self._sense(gene, start, min(start + REGION_BP, gene.end))
+
+    def _sense(self, gene: Any, start: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens, repeats and span of the sense strand; N follows what is shorter."""
+        tokens, is_repeat = np.full(REGION_BP, N, np.uint8), np.zeros(REGION_BP, bool)
+        inside = slice(0, end - start)
+        tokens[inside], is_repeat[inside] = _read(self.genome, gene.contig, start, end, gene.strand)
+        return tokens, is_repeat, np.array([gene.origin + start, gene.origin + end])
 
 
-def _number_pairs(view: _View, rows: int, begin: int, size: int, inside: slice) -> Pairs:
-    item = np.arange(size)[:, None]
+def _training_genes(genome: Genome, genes: pd.DataFrame, training: list[Interval]) -> pd.DataFrame:
+    """Genes that lie in training intervals with what is upstream of them.
 
-    def places(side: int, offsets: np.ndarray) -> Tensor:
-        row, summary = np.broadcast_arrays(begin + side * size + item, offsets // SUMMARY_BP)
-        return torch.from_numpy(np.stack([row, summary], -1).reshape(-1, 2))
+    `upstream` is where that is, counted from `origin`, where the contig begins (see `_origin`).
+    """
+    by_contig: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for name, start, end in sorted(training):
+        by_contig[name].append((start, end))
+    rows = []
+    for gene in genes.itertuples(index=False):
+        contig, intervals = genome.contig(gene.contig), by_contig[gene.contig]
+        is_ahead = gene.strand == "+"
+        low = gene.start - REGION_BP * is_ahead
+        high = gene.end + REGION_BP * (not is_ahead)
+        for turn in (-contig.length, 0, contig.length) if contig.is_circular else (0,):
+            # The last interval that begins before the gene, if it ends behind it.
+            index = bisect_right(intervals, (low + turn, np.inf)) - 1
+            if index >= 0 and high + turn <= intervals[index][1]:
+                break
+        else:
+            continue
+        start, end, origin = gene.start + turn, gene.end + turn, _origin(genome, gene.contig)
+        first = origin + (start - REGION_BP if is_ahead else end)
+        upstream = (first, first + REGION_BP)
+        rows.append((gene.gene_id, gene.contig, start, end, gene.strand, origin, upstream))
+    names = ["gene_id", "contig", "start", "end", "strand", "origin", "upstream"]
+    return pd.DataFrame(rows, columns=names)
 
-    spans, groups = view.spans[inside], view.groups[inside]
-    keys = Keys(
-        torch.from_numpy(spans.reshape(-1, *spans.shape[2:])),
-        torch.from_numpy(groups.repeat(spans.shape[1], axis=0)),
-    )
-    one, two = places(view.one, view.offsets_one), places(view.two, view.offsets_two)
-    return Pairs(view.name, rows, one, two, keys)
 
-
-def _join(group: list[tuple[Tensor, Tensor, Tensor | None]]) -> Rows:
-    tokens, masks, weights = zip(*group, strict=True)
-    is_weighted = weights[0] is not None
-    return Rows(torch.cat(tokens), torch.cat(masks), torch.cat(weights) if is_weighted else None)
+def _regulators(network: pd.DataFrame | None, table: pd.DataFrame) -> list[list[int]]:
+    """Numbers of the regulators of every gene of `table`."""
+    of_gene: dict[str, set[int]] = defaultdict(set)
+    if network is not None:
+        edges = network[network["target"].isin(table["gene_id"])]
+        for code, target in zip(pd.factorize(edges["source"])[0], edges["target"], strict=True):
+            of_gene[target].add(int(code))
+    return [sorted(of_gene[gene_id]) for gene_id in table["gene_id"]]

@@ -25,7 +25,7 @@ from genesplice.context.verdict import (
 from genesplice.data.windows import tile_windows
 from genesplice.errors import InputError
 from genesplice.training.finetuning import make_model
-from genesplice.training.loops import epoch_steps
+from genesplice.training.folds import epoch_steps
 
 SETTINGS = [
     "verdict.contexts_bp=512,4096,1000000", "verdict.core_bp=16384", "verdict.width=16",

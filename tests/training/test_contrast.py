@@ -1,4 +1,4 @@
-"""Which pairs show the same, and what is remembered of earlier steps."""
+"""Which pairs show the same, and what is kept of earlier steps."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,15 @@ import torch
 from tiny_runs import config, make_source
 
 from genesplice.model.genesplice import PretrainingModel
-from genesplice.training.contrast import Memory, are_related, stretch_vectors
-from genesplice.training.loops import History
-from genesplice.training.pretraining import PretrainingModule, _share_found
-from genesplice.training.views import Keys, StepMaker
+from genesplice.training.batches import Keys, StepMaker, bases_per_batch
+from genesplice.training.pretrain_module import (
+    PretrainingModule,
+    Queue,
+    are_related,
+    interval_summaries,
+    retrieval_at_1,
+)
+from genesplice.training.pretraining import pretrain
 
 
 def keys(spans, groups=None):
@@ -42,50 +47,50 @@ def test_what_shares_a_base_or_a_group_is_related():
     assert min(counts.values()) > 50
 
 
-def test_neighbouring_stretches_are_not_related():
+def test_neighbouring_intervals_are_not_related():
     touching = keys([[0, 1024], [1024, 2048], [2047, 3071]])
     expected = [[True, False, False], [False, True, True], [False, True, True]]
     assert are_related(touching, touching).tolist() == expected
 
 
-def test_stretches_are_cut_out_of_their_rows():
+def test_intervals_are_cut_out_of_their_rows():
     summaries = torch.arange(2 * 16 * 3.0).reshape(2, 16, 3)
     is_real = summaries[..., 0] != 30
     places = torch.tensor([[1, 8], [0, 0], [0, 3]])
-    found, real = stretch_vectors(summaries, is_real, places, 8)
+    found, real = interval_summaries(summaries, is_real, places, 8)
     for pair, (row, at) in enumerate(places.tolist()):
         assert torch.equal(found[pair], summaries[row, at : at + 8])
         assert torch.equal(real[pair], is_real[row, at : at + 8])
 
 
-def test_the_memory_keeps_the_latest_pairs():
-    memory, made = Memory(5), []
+def test_the_queue_keeps_the_latest_pairs():
+    queue, made = Queue(5), []
     for step in range(4):
         vector = torch.full((2, 3), float(step), requires_grad=True) + torch.tensor([[0.0], [0.5]])
-        memory.store("strand", vector, -vector, keys([[step, step + 1], [step, step + 2]]))
+        queue.add("strand", vector, -vector, keys([[step, step + 1], [step, step + 2]]))
         made += [step, step + 0.5]
-    found = memory.recall("strand", torch.device("cpu"))
+    found = queue.get("strand", torch.device("cpu"))
     assert found.one[:, 0].tolist() == made[-5:]
     assert torch.equal(found.two, -found.one)
     assert found.keys.spans[:, 0].tolist() == [[1, 3], [2, 3], [2, 4], [3, 4], [3, 5]]
     assert not found.one.requires_grad
-    assert memory.recall("gene", torch.device("cpu")) is None
-    again = Memory(5)
-    again.load_state_dict(memory.state_dict())
-    assert torch.equal(again.recall("strand", torch.device("cpu")).one, found.one)
-    nothing = Memory(0)
-    nothing.store("strand", found.one, found.two, found.keys)
-    assert nothing.recall("strand", torch.device("cpu")) is None
+    assert queue.get("gene", torch.device("cpu")) is None
+    again = Queue(5)
+    again.load_state_dict(queue.state_dict())
+    assert torch.equal(again.get("strand", torch.device("cpu")).one, found.one)
+    nothing = Queue(0)
+    nothing.add("strand", found.one, found.two, found.keys)
+    assert nothing.get("strand", torch.device("cpu")) is None
 
 
 def test_related_pairs_do_not_spoil_retrieval():
     one = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]))
     two = torch.tensor([[0.9, 0.1], [1.0, 0.0], [0.0, 1.0]])
     alone = torch.eye(3, dtype=torch.bool)
-    assert float(_share_found(one, two, alone)) == pytest.approx(2 / 3)
+    assert float(retrieval_at_1(one, two, alone)) == pytest.approx(2 / 3)
     related = alone.clone()
     related[0, 1] = related[1, 0] = True
-    assert float(_share_found(one, two, related)) == 1
+    assert float(retrieval_at_1(one, two, related)) == 1
 
 
 # --- the step ---
@@ -95,11 +100,11 @@ def make_module(*more):
     torch.manual_seed(0)
     settings = config("model.dropout=0", *more)
     model = PretrainingModel(settings.model, settings.pretrain.contrastive_width)
-    module = PretrainingModule(model, settings, History())
+    module = PretrainingModule(model, settings)
     return module, StepMaker(make_source(), settings)
 
 
-class Settled(torch.nn.Module):
+class Counting(torch.nn.Module):
     """Counts the bases that go through an encoder."""
 
     def __init__(self, encoder):
@@ -115,11 +120,15 @@ class Settled(torch.nn.Module):
 @pytest.mark.parametrize("weight", [0, 0.1])
 def test_what_is_not_contrasted_is_encoded_once(weight):
     module, maker = make_module(f"pretrain.contrastive_weight={weight}")
-    module.model.encoder = Settled(module.model.encoder)
-    module.memory.size = 0
+    module.model.encoder = Counting(module.model.encoder)
+    module.queue.size = 0
     batch = maker(0)
-    parts = [module._bits(*_encoded(module, batch))]
-    assert module.model.encoder.bases == maker.bases == (2 if weight else 1) * 2 * 2048
+    parts = [module.bits(*_encoded(module, batch))]
+    assert (
+        module.model.encoder.bases
+        == bases_per_batch(maker.config.pretrain)
+        == (2 if weight else 1) * 2 * 2048
+    )
     assert parts[0].item() > 1
     heads = [w.requires_grad for w in module.model.contrastive.parameters()]
     assert set(heads) == {bool(weight)}
@@ -137,18 +146,16 @@ def test_the_bits_are_the_mean_over_all_targets_whatever_the_parts():
     expected = torch.nn.functional.cross_entropy(
         logits[rows.is_target], rows.tokens[rows.is_target].long()
     ) / np.log(2)
-    assert module._bits(encoded, rows, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert module.bits(encoded, rows, batch).item() == pytest.approx(expected.item(), rel=1e-5)
     halves, settings = [], ("pretrain.contrastive_weight=0", "pretrain.accumulate=2")
     _, divided = make_module(*settings)
     for number in (0, 1):
-        halves.append(module._bits(*_encoded(module, divided(number))).item())
+        halves.append(module.bits(*_encoded(module, divided(number))).item())
     assert sum(halves) == pytest.approx(expected.item(), rel=1e-5)
     assert halves[0] != pytest.approx(halves[1], rel=1e-6)
 
 
-def test_every_view_learns_and_is_told(tiny_bundle, tmp_path):
-    from genesplice.training.pretraining import pretrain
-
+def test_every_view_learns_and_is_logged(tiny_bundle, tmp_path):
     settings = config(
         "pretrain.views=strand,neighbour,gene,regulon", "pretrain.view_weights=1,0.5,0.5,2",
         "pretrain.accumulate=2", "pretrain.view_genes=4", "pretrain.steps=3",

@@ -21,8 +21,8 @@ from genesplice.errors import InputError
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.reliability import INTERVAL_COLUMNS, add_intervals
 from genesplice.predict.expression import load_model, predict_expression
-from genesplice.training.finetune_ablations import ENSEMBLE
-from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
+from genesplice.training.finetuning import ENSEMBLE, finetune, finetune_fold, make_model
+from genesplice.training.folds import FoldData
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
@@ -56,9 +56,9 @@ def test_held_out_labels_change_nothing(tiny_bundle, tmp_path, more):
     again = finetune_fold(other, settings, fold=0, seed=0, out=tmp_path / "b")
     for name, value in honest.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
-    told = ["predicted", *INTERVAL_COLUMNS]
-    assert honest.predictions[told].equals(again.predictions[told])
-    assert honest.predictions[told].notna().all(axis=None)
+    reported = ["predicted", *INTERVAL_COLUMNS]
+    assert honest.predictions[reported].equals(again.predictions[reported])
+    assert honest.predictions[reported].notna().all(axis=None)
     assert not honest.predictions["observed"].equals(again.predictions["observed"])
 
 
@@ -90,7 +90,7 @@ def test_the_table_is_the_contract(tiny_bundle, tmp_path):
 def test_intervals_come_from_the_validation_genes(tiny_bundle, tmp_path):
     settings = config("finetune.seeds=0,1", "finetune.validation_blocks=0.4")
     result = finetune(tiny_bundle, settings, tmp_path / "out")
-    _, genes = split_training(tiny_bundle, settings, 0)
+    genes = FoldData.read(tiny_bundle, 0.4, 0).validation_ids
     seeds = [pd.read_parquet(tmp_path / f"out/fold0_seed{s}/validation.parquet") for s in (0, 1)]
     for unseen in seeds:
         assert set(unseen["gene_id"]) == set(genes)
@@ -99,12 +99,13 @@ def test_intervals_come_from_the_validation_genes(tiny_bundle, tmp_path):
     mean = seeds[0].assign(
         model=ENSEMBLE, predicted=(seeds[0]["predicted"] + seeds[1]["predicted"]) / 2
     )
-    told = result.predictions[result.predictions["model"] == ENSEMBLE]
-    again = add_intervals(told, mean)
+    mean_of_seeds = result.predictions[result.predictions["model"] == ENSEMBLE]
+    again = add_intervals(mean_of_seeds, mean)
     for column in INTERVAL_COLUMNS:
-        np.testing.assert_allclose(told[column], again[column], rtol=1e-5)
+        np.testing.assert_allclose(mean_of_seeds[column], again[column], rtol=1e-5)
         assert not np.allclose(
-            told[column], add_intervals(told, seeds[0].assign(model=ENSEMBLE))[column]
+            mean_of_seeds[column],
+            add_intervals(mean_of_seeds, seeds[0].assign(model=ENSEMBLE))[column],
         )
 
 
@@ -116,12 +117,19 @@ def test_without_validation_blocks_there_are_no_intervals(tiny_bundle, tmp_path)
 
 
 def test_validation_genes_are_training_genes(tiny_bundle):
+    block = tiny_bundle.splits.set_index("gene_id")["block"]
     for fold in range(tiny_bundle.n_folds):
-        train, val = split_training(tiny_bundle, config("finetune.validation_blocks=0.3"), fold)
-        assert set(train) | set(val) == set(tiny_bundle.train_genes(fold))
-        assert not set(train) & set(val)
-        block = tiny_bundle.splits.set_index("gene_id")["block"]
-        assert not set(block[train]) & set(block[val])
+        data = FoldData.read(tiny_bundle, 0.3, fold)
+        training, validation = set(data.training_ids), set(data.validation_ids)
+        assert training | validation == set(tiny_bundle.train_genes(fold))
+        assert not training & validation
+        assert not set(block[data.training_ids]) & set(block[data.validation_ids])
+        for ids, (rows, observed) in (
+            (data.training_ids, data.training), (data.validation_ids, data.validation)
+        ):  # fmt: skip
+            assert tiny_bundle.genes["gene_id"].iloc[rows.numpy()].tolist() == list(ids)
+            np.testing.assert_allclose(observed, tiny_bundle.observed.loc[ids], rtol=1e-6)
+        assert data.block.tolist() == block[tiny_bundle.train_genes(fold)].tolist()
 
 
 @pytest.mark.parametrize(("head_steps", "epochs", "left"), [(150, 0, 0.02), (40, 120, 0.1)])
@@ -208,7 +216,7 @@ def test_killed_and_resumed_is_the_same_run(tiny_bundle, tmp_path, more, checkpo
     unbroken = finetune_fold(tiny_bundle, config(*more), fold=0, seed=0, out=tmp_path / "whole")
     out = tmp_path / "broken"
     script = SCRIPT.format(
-        tests=os.path.dirname(os.path.dirname(__file__)),
+        tests=os.path.dirname(__file__),
         data=str(tiny_bundle.path),
         out=str(out),
         more=more,

@@ -1,4 +1,4 @@
-"""Expression that the graph tells, and parts of the graph: nothing held out ever enters."""
+"""Expression in the graph, and parts of the graph: nothing held out ever enters."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,13 @@ from test_finetuning import config, with_other_labels
 from genesplice.data.ablation import without_gene_sets, without_network
 from genesplice.errors import InputError
 from genesplice.predict.expression import bundle_graph, load_model, predict_expression
-from genesplice.training.finetune_ablations import make_ablation_config
-from genesplice.training.finetune_module import GeneTargets, draw_genes, hide_measured
-from genesplice.training.finetuning import finetune, finetune_fold, make_model, split_training
+from genesplice.training.ablations import ablate_finetuning
+from genesplice.training.finetune_module import draw_genes, hide_measured
+from genesplice.training.finetuning import finetune, finetune_fold, make_model
+from genesplice.training.folds import FoldData, GeneTargets
 
 FEW = ["finetune.core_bp=65536", "finetune.epochs=1", "finetune.kernel=false"]
-TOLD = "model.neighbour_expression=true"
+MEASURED = "model.neighbour_expression=true"
 PARTS = ["finetune.graph_genes=20", "finetune.neighbours=2"]
 VALIDATED = "finetune.validation_blocks=0.4"
 
@@ -22,21 +23,24 @@ def fold(bundle, out, *more):
     return finetune_fold(bundle, config(*FEW, *more), fold=0, seed=0, out=out)
 
 
-@pytest.mark.parametrize("more", [[TOLD], PARTS, [TOLD, *PARTS]], ids=["told", "parts", "both"])
+@pytest.mark.parametrize(
+    "more", [[MEASURED], PARTS, [MEASURED, *PARTS]], ids=["measured", "parts", "both"]
+)
 def test_held_out_labels_change_nothing(tiny_bundle, tmp_path, more):
     honest = fold(tiny_bundle, tmp_path / "a", VALIDATED, *more)
     other = with_other_labels(tiny_bundle, tiny_bundle.test_genes(0))
     again = fold(other, tmp_path / "b", VALIDATED, *more)
     for name, value in honest.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
-    told = ["predicted", "low", "high"]
-    assert honest.predictions[told].equals(again.predictions[told])
+    predicted = ["predicted", "low", "high"]
+    assert honest.predictions[predicted].equals(again.predictions[predicted])
     assert honest.predictions["low"].notna().all()
 
 
-def test_only_genes_that_are_learned_from_are_told(tiny_bundle, tmp_path):
-    model = fold(tiny_bundle, tmp_path / "a", VALIDATED, TOLD).model
-    training, validation = split_training(tiny_bundle, config(VALIDATED), 0)
+def test_the_graph_holds_the_expression_of_genes_that_are_learned_from(tiny_bundle, tmp_path):
+    model = fold(tiny_bundle, tmp_path / "a", VALIDATED, MEASURED).model
+    data = FoldData.read(tiny_bundle, 0.4, 0)
+    training, validation = data.training_ids, data.validation_ids
     measured = bundle_graph(model, tiny_bundle)["gene"].measured
     known = tiny_bundle.genes["gene_id"][measured[:, 0].bool().numpy()]
     assert len(validation) > 0
@@ -45,18 +49,20 @@ def test_only_genes_that_are_learned_from_are_told(tiny_bundle, tmp_path):
     # Level and profile weights, on about one scale.
     level = tiny_bundle.observed.loc[training].mean(axis=1)
     row = {gene: i for i, gene in enumerate(tiny_bundle.genes["gene_id"])}
-    told = measured[[row[gene] for gene in training], 1].numpy()
-    np.testing.assert_allclose(told, (level - level.mean()) / level.std(), atol=1e-4)
+    predicted = measured[[row[gene] for gene in training], 1].numpy()
+    np.testing.assert_allclose(predicted, (level - level.mean()) / level.std(), atol=1e-4)
     again = load_model(tmp_path / "a")
     one, two = (predict_expression(m, tiny_bundle) for m in (model, again))
     assert one.equals(two)
 
 
 def wild(bundle):
-    """A model of large random weights that is told random expression of the training genes."""
-    training = split_training(bundle, config(), 0)[0]
+    """A model of large random weights that holds random expression of the training genes."""
+    training = FoldData.read(bundle, 0.1, 0).training_ids
     torch.manual_seed(0)
-    model = make_model(bundle, config(TOLD, "model.graph_layers=2"), measured_genes=list(training))
+    model = make_model(
+        bundle, config(MEASURED, "model.graph_layers=2"), measured_genes=list(training)
+    )
     for parameter in (*model.graph.parameters(), *model.expression_head.parameters()):
         torch.nn.init.normal_(parameter, std=0.5)
     model.graph.measured.normal_()
@@ -64,7 +70,7 @@ def wild(bundle):
 
 
 @torch.no_grad()
-def test_what_is_hidden_says_nothing(tiny_bundle):
+def test_what_is_hidden_changes_nothing(tiny_bundle):
     model, training = wild(tiny_bundle)
     vectors = torch.randn(len(tiny_bundle.genes), len(model.readout.centre))
     row = {gene: i for i, gene in enumerate(tiny_bundle.genes["gene_id"])}
@@ -77,13 +83,13 @@ def test_what_is_hidden_says_nothing(tiny_bundle):
     assert torch.equal(model(vectors, hide_measured(again, hidden)).level, before)
     model.graph.measured[1::2] += 3
     last = bundle_graph(model, tiny_bundle)
-    told = model(vectors, hide_measured(last, hidden)).level
-    assert not torch.allclose(told[hidden], before[hidden])
+    predicted = model(vectors, hide_measured(last, hidden)).level
+    assert not torch.allclose(predicted[hidden], before[hidden])
     assert graph["gene"].measured[hidden].any(), "the graph itself was changed"
 
 
 @torch.no_grad()
-def test_no_gene_hears_of_itself_but_through_others(tiny_bundle):
+def test_no_gene_receives_its_own_expression(tiny_bundle):
     model, training = wild(tiny_bundle)
     vectors = torch.randn(len(tiny_bundle.genes), len(model.readout.centre))
     alone = without_gene_sets(without_network(tiny_bundle))
@@ -119,17 +125,17 @@ def test_all_genes_with_all_neighbours_is_the_whole_graph(tiny_bundle, tmp_path,
     np.testing.assert_allclose(one, two, atol=1e-4)
 
 
-def test_the_ablation_without_it_is_measured_beside(tiny_bundle, tmp_path):
-    settings = config(*FEW, TOLD, "finetune.ablations=no_expression")
-    table = finetune(tiny_bundle, settings, tmp_path / "told").predictions
+def test_the_ablation_without_it_is_compared(tiny_bundle, tmp_path):
+    settings = config(*FEW, MEASURED, "finetune.ablations=no_expression")
+    table = finetune(tiny_bundle, settings, tmp_path / "predicted").predictions
     plain = finetune(tiny_bundle, config(*FEW), tmp_path / "plain").predictions
     by_model = {name: part["predicted"].to_numpy() for name, part in table.groupby("model")}
     np.testing.assert_array_equal(by_model["genesplice_no_expression"], plain["predicted"])
     assert not np.allclose(by_model["genesplice"], plain["predicted"])
     with pytest.raises(InputError, match="no_expression"):
-        make_ablation_config(config(), "no_expression")
+        ablate_finetuning(tiny_bundle, config(), None, "no_expression", 0)
 
 
 def test_neighbours_need_genes():
-    with pytest.raises(InputError, match=r"finetune\.neighbours 3 without"):
+    with pytest.raises(InputError, match=r"finetune\.neighbours 3 with"):
         config("finetune.neighbours=3")

@@ -1,6 +1,5 @@
 """The kernel path on a model: its own formula, nothing of the held-out genes, an honest mix."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -9,39 +8,36 @@ from genesplice.baselines.ridge import make_kernel
 from genesplice.explain.pathways import PROFILE, GraphOutput
 from genesplice.model.heads import Prediction
 from genesplice.predict.expression import bundle_graph
-from genesplice.training.finetuning import choose_mix, fit_kernel_path, make_model
+from genesplice.training.finetuning import make_model
+from genesplice.training.folds import FoldData, choose_mix, fit_kernel_path
 
 
 @pytest.fixture
 def control(tiny_bundle):
     """A model with random vectors of all genes, and its training rows and values."""
     settings = ["model.width=16", "model.heads=2", "model.base_width=0"]
-    train = tiny_bundle.train_genes(0)
+    data = FoldData.read(tiny_bundle, 0.0, 0)
     torch.manual_seed(0)
     config = gs.override(gs.load_preset("quick"), settings)
-    model = make_model(tiny_bundle, config, n_support=len(train)).eval()
+    model = make_model(tiny_bundle, config, n_support=len(data.both.rows)).eval()
     gene_features = torch.randn(len(tiny_bundle.genes), len(model.readout.centre))
-    order = {gene: i for i, gene in enumerate(tiny_bundle.genes["gene_id"])}
-    rows = torch.tensor([order[gene] for gene in train])
-    observed = torch.from_numpy(tiny_bundle.observed.loc[train].to_numpy(dtype=np.float32))
-    blocks = tiny_bundle.splits.set_index("gene_id")["block"].loc[train].to_numpy()
-    model.readout.fit(gene_features[rows])
-    model.expression_head.fit(observed)
-    return model, bundle_graph(model, tiny_bundle), gene_features, rows, observed, blocks
+    model.readout.fit(gene_features[data.both.rows])
+    model.expression_head.fit(data.both.observed)
+    return model, bundle_graph(model, tiny_bundle), gene_features, data.both, data.block
 
 
-def test_what_is_left_out_is_what_a_fit_without_the_block_says(control):
-    model, graph, gene_features, rows, observed, blocks = control
-    fits = fit_kernel_path(*control)
+def test_what_is_left_out_is_a_fit_without_the_block(control):
+    model, graph, gene_features, (rows, observed), blocks = control
+    chosen, left_out = fit_kernel_path(*control)
     out = torch.from_numpy(blocks == blocks[0])
     level = observed.mean(1)
     parts, _, _ = model.kernel.inner_products(*model.kernel_inputs(gene_features, graph, rows))
-    settings = fits.settings[0]
+    settings = chosen[0]
     kernel = make_kernel(parts.double(), settings)
     inside = kernel[~out][:, ~out] + settings.penalty * torch.eye(int((~out).sum()))
     weights = torch.linalg.solve(inside, (level - level.mean())[~out].double())
     expected = kernel[out][:, ~out] @ weights + level.mean()
-    torch.testing.assert_close(fits.left_out.level[out], expected.float(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(left_out.level[out], expected.float(), atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
@@ -88,7 +84,7 @@ def test_the_mix_is_the_better_one():
 
 @pytest.mark.parametrize(("target", "part"), [("level", "level"), (PROFILE, "residual")])
 def test_half_of_a_prediction_is_that_half(control, target, part):
-    model, graph, gene_features, rows, _, _ = control
+    model, graph, gene_features, (rows, _), _ = control
     fit_kernel_path(*control)
     model.mix.copy_(torch.tensor([0.7, 0.4]))
     with torch.no_grad():
@@ -96,6 +92,6 @@ def test_half_of_a_prediction_is_that_half(control, target, part):
         half = model.predict_target(part, gene_features, graph, rows)
         torch.testing.assert_close(half, whole)
         output = GraphOutput(model, graph, gene_features, rows, target)
-        told = whole.sum() if target == "level" else whole.norm(dim=1).sum()
-        torch.testing.assert_close(output(*output.full_masks())[0], told)
+        expected = whole.sum() if target == "level" else whole.norm(dim=1).sum()
+        torch.testing.assert_close(output(*output.full_masks())[0], expected)
         assert output.inner is not None

@@ -12,7 +12,7 @@ from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.training.finetuning import make_model
 from genesplice.training.measuring import masked_base_metrics
 from genesplice.training.pretraining import load_encoder_weights, pretrain
-from genesplice.training.source import bundle_source, held_out_intervals
+from genesplice.training.source import bundle_source
 
 # --- training ---
 
@@ -103,11 +103,11 @@ def test_it_stops_when_it_gets_no_better_and_keeps_the_best(tiny_bundle, tmp_pat
     )  # fmt: skip
     result = pretrain(tiny_bundle, settings, tmp_path / "out")
     rows = result.history.query("metric == 'bits_per_base'")
-    looks = rows[rows["split"] == "val"]
-    values = looks["value"].tolist()
+    passes = rows[rows["split"] == "val"]
+    values = passes["value"].tolist()
     # Random bases cannot be told: with such a rate it only gets worse.
     assert len(values) == int(np.argmin(values)) + 1 + 2
-    assert rows["step"].max() == looks["step"].max() == 2 * len(values) - 1 < 39
+    assert rows["step"].max() == passes["step"].max() == 2 * len(values) - 1 < 39
     source = bundle_source(tiny_bundle, 0, 0.2)
     again, _ = masked_base_metrics(
         result.model, source.genome, source.validation, window_bp=2048, n_windows=32,
@@ -148,7 +148,7 @@ def constant_model(*logits: float) -> PretrainingModel:
 
 
 def measure(model, bundle):
-    _, held_out = held_out_intervals(bundle, 0)
+    held_out = bundle_source(bundle, 0).held_out
     bits, top = masked_base_metrics(
         model, bundle.genome, held_out, window_bp=1024, n_windows=8, is_strand_averaged=False
     )

@@ -1,6 +1,7 @@
 """Two processes under torchrun draw the curve that one process draws."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -8,6 +9,10 @@ import sys
 import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
+
+from genesplice.errors import InputError, WorkError
+from genesplice.training.source import read_genomes
 
 RATE = 2e-4
 WORDS = [
@@ -55,3 +60,33 @@ def test_two_processes_draw_the_curve_of_one(tiny_bundle, tmp_path):
     held_out = json.loads((tmp_path / "two" / "manifest.json").read_text())["held_out"]
     blocks = tiny_bundle.blocks.query("fold == 0")["block"].tolist()
     assert (held_out["fold"], held_out["blocks"]) == (0, blocks)
+
+
+def read_bad_file(queue, folder, meeting, rank):
+    os.environ.update(meeting, RANK=rank)
+    try:
+        read_genomes([folder / "bad.fa"], (), folder / "out", resume=False)
+    except (InputError, WorkError) as error:
+        queue.put((rank, str(error)))
+
+
+def test_where_the_first_process_ends_the_others_end(tmp_path):
+    """As on two nodes, where nobody but the processes themselves sees that one has ended."""
+    (tmp_path / "bad.fa").write_text("this is no FASTA\n")
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    meeting = {
+        "TORCHELASTIC_RUN_ID": "1", "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }  # fmt: skip
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    runs = [
+        context.Process(target=read_bad_file, args=(queue, tmp_path, meeting, rank), daemon=True)
+        for rank in ("1", "0")
+    ]
+    for run in runs:
+        run.start()
+    messages = dict(queue.get(timeout=60) for _ in runs)
+    assert "bad.fa" in messages["0"]
+    assert messages["1"] == "the first process ended"

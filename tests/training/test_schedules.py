@@ -1,12 +1,24 @@
-"""Each schedule is its formula, and depends on nothing but the step."""
+"""Each schedule is its formula; the mean is its sum; the rate falls when validation gets no better."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from tiny_runs import config
 
 from genesplice.errors import InputError
-from genesplice.training.schedules import SCHEDULES, make_schedule, schedule_factor
+from genesplice.training.batches import StepMaker
+from genesplice.training.pretraining import pretrain
+from genesplice.training.schedules import (
+    PLATEAU_FACTOR,
+    PLATEAU_PATIENCE,
+    SCHEDULES,
+    average_weights,
+    make_optimizer,
+    schedule_factors,
+)
 
 RATE = 0.25
 
@@ -17,8 +29,8 @@ def written_out(name: str, step: int, steps: int) -> float:
     if name in ("constant", "plateau"):
         return 1.0
     if name in ("triangular", "triangular2", "exp_range"):
-        cycle, place = divmod(8 * done, 2)
-        height = min(place, 2 - place)
+        cycle, height = divmod(8 * done, 2)
+        height = min(height, 2 - height)
         shrink = {"triangular": 1, "triangular2": 0.5**cycle, "exp_range": 10**-done}[name]
         return 0.1 + 0.9 * height * shrink
     if name == "warm_restarts":
@@ -35,127 +47,165 @@ def written_out(name: str, step: int, steps: int) -> float:
     return (1 - share) + 0.0004 * share
 
 
-def make(name: str, steps: int, *later: tuple[int, float]):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
-    return optimizer, make_schedule(optimizer, name, steps, *later)
+def make(name: str, *phases: tuple[int, float], lowest: float = 0.1):
+    made = make_optimizer(
+        [torch.nn.Parameter(torch.zeros(1))], learning_rate=RATE, weight_decay=0.0,
+        schedule=name, phases=phases, lowest=lowest,
+    )  # fmt: skip
+    return made["optimizer"], made["lr_scheduler"]["scheduler"]
 
 
 def rates(optimizer, schedule, count: int) -> list[float]:
-    found = []
+    seen = []
     for _ in range(count):
-        found.append(optimizer.param_groups[0]["lr"])
+        seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return found
+    return seen
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7, 100, 1001])
+@pytest.mark.parametrize("steps", [5, 70, 1000])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_is_its_formula(name, steps):
-    for step in range(steps):
-        expected = written_out(name, step, steps)
-        assert schedule_factor(name, step, steps) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_the_optimizer_gets_the_factor_times_the_peak(name):
-    found = rates(*make(name, 20), 20)
-    expected = [RATE * written_out(name, step, 20) for step in range(20)]
-    assert found == pytest.approx(expected, abs=1e-12)
+    expected = [written_out(name, step, steps) for step in range(steps)]
+    assert schedule_factors(name, steps) == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_no_rate_is_zero_or_above_the_peak(name):
-    for steps in (1, 2, 3, 10, 500):
-        factors = [schedule_factor(name, step, steps) for step in range(steps)]
-        assert min(factors) > 0
-        assert max(factors) <= 1
+    for steps in (1, 2, 3, 7, 11, 501):
+        factors = schedule_factors(name, steps)
+        assert len(factors) == steps
+        assert 0 < factors.min() <= factors.max() <= 1 + 1e-12
+    assert len(schedule_factors(name, 0)) == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "mode", "gamma"),
-    [("triangular", "triangular", 1.0), ("triangular2", "triangular2", 1.0),
-     ("exp_range", "exp_range", 0.1 ** (1 / 160))],
-)  # fmt: skip
-def test_cycles_are_those_of_torch(name, mode, gamma):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
-    torchs = torch.optim.lr_scheduler.CyclicLR(
-        optimizer, 0.03 * RATE, RATE, step_size_up=20, mode=mode, gamma=gamma, cycle_momentum=False
-    )
-    # Half steps: a factor is that of the middle of its step.
-    found = rates(optimizer, torchs, 160)[1::2]
-    expected = [RATE * schedule_factor(name, step, 80, lowest=0.03) for step in range(80)]
-    assert found == pytest.approx(expected, abs=1e-9)
+@pytest.mark.parametrize("name", ["triangular", "triangular2", "exp_range"])
+def test_cycles_begin_where_they_are_told_to(name):
+    factors = schedule_factors(name, 4000, lowest=0.25)
+    assert factors.min() == pytest.approx(0.25, abs=0.001)
+    seen = rates(*make(name, (40, 1.0), lowest=0.25), 40)
+    assert seen == pytest.approx(RATE * schedule_factors(name, 40, lowest=0.25))
 
 
-def test_restarts_are_those_of_torch():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
-    torchs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=20, T_mult=2)
-    found = rates(optimizer, torchs, 140)[1::2]
-    expected = [RATE * schedule_factor("warm_restarts", step, 70) for step in range(70)]
-    assert found == pytest.approx(expected, abs=1e-9)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_each_phase_is_the_same_shape_at_its_share_of_the_peak(name):
+    seen = rates(*make(name, (10, 1.0), (0, 0.5), (5, 0.3), (5, 0.1)), 20)
+    phases = ((10, 1.0), (5, 0.3), (5, 0.1))
+    expected = [RATE * share * schedule_factors(name, steps) for steps, share in phases]
+    assert seen == pytest.approx(np.concatenate(expected))
+    assert rates(*make(name, (0, 1.0), (6, 1.0)), 6) == rates(*make(name, (6, 1.0)), 6)
+    # Beyond the end it stays.
+    assert rates(*make(name, (4, 1.0)), 10)[4:] == [seen_last(name)] * 6
 
 
-def test_cycles_begin_where_they_are_told_to():
-    for name in ("triangular", "triangular2", "exp_range"):
-        factors = [schedule_factor(name, step, 4000, lowest=0.25) for step in range(4000)]
-        assert min(factors) == pytest.approx(0.25, abs=0.001)
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
-        found = rates(optimizer, make_schedule(optimizer, name, 40, lowest=0.25), 40)
-        assert found == [RATE * schedule_factor(name, s, 40, lowest=0.25) for s in range(40)]
-
-
-def test_the_peaks_are_where_they_should_be():
-    factors = {name: [schedule_factor(name, s, 1000) for s in range(1000)] for name in SCHEDULES}
-    peak = {name: values.index(max(values)) for name, values in factors.items()}
-    assert peak["cosine"] in (99, 100)
-    assert peak["one_cycle"] in (299, 300)
-    assert peak["triangular2"] in (124, 125)
-    assert peak["warm_restarts"] in (0, 143, 429)
-    tops = [factors["triangular2"][at] for at in (125, 375, 625, 875)]
-    assert tops == pytest.approx([1, 0.55, 0.325, 0.2125], abs=0.01)
-    assert factors["one_cycle"][0] == pytest.approx(1 / 25, rel=0.01)
-    assert factors["one_cycle"][-1] == pytest.approx(1 / 2500, rel=0.01)
-    assert factors["cosine"][-1] < 1e-5
+def seen_last(name: str) -> float:
+    return rates(*make(name, (4, 1.0)), 4)[-1]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_an_interrupted_schedule_goes_on_as_if_nothing_had_been(name):
-    whole = rates(*make(name, 12, (8, 0.5)), 20)
-    optimizer, schedule = make(name, 12, (8, 0.5))
+    phases = (12, 1.0), (8, 0.5)
+    whole = rates(*make(name, *phases), 20)
+    optimizer, schedule = make(name, *phases)
     first = rates(optimizer, schedule, 9)
     states = optimizer.state_dict(), schedule.state_dict()
-    optimizer, schedule = make(name, 12, (8, 0.5))
+    optimizer, schedule = make(name, *phases)
     optimizer.load_state_dict(states[0])
     schedule.load_state_dict(states[1])
     assert first + rates(optimizer, schedule, 11) == whole
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_a_later_phase_is_the_same_shape_at_its_share(name):
-    found = rates(*make(name, 10, (5, 0.3), (4, 0.1)), 19)
-    expected = [
-        share * schedule_factor(name, step, steps)
-        for steps, share in ((10, 1.0), (5, 0.3), (4, 0.1))
-        for step in range(steps)
-    ]
-    assert found == pytest.approx([RATE * factor for factor in expected], abs=1e-12)
-
-
-def test_a_phase_of_no_steps_is_skipped():
-    assert rates(*make("cosine", 0, (6, 1.0)), 6) == rates(*make("cosine", 6), 6)
-    assert rates(*make("cosine", 6, (0, 0.5)), 6) == rates(*make("cosine", 6), 6)
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_beyond_the_end_the_last_rate_stays_finite(name):
-    found = rates(*make(name, 4), 10)
-    assert all(0 <= rate <= RATE for rate in found)
-    assert schedule_factor(name, 10_000, 4) == schedule_factor(name, 4, 4)
-
-
 def test_an_unknown_schedule_is_refused_at_once():
     with pytest.raises(InputError, match=r"schedule 'cosin'; did you mean 'cosine'\?"):
-        schedule_factor("cosin", 0, 10)
+        schedule_factors("cosin", 10)
     with pytest.raises(InputError, match="schedule 'linear'"):
-        make("linear", 10)
+        make("linear", (10, 1.0))
+
+
+# --- the running mean ---
+
+
+@pytest.mark.parametrize(("decay", "n_steps"), [(0.999, 1), (0.999, 30), (0.6, 30), (0.0, 4)])
+def test_the_mean_is_the_weighted_sum_of_all_steps(decay, n_steps):
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    average, values = average_weights(model, decay), []
+    for step in range(1, n_steps + 1):
+        values.append(float(torch.randn((), generator=torch.Generator().manual_seed(step))))
+        with torch.no_grad():
+            model.weight.fill_(values[-1])
+        average.update_parameters(model)
+    keep = [min(decay, (step - 1) / (step + 8)) for step in range(1, n_steps + 1)]
+    weights = [(1 - keep[i]) * math.prod(keep[i + 1 :]) for i in range(n_steps)]
+    assert sum(weights) == pytest.approx(1, abs=1e-12)
+    expected = sum(w * v for w, v in zip(weights, values, strict=True))
+    assert average.module.weight.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_mean_is_what_is_saved(tiny_bundle, tmp_path):
+    last = pretrain(tiny_bundle, config("pretrain.ema_decay=0"), tmp_path / "last")
+    mean = pretrain(tiny_bundle, config(), tmp_path / "mean")
+    # What is averaged does not change what is trained.
+    assert last.history.equals(mean.history)
+    saved = load_file(tmp_path / "mean" / "model.safetensors")
+    changed = [n for n, w in last.model.state_dict().items() if not torch.equal(w, saved[n])]
+    assert len(changed) > 10
+    # Of five steps, each later one counts more: 1/13 or more of the last is in it.
+    name = "encoder.norm.bias"
+    assert torch.allclose(saved[name], last.model.state_dict()[name], atol=5e-3)
+
+
+# --- plateaus ---
+
+SETTINGS = config(
+    "pretrain.schedule=plateau", "pretrain.validation_blocks=0.2", "pretrain.validation_every=2",
+    "pretrain.patience=6", "pretrain.steps=30", "pretrain.learning_rate=0.3",
+    "pretrain.contrastive_weight=0", "pretrain.checkpoint_minutes=0.0000001",
+)  # fmt: skip
+
+
+def rates_by_hand(values):
+    """The rate of every step from the validation losses after each second one."""
+    seen, rate, best, in_vain = [], 0.3, np.inf, 0
+    for value in values:
+        seen += [rate, rate]
+        in_vain = 0 if value < best else in_vain + 1
+        best = min(best, value)
+        if in_vain == PLATEAU_PATIENCE:
+            rate, in_vain = rate * PLATEAU_FACTOR, 0
+    return seen
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_bundle, tmp_path_factory):
+    return pretrain(tiny_bundle, SETTINGS, tmp_path_factory.mktemp("plateau") / "out")
+
+
+def test_the_rate_falls_after_validation_in_vain(whole):
+    rows = whole.history
+    values = rows[(rows["split"] == "val") & (rows["metric"] == "bits_per_base")]["value"]
+    seen = rows[rows["metric"] == "learning_rate"]["value"]
+    assert seen.tolist() == pytest.approx(rates_by_hand(values))
+    # Random bases cannot be predicted: with such a rate it only gets worse.
+    assert seen.iloc[-1] < 0.15
+
+
+@pytest.mark.parametrize("broken_at", [5, 8])
+def test_a_broken_run_goes_on_as_if_nothing_had_been(
+    whole, tiny_bundle, tmp_path, monkeypatch, broken_at
+):
+    make = StepMaker.__call__
+
+    def break_down(self, number):
+        if number == broken_at:
+            raise OSError("no more power")
+        return make(self, number)
+
+    monkeypatch.setattr(StepMaker, "__call__", break_down)
+    with pytest.raises(OSError, match="no more power"):
+        pretrain(tiny_bundle, SETTINGS, tmp_path / "out")
+    monkeypatch.undo()
+    again = pretrain(tiny_bundle, SETTINGS, tmp_path / "out", resume=True)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    assert again.history.equals(whole.history)

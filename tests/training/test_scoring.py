@@ -10,7 +10,7 @@ from genesplice.baselines.count_models import fit_count_model
 from genesplice.data.windows import make_random_windows
 from genesplice.evaluate.bootstrap import interval, make_draws
 from genesplice.model.genesplice import PretrainingModel
-from genesplice.training.masking import mask_bases
+from genesplice.training.batches import mask_bases
 from genesplice.training.measuring import masked_base_metrics
 
 INTERVALS = [("c1", 0, 9000)]

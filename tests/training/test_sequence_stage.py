@@ -1,16 +1,17 @@
 """An encoder that was not pre-trained learns expression from sequence alone."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_finetuning import config
 
 from genesplice.data.simulate import make_control
 from genesplice.errors import InputError
-from genesplice.training.finetune_ablations import make_ablation
-from genesplice.training.finetune_module import GeneTargets
-from genesplice.training.finetuning import NO_WINDOWS, finetune_fold, make_model
-from genesplice.training.loops import GenomePasses, History, epoch_steps
-from genesplice.training.sequence_stage import SequenceModule
+from genesplice.training.ablations import ablate_finetuning
+from genesplice.training.finetune_module import SequenceStage
+from genesplice.training.finetuning import finetune_fold, make_model
+from genesplice.training.folds import NO_WINDOWS, FoldData, GeneTargets, GenomePasses, epoch_steps
 
 TWO = "finetune.sequence_epochs=2"
 ALONE = "finetune.head_steps=0", "finetune.epochs=0", "finetune.validation_blocks=0.3"
@@ -57,9 +58,9 @@ def test_the_heads_learn_from_what_it_left(tiny_bundle, tmp_path):
     assert found["with"].model.readout.standardise(vectors[1][rows]).mean(0).abs().max() < 1
 
 
-def test_network_and_gene_sets_tell_it_nothing(tiny_bundle, tmp_path):
+def test_network_and_gene_sets_do_not_enter(tiny_bundle, tmp_path):
     settings = config(*ALONE, TWO)
-    ablations = tiny_bundle, make_ablation(tiny_bundle, "sequence_only", 0)
+    ablations = tiny_bundle, ablate_finetuning(tiny_bundle, settings, None, "sequence_only", 0)[0]
     one, other = (
         finetune_fold(bundle, settings, fold=0, seed=0, out=tmp_path / str(i))
         for i, bundle in enumerate(ablations)
@@ -69,24 +70,24 @@ def test_network_and_gene_sets_tell_it_nothing(tiny_bundle, tmp_path):
 
 
 @pytest.mark.parametrize("n_genes", [8, 40])
-def test_what_is_told_is_scaled_as_what_it_is_told_from(tiny_bundle, n_genes):
+def test_targets_are_scaled_as_features_are(tiny_bundle, n_genes):
     """With a map that is right for all genes the loss is 0, in large batches up to a shift."""
     settings = config(*ALONE, TWO, "finetune.profile_weight=0")
     model, generator = make_model(tiny_bundle, settings), torch.Generator().manual_seed(0)
     n_all, width = len(tiny_bundle.genes), sum(model.readout.parts.values())
-    memory = torch.randn(n_all, width, generator=generator)
+    features = torch.randn(n_all, width, generator=generator)
     rows = torch.arange(0, n_all, 2)
-    level = memory[rows, 0]
+    level = features[rows, 0]
     training = GeneTargets(rows, level[:, None] + torch.tensor([[-1.0, 0.0, 1.0]]))
-    module = SequenceModule(
-        model, settings, training, training, memory.clone(), History(), seed=0, steps_per_pass=1
-    )
+    data = FoldData(training, training, training, np.zeros(0), pd.Index([]), pd.Index([]))
+    passes = GenomePasses(tiny_bundle, settings.finetune, fold=0, seed=0)
+    module = SequenceStage(model, settings, data, features, passes)
     # The highest genes: a batch that differs from the others.
     chosen = rows[level.argsort(descending=True)[:n_genes]]
     batch = NO_WINDOWS._replace(gene=chosen)
-    module._read = lambda *_: memory[chosen]
-    model.readout.fit(memory[rows])
-    spread = memory[rows, 0].std() if n_genes < 16 else memory[chosen, 0].std(correction=0)
+    model.gene_features = lambda *_: features[chosen]
+    model.readout.fit(features[rows])
+    spread = features[rows, 0].std() if n_genes < 16 else features[chosen, 0].std(correction=0)
     with torch.no_grad():
         module.head.level.weight[0, 0] = spread / level.std()
     assert module.training_step(batch, 0).item() == pytest.approx(0, abs=1e-5)
@@ -103,7 +104,7 @@ def test_a_window_without_training_genes_teaches_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (("finetune.sequence_epochs=-1",), "sequence_epochs -1"),
         (("finetune.head_steps=0", "finetune.epochs=0"), "head_steps 0"),
@@ -114,6 +115,6 @@ def test_a_window_without_training_genes_teaches_nothing(tmp_path):
         ),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(settings, told):
-    with pytest.raises(InputError, match=told):
+def test_settings_that_contradict_each_other_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
         config(*settings)

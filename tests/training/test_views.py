@@ -1,31 +1,42 @@
-"""What belongs together, what a step reads, and what it never reads."""
+"""What belongs together, what is masked, what a step reads, and what it never reads."""
 
 import numpy as np
 import pytest
 import torch
-from tiny_runs import config, make_source
+from tiny_runs import config, make_source, random_tokens
 
 from genesplice.data.genome import decode
 from genesplice.data.genome import reverse_complement as other_strand
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
+from genesplice.model.sequence import N_TOKEN
+from genesplice.training.batches import (
+    StepMaker,
+    bases_per_batch,
+    make_masks,
+    mask_bases,
+    mask_bins,
+)
 from genesplice.training.source import bundle_source, divide_blocks
-from genesplice.training.views import StepMaker
 
-STRETCH = 1024
+INTERVAL = 1024
 
 
 def maker(source, *more, **part):
     return StepMaker(source, config("pretrain.batch_windows=6", *more), **part)
 
 
-def stretches(batch, index=0):
+def bases(maker):
+    return bases_per_batch(maker.config.pretrain)
+
+
+def intervals(batch, index=0):
     """Both ends of every pair as letters, with the bases that are hidden shown."""
     pairs = batch.pairs[index]
     tokens = batch.rows[pairs.rows].tokens.numpy()
     return [
-        [decode(tokens[row, 128 * at : 128 * at + STRETCH]) for row, at in places.tolist()]
-        for places in (pairs.one, pairs.two)
+        [decode(tokens[row, 128 * at : 128 * at + INTERVAL]) for row, at in starts.tolist()]
+        for starts in (pairs.one, pairs.two)
     ]
 
 
@@ -34,7 +45,7 @@ def flipped(text):
 
 
 def place(genome, text):
-    """Where a stretch lies in the genome, on either strand."""
+    """Where a interval lies in the genome, on either strand."""
     at = genome.find(text)
     return at if at >= 0 else genome.index(flipped(text))
 
@@ -47,22 +58,22 @@ def source(tiny_bundle):
 # --- views of a locus ---
 
 
-def test_a_stretch_must_find_its_own_reverse_complement(source):
+def test_a_interval_must_find_its_own_reverse_complement(source):
     genome = decode(np.asarray(source.genome.tokens)) * 2
     strands, shifts = set(), set()
     for number in range(12):
         batch = maker(source, "pretrain.shift_bp=300")(number)
         (pairs,) = batch.pairs
-        ones, twos = stretches(batch)
-        # The first stretch of each window begins where the other view does.
+        ones, twos = intervals(batch)
+        # The first interval of each window begins where the other view does.
         (shift,) = {128 * int(at) for _, at in pairs.one[:: len(ones) // 6]}
         shifts.add(shift)
-        assert len(ones) == 6 * ((2048 - shift) // STRETCH)
+        assert len(ones) == 6 * ((2048 - shift) // INTERVAL)
         for one, two in zip(ones, twos, strict=True):
             assert two == flipped(one)
             strands.add(one in genome)
         assert pairs.one[:, 0].tolist() == (pairs.two[:, 0] - 6).tolist()
-        assert (pairs.one[:, 1] + pairs.two[:, 1] == (2048 + shift - STRETCH) // 128).all()
+        assert (pairs.one[:, 1] + pairs.two[:, 1] == (2048 + shift - INTERVAL) // 128).all()
     assert strands == {True, False}
     assert shifts == {0, 128, 256}
 
@@ -72,7 +83,7 @@ def test_neighbours_are_one_window_apart(source):
     directions = set()
     for number in range(8):
         batch = maker(source, "pretrain.views=neighbour")(number)
-        ones, twos = stretches(batch)
+        ones, twos = intervals(batch)
         assert len(ones) == 6 * 2
         for one, two in zip(ones, twos, strict=True):
             step = (place(genome, two) - place(genome, one)) % source.genome.length
@@ -81,16 +92,16 @@ def test_neighbours_are_one_window_apart(source):
     assert directions == {2048, -2048}
 
 
-def test_spans_are_where_the_stretches_lie(source):
+def test_spans_are_where_the_intervals_lie(source):
     genome = decode(np.asarray(source.genome.tokens)) * 2
     batch = maker(source, "pretrain.views=strand,neighbour")(3)
-    for index, size in ((0, STRETCH), (1, 4096)):
-        ones, _ = stretches(batch, index)
+    for index, size in ((0, INTERVAL), (1, 4096)):
+        ones, _ = intervals(batch, index)
         spans = batch.pairs[index].keys.spans[:, 0]
         for one, (start, end) in zip(ones, spans.tolist(), strict=True):
             assert end - start == size
             inside = (place(genome, one) - start) % source.genome.length
-            assert inside == 0 if index == 0 else inside <= size - STRETCH
+            assert inside == 0 if index == 0 else inside <= size - INTERVAL
 
 
 def test_windows_lie_in_the_training_blocks(source, tiny_bundle):
@@ -132,8 +143,8 @@ def test_without_contrast_nothing_is_read_twice(source):
     for weight in ("pretrain.contrastive_weight=0", "pretrain.view_weights=0"):
         (rows,) = maker(source, weight)(0).rows
         assert len(rows.tokens) == 6
-        assert maker(source, weight).bases == 6 * 2048
-    assert maker(source).bases == 2 * 6 * 2048
+        assert bases(maker(source, weight)) == 6 * 2048
+    assert bases(maker(source)) == 2 * 6 * 2048
     assert len(maker(source)(0).rows[0].tokens) == 12
 
 
@@ -149,7 +160,7 @@ def test_views_are_read_in_every_kth_step(source):
     assert [len(batch.pairs) for batch in batches] == [2, 2, 0, 0, 0, 0] * 2
     assert [len(batch.rows[0].tokens) for batch in batches] == [16, 16, 6, 6, 6, 6] * 2
     read = sum(rows.tokens.numel() for batch in batches for rows in batch.rows)
-    assert every_third.bases == pytest.approx(read / 12)
+    assert bases(every_third) == pytest.approx(read / 12)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -172,7 +183,7 @@ def test_processes_and_batches_divide_one_step(source, accumulate):
     for index in range(3):
 
         def couples(batch, index=index):
-            return sorted(zip(*stretches(batch, index), strict=True))
+            return sorted(zip(*intervals(batch, index), strict=True))
 
         assert sorted(pair for part in parts for pair in couples(part)) == couples(whole)
     assert {part.target_weight for part in parts} == {whole.target_weight}
@@ -210,16 +221,16 @@ def test_repeats_count_less_whichever_strand_is_read():
 
 
 def gene_of(tiny_bundle, source, text):
-    """Genes that a stretch lies in or upstream of, on its strand, and which of the two."""
+    """Genes that a interval lies in or upstream of, on its strand, and which of the two."""
     genome, genes = decode(np.asarray(source.genome.tokens)), tiny_bundle.genes
     text = text.rstrip("N")
     found = []
     for gene in genes.itertuples():
         body = genome[gene.start : gene.end]
         low, high = (
-            (gene.start - STRETCH, gene.start)
+            (gene.start - INTERVAL, gene.start)
             if gene.strand == "+"
-            else (gene.end, gene.end + STRETCH)
+            else (gene.end, gene.end + INTERVAL)
         )
         where = np.arange(low, high) % len(genome)
         upstream = "".join(genome[i] for i in where)
@@ -227,14 +238,14 @@ def gene_of(tiny_bundle, source, text):
             body, upstream = flipped(body), flipped(upstream)
         if text == upstream:
             found.append((gene.gene_id, "upstream"))
-        elif text in body and (len(text) == STRETCH or text == body):
+        elif text in body and (len(text) == INTERVAL or text == body):
             found.append((gene.gene_id, "body"))
     return found
 
 
 def test_a_gene_is_what_is_upstream_and_what_is_inside(source, tiny_bundle):
     batch = maker(source, "pretrain.views=gene", "pretrain.view_genes=4")(0)
-    ones, twos = stretches(batch)
+    ones, twos = intervals(batch)
     assert len(ones) == 4
     seen = set()
     for one, two in zip(ones, twos, strict=True):
@@ -249,7 +260,7 @@ def test_a_gene_is_what_is_upstream_and_what_is_inside(source, tiny_bundle):
 def test_a_regulon_is_two_targets_of_one_regulator(source, tiny_bundle):
     edges = tiny_bundle.network.groupby("target")["source"].agg(set)
     for number in range(5):
-        ones, twos = stretches(maker(source, "pretrain.views=regulon")(number))
+        ones, twos = intervals(maker(source, "pretrain.views=regulon")(number))
         for one, two in zip(ones, twos, strict=True):
             ((first, _),) = gene_of(tiny_bundle, source, one)
             ((second, _),) = gene_of(tiny_bundle, source, two)
@@ -269,7 +280,7 @@ def test_an_operon_is_two_promoters_that_share_no_base(source, tiny_bundle):
     operon = source.operon.copy()
     operon[members] = "mine"
     other = source._replace(operon=operon)
-    ones, twos = stretches(maker(other, "pretrain.views=operon")(0))
+    ones, twos = intervals(maker(other, "pretrain.views=operon")(0))
     assert len(ones) == 1
     ((one, _),), ((two, _),) = (gene_of(tiny_bundle, source, text) for text in (*ones, *twos))
     assert one != two
@@ -289,8 +300,8 @@ def test_a_view_without_pairs_is_refused(source):
 
 
 def covered(intervals, length):
-    places = [np.arange(start, end) % length for _, start, end in intervals]
-    return set(np.concatenate(places).tolist()) if places else set()
+    starts = [np.arange(start, end) % length for _, start, end in intervals]
+    return set(np.concatenate(starts).tolist()) if starts else set()
 
 
 def test_validation_blocks_are_training_blocks(tiny_bundle):
@@ -312,3 +323,76 @@ def test_all_blocks_cannot_be_for_validation(tiny_bundle):
     few = tiny_bundle.blocks.head(2)
     with pytest.raises(InputError, match="1 validation blocks of 1, expected fewer"):
         divide_blocks(few.assign(fold=[0, 1]), 0, 0.4)
+
+
+# --- masks ---
+
+
+def runs(is_chosen) -> list[tuple[int, int]]:
+    """(start, length) of every run of True in a row."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_chosen, [0]])))
+    return [(int(a), int(b - a)) for a, b in edges.reshape(-1, 2)]
+
+
+@pytest.mark.parametrize("span_bp", [1, 4, 16])
+@pytest.mark.parametrize("fraction", [0.05, 0.12, 0.5])
+def test_about_that_fraction_is_masked(fraction, span_bp):
+    tokens = random_tokens(8, 50_000)
+    # One base in `span_bp` is drawn on its own.
+    spread = (fraction * (1 - fraction) * span_bp / tokens.numel()) ** 0.5
+    for choose in (mask_bases, mask_bins):
+        chosen = choose(tokens, fraction, span_bp, np.random.default_rng(1))
+        assert float(chosen.float().mean()) == pytest.approx(fraction, abs=6 * spread)
+
+
+@pytest.mark.parametrize("span_bp", [1, 3, 16])
+def test_spans_are_at_least_that_long(span_bp):
+    chosen = mask_bases(random_tokens(4, 5_000), 0.1, span_bp, np.random.default_rng(2))
+    for row in chosen.numpy():
+        for start, length in runs(row):
+            assert length >= span_bp or start + length == len(row)
+        assert min(length for _, length in runs(row)) <= span_bp
+
+
+def test_bins_are_masked_whole_or_not_at_all():
+    chosen = mask_bins(random_tokens(6, 2048), 0.3, 16, np.random.default_rng(2))
+    by_bin = chosen.view(6, -1, 16)
+    assert torch.equal(by_bin.any(2), by_bin.all(2))
+    assert 0.2 < float(by_bin.any(2).float().mean()) < 0.4
+
+
+@pytest.mark.parametrize("choose", [mask_bases, mask_bins])
+def test_an_n_is_never_masked(choose):
+    tokens = random_tokens(4, 5_000)
+    tokens[:, 1000:3000:3] = N_TOKEN
+    tokens[3] = N_TOKEN
+    chosen = choose(tokens, 0.9, 8, np.random.default_rng(3))
+    assert not chosen[tokens == N_TOKEN].any()
+    assert chosen[:3].float().mean() > 0.5
+
+
+def make(kinds, seed=0, rows=60):
+    sizes = {"fraction": 0.2, "span_bp": 5, "bin_bp": 16}
+    return make_masks(random_tokens(rows, 2048), kinds, np.random.default_rng(seed), **sizes)
+
+
+def test_one_kind_is_that_kind():
+    tokens = random_tokens(60, 2048)
+    expected = mask_bases(tokens, 0.2, 5, np.random.default_rng(0))
+    assert torch.equal(make(["span"]), expected)
+    assert torch.equal(make(["single"]), mask_bases(tokens, 0.2, 1, np.random.default_rng(0)))
+    assert torch.equal(make(["bin"]), mask_bins(tokens, 0.2, 16, np.random.default_rng(0)))
+
+
+def test_each_row_takes_one_of_the_kinds():
+    kinds = []
+    for row in make(["single", "span", "bin"]):
+        by_bin = row.view(-1, 16)
+        lengths = [length for _, length in runs(row.numpy())]
+        if torch.equal(by_bin.any(1), by_bin.all(1)):
+            kinds.append("bin")
+        else:
+            kinds.append("span" if min(lengths[:-1]) >= 5 else "single")
+    counts = [kinds.count(kind) for kind in ("single", "span", "bin")]
+    # 20 rows each, give or take.
+    assert all(8 <= count <= 34 for count in counts), counts

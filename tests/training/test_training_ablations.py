@@ -1,14 +1,17 @@
-"""Ablations lack what they should lack; the ensemble is a mean; no ablation takes the model's place."""
+"""Ablations lack what they should lack, read as much, and take nobody's place."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tiny_genomes import with_operons
+from tiny_runs import config
 
 import genesplice as gs
+from genesplice.config.training import PretrainAblationName
 from genesplice.errors import InputError
 from genesplice.evaluate.ablations import ablation_table
 from genesplice.evaluate.metrics import (
@@ -19,13 +22,11 @@ from genesplice.evaluate.metrics import (
     score,
 )
 from genesplice.predict.expression import pathway_graph
-from genesplice.training.finetune_ablations import (
-    ENSEMBLE,
-    ablation_label,
-    add_ensemble,
-    make_ablation,
-)
-from genesplice.training.finetuning import finetune
+from genesplice.training.ablations import ablate_finetuning, ablate_pretraining
+from genesplice.training.batches import bases_per_batch
+from genesplice.training.finetuning import ENSEMBLE, add_ensemble, finetune
+from genesplice.training.pretraining import pretrain
+from genesplice.training.source import bundle_source
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
@@ -61,7 +62,7 @@ def test_each_is_trained_on_the_same_genes(predictions, tiny_bundle):
     assert not np.allclose(one, other)
 
 
-def test_a_ablation_of_what_was_not_used_is_the_model(predictions):
+def test_an_ablation_of_what_was_not_used_is_the_model(predictions):
     """Without a pre-trained encoder, an ablation without pre-training is the same run."""
     one = predictions.query("model == 'genesplice' and seed == 0")["predicted"].to_numpy()
     ablation = predictions.query("model == 'genesplice_random_encoder'")["predicted"].to_numpy()
@@ -91,13 +92,15 @@ def test_the_ensemble_is_the_mean_over_seeds(predictions):
         ("no_expression", True, True),
     ],
 )
-def test_a_ablation_has_what_it_should_have(tiny_bundle, name, edges, sets):
-    ablation = make_ablation(tiny_bundle, name, 0)
+def test_an_ablation_has_what_it_should_have(tiny_bundle, name, edges, sets):
+    settings = config("model.neighbour_expression=true")
+    ablation, own, init = ablate_finetuning(tiny_bundle, settings, Path("encoder"), name, 0)
+    assert own.model.neighbour_expression == (name != "no_expression")
+    assert init == (None if name == "random_encoder" else Path("encoder"))
     graph = pathway_graph(ablation, gs.load_preset("quick").model)
     assert (graph["gene", "regulates", "gene"].edge_index.shape[1] > 0) == edges
     assert (graph["pathway", "contains", "gene"].edge_index.shape[1] > 0) == sets
     assert ablation.observed.equals(tiny_bundle.observed)
-    assert ablation_label(name) == f"genesplice_{name}"
 
 
 def test_differences_are_pairwise(predictions, tiny_bundle):
@@ -140,15 +143,103 @@ def test_ablations_of_the_encoder_start_from_their_own(tiny_bundle, tmp_path):
     shutil.move(tmp_path / "more/ablations/shuffled_genome", init / "ablations")
     table = finetune(control, config, tmp_path / "out", init=init).predictions
     told = {model: part["predicted"].to_numpy() for model, part in table.groupby("model")}
-    assert set(told) == {"genesplice", *(ablation_label(name) for name in names)}
+    assert set(told) == {"genesplice", *(f"genesplice_{name}" for name in names)}
     for name in names:
-        assert not np.array_equal(told[ablation_label(name)], told["genesplice"]), name
+        assert not np.array_equal(told[f"genesplice_{name}"], told["genesplice"]), name
     rows = ablation_table(score_all(control, table))
     ran = set(rows.loc[rows["answer"] != "not run", "ablation"])
-    assert ran == {ablation_label(name) for name in names}
+    assert ran == {f"genesplice_{name}" for name in names}
 
 
 def score_all(bundle, predictions):
     blocks = bundle.splits.set_index("gene_id")["block"]
     profiles = fold_profiles(bundle.observed, bundle.fold_of)
     return score(predictions, blocks, train_profile=profiles)
+
+
+# --- of pre-training ---
+
+NAMES = PretrainAblationName.__args__
+MEASURED = ["pretrain.measure_windows=12", "pretrain.probe_sites=40", "pretrain.measure=true"]
+MEASURED += ["pretrain.measure_expression=true"]
+
+
+@pytest.fixture(scope="module")
+def source(tiny_bundle):
+    return bundle_source(tiny_bundle, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_ablation_reads_as_many_bases(source, name):
+    settings = config("pretrain.steps=300", "pretrain.views_every=3")
+    _, ablation = ablate_pretraining(source, settings, name)
+    bases, expected = (
+        bases_per_batch(one.pretrain) * one.pretrain.steps for one in (ablation, settings)
+    )
+    assert bases == pytest.approx(expected, rel=0.01)
+    assert ablation.pretrain.ablations == ()
+    rate, peak = ablation.pretrain.learning_rate, settings.pretrain.learning_rate
+    assert rate == peak if name != "constant_rate" else 0.4 * peak < rate < 0.7 * peak
+
+
+def test_each_leaves_out_what_it_is_named_after(source):
+    settings = config()
+    made = {name: ablate_pretraining(source, settings, name)[1] for name in NAMES}
+    assert not made["masked_only"].pretrain.active_views
+    assert made["constant_rate"].pretrain.schedule == "constant"
+    assert {name: one.model.arch for name, one in made.items()} == {
+        "masked_only": "hierarchical", "constant_rate": "hierarchical",
+        "shuffled_genome": "hierarchical", "local_only": "hierarchical",
+        "permuted_regions": "hierarchical", "kmer_tokens": "kmer_tokens",
+        "dilated_cnn": "dilated_cnn",
+    }  # fmt: skip
+    other = ("local_only", "permuted_regions")
+    assert {
+        n: one.model.hierarchy for n, one in made.items() if one.model.hierarchy != "whole"
+    } == {name: name for name in other}
+    assert made["dilated_cnn"].model.width == settings.model.base_width
+    same = [name for name in NAMES if name != "masked_only"]
+    assert all(made[name].pretrain.active_views for name in same)
+
+
+def test_a_shuffled_genome_keeps_dinucleotides_and_held_out_blocks(source):
+    shuffled = ablate_pretraining(source, config(), "shuffled_genome")[0].genome
+    held_out = np.zeros(source.genome.length, bool)
+    for _, start, end in source.held_out:
+        held_out[np.arange(start, end) % source.genome.length] = True
+    honest = np.array(source.genome.tokens)
+    assert (shuffled.tokens[held_out] == honest[held_out]).all()
+    assert (shuffled.tokens[~held_out] != honest[~held_out]).mean() > 0.5
+    for _, start, end in source.training:
+        rows = np.arange(start, end) % source.genome.length
+        pairs = [
+            np.bincount(tokens[rows[:-1]].astype(int) * 5 + tokens[rows[1:]], minlength=25)
+            for tokens in (honest, shuffled.tokens)
+        ]
+        assert (pairs[0] == pairs[1]).all()
+
+
+def test_ablations_are_trained_and_measured_with_the_model(tiny_bundle, tmp_path):
+    control, ablations = with_operons(tiny_bundle), ("kmer_tokens", "dilated_cnn")
+    settings = config(*MEASURED, f"pretrain.ablations={','.join(ablations)}", "pretrain.steps=2")
+    first = pretrain(control, settings, tmp_path / "out")
+    found = {(m.model, m.metric): m.value for m in first.metrics}
+    for name in ablations:
+        assert (tmp_path / "out" / "ablations" / name / "model.safetensors").exists()
+        assert found[name, "bits_per_base"] != found["genesplice", "bits_per_base"]
+        assert found[f"genesplice - {name}", "bits_per_base_difference"] == pytest.approx(
+            found["genesplice", "bits_per_base"] - found[name, "bits_per_base"], abs=1e-9
+        )
+        assert (name, "probe_mean") in found
+        assert (f"genesplice - {name}", "probe_mean_difference") in found
+        assert (f"genesplice - {name}", "retrieval_at_10_difference") in found
+        assert (f"genesplice - {name}", "profile_r_difference") in found
+    assert ("genesplice - random_weights", "probe_mean_difference") in found
+    # A finished run is read back, ablations too.
+    again = pretrain(control, settings, tmp_path / "out", resume=True)
+    assert again.metrics == first.metrics
+
+
+def test_ablations_that_nobody_measures_are_refused():
+    with pytest.raises(InputError, match="ablations where they are measured"):
+        config("pretrain.ablations=masked_only")

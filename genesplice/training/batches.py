@@ -1,0 +1,249 @@
+"""What one step of pre-training reads: windows with hidden bases, and the pairs among them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from genesplice.config import Config, PretrainConfig
+from genesplice.config.model import REGION_BP, SUMMARY_BP
+from genesplice.config.training import GENE_VIEWS, MaskName, ViewName
+from genesplice.errors import InputError
+from genesplice.training.source import Source
+from genesplice.training.views import GeneSites, Loci, Side, View, make_loci
+
+
+class Rows(NamedTuple):
+    """Windows of one length that are encoded together; no `weight`: every base counts 1."""
+
+    tokens: UInt8[Tensor, "batch length"]
+    is_target: Bool[Tensor, "batch length"]
+    weight: Float[Tensor, "batch length"] | None
+
+    def part(self, rows: slice) -> "Rows":
+        """Some of the windows."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Rows(self.tokens[rows], self.is_target[rows], weight)
+
+    @staticmethod
+    def join(parts: "list[Rows]") -> "Rows":
+        """All windows of the parts, of which all or none are weighted."""
+        tokens, targets, weights = zip(*parts, strict=True)
+        weight = None if weights[0] is None else torch.cat(weights)
+        return Rows(torch.cat(tokens), torch.cat(targets), weight)
+
+
+class Keys(NamedTuple):
+    """What each pair shows, to know which pairs show the same (see `genesplice.training.views`)."""
+
+    spans: Int64[Tensor, "pairs sides 2"]
+    groups: Int64[Tensor, "pairs groups"]
+
+
+class Pairs(NamedTuple):
+    """Intervals of 1,024 bp that belong together: row of the encoded rows, and first summary."""
+
+    view: ViewName
+    rows: int
+    one: Int64[Tensor, "pairs 2"]
+    two: Int64[Tensor, "pairs 2"]
+    keys: Keys
+
+
+class StepBatch(NamedTuple):
+    """The part of a step that one process computes at once.
+
+    `number` counts batches over the run; `target_weight` is that of all targets of the optimiser
+    step, in all of its batches and all processes.
+    """
+
+    number: int
+    rows: tuple[Rows, ...]
+    pairs: tuple[Pairs, ...]
+    target_weight: float
+
+
+# --- masks ---
+
+
+def mask_bases(
+    tokens: UInt8[Tensor, "batch length"],
+    fraction: float,
+    span_bp: int,
+    generator: np.random.Generator,
+) -> Bool[Tensor, "batch length"]:
+    """Choose about `fraction` of the positions, in spans of `span_bp`; never an N."""
+    shape = tuple(tokens.shape)
+    begins = generator.random(shape) < 1 - (1 - fraction) ** (1 / span_bp)
+    chosen = begins.copy()
+    for offset in range(1, min(span_bp, shape[1])):
+        chosen[:, offset:] |= begins[:, :-offset]
+    return torch.from_numpy(chosen) & (tokens < 4)
+
+
+def mask_bins(
+    tokens: UInt8[Tensor, "batch length"],
+    fraction: float,
+    bin_bp: int,
+    generator: np.random.Generator,
+) -> Bool[Tensor, "batch length"]:
+    """Choose about `fraction` of the bins and hide all of their bases but N.
+
+    Nothing is left inside a bin to copy from. The last bin may be cut short.
+    """
+    rows, length = tokens.shape
+    chosen = generator.random((rows, -(-length // bin_bp))) < fraction
+    return torch.from_numpy(np.repeat(chosen, bin_bp, axis=1)[:, :length]) & (tokens < 4)
+
+
+def make_masks(
+    tokens: UInt8[Tensor, "batch length"],
+    kinds: Sequence[MaskName],
+    generator: np.random.Generator,
+    *,
+    fraction: float,
+    span_bp: int,
+    bin_bp: int,
+) -> Bool[Tensor, "batch length"]:
+    """Choose targets: each row takes one of `kinds`, all equally likely.
+
+    With one kind nothing is drawn for the choice.
+    """
+    draws = {
+        "single": lambda: mask_bases(tokens, fraction, 1, generator),
+        "span": lambda: mask_bases(tokens, fraction, span_bp, generator),
+        "bin": lambda: mask_bins(tokens, fraction, bin_bp, generator),
+    }
+    if len(kinds) == 1:
+        return draws[kinds[0]]()
+    pick = torch.from_numpy(generator.integers(0, len(kinds), len(tokens)))
+    chosen = torch.zeros_like(tokens, dtype=torch.bool)
+    for index, kind in enumerate(kinds):
+        chosen |= draws[kind]() & (pick == index)[:, None]
+    return chosen
+
+
+# --- steps ---
+
+
+def bases_per_batch(settings: PretrainConfig) -> float:
+    """Bases that one batch of all processes encodes, on average."""
+    plain, length, views = settings.batch_windows, settings.window_bp, settings.active_views
+    if not views:
+        return float(plain * length)
+    sides = 1 + sum(name in views for name in ("strand", "neighbour"))
+    contrasted = sides * max(plain, settings.view_windows) * length
+    contrasted += 2 * sum(name in views for name in GENE_VIEWS) * settings.view_genes * REGION_BP
+    return plain * length + (contrasted - plain * length) / settings.views_every
+
+
+class StepMaker:
+    """Batches by number: a function of the seed and the number alone.
+
+    An optimiser step is drawn whole and then divided among `accumulate` batches and `processes`,
+    so that neither changes what is read. `process` is this one's number.
+
+    Raises
+    ------
+    InputError
+        If the windows or gene pairs of a batch cannot be divided evenly among the processes, or a
+        view of genes finds none.
+    """
+
+    def __init__(
+        self, source: Source, config: Config, *, process: int = 0, processes: int = 1
+    ) -> None:
+        self.source, self.config = source, config
+        self.process, self.processes = process, processes
+        self.sites = GeneSites(source, config.pretrain.active_views)
+        sizes = ["batch_windows"]
+        sizes += ["view_windows"] if config.pretrain.active_views else []
+        sizes += ["view_genes"] if self.sites.views else []
+        for name in sizes:
+            value = getattr(config.pretrain, name)
+            if value % processes:
+                raise InputError(
+                    f"pretrain.{name} {value} for {processes} processes",
+                    f"a multiple of {processes}",
+                )
+        self._drawn: tuple[int, list[Loci], list[list[Rows]]] | None = None
+
+    def __call__(self, number: int) -> StepBatch:
+        """Give this process's part of batch `number`."""
+        step, batch = divmod(number, self.config.pretrain.accumulate)
+        if self._drawn is None or self._drawn[0] != step:
+            self._drawn = step, *self._draw(step)
+        _, sets, rows_of = self._drawn
+        total = sum(
+            float(r.is_target.sum() if r.weight is None else r.weight[r.is_target].double().sum())
+            for of_set in rows_of
+            for r in of_set
+        )
+        n_parts = self.config.pretrain.accumulate * self.processes
+        part = batch * self.processes + self.process
+        # Sets of one length go through the encoder together: the loci, and the pairs of genes.
+        groups: list[list[Rows]] = [[], []]
+        pairs: list[Pairs] = []
+        for index, (loci, of_set) in enumerate(zip(sets, rows_of, strict=True)):
+            group, size = min(index, 1), len(of_set[0].tokens) // n_parts
+            inside = slice(part * size, (part + 1) * size)
+            begin = sum(len(rows.tokens) for rows in groups[group])
+            groups[group] += [rows.part(inside) for rows in of_set]
+            pairs += [_number_pairs(view, group, begin, size, inside) for view in loci.views]
+        joined = tuple(Rows.join(group) for group in groups if group)
+        return StepBatch(number, joined, tuple(pairs), total)
+
+    def _draw(self, step: int) -> tuple[list[Loci], list[list[Rows]]]:
+        """All that an optimiser step reads, before it is divided."""
+        settings = self.config.pretrain
+        generator = np.random.default_rng([settings.seed, step])
+        is_contrasted = bool(settings.active_views) and step % settings.views_every == 0
+        views = settings.active_views if is_contrasted else ()
+        n_windows = max(settings.batch_windows, settings.view_windows if is_contrasted else 0)
+        count = n_windows * settings.accumulate
+        sets = [make_loci(self.source, settings, count, generator, views)]
+        n_pairs, n_parts = settings.view_genes * settings.accumulate, settings.accumulate
+        for view in self.sites.views if is_contrasted else ():
+            sets.append(self.sites.draw(view, n_pairs, generator, n_parts * self.processes))
+        return sets, [[self._mask(side, generator) for side in loci.sides] for loci in sets]
+
+    def _mask(self, side: Side, generator: np.random.Generator) -> Rows:
+        """Choose targets, and what each base counts in the loss: less in a soft-masked repeat.
+
+        Repeats are the same sequence many times over: learned first, and at the cost of the rest.
+
+        Source: Benegas et al., DNA language models are powerful predictors of genome-wide variant
+        effects, 2023 (repeats count 0.1).
+        """
+        settings, weight = self.config.pretrain, None
+        is_target = make_masks(
+            side.tokens,
+            settings.masks,
+            generator,
+            fraction=settings.masked_fraction,
+            span_bp=settings.span_bp,
+            bin_bp=self.config.model.bin_bp,
+        )
+        if len(self.source.genome.soft_masked) and settings.repeat_weight != 1:
+            weight = torch.where(side.is_repeat, settings.repeat_weight, 1.0)
+        return Rows(side.tokens, is_target, weight)
+
+
+def _number_pairs(view: View, rows: int, begin: int, size: int, inside: slice) -> Pairs:
+    """Pairs of one part: rows are counted from `begin`, `size` of them a side."""
+    item = np.arange(size)[:, None]
+
+    def ends(side: int, offsets: np.ndarray) -> Tensor:
+        row, summary = np.broadcast_arrays(begin + side * size + item, offsets // SUMMARY_BP)
+        return torch.from_numpy(np.stack([row, summary], -1).reshape(-1, 2))
+
+    spans, groups = view.spans[inside], view.groups[inside]
+    keys = Keys(
+        torch.from_numpy(spans.reshape(-1, *spans.shape[2:])),
+        torch.from_numpy(groups.repeat(spans.shape[1], axis=0)),
+    )
+    one, two = ends(view.one, view.offsets_one), ends(view.two, view.offsets_two)
+    return Pairs(view.name, rows, one, two, keys)
