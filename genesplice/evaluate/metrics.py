@@ -243,7 +243,7 @@ def compare(
     Columns are those of `Metric`: the records of `score`, then those of `differences`; m[c] comes
     from the bundle's training genes of each fold.
     """
-    blocks = bundle.splits.set_index("gene_id")["block"]
+    blocks = bundle.block_of
     about: dict[str, Any] = {
         "train_profile": fold_profiles(bundle.observed, bundle.fold_of),
         "n_bootstrap": n_bootstrap,
