@@ -1,14 +1,13 @@
-"""Which regulators, pathways and genes a prediction hears through the graph, beside random ones.
+"""Which regulators, pathways and genes a prediction depends on, compared with random graphs.
 
 Every message along an edge, and what the kernel path knows by it, is scaled by a mask of 1;
 Captum's integrated gradients take the masks from 0 (no graph at all) to 1. What an edge is given is
 its share of what the graph adds to the predictions. The same is done on graphs of random sets of
-the same sizes and a network rewired under the same degrees: a bar inside their band says nothing
-about biology.
+the same sizes and a network rewired under the same degrees: a bar inside their band is no evidence
+of biology.
 """
 
 import copy
-import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -17,7 +16,6 @@ import pandas as pd
 import torch
 from captum.attr import IntegratedGradients
 from jaxtyping import Float, Int64
-from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.explain.algorithm.utils import set_masks
@@ -29,6 +27,7 @@ from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import GraphLayer, cut_neighbourhood
 from genesplice.model.kernel import InnerProducts
 from genesplice.predict.expression import bundle_graph
+from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.runtime import side_by_side
 
 PROFILE = "profile"
@@ -40,8 +39,8 @@ EDGES: dict[str, tuple[str, str, str]] = {
     "contains": ("pathway", "contains", "gene"),
 }
 Kind = Literal["regulator", "pathway", "gene"]
-# Where each kind speaks: a gene speaks to pathways, and as a regulator to other genes.
-SPOKEN: dict[str, tuple[str, ...]] = {
+# By which edges each kind sends: a gene to pathways, and as a regulator to other genes.
+SENDS: dict[str, tuple[str, ...]] = {
     "regulator": ("regulates", "effects"),
     "pathway": ("contains",),
     "gene": ("member_of",),
@@ -62,9 +61,9 @@ class EdgeAttribution(NamedTuple):
 
     @property
     def relative_delta(self) -> float:
-        """|delta| over what the graph adds; infinite where that is 0."""
+        """|delta| over what the graph adds; nan where that is 0."""
         added = abs(self.output - self.without_graph)
-        return abs(self.delta) / added if added else float("inf")
+        return abs(self.delta) / added if added else float("nan")
 
 
 class GraphOutput(nn.Module):
@@ -75,7 +74,7 @@ class GraphOutput(nn.Module):
     graph
         From `bundle_graph`.
     vectors
-        What the model says of every gene's sequence.
+        The features of every gene's sequence.
     rows
         Genes whose predictions are summed.
     target
@@ -116,7 +115,7 @@ class GraphOutput(nn.Module):
         self.column = conditions.index(target) if target in conditions else None
         self.register_buffer("vectors", vectors, persistent=False)
         self.part = "level" if target == "level" else "residual"
-        # What the kernel path says of the sequence is the same whatever the masks.
+        # What the kernel path gives for the sequence is the same whatever the masks.
         compared = self._compare() or (None, None)
         for name, value in zip(("inner", "own"), compared, strict=True):
             self.register_buffer(name, value, persistent=False)
@@ -176,27 +175,22 @@ def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution
     WorkError
         If the graph has no edges, or the model no graph layers.
     """
-    table = _edge_shares(output, steps)
-    full = output.full_masks()
-    empty = tuple(torch.zeros_like(mask) for mask in full)
-    with torch.no_grad():
-        at_full, at_empty = float(output(*full)), float(output(*empty))
-    return EdgeAttribution(
-        table, at_full, at_empty, float(table["value"].sum()) - (at_full - at_empty)
-    )
-
-
-def _edge_shares(output: GraphOutput, steps: int) -> pd.DataFrame:
     if not output.kinds or not len(output.exchange.layers):
-        raise WorkError("there is no graph in this model, and nothing that it could have heard")
+        raise WorkError("there is no graph in this model, and nothing that it could have received")
     full = output.full_masks()
     empty = tuple(torch.zeros_like(mask) for mask in full)
-    found = IntegratedGradients(output).attribute(full, empty, n_steps=steps, internal_batch_size=1)
+    shares = IntegratedGradients(output).attribute(
+        full, empty, n_steps=steps, internal_batch_size=1
+    )
     tables = [
         _edge_table(output.graph, kind, values[0].detach())
-        for kind, values in zip(output.kinds, found, strict=True)
+        for kind, values in zip(output.kinds, shares, strict=True)
     ]
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    with torch.no_grad():
+        at_full, at_empty = float(output(*full)), float(output(*empty))
+    delta = float(table["value"].sum()) - (at_full - at_empty)
+    return EdgeAttribution(table, at_full, at_empty, delta)
 
 
 def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
@@ -216,9 +210,22 @@ def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
     )
 
 
-def to_rows(rows: Sequence[int] | np.ndarray) -> Int64[Tensor, " chosen"]:
-    """Numbers of rows as `GraphOutput` takes them."""
-    return torch.as_tensor(np.asarray(rows, dtype=np.int64))
+def explain_edges(
+    explainer: Explainer, genes: Sequence[str], *, condition: str | None = None, steps: int = 16
+) -> EdgeAttribution:
+    """What every edge adds to the summed level of some genes, or residual in `condition`.
+
+    Raises
+    ------
+    InputError
+        For an unknown gene or condition.
+    WorkError
+        If the graph has no edges, or the model no graph layers.
+    """
+    rows = torch.tensor([explainer.row[g] for g in resolve_genes(explainer.bundle, genes)])
+    model, graph = explainer.model, explainer.graph
+    output = GraphOutput(model, graph, explainer.vectors, rows, condition or "level")
+    return edge_attribution(output, steps=steps)
 
 
 def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> pd.DataFrame:
@@ -233,11 +240,7 @@ def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> 
         Count edges into these genes only; a model with one exchange gives others nothing. Not for
         the kind "gene", whose edges lead into pathways.
     """
-    return _node_shares(found.table, kind, genes)
-
-
-def _node_shares(edges: pd.DataFrame, kind: Kind, genes: Sequence[str]) -> pd.DataFrame:
-    table = edges[edges["kind"].isin(SPOKEN[kind])]
+    table = found.table[found.table["kind"].isin(SENDS[kind])]
     if genes and kind != "gene":
         table = table[table["target"].isin(set(genes))]
     grouped = table.assign(size=table["value"].abs()).groupby("source")
@@ -251,12 +254,10 @@ def _node_shares(edges: pd.DataFrame, kind: Kind, genes: Sequence[str]) -> pd.Da
     return out.sort_values(["size", "id"], ascending=[False, True], ignore_index=True)
 
 
-def influence_with_band(
-    model: GeneSplice,
-    bundle: Bundle,
-    vectors: Float[Tensor, "genes features"],
+def pathway_influence(
+    explainer: Explainer,
     genes: Sequence[str],
-    kind: Kind,
+    kind: Kind = "pathway",
     *,
     steps: int = 16,
     n_random: int = 20,
@@ -279,22 +280,24 @@ def influence_with_band(
     InputError
         If there is no measured gene, or no random graph.
     """
+    model, bundle = explainer.model, explainer.bundle
     measured = [gene_id for gene_id in genes if gene_id in bundle.observed.index]
     if not measured or n_random < 1:
         raise InputError(
             f"{len(measured)} measured genes and {n_random} random graphs", "at least 1 of each"
         )
-    place = {gene_id: i for i, gene_id in enumerate(bundle.genes["gene_id"])}
-    rows = torch.tensor([place[gene_id] for gene_id in measured])
-    observed = bundle.observed[list(model.conditions)]
-    above = observed.sub(observed.mean(axis=1), axis=0)
-    residual = (above - above.mean()).loc[measured].to_numpy(np.float32)
-    along = torch.from_numpy(residual)
+    rows = torch.tensor([explainer.row[gene_id] for gene_id in measured])
+    observed = bundle.observed.loc[measured, list(model.conditions)]
+    above = torch.from_numpy(observed.sub(observed.mean(axis=1), axis=0).to_numpy(np.float32))
+    # The condition means are those of the training genes.
+    along = above - model.expression_head.condition_mean
 
     def measure(data: Bundle) -> pd.DataFrame:
         part = cut_neighbourhood(bundle_graph(model, data), rows, len(model.graph.layers))
-        output = GraphOutput(model, part.graph, vectors[part.genes], part.rows, PROFILE, along)
-        return _node_shares(_edge_shares(output, steps), kind, measured).set_index("id")
+        vectors = explainer.vectors[part.genes]
+        output = GraphOutput(model, part.graph, vectors, part.rows, PROFILE, along)
+        found = edge_attribution(output, steps=steps)
+        return influence(found, kind, measured).set_index("id")
 
     table = measure(bundle)
     ablation = rewired_network if kind == "regulator" else random_gene_sets
@@ -316,22 +319,3 @@ def _chance_above(null: Float[np.ndarray, "graphs nodes"]) -> float:
         return 1.0
     bands = [np.quantile(np.delete(null, i, 0), 0.975, axis=0) for i in range(len(null))]
     return float(np.mean([graph > band for graph, band in zip(null, bands, strict=True)]))
-
-
-def rank_stability(values: Sequence[pd.Series]) -> float:
-    """Kendall's tau between the rankings of several seeds, mean over pairs.
-
-    Each series is indexed by node; nodes that one of them lacks are left out.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two rankings, or fewer than two nodes in all of them.
-    """
-    if len(values) < 2:
-        raise InputError(f"{len(values)} rankings", "at least 2, one a seed")
-    table = pd.concat(list(values), axis=1, join="inner")
-    if len(table) < 2:
-        raise InputError(f"{len(table)} nodes in all rankings", "at least 2")
-    pairs = itertools.combinations(table.to_numpy(np.float64).T, 2)
-    return float(np.mean([kendalltau(one, other).statistic for one, other in pairs]))

@@ -212,7 +212,7 @@ def influence_bars(
     Parameters
     ----------
     table
-        From `influence_with_band`: id, n_edges, mean, null_low, null_high, p.
+        From `pathway_influence`: id, n_edges, mean, null_low, null_high, p.
     names
         Label by id; the id is used where it has none.
     n_shown

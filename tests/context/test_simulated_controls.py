@@ -16,9 +16,10 @@ from genesplice.explain.pathways import (
     GraphOutput,
     edge_attribution,
     influence,
-    influence_with_band,
+    pathway_influence,
 )
 from genesplice.predict.expression import bundle_graph
+from genesplice.predict.gene_output import Explainer
 
 N_DECOYS = 6
 
@@ -102,7 +103,8 @@ def test_planted_edges_stand_out(listener, network):
 
 def test_the_planted_pathway_ranks_first(listener, network):
     model, vectors, rows, held_out = listener
-    table = influence_with_band(model, network, vectors, held_out, "pathway", steps=4, n_random=10)
+    explainer = Explainer(model, network, vectors=vectors)
+    table = pathway_influence(explainer, held_out, steps=4, n_random=10)
     first = table.iloc[0]
     assert first["id"] == "KEGG:ko00001"
     assert first["mean"] > 2 * first["null_high"]

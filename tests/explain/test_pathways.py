@@ -14,11 +14,12 @@ from genesplice.explain.pathways import (
     GraphOutput,
     _chance_above,
     edge_attribution,
+    explain_edges,
     influence,
-    influence_with_band,
-    rank_stability,
+    pathway_influence,
 )
 from genesplice.predict.expression import bundle_graph
+from genesplice.predict.gene_output import Explainer
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +32,19 @@ def vectors(model, tiny_bundle):
     return make_vectors(model, tiny_bundle)
 
 
-def heard(bundle):
+@pytest.fixture(scope="module")
+def explainer(model, tiny_bundle, vectors):
+    return Explainer(model, tiny_bundle, window_bp=2048, vectors=vectors)
+
+
+def receivers(bundle):
     """Two members of the planted pathway and two targets of planted regulators."""
     truth = bundle.manifest["truth"]
     return [*truth["pathway"][:2], *list(truth["targets"])[:2]]
 
 
 def make_output(model, bundle, vectors, genes=None, target="level"):
-    rows = torch.tensor([int(gene[1:]) for gene in genes or heard(bundle)])
+    rows = torch.tensor([int(gene[1:]) for gene in genes or receivers(bundle)])
     return GraphOutput(model, bundle_graph(model, bundle), vectors, rows, target)
 
 
@@ -95,7 +101,7 @@ def test_the_model_is_left_as_it_was(model, tiny_bundle, vectors):
 def test_edges_into_other_genes_get_nothing_from_one_exchange(model, tiny_bundle, vectors):
     table = edge_attribution(make_output(model, tiny_bundle, vectors), steps=2).table
     into = table[table["kind"].isin(["regulates", "contains"])]
-    elsewhere = into[~into["target"].isin(heard(tiny_bundle))]
+    elsewhere = into[~into["target"].isin(receivers(tiny_bundle))]
     assert len(elsewhere)
     assert (elsewhere["value"] == 0).all()
     signs = table[table["kind"] == "regulates"].merge(
@@ -123,43 +129,49 @@ def test_influence_is_counted_by_hand(model, tiny_bundle, vectors):
     assert influence(found, "gene")["n_edges"].sum() == table["n_edges"].sum()
 
 
-def test_bands_are_those_of_random_graphs(model, tiny_bundle, vectors):
+def test_bands_are_those_of_random_graphs(explainer, tiny_bundle):
     genes = list(tiny_bundle.genes["gene_id"])
     for kind in ("pathway", "regulator"):
-        table = influence_with_band(
-            model, tiny_bundle, vectors, genes, kind, steps=2, n_random=3, seed=5
-        )
+        table = pathway_influence(explainer, genes, kind, steps=2, n_random=3, seed=5)
         assert (table["null_low"] <= table["null_mean"]).all()
         assert (table["null_mean"] <= table["null_high"]).all()
         assert set(table["p"] * 4) <= {1.0, 2.0, 3.0, 4.0}
-        again = influence_with_band(
-            model, tiny_bundle, vectors, genes, kind, steps=2, n_random=3, seed=5
-        )
+        again = pathway_influence(explainer, genes, kind, steps=2, n_random=3, seed=5)
         pd.testing.assert_frame_equal(table, again)
 
 
-def test_stability_is_kendalls_tau_over_pairs():
-    one = pd.Series([1.0, 2.0, 3.0, 4.0], index=list("abcd"))
-    assert rank_stability([one, one * 10]) == pytest.approx(1)
-    assert rank_stability([one, -one]) == pytest.approx(-1)
-    swapped = pd.Series([2.0, 1.0, 3.0, 4.0, 9.0], index=list("abcde"))
-    # One of six pairs of nodes is turned round: (5 - 1) / 6.
-    assert rank_stability([one, swapped]) == pytest.approx(4 / 6)
-    assert rank_stability([one, one, swapped]) == pytest.approx((1 + 4 / 6 + 4 / 6) / 3)
-    with pytest.raises(InputError, match="1 rankings, expected at least 2"):
-        rank_stability([one])
-    with pytest.raises(InputError, match="0 nodes"):
-        rank_stability([one, pd.Series([1.0], index=["z"])])
+def test_the_condition_mean_is_that_of_the_training_genes(explainer, tiny_bundle):
+    """Held-out genes that all do the same in one condition have that in their profile."""
+    genes = list(tiny_bundle.genes["gene_id"][:6])
+    changed = tiny_bundle.expression.copy()
+    changed.X = np.array(changed.X)
+    rows = np.flatnonzero(~changed.var_names.isin(genes))
+    changed.X[:, rows] += np.random.default_rng(0).normal(size=(changed.n_obs, len(rows)))
+    other = dataclasses.replace(tiny_bundle, expression=changed)
+    options = {"steps": 2, "n_random": 1}
+    same = Explainer(explainer.model, other, window_bp=2048, vectors=explainer.vectors)
+    pd.testing.assert_frame_equal(
+        pathway_influence(explainer, genes, **options), pathway_influence(same, genes, **options)
+    )
 
 
-def test_what_cannot_be_explained_is_refused(model, tiny_bundle, vectors):
+def test_edges_of_genes_by_name(explainer, model, tiny_bundle, vectors):
+    genes = receivers(tiny_bundle)
+    expected = edge_attribution(make_output(model, tiny_bundle, vectors, genes), steps=2)
+    named = tiny_bundle.genes.set_index("gene_id").loc[genes, "name"]
+    pd.testing.assert_frame_equal(
+        explain_edges(explainer, list(named), steps=2).table, expected.table
+    )
+
+
+def test_what_cannot_be_explained_is_refused(model, tiny_bundle, vectors, explainer):
     with pytest.raises(InputError, match="target 'moon', expected level, profile"):
         make_output(model, tiny_bundle, vectors, target="moon")
     flat = make_tiny(tiny_bundle, "model.graph_layers=0")
     with pytest.raises(WorkError, match="no graph in this model"):
         edge_attribution(make_output(flat, tiny_bundle, vectors))
     with pytest.raises(InputError, match="0 measured genes and 20 random"):
-        influence_with_band(model, tiny_bundle, vectors, [], "pathway")
+        pathway_influence(explainer, [], "pathway")
 
 
 def test_the_share_above_a_band_by_chance_is_that_of_the_quantile():
