@@ -1,7 +1,6 @@
 """Explain genes, and check the attributions: deletion, insertion, mutagenesis, a random model.
 
-A gene's attribution is called faithful only if it passes every check that was made; the limits
-are the constants below.
+Faithful is what passes every check that was made; the limits are the constants below.
 """
 
 import copy
@@ -204,12 +203,8 @@ def explain_genes(
     options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
     random_model = None
     if is_checked or has_known_sites:
-        random_model = Explainer(
-            randomised(explainer.model),
-            explainer.bundle,
-            window_bp=explainer.window_bp,
-            vectors=explainer.vectors,
-        )
+        other, size = randomised(explainer.model), explainer.window_bp
+        random_model = Explainer(other, explainer.bundle, window_bp=size, vectors=explainer.vectors)
 
     def explain(
         gene_id: str,
@@ -367,10 +362,7 @@ def check_attribution(
     promises = {method.label: method.promises_sum for method in METHODS.values()}
     deletion, insertion = curves.area("deletion"), curves.area("insertion")
     return Faithfulness(
-        found.gene_id,
-        found.name,
-        found.method,
-        found.relative_delta,
+        *(found.gene_id, found.name, found.method, found.relative_delta),
         promises.get(found.method, False),
         deletion,
         insertion,

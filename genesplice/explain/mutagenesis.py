@@ -1,7 +1,7 @@
 """In-silico mutagenesis: what each base change does to a prediction, exactly.
 
-A window is encoded once. A variant then computes anew only the bins around its changed bases, all
-summaries and regions (they are few), and the bins that the readout of the gene uses.
+A window is encoded once. A variant computes anew only the tokens around its changed bases, the
+regions (they are few), and the bins that the readout of the gene uses.
 """
 
 import hashlib
@@ -205,14 +205,9 @@ class SplicedEncoder:
         edges_bp = self.left + self.bins[0] * bin_bp, self.left + self.bins[1] * bin_bp
         changed = splice(self.padded[..., :4], bases, low_bp + self.left, *edges_bp)
         rest = self.padded[:, edges_bp[0] : edges_bp[1], 4:].expand(len(bases), -1, -1)
-        return EncoderOutput(
-            fused[:, chosen],
-            fused[:, :0],
-            fused[:, :0],
-            self.is_real[:, self.bins[0] : self.bins[1]].expand(len(bases), -1),
-            track,
-            torch.cat([changed, rest], -1),
-        )
+        real = self.is_real[:, self.bins[0] : self.bins[1]].expand(len(bases), -1)
+        inputs, empty = torch.cat([changed, rest], -1), fused[:, :0]
+        return EncoderOutput(fused[:, chosen], empty, empty, real, track, inputs)
 
 
 class VariantOutput:
@@ -247,8 +242,8 @@ class VariantOutput:
         self, low_bp: int, bases: Float[Tensor, "variants changed 4"]
     ) -> Float[Tensor, " variants"]:
         """The same by encoding the whole window for each variant."""
-        whole = self.function.bases
-        return self.function(splice(whole, bases, low_bp, 0, whole.shape[1]))
+        length = self.function.bases.shape[1]
+        return self.function(splice(self.function.bases, bases, low_bp, 0, length))
 
 
 def _read_bins(function: GeneOutput) -> Span:
@@ -318,19 +313,12 @@ def mutate(
     for first, last in itertools.pairwise(edges):
         here = window.tokens[0, first:last, None]
         at, base = ((torch.arange(4) != here) & (here < 4)).nonzero(as_tuple=True)
+        variants = function.bases[:, first:last].repeat(len(at), 1, 1)
+        variants[torch.arange(len(at)), at] = torch.eye(4)[base]
         if len(at):
-            variants = function.bases[:, first:last].repeat(len(at), 1, 1)
-            variants[torch.arange(len(at)), at] = torch.eye(4)[base]
             effects[first - low + at, base] = output(first, variants).double() - reference
-    return Mutagenesis(
-        gene_id,
-        window.name,
-        function.target,
-        -upstream_bp,
-        tokens.numpy(),
-        effects.numpy(),
-        reference,
-    )
+    found = -upstream_bp, tokens.numpy(), effects.numpy(), reference
+    return Mutagenesis(gene_id, window.name, function.target, *found)
 
 
 def mutation_table(found: Mutagenesis) -> pd.DataFrame:
@@ -352,26 +340,14 @@ def attribution_of_table(table: pd.DataFrame) -> list[Attribution]:
 
     There is no sum that it should keep to: outputs and delta are nan.
     """
-    found = []
+    found, nan = [], float("nan")
     for gene_id, part in table.groupby("gene_id", sort=False):
         name, target, offset_bp = part[["name", "target", "position_bp"]].iloc[0]
         tokens = np.array(["ACGTN".index(base) for base in part["base"]], dtype=np.uint8)
         effects = part[TO_BASES].to_numpy(np.float64)
-        nan = float("nan")
         one = Mutagenesis(str(gene_id), name, target, int(offset_bp), tokens, effects, nan)
-        found.append(
-            Attribution(
-                *one[:3],
-                method="in-silico mutagenesis",
-                baseline="the other three bases",
-                offset_bp=one.offset_bp,
-                tokens=tokens,
-                values=one.importance,
-                output=nan,
-                baseline_output=nan,
-                delta=nan,
-            )
-        )
+        names = *one[:3], "in-silico mutagenesis", "the other three bases"
+        found.append(Attribution(*names, one.offset_bp, tokens, one.importance, nan, nan, nan))
     return found
 
 
@@ -392,7 +368,7 @@ def scan_genes(
     InputError
         If `out` holds a scan with another model, window, interval or condition.
     """
-    if out is not None:
+    if out:
         _claim(out, explainer, f"-{upstream_bp} to +{downstream_bp} bp, {condition or 'level'}")
     span = {"upstream_bp": upstream_bp, "downstream_bp": downstream_bp}
     tables = []

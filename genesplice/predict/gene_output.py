@@ -4,7 +4,7 @@ The gene's own sequence is explained; the vectors of all other genes are held at
 computes for them, so that the graph is part of what is explained and its neighbours are context.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -41,13 +41,13 @@ def neighbourhood(graph: HeteroData, row: int, hops: int) -> dict[str, Tensor]:
     return distance
 
 
-def copy_neighbourhood(
+def single_gene_subgraph(
     graph: HeteroData, row: int, n_copies: int, *, layers: int
 ) -> tuple[HeteroData, Tensor, Tensor]:
-    """A graph with `n_copies` of gene `row`, each hearing what the gene hears in `graph`.
+    """A graph with `n_copies` of gene `row`, each receiving what the gene receives in `graph`.
 
-    With one layer of exchange, neighbours that do not change are there once: they only speak to
-    the gene, or to its own copies of its pathways. With more layers they listen to it as well, so
+    With one layer of exchange, neighbours that do not change are there once: they only send to the
+    gene, or to its own copies of its pathways. With more layers they receive from it as well, so
     that each copy has a neighbourhood to itself.
 
     Returns
@@ -56,49 +56,42 @@ def copy_neighbourhood(
         Bound as `graph` is.
     rows
         Which row of `graph` each of its genes is a copy of.
-    places
+    at
         Where the copies of `row` are.
     """
     distance = neighbourhood(graph, row, 2 * layers)
-    out, rows, place = HeteroData(), {}, {}
+    # Of node i in copy c: first[i] + c * step[i]; first is -1 where the node is not near.
+    out, rows, index_of = HeteroData(), {}, {}
     for kind, hops in distance.items():
         is_own = hops >= 0 if layers > 1 else hops == (0 if kind == "gene" else 1)
         own, shared = is_own.nonzero()[:, 0], ((hops >= 0) & ~is_own).nonzero()[:, 0]
         rows[kind] = torch.cat([shared, own.repeat(n_copies)])
-        # Of node i in copy c: first[i] + c * step[i]; -1 where it is not near.
         first = torch.full((int(graph[kind].num_nodes),), -1)
         step = torch.zeros_like(first)
         first[shared] = torch.arange(len(shared))
         first[own] = len(shared) + torch.arange(len(own))
         step[own] = len(own)
-        place[kind] = first, step
+        index_of[kind] = first, step
         for name, value in graph[kind].items():
             if isinstance(value, Tensor) and value.shape[:1] == (graph[kind].num_nodes,):
                 out[kind][name] = value[rows[kind]]
         out[kind].num_nodes = len(rows[kind])
     copies = torch.arange(n_copies)[:, None]
-    for key, index in graph.edge_index_dict.items():
-        kept = _spoken(place, key, index)
-        ends = []
-        for kind, nodes in ((key[0], index[0][kept]), (key[2], index[1][kept])):
-            first, step = place[kind]
-            ends.append((first[nodes] + copies * step[nodes]).flatten())
-        out[key].edge_index = torch.stack(ends)
+    for key, (source, target) in graph.edge_index_dict.items():
+        # Edges that end at a node with copies; what a shared node receives does not matter.
+        (from_, from_step), (to, to_step) = index_of[key[0]], index_of[key[2]]
+        kept = ((to_step[target] > 0) & (from_[source] >= 0)).nonzero()[:, 0]
+        source, target = source[kept], target[kept]
+        ends = from_[source] + copies * from_step[source], to[target] + copies * to_step[target]
+        out[key].edge_index = torch.stack([end.flatten() for end in ends])
         for name, value in graph[key].items():
             if name != "edge_index" and isinstance(value, Tensor):
                 out[key][name] = value[kept].repeat(n_copies, *[1] * (value.dim() - 1))
-    first, step = place["gene"]
+    first, step = index_of["gene"]
     return out, rows["gene"], first[row] + torch.arange(n_copies) * step[row]
 
 
-def _spoken(place: Mapping[str, tuple[Tensor, Tensor]], key: tuple, index: Tensor) -> Tensor:
-    """Edges that end at a node with copies; what a shared node hears does not matter."""
-    source, _, target = key
-    has_copies = place[target][1][index[1]] > 0
-    return (has_copies & (place[source][0][index[0]] >= 0)).nonzero()[:, 0]
-
-
-class GeneRow(nn.Module):
+class SingleGenePredictor(nn.Module):
     """The prediction for gene `row`, given its vector.
 
     Parameters
@@ -106,7 +99,7 @@ class GeneRow(nn.Module):
     graph
         From `bundle_graph`.
     vectors
-        What the model says of all genes; that of `row` is not read.
+        Features of all genes (`encode_genes`); those of `row` are not read.
     """
 
     vectors: Tensor
@@ -125,13 +118,13 @@ class GeneRow(nn.Module):
 
     def forward(self, own: Float[Tensor, "variants features"]) -> Prediction:
         """Predict the gene once for each vector it might have."""
-        everyone, graph, places = self._among_others(own)
-        return self.model(everyone, graph, places)
+        everyone, graph, at = self._among_others(own)
+        return self.model(everyone, graph, at)
 
     def neural(self, own: Float[Tensor, "variants features"]) -> Prediction:
-        """The same without the kernel path, which hears nothing of other genes."""
-        everyone, graph, places = self._among_others(own)
-        return self.model.predict_neural(everyone, graph, places)[0]
+        """The same without the kernel path, which receives nothing from other genes."""
+        everyone, graph, at = self._among_others(own)
+        return self.model.predict_neural(everyone, graph, at)[0]
 
     def _among_others(
         self, own: Float[Tensor, "variants features"]
@@ -139,12 +132,12 @@ class GeneRow(nn.Module):
         n_copies = len(own)
         if n_copies not in self._copies:
             layers = len(self.model.graph.layers)
-            self._copies[n_copies] = copy_neighbourhood(
+            self._copies[n_copies] = single_gene_subgraph(
                 self.graph, self.row, n_copies, layers=layers
             )
-        graph, rows, places = self._copies[n_copies]
-        everyone = self.vectors[rows].index_copy(0, places, own)
-        return everyone, _in_dtype(graph, own.dtype), places
+        graph, rows, at = self._copies[n_copies]
+        everyone = self.vectors[rows].index_copy(0, at, own)
+        return everyone, _in_dtype(graph, own.dtype), at
 
 
 def _in_dtype(graph: HeteroData, dtype: torch.dtype) -> HeteroData:
@@ -170,7 +163,7 @@ class GeneWindow(NamedTuple):
 
 
 def is_group(names: str) -> bool:
-    """Say whether "all" or a fold is meant, not genes by name."""
+    """Whether "all" or a fold is meant, not genes by name."""
     return any(
         word == "all" or word.startswith("fold:")
         for word in (part.strip().lower() for part in names.split(","))
@@ -191,24 +184,21 @@ def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
         for name, gene_id in zip(bundle.genes["name"], bundle.genes["gene_id"], strict=True)
     }
     known = by_name | ids
-    found = []
-    for name in names:
-        group = name.strip().lower()
+    chosen: list[str] = []
+    for name in (name.strip() for name in names):
+        group = name.lower()
         if group == "all":
-            found += bundle.genes["gene_id"].tolist()
-            continue
-        if is_group(group):
+            chosen += bundle.genes["gene_id"].tolist()
+        elif is_group(group):
             number = group.removeprefix("fold:")
             if not number.isdecimal():
-                raise InputError(f"genes '{name.strip()}'", "a fold, such as fold:0")
-            found += bundle.test_genes(int(number)).tolist()
-            continue
-        if name.strip().lower() not in known:
-            raise InputError(
-                f"gene '{name.strip()}'", f"an id or name in {bundle.path}/genes.parquet"
-            )
-        found.append(known[name.strip().lower()])
-    return list(dict.fromkeys(found))
+                raise InputError(f"genes '{name}'", "a fold, such as fold:0")
+            chosen += bundle.test_genes(int(number)).tolist()
+        elif group in known:
+            chosen.append(known[group])
+        else:
+            raise InputError(f"gene '{name}'", f"an id or name in {bundle.path}/genes.parquet")
+    return list(dict.fromkeys(chosen))
 
 
 class Explainer:
@@ -219,7 +209,7 @@ class Explainer:
     window_bp
         Bases explained, the TSS in the middle; a multiple of 2,048.
     vectors
-        What the model says of every gene (`encode_genes`), where that is at hand already.
+        Features of every gene (`encode_genes`), where they are at hand already.
 
     Raises
     ------
@@ -270,8 +260,8 @@ class Explainer:
         self, window: GeneWindow | str, condition: str | None = None
     ) -> "GeneOutput":
         """A module from base channels (steps, length, 4) to the gene's predicted number."""
-        place = self.window(window) if isinstance(window, str) else window
-        return GeneOutput(self, place, condition)
+        window = self.window(window) if isinstance(window, str) else window
+        return GeneOutput(self, window, condition)
 
 
 class GeneOutput(nn.Module):
@@ -289,7 +279,9 @@ class GeneOutput(nn.Module):
     def __init__(self, explainer: Explainer, window: GeneWindow, condition: str | None) -> None:
         super().__init__()
         self.model, self.window, self.condition = explainer.model, window, condition
-        self.row = GeneRow(explainer.model, explainer.graph, explainer.vectors, window.row)
+        self.row = SingleGenePredictor(
+            explainer.model, explainer.graph, explainer.vectors, window.row
+        )
         conditions = list(self.model.conditions)
         if condition is not None and condition not in conditions:
             raise InputError(f"condition '{condition}'", f"one of {', '.join(conditions[:5])}, …")

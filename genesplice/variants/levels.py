@@ -27,7 +27,7 @@ from genesplice.model.genesplice import GeneSplice, PretrainingModel, mix_paths
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci
 from genesplice.predict.expression import bundle_graph, encode_genes, load_model
-from genesplice.predict.gene_output import GeneRow
+from genesplice.predict.gene_output import SingleGenePredictor
 from genesplice.predict.pretrained import load_pretrained
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele
@@ -145,7 +145,7 @@ class LevelModel:
 
         def neural(gene: int) -> tuple[Tensor, Prediction]:
             own = (genes == gene).nonzero()[:, 0]
-            row = GeneRow(self.model, self.graph, self.gene_features, gene)
+            row = SingleGenePredictor(self.model, self.graph, self.gene_features, gene)
             return own, row.neural(features[own])
 
         parts = side_by_side(neural, genes.unique().tolist())

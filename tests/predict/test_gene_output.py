@@ -10,11 +10,11 @@ from tiny_models import make_tiny
 from genesplice.errors import InputError
 from genesplice.predict.expression import bundle_graph
 from genesplice.predict.gene_output import (
-    GeneRow,
-    copy_neighbourhood,
+    SingleGenePredictor,
     is_group,
     neighbourhood,
     resolve_genes,
+    single_gene_subgraph,
 )
 
 
@@ -43,7 +43,7 @@ def test_each_variant_is_predicted_as_by_the_whole_graph(tangled, layers):
     for row in (0, 1, 5, 7, 19, 59):
         own = torch.randn(3, vectors.shape[1], generator=generator)
         with torch.no_grad():
-            found = GeneRow(model, graph, vectors, row)(own)
+            found = SingleGenePredictor(model, graph, vectors, row)(own)
             for i, one in enumerate(own):
                 everyone = vectors.clone()
                 everyone[row] = one
@@ -61,7 +61,7 @@ def test_its_own_old_vector_is_not_read(tangled):
     other = vectors.clone()
     other[0] = 100.0
     with torch.no_grad():
-        one, two = (GeneRow(model, graph, v, 0)(own).level for v in (vectors, other))
+        one, two = (SingleGenePredictor(model, graph, v, 0)(own).level for v in (vectors, other))
     assert torch.equal(one, two)
 
 
@@ -69,7 +69,7 @@ def test_gradients_reach_the_vector(tangled):
     model = make_tiny(tangled)
     gene_features = len(model.readout.centre)
     vectors = torch.randn(len(tangled.genes), gene_features)
-    row = GeneRow(model, bundle_graph(model, tangled), vectors, 5).double()
+    row = SingleGenePredictor(model, bundle_graph(model, tangled), vectors, 5).double()
     own = torch.randn(2, gene_features, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: row(x).level, own)
 
@@ -98,11 +98,11 @@ def walk(graph, start, goal, most: int) -> int:
 
 def test_neighbours_that_do_not_change_are_there_once(tangled):
     graph = bundle_graph(make_tiny(tangled), tangled)
-    shared, rows, places = copy_neighbourhood(graph, 5, 4, layers=1)
+    shared, rows, places = single_gene_subgraph(graph, 5, 4, layers=1)
     assert (rows == 5).sum() == 4
     assert rows[places].tolist() == [5] * 4
     assert rows[rows != 5].unique().numel() == (rows != 5).sum()
-    assert copy_neighbourhood(graph, 5, 4, layers=2)[0]["gene"].num_nodes > len(rows)
+    assert single_gene_subgraph(graph, 5, 4, layers=2)[0]["gene"].num_nodes > len(rows)
     assert shared["pathway"].identity.numel() % 4 == 0
 
 
