@@ -1,5 +1,6 @@
 """Which bases, sites, heads and graph neighbours a prediction rests on, each with its checks."""
 
+from genesplice.explain.attention import attention_of
 from genesplice.explain.attribution import METHODS, attribution_table, completeness_metrics
 from genesplice.explain.faithfulness import (
     Explanation,
@@ -9,6 +10,7 @@ from genesplice.explain.faithfulness import (
 )
 from genesplice.explain.motifs import MotifScanner, motif_sites
 from genesplice.explain.mutagenesis import mutate
+from genesplice.explain.pathways import explain_edges, pathway_influence
 from genesplice.predict.gene_output import Explainer
 
 __all__ = [
@@ -16,11 +18,14 @@ __all__ = [
     "Explainer",
     "Explanation",
     "MotifScanner",
+    "attention_of",
     "attribution_table",
     "completeness_metrics",
+    "explain_edges",
     "explain_genes",
     "faithfulness_metrics",
     "motif_sites",
     "mutate",
+    "pathway_influence",
     "randomised",
 ]
