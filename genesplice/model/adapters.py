@@ -1,4 +1,4 @@
-"""Few new numbers on an encoder that stands still, and checkpoints of what changed.
+"""Few new numbers on a frozen encoder, and checkpoints of what changed.
 
 ==========  =================================================================================
 `lora`      W + up down on every matrix of the transformer blocks, of a small rank; up starts
@@ -9,10 +9,12 @@
 
 A delta is a `model.safetensors` with the tensors that its base lacks or has otherwise, and with
 adapters in place of the matrices they change; its header names the base and its sha256.
+
+Not `peft`: with transformers and accelerate it is 155 MB and takes 2.9 s of CPU to import.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -45,36 +47,33 @@ class LowRank(nn.Module):
         """The weight that is used."""
         return weight + self.up @ self.down
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """What a delta keeps of it."""
-        return {DOWN + name: self.down.detach(), UP + name: self.up.detach()}
+        return {DOWN: self.down, UP: self.up}
 
 
 class Scale(nn.Module):
-    """A weight whose rows (what comes out) or columns (what goes in) are scaled.
+    """A weight whose rows (`axis` 0, outputs) or columns (1, inputs) are scaled.
 
     The first `n_fixed` of them stay as they are.
     """
 
-    def __init__(self, weight: Float[Tensor, "out n"], *, is_rows: bool, n_fixed: int = 0) -> None:
+    def __init__(self, weight: Float[Tensor, "out n"], *, axis: int, n_fixed: int = 0) -> None:
         super().__init__()
-        self.is_rows = is_rows
-        size = weight.shape[0 if is_rows else 1]
-        self.scale = nn.Parameter(torch.ones(size - n_fixed))
-        self.n_fixed = n_fixed
+        self.axis, self.n_fixed = axis, n_fixed
+        self.scale = nn.Parameter(torch.ones(weight.shape[axis] - n_fixed))
 
-    def whole(self) -> Tensor:
+    def factors(self) -> Float[Tensor, "rows columns"]:
         """All factors, shaped so that they multiply the weight."""
-        factors = torch.cat([self.scale.new_ones(self.n_fixed), self.scale])
-        return factors[:, None] if self.is_rows else factors[None, :]
+        return torch.cat([self.scale.new_ones(self.n_fixed), self.scale]).unsqueeze(1 - self.axis)
 
     def forward(self, weight: Float[Tensor, "out n"]) -> Float[Tensor, "out n"]:
         """The weight that is used."""
-        return weight * self.whole()
+        return weight * self.factors()
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """What a delta keeps of it."""
-        return {SCALE + name: self.whole().detach().contiguous()}
+        return {SCALE: self.factors()}
 
 
 def transformer_blocks(encoder: nn.Module) -> list[Block]:
@@ -92,61 +91,45 @@ def transformer_blocks(encoder: nn.Module) -> list[Block]:
 
 
 def add_adapters(encoder: nn.Module, name: AdapterName, rank: int = 8) -> None:
-    """Put adapters on every transformer block; until they learn, the encoder says the same.
-
-    Parameters
-    ----------
-    rank
-        Of `lora`.
-    """
+    """Put adapters on every transformer block, `lora` of this rank; at first they change nothing."""
+    adapters: list[tuple[nn.Linear, nn.Module]] = []
     for block in transformer_blocks(encoder):
         if name == "lora":
-            for layer in (block.qkv, block.out, block.expand, block.contract):
-                _put(layer, LowRank(layer.weight, rank))
+            layers = block.qkv, block.out, block.expand, block.contract
+            adapters += [(layer, LowRank(layer.weight, rank)) for layer in layers]
         else:
             # Queries come first in `qkv`, and are left alone.
             n_queries = block.qkv.in_features
-            _put(block.qkv, Scale(block.qkv.weight, is_rows=True, n_fixed=n_queries))
-            _put(block.contract, Scale(block.contract.weight, is_rows=False))
-
-
-def _put(layer: nn.Module, adapter: nn.Module) -> None:
-    parametrize.register_parametrization(layer, "weight", adapter)
+            adapters.append((block.qkv, Scale(block.qkv.weight, axis=0, n_fixed=n_queries)))
+            adapters.append((block.contract, Scale(block.contract.weight, axis=1)))
+    for layer, adapter in adapters:
+        parametrize.register_parametrization(layer, "weight", adapter)
 
 
 def merge_adapters(model: nn.Module) -> dict[str, Tensor]:
     """Turn weights with adapters into plain weights; give the adapters as a delta keeps them."""
     kept: dict[str, Tensor] = {}
-    for name, layer, adapter in list(_adapted(model)):
-        kept |= {key: value.clone() for key, value in adapter.tensors(f"{name}.weight").items()}
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    return kept
-
-
-def _adapted(model: nn.Module) -> Iterator[tuple[str, nn.Module, LowRank | Scale]]:
-    for name, layer in model.named_modules():
+    for name, layer in list(model.named_modules()):
         if parametrize.is_parametrized(layer, "weight"):
             (adapter,) = layer.parametrizations["weight"]  # type: ignore[index]
-            yield name, layer, adapter
+            for kind, value in adapter.tensors().items():
+                kept[f"{kind}{name}.weight"] = value.detach().clone().contiguous()
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return kept
 
 
 def save_delta(
     model: nn.Module, adapters: Mapping[str, Tensor], base: Path, directory: Path
 ) -> None:
-    """Write `directory/model.safetensors` as what `base/model.safetensors` does not say already.
+    """Write `directory/model.safetensors` as the difference to `base/model.safetensors`.
 
-    Parameters
-    ----------
-    adapters
-        What `merge_adapters` gave, if there were any.
-    base
-        A folder with weights; the delta finds it again relative to `directory`.
+    `adapters` are those of `merge_adapters`. The delta finds `base` relative to `directory`.
     """
-    before, names = load_file(base / WEIGHTS), {key.split(":", 1)[1] for key in adapters}
+    before, adapted = load_file(base / WEIGHTS), {key.split(":", 1)[1] for key in adapters}
     changed = {
         name: value.contiguous()
         for name, value in model.state_dict().items()
-        if name not in names and not (name in before and torch.equal(before[name], value.cpu()))
+        if name not in adapted and not (name in before and torch.equal(before[name], value.cpu()))
     }
     header = {
         "format": "pt",
@@ -169,21 +152,19 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     weights = load_file(path)
     if "base" not in header:
         return weights
-    base = path.parent / header["base"] / WEIGHTS
-    if not base.is_file():
-        raise InputError("a delta without its base", str(base.resolve()), path=path)
-    if file_sha256(base) != header["base_sha256"]:
-        raise InputError(f"another base in {base.resolve()}", "the one trained from", path=path)
-    return apply_delta(load_file(base), weights)
-
-
-def apply_delta(base: Mapping[str, Tensor], delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder of `base`, changed as `delta` says, and everything else that `delta` has."""
+    base_path = path.parent / header["base"] / WEIGHTS
+    if not base_path.is_file():
+        raise InputError("a delta without its base", str(base_path.resolve()), path=path)
+    if file_sha256(base_path) != header["base_sha256"]:
+        raise InputError(
+            f"another base in {base_path.resolve()}", "the one trained from", path=path
+        )
+    base = load_file(base_path)
     state = {name: value for name, value in base.items() if name.startswith("encoder.")}
-    for key, value in delta.items():
+    for key, value in weights.items():
         name = key.split(":", 1)[-1]
         if key.startswith(UP):
-            state[name] = base[name] + value @ delta[DOWN + name]
+            state[name] = base[name] + value @ weights[DOWN + name]
         elif key.startswith(SCALE):
             state[name] = base[name] * value
         elif not key.startswith(DOWN):
