@@ -1,4 +1,4 @@
-"""What learns in each mode, what stands still, and what is written."""
+"""What learns in each mode, what encoder is frozen, and what is written."""
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_a_probe_is_linear(tiny_bundle, tmp_path, init):
 
 
 def test_what_does_not_fit_is_refused(tiny_bundle, tmp_path):
-    with pytest.raises(InputError, match="stands still"):
+    with pytest.raises(InputError, match="encoder is frozen"):
         config("finetune.mode=head", "finetune.epochs=1")
     with pytest.raises(InputError, match="at least one pass"):
         config("finetune.mode=lora", "finetune.epochs=0")
