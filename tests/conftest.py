@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("genesplice", "beartype.beartype")
 
+import fcntl  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
@@ -77,7 +78,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def ecoli() -> Bundle:
     """All of E. coli K-12, prepared once through the recipe."""
     where = ROOT / "data" / "ecoli"
-    return load_bundle(where) if where.exists() else prepare_recipe("ecoli", where)
+    with (where.parent / ".ecoli.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of this run may be at it
+        return load_bundle(where) if where.exists() else prepare_recipe("ecoli", where)
 
 
 @pytest.fixture(scope="session")
