@@ -22,6 +22,7 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import Config, FinetuneConfig
 from genesplice.data.windows import WindowBatch
+from genesplice.model.adapters import add_adapters, transformer_blocks
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import ExpressionHead, Prediction, expression_errors
@@ -35,6 +36,25 @@ HIDDEN = 0.5
 """Share of training genes whose expression is hidden and predicted, where the graph holds it."""
 FEWEST_GENES = 16
 """A batch with fewer has no mean and spread of its own."""
+
+
+def freeze_parameters(model: GeneSplice, config: Config) -> None:
+    """Freeze what the mode leaves alone, and add adapters where it has some.
+
+    Raises
+    ------
+    InputError
+        If the mode needs transformer blocks and the encoder has too few.
+    """
+    settings = config.finetune
+    if settings.mode == "full":
+        return
+    model.encoder.requires_grad_(False)
+    if settings.mode == "last_n":
+        for block in transformer_blocks(model.encoder)[-settings.last_n :]:
+            block.requires_grad_(True)
+    elif settings.mode in ("lora", "ia3"):
+        add_adapters(model.encoder, settings.mode, settings.adapter_rank)
 
 
 class Stage(lightning.LightningModule):

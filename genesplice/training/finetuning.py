@@ -30,7 +30,7 @@ from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
 from genesplice.evaluate.ablations import COST
 from genesplice.evaluate.reliability import add_intervals
-from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks
+from genesplice.model.adapters import merge_adapters, save_delta
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice
 from genesplice.predict.expression import (
@@ -47,7 +47,12 @@ from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import atomic_file, file_sha256, write_json
 from genesplice.training.ablations import ablate_finetuning, replace
-from genesplice.training.finetune_module import GraphStage, SequenceStage, predict_part
+from genesplice.training.finetune_module import (
+    GraphStage,
+    SequenceStage,
+    freeze_parameters,
+    predict_part,
+)
 from genesplice.training.folds import (
     NO_WINDOWS,
     FoldData,
@@ -59,8 +64,6 @@ from genesplice.training.loops import begin_run, check_run, last_checkpoint
 from genesplice.training.pretraining import load_encoder_weights
 
 ENSEMBLE = "genesplice_ensemble"
-
-# --- the model ---
 
 
 def make_model(
@@ -82,25 +85,6 @@ def make_model(
         n_support=n_support,
         measured_genes=measured_genes,
     )
-
-
-def freeze_parameters(model: GeneSplice, config: Config) -> None:
-    """Freeze what the mode leaves alone, and add adapters where it has some.
-
-    Raises
-    ------
-    InputError
-        If the mode needs transformer blocks and the encoder has too few.
-    """
-    settings = config.finetune
-    if settings.mode == "full":
-        return
-    model.encoder.requires_grad_(False)
-    if settings.mode == "last_n":
-        for block in transformer_blocks(model.encoder)[-settings.last_n :]:
-            block.requires_grad_(True)
-    elif settings.mode in ("lora", "ia3"):
-        add_adapters(model.encoder, settings.mode, settings.adapter_rank)
 
 
 def _begin_model(
@@ -125,9 +109,6 @@ def _begin_model(
     if is_measured:
         model.graph.measured.copy_(model.expression_head.describe(data.training.observed))
     return model
-
-
-# --- one fold and seed ---
 
 
 class FoldResult(NamedTuple):

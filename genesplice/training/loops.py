@@ -11,12 +11,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import lightning
 import pandas as pd
 import torch
-from jaxtyping import Shaped
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy
@@ -81,24 +80,6 @@ def _store() -> torch.distributed.Store:
     store, _, _ = next(torch.distributed.rendezvous("env://"))
     store.set_timeout(timedelta(days=1))
     return store
-
-
-def gather_rows(
-    module: lightning.LightningModule, rows: Shaped[Tensor, "rows *rest"]
-) -> Shaped[Tensor, "all_rows *rest"]:
-    """Rows of all processes in the order of their numbers; gradients flow back to each."""
-    if n_processes() == 1:
-        return rows
-    gathered = cast(Tensor, module.all_gather(rows, sync_grads=rows.requires_grad))
-    return gathered.flatten(0, 1)
-
-
-def sum_over_processes(value: Tensor) -> Tensor:
-    """Sum of a value that each process has a part of."""
-    if n_processes() > 1:
-        value = value.clone()
-        torch.distributed.all_reduce(value)
-    return value
 
 
 # --- what watches a run ---
@@ -258,7 +239,7 @@ class StepLoader:
 
 
 def choose_accelerator() -> str:
-    """Lightning's choice, but for Apple's GPU while that lacks float64, which attention needs."""
+    """Lightning's choice, but for Apple's GPU while that lacks float64, which kernels are solved in."""
     if not torch.cuda.is_available() and torch.backends.mps.is_available():
         try:
             torch.zeros(1, dtype=torch.float64, device="mps")

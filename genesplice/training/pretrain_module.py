@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import lightning
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -22,14 +22,29 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.model.heads import info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, EncoderOutput
 from genesplice.training.batches import Keys, Pairs, Rows, StepBatch
-from genesplice.training.loops import (
-    History,
-    gather_rows,
-    n_processes,
-    process_number,
-    sum_over_processes,
-)
+from genesplice.training.loops import History, n_processes, process_number
 from genesplice.training.schedules import PLATEAU, average_weights, make_optimizer
+
+# --- several processes ---
+
+
+def gather_rows(
+    module: lightning.LightningModule, rows: Shaped[Tensor, "rows *rest"]
+) -> Shaped[Tensor, "all_rows *rest"]:
+    """Rows of all processes in the order of their numbers; gradients flow back to each."""
+    if n_processes() == 1:
+        return rows
+    gathered = cast(Tensor, module.all_gather(rows, sync_grads=rows.requires_grad))
+    return gathered.flatten(0, 1)
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum of a value that each process has a part of."""
+    if n_processes() > 1:
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+    return value
+
 
 # --- pairs ---
 
