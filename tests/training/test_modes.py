@@ -1,4 +1,4 @@
-"""What learns in each mode, what encoder is frozen, and what is written."""
+"""What learns in each mode, what is frozen, and what is written."""
 
 import pytest
 import torch
