@@ -262,10 +262,13 @@ def read_measured(path: Path) -> pd.DataFrame:
         if numbers.isna().any():
             row = int(np.flatnonzero(numbers.isna())[0])
             raise InputError(
-                f"{name} {table[name].iloc[row]!r}", "a number", path=path, line=row + 2
+                f"{name} {table[name].iloc[row]!r}",
+                "a number",
+                path=path,
+                line=int(table.index[row]),
             )
         table[name] = numbers.astype(kind)
-    return table[names]
+    return table[names].reset_index(drop=True)
 
 
 def beside(out: Path, suffix: str) -> Path:

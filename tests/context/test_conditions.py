@@ -1,4 +1,4 @@
-"""Context conditions differ in the context length and in nothing else; failures leave what is complete."""
+"""Conditions differ in context length and in nothing else; failures leave what is complete."""
 
 import dataclasses
 
@@ -16,16 +16,19 @@ from genesplice.context.conditions import (
     run_condition,
 )
 from genesplice.context.controls import complete_runs, control_settings, judge_conditions
+from genesplice.context.report import rule_sentence
 from genesplice.context.rule import Decision
 from genesplice.context.verdict import (
     compare_distance_dependence,
     question_no,
     question_steps,
+    verdict_record,
 )
 from genesplice.data.windows import tile_windows
 from genesplice.errors import InputError
 from genesplice.training.finetuning import make_model
 from genesplice.training.folds import epoch_steps
+from genesplice.training.sweeps import SweepResult
 
 SETTINGS = [
     "verdict.contexts_bp=512,4096,1000000", "verdict.core_bp=16384", "verdict.width=16",
@@ -65,7 +68,7 @@ def test_every_gene_of_a_core_has_its_context(tiny_bundle):
     assert plan.flank_bp % 1024 == 0
 
 
-def test_arms_have_equal_parameters_windows_and_steps(tiny_bundle):
+def test_conditions_have_equal_parameters_windows_and_steps(tiny_bundle):
     own, plan = plan_of(tiny_bundle)
     sizes, windows, tuning = set(), set(), set()
     for condition in plan.conditions:
@@ -81,7 +84,7 @@ def test_arms_have_equal_parameters_windows_and_steps(tiny_bundle):
     assert len(sizes) == len(windows) == len(tuning) == 1
 
 
-def test_the_dial_of_an_arm_is_exact(tiny_bundle):
+def test_the_context_of_a_condition_is_exact(tiny_bundle):
     own, plan = plan_of(tiny_bundle, "verdict.contexts_bp=512,4096,20000")
     for condition in plan.conditions[:2]:
         encoder = make_model(
@@ -112,7 +115,7 @@ def test_references_carry_their_input_length(tiny_bundle):
 ARCHS = "short_cnn,enformer_like,plain_attention,kmer_tokens"
 
 
-def test_mandatory_arms_have_equal_steps_and_an_input_length(tiny_bundle, tmp_path):
+def test_mandatory_references_have_equal_steps_and_an_input_length(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle, f"verdict.references={ARCHS}", "verdict.reference_bp=4096")
     references = [condition for condition in plan.conditions if condition.is_reference]
     assert [condition.name for condition in references] == ARCHS.split(",")
@@ -131,11 +134,11 @@ def test_mandatory_arms_have_equal_steps_and_an_input_length(tiny_bundle, tmp_pa
 
 
 @pytest.mark.parametrize("preset", ["standard", "full"])
-def test_presets_beyond_quick_run_the_mandatory_arms(preset):
+def test_presets_beyond_quick_run_the_mandatory_references(preset):
     assert ",".join(gs.load_preset(preset).verdict.references) == ARCHS
 
 
-def test_one_task_for_each_arm_fold_and_seed(tiny_bundle, tmp_path):
+def test_one_task_for_each_condition_fold_and_seed(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle)
     tasks = condition_tasks(tiny_bundle, own, plan, tmp_path, folds=(0, 2), seeds=(1,), epochs=4)
     assert len({task.name for task in tasks}) == len(tasks) == 2 * len(plan.conditions)
@@ -144,7 +147,7 @@ def test_one_task_for_each_arm_fold_and_seed(tiny_bundle, tmp_path):
     assert (settings.finetune.sequence_epochs, settings.finetune.epochs) == (4, 0)
 
 
-def test_an_arm_gives_its_predictions(tiny_bundle, tmp_path):
+def test_a_condition_gives_its_predictions(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle)
     settings = condition_config(own, plan, plan.conditions[0], fold=1, seed=0, epochs=1)
     table = run_condition(tiny_bundle.path, settings, tmp_path / "run", "context_512")
@@ -173,7 +176,7 @@ def predictions(bundle, plan, noise, folds=(0,), seeds=(0, 1)):
     return pd.concat(tables, ignore_index=True)
 
 
-def test_a_run_that_one_arm_lacks_does_not_count(tiny_bundle):
+def test_a_run_that_one_condition_lacks_does_not_count(tiny_bundle):
     _, plan = plan_of(tiny_bundle)
     table = predictions(tiny_bundle, plan, {condition.name: 0.1 for condition in plan.conditions})
     lost = (table["model"] == "context_4096") & (table["seed"] == 1)
@@ -184,7 +187,24 @@ def test_a_run_that_one_arm_lacks_does_not_count(tiny_bundle):
         complete_runs(table[table["model"] != "context_512"], plan)
 
 
-def test_the_rule_is_applied_to_the_arms(tiny_bundle):
+def test_runs_are_those_that_the_rule_kept_not_those_that_were_asked_for(tiny_bundle):
+    own, plan = plan_of(tiny_bundle, "verdict.seeds=0,1,2,3,4", "verdict.folds=0,1")
+    noise = {condition.name: 0.1 for condition in plan.conditions}
+    table = predictions(tiny_bundle, plan, noise, folds=(0, 1), seeds=(0, 1, 2))
+    one_fold = table[table["fold"] == 0]
+    lost = (one_fold["model"] == "context_512") & (one_fold["seed"] == 2)
+    for kept, n_runs in ((table, 2), (one_fold, 3), (one_fold[~lost], 2)):
+        decision = judge_conditions(kept, tiny_bundle, plan, own)
+        swept = SweepResult(kept, {"a-task": "died"}, 1.0)
+        record = verdict_record(decision, own, plan, {"cpu_seconds": 2.0}, swept)
+        assert record["rule"]["n_runs"] == n_runs
+        assert record["rule"]["counts_shared_variance"] is False
+        assert f"Complete runs of each context: {n_runs}." in rule_sentence(record["rule"])
+    nothing = Decision("cannot tell", (), "Cannot tell.")
+    assert verdict_record(nothing, own, plan, {"cpu_seconds": 0.0}, swept)["rule"]["n_runs"] == 0
+
+
+def test_the_rule_is_applied_to_the_conditions(tiny_bundle):
     own, plan = plan_of(tiny_bundle)
     noise = {"context_512": 2.0, "context_4096": 1.0, "context_whole": 0.2}
     noise |= {condition.name: 5.0 for condition in plan.conditions if condition.is_reference}
@@ -275,7 +295,7 @@ def test_who_does_not_look_cannot_say_no():
     assert question_no(yes, None) is yes
 
 
-def test_a_no_of_arms_that_learned_for_a_shorter_time_is_taken_back():
+def test_a_no_of_conditions_that_learned_for_a_shorter_time_is_taken_back():
     no, yes = (Decision(answer, (), "said") for answer in ("no", "yes"))
     assert question_steps(no, 80, 80) is no
     assert question_steps(yes, 10, 80) is yes
