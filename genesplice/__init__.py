@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genesplice.api import (
+        attribution_shares,
         best_simple_model,
         best_trials,
+        class_results,
         configure,
         describe_bundle,
         expected_profiles,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         find_rates,
         gene_groups,
         level_and_spread,
+        level_errors,
         list_inputs,
         load_bundle,
         metric_table,
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
         pivot_metrics,
         prepare,
         residuals,
+        scan_explorer,
         schedule_curves,
         similarity_to,
+        strongest_changes,
+        substitutions_around,
         well_known_genes,
         write_summary,
     )
@@ -50,14 +56,20 @@ if TYPE_CHECKING:
         predict_expression,
         regulator_edges,
     )
+    from genesplice.predict.gene_output import Explainer, resolve_genes
     from genesplice.predict.pretrained import encoder_sentence, principal_components
     from genesplice.results import read_metrics, to_metrics, write_metrics
     from genesplice.runtime import project_path
     from genesplice.show import explorers, figures
+    from genesplice.show.explained import attribution_explorer
     from genesplice.show.report import Headline
     from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
+    from genesplice.variants.annotate import score_variants
+    from genesplice.variants.benchmarks import class_benchmarks
+    from genesplice.variants.levels import open_models
+    from genesplice.variants.scan import scan_promoter
 
 __version__ = "0.1.0"
 
@@ -67,8 +79,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Loaded when first asked for: `genesplice --help` need not wait for torch. As above, by module.
 _HOME = {
-    "api": "best_simple_model best_trials configure describe_bundle expected_profiles find_output find_rates gene_groups level_and_spread list_inputs load_bundle "
-    "metric_table nearest_genes neighbour_bars open_run pivot_metrics prepare residuals schedule_curves similarity_to "
+    "api": "attribution_shares best_simple_model best_trials class_results configure "
+    "describe_bundle expected_profiles find_output find_rates gene_groups "
+    "level_and_spread level_errors list_inputs load_bundle metric_table nearest_genes "
+    "neighbour_bars open_run pivot_metrics prepare residuals scan_explorer "
+    "schedule_curves similarity_to strongest_changes substitutions_around "
     "well_known_genes write_summary",
     "baselines.methods": "run_baselines",
     "config": "Config load_preset override",
@@ -79,14 +94,20 @@ _HOME = {
     "evaluate.reliability": "coverage_metrics strata_table",
     "model.genesplice": "GeneSplice",
     "predict.expression": "embed_genes gene_means load_model predict_expression regulator_edges",
+    "predict.gene_output": "Explainer resolve_genes",
     "predict.pretrained": "encoder_sentence principal_components",
     "results": "read_metrics to_metrics write_metrics",
     "runtime": "project_path",
     "show": "explorers figures",
+    "show.explained": "attribution_explorer",
     "show.report": "Headline",
     "training.comparisons": "compare_contrast compare_schedules trial_config",
     "training.finetuning": "finetune",
     "training.pretraining": "pretrain",
+    "variants.annotate": "score_variants",
+    "variants.benchmarks": "class_benchmarks",
+    "variants.levels": "open_models",
+    "variants.scan": "scan_promoter",
 }
 _PUBLIC = {
     name: f"genesplice.{module}" for module, names in _HOME.items() for name in names.split()

@@ -19,8 +19,9 @@ from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
-from genesplice.results import Metric
+from genesplice.results import Metric, MotifHit
 from genesplice.runtime import project_path
+from genesplice.show.explorers import Explorer, ScanExplorer
 from genesplice.show.figures import metric_bars
 
 RUNS = "reports/runs"
@@ -289,3 +290,62 @@ def best_trials(compared: Any) -> pd.DataFrame:
     trials = compared.trials
     table = trials[trials["is_best"]].set_index("schedule").drop(columns="is_best")
     return table.assign(trials=trials.groupby("schedule").size())
+
+
+def scan_explorer(scan: Any, bundle: Bundle, **options: Any) -> Explorer:
+    """Explore a promoter scan (`scan_promoter`); `options` are those of `ScanExplorer`."""
+    scans = scan.table.assign(gene_id=scan.gene_id, position_bp=scan.table["distance_bp"])
+    hexamers = pd.DataFrame(scan.hexamers, columns=list(MotifHit._fields))
+    hexamers = hexamers.assign(gene_id=scan.gene_id)
+    return ScanExplorer(scans, hexamers, names=bundle.names, **options)
+
+
+def strongest_changes(scan: Any, *, count: int = 8) -> pd.DataFrame:
+    """The substitutions of a promoter scan that the model finds least likely."""
+    long = scan.table.melt(
+        ["distance_bp", "ref"], [f"to_{base}" for base in "ACGT"], "alt", "log ratio"
+    )
+    long["alt"] = long["alt"].str.removeprefix("to_")
+    return long[long["alt"] != long["ref"]].nsmallest(count, "log ratio").reset_index(drop=True)
+
+
+def substitutions_around(scan: Any, bundle: Bundle, *, count: int, seed: int = 0) -> pd.DataFrame:
+    """Random substitutions of a scanned promoter: contig, position (from 1), ref and alt."""
+    from genesplice.variants.scan import Region, random_substitutions
+
+    low = int(scan.table["position"].min()) - 1
+    region = Region(scan.table["contig"].iloc[0], low, int(scan.table["position"].max()))
+    return random_substitutions(bundle.genome, region, count, seed)
+
+
+def class_results(records: Sequence[Metric]) -> pd.DataFrame:
+    """AUROC records of known classes as a table of one metric, "AUROC", a model a class."""
+    table = pd.DataFrame(records, columns=list(Metric._fields))
+    is_counted = table["model"] == "count_two_sided"
+    name = table["metric"].str.removeprefix("auroc_") + is_counted.map(
+        {True: " (counts)", False: ""}
+    )
+    return table.assign(model=name, metric="AUROC")
+
+
+def attribution_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of absolute attribution by distance from the TSS (rows) and gene (columns).
+
+    `table` is that of `explain_genes`.
+    """
+    edges = [-4096, -1024, -512, -256, -128, -64, 0, 64, 256, 1024, 4096]
+    interval = pd.cut(table["position_bp"], edges, right=False).rename("interval")
+    size = table["value"].abs().groupby([table["gene_id"], interval], observed=True).sum()
+    share = size.unstack("gene_id")
+    return share / share.sum()
+
+
+def level_errors(predicted: pd.DataFrame, bundle: Bundle, fold: int) -> pd.DataFrame:
+    """Observed and predicted level of every measured gene, the error, and whether it is held out."""
+    observed = bundle.observed.mean(axis=1)
+    level = pd.DataFrame(
+        {"observed": observed, "predicted": predicted.mean(axis=1)[observed.index]}
+    )
+    level["error"] = (level["predicted"] - level["observed"]).abs()
+    is_test = level.index.isin(bundle.test_genes(fold))
+    return level.assign(genes=np.where(is_test, "held out", "trained on"))
