@@ -11,51 +11,22 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genesplice.api import (
-        attribution_shares,
-        best_simple_model,
-        best_trials,
-        class_results,
-        configure,
-        describe_bundle,
-        expected_profiles,
-        find_output,
-        find_rates,
-        gene_groups,
-        level_and_spread,
-        level_errors,
-        list_inputs,
-        load_bundle,
-        metric_table,
-        nearest_genes,
-        neighbour_bars,
-        open_run,
-        pivot_metrics,
-        prepare,
-        residuals,
-        scan_explorer,
-        schedule_curves,
-        similarity_to,
-        strongest_changes,
-        substitutions_around,
-        well_known_genes,
-        write_summary,
-    )
+    from genesplice.api import attribution_shares, best_simple_model, best_trials, class_results, configure, context_tables, decide_again, describe_bundle, describe_rule, edge_attributions, expected_profiles, find_output, find_rates, gene_groups, level_and_spread, level_errors, list_inputs, load_bundle, metric_table, metrics_frame, nearest_genes, neighbour_bars, open_run, pivot_metrics, prepare, residuals, scan_explorer, schedule_curves, similarity_to, strongest_changes, substitutions_around, well_known_genes, write_summary
     from genesplice.baselines.methods import run_baselines
     from genesplice.config import Config, load_preset, override
+    from genesplice.context.perturbation import kept_share
+    from genesplice.context.report import condition_table, control_table, controls_sentence, hypothesis_table, write_report
+    from genesplice.context.verdict import context_test
     from genesplice.data.bundle import Bundle
     from genesplice.errors import InputError, WorkError
     from genesplice.evaluate.ablations import ablation_table, judge_difference
     from genesplice.evaluate.metrics import compare
     from genesplice.evaluate.reliability import coverage_metrics, strata_table
+    from genesplice.explain.attention import attention_of
+    from genesplice.explain.faithfulness import explain_genes
+    from genesplice.explain.pathways import influence_with_band
     from genesplice.model.genesplice import GeneSplice
-    from genesplice.predict.expression import (
-        embed_genes,
-        gene_means,
-        load_model,
-        predict_expression,
-        regulator_edges,
-    )
+    from genesplice.predict.expression import embed_genes, gene_means, load_model, predict_expression, regulator_edges
     from genesplice.predict.gene_output import Explainer, resolve_genes
     from genesplice.predict.pretrained import encoder_sentence, principal_components
     from genesplice.results import read_metrics, to_metrics, write_metrics
@@ -80,18 +51,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Loaded when first asked for: `genesplice --help` need not wait for torch. As above, by module.
 _HOME = {
     "api": "attribution_shares best_simple_model best_trials class_results configure "
-    "describe_bundle expected_profiles find_output find_rates gene_groups "
-    "level_and_spread level_errors list_inputs load_bundle metric_table nearest_genes "
-    "neighbour_bars open_run pivot_metrics prepare residuals scan_explorer "
-    "schedule_curves similarity_to strongest_changes substitutions_around "
-    "well_known_genes write_summary",
+    "context_tables decide_again describe_bundle describe_rule edge_attributions "
+    "expected_profiles find_output find_rates gene_groups level_and_spread level_errors "
+    "list_inputs load_bundle metric_table metrics_frame nearest_genes neighbour_bars "
+    "open_run pivot_metrics prepare residuals scan_explorer schedule_curves similarity_to "
+    "strongest_changes substitutions_around well_known_genes write_summary",
     "baselines.methods": "run_baselines",
     "config": "Config load_preset override",
+    "context.perturbation": "kept_share",
+    "context.report": "condition_table control_table controls_sentence hypothesis_table write_report",
+    "context.verdict": "context_test",
     "data.bundle": "Bundle",
     "errors": "InputError WorkError",
     "evaluate.ablations": "ablation_table judge_difference",
     "evaluate.metrics": "compare",
     "evaluate.reliability": "coverage_metrics strata_table",
+    "explain.attention": "attention_of",
+    "explain.faithfulness": "explain_genes",
+    "explain.pathways": "influence_with_band",
     "model.genesplice": "GeneSplice",
     "predict.expression": "embed_genes gene_means load_model predict_expression regulator_edges",
     "predict.gene_output": "Explainer resolve_genes",

@@ -349,3 +349,24 @@ def level_errors(predicted: pd.DataFrame, bundle: Bundle, fold: int) -> pd.DataF
     level["error"] = (level["predicted"] - level["observed"]).abs()
     is_test = level.index.isin(bundle.test_genes(fold))
     return level.assign(genes=np.where(is_test, "held out", "trained on"))
+
+
+def edge_attributions(
+    explainer: Any, genes: Sequence[str], *, condition: str | None = None, count: int = 80
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """Nodes and edges that the predictions of genes rest on, and what share is unaccounted for.
+
+    The `count` edges of largest attribution into `genes`, which is their `weight`.
+    """
+    from genesplice.explain.pathways import GraphOutput, edge_attribution, to_rows
+
+    bundle = explainer.bundle
+    rows = to_rows(np.flatnonzero(bundle.genes["gene_id"].isin(genes)))
+    parts = explainer.model, explainer.graph, explainer.vectors, rows
+    found = edge_attribution(GraphOutput(*parts, condition or "level"))
+    edges = found.table[found.table["target"].isin(genes)]
+    edges = edges[edges["source"] != edges["target"]].rename(columns={"value": "weight"})
+    edges = edges.loc[edges["weight"].abs().nlargest(count).index]
+    nodes = pd.DataFrame(index=pd.Index(sorted({*edges["source"], *edges["target"]}), name="id"))
+    nodes["name"] = nodes.index.map(bundle.names)
+    return nodes, edges, found.relative_delta
