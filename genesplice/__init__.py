@@ -11,11 +11,34 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genesplice.api import attribution_shares, best_simple_model, best_trials, class_results, configure, context_tables, decide_again, describe_bundle, describe_rule, edge_attributions, expected_profiles, find_output, find_rates, gene_groups, level_and_spread, level_errors, list_inputs, load_bundle, metric_table, metrics_frame, nearest_genes, neighbour_bars, open_run, pivot_metrics, prepare, residuals, scan_explorer, schedule_curves, similarity_to, strongest_changes, substitutions_around, well_known_genes, write_summary
+    from genesplice.api import (
+        configure,
+        describe_bundle,
+        expected_profiles,
+        find_output,
+        gene_groups,
+        level_and_spread,
+        list_inputs,
+        load_bundle,
+        nearest_genes,
+        neighbour_bars,
+        open_run,
+        prepare,
+        residuals,
+        similarity_to,
+        well_known_genes,
+        write_summary,
+    )
     from genesplice.baselines.methods import run_baselines
     from genesplice.config import Config, load_preset, override
     from genesplice.context.perturbation import kept_share
-    from genesplice.context.report import condition_table, control_table, controls_sentence, hypothesis_table, write_report
+    from genesplice.context.report import (
+        condition_table,
+        control_table,
+        controls_sentence,
+        hypothesis_table,
+        write_report,
+    )
     from genesplice.context.verdict import context_test
     from genesplice.data.bundle import Bundle
     from genesplice.errors import InputError, WorkError
@@ -26,7 +49,13 @@ if TYPE_CHECKING:
     from genesplice.explain.faithfulness import explain_genes
     from genesplice.explain.pathways import influence_with_band
     from genesplice.model.genesplice import GeneSplice
-    from genesplice.predict.expression import embed_genes, gene_means, load_model, predict_expression, regulator_edges
+    from genesplice.predict.expression import (
+        embed_genes,
+        gene_means,
+        load_model,
+        predict_expression,
+        regulator_edges,
+    )
     from genesplice.predict.gene_output import Explainer, resolve_genes
     from genesplice.predict.pretrained import encoder_sentence, principal_components
     from genesplice.results import read_metrics, to_metrics, write_metrics
@@ -34,6 +63,25 @@ if TYPE_CHECKING:
     from genesplice.show import explorers, figures
     from genesplice.show.explained import attribution_explorer
     from genesplice.show.report import Headline
+    from genesplice.tables import (
+        attribution_shares,
+        best_simple_model,
+        best_trials,
+        class_results,
+        context_tables,
+        decide_again,
+        describe_rule,
+        edge_attributions,
+        find_rates,
+        level_errors,
+        metric_table,
+        metrics_frame,
+        pivot_metrics,
+        scan_explorer,
+        schedule_curves,
+        strongest_changes,
+        substitutions_around,
+    )
     from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
@@ -50,12 +98,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Loaded when first asked for: `genesplice --help` need not wait for torch. As above, by module.
 _HOME = {
-    "api": "attribution_shares best_simple_model best_trials class_results configure "
-    "context_tables decide_again describe_bundle describe_rule edge_attributions "
-    "expected_profiles find_output find_rates gene_groups level_and_spread level_errors "
-    "list_inputs load_bundle metric_table metrics_frame nearest_genes neighbour_bars "
-    "open_run pivot_metrics prepare residuals scan_explorer schedule_curves similarity_to "
-    "strongest_changes substitutions_around well_known_genes write_summary",
+    "api": "configure describe_bundle expected_profiles find_output gene_groups level_and_spread "
+    "list_inputs load_bundle nearest_genes neighbour_bars open_run prepare residuals "
+    "similarity_to well_known_genes write_summary",
     "baselines.methods": "run_baselines",
     "config": "Config load_preset override",
     "context.perturbation": "kept_share",
@@ -78,6 +123,10 @@ _HOME = {
     "show": "explorers figures",
     "show.explained": "attribution_explorer",
     "show.report": "Headline",
+    "tables": "attribution_shares best_simple_model best_trials class_results context_tables "
+    "decide_again describe_rule edge_attributions find_rates level_errors metric_table "
+    "metrics_frame pivot_metrics scan_explorer schedule_curves strongest_changes "
+    "substitutions_around",
     "training.comparisons": "compare_contrast compare_schedules trial_config",
     "training.finetuning": "finetune",
     "training.pretraining": "pretrain",

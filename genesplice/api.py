@@ -4,7 +4,7 @@ Relative paths are those of the project, whatever folder the kernel works in.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,9 +19,7 @@ from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
-from genesplice.results import Metric, MotifHit
 from genesplice.runtime import project_path
-from genesplice.show.explorers import Explorer, ScanExplorer
 from genesplice.show.figures import metric_bars
 
 RUNS = "reports/runs"
@@ -191,39 +189,6 @@ def level_and_spread(bundle: Bundle) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def metric_table(
-    metrics: Sequence[Metric] | pd.DataFrame, prefix: str, model: str = ""
-) -> pd.DataFrame:
-    """Records over all folds whose metric begins with `prefix` and whose model contains `model`.
-
-    Columns metric, model, value, ci_low, ci_high and n.
-    """
-    table = pd.DataFrame(metrics, columns=list(Metric._fields))
-    is_chosen = table["metric"].str.startswith(prefix)
-    is_chosen &= table["model"].str.contains(model, regex=False)
-    shown = ["metric", "model", "value", "ci_low", "ci_high", "n"]
-    return table.loc[is_chosen, shown].reset_index(drop=True)
-
-
-def pivot_metrics(metrics: Sequence[Metric] | pd.DataFrame, prefix: str = "") -> pd.DataFrame:
-    """Metrics (`prefix` cut off) x models, the mean over seeds; differences are left out."""
-    table = pd.DataFrame(metrics, columns=list(Metric._fields))
-    pooled = table[table["fold"].isna()] if table["fold"].isna().any() else table
-    is_chosen = pooled["metric"].str.startswith(prefix)
-    pooled = pooled[is_chosen & ~pooled["metric"].str.endswith("_difference")]
-    rows = pooled["metric"].str.removeprefix(prefix).str.strip("_").replace("", "all")
-    wide = pooled.assign(metric=rows).pivot_table(
-        index="metric", columns="model", values="value", sort=False
-    )
-    return wide.rename_axis(index=None, columns=None)
-
-
-def best_simple_model(scores: pd.DataFrame, metric: str = "level_spearman") -> str:
-    """Name the best model that is not one of ours."""
-    wide = pivot_metrics(scores).T
-    return str(wide.loc[~wide.index.str.startswith("genesplice"), metric].idxmax())
-
-
 def similarity_to(embeddings: pd.DataFrame, gene_id: str) -> pd.Series:
     """Cosine of every gene's standardised embedding with that of one gene."""
     unit = (embeddings - embeddings.mean()) / embeddings.std().replace(0, 1)
@@ -262,6 +227,7 @@ def neighbour_bars(
     table[["ci_low", "ci_high", "fold"]], table["n"] = np.nan, len(embeddings)
     title = f"Promoters most similar to that of {bundle.names[gene]}"
     return metric_bars(table, "cosine", split="genome", title=title)
+<<<<<<< HEAD
 
 
 def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
@@ -370,3 +336,5 @@ def edge_attributions(
     nodes = pd.DataFrame(index=pd.Index(sorted({*edges["source"], *edges["target"]}), name="id"))
     nodes["name"] = nodes.index.map(bundle.names)
     return nodes, edges, found.relative_delta
+=======
+>>>>>>> 2d44c8c (Notebooks 4 to 6 on the face: attributions, attention, promoter scans and the rule are computed live; tables of results)
