@@ -33,14 +33,21 @@ def wait_until_listening(port: int, seconds: float = 60) -> None:
 
 @pytest.fixture
 def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
-    """`genesplice lab` on a copy of notebook 4 that points at the small control."""
+    """`genesplice lab` in a project that has data and a finished run; paths are the defaults.
+
+    The kernel works in `notebooks/`: it must find the project's `data/` and the run's models.
+    """
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ecoli").symlink_to(tiny_bundle.path)
+    runs = tmp_path / "reports" / "runs"
+    runs.mkdir(parents=True)
+    (runs / tiny_run.run_dir.name).symlink_to(tiny_run.run_dir)
     notebook = nbformat.read(ROOT / "notebooks" / "04_interpretability.ipynb", as_version=4)
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    cell.source += f"\ndata_dir = {json.dumps(str(tiny_bundle.path))}"
-    cell.source += f"\nrun_dir = {json.dumps(str(tiny_run.run_dir))}"
     two = ",".join(tiny_bundle.test_genes(0)[:2])
     cell.source += f"\ngenes = {json.dumps(two)}\nig_steps = 4"
-    nbformat.write(notebook, tmp_path / "04.ipynb")
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook, tmp_path / "notebooks" / "04.ipynb")
     port = free_port()
     options = [
         "--no-browser", "--allow-root", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1",
@@ -59,14 +66,14 @@ def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
         )
         try:
             wait_until_listening(port)
-            yield f"http://127.0.0.1:{port}/lab/tree/04.ipynb"
+            yield f"http://127.0.0.1:{port}/lab/tree/notebooks/04.ipynb"
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
 
 
 @pytest.mark.browser
-def test_a_slider_changes_a_live_figure(lab, browser):
+def test_a_slider_changes_a_live_figure(lab, browser, tmp_path):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(lab)
     page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for(timeout=60_000)
@@ -93,3 +100,7 @@ def test_a_slider_changes_a_live_figure(lab, browser):
         timeout=30_000,
     )
     page.close()
+    assert sorted(path.name for path in (tmp_path / "notebooks").iterdir() if path.is_dir()) in (
+        [], [".ipynb_checkpoints"],
+    )  # fmt: skip
+    assert (tmp_path / "reports" / "interactive").is_dir()
