@@ -40,8 +40,12 @@ def read_metrics(path: Path) -> list[Metric]:
 
 
 def to_metrics(table: pd.DataFrame) -> list[Metric]:
-    """Records from a table with the columns of `Metric`; what is missing becomes None."""
-    rows = table[list(Metric._fields)].astype(object)
+    """Records from a table with the columns of `Metric`; what is missing becomes None.
+
+    A column of whole numbers with gaps is one of floats in pandas: n, fold and seed are made whole.
+    """
+    whole = {"n": "Int64", "fold": "Int64", "seed": "Int64"}
+    rows = table[list(Metric._fields)].astype(whole).astype(object)
     return [Metric(*row) for row in rows.where(rows.notna(), None).to_numpy().tolist()]
 
 

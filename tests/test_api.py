@@ -132,7 +132,9 @@ def test_tables_of_metrics():
     wide = gs.pivot_metrics(records, "probe_")
     assert wide.loc["gc"].to_dict() == {"genesplice": 0.7, "kmers": 0.5}
     assert gs.pivot_metrics(records).loc["level", "genesplice"] == pytest.approx(0.7)
-    assert gs.to_metrics(pd.DataFrame(records)) == records
+    again = gs.to_metrics(pd.DataFrame(records))
+    assert again == records
+    assert [type(one.fold) for one in again] == [type(one.fold) for one in records]
 
 
 def predictions(bundle, model, seed, noise):

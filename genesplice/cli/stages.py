@@ -190,10 +190,10 @@ def finetune(
 
     from genesplice.baselines.methods import run_baselines
     from genesplice.data.bundle import load_bundle, own_files
-    from genesplice.evaluate.metrics import differences, fold_profiles, score
+    from genesplice.evaluate.metrics import compare, fold_profiles
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
     from genesplice.model.attention import backend_name
-    from genesplice.results import write_metrics
+    from genesplice.results import to_metrics, write_metrics
     from genesplice.runtime import write_manifest
     from genesplice.training.finetuning import finetune as work
 
@@ -211,11 +211,11 @@ def finetune(
     predictions.to_parquet(out / "predictions.parquet", index=False)
     result.history.to_parquet(out / "history.parquet", index=False)
     profiles = fold_profiles(bundle.observed, bundle.fold_of)
-    blocks = bundle.splits.set_index("gene_id")["block"]
-    metrics = score(predictions, blocks, train_profile=profiles)
-    metrics += differences(predictions, blocks, train_profile=profiles)
-    metrics += strata_metrics(predictions, gene_strata(bundle), blocks, train_profile=profiles)
-    metrics += coverage_metrics(predictions, blocks) + result.costs
+    metrics = to_metrics(compare(predictions, bundle))
+    metrics += strata_metrics(
+        predictions, gene_strata(bundle), bundle.block_of, train_profile=profiles
+    )
+    metrics += coverage_metrics(predictions, bundle.block_of) + result.costs
     write_metrics(out / "metrics.json", metrics)
     write_manifest(
         out,
