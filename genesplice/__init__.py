@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from genesplice.evaluate.reliability import coverage_metrics, strata_table
     from genesplice.explain.attention import attention_of
     from genesplice.explain.faithfulness import explain_genes
-    from genesplice.explain.pathways import influence_with_band
+    from genesplice.explain.pathways import pathway_influence
     from genesplice.model.genesplice import GeneSplice
     from genesplice.predict.expression import (
         embed_genes,
@@ -113,7 +113,7 @@ _HOME = {
     "evaluate.reliability": "coverage_metrics strata_table",
     "explain.attention": "attention_of",
     "explain.faithfulness": "explain_genes",
-    "explain.pathways": "influence_with_band",
+    "explain.pathways": "pathway_influence",
     "model.genesplice": "GeneSplice",
     "predict.expression": "embed_genes gene_means load_model predict_expression regulator_edges",
     "predict.gene_output": "Explainer resolve_genes",

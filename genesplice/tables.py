@@ -55,7 +55,7 @@ def best_simple_model(scores: pd.DataFrame, metric: str = "level_spearman") -> s
 
 def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
     """Try rising learning rates on the training folds: the curve, and the range it proposes."""
-    from genesplice.training.range_test import range_test
+    from genesplice.training.comparisons import range_test
     from genesplice.training.source import bundle_source
 
     settings = config.pretrain
@@ -65,13 +65,13 @@ def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
 
 def schedule_curves(config: Config) -> pd.DataFrame:
     """Learning rate at each step of pre-training, for every schedule: the columns of a figure."""
-    from genesplice.training.schedules import SCHEDULES, schedule_factor
+    from genesplice.training.schedules import SCHEDULES, schedule_factors
 
     total, peak = config.pretrain.steps, config.pretrain.learning_rate
-    steps = np.unique(np.linspace(0, total - 1, 300).astype(int)).tolist()
-    rows = [(name, step, peak * schedule_factor(name, step, total))
-            for name in SCHEDULES for step in steps]  # fmt: skip
-    return pd.DataFrame(rows, columns=["schedule", "step", "learning_rate"])
+    steps = np.unique(np.linspace(0, total - 1, 300).astype(int))
+    curves = pd.DataFrame({name: peak * schedule_factors(name, total) for name in SCHEDULES})
+    rates = curves.loc[steps].rename_axis("step").reset_index()
+    return rates.melt("step", var_name="schedule", value_name="learning_rate")
 
 
 def best_trials(compared: Any) -> pd.DataFrame:
@@ -147,17 +147,14 @@ def edge_attributions(
 
     The `count` edges of largest attribution into `genes`, which is their `weight`.
     """
-    from genesplice.explain.pathways import GraphOutput, edge_attribution, to_rows
+    from genesplice.explain.pathways import explain_edges
 
-    bundle = explainer.bundle
-    rows = to_rows(np.flatnonzero(bundle.genes["gene_id"].isin(genes)))
-    parts = explainer.model, explainer.graph, explainer.vectors, rows
-    found = edge_attribution(GraphOutput(*parts, condition or "level"))
+    found = explain_edges(explainer, genes, condition=condition)
     edges = found.table[found.table["target"].isin(genes)]
     edges = edges[edges["source"] != edges["target"]].rename(columns={"value": "weight"})
     edges = edges.loc[edges["weight"].abs().nlargest(count).index]
     nodes = pd.DataFrame(index=pd.Index(sorted({*edges["source"], *edges["target"]}), name="id"))
-    nodes["name"] = nodes.index.map(bundle.names)
+    nodes["name"] = nodes.index.map(explainer.bundle.names)
     return nodes, edges, found.relative_delta
 
 
