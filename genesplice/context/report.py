@@ -106,7 +106,9 @@ def condition_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> pd.Dat
         row = {
             "condition": one["name"],
             "input length (bp)": f"{one['context_bp']:,}",
-            "counts": reasons[one["is_reference"], one["is_excluded"]],
+            "counts": f"no: {one['reason']}"
+            if one.get("reason")
+            else reasons[one["is_reference"], one["is_excluded"]],
         }
         if len(metrics):
             own = metrics[(metrics["model"] == one["name"]) & metrics["fold"].isna()]

@@ -5,8 +5,9 @@ Perturbation and gradient ask one trained model how far away the sequence lies t
 where they point another way, that is said with the answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ from genesplice.results import Metric
 from genesplice.training.loops import begin_run
 from genesplice.training.sweeps import CPU_SECONDS, SweepResult, Task, run_tasks, run_tasks_on_ray
 
+FLAT = 1e-3
+"""Predicted levels that vary less than this share of the measured ones are constant."""
 REFUSED = "refused"
 """The answer where the simulated controls have not passed."""
 KEPT = 0.9
@@ -113,8 +116,13 @@ def context_test(
     )  # fmt: skip
     swept = runner(tasks, out / "tasks", "conditions")
     metrics: list[Metric] = []
+    untrained = without_learning(swept.table, plan)
+    learned = tuple(one for one in plan.conditions if one.name not in untrained)
     try:
-        decision = judge_conditions(swept.table, bundle, plan, config)
+        if untrained and len(plan.context_of) - len(untrained) < 2:
+            listed = "; ".join(f"{name} {reason}" for name, reason in untrained.items())
+            raise InputError(listed, "two context conditions that learned something")
+        decision = judge_conditions(swept.table, bundle, plan._replace(conditions=learned), config)
     except InputError as error:
         decision = Decision(ANSWERS[2], (), f"Cannot tell: {error}.")
     if len(swept.table):
@@ -133,7 +141,7 @@ def context_test(
         metrics.append(Metric(COST, float(spent), None, None, 1, "context", "train"))
     steps = condition_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
     decision = question_steps(decision, *steps)
-    verdict = verdict_record(decision, config, plan, truth, swept)
+    verdict = verdict_record(decision, config, plan, truth, swept, untrained)
     verdict |= dict(zip(("steps", "control_steps"), steps, strict=True))
     dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
     model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
@@ -171,6 +179,29 @@ def _measure(
         return pd.DataFrame(), pd.DataFrame(), None
     dose, mass = (work(explainer, chosen, edges) for work in (dose_response, mass_by_distance))
     return dose, mass, share_without_sequence(explainer, chosen)
+
+
+def without_learning(predictions: pd.DataFrame, plan: ConditionPlan) -> dict[str, str]:
+    """Context conditions that have learned nothing, and why: a slope must not rest on them.
+
+    Their predicted levels are constant over the held-out genes of a run, or further from the
+    measured ones than the mean is, over all runs.
+    """
+    reasons: dict[str, str] = {}
+    for name in plan.context_of:
+        rows = predictions[predictions["model"] == name] if len(predictions) else predictions
+        if rows.empty:
+            continue
+        levels = rows.groupby(["fold", "seed", "gene_id"])[["observed", "predicted"]].mean()
+        runs = levels.groupby(["fold", "seed"])
+        spread = runs.std(ddof=0)
+        error = (levels["predicted"] - levels["observed"]) ** 2
+        total = (levels["observed"] - runs["observed"].transform("mean")) ** 2
+        if (spread["predicted"] < FLAT * spread["observed"]).any():
+            reasons[name] = "predicts the same level for all genes"
+        elif error.sum() > total.sum():
+            reasons[name] = "predicts levels worse than their mean does"
+    return reasons
 
 
 def question_steps(decision: Decision, steps: int, control_steps: int) -> Decision:
@@ -276,8 +307,12 @@ def verdict_record(
     plan: ConditionPlan,
     controls: dict[str, Any],
     swept: SweepResult,
+    untrained: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What `verdict.json` holds; runs are counted as the rule counts them."""
+    """What `verdict.json` holds; runs are counted as the rule counts them.
+
+    `untrained` conditions, and references that read less than the context under test, are excluded.
+    """
     settings, tested = config.verdict, plan.longest.context_bp
     n_runs = min((slope.n_runs for slope in decision.slopes), default=0)
     return {
@@ -293,7 +328,12 @@ def verdict_record(
         "slopes": [slope._asdict() for slope in decision.slopes],
         "context_under_test_bp": tested,
         "conditions": [
-            {**one._asdict(), "is_excluded": one.is_reference and one.context_bp < tested}
+            {
+                **one._asdict(),
+                "is_excluded": one.name in untrained
+                or (one.is_reference and one.context_bp < tested),
+                "reason": untrained.get(one.name),
+            }
             for one in plan.conditions
         ],
         "controls": controls,

@@ -23,6 +23,7 @@ from genesplice.context.verdict import (
     question_no,
     question_steps,
     verdict_record,
+    without_learning,
 )
 from genesplice.data.windows import tile_windows
 from genesplice.errors import InputError
@@ -212,6 +213,20 @@ def test_the_rule_is_applied_to_the_conditions(tiny_bundle):
     assert judge_conditions(table, tiny_bundle, plan, own, ["level_r2"]).answer == "yes"
     same = predictions(tiny_bundle, plan, dict.fromkeys(noise, 0.02), seeds=(0, 1, 2))
     assert judge_conditions(same, tiny_bundle, plan, own).answer == "no"
+
+
+def test_conditions_that_learned_nothing_are_named(tiny_bundle):
+    _, plan = plan_of(tiny_bundle)
+    table = predictions(tiny_bundle, plan, {one.name: 0.1 for one in plan.conditions})
+    assert without_learning(table, plan) == {}
+    assert without_learning(table.iloc[:0], plan) == {}
+    is_short, is_long = (table["model"] == name for name in ("context_512", "context_whole"))
+    table.loc[is_short, "predicted"] = 7.0 + 1e-7 * np.arange(is_short.sum())
+    table.loc[is_long, "predicted"] = -table.loc[is_long, "observed"]
+    reasons = without_learning(table, plan)
+    assert set(reasons) == {"context_512", "context_whole"}
+    assert "same level for all genes" in reasons["context_512"]
+    assert "worse than their mean" in reasons["context_whole"]
 
 
 def test_controls_hold_for_the_settings_they_depend_on():

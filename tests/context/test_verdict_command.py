@@ -73,7 +73,7 @@ def test_a_record_of_other_code_or_of_failed_tasks_does_not_count(
     assert all(again[name] == record[name] for name in changed)
 
 
-def test_once_they_have_the_arms_are_judged(out, tiny_bundle, capsys):
+def test_once_they_have_the_conditions_are_judged(out, tiny_bundle, capsys):
     record = json.loads((out / "controls.json").read_text())
     (out / "controls.json").write_text(json.dumps({**record, "passed": True}))
     code, printed, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
@@ -81,10 +81,14 @@ def test_once_they_have_the_arms_are_judged(out, tiny_bundle, capsys):
     assert printed.splitlines()[0] == str(out / "verdict.html")
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["answer"] in ("yes", "no", "cannot tell")
-    assert {s["metric"] for s in verdict["slopes"]} == {"level_r2", "profile_r"}
+    # One pass over so little teaches nothing: no slope rests on such conditions.
+    assert verdict["slopes"] == []
+    assert "two context conditions that learned something" in verdict["sentence"]
     assert verdict["context_under_test_bp"] == 4096
-    excluded = {condition["name"]: condition["is_excluded"] for condition in verdict["conditions"]}
-    assert excluded == {"context_512": False, "context_4096": False, "short_cnn": True}
+    assert all(one["is_excluded"] for one in verdict["conditions"])
+    reasons = {one["name"]: one["reason"] for one in verdict["conditions"]}
+    assert "worse than their mean" in reasons["context_512"]
+    assert reasons["short_cnn"] is None
     assert verdict["distance_dependence"]["n_genes"] == 2
     assert "s of CPU so far" in told
 
