@@ -151,6 +151,8 @@ def rule_sentence(rule: Mapping[str, Any]) -> str:
 
 def hypothesis_table(ablations: pd.DataFrame) -> pd.DataFrame:
     """`genesplice.evaluate.ablations.ablation_table` for a page: the answer first."""
+    numbers = ["effect", "ci_low", "ci_high", "cpu_seconds"]
+    ablations = ablations.astype(dict.fromkeys(numbers, float))
     was_run = ablations["n_runs"] > 0
     ablation = ablations["ablation"].astype(str).str.removeprefix("genesplice_")
     has_interval = ablations[["ci_low", "ci_high"]].notna().all(axis=1)
