@@ -176,7 +176,7 @@ def condition_tasks(
                     "data": bundle.path.resolve(),
                     "config": own,
                     "out": out.resolve() / name,
-                    "model": condition.name,
+                    "condition": condition.name,
                 }
                 tasks.append(Task(name, run_condition, arguments))
     return tasks
