@@ -169,6 +169,20 @@ def test_prepare_writes_a_bundle_and_prints_its_path(prepared, files):
     assert inputs == {path.name: file_sha256(path) for path in files.values()}
 
 
+def test_prepare_takes_the_size_of_blocks_folds_and_evidence(files, tmp_path):
+    words = ["--block-bp", "20000", "--folds", "3", "--name", "mine"]
+    declared = ["--network-evidence", "ChIP-seq", "--gene-set-evidence", "coexpression"]
+    succeed("prepare", *flags(files), *words, *declared, "--out", tmp_path / "data")
+    bundle = load_bundle(tmp_path / "data")
+    assert (bundle.n_folds, len(bundle.blocks)) == (3, 30)
+    checks = {record["check"]: record["status"] for record in bundle.leakage["checks"]}
+    assert checks["edges whose evidence is expression"] == "green"
+    assert checks["gene sets whose evidence is expression"] == "red"
+    assert all(" ".join(pair) in bundle.manifest["command"] for pair in (words[:2], declared[2:]))
+    said = refuse("prepare", "--recipe", "ecoli", "--folds", "3", "--out", tmp_path / "recipe")
+    assert "--recipe together with --folds" in said
+
+
 def test_pretrain_prints_one_object_with_json(pretrained):
     out, answer = pretrained
     assert json.loads(answer.out) == {"model": str(out), "metrics": str(out / "metrics.json")}

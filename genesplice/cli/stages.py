@@ -36,11 +36,17 @@ def prepare(
     fasta: Annotated[Path | None, typer.Option(help="Genome, plain, gz or bgz.")] = None,
     annotation: Annotated[Path | None, typer.Option(help="GFF3 or GTF, plain or gz.")] = None,
     expression: Annotated[Path | None, typer.Option(help="TSV, CSV, Parquet or h5ad.")] = None,
-    expression_unit: Annotated[str | None, typer.Option(help="tpm, log2tpm or counts.")] = None,
+    expression_unit: Annotated[
+        str | None, typer.Option(help="tpm, rpkm, log2tpm or counts.")
+    ] = None,
     samples: Annotated[Path | None, typer.Option(help="sample and condition columns.")] = None,
     network: Annotated[Path | None, typer.Option(help="Edges: source, target[, sign, …].")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="GMT, GAF or two columns.")] = None,
+    network_evidence: Annotated[str, typer.Option(help="Such as binding or curated.")] = "",
+    gene_set_evidence: Annotated[str, typer.Option(help="Where the file is silent.")] = "",
     circular: Annotated[list[str] | None, typer.Option(help="Circular, repeatable.")] = None,
+    block_bp: Annotated[int | None, typer.Option(min=1, help="Of folds [100000].")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation [5].")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -48,14 +54,11 @@ def prepare(
     """Turn a recipe, or your own files, into a data folder."""
     from genesplice.data.prepare import prepare_files, prepare_recipe
 
-    mine: dict[str, object] = {
-        "--fasta": fasta,
-        "--annotation": annotation,
-        "--expression": expression,
-        "--expression-unit": expression_unit,
-    }
+    mine = {"--fasta": fasta, "--annotation": annotation, "--expression": expression,
+            "--expression-unit": expression_unit}  # fmt: skip
+    sizes = {"--block-bp": block_bp, "--folds": folds}
     if recipe is not None:
-        given = [flag for flag, value in mine.items() if value is not None]
+        given = [flag for flag, value in (mine | sizes).items() if value is not None]
         if given:
             raise InputError(f"--recipe together with {', '.join(given)}", "one or the other")
         bundle = prepare_recipe(recipe, out, overwrite=overwrite, progress=say)
@@ -71,6 +74,10 @@ def prepare(
             samples=samples,
             network=network,
             gene_sets=gene_sets,
+            network_evidence=network_evidence,
+            gene_set_evidence=gene_set_evidence,
+            block_bp=block_bp or 100_000,
+            n_folds=folds or 5,
             circular=tuple(circular or ()),
             name=name,
             out=out,

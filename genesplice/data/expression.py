@@ -22,12 +22,16 @@ from genesplice.data.tables import (
 )
 from genesplice.errors import InputError
 
-ExpressionUnit = Literal["tpm", "log2tpm", "counts"]
+ExpressionUnit = Literal["tpm", "rpkm", "fpkm", "log2tpm", "counts"]
 MILLION = 1e6
 HIGHEST_LOG2_TPM = 21.0
 """log2(10^6 + 1) is 19.9: nothing above this can be log2(TPM+1)."""
 HIGHEST_TPM_SUM = 1.5e6
 """TPM of one sample add up to 10^6, or less for a subset of genes."""
+SAME_SUM = 1e-3
+"""Relative distance from 10^6 within which sums of samples are those of TPM."""
+MIN_JUDGED_GENES = 20
+"""Whole numbers, and sums of 10^6, mean nothing in fewer genes."""
 
 
 ANNOTATION_COLUMNS = frozenset({
@@ -38,8 +42,9 @@ ANNOTATION_COLUMNS = frozenset({
 """Columns, lower case, that counting tools write between gene ids and samples."""
 LENGTH_COLUMNS = ("effectivelength", "eff_length", "effective_length", "length")
 MEASURES = {"tpm": ("tpm",), "counts": ("numreads", "est_counts", "expected_count"), "log2tpm": ()}
+MEASURES |= dict.fromkeys(("rpkm", "fpkm"), ("fpkm", "rpkm"))
 """Columns of tables of one sample (Salmon, kallisto, RSEM) by unit."""
-OTHER_MEASURES = ("fpkm", "rpkm", "isopct")
+OTHER_MEASURES = ("isopct",)
 
 
 class Measurements(NamedTuple):
@@ -89,8 +94,8 @@ def read_measurements(
     Parameters
     ----------
     unit
-        `tpm`, `log2tpm` (log2(TPM+1)) or `counts` (reads or fragments per gene, also estimated
-        ones). The unit is never guessed.
+        `tpm`, `rpkm` or `fpkm` (scaled to TPM within each sample), `log2tpm` (log2(TPM+1)) or
+        `counts` (reads or fragments per gene, also estimated ones). The unit is never guessed.
     samples
         Table whose first column is the sample id, with a column `condition`; replicates share a
         condition. Without it (and without `condition` in an h5ad) each sample is its own.
@@ -101,7 +106,7 @@ def read_measurements(
         As `read_expression`.
     """
     if unit not in get_args(ExpressionUnit):
-        raise InputError(f"expression unit {unit!r}", "tpm, log2tpm or counts")
+        raise InputError(f"expression unit {unit!r}", ", ".join(get_args(ExpressionUnit)))
     is_h5ad = plain_suffix(path) == ".h5ad"
     measured = _read_h5ad(path) if is_h5ad else _read_genes_by_samples(path, unit)
     if samples is not None:
@@ -283,27 +288,57 @@ def _to_log2_tpm(
 
     refuse(~np.isfinite(values), "no finite number", "a value in every cell")
     refuse(values < 0, "{value:g}", "values >= 0")
-    sums, highest = values.sum(axis=0), values.max()
+    check_unit(table, unit, path)
     if unit == "log2tpm":
-        if highest > HIGHEST_LOG2_TPM:
-            expected = f"log2(TPM+1), at most {HIGHEST_LOG2_TPM:g}"
-            raise InputError(f"values up to {highest:g} with unit log2tpm", expected, path=path)
         return values
-    if unit == "counts":
-        values = _counts_to_tpm(table, lengths, path)
-    elif sums.max() > HIGHEST_TPM_SUM:
-        sample = table.columns[int(np.argmax(sums))]
-        found = f"sample {sample!r} adding up to {sums.max():.3g} with unit tpm"
-        raise InputError(found, "at most 1e6 (counts are unit counts)", path=path)
-    elif highest <= HIGHEST_LOG2_TPM and len(values) > 1:
-        found = f"values up to only {highest:g} with unit tpm"
-        raise InputError(found, "TPM (logarithms are unit log2tpm)", path=path)
+    if unit != "tpm":
+        values = values / _gene_lengths(table, lengths, path) if unit == "counts" else values
+        totals = values.sum(axis=0)
+        if totals.min() == 0:
+            sample = table.columns[int(np.argmin(totals))]
+            raise InputError(f"sample {sample!r} without reads", f"{unit} > 0", path=path)
+        values = values / totals * MILLION
     return np.log2(values + 1)
 
 
-def _counts_to_tpm(
+def check_unit(table: pd.DataFrame, unit: ExpressionUnit, path: Path | None = None) -> None:
+    """Judge values, genes x samples, by their sums, maxima and whole numbers.
+
+    Raises
+    ------
+    InputError
+        If they cannot be in `unit`.
+    """
+    values = table.to_numpy(dtype=np.float64)
+    highest, many = np.nanmax(values), len(values) >= MIN_JUDGED_GENES
+    is_log = unit == "log2tpm"
+    sums = (np.exp2(values) - 1 if is_log and highest < 64 else values).sum(axis=0)
+    is_whole = many and highest > 0 and bool((values == np.floor(values)).all())
+    is_million = many and bool((np.abs(sums / MILLION - 1) < SAME_SUM).all())
+    found = expected = ""
+    if is_log and highest > HIGHEST_LOG2_TPM:
+        found, expected = f"values up to {highest:g}", f"at most {HIGHEST_LOG2_TPM:g}"
+    elif unit in ("tpm", "log2tpm") and sums.max() > HIGHEST_TPM_SUM * (2 if is_log else 1):
+        found = f"sample {table.columns[int(np.argmax(sums))]!r} adding up to {sums.max():.3g}"
+        expected = "at most 1e6 (counts are unit counts)"
+    elif (
+        not is_log
+        and highest <= HIGHEST_LOG2_TPM
+        and (many and not is_whole if unit == "counts" else len(values) > 1)
+    ):
+        found = f"values up to only {highest:g}"
+        expected = f"{unit.upper()} (logarithms are unit log2tpm)"
+    elif unit == "counts" and is_million:
+        found, expected = "samples that add up to 1e6", "reads per gene (TPM are unit tpm)"
+    elif unit != "counts" and is_whole and not is_million:
+        found, expected = "whole numbers", f"{unit.upper()} (counts are unit counts)"
+    if found:
+        raise InputError(f"{found} with unit {unit}", expected, path=path)
+
+
+def _gene_lengths(
     table: pd.DataFrame, lengths: Mapping[str, float | int] | None, path: Path | None
-) -> Float[np.ndarray, "genes samples"]:
+) -> Float[np.ndarray, "genes 1"]:
     if lengths is None:
         raise InputError("counts without gene lengths", "an annotation, or tpm", path=path)
     unknown = [gene for gene in table.index if not lengths.get(gene, 0) > 0]
@@ -313,9 +348,4 @@ def _counts_to_tpm(
             "a length of 1 bp or more for every gene with counts",
             path=path,
         )
-    per_base = table.to_numpy(np.float64) / np.array([[float(lengths[g])] for g in table.index])
-    totals = per_base.sum(axis=0)
-    if totals.min() == 0:
-        sample = table.columns[int(np.argmin(totals))]
-        raise InputError(f"sample {sample!r} without reads", "counts > 0", path=path)
-    return per_base / totals * MILLION
+    return np.array([[float(lengths[gene])] for gene in table.index])

@@ -11,7 +11,12 @@ import pandas as pd
 
 from genesplice.data.annotation import Annotation, parse_annotation
 from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
-from genesplice.data.expression import ExpressionUnit, make_expression, read_measurements
+from genesplice.data.expression import (
+    ExpressionUnit,
+    check_unit,
+    make_expression,
+    read_measurements,
+)
 from genesplice.data.genome import read_fasta
 from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_gene_sets, read_network
@@ -121,13 +126,14 @@ def prepare_files(
     paths = {"fasta": fasta, "annotation": annotation, "expression": expression,
              "samples": samples, "network": network, "gene-sets": gene_sets}  # fmt: skip
     files = {flag: Path(path) for flag, path in paths.items() if path is not None}
+    tell("reading expression")
+    path = files["expression"]
+    values, obs, own, own_notes = read_measurements(path, expression_unit, files.get("samples"))
+    check_unit(values, expression_unit, path)
     tell("reading the genome")
     genome = read_fasta(files["fasta"]).with_circular(circular)
     tell("reading the annotation")
     reading = parse_annotation(files["annotation"], genome)
-    tell("reading expression")
-    path = files["expression"]
-    values, obs, own, own_notes = read_measurements(path, expression_unit, files.get("samples"))
     matches, notes = _match_genes(values, reading, path)
     notes = [*own_notes, *notes]
     matched = make_expression(
@@ -170,11 +176,15 @@ def prepare_files(
         gene_set_evidence=evidence or gene_set_evidence,
         extra={"contig_aliases": reading.contig_aliases, "expression_unit": expression_unit},
     )
-    flags = " ".join(f"--{flag} {path}" for flag, path in files.items())
+    options = {"expression-unit": expression_unit, "block-bp": block_bp, "folds": n_folds,
+               "network-evidence": network_evidence,
+               "gene-set-evidence": gene_set_evidence}  # fmt: skip
+    given = {flag: value for flag, value in (files | options).items() if value}
+    flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
     return write_bundle(
         parts,
         out,
-        command=f"genesplice prepare {flags} --expression-unit {expression_unit} --out {out}",
+        command=f"genesplice prepare {flags} --out {out}",
         started=started,
         overwrite=overwrite,
         block_bp=block_bp,

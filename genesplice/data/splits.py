@@ -114,7 +114,7 @@ def make_blocks(
     if np.count_nonzero(loads) < n_folds:
         raise InputError(
             f"{np.count_nonzero(loads)} blocks with genes ({kind}s of about {block_bp} bp)",
-            f"at least {n_folds}, one per fold: smaller blocks or fewer folds",
+            f"at least {n_folds}, one per fold: --block-bp smaller or --folds fewer",
         )
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
     splits = pd.DataFrame(

@@ -14,6 +14,7 @@ from scipy import sparse
 from tiny_files import refusal, write, write_truncated
 
 from genesplice.data.expression import (
+    check_unit,
     condition_means,
     make_expression,
     read_expression,
@@ -189,6 +190,7 @@ def test_tpm_comes_back_from_its_logarithm(values):
         ("gene\ts1\ns\t1e6\nt\t9e5\n", "tpm", "sample 's1' adding up to 1.9e+06", "unit counts"),
         ("gene\ts1\na\t-1\nb\t9\n", "counts", "-1 for gene 'a', sample 's1'", "values >= 0"),
         ("gene\ts1\na\t5\nb\t9\n", "counts", "counts without gene lengths", "an annotation"),
+        ("gene\ts1\ts2\na\t99\t0\nb\t9\t0\n", "rpkm", "sample 's2' without reads", "rpkm > 0"),
     ],
 )
 def test_values_that_cannot_be_in_the_stated_unit_are_refused(
@@ -196,6 +198,53 @@ def test_values_that_cannot_be_in_the_stated_unit_are_refused(
 ):
     error = refusal(read_expression, write(tmp_path / "e.tsv", text), unit)
     assert (found in error.found, expected in error.expected) == (True, True)
+
+
+@pytest.mark.parametrize("unit", ["rpkm", "fpkm"])
+def test_rpkm_is_scaled_to_a_million_within_each_sample(tmp_path, unit):
+    data = read(tmp_path, "gene\ts1\ts2\na\t30\t5\nb\t90\t35\n", unit)
+    expected = np.log2(1e6 * np.array([[0.25, 0.75], [0.125, 0.875]]) + 1)
+    np.testing.assert_allclose(data.X, expected, rtol=1e-6)
+
+
+GENERATOR = np.random.default_rng(4)
+READS = GENERATOR.negative_binomial(0.5, 0.001, (60, 3)).astype(float)
+PER_KB = (READS + 0.5) / GENERATOR.uniform(0.3, 3, (60, 1))
+TPM = PER_KB / PER_KB.sum(axis=0) * 1e6
+MADE = {"counts": READS, "estimated counts": READS + 0.25, "rpkm": PER_KB, "tpm": TPM,
+        "rounded tpm": TPM.round(), "log2tpm": np.log2(TPM + 1), "log2 counts": np.log2(READS + 1),
+        "log2 large": np.log2(TPM * 9 + 1)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("made", "unit", "found"),
+    [
+        ("counts", "counts", None),
+        ("estimated counts", "counts", None),
+        ("tpm", "tpm", None),
+        ("rounded tpm", "tpm", None),
+        ("rpkm", "rpkm", None),
+        ("tpm", "fpkm", None),
+        ("log2tpm", "log2tpm", None),
+        ("counts", "tpm", "whole numbers"),
+        ("counts", "rpkm", "whole numbers"),
+        ("counts", "log2tpm", "values up to"),
+        ("tpm", "counts", "samples that add up to 1e6"),
+        ("rounded tpm", "counts", "samples that add up to 1e6"),
+        ("tpm", "log2tpm", "values up to"),
+        ("rpkm", "log2tpm", "values up to"),
+        ("log2tpm", "tpm", "values up to only"),
+        ("log2tpm", "rpkm", "values up to only"),
+        ("log2 counts", "counts", "values up to only"),
+        ("log2 large", "log2tpm", "adding up to 9e\\+06"),
+    ],
+)
+def test_units_are_judged_by_sums_whole_numbers_and_maxima(made, unit, found):
+    values = pd.DataFrame(MADE[made], [f"g{i}" for i in range(60)], ["x", "y", "z"])
+    if found is None:
+        return check_unit(values, unit)
+    with pytest.raises(InputError, match=f"{found}.* with unit {unit}, expected"):
+        check_unit(values, unit)
 
 
 def test_counts_of_genes_without_length_and_samples_without_reads_are_refused(tmp_path):

@@ -136,7 +136,7 @@ def test_compressed_files_give_the_same_bundle(tmp_path):
 def test_steps_are_told_in_order(tmp_path):
     told = []
     prepared(tmp_path, options={"progress": told.append})
-    assert told[:3] == ["reading the genome", "reading the annotation", "reading expression"]
+    assert told[:3] == ["reading expression", "reading the genome", "reading the annotation"]
     assert told[-1] == "writing the bundle"
 
 
@@ -316,7 +316,7 @@ def test_overwriting_with_a_bad_file_keeps_the_good_bundle(tmp_path):
 
 def test_genome_too_small_for_the_folds_is_refused(tmp_path):
     files = inputs(tmp_path)
-    with pytest.raises(InputError, match="expected at least 5, one per fold"):
+    with pytest.raises(InputError, match=r"at least 5, one per fold: --block-bp .* --folds"):
         prepare_files(**files, expression_unit="tpm", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -342,7 +342,8 @@ def test_recipe_refuses_a_taken_folder_before_any_work(tmp_path):
 @pytest.mark.parametrize(
     ("unit", "expression", "message"),
     [
-        ("fpkm", table(), "genesplice: found expression unit 'fpkm', expected tpm, log2tpm or"),
+        ("cpm", table(), "genesplice: found expression unit 'cpm', expected tpm, rpkm, fpkm,"),
+        ("log2tpm", "no table\n", "tpm.tsv:1: found the header 'no table'"),
         ("tpm", OTHER_NAMES, "tpm.tsv: found 40 of 40 genes that the annotation lacks"),
         ("tpm", "s1\ts2\nb0000\t1\t2\n", "tpm.tsv:2: found 3 columns, expected 2 as in the"),
     ],
