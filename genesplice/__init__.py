@@ -104,7 +104,9 @@ _HOME = {
     "baselines.methods": "run_baselines",
     "config": "Config load_preset override",
     "context.perturbation": "kept_share",
-    "context.report": "condition_table control_table controls_sentence hypothesis_table write_report",
+    "context.report": (
+        "condition_table control_table controls_sentence hypothesis_table write_report"
+    ),
     "context.verdict": "context_test",
     "data.bundle": "Bundle",
     "errors": "InputError WorkError",

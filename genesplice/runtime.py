@@ -102,7 +102,7 @@ def git_commit() -> str | None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its target and rename it, so that a reader never sees half a file."""
+    """Write JSON next to its target and rename it, so that a reader never sees half a file."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1, sort_keys=False, default=str) + "\n")
     os.replace(partial, path)
@@ -155,7 +155,7 @@ def write_manifest(
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Give a scratch path beside `target` that is renamed to it only if the body succeeds."""
+    """Give a scratch path next to `target` that is renamed to it only if the body succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -167,7 +167,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a scratch folder beside `target` that becomes `target` only if the body succeeds.
+    """Give a scratch folder next to `target` that becomes `target` only if the body succeeds.
 
     If it does not, folders above that were made for it are taken away again.
 

@@ -130,7 +130,7 @@ def attribution_shares(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def level_errors(predicted: pd.DataFrame, bundle: Bundle, fold: int) -> pd.DataFrame:
-    """Observed and predicted level of every measured gene, the error, and whether it is held out."""
+    """Observed and predicted level of every measured gene, its error, and if it is held out."""
     observed = bundle.observed.mean(axis=1)
     level = pd.DataFrame(
         {"observed": observed, "predicted": predicted.mean(axis=1)[observed.index]}

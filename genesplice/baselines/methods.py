@@ -22,7 +22,7 @@ from genesplice.errors import InputError
 from genesplice.results import PREDICTION_COLUMNS
 
 RELATED = 0.04
-"""Similarity (shared 14-mers, as in the leakage report) from which a gene counts as a relative: about 80 %
+"""Similarity (shared 14-mers, as in the leakage report) of a relative: about 80 %
 identity. Below, single shared k-mers decide, and the nearest gene is sought by composition."""
 BOOSTING = {
     "max_iter": 300,

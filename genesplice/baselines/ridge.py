@@ -125,7 +125,7 @@ PENALTY_LIMITS = 1e-4, 1e4
 
 
 class KernelSettings(NamedTuple):
-    """What decides a kernel: the weight of each part, how much of it is Matern, and how narrow that.
+    """What decides a kernel: the weight of each part, its Matern share, and how narrow that is.
 
     `penalty` is against kernels whose diagonal is about 1.
     """

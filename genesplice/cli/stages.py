@@ -297,7 +297,7 @@ def verdict(
 ) -> None:
     """Say whether longer context helps: yes, no or cannot tell.
 
-    Four simulated controls are judged first; while they do not come out as planted there is no verdict.
+    Four simulated controls are judged first: unless all come out as planted, there is no verdict.
     """
     from genesplice.context.report import write_report
     from genesplice.context.verdict import REFUSED, context_test

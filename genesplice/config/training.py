@@ -285,7 +285,8 @@ class VerdictConfig(Section):
         As in `finetune`; None = all folds.
     references
         Other architectures that are compared; their windows are `reference_bp` long.
-    control_contexts_bp, control_domains, control_epochs, control_folds, control_seeds, control_smallest_effect
+    control_contexts_bp, control_domains, control_epochs, control_folds, control_seeds
+    control_smallest_effect
         The same for the simulated controls, each a circular contig of `control_domains` times 8 kb.
     perturbation_genes
         Held-out genes whose distance dependence is measured; 0 leaves this out.

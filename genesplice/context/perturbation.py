@@ -1,4 +1,4 @@
-"""How far away the sequence lies that a model's prediction rests on: two instruments.
+"""Distance dependence: how far away the sequence lies that a prediction depends on.
 
 Dose-response: everything further than d from the gene is dinucleotide-shuffled, and the prediction
 of the level is compared with that for the whole window. Mass against distance: which share of the

@@ -250,9 +250,9 @@ def compare_distance_dependence(
 
     A model depends on distal sequence if less than `KEPT` of its predictions is left once
     everything beyond the shortest context is shuffled, or if `FIELD` of the mass of gradient or
-    perturbation lies farther out. Mass is counted in shares: of a model that needs no sequence it says nothing
-    (None). Dependence is no gain: only the conditions measure one. Nothing is said of what lies
-    outside of the window.
+    perturbation lies farther out. Mass is counted in shares: for a model that needs no sequence it
+    means nothing (None). Dependence is no gain: only the conditions measure one. Nothing is said
+    of what lies outside of the window.
     """
     if dose.empty or mass.empty:
         return {"distance_dependence": None, "disagreements": []}

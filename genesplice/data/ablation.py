@@ -70,7 +70,7 @@ def without_network(bundle: Bundle) -> Bundle:
 
 
 def random_gene_sets(bundle: Bundle, seed: int) -> Bundle:
-    """Let genes change places in the gene sets.
+    """Permute the genes among the gene sets.
 
     Genes are permuted among those that the same collections know ("GO", "KEGG" and "COG", say):
     every set keeps its size, any two sets, of one collection or two, their overlap, and every

@@ -59,7 +59,7 @@ def annotation_track(genome: Genome, genes: pd.DataFrame) -> UInt8[np.ndarray, "
     """Coding phase per base and strand, over all contigs (see `WindowBatch.phase`).
 
     A protein-coding gene whose length is no multiple of three (introns, frameshifts) has no
-    frame that could be told from its ends: it counts as gene body. Where genes of one strand
+    frame that follows from its ends: it counts as gene body. Where genes of one strand
     overlap, the one that starts later on the contig is kept.
     """
     track = np.zeros((2, genome.length), np.uint8)

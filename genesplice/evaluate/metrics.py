@@ -218,7 +218,7 @@ def differences(
 ) -> list[Metric]:
     """`paired_difference` of `model`, and of its ensemble, with every other model of the table.
 
-    Variants of the model, such as ablations, are held against the single model: they have no ensemble.
+    Ablations are compared with the single model: they have no ensemble.
     """
     names = [str(name) for name in predictions["model"].unique()]
     ensemble = f"{model}_ensemble"

@@ -31,9 +31,9 @@ for all tasks and models. A site is a base that is read on one strand; its input
                origin of replication to the terminus, - from there on
 =============  =====================================================================================
 
-Source: probing, Alain & Bengio 2016; balanced accuracy, Brodersen et al. 2010; tasks, the Nucleotide
-Transformer (Dalla-Torre et al. 2024), as far as the annotation of a bacterium gives them;
-composition of the leading strand, Lobry 1996.
+Source: probing, Alain & Bengio 2016; balanced accuracy, Brodersen et al. 2010; tasks, the
+Nucleotide Transformer (Dalla-Torre et al. 2024), as far as the annotation of a bacterium gives
+them; composition of the leading strand, Lobry 1996.
 """
 
 from collections.abc import Mapping, Sequence

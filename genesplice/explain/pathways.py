@@ -1,4 +1,4 @@
-"""Which regulators, pathways and genes a prediction depends on, compared with random graphs.
+"""Which regulators, pathways and genes a prediction depends on, with random graphs.
 
 Every message along an edge, and what the kernel path knows by it, is scaled by a mask of 1;
 Captum's integrated gradients take the masks from 0 (no graph at all) to 1. What an edge is given is
@@ -263,7 +263,7 @@ def pathway_influence(
     n_random: int = 20,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How far each node moves measured genes towards what was observed, beside random graphs.
+    """How far each node moves measured genes towards what was observed, with random graphs.
 
     The `mean` of `influence` along each gene's observed profile (its residual over conditions). A
     pathway keeps its learned vector, its size and its overlaps, and gets random members of the

@@ -91,7 +91,7 @@ def transformer_blocks(encoder: nn.Module) -> list[Block]:
 
 
 def add_adapters(encoder: nn.Module, name: AdapterName, rank: int = 8) -> None:
-    """Put adapters on every transformer block, `lora` of this rank; at first they change nothing."""
+    """Put adapters on every transformer block (`lora` of `rank`); at first they change nothing."""
     adapters: list[tuple[nn.Linear, nn.Module]] = []
     for block in transformer_blocks(encoder):
         if name == "lora":

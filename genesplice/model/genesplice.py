@@ -103,7 +103,7 @@ def _chunk_bp(config: ModelConfig) -> int:
 
 
 def mix_paths(neural: Prediction, kernel: Prediction, mix: Float[Tensor, "2"]) -> Prediction:
-    """Predictions of both paths; `mix` is the kernel's weight for the level and for the residual."""
+    """Predictions of both paths; `mix` is the kernel's weight for level and residual."""
     pairs = zip(neural, kernel, mix, strict=True)
     return Prediction(*(one + weight * (other - one) for one, other, weight in pairs))
 
@@ -267,7 +267,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         graph: HeteroData,
         rows: Int64[Tensor, " genes"] | None = None,
     ) -> tuple[Float[Tensor, "genes features"], Float[Tensor, "genes known"]]:
-        """Inputs of the kernel path: standardised features, and the graph's knowledge of each gene."""
+        """Inputs of the kernel path: standardised features, and what the graph has of each gene."""
         known = graph["gene"].knowledge
         if rows is not None:
             gene_features, known = gene_features[rows], known[rows]
@@ -285,7 +285,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         return model
 
     def generate_model_card(self, *args, **kwargs):
-        """The card that `save_pretrained` writes beside the weights."""
+        """The card that `save_pretrained` writes with the weights."""
         from huggingface_hub import ModelCard
 
         return ModelCard(MODEL_CARD)

@@ -139,7 +139,7 @@ def execute_notebook(
 def _kernel_manager(log: Path) -> type:
     """Make a kernel manager whose kernels write to a file instead of our terminal.
 
-    The kernel is told that nobody looks at it, and keeps plotly from choosing another renderer.
+    The kernel knows that it has no viewer, and plotly keeps its renderer.
     """
     from jupyter_client.manager import AsyncKernelManager
 

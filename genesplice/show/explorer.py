@@ -29,7 +29,7 @@ HEADLESS_VARIABLE = "GENESPLICE_HEADLESS"
 """Set in the kernels of the runner: nobody is there to move a widget."""
 
 FIGURE_CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
-"""plotly.js offers to upload a chart to its maker's cloud unless told not to."""
+"""plotly.js offers to upload a chart to its maker's cloud by default."""
 
 _INTEGERS = (np.int8, np.int16, np.int32)
 _PALETTE_MAX = 100

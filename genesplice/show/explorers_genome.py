@@ -39,7 +39,7 @@ def gene_control(ids: Sequence[Any] | pd.Index, names: pd.Series | None = None) 
 
 
 def panel_title(label: str, detail: str = "") -> str:
-    """Write the text over a panel: a user's label in bold and a line that is plotly text already."""
+    """Write the text over a panel: a user's label in bold and a line that is plotly text."""
     return f"<b>{short(label, 34)}</b>" + (f"<br>{detail}" if detail else "")
 
 
@@ -247,7 +247,7 @@ def _strongest(ratios: np.ndarray, tokens: np.ndarray, positions: np.ndarray) ->
     rows, columns = np.unravel_index(np.array(order, dtype=int), known.shape)
     return [
         [f"{positions[row]:+.0f}" for row in rows],
-        [f"{'ACGTN'[tokens[row]]} → {'ACGT'[base]}" for row, base in zip(rows, columns, strict=True)],
+        [f"{'ACGTN'[tokens[i]]} → {'ACGT'[base]}" for i, base in zip(rows, columns, strict=True)],
         [f"{known[row, base]:.2f}" for row, base in zip(rows, columns, strict=True)],
     ]  # fmt: skip
 

@@ -32,7 +32,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class ParameterInfo(NamedTuple):
-    """One line of a parameters cell, `name: type = default  # help`; `spelt` is the type as text."""
+    """A line of a parameters cell, `name: type = default  # help`; `spelt` is the type as text."""
 
     default: Value
     type: Any

@@ -1,4 +1,4 @@
-"""How training runs: steps by number, checkpoints that resume bit for bit, and what watches them."""
+"""How training runs: numbered steps, checkpoints that resume bit for bit, callbacks."""
 
 import functools
 import json
@@ -239,7 +239,7 @@ class StepLoader:
 
 
 def choose_accelerator() -> str:
-    """Lightning's choice, but for Apple's GPU while that lacks float64, which kernels are solved in."""
+    """Lightning's choice, but never Apple's GPU: it lacks float64, which kernels are solved in."""
     if not torch.cuda.is_available() and torch.backends.mps.is_available():
         try:
             torch.zeros(1, dtype=torch.float64, device="mps")

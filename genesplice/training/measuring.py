@@ -80,7 +80,7 @@ def measure_bases(
     config: Config,
     ablations: Mapping[str, PretrainingModel] | None = None,
 ) -> list[Metric]:
-    """Bits per base and top-1 by region, beside ablations and count models of the training intervals.
+    """Bits per base and top-1 by region, with ablations and count models of training intervals.
 
     Ablations are asked on the bundle's own genome, whatever they have read.
     """
@@ -217,7 +217,7 @@ def measure_expression(
     """`METRICS` on held-out genes, and differences of the first model.
 
     Level is the mean of ridge and boosting, profile is ridge's. Records of the difference have the
-    names of the metrics with `_difference`, for "MODEL - OTHER". All are told for the genes of
+    names of the metrics with `_difference`, for "MODEL - OTHER". All are measured on the genes of
     `pretrain.holdout_fold`, whose sequence no encoder has read, and, without a fold, for those of
     all folds: each is held out from the ridge and the boosting, and the encoder has read the
     sequence of the others, never their expression.

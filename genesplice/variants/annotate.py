@@ -288,7 +288,7 @@ def annotate_vcf(
     gene_features: Sequence[Tensor] | None = None,
     progress: Progress = lambda text: None,
 ) -> Annotated:
-    """Write `out`: every record of `vcf` in its order, with INFO fields; and tables beside it.
+    """Write `out`: every record of `vcf` in its order, with INFO fields; and tables next to it.
 
     The file is read twice: first every REF is compared with the genome, then records are scored.
 

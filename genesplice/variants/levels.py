@@ -301,7 +301,8 @@ class Models(NamedTuple):
 def open_models(folders: Path | Sequence[Path] | Models, *, follow: bool = True) -> Models:
     """Load each folder: `config.json` marks a fine-tuned model, `run.json` a pre-trained one.
 
-    What is loaded already is given back. With `follow`, and no pre-trained folder among them, the one that the fine-tuned model began
+    What is loaded already is given back. With `follow`, and no pre-trained folder among them,
+    the one that the fine-tuned model began
     from (`init` in the manifest of its run) is taken, if it is still there.
 
     Raises

@@ -1,4 +1,4 @@
-"""Read and write VCF, record by record, leaving every byte that is not ours; tables beside it.
+"""Read and write VCF, record by record, leaving every byte that is not ours; tables next to it.
 
 htslib (through pysam) judges the header, writes bgzip and makes the tabix index. Records stay
 text: htslib would round the floats of INFO and refuse fields that the header does not declare.

@@ -1,4 +1,4 @@
-"""Reach: a model that cannot look further than its context length must be seen to stay within it."""
+"""Distance dependence stays within a model's context length."""
 
 import numpy as np
 import pandas as pd

@@ -19,7 +19,7 @@ def make_scores(
     seed, *, slope=0.0, contexts=CONTEXTS, n_folds=5, n_seeds=1, n_blocks=9, metrics=("level_r2",),
     block_noise=0.05, training_noise=0.01, rising=None, shared=0.0,
 ):  # fmt: skip
-    """Blocks differ in how hard they are, conditions in seed variance; `rising` metrics have the slope.
+    """Blocks differ in difficulty, conditions in seed variance; `rising` metrics have the slope.
 
     `shared` is the correlation of seed variance between neighbouring contexts of a run.
     """

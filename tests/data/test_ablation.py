@@ -70,7 +70,7 @@ def test_rewiring_makes_no_edge_twice_and_no_new_self_loop(tangled, seed):
 
 
 def test_more_swaps_would_change_nothing(ecoli):
-    """What an ablation shares with the network is what it shares with an ablation of the ablation."""
+    """An ablation shares with the network what it shares with its own ablation."""
     once = rewired_network(ecoli, 0)
     twice = rewired_network(once, 1)
     before, one, two = (set(pairs(bundle.network)) for bundle in (ecoli, once, twice))

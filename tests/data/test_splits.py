@@ -35,7 +35,7 @@ def build(control):
 
 
 def blocks_of(genome, genes, operons, **kwargs):
-    """The split; controls whose operons leave fewer places to cut than folds need are passed over."""
+    """The split; genomes whose operons leave too few positions to cut are passed over."""
     with suppress(InputError):
         return make_blocks(genome, genes, operons, **kwargs)
     reject()

@@ -1,4 +1,4 @@
-"""Every draw against units repeated as often as their block was drawn, and what intervals promise."""
+"""Every draw against units repeated as often as their block was drawn; coverage."""
 
 import numpy as np
 import pytest

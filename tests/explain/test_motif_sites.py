@@ -235,7 +235,7 @@ SITE_LETTERS = "TGTGATCACATTCG"
 
 
 def explained(gene_id, on_sites, seed):
-    """300 bp before the start with both hexamers and the site; attribution is on them or anywhere."""
+    """300 bp upstream with both hexamers and the site; attribution is on them or anywhere."""
     generator = np.random.default_rng(seed)
     tokens = generator.integers(0, 4, 400).astype(np.uint8)
     values = generator.random(400) * 0.1

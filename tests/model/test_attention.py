@@ -115,7 +115,7 @@ def test_rotation_depends_on_distance_only():
 
 
 def test_rotation_without_complex_numbers_is_the_same():
-    """Apple's GPUs have neither complex numbers nor float64: other devices use sines and cosines."""
+    """Apple's GPUs lack complex numbers and float64: other devices use sines and cosines."""
 
     class Real(torch.Tensor):
         device = torch.device("mps")

@@ -141,7 +141,7 @@ def test_a_blank_figure_reserves_room_for_each_line_of_its_title():
     tops = [
         theme.blank_figure(300, title, subtitle).layout.margin.t
         for title, subtitle in (
-            ("short", ""), ("short", "sub"), ("a title that is longer than a telephone is wide", "sub"),
+            ("short", ""), ("short", "sub"), ("a title that is longer than a phone is wide", "sub"),
         )
     ]  # fmt: skip
     assert all(17 <= high - low <= 20 for low, high in itertools.pairwise(tops))

@@ -1,4 +1,4 @@
-"""Each schedule is its formula; the mean is its sum; the rate falls when validation gets no better."""
+"""Schedules are their formulas; the mean is its sum; the rate falls on a plateau."""
 
 import math
 

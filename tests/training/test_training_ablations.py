@@ -31,7 +31,8 @@ from genesplice.training.source import bundle_source
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=65536", "finetune.flank_bp=1024",
-    "finetune.head_steps=4", "finetune.seeds=0,1", "finetune.ablations=sequence_only,random_encoder",
+    "finetune.head_steps=4", "finetune.seeds=0,1",
+    "finetune.ablations=sequence_only,random_encoder",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Promoter design: brute force on a tiny case, a planted promoter, protected positions, the verb."""
+"""Promoter design: brute force, a planted promoter, protected positions, the verb."""
 
 import itertools
 import json
