@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import genesplice as gs
+from genesplice.context.report import VerdictReport
 from genesplice.results import Metric
 
 SOURCE = Path(gs.__file__)
@@ -218,3 +219,30 @@ def test_a_bundle_is_described(tiny_bundle, tmp_path):
 
 def test_the_environment_keeps_threads_from_spinning():
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_scores_and_slopes_of_a_verdict_are_explored(tiny_bundle):
+    slope = {"metric": "level_r2", "slope": 0.03, "ci_low": 0.01, "ci_high": 0.06}
+    verdict = {
+        "answer": "yes", "slopes": [slope],
+        "conditions": [
+            {"name": "context_512", "context_bp": 512, "is_reference": False},
+            {"name": "short_cnn", "context_bp": 33, "is_reference": True},
+        ],
+        "controls": {"controls": [{"control": "distal", "answer": "no", "slopes": [slope]}]},
+    }  # fmt: skip
+    records = [
+        metric("level_r2", value, "context_512", seed=seed) for seed, value in ((0, 0.2), (1, 0.4))
+    ]
+    records += [
+        metric("level_r2", 0.9, "short_cnn"),
+        metric("level_r2", 0.7, "context_512", fold=0),
+    ]
+    report = VerdictReport(verdict, records, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+    scores, slopes = gs.context_tables(report)
+    assert scores[["metric", "context_bp"]].to_numpy().tolist() == [["level_r2", 512]]
+    assert scores["value"].tolist() == [pytest.approx(0.3)]
+    assert slopes["source"].tolist() == ["these data", "control: distal"]
+    assert slopes["answer"].tolist() == ["yes", "no"]
+    assert gs.explorers.ContextExplorer(scores, slopes, 0.02).figure.data
+    assert gs.describe_rule(gs.configure()).loc["seeds"]
