@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 
+from genesplice.data.coding import Intervals, union_bp
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import numbered_lines, some, unique_owners
 from genesplice.errors import InputError
@@ -32,6 +33,7 @@ class Annotation(NamedTuple):
     maps contig names of the file to those of the genome where they differ. `circular` lists the
     genome's contigs that the file declares circular. `lengths` is the transcribed length of
     each gene in bp: the union of its exons (or CDS where there are no exons), else its span.
+    `coding` has the complete coding intervals of each gene, as `genesplice.data.coding` takes.
     """
 
     genes: pd.DataFrame
@@ -40,6 +42,7 @@ class Annotation(NamedTuple):
     circular: tuple[str, ...]
     lengths: dict[str, int]
     notes: list[str]
+    coding: Intervals
 
 
 class _Line(NamedTuple):
@@ -110,10 +113,10 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
     for row in rows:
         if row["biotype"] is None:
             row["biotype"] = "protein_coding" if row["gene_id"] in coding else "gene"
-    table = make_genes(pd.DataFrame(rows), genome)
-    spans = (table["end"] - table["start"]).tolist()
     if not has_genes:
         notes.append("no gene lines: genes are the spans of their transcripts")
+    table = make_genes(pd.DataFrame(rows), genome)
+    spans = table["end"] - table["start"]
     return Annotation(
         table,
         _aliases(table, genes),
@@ -121,6 +124,7 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
         tuple(sorted(contigs.circular)),
         {gene: exons.get(gene, bp) for gene, bp in zip(table["gene_id"], spans, strict=True)},
         notes,
+        coding,
     )
 
 
@@ -365,22 +369,19 @@ def _exonic_lengths(
     parts: list[_Line],
     genes: Mapping[str, list[_Line]],
     owner: Callable[[_Line], str | None],
-) -> tuple[dict[str, int], set[str]]:
-    """Add up exons (else CDS) of each gene without counting a base twice; name coding genes."""
+) -> tuple[dict[str, int], Intervals]:
+    """Add up exons (else CDS) of each gene without counting a base twice; give complete CDS."""
+    coding: Intervals = {}
     spans: dict[str, dict[str, list[tuple[int, int]]]] = {"exon": {}, "CDS": {}}
     for line in parts:
         if line.kind in spans and (gene_id := owner(line)) in genes:
             spans[line.kind].setdefault(str(gene_id), []).append((line.start, line.end))
+            if line.kind == "CDS":
+                whole = coding.setdefault(str(gene_id), set())
+                if line.get("partial") in (None, "00", "false") and not line.get("pseudo"):
+                    whole.add((line.start, line.end, line.get("transl_table") or ""))
     merged = spans["CDS"] | spans["exon"]
-    return {gene: _union_bp(intervals) for gene, intervals in merged.items()}, set(spans["CDS"])
-
-
-def _union_bp(intervals: list[tuple[int, int]]) -> int:
-    total, covered = 0, 0
-    for start, end in sorted(intervals):
-        total += max(0, end - max(start, covered))
-        covered = max(covered, end)
-    return total
+    return {gene: union_bp(intervals) for gene, intervals in merged.items()}, coding
 
 
 def _aliases(genes: pd.DataFrame, lines: Mapping[str, list[_Line]]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from genesplice.data.annotation import Annotation, parse_annotation
 from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
+from genesplice.data.coding import judge_coding
 from genesplice.data.expression import (
     ExpressionUnit,
     check_unit,
@@ -134,8 +135,10 @@ def prepare_files(
     genome = read_fasta(files["fasta"]).with_circular(circular)
     tell("reading the annotation")
     reading = parse_annotation(files["annotation"], genome)
+    genome = genome.with_circular(reading.circular)
+    coding = judge_coding(reading.coding, reading.genes, genome, files["annotation"])
     matches, notes = _match_genes(values, reading, path)
-    notes = [*own_notes, *notes]
+    notes = [*own_notes, *notes, *filter(None, [coding["text"]])]
     matched = make_expression(
         values.loc[list(matches)].rename(index=matches),
         expression_unit,
@@ -164,7 +167,7 @@ def prepare_files(
     notes.append("operons are neighbours on one strand with a gap below 50 bp (no operon table)")
     parts = BundleParts(
         name=name or out.name,
-        genome=genome.with_circular(reading.circular),
+        genome=genome,
         genes=reading.genes,
         expression=matched,
         network=edges,
@@ -174,7 +177,11 @@ def prepare_files(
         inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
         notes=[*reading.notes, *notes],
         gene_set_evidence=evidence or gene_set_evidence,
-        extra={"contig_aliases": reading.contig_aliases, "expression_unit": expression_unit},
+        extra={
+            "contig_aliases": reading.contig_aliases,
+            "expression_unit": expression_unit,
+            "coding": coding,
+        },
     )
     options = {"expression-unit": expression_unit, "block-bp": block_bp, "folds": n_folds,
                "network-evidence": network_evidence,

@@ -15,6 +15,7 @@ import pandas as pd
 
 from genesplice.data.annotation import Annotation, make_genes, parse_annotation
 from genesplice.data.bundle import BundleParts, Progress
+from genesplice.data.coding import judge_coding
 from genesplice.data.expression import make_expression, read_measurements
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.motifs import read_meme
@@ -117,6 +118,8 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         genome = read_fasta(files["genome.fasta"])
         annotation = parse_annotation(files["genome.gff3"], genome)
         genome = genome.with_circular(annotation.circular)
+        coding = judge_coding(annotation.coding, annotation.genes, genome)
+        tell(coding["text"])
         table = _table(files["gene_table.csv"], "start", "end", "strand", "gene_name", "operon",
                        "COG", "accession").astype({"start": int, "end": int})  # fmt: skip
         tell("reading expression")
@@ -152,6 +155,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         operons={gene: name for gene, name in table["operon"].items() if gene in known and name},
         inputs=inputs,
         notes=notes,
+        extra={"coding": coding},
         gene_set_evidence="orthology (eggNOG; GO by non-electronic evidence of the orthologues)",
     )
 

@@ -177,6 +177,16 @@ def test_what_is_left_out_is_said_while_it_is_done(tmp_path):
     assert set(told) & set(bundle.manifest["notes"])
 
 
+def test_share_of_coding_sequences_that_begin_and_end_right_is_told(tmp_path):
+    told = []
+    cds = gff().replace("\tgene\t", "\tCDS\t").replace("ID=gene-", "ID=cds-")
+    bundle = prepared(tmp_path, annotation=gff() + cds, options={"progress": told.append})
+    found = bundle.manifest["coding"]
+    assert (found["n"], found["share"] < 0.5) == (40, True)
+    assert found["text"] in told
+    assert found["text"].endswith("the genome is random bases")
+
+
 def test_contig_names_are_matched_and_noted(tmp_path):
     bundle = prepared(tmp_path, annotation=gff("1"))
     assert set(bundle.genes["contig"]) == {"chr1"}
