@@ -97,7 +97,7 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
                 genes[ID_PREFIX.sub("", key)].append(line)
     if not genes:
         raise InputError("no gene", "lines of type gene with an ID or gene_id", path=path)
-    notes: list[str] = []
+    notes = [] if has_genes else ["no gene lines: genes are the spans of their transcripts"]
     rows, unplaced = [], []
     for gene_id, group in genes.items():
         try:
@@ -113,8 +113,6 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
     for row in rows:
         if row["biotype"] is None:
             row["biotype"] = "protein_coding" if row["gene_id"] in coding else "gene"
-    if not has_genes:
-        notes.append("no gene lines: genes are the spans of their transcripts")
     table = make_genes(pd.DataFrame(rows), genome)
     spans = table["end"] - table["start"]
     return Annotation(
