@@ -60,7 +60,7 @@ def in_child(task: dict[str, Any]) -> dict[str, float]:
     WorkError
         If it fails; with the last line that it wrote.
     """
-    command = [sys.executable, "-m", "benchmarks.child", json.dumps(task)]
+    command = [sys.executable, "-m", "benchmarks.measure", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

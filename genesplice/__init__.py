@@ -29,6 +29,25 @@ if TYPE_CHECKING:
         well_known_genes,
         write_summary,
     )
+    from genesplice.api_tables import (
+        attribution_shares,
+        best_simple_model,
+        best_trials,
+        class_results,
+        context_tables,
+        decide_again,
+        describe_rule,
+        edge_attributions,
+        find_rates,
+        level_errors,
+        metric_table,
+        metrics_frame,
+        pivot_metrics,
+        scan_explorer,
+        schedule_curves,
+        strongest_changes,
+        substitutions_around,
+    )
     from genesplice.baselines.methods import run_baselines
     from genesplice.config import Config, load_preset, override
     from genesplice.context.perturbation import kept_share
@@ -61,27 +80,8 @@ if TYPE_CHECKING:
     from genesplice.results import read_metrics, to_metrics, write_metrics
     from genesplice.runtime import project_path
     from genesplice.show import explorers, figures
-    from genesplice.show.explained import attribution_explorer
+    from genesplice.show.figures_explain import attribution_explorer
     from genesplice.show.report import Headline
-    from genesplice.tables import (
-        attribution_shares,
-        best_simple_model,
-        best_trials,
-        class_results,
-        context_tables,
-        decide_again,
-        describe_rule,
-        edge_attributions,
-        find_rates,
-        level_errors,
-        metric_table,
-        metrics_frame,
-        pivot_metrics,
-        scan_explorer,
-        schedule_curves,
-        strongest_changes,
-        substitutions_around,
-    )
     from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
@@ -123,9 +123,9 @@ _HOME = {
     "results": "read_metrics to_metrics write_metrics",
     "runtime": "project_path",
     "show": "explorers figures",
-    "show.explained": "attribution_explorer",
+    "show.figures_explain": "attribution_explorer",
     "show.report": "Headline",
-    "tables": "attribution_shares best_simple_model best_trials class_results context_tables "
+    "api_tables": "attribution_shares best_simple_model best_trials class_results context_tables "
     "decide_again describe_rule edge_attributions find_rates level_errors metric_table "
     "metrics_frame pivot_metrics scan_explorer schedule_curves strongest_changes "
     "substitutions_around",

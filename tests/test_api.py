@@ -106,7 +106,7 @@ def test_data_are_prepared_by_recipe_or_from_files(tmp_path):
     with pytest.raises(gs.InputError, match="no such folder"):
         gs.load_bundle(tmp_path / "nowhere")
     files = {"fasta": tmp_path / "g.fa", "annotation": tmp_path / "g.gff"}
-    with pytest.raises(gs.InputError, match=r"g\.fa"):
+    with pytest.raises(gs.InputError, match=r"e\.tsv: found no such file"):
         gs.prepare(
             out=tmp_path / "out", expression=tmp_path / "e.tsv", expression_unit="tpm", **files
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import BenchRow, make_rows
-from benchmarks.child import measure
+from benchmarks.measure import measure
 from benchmarks.mutagenesis import measure_mutagenesis, substitutions
 from benchmarks.page import write_bench_page
 from benchmarks.rows import (
@@ -160,7 +160,7 @@ def test_operations_are_counted_whichever_backend_multiplies():
     task = {"kind": "step", "model": "ours", "length": 4096, "train": False, "flops": True}
     code = (
         "import json, sys, torch; torch.backends.mkldnn.enabled = False\n"
-        "from benchmarks.child import measure\n"
+        "from benchmarks.measure import measure\n"
         f"print(json.dumps(measure({task!r})))"
     )
     done = subprocess.run(

@@ -7,7 +7,7 @@ import torch
 
 import genesplice as gs
 from genesplice.data.genome import Contig, Genome
-from genesplice.training.source import Source
+from genesplice.training.corpus import Source
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",

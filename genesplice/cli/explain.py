@@ -37,7 +37,7 @@ def explain(
     Mutagenesis (`--method ism`) keeps what it has done in OUT.parts until it is finished: the same
     command goes on where it was stopped.
     """
-    from genesplice.cli.explained import write_attention, write_explanation
+    from genesplice.cli.explanation import write_attention, write_explanation
     from genesplice.data.bundle import adopt_knowledge, load_bundle
     from genesplice.explain.attention import attention_of
     from genesplice.explain.attribution import METHODS

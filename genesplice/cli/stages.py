@@ -140,10 +140,10 @@ def pretrain(
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import write_manifest
+    from genesplice.training.corpus import genome_source, read_genes, read_genomes
     from genesplice.training.loops import is_first_process
     from genesplice.training.pretraining import pretrain as pretrain_bundle
     from genesplice.training.pretraining import pretrain_source
-    from genesplice.training.source import genome_source, read_genes, read_genomes
 
     config, started = read_config(preset, assignments), time.monotonic()
     settings = config.pretrain

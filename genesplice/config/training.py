@@ -77,7 +77,7 @@ class PretrainConfig(Section):
     block_bp
         Size of the blocks that a genome without genes is cut into.
     measure, measure_windows, probe_sites
-        Whether a run on a bundle ends with all of `genesplice.training.measuring`, on how many
+        Whether a run on a bundle ends with all of `genesplice.training.evaluation`, on how many
         held-out windows and on how many sites of each task.
     measure_expression
         Whether that includes expression from frozen embeddings, which takes minutes.

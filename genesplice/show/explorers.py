@@ -12,7 +12,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.errors import InputError
-from genesplice.show.explained import AttentionExplorer, CurveExplorer
 from genesplice.show.explorer import Binding, Click, Control, Explorer, Recompute, bind
 from genesplice.show.explorers_genome import (
     AttributionExplorer,
@@ -20,6 +19,7 @@ from genesplice.show.explorers_genome import (
     gene_control,
     panel_title,
 )
+from genesplice.show.figures_explain import AttentionExplorer, CurveExplorer
 from genesplice.show.networks import NetworkExplorer
 from genesplice.show.theme import (
     BLUE,

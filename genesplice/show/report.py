@@ -23,8 +23,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from genesplice.runtime import versions
-from genesplice.show.cells import HEADLINE_MIME, PageBody, headlines
 from genesplice.show.explorer import PLOTLY_MIME, WIDGET_MIME, Explorer
+from genesplice.show.markup import HEADLINE_MIME, PageBody, headlines
 from genesplice.show.notebooks import read_notebook, read_parameters, say_seconds
 
 Part = str | go.Figure | Explorer | pd.DataFrame

@@ -46,8 +46,8 @@ from genesplice.data.ablation import (
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.training.batches import bases_per_batch
+from genesplice.training.corpus import Source
 from genesplice.training.schedules import schedule_factors
-from genesplice.training.source import Source
 
 
 def replace(config: Config, section: str, **changes: Any) -> Config:

@@ -12,7 +12,7 @@ from genesplice.config import Config, PretrainConfig
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.config.training import GENE_VIEWS, MaskName, ViewName
 from genesplice.errors import InputError
-from genesplice.training.source import Source
+from genesplice.training.corpus import Source
 from genesplice.training.views import GeneSites, Loci, Side, View, make_loci
 
 

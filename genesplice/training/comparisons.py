@@ -26,11 +26,11 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.results import Metric
 from genesplice.training.ablations import masked_only, replace
 from genesplice.training.batches import StepMaker
+from genesplice.training.corpus import Source, bundle_source
+from genesplice.training.evaluation import masked_base_metrics, measure_vectors
 from genesplice.training.loops import train
-from genesplice.training.measuring import masked_base_metrics, measure_vectors
 from genesplice.training.pretrain_module import PretrainingModule
 from genesplice.training.pretraining import begin_model, train_model
-from genesplice.training.source import Source, bundle_source
 
 NULL: PretrainScheduleName = "constant"
 NO_CONTRAST = "masked_only"

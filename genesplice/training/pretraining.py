@@ -19,6 +19,8 @@ from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.training.ablations import ablate_pretraining
 from genesplice.training.batches import StepMaker, bases_per_batch
+from genesplice.training.corpus import Source, bundle_source, source_digests
+from genesplice.training.evaluation import masked_base_metrics, measure
 from genesplice.training.loops import (
     ProgressLines,
     begin_run,
@@ -27,10 +29,8 @@ from genesplice.training.loops import (
     process_number,
     train,
 )
-from genesplice.training.measuring import masked_base_metrics, measure
 from genesplice.training.pretrain_module import PretrainingModule
 from genesplice.training.schedules import PLATEAU, Validation
-from genesplice.training.source import Source, bundle_source, source_digests
 
 VALIDATION_WINDOWS = 32
 

@@ -36,7 +36,7 @@ from genesplice.data.genome import Genome, N
 from genesplice.data.windows import make_random_windows
 from genesplice.errors import InputError
 from genesplice.model.genesplice import reverse_complement
-from genesplice.training.source import Interval, Source
+from genesplice.training.corpus import Interval, Source
 
 SHORTEST_GENE_BP = 128
 TRIES = 16

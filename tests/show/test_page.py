@@ -7,7 +7,7 @@ import pytest
 from tiny_explorers import HOSTILE, make_explorers
 
 from genesplice.results import Attribution
-from genesplice.show.explained import attribution_explorer, attribution_parts, lead_of
+from genesplice.show.figures_explain import attribution_explorer, attribution_parts, lead_of
 from genesplice.show.report import write_page
 
 

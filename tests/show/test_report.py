@@ -15,8 +15,8 @@ from tiny_explorers import HOSTILE, make_explorers
 from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
-from genesplice.show.cells import PageBody, headlines, to_json_block
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME
+from genesplice.show.markup import PageBody, headlines, to_json_block
 from genesplice.show.report import (
     Headline,
     IndexEntry,

@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import random_tokens
 
 from genesplice.data.genome import Contig, Genome, decode
-from genesplice.training.source import genome_source, without_gaps
+from genesplice.training.corpus import genome_source, without_gaps
 
 WORDS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",

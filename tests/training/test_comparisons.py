@@ -17,8 +17,8 @@ from genesplice.training.comparisons import (
     range_test,
     trial_config,
 )
+from genesplice.training.corpus import bundle_source
 from genesplice.training.pretraining import pretrain, train_model
-from genesplice.training.source import bundle_source
 
 
 def short(*more):

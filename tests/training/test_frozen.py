@@ -5,7 +5,7 @@ import torch
 from tiny_runs import config
 
 from genesplice.model.genesplice import make_encoder
-from genesplice.training.measuring import _InPieces, read_genes
+from genesplice.training.evaluation import _InPieces, read_genes
 from genesplice.training.pretraining import begin_model
 
 KMERS = ("model.arch=kmer_tokens", "model.base_width=8")

@@ -10,7 +10,8 @@ from tiny_runs import config, with_genome, with_other_blocks
 
 from genesplice.errors import InputError
 from genesplice.evaluate.probes import TASKS
-from genesplice.training.measuring import (
+from genesplice.training.corpus import bundle_source
+from genesplice.training.evaluation import (
     make_untrained,
     measure,
     measure_bases,
@@ -18,7 +19,6 @@ from genesplice.training.measuring import (
     measure_vectors,
 )
 from genesplice.training.pretraining import pretrain
-from genesplice.training.source import bundle_source
 
 SETTINGS = ["pretrain.measure_windows=12", "pretrain.probe_sites=40"]
 

@@ -9,10 +9,10 @@ from tiny_runs import config, random_tokens, with_genome, with_other_blocks
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.predict.pretrained import base_log_probabilities
+from genesplice.training.corpus import bundle_source
+from genesplice.training.evaluation import masked_base_metrics
 from genesplice.training.finetuning import make_model
-from genesplice.training.measuring import masked_base_metrics
 from genesplice.training.pretraining import load_encoder_weights, pretrain
-from genesplice.training.source import bundle_source
 
 # --- training ---
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
 from genesplice.errors import InputError, WorkError
-from genesplice.training.source import read_genomes
+from genesplice.training.corpus import read_genomes
 
 RATE = 2e-4
 WORDS = [

@@ -11,7 +11,7 @@ from genesplice.data.windows import make_random_windows
 from genesplice.evaluate.bootstrap import interval, make_draws
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.training.batches import mask_bases
-from genesplice.training.measuring import masked_base_metrics
+from genesplice.training.evaluation import masked_base_metrics
 
 INTERVALS = [("c1", 0, 9000)]
 

@@ -24,9 +24,9 @@ from genesplice.evaluate.metrics import (
 from genesplice.predict.expression import pathway_graph
 from genesplice.training.ablations import ablate_finetuning, ablate_pretraining
 from genesplice.training.batches import bases_per_batch
+from genesplice.training.corpus import bundle_source
 from genesplice.training.finetuning import ENSEMBLE, add_ensemble, finetune
 from genesplice.training.pretraining import pretrain
-from genesplice.training.source import bundle_source
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",

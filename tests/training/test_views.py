@@ -17,7 +17,7 @@ from genesplice.training.batches import (
     mask_bases,
     mask_bins,
 )
-from genesplice.training.source import bundle_source, divide_blocks
+from genesplice.training.corpus import bundle_source, divide_blocks
 
 INTERVAL = 1024
 

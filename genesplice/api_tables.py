@@ -56,7 +56,7 @@ def best_simple_model(scores: pd.DataFrame, metric: str = "level_spearman") -> s
 def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
     """Try rising learning rates on the training folds: the curve, and the range it proposes."""
     from genesplice.training.comparisons import range_test
-    from genesplice.training.source import bundle_source
+    from genesplice.training.corpus import bundle_source
 
     settings = config.pretrain
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)

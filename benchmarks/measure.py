@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m benchmarks.child '{"kind": …}'`.
+"""One measurement in a process of its own: `python -m benchmarks.measure '{"kind": …}'`.
 
 One thread, median of process CPU time; memory is the highest resident size beyond what the model
 held before (after a first short step that makes gradients and buffers).

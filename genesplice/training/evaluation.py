@@ -39,7 +39,7 @@ from genesplice.predict.pretrained import (
 from genesplice.results import Metric
 from genesplice.runtime import side_by_side
 from genesplice.training.batches import mask_bases
-from genesplice.training.source import Interval, Source
+from genesplice.training.corpus import Interval, Source
 
 RANDOM_WEIGHTS = "random_weights"
 SITE_BP = 1000

@@ -9,8 +9,8 @@ from genesplice.explain.attention import AttentionTables
 from genesplice.explain.attribution import METHODS
 from genesplice.explain.faithfulness import Explanation
 from genesplice.results import Metric, write_metrics
-from genesplice.show.explained import SHOWN_BP, attribution_parts, lead_of
 from genesplice.show.explorers import AttentionExplorer
+from genesplice.show.figures_explain import SHOWN_BP, attribution_parts, lead_of
 from genesplice.show.report import Part, write_page
 
 N_SHOWN, N_SHOWN_ATTENTION = 100, 8
