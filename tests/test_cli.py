@@ -170,7 +170,7 @@ def test_prepare_writes_a_bundle_and_prints_its_path(prepared, files):
 
 
 def test_prepare_takes_the_size_of_blocks_folds_and_evidence(files, tmp_path):
-    words = ["--block-bp", "20000", "--folds", "3", "--name", "mine"]
+    words = ["--block-bp", "20000", "--folds", "3", "--allow-missing"]
     declared = ["--network-evidence", "ChIP-seq", "--gene-set-evidence", "coexpression"]
     succeed("prepare", *flags(files), *words, *declared, "--out", tmp_path / "data")
     bundle = load_bundle(tmp_path / "data")
@@ -178,7 +178,10 @@ def test_prepare_takes_the_size_of_blocks_folds_and_evidence(files, tmp_path):
     checks = {record["check"]: record["status"] for record in bundle.leakage["checks"]}
     assert checks["edges whose evidence is expression"] == "green"
     assert checks["gene sets whose evidence is expression"] == "red"
-    assert all(" ".join(pair) in bundle.manifest["command"] for pair in (words[:2], declared[2:]))
+    assert all(
+        " ".join(pair) in bundle.manifest["command"]
+        for pair in (words[:2], words[4:], declared[2:])
+    )
     said = refuse("prepare", "--recipe", "ecoli", "--folds", "3", "--out", tmp_path / "recipe")
     assert "--recipe together with --folds" in said
 

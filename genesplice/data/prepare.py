@@ -3,7 +3,8 @@
 import difflib
 import re
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from genesplice.data.tables import some
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
 
+NO_GENE = re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|ERCC-\d+")
+"""Rows that counting tools and spike-ins add to a table of genes."""
+MISSING_SHARE = 0.05
 SPREADSHEET_DATE = re.compile(r"\d{1,2}-[A-Z][a-z]{2}|[A-Z][a-z]{2}-\d{2}|\d{4}-\d\d-\d\d( .*)?")
 
 
@@ -87,6 +91,7 @@ def prepare_files(
     gene_set_evidence: str = "",
     name: str | None = None,
     circular: Iterable[str] = (),
+    allow_missing: bool = False,
     block_bp: int = 100_000,
     n_folds: int = 5,
     seed: int = 0,
@@ -96,8 +101,8 @@ def prepare_files(
     """Prepare an organism from FASTA, GFF3 or GTF, and an expression table.
 
     Genes of the expression table are matched to the annotation by id, then by name, synonym and
-    id without version, whatever their case; genes that match nothing are left out and counted
-    in the manifest.
+    id without version, whatever their case; genes that match nothing are left out, and counted
+    in the manifest (`expression_rows`) and by `progress` at the end.
 
     Parameters
     ----------
@@ -108,14 +113,16 @@ def prepare_files(
         `genesplice.data.leakage.EVIDENCE_WORDS` such as "binding" or "curated".
     circular
         Contigs whose ends join, beyond those that the annotation declares (`Is_circular=true`).
+    allow_missing
+        Whether more than `MISSING_SHARE` of the expression table's genes may be left out.
     name
         Name of the bundle; that of the folder `out` if not given.
 
     Raises
     ------
     InputError
-        For anything wrong with a file (one line: file, line, found, expected), and when fewer
-        than half of the expression table's genes are in the annotation. Nothing is written then.
+        For anything wrong with a file (one line: file, line, found, expected), and when too few
+        of the expression table's genes are in the annotation. Nothing is written then.
     """
     started = time.monotonic()
     tell = progress or (lambda text: None)
@@ -137,8 +144,11 @@ def prepare_files(
     reading = parse_annotation(files["annotation"], genome)
     genome = genome.with_circular(reading.circular)
     coding = judge_coding(reading.coding, reading.genes, genome, files["annotation"])
-    matches, notes = _match_genes(values, reading, path)
-    notes = [*own_notes, *notes, *filter(None, [coding["text"]])]
+    matches, account = _match_genes(values, reading, path, allow_missing)
+    renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
+    notes = [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
+    if renamed:
+        notes.append(_left_out("contigs of the annotation by other names in the genome", renamed))
     matched = make_expression(
         values.loc[list(matches)].rename(index=matches),
         expression_unit,
@@ -146,8 +156,6 @@ def prepare_files(
         lengths=reading.lengths if own is None else own.rename(matches).to_dict(),
         path=path,
     )
-    for note in (*reading.notes, *notes):
-        tell(note)
     tell("reading network and gene sets")
     edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
     sets: dict[str, tuple[str, ...]] = {}
@@ -165,6 +173,10 @@ def prepare_files(
         notes.append(_left_out("names in gene sets that are no genes are left out", lost))
         notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
     notes.append("operons are neighbours on one strand with a gap below 50 bp (no operon table)")
+    matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
+    notes.append(f"genes matched: {len(matches)} of {len(values)} ({matched_by})")
+    for reason, lost in account["left_out"].items():
+        notes.append(f"genes left out, {reason}: {_counted(lost)}")
     parts = BundleParts(
         name=name or out.name,
         genome=genome,
@@ -175,12 +187,13 @@ def prepare_files(
         motifs={},
         operons=make_operons(reading.genes).to_dict(),
         inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
-        notes=[*reading.notes, *notes],
+        notes=notes,
         gene_set_evidence=evidence or gene_set_evidence,
         extra={
             "contig_aliases": reading.contig_aliases,
             "expression_unit": expression_unit,
             "coding": coding,
+            "expression_rows": account,
         },
     )
     options = {"expression-unit": expression_unit, "block-bp": block_bp, "folds": n_folds,
@@ -188,7 +201,8 @@ def prepare_files(
                "gene-set-evidence": gene_set_evidence}  # fmt: skip
     given = {flag: value for flag, value in (files | options).items() if value}
     flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
-    return write_bundle(
+    flags += " --allow-missing" * allow_missing
+    bundle = write_bundle(
         parts,
         out,
         command=f"genesplice prepare {flags} --out {out}",
@@ -199,6 +213,9 @@ def prepare_files(
         seed=seed,
         progress=progress,
     )
+    for note in notes:
+        tell(note)
+    return bundle
 
 
 def _refuse_taken(out: Path, overwrite: bool) -> None:
@@ -208,9 +225,12 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
 
 
 def _match_genes(
-    table: pd.DataFrame, reading: Annotation, path: Path
-) -> tuple[dict[str, str], list[str]]:
-    """Gene ids of measured genes; what matches none is left out, refused if that is most."""
+    table: pd.DataFrame, reading: Annotation, path: Path, allow_missing: bool
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Gene ids of measured genes, and an account of rows matched by which key or left out, why.
+
+    Too many left out are refused: always if that is most, else unless `allow_missing`.
+    """
     ids, aliases = set(reading.genes["gene_id"]), reading.aliases
 
     def find(name: str) -> str | None:
@@ -239,20 +259,50 @@ def _match_genes(
             expected,
             path=path,
         )
-    renamed = sum(name != gene for name, gene in matches.items())
-    note = f"measured genes found in the annotation: {len(matches)} of {len(written)}"
-    note += f", {renamed} of them by name, synonym or id without version" if renamed else ""
-    notes = [note, *([_left_out("measured genes left out", lost)] if lost else [])]
-    dates = [name for name in lost if SPREADSHEET_DATE.fullmatch(name)]
-    if dates:
-        notes.append(_left_out("of them, dates that a spreadsheet made of gene names", dates))
-    return matches, notes
+    called = reading.genes.set_index("gene_id")["name"].str.lower()
+
+    def key(name: str, gene: str) -> str:
+        name = name.lower()
+        if name == gene.lower():
+            return "id"
+        if name not in aliases or name == re.sub(r"\.\d+$", "", gene.lower()):
+            return "id without version"
+        return "name" if name == called[gene] else "synonym"
+
+    def reason(name: str) -> str:
+        if SPREADSHEET_DATE.fullmatch(name):
+            return "dates that a spreadsheet made of names"
+        if NO_GENE.fullmatch(name):
+            return "spike-ins and counters"
+        return "of a gene that has a row" if stems[name] else "not in the annotation"
+
+    reasons = pd.Series(lost, map(reason, lost), dtype=object).groupby(level=0, sort=False)
+    groups = {why: {"n": len(names), "first": names.tolist()[:5]} for why, names in reasons}
+    account = {
+        "rows": len(written),
+        "matched": dict(Counter(key(name, gene) for name, gene in matches.items())),
+        "left_out": groups,
+    }
+    others = {why: group for why, group in groups.items() if why != "spike-ins and counters"}
+    n_lost = sum(group["n"] for group in others.values())
+    if n_lost > MISSING_SHARE * (n_lost + len(matches)) and not allow_missing:
+        lines = "; ".join(f"{why}: {_counted(group)}" for why, group in others.items())
+        raise InputError(
+            f"{n_lost} of {n_lost + len(matches)} genes left out ({lines})",
+            f"at most {MISSING_SHARE:.0%} (or --allow-missing)",
+            path=path,
+        )
+    return matches, account
+
+
+def _counted(group: Mapping[str, Any]) -> str:
+    more = ", …" if group["n"] > len(group["first"]) else ""
+    return f"{group['n']} ({', '.join(group['first'])}{more})"
 
 
 def _left_out(what: str, names: Iterable[str]) -> str:
     names = list(names)
-    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return f"{what}: {len(names)}" + (f" ({shown})" if names else "")
+    return f"{what}: {_counted({'n': len(names), 'first': names[:5]}) if names else 0}"
 
 
 def _input(part: str, path: Path) -> dict[str, Any]:

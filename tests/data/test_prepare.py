@@ -137,7 +137,8 @@ def test_steps_are_told_in_order(tmp_path):
     told = []
     prepared(tmp_path, options={"progress": told.append})
     assert told[:3] == ["reading expression", "reading the genome", "reading the annotation"]
-    assert told[-1] == "writing the bundle"
+    assert told.index("writing the bundle") < told.index("genes matched: 40 of 40 (id 40)")
+    assert told[-1] == "genes matched: 40 of 40 (id 40)"
 
 
 # --- names that differ between files ---
@@ -145,36 +146,64 @@ def test_steps_are_told_in_order(tmp_path):
 
 @pytest.mark.parametrize("unit", ["tpm", "counts"])
 @pytest.mark.parametrize(
-    "rename", [lambda i: f"gen{i}", lambda i: f"OLD{i}", lambda i: f"{IDS[i].upper()}.2"]
+    ("key", "rename"),
+    [
+        ("id", lambda i: IDS[i].upper()),
+        ("name", lambda i: f"gen{i}"),
+        ("synonym", lambda i: f"OLD{i}"),
+        ("id without version", lambda i: f"{IDS[i].upper()}.2"),
+    ],
 )
-def test_genes_are_found_by_name_synonym_and_id_without_version(tmp_path, unit, rename):
+def test_genes_are_found_by_name_synonym_and_id_without_version(tmp_path, unit, key, rename):
     named = prepared(tmp_path, unit=unit, expression=table([rename(i) for i in range(N_GENES)]))
     assert named.expression.var_names.tolist() == IDS
-    assert any("40 of 40, 40 of them by name" in note for note in named.manifest["notes"])
+    account = {"rows": 40, "matched": {key: 40}, "left_out": {}}
+    assert named.manifest["expression_rows"] == account
+    assert f"genes matched: 40 of 40 ({key} 40)" in named.manifest["notes"]
     by_id = prepared(tmp_path / "ids", unit=unit)
     assert np.array_equal(named.expression.X, by_id.expression.X)
 
 
 def test_genes_that_match_nothing_are_left_out_and_counted(tmp_path):
     ids = [*IDS[:30], *(f"tRNA{i}" for i in range(10))]
-    bundle = prepared(tmp_path, expression=table(ids))
+    with pytest.raises(
+        InputError, match=r"10 of 40 genes left out .not in the ann.*--allow-missing"
+    ):
+        prepared(tmp_path, expression=table(ids))
+    assert not (tmp_path / "out").exists()
+    bundle = prepared(tmp_path, expression=table(ids), options={"allow_missing": True})
     assert bundle.expression.var_names.tolist() == IDS[:30]
-    notes = bundle.manifest["notes"]
-    assert "measured genes found in the annotation: 30 of 40" in notes
-    assert "measured genes left out: 10 (tRNA0, tRNA1, tRNA2, tRNA3, tRNA4, …)" in notes
+    assert "--allow-missing" in bundle.manifest["command"]
+    assert "genes matched: 30 of 40 (id 30)" in bundle.manifest["notes"]
+    first = [f"tRNA{i}" for i in range(5)]
+    lost = {"not in the annotation": {"n": 10, "first": first}}
+    assert bundle.manifest["expression_rows"]["left_out"] == lost
+
+
+@pytest.mark.parametrize(("n_lost", "is_refused"), [(2, False), (3, True)])
+def test_more_than_one_gene_in_twenty_is_left_out_on_demand_only(tmp_path, n_lost, is_refused):
+    extra = ["__no_feature", "N_unmapped", *(f"ERCC-{i:05d}" for i in range(30))]
+    text = table([*IDS[n_lost:], *(f"x{i}" for i in range(n_lost)), *extra])
+    if is_refused:
+        with pytest.raises(InputError, match="3 of 40 genes left out"):
+            prepared(tmp_path, expression=text)
+    else:
+        assert prepared(tmp_path, expression=text).expression.n_vars == 38
 
 
 def test_what_is_left_out_is_said_while_it_is_done(tmp_path):
     told = []
     ids = ["gen0", "1-Mar", "9-Sep", *IDS[3:], "ERCC-00002", "__no_feature", "gen0.1"]
     bundle = prepared(tmp_path, unit="counts", expression=table(ids),
-                      options={"progress": told.append})  # fmt: skip
+                      options={"progress": told.append, "allow_missing": True})  # fmt: skip
     assert bundle.expression.var_names.tolist() == [IDS[0], *IDS[3:]]
-    lost = "5 (1-Mar, 9-Sep, ERCC-00002, __no_feature, gen0.1)"
-    dates = "2 (1-Mar, 9-Sep)"
-    assert f"measured genes left out: {lost}" in told
-    assert f"of them, dates that a spreadsheet made of gene names: {dates}" in told
-    assert set(told) & set(bundle.manifest["notes"])
+    assert told[-4:] == [
+        "genes matched: 38 of 43 (name 1, id 37)",
+        "genes left out, dates that a spreadsheet made of names: 2 (1-Mar, 9-Sep)",
+        "genes left out, spike-ins and counters: 2 (ERCC-00002, __no_feature)",
+        "genes left out, of a gene that has a row: 1 (gen0.1)",
+    ]
+    assert set(told[-4:]) < set(bundle.manifest["notes"])
 
 
 def test_share_of_coding_sequences_that_begin_and_end_right_is_told(tmp_path):
@@ -188,9 +217,11 @@ def test_share_of_coding_sequences_that_begin_and_end_right_is_told(tmp_path):
 
 
 def test_contig_names_are_matched_and_noted(tmp_path):
-    bundle = prepared(tmp_path, annotation=gff("1"))
+    told = []
+    bundle = prepared(tmp_path, annotation=gff("1"), options={"progress": told.append})
     assert set(bundle.genes["contig"]) == {"chr1"}
     assert bundle.manifest["contig_aliases"] == {"1": "chr1"}
+    assert "contigs of the annotation by other names in the genome: 1 (1 is chr1)" in told
 
 
 def test_circle_may_be_declared_by_the_user(tmp_path):
