@@ -105,6 +105,7 @@ HTSEQ = "a\t30\nb\t60\n__no_feature\t9\n"
         ("x.tsv", SALMON, "tpm", ["x"], [[25.5], [74.5]], [100, 400]),
         ("abundance.tsv", KALLISTO, "counts", ["sample7"], [[30], [80]], [100, 400]),
         ("x.genes.results", RSEM, "counts", ["x"], [[30], [80]], [100, 400]),
+        ("x.genes.results", RSEM, "fpkm", ["x"], [[9], [8]], [100, 400]),
         ("merged.tsv", MERGED, "tpm", ["s1", "s2"], [[30, 10], [60, 80]], None),
         ("e.gct", GCT, "tpm", ["s1", "s2"], [[30, 10], [60, 80]], None),
         ("ht.tsv", HTSEQ, "counts", ["ht"], [[30], [60], [9]], None),
