@@ -48,6 +48,9 @@ def test_there_is_no_verdict_until_the_controls_have_passed(out, tiny_bundle, ca
     assert "No verdict: the simulated controls did not pass" in told
     assert [w["expected"] for w in verdict["controls"]["controls"]] == ["yes", "no", "no", "no"]
     assert verdict["controls"]["failures"] == {}
+    for one in verdict["controls"]["controls"]:
+        assert [slope["metric"] for slope in one["slopes"]] == ["level_r2"]
+        assert {slope["n_runs"] for slope in one["slopes"]} == {2}
     assert json.loads(printed)["page"] == str(out / "verdict.html")
     assert not (out / "tasks").exists()
     assert "No verdict" in (out / "verdict.html").read_text()
@@ -111,7 +114,8 @@ def test_the_files_are_those_of_the_contract(out, tiny_bundle):
     records = json.loads((out / "ablations.json").read_text())
     assert [row["answer"] for row in records] == ablations["answer"].tolist()
     assert records[-1]["effect"] is None
-    assert ablations.loc[ablations["hypothesis"] == "longer context", "answer"].ne("not run").all()
+    # No slope, no answer of the table.
+    assert ablations.loc[ablations["hypothesis"] == "longer context", "answer"].eq("not run").all()
 
 
 def test_the_page_is_one_file_that_loads_nothing(out):
