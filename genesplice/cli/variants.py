@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def variants(
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
     from genesplice.variants.benchmarks import class_benchmarks, measured_benchmark
     from genesplice.variants.levels import open_models
-    from genesplice.variants.vcf import beside
+    from genesplice.variants.vcf import beside, read_header
 
     started = time.monotonic()
     if vcf is None and measured is None and not classes:
@@ -58,17 +59,21 @@ def variants(
     records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
     if not overwrite and (out.exists() or records.exists()):
         raise InputError(f"{out} exists", "a new file (or --overwrite)")
+    if vcf is not None:
+        read_header(vcf)
     models = open_models(model)
     bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
     settings = Settings(window, max_length, abstain, level_window, percentile, seed)
     files: list[Path] = []
     metrics = []
+    contigs_renamed: Mapping[str, str] = {}
     if vcf is not None:
         done = annotate_vcf(models, bundle, vcf, out, settings=settings, progress=say)
         for name, count in done.flags.most_common():
             say(f"variants: {name}: {count}")
         files += done.files
         metrics += flag_metrics(done)
+        contigs_renamed = done.renamed
     if measured is not None:
         files.append(beside(out, ".measured.tsv"))
         metrics += measured_benchmark(models, bundle, measured, files[-1], settings)
@@ -86,7 +91,7 @@ def variants(
         data=bundle.data_sha256
         | {file.name: file_sha256(file) for file in (vcf, measured) if file},
         backend=backend_name(),
-        extra=models.record,
+        extra=models.record | {"contigs_renamed": contigs_renamed},
     )
     emit({"files": [*files, records, receipt]}, as_json)
 

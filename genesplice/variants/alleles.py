@@ -235,14 +235,19 @@ def _check_alt(
 
 
 class Survey(NamedTuple):
-    """Counts of a whole VCF; `by_contig` and `shifted` are of mismatches alone."""
+    """Counts of a whole VCF; `by_contig`, `shifted` and `n_swapped` are of mismatches alone.
+
+    `renamed` has the contigs that are called otherwise in the data; `n_swapped` counts records
+    with an ALT that is what the genome has.
+    """
 
     n_records: int
     n_compared: int
     n_mismatches: int
     by_contig: Counter[str]
-    renamed: frozenset[str]
+    renamed: dict[str, str]
     shifted: Counter[int]
+    n_swapped: int
     unknown: Counter[str]
 
     @property
@@ -254,11 +259,14 @@ class Survey(NamedTuple):
     @property
     def cause(self) -> str:
         """What the mismatches look like."""
+        most = max(self.n_swapped, self.shifted[1], self.shifted[-1])
+        if self.n_swapped == most >= 0.8 * self.n_mismatches:
+            return "their ALT alleles are: REF and ALT look swapped"
         if self.shifted[1] >= 0.8 * self.n_mismatches:
             return "one base further on they match: POS is 0-based, VCF is 1-based"
         if self.shifted[-1] >= 0.8 * self.n_mismatches:
             return "one base before they match: POS is 2-based: one too far right"
-        if set(self.by_contig) <= self.renamed:
+        if set(self.by_contig) <= self.renamed.keys():
             names = ", ".join(sorted(self.by_contig)[:3])
             return f"only contigs found under another name mismatch ({names}): contig naming"
         return "the file is likely of another assembly"
@@ -266,29 +274,33 @@ class Survey(NamedTuple):
 
 def survey(records: Iterable[Record], names: ContigNames) -> Survey:
     """Compare every REF with the genome; nothing is kept but counts."""
-    n_records = n_compared = 0
+    n_records = n_compared = n_swapped = 0
     by_contig, shifted, unknown = Counter[str](), Counter[int](), Counter[str]()
-    renamed = set()
+    renamed = dict[str, str]()
     for record in records:
         n_records += 1
         flag, contig = _check_ref(record, names)
         if contig is None:
             unknown[record.contig] += 1
             continue
-        if flag in (None, "ref_mismatch"):
-            n_compared += 1
-            if contig.name != record.contig:
-                renamed.add(record.contig)
+        if contig.name != record.contig:
+            renamed[record.contig] = contig.name
+        n_compared += flag in (None, "ref_mismatch")
         if flag == "ref_mismatch":
             by_contig[record.contig] += 1
-            written = encode(record.ref)
             for shift in (1, -1):
-                low = record.position + shift
-                near = names.genome.fetch(contig.name, low, low + len(written))
-                shifted[shift] += bool(np.array_equal(near, written))
+                shifted[shift] += _is_at(names.genome, contig, record.position + shift, record.ref)
+            n_swapped += any(
+                kind_of_alt(alt) == "bases" and _is_at(names.genome, contig, record.position, alt)
+                for alt in record.alts
+            )
     return Survey(
-        n_records, n_compared, by_contig.total(), by_contig, frozenset(renamed), shifted, unknown
+        n_records, n_compared, by_contig.total(), by_contig, renamed, shifted, n_swapped, unknown
     )
+
+
+def _is_at(genome: Genome, contig: Contig, start: int, bases: str) -> bool:
+    return np.array_equal(genome.fetch(contig.name, start, start + len(bases)), encode(bases))
 
 
 def refuse_another_genome(found: Survey, path: Path, data: Path) -> None:

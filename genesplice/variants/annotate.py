@@ -1,7 +1,7 @@
 """Variants through the models: a VCF and back again a chunk at a time, or plain tables."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -16,12 +16,14 @@ from torch import Tensor
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
+from genesplice.data.tables import some
 from genesplice.results import Metric
 from genesplice.variants.alleles import (
     FLAGS,
     MAX_LENGTH_BP,
     Allele,
     ContigNames,
+    Survey,
     check_record,
     refuse_another_genome,
     survey,
@@ -48,7 +50,6 @@ from genesplice.variants.vcf import (
     Record,
     Row,
     beside,
-    check_header,
     index,
     read_header,
     read_records,
@@ -104,13 +105,17 @@ class Settings(NamedTuple):
 
 
 class Annotated(NamedTuple):
-    """What was written, and how many alleles each flag was given to ("scored" for none)."""
+    """What was written, and how many alleles each flag was given to ("scored" for none).
+
+    `renamed` has the contigs that are called otherwise in the data.
+    """
 
     files: tuple[Path, ...]
     n_records: int
     n_alleles: int
     flags: Counter[str]
     metrics: Sequence[Metric]
+    renamed: Mapping[str, str]
 
 
 class Scores(NamedTuple):
@@ -155,7 +160,7 @@ class Scorer:
         gene_features: Sequence[Tensor] | None = None,
     ) -> None:
         self.settings, self.genome = settings, bundle.genome
-        self.names = ContigNames(bundle.genome, bundle.manifest.get("contig_aliases"))
+        self.names = _contig_names(bundle)
         self.track = region_track(bundle)
         self.masked = self.matched = self.levels = None
         if models.masked is not None:
@@ -268,14 +273,24 @@ def _text(value: Any) -> str | None:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _checked(vcf: Path, names: ContigNames, data: Path, progress: Progress) -> int:
-    """Compare every REF of a VCF with the genome, and count its records."""
-    found = survey(read_records(vcf), names)
-    refuse_another_genome(found, vcf, data)
+def _contig_names(bundle: Bundle) -> ContigNames:
+    return ContigNames(bundle.genome, bundle.manifest.get("contig_aliases"))
+
+
+def _checked(vcf: Path, bundle: Bundle, progress: Progress) -> Survey:
+    """Read the whole of a VCF, and compare every REF with the genome."""
+    read_header(vcf)
+    found = survey(read_records(vcf), _contig_names(bundle))
+    refuse_another_genome(found, vcf, bundle.path)
     if found.unknown:
-        named = ", ".join(name for name, _ in found.unknown.most_common(3))
+        named = some((name for name, _ in found.unknown.most_common()), 3)
         progress(f"variants: contigs that the data do not have: {named}")
-    return found.n_records
+    if found.renamed:
+        named = some((f"{name} is {own}" for name, own in found.renamed.items()), 3)
+        progress(f"variants: contigs that the data call otherwise: {named}")
+    if found.n_swapped:
+        progress(f"variants: records whose REF and ALT look swapped: {found.n_swapped}")
+    return found
 
 
 def annotate_vcf(
@@ -302,10 +317,8 @@ def annotate_vcf(
     InputError
         If `vcf` is no VCF, or more than 5 % of its REFs are not those of the genome.
     """
-    check_header(vcf)
-    read_header(vcf)
+    checked = _checked(vcf, bundle, progress)
     scorer = Scorer(models, bundle, settings or Settings(), gene_features)
-    n_records = _checked(vcf, scorer.names, bundle.path, progress)
     flags, done, n_alleles, records = Counter[str](), 0, 0, read_records(vcf)
     schemas = {"": scorer.columns} | ({".genes": GENE_COLUMNS} if scorer.levels else {})
     with ExitStack() as stack:
@@ -326,13 +339,18 @@ def annotate_vcf(
             flags.update(flag for row in every for flag in flags_of(row) or ["scored"])
             n_alleles, done = n_alleles + len(every), done + len(chunk)
             if done % (8 * CHUNK) == 0:
-                progress(f"variants: {done} of {n_records} records")
+                progress(f"variants: {done} of {checked.n_records} records")
     files = [out, *(beside(out, s + ending) for s in schemas for ending in (".tsv", ".parquet"))]
+    for old in (".tbi", ".csi"):
+        out.with_name(out.name + old).unlink(missing_ok=True)
     if not writer.is_sorted:
         progress("variants: not sorted, so there is no index")
     elif out.suffix in (".gz", ".bgz"):
-        files.append(index(out))
-    return Annotated(tuple(files), done, n_alleles, flags, scorer.metrics)
+        if made := index(out):
+            files.append(made)
+        else:
+            progress("variants: a position beyond what an index holds, so there is none")
+    return Annotated(tuple(files), done, n_alleles, flags, scorer.metrics, checked.renamed)
 
 
 def flag_metrics(done: Annotated) -> list[Metric]:
@@ -363,17 +381,16 @@ def score_variants(
     InputError
         As `annotate_vcf`; for a column that the table lacks.
     """
-    scorer = Scorer(open_models(models), bundle, settings or Settings(), gene_features)
     if isinstance(variants, pd.DataFrame):
-        records = table_records(variants)
+        records, renamed = table_records(variants), dict[str, str]()
     else:
-        check_header(variants)
-        _checked(variants, scorer.names, bundle.path, lambda text: None)
+        renamed = _checked(variants, bundle, lambda text: None).renamed
         records = list(read_records(variants))
+    scorer = Scorer(open_models(models), bundle, settings or Settings(), gene_features)
     scored, genes = scorer(records)
     rows = [row for own in scored for row in own]
     flags = Counter(flag for row in rows for flag in flags_of(row) or ["scored"])
-    done = Annotated((), len(records), len(rows), flags, scorer.metrics)
+    done = Annotated((), len(records), len(rows), flags, scorer.metrics, renamed)
     table, around = (
         pa.Table.from_pylist(part, schema=schema).to_pandas()
         for part, schema in ((rows, scorer.columns), (genes, GENE_COLUMNS))

@@ -1,7 +1,7 @@
 """Read and write VCF, record by record, leaving every byte that is not ours; tables next to it.
 
-htslib (through pysam) judges the header, writes bgzip and makes the tabix index. Records stay
-text: htslib would round the floats of INFO and refuse fields that the header does not declare.
+htslib (through pysam) writes bgzip and makes the index. The text stays as it is: htslib would
+round the floats of INFO, and refuse plain gzip, undeclared fields and two samples of one name.
 """
 
 import re
@@ -37,7 +37,7 @@ FIELDS = {
     "GS_FLAG": (".", "String", "Why an allele was not scored, one entry an ALT (or one without)"),
 }  # fmt: skip
 OURS = re.compile(r"##INFO=<ID=(GS_[A-Z_]+),")
-N_COLUMNS = 8
+COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 NEEDED = ("contig", "position", "ref", "alt")
 
 Row = dict[str, Any]
@@ -75,27 +75,6 @@ class Record(NamedTuple):
         return () if self.columns[4] in (".", "") else tuple(self.columns[4].split(","))
 
 
-def check_header(path: Path) -> None:
-    """See whether htslib reads the header.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is no VCF.
-    """
-    next(_lines(path), None)
-    before = pysam.set_verbosity(0)
-    try:
-        with pysam.VariantFile(str(path)) as handle:
-            is_vcf = handle.format == "VCF"
-    except (OSError, ValueError, NotImplementedError):
-        is_vcf = False
-    finally:
-        pysam.set_verbosity(before)
-    if not is_vcf:
-        raise InputError("no VCF header", "VCF 4, plain or bgzip (not BCF)", path=path)
-
-
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines of a VCF with their numbers; a BCF is refused with what to do about it."""
     try:
@@ -114,20 +93,25 @@ def read_header(path: Path) -> tuple[list[str], str]:
     Raises
     ------
     InputError
-        If the header does not end in a #CHROM line of at least eight columns.
+        If the header does not begin with ##fileformat=VCF, or does not end in a #CHROM line.
     """
-    lines = []
+    lines = list[str]()
     for number, text in _lines(path):
+        is_columns = tuple(text.split()[: len(COLUMNS)]) == COLUMNS
+        if number == 1 and not text.startswith("##fileformat=VCF"):
+            found = "no ##fileformat line before #CHROM" if is_columns else repr(text[:40])
+            expected = "a VCF, whose first line is ##fileformat=VCFv4.2 or the like"
+            raise InputError(found, expected, path=path, line=number)
         if text.startswith("##"):
             ours = OURS.match(text)
             if not (ours and ours.group(1) in FIELDS):
                 lines.append(text)
             continue
-        if text.startswith("#CHROM") and len(text.split("\t")) >= N_COLUMNS:
+        if tuple(text.split("\t")[: len(COLUMNS)]) == COLUMNS:
             return lines, text
-        raise InputError(
-            repr(text[:40]), "#CHROM and seven more columns, by tabs", path=path, line=number
-        )
+        found = "columns separated by blanks" if is_columns else repr(text[:40])
+        expected = f"{' '.join(COLUMNS)}, separated by tabs"
+        raise InputError(found, expected, path=path, line=number)
     raise InputError("no #CHROM line", "a VCF header", path=path)
 
 
@@ -139,7 +123,7 @@ def read_records(path: Path) -> Iterator[Record]:
     InputError
         For a line without eight columns, and a POS that is no number.
     """
-    n_columns = N_COLUMNS
+    n_columns = len(COLUMNS)
     for number, text in _lines(path):
         columns = tuple(text.split("\t"))
         if text.startswith("#CHROM"):
@@ -147,11 +131,12 @@ def read_records(path: Path) -> Iterator[Record]:
         if text.startswith("#") or not text.strip():
             continue
         if len(columns) != n_columns:
-            raise InputError(
-                f"{len(columns)} columns", f"{n_columns}, by tabs", path=path, line=number
-            )
-        if not columns[1].isdecimal():
-            raise InputError(f"POS {columns[1]!r}", "a whole number", path=path, line=number)
+            is_blanks = len(columns) == 1 and len(text.split()) >= len(COLUMNS)
+            found = "columns separated by blanks" if is_blanks else f"{len(columns)} columns"
+            raise InputError(found, f"{n_columns}, separated by tabs", path=path, line=number)
+        if not columns[1].isdecimal() or len(columns[1]) > 18:
+            expected = "a whole number below 10^18"
+            raise InputError(f"POS {columns[1]!r}", expected, path=path, line=number)
         yield Record(number, columns)
 
 
@@ -223,10 +208,24 @@ def write_vcf(
         yield VcfWriter(sink.write, header)
 
 
-def index(path: Path) -> Path:
-    """Write the tabix index of a sorted, bgzipped VCF and give its path."""
-    pysam.tabix_index(str(path), preset="vcf", force=True)
-    return path.with_name(path.name + ".tbi")
+def index(path: Path) -> Path | None:
+    """Write the index of a sorted, bgzipped VCF: .tbi, or .csi for positions beyond 2^29.
+
+    None where neither can hold a position.
+    """
+    before = pysam.set_verbosity(0)
+    try:
+        for suffix in (".tbi", ".csi"):
+            made = path.with_name(path.name + suffix)
+            try:
+                pysam.tabix_index(str(path), preset="vcf", force=True, csi=suffix == ".csi")
+            except OSError:
+                made.unlink(missing_ok=True)
+            else:
+                return made
+    finally:
+        pysam.set_verbosity(before)
+    return None
 
 
 def table_records(table: pd.DataFrame) -> list[Record]:

@@ -48,7 +48,6 @@ from genesplice.variants.vcf import (
     FIELDS,
     Record,
     annotated,
-    check_header,
     index,
     read_header,
     read_records,
@@ -147,6 +146,7 @@ def test_a_line_is_a_record():
         ("c\t5\t.\tA\tC\t.\t.", "7 columns, expected 8", 4),
         ("c\tfive\t.\tA\tC\t.\t.\t.", "POS 'five', expected a whole number", 4),
         ("c\t-5\t.\tA\tC\t.\t.\t.", "POS '-5'", 4),
+        (f"c\t{10**18}\t.\tA\tC\t.\t.\t.", "POS '10+', expected a whole number below", 4),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, text, message, number):
@@ -156,22 +156,47 @@ def test_a_broken_line_is_named(tmp_path, text, message, number):
     assert (caught.value.path, caught.value.line) == (path, number)
 
 
-def test_what_is_no_vcf_is_refused(tmp_path):
+BLANKS = COLUMNS.replace("\t", " ")
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "message"),
+    [
+        ("chrom\tpos\n1\t2\n", 1, r"'chrom\\tpos', expected a VCF"),
+        (
+            f"{COLUMNS}\nc\t1\n",
+            1,
+            "no ##fileformat line before #CHROM, expected a VCF, whose first",
+        ),
+        (f"{HEADER[0]}\n{BLANKS}\n", 2, "columns separated by blanks, expected .*by tabs"),
+        (
+            f"{HEADER[0]}\n{COLUMNS}\nc 1 . A C . . .\n",
+            3,
+            "by blanks, expected 8, separated by tabs",
+        ),
+        (f"{HEADER[0]}\n#CHROM\tPOS\n", 2, "expected #CHROM POS ID"),
+        (f"{HEADER[0]}\n", None, "no #CHROM line"),
+    ],
+)
+def test_what_is_no_vcf_is_refused_before_models_are_opened(tmp_path, text, number, message):
     path = tmp_path / "x.vcf"
-    path.write_text("chrom\tpos\n1\t2\n")
-    with pytest.raises(InputError, match="no VCF header"):
-        check_header(path)
-    with pytest.raises(InputError, match="expected #CHROM"):
-        read_header(path)
-    path.write_text("##fileformat=VCFv4.2\n")
-    with pytest.raises(InputError, match="no #CHROM line"):
-        read_header(path)
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        list(read_header(path) and read_records(path))
+    assert (caught.value.path, caught.value.line) == (path, number)
+    if number != 3:
+        answer = call("variants", "--model", tmp_path / "none", "--data", tmp_path / "none",
+                      "--vcf", path, "--out", tmp_path / "o.vcf")  # fmt: skip
+        assert (answer.code, answer.err) == (2, f"genesplice: {caught.value}\n")
+
+
+def test_a_missing_file_and_a_bcf_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        check_header(tmp_path / "none.vcf")
+        read_header(tmp_path / "none.vcf")
     with pysam.VariantFile(str(tmp_path / "x.bcf"), "wb") as handle:
         handle.header.add_line("##contig=<ID=c,length=9>")
     with pytest.raises(InputError, match="BCF"):
-        check_header(tmp_path / "x.bcf")
+        read_header(tmp_path / "x.bcf")
 
 
 # --- what the models write ---
@@ -257,6 +282,33 @@ def test_alleles_of_a_record_keep_their_places(models, tiny_bundle, tmp_path):
     table = pd.read_parquet(tmp_path / "out.parquet")
     np.testing.assert_allclose([ratios[1], ratios[3]], table["llr"].dropna(), rtol=1e-4)
     assert table["record"].tolist() == [1] * 4
+
+
+def test_plain_gzip_and_two_samples_of_one_name_come_back(models, tiny_bundle, tmp_path):
+    text = snv(tiny_bundle.genome, 900) + "\tGT\t0/1\t1/1"
+    source, out = tmp_path / "in.vcf", tmp_path / "o.vcf.gz"
+    lines = [*HEADER, f"{COLUMNS}\tFORMAT\tA\tA", text]
+    # Packed, whatever the name says.
+    source.write_bytes(gzip.compress(("\r\n".join(lines) + "\r\n").encode()))
+    annotate_vcf(models, tiny_bundle, source, out, settings=QUICK)
+    assert [without_ours(one) for one in body(out)] == [text]
+    with pysam.TabixFile(str(out)) as handle:
+        assert len(list(handle.fetch("chr", 899, 901))) == 1
+
+
+@pytest.mark.parametrize(("position", "suffix"), [(2**29, "csi"), (2**50, None)])
+def test_far_positions_are_indexed_by_csi(models, tiny_bundle, tmp_path, position, suffix):
+    lines = [line("chr", -1, "N", "A"), snv(tiny_bundle.genome, 9), line("big", position, "A", "C")]
+    source, out, said = write_lines(tmp_path / "in.vcf", lines), tmp_path / "o.vcf.gz", []
+    out.with_name("o.vcf.gz.tbi").write_text("of an older file")
+    done = annotate_vcf(models, tiny_bundle, source, out, settings=QUICK, progress=said.append)
+    indices = [path.name for path in tmp_path.glob("o.vcf.gz.*")]
+    assert indices == ([f"o.vcf.gz.{suffix}"] if suffix else [])
+    assert indices == [path.name for path in done.files if path.name in indices]
+    assert any("what an index holds" in text for text in said) is (suffix is None)
+    if suffix:
+        with pysam.TabixFile(str(out), index=str(done.files[-1])) as handle:
+            assert len(list(handle.fetch("big", position - 5, position + 5))) == 1
 
 
 def test_an_unsorted_file_keeps_its_order_and_has_no_index(models, tiny_bundle, tmp_path):
@@ -372,6 +424,36 @@ def test_a_vcf_of_another_genome_is_refused_before_anything_is_written(
     (text,) = answer.err.splitlines()
     assert "too far right" in text
     assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
+
+
+def test_a_contig_of_another_name_is_reported(pretrained, tiny_bundle, tmp_path):
+    ref = letters(tiny_bundle.genome, 100)
+    source = write_lines(tmp_path / "in.vcf", [line("CHR", 100, ref, other(ref))])
+    answer = call("variants", "--model", pretrained, "--data", tiny_bundle.path, "--vcf", source,
+                  "--no-percentile", "--out", tmp_path / "o.vcf")  # fmt: skip
+    assert answer.code == 0
+    assert "variants: contigs that the data call otherwise: CHR is chr\n" in answer.err
+    manifest = json.loads((tmp_path / "o.manifest.json").read_text())
+    assert manifest["contigs_renamed"] == {"CHR": "chr"}
+
+
+@pytest.mark.parametrize("n_swapped", [2, 8])
+def test_swapped_alleles_are_reported(models, tiny_bundle, tmp_path, n_swapped):
+    # An insertion and substitutions; a few such records in a file that is right are told only.
+    lines = [snv(tiny_bundle.genome, start) for start in range(100, 1000, 100)]
+    ref = letters(tiny_bundle.genome, 50)
+    swapped = [line("chr", 50, ref + other(letters(tiny_bundle.genome, 51)), f"<DEL>,{ref}")]
+    for start in range(1100, 1000 + 100 * n_swapped, 100):
+        ref = letters(tiny_bundle.genome, start)
+        swapped.append(line("chr", start, other(ref, start // 100 % 3 + 1), ref))
+    source, said = write_lines(tmp_path / "in.vcf", swapped[:1] + lines + swapped[1:]), []
+    words = models, tiny_bundle, source, tmp_path / "o.vcf"
+    if n_swapped == 8:
+        with pytest.raises(InputError, match=r"8 of 17 REF alleles.*REF and ALT look swapped"):
+            annotate_vcf(*words, settings=QUICK)
+        return
+    assert annotate_vcf(*words, settings=QUICK, progress=said.append).flags["ref_mismatch"] == 3
+    assert "variants: records whose REF and ALT look swapped: 2" in said
 
 
 def test_folders_are_told_apart(pretrained, tmp_path):
