@@ -66,7 +66,11 @@ def test_the_verdict_is_in_its_report_the_index_and_the_results(tiny_run, tmp_pa
     run = tiny_run.run_dir
     verdict = json.loads((run / "verdict" / "verdict.json").read_text())
     assert verdict["answer"] in ("yes", "no", "cannot tell")
-    assert {slope["metric"] for slope in verdict["slopes"]} == {"level_r2", "profile_r"}
+    # So small a run teaches little: where fewer than two lengths learned, there is no slope.
+    lengths = [one for one in verdict["conditions"] if not one["is_reference"]]
+    learned = [one for one in lengths if one["reason"] is None]
+    metrics = {"level_r2", "profile_r"} if len(learned) > 1 else set()
+    assert {slope["metric"] for slope in verdict["slopes"]} == metrics
     said = html.escape(verdict["sentence"], quote=False)
     for page in ("index.html", "06_context_verdict.html", "verdict/verdict.html"):
         assert said in html.unescape((run / page).read_text()).replace("&", "&amp;"), page
@@ -74,7 +78,7 @@ def test_the_verdict_is_in_its_report_the_index_and_the_results(tiny_run, tmp_pa
     results = json.loads(publish_results(run, tmp_path).read_text())
     assert results["verdict"] == verdict
     answers = {row["hypothesis"]: row["answer"] for row in results["claims"]}
-    assert answers["longer context"] != "not run"
+    assert (answers["longer context"] == "not run") == (not verdict["slopes"])
     assert answers["hierarchical attention"] == "not run"
 
 
@@ -122,6 +126,6 @@ def test_a_report_opens_offline(tiny_run, browser, stem, width):
     n_figures = page.evaluate("document.querySelectorAll('.js-plotly-plot').length")
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert errors == []
-    assert n_figures >= (0 if stem == "index" else 3)
+    assert n_figures >= {"index": 0, "06_context_verdict": 2}.get(stem, 3)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
