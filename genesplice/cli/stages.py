@@ -1,6 +1,7 @@
 """The stages, one by one: from files to a model, and the verdict on longer context."""
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -143,7 +144,7 @@ def pretrain(
     from genesplice.results import write_metrics
     from genesplice.runtime import write_manifest
     from genesplice.training.corpus import genome_source, read_genes, read_genomes
-    from genesplice.training.loops import is_first_process
+    from genesplice.training.loops import is_first_process, is_taken
     from genesplice.training.pretraining import pretrain as pretrain_bundle
     from genesplice.training.pretraining import pretrain_source
 
@@ -155,14 +156,20 @@ def pretrain(
     elif fasta and data is None:
         if annotation and len(fasta) > 1:
             raise InputError(f"--annotation with {len(fasta)} FASTA files", "one")
+        is_new = not out.exists()
         genome, digests = read_genomes(fasta, circular or (), out, resume=resume)
         held_out = settings.holdout_fold, settings.validation_blocks
         genes = None
-        if annotation:
-            genome, genes, digest = read_genes(annotation, genome)
-            digests = digests | {annotation.name: digest}
-        source = genome_source(genome, *held_out, block_bp=settings.block_bp, genes=genes)
-        result = pretrain_source(source, config, out, resume=resume)
+        try:
+            if annotation:
+                genome, genes, digest = read_genes(annotation, genome)
+                digests = digests | {annotation.name: digest}
+            source = genome_source(genome, *held_out, block_bp=settings.block_bp, genes=genes)
+            result = pretrain_source(source, config, out, resume=resume)
+        except InputError:
+            if is_new and not is_taken(out):
+                shutil.rmtree(out, ignore_errors=True)
+            raise
     else:
         found = "--data with --fasta or --annotation" if data else "no --data, --fasta"
         raise InputError(found, "a folder, or files")

@@ -13,7 +13,7 @@ from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.config.training import GENE_VIEWS, MaskName, ViewName
 from genesplice.errors import InputError
 from genesplice.training.corpus import Source
-from genesplice.training.views import GeneSites, Loci, Side, View, make_loci
+from genesplice.training.views import GeneSites, Loci, Side, View, check_lengths, make_loci
 
 
 class Rows(NamedTuple):
@@ -149,8 +149,8 @@ class StepMaker:
     Raises
     ------
     InputError
-        If the windows or gene pairs of a batch cannot be divided evenly among the processes, or a
-        view of genes finds none.
+        If the windows or gene pairs of a batch cannot be divided evenly among the processes, a
+        window is longer than every interval, or a view of genes finds none.
     """
 
     def __init__(
@@ -158,6 +158,7 @@ class StepMaker:
     ) -> None:
         self.source, self.config = source, config
         self.process, self.processes = process, processes
+        check_lengths(source, config.pretrain)
         self.sites = GeneSites(source, config.pretrain.active_views)
         sizes = ["batch_windows"]
         sizes += ["view_windows"] if config.pretrain.active_views else []

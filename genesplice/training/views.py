@@ -86,7 +86,7 @@ def make_loci(
     genome, length, shift = source.genome, settings.window_bp, 0
     if "strand" in views:
         shift = int(generator.integers(0, settings.shift_bp // SUMMARY_BP + 1)) * SUMMARY_BP
-    span = max(length + shift, 2 * length if "neighbour" in views else 0)
+    span = locus_bp(length, shift, views)
     windows = make_random_windows(source.training, span, count, generator)
     strands = np.where(generator.random(count) < 0.5, "-", "+")
     read = [
@@ -120,6 +120,36 @@ def make_loci(
         where = spans(np.zeros(len(every), np.int64), 2 * length)
         made.append(View("neighbour", 0, len(sides) - 1, every, every, where, no_groups))
     return Loci(sides, made)
+
+
+def locus_bp(length: int, shift: int, views: Collection[ViewName]) -> int:
+    """Bases of the genome that the views of one locus are read from."""
+    return max(length + shift, 2 * length if "neighbour" in views else 0)
+
+
+def check_lengths(source: Source, settings: PretrainConfig) -> None:
+    """See before a run that its windows fit into the genome.
+
+    Raises
+    ------
+    InputError
+        If no interval that is trained on, chosen by or held out is as long as what is read.
+    """
+    window_bp, views = settings.window_bp, settings.active_views
+    shift = settings.shift_bp // SUMMARY_BP * SUMMARY_BP if "strand" in views else 0
+    for name, intervals, needed in (
+        ("training", source.training, locus_bp(window_bp, shift, views)),
+        ("validation", source.validation, window_bp),
+        ("held-out", source.held_out, window_bp),
+    ):
+        longest = max((end - start for _, start, end in intervals), default=0)
+        if name == "training" and not longest:
+            raise InputError("no known bases to train on", "a genome with A, C, G and T")
+        if intervals and longest < needed:
+            raise InputError(
+                f"pretrain.window_bp={window_bp}, with which {needed} bp are read at once",
+                f"at most the longest {name} interval, {longest} bp: a smaller pretrain.window_bp",
+            )
 
 
 def _origin(genome: Genome, contig: str) -> int:

@@ -6,7 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_runs import random_tokens
+from tiny_runs import SETTINGS, random_tokens
+from tiny_variants import call
 
 from genesplice.data.genome import Contig, Genome, decode
 from genesplice.training.corpus import genome_source, without_gaps
@@ -53,6 +54,24 @@ def test_two_genomes_are_enough(tmp_path):
     assert refused.returncode == 2
     assert "no --data, --fasta" in pretrain("--out", tmp_path / "none").stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("bases", "message"),
+    [
+        ("ACGT" * 400, "found pretrain.window_bp=2048, with which 2304 bp are read at once, "
+         "expected at most the longest training interval, 1600 bp: a smaller pretrain.window_bp"),
+        ("N" * 9000, "found no known bases to train on, expected a genome with A, C, G and T"),
+    ],
+)  # fmt: skip
+def test_a_genome_without_room_for_a_window_is_refused_and_leaves_nothing(tmp_path, bases, message):
+    fasta, out = tmp_path / "x.fa", tmp_path / "out"
+    fasta.write_text(f">a\n{bases}\n")
+    settings = [*SETTINGS, "pretrain.validation_blocks=0", "pretrain.holdout_fold=none"]
+    words = [word for one in settings for word in ("--set", one)]
+    answer = call("pretrain", "--fasta", fasta, "--out", out, *words)
+    assert (answer.code, answer.err.splitlines()[-1]) == (2, f"genesplice: {message}")
+    assert not out.exists()
 
 
 def test_an_annotation_gives_views_of_genes(tmp_path):
