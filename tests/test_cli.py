@@ -469,10 +469,10 @@ def test_a_misspelt_parameter_ends_the_process_with_2(tmp_path):
 
 
 def test_an_unknown_unit_ends_the_process_with_2(files, tmp_path):
-    words = [*map(str, flags(files)[:-1]), "fpkm", "--out", str(tmp_path / "out")]
+    words = [*map(str, flags(files)[:-1]), "rpk", "--out", str(tmp_path / "out")]
     found = process("prepare", *words)
     assert found.returncode == 2, found.stderr
-    assert "expression unit 'fpkm', expected tpm, log2tpm or counts" in found.stderr
+    assert "expression unit 'rpk', expected tpm, rpkm, fpkm, log2tpm, counts" in found.stderr
     assert everything(tmp_path) == []
 
 
