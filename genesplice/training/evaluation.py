@@ -290,13 +290,13 @@ def masked_base_metrics(
     windows = make_random_windows(intervals, window_bp, n_windows, generator)
     tokens = torch.from_numpy(np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows]))
     is_target = mask_bases(tokens, 1 / every_bp, 1, generator)
-    told = {label: _told(model, tokens, is_target, is_strand_averaged)}
+    log_probs = {label: _target_log_probs(model, tokens, is_target, is_strand_averaged)}
     for name, other in (others or {}).items():
-        told[name] = _told(other, tokens, is_target, is_strand_averaged)
+        log_probs[name] = _target_log_probs(other, tokens, is_target, is_strand_averaged)
     rows, hits = tokens.numpy(), is_target.numpy()
     for counted in counts:
         parts = [counted.probabilities(row)[hit] for row, hit in zip(rows, hits, strict=True)]
-        told[counted.name] = np.log2(np.concatenate(parts))
+        log_probs[counted.name] = np.log2(np.concatenate(parts))
     unit, n_units = _units(windows, intervals, genome)
     block = unit[np.nonzero(hits)[0]]
     place = np.concatenate([_places(genome, w, hit) for w, hit in zip(windows, hits, strict=True)])
@@ -306,7 +306,7 @@ def masked_base_metrics(
     wanted = rows[hits]
     about: dict[str, Any] = {"n_blocks": n_units, "split": split, "fold": fold, "seed": seed}
     metrics, bits = [], {}
-    for name, values in told.items():
+    for name, values in log_probs.items():
         cost = -values[np.arange(len(wanted)), wanted]
         found = np.stack([cost, values.argmax(1) == wanted], axis=1)
         for suffix, is_kind in kinds.items():
@@ -345,7 +345,7 @@ def _units(
 
 
 @torch.no_grad()
-def _told(
+def _target_log_probs(
     model: PretrainingModel,
     tokens: UInt8[Tensor, "windows length"],
     is_target: Bool[Tensor, "windows length"],

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_runs import config, make_source, random_tokens
 
-from genesplice.data.genome import decode
+from genesplice.data.genome import Genome, decode
 from genesplice.data.genome import reverse_complement as other_strand
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
@@ -294,6 +294,31 @@ def test_a_view_without_pairs_is_refused(source):
         maker(make_source(), "pretrain.views=gene,regulon")
     # Where nothing is contrasted, nothing is asked for.
     maker(make_source(), "pretrain.views=gene", "pretrain.contrastive_weight=0")
+
+
+def test_repeats_of_gene_views_are_read_on_their_strand(tiny_bundle):
+    source = bundle_source(tiny_bundle, 0)
+    genome = source.genome
+    masked = np.array([[start, start + 100] for start in range(0, genome.length - 400, 400)])
+    genome = Genome(genome.tokens, genome.contigs, masked)
+    source = source._replace(genome=genome)
+    is_masked = np.zeros(genome.length, bool)
+    for start, end in masked:
+        is_masked[start:end] = True
+    text, strands = decode(np.asarray(genome.tokens)), set()
+    settings = "pretrain.views=gene", "pretrain.view_genes=8", "pretrain.repeat_weight=0.25"
+    for rows in maker(source, *settings)(0).rows:
+        for row, weight in zip(rows.tokens.numpy(), rows.weight.numpy(), strict=True):
+            inside = np.flatnonzero(row < 4)
+            piece = decode(row[inside])
+            is_plus = piece in text
+            start = text.find(piece if is_plus else flipped(piece))
+            if start < 0:  # round the origin, or masked bases in it
+                continue
+            expected = np.where(is_masked[start : start + len(piece)], 0.25, 1.0)
+            assert weight[inside].tolist() == (expected if is_plus else expected[::-1]).tolist()
+            strands.add(is_plus)
+    assert strands == {True, False}
 
 
 # --- blocks ---
