@@ -17,7 +17,13 @@ from genesplice.data.expression import condition_means
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.leakage import gene_similarity, judge_knowledge, make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
-from genesplice.data.network import read_gene_sets, read_gmt, read_network, write_gmt
+from genesplice.data.network import (
+    gene_aliases,
+    read_gene_sets,
+    read_gmt,
+    read_network,
+    write_gmt,
+)
 from genesplice.data.splits import make_blocks
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
@@ -27,7 +33,7 @@ FORMAT_VERSION = 1
 OWN = "own"
 """The collection of gene sets that are of no other collection."""
 NETWORK, GENE_SETS = "network.parquet", "gene_sets.gmt"
-TABLES = ("genes", "network", "blocks", "splits", "similarity")
+TABLES = ("genes", "aliases", "network", "blocks", "splits", "similarity")
 FILES = (
     "genome.npy", "soft_masked.npy", "contigs.json", "expression.h5ad", GENE_SETS, "motifs.meme",
     "leakage.json", *(f"{name}.parquet" for name in TABLES),
@@ -40,7 +46,8 @@ class BundleParts(NamedTuple):
     """What a recipe or the user's files give; the rest of a bundle is worked out from it.
 
     `inputs` are the records of the manifest (`name, sha256, source, licence, counts`), `notes`
-    the sentences a reader of the manifest needs to know.
+    the sentences a reader of the manifest needs to know, `aliases` every name of a gene in lower
+    case, with its gene_id, beyond ids and names.
     """
 
     name: str
@@ -54,6 +61,7 @@ class BundleParts(NamedTuple):
     inputs: list[dict[str, Any]]
     notes: list[str]
     gene_set_evidence: str = ""
+    aliases: Mapping[str, str] = {}
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
 
@@ -63,13 +71,15 @@ class Bundle:
 
     `genes` lists all annotated genes; `expression.var` those that were measured, in an order of
     its own. `blocks` and `splits` are those of `genesplice.data.splits.make_blocks`;
-    `similarity` has each gene's nearest gene of another fold. The genome is memory-mapped.
+    `similarity` has each gene's nearest gene of another fold; `aliases` every name of a gene, in
+    lower case, with its `gene_id`. The genome is memory-mapped.
     """
 
     path: Path
     name: str
     genome: Genome = field(repr=False)
     genes: pd.DataFrame = field(repr=False)
+    aliases: pd.DataFrame = field(repr=False)
     expression: ad.AnnData = field(repr=False)
     network: pd.DataFrame = field(repr=False)
     gene_sets: dict[str, tuple[str, ...]] = field(repr=False)
@@ -176,7 +186,9 @@ def write_bundle(
         write_json(folder / "contigs.json", [contig._asdict() for contig in genome.contigs])
         parts.expression.write_h5ad(folder / "expression.h5ad")
         write_gmt(folder / GENE_SETS, parts.gene_sets)
-        tables = (parts.genes, parts.network, blocks, splits, similarity.nearest)
+        names = (gene_aliases(genes) | dict(parts.aliases)).items()
+        aliases = pd.DataFrame(names, columns=["alias", "gene_id"])
+        tables = (genes, aliases, parts.network, blocks, splits, similarity.nearest)
         for name, table in zip(TABLES, tables, strict=True):
             table.to_parquet(folder / f"{name}.parquet", index=False)
         write_meme(folder / "motifs.meme", parts.motifs)
@@ -300,10 +312,11 @@ def replace_knowledge(
     }
     changes: dict[str, Any] = {"manifest": {**bundle.manifest, OWN: own}}
     evidence = ""
+    aliases = dict(bundle.aliases.itertuples(index=False))
     if network is not None:
-        changes["network"] = read_network(network, bundle.genes).edges
+        changes["network"] = read_network(network, bundle.genes, aliases).edges
     if gene_sets is not None:
-        reading = read_gene_sets(gene_sets, bundle.genes)
+        reading = read_gene_sets(gene_sets, bundle.genes, aliases)
         evidence = reading.evidence
         changes["gene_sets"] = {
             name if name.split(":", 1)[0] in collections else f"{OWN}:{name}": members

@@ -189,6 +189,7 @@ def prepare_files(
         inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
         notes=notes,
         gene_set_evidence=evidence or gene_set_evidence,
+        aliases=reading.aliases,
         extra={
             "contig_aliases": reading.contig_aliases,
             "expression_unit": expression_unit,

@@ -129,11 +129,14 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         genes, pieces, notes = _genes(annotation, table, list(values.index), genome)
         expression = make_expression(values, "log2tpm", samples[["condition", "project"]])
         tell("reading network, gene sets and motifs")
-        reading = _network(files["trn.csv"], genes, annotation, pieces)
+        known = set(genes["gene_id"])
+        aliases = {name: gene for name, gene in annotation.aliases.items() if gene in known}
+        aliases |= {gene.lower(): gene for gene in known}
+        split = {name: pieces[gene] for name, gene in annotation.aliases.items() if gene in pieces}
+        reading = _network(files["trn.csv"], aliases, PROTEINS | split)
         gene_sets, n_small = _gene_sets(files["eggNOG_annotations.txt"], table, genes)
         motifs = read_meme(files["SwissRegulon_e_coli.meme"])
         inputs = _inputs(wheel, files)
-    known = set(genes["gene_id"])
     notes += [
         "regulators made of several genes (flhD;flhC, ihf, hU, hipAB, …) give one edge from each "
         "of their genes; two signs from one regulator to one gene become sign 0",
@@ -155,6 +158,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         operons={gene: name for gene, name in table["operon"].items() if gene in known and name},
         inputs=inputs,
         notes=notes,
+        aliases=aliases,
         extra={"coding": coding},
         gene_set_evidence="orthology (eggNOG; GO by non-electronic evidence of the orthologues)",
     )
@@ -221,7 +225,7 @@ def _genes(
 
 
 def _network(
-    path: Path, genes: pd.DataFrame, annotation: Annotation, pieces: dict[str, tuple[str, ...]]
+    path: Path, aliases: dict[str, str], complexes: dict[str, tuple[str, ...]]
 ) -> NetworkReading:
     """Edges of trn.csv; a gene that was replaced by its pieces stands for all of them."""
     table = read_table(path)
@@ -230,11 +234,7 @@ def _network(
         sign=table["effect"].map({"+": 1, "-": -1, "+-": 0, "?": 0}),
         provenance="RegulonDB (curated), trn.csv of pymodulon 0.2.1",
     )
-    known = set(genes["gene_id"])
-    usable = {name: gene for name, gene in annotation.aliases.items() if gene in known}
-    usable |= {gene.lower(): gene for gene in known}
-    split = {name: pieces[gene] for name, gene in annotation.aliases.items() if gene in pieces}
-    return make_network(edges, usable, PROTEINS | split)
+    return make_network(edges, aliases, complexes)
 
 
 def _gene_sets(

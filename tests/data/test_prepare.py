@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tiny_files import random_genome, write, write_truncated
 
-from genesplice.data.bundle import load_bundle
+from genesplice.data.bundle import load_bundle, replace_knowledge
 from genesplice.data.genome import decode
 from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.errors import InputError
@@ -91,6 +91,17 @@ def test_all_files_become_one_bundle(tmp_path):
     assert bundle.gene_sets == {"GO:1": ("b0000", "b0001", "b0002")}
     assert bundle.leakage["status"] != "red"
     assert load_bundle(tmp_path / "out" / "mine").data_sha256 == bundle.data_sha256
+
+
+def test_names_are_resolved_later_as_they_were_at_first(tmp_path):
+    whole = prepared(tmp_path / "whole", *ALL)
+    files = inputs(tmp_path / "more", "network", "gene_sets")
+    later = replace_knowledge(
+        prepared(tmp_path / "bare"), network=files["network"], gene_sets=files["gene_sets"],
+        collections=("GO",),
+    )  # fmt: skip
+    assert later.network.equals(whole.network)
+    assert later.gene_sets["GO:1"] == whole.gene_sets["GO:1"] == ("b0000", "b0001", "b0002")
 
 
 def test_evidence_may_be_declared_where_the_files_do_not(tmp_path):
