@@ -255,7 +255,7 @@ def with_knowledge(
 
     collections = config.model.gene_set_collections
     bundle = replace_knowledge(
-        bundle, network=network, gene_sets=gene_sets, collections=collections
+        bundle, network=network, gene_sets=gene_sets, collections=collections, tell=say
     )
     say(
         f"finetune: {len(bundle.network)} edges, {len(bundle.gene_sets)} gene sets, "

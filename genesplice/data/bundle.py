@@ -293,11 +293,13 @@ def replace_knowledge(
     network: Path | None = None,
     gene_sets: Path | None = None,
     collections: Sequence[str] = ("KEGG", "COG", "GO"),
+    tell: Progress = lambda text: None,
 ) -> Bundle:
     """The bundle with the edges of `network`, and the sets of `gene_sets`, instead of its own.
 
     What is not given stays. Gene sets whose names do not begin with one of `collections` and a
-    colon are called "own:NAME". The leakage judges what is there now.
+    colon are called "own:NAME". The leakage judges what is there now; `tell` gets the readers'
+    notes.
 
     Raises
     ------
@@ -314,7 +316,10 @@ def replace_knowledge(
     evidence = ""
     aliases = dict(bundle.aliases.itertuples(index=False))
     if network is not None:
-        changes["network"] = read_network(network, bundle.genes, aliases).edges
+        found = read_network(network, bundle.genes, aliases)
+        changes["network"] = found.edges
+        for note in found.notes:
+            tell(note)
     if gene_sets is not None:
         reading = read_gene_sets(gene_sets, bundle.genes, aliases)
         evidence = reading.evidence

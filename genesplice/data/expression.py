@@ -171,7 +171,7 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
     sample = path.name.split(".")[0]
     if sample in ("quant", "abundance"):
         sample = path.resolve().parent.name
-    table = read_table(path, names=("gene", sample))
+    table = read_table(path, names=lambda row, _: _counts_without_header(row, sample))
     ids, *columns = table.columns
     refuse_empty(table, ids, "gene id", "gene ids, then a column per sample", path)
     genes = table[ids]
@@ -189,6 +189,8 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
     measures = {*OTHER_MEASURES, *(name for names in MEASURES.values() for name in names)}
     index = pd.Index(genes, name="gene_id")
     notes = [f"{path.name}: columns that are no samples: {some(others)}"] if others else []
+    if "separated" in table.attrs:
+        notes.append(f"{path.name}: {table.attrs['separated']}")
     if len(chosen) > 1 and all(lower[column] in measures for column in chosen):
         ours = [column for column in chosen if lower[column] in MEASURES[unit]]
         if len(ours) != 1:
@@ -205,6 +207,10 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
     names = [sample] if len(chosen) == 1 and lower[chosen[0]] in measures else chosen
     values = pd.DataFrame(_numbers(table[chosen], path), index, names)
     return Measurements(values, lengths=lengths, notes=tuple(notes))
+
+
+def _counts_without_header(row: list[str], sample: str) -> tuple[str, ...]:
+    return ("gene", sample) if len(row) == 2 and is_number(row[1]) else ()
 
 
 def _numbers(cells: pd.DataFrame, path: Path) -> Float[np.ndarray, "genes samples"]:

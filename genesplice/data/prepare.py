@@ -24,7 +24,7 @@ from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_gene_sets, read_network
 from genesplice.data.sources import MIN_SET_GENES, RECIPES
 from genesplice.data.splits import make_operons
-from genesplice.data.tables import some
+from genesplice.data.tables import counted, some
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
 
@@ -148,7 +148,7 @@ def prepare_files(
     renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
     notes = [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
     if renamed:
-        notes.append(_left_out("contigs of the annotation by other names in the genome", renamed))
+        notes.append(counted("contigs of the annotation by other names in the genome", renamed))
     matched = make_expression(
         values.loc[list(matches)].rename(index=matches),
         expression_unit,
@@ -161,16 +161,15 @@ def prepare_files(
     sets: dict[str, tuple[str, ...]] = {}
     evidence = ""
     if "network" in files:
-        edges, regulators, targets = read_network(files["network"], reading.genes, reading.aliases)
+        edges, _, _, told = read_network(files["network"], reading.genes, reading.aliases)
         declared = edges["provenance"].where(edges["provenance"] != "", network_evidence)
         edges = edges.assign(provenance=declared)
-        notes.append(_left_out("regulators that are no genes keep their name", regulators))
-        notes.append(_left_out("targets that are no genes are left out", targets))
+        notes += told
     if "gene-sets" in files:
         every, evidence, lost = read_gene_sets(files["gene-sets"], reading.genes, reading.aliases)
         sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
         n_small = len(every) - len(sets)
-        notes.append(_left_out("names in gene sets that are no genes are left out", lost))
+        notes.append(counted("names in gene sets that are no genes are left out", lost))
         notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
     notes.append("operons are neighbours on one strand with a gap below 50 bp (no operon table)")
     matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
@@ -299,11 +298,6 @@ def _match_genes(
 def _counted(group: Mapping[str, Any]) -> str:
     more = ", …" if group["n"] > len(group["first"]) else ""
     return f"{group['n']} ({', '.join(group['first'])}{more})"
-
-
-def _left_out(what: str, names: Iterable[str]) -> str:
-    names = list(names)
-    return f"{what}: {_counted({'n': len(names), 'first': names[:5]}) if names else 0}"
 
 
 def _input(part: str, path: Path) -> dict[str, Any]:

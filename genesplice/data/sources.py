@@ -19,7 +19,7 @@ from genesplice.data.coding import judge_coding
 from genesplice.data.expression import make_expression, read_measurements
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.motifs import read_meme
-from genesplice.data.network import NetworkReading, make_network
+from genesplice.data.network import PROTEINS, NetworkReading, make_network
 from genesplice.data.tables import find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import file_sha256
@@ -35,9 +35,6 @@ MEMBERS = {
     "SwissRegulon_e_coli.meme": "pymodulon/data/meme/SwissRegulon_e_coli.meme",
 }  # fmt: skip
 MIN_SET_GENES = 3
-PROTEINS = {"ihf": ("ihfA", "ihfB"), "hu": ("hupA", "hupB"), "h-ns": ("hns",), "bccp": ("accB",),
-            "hipab": ("hipA", "hipB"), "csqr": ("yihW",)}  # fmt: skip
-"""Regulators that trn.csv names by their protein: the genes of its subunits."""
 
 
 def default_cache() -> Path:

@@ -11,18 +11,19 @@ import itertools
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
+import numpy as np
 import pandas as pd
 
 from genesplice.errors import InputError
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
 SEPARATORS = {".csv": ","} | dict.fromkeys(
-    (".tsv", ".txt", ".tab", ".sf", ".gct", ".results", ".counts"), "\t"
+    ("", ".tsv", ".txt", ".tab", ".sf", ".gct", ".results", ".counts"), "\t"
 )
 LINE = "line"
 """Name of the index of a table that was read from text: the lines its rows are on."""
@@ -33,6 +34,13 @@ def some(names: Iterable[object], at_most: int = 5) -> str:
     shown = list(map(str, names))
     more = f", … ({len(shown)} in all)" if len(shown) > at_most else ""
     return ", ".join(shown[:at_most]) + more
+
+
+def counted(what: str, names: Iterable[object], at_most: int = 5) -> str:
+    """What happened to some names, how many and the first of them: "left out: 2 (a, b)"."""
+    shown = list(map(str, names))
+    more = ", …" if len(shown) > at_most else ""
+    return f"{what}: {len(shown)}" + f" ({', '.join(shown[:at_most])}{more})" * bool(shown)
 
 
 def unique_owners(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -144,7 +152,7 @@ def check_header(header: list[str], path: Path, line: int, separator: str) -> No
     """Refuse a single column, numbers for names, and a name that is there twice."""
     if len(header) < 2:
         found = f"the header {header[0][:60] + ('…' if len(header[0]) > 60 else '')!r}"
-        kind = "commas" if separator == "," else "tabs"
+        kind = {",": "commas", ";": "semicolons"}.get(separator, "tabs")
         expected = f"two or more columns separated by {kind}"
         raise InputError(found, expected, path=path, line=line)
     if all(map(is_number, header[1:])):
@@ -164,17 +172,49 @@ def is_number(text: str) -> bool:
         return False
 
 
-def read_table(path: Path, *, names: Sequence[str] = ()) -> pd.DataFrame:
+def _separator(path: Path, default: str, blanks: bool) -> str:
+    """The one its suffix stands for, unless semicolons (or blanks) separate the header better."""
+    lines = (text for _, text in numbered_lines(path) if text.strip() and text[0] != "#")
+    header = next(lines, "")
+    others = "," * (default == "\t" and not plain_suffix(path)) + ";"
+    others += " " * (blanks and default not in header)
+    return max(default + others, key=header.count)
+
+
+def _with_points(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Decimal commas as points, in a table between whose columns are semicolons."""
+    has_comma = table.apply(lambda cells: cells.str.fullmatch(r"-?\d+,\d+([eE][-+]?\d+)?"))
+    if has_comma.to_numpy().any():
+        has_point = table.apply(lambda cells: cells.str.fullmatch(r"-?\d+\.\d+"))
+        if has_point.to_numpy().any():
+            row, column = np.argwhere(has_point.to_numpy())[0]
+            found, line = f"{table.iat[row, column]!r} beside decimal commas", table.index[row]
+            raise InputError(found, "one kind of number", path=path, line=int(line))
+        table = table.mask(has_comma, table.apply(lambda cells: cells.str.replace(",", ".")))
+        table.attrs["separated"] = "columns separated by semicolons, decimal commas"
+    return table
+
+
+def read_table(
+    path: Path,
+    *,
+    names: Callable[[list[str], list[str]], Sequence[str]] | None = None,
+    blanks: bool = False,
+) -> pd.DataFrame:
     """Read a TSV, CSV (either may be compressed) or Parquet table as text, header first.
 
     Empty cells are "". The index is the line of each row in a text file (see `line_of`). Lines
-    of one cell that begin with # before the header are passed over, and the sizes of a GCT.
+    before the header that begin with ## or "# ", or of one cell that begins with #, are passed
+    over, and the sizes of a GCT. Where semicolons separate the header better than what the
+    suffix stands for, they do (decimal commas become points then): `attrs["separated"]` says so.
 
     Parameters
     ----------
     names
-        Those of the columns of a table that may have no header; it has none if it has as many
-        columns and a number in the second of its first line.
+        From the first row, and the comments before it, to the names of the columns if that row
+        is none of names, else nothing.
+    blanks
+        Whether blanks may separate columns.
 
     Raises
     ------
@@ -187,18 +227,25 @@ def read_table(path: Path, *, names: Sequence[str] = ()) -> pd.DataFrame:
         table = read_parquet(path)
         table = table.astype(object).where(table.notna(), "").astype(str)
     elif suffix in SEPARATORS:
-        rows = table_rows(path, SEPARATORS[suffix])
-        line, header = next(
-            (row for row in rows if len(row[1]) > 1 or not row[1][0].startswith("#")), (1, [""])
-        )
+        separator = _separator(path, SEPARATORS[suffix], blanks)
+        rows, comments = table_rows(path, separator), []
+        line, header = next(rows, (1, [""]))
+        while header[0].startswith(("##", "# ")) or (len(header) == 1 and header[0][:1] == "#"):
+            comments.append(separator.join(header))
+            line, header = next(rows, (1, [""]))
         if suffix == ".gct":
             line, header = next(rows, (line, header))
-        if len(header) == len(names) and is_number(header[1]):
-            rows, header = itertools.chain([(line, header)], rows), list(names)
-        check_header(header, path, line, SEPARATORS[suffix])
+        if names is not None and (given := names(header, comments)):
+            rows, header = itertools.chain([(line, header)], rows), list(given)
+        while len(header) > 1 and not header[-1].strip():
+            header.pop()
+        check_header(header, path, line, separator)
         even = list(even_rows(rows, len(header), path))
         lines = pd.Index([line for line, _ in even], name=LINE)
         table = pd.DataFrame([cells for _, cells in even], columns=header, index=lines, dtype=str)
+        if separator == ";":
+            table.attrs["separated"] = "columns separated by semicolons"
+            table = _with_points(table, path)
     else:
         raise InputError(
             f"a name ending in {suffix or 'nothing'}", ".tsv, .csv or .parquet", path=path

@@ -70,6 +70,16 @@ def test_every_format_reads_the_same(tmp_path):
         assert got.obs["condition"].tolist() == ["s1", "s2", "s3"]
 
 
+def test_semicolons_and_decimal_commas_are_read_and_said(tmp_path):
+    text = TSV.replace("\t", ";").replace("30.5", "30,5")
+    path = write(tmp_path / "e.csv", text)
+    values, _, _, notes = read_measurements(path, "tpm")
+    np.testing.assert_array_equal(values, TABLE)
+    assert notes == ("e.csv: columns separated by semicolons, decimal commas",)
+    error = refusal(read_measurements, write(path, text.replace("1000", "1000.5")), "tpm")
+    assert (error.line, error.found) == (3, "'1000.5' beside decimal commas")
+
+
 def test_gene_ids_made_of_digits_stay_names(tmp_path):
     data = read(tmp_path, "entrez\ts1\n7157\t900\n672\t30\n")
     assert data.var_names.tolist() == ["7157", "672"]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_files import refusal, write, write_truncated
 
+from genesplice.data.leakage import evidence_of
 from genesplice.data.network import (
     NETWORK_COLUMNS,
     gene_aliases,
@@ -126,6 +127,77 @@ def test_given_aliases_replace_those_of_the_genes(tmp_path):
     assert rows(edges) == [("b1", "b2", 0)]
 
 
+# --- as databases write them ---
+
+
+REGULONDB = """## LICENSE\tall rights
+# Columns:
+# (1) Transcription Factor (TF) ID
+# (2) Transcription Factor (TF) Name
+# (3) Gene ID
+# (4) Gene regulated by the TF (regulated gene)
+# (5) Regulatory effect of the TF on the regulated gene (+ activator, - repressor, ? unknown)
+# (6) Evidence that supports the existence of the regulatory interaction
+# (7) Evidence Type [Weak, Strong, Confirmed]
+T1\tLacI\tG1\tlacI\t-\t[BCE|W|Binding of cellular extracts],[BPP|S|Binding of protein]\tStrong
+T2\tFlhDC\tG2\tb5\t+-\t[GEA|W|Gene expression analysis]\tWeak
+T3\tIHF\tG3\tb2\t?\t\t
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "edges", "evidence", "said"),
+    [
+        ("c.csv", "source,target,weight\nlacI,b2,-1\nlacI,b3,1.0\n",
+         [("b1", "b2", -1), ("b1", "b3", 1)], ["unknown"] * 2, "weights are signs"),
+        ("c.csv", "source,target,weight\nlacI,b2,0.1\nlacI,b3,1\n",
+         [("b1", "b2", 0), ("b1", "b3", 0)], ["unknown"] * 2, "scores, no signs"),
+        ("c.csv", "source,target,mor,resources\nCOMPLEX:flhD_flhC,b2,-1,x\n",
+         [("b3", "b2", -1), ("b4", "b2", -1)], ["unknown"] * 2, "mor is the sign"),
+        ("d.csv", "tf,confidence,target,mor\nlacI,A,b2,-1\nlacI,C,b3,1\nlacI,D,b4,1\n",
+         [("b1", "b2", -1), ("b1", "b3", 1)], ["curated"] * 2, "levels A, B, C, mor"),
+        ("r.tsv", REGULONDB, [("b1", "b1", -1), ("b3", "b5", 0), ("b4", "b5", 0), ("IHF", "b2", 0)],
+         ["binding", "expression", "expression", "curated"], "layout of RegulonDB"),
+        ("r.tsv", "# x\ty\n1)regulatorId\t2)regulatorName\t3)RegulatorGeneName\t4)regulatedId\t"
+         "5)regulatedName\t6)function\t7)confidenceLevel\nR\tLacI\tflhD;flhC\tG\tb2\t-+\tC\n"
+         "R\tppGpp\t\tG\tb2\t-\tW\n",
+         [("b3", "b2", 0), ("b4", "b2", 0), ("ppGpp", "b2", -1)], ["curated"] * 3, "RegulonDB"),
+        ("s.txt", "protein1 protein2 combined_score\n511145.b1 511145.b2 900\n"
+         "511145.b2 511145.b1 900\n511145.b1 511145.b3 399\n",
+         [("b1", "b2", 0), ("b2", "b1", 0)], ["expression"] * 2, "2 of 3 edges"),
+        ("s.txt", "protein1 protein2 fusion coexpression experimental textmining_transferred "
+         "combined_score\n1.b1 1.b2 0 0 500 0 500\n1.b1 1.b3 1 3 0 0 400\n1.b1 1.b4 9 0 0 0 400\n",
+         [("b1", "b2", 0), ("b1", "b3", 0), ("b1", "b4", 0),
+          ("b2", "b1", 0), ("b3", "b1", 0), ("b4", "b1", 0)],
+         ["curated", "expression", "sequence"] * 2, "scores of 400 of 1000"),
+        ("s.tsv", "#node1\tnode2\tdatabase_annotated\tcombined_score\nlacI\tflhD\t0.5\t0.41\n"
+         "lacI\tflhC\t0.5\t0.39\n", [("b1", "b3", 0), ("b3", "b1", 0)], ["curated"] * 2, "1 of 2"),
+        ("y.csv", ";b2;b3;b4;\nLacIp;1;0;1;\nflhD;0;1;0;\n",
+         [("b1", "b2", 0), ("b3", "b3", 0), ("b1", "b4", 0)], ["unknown"] * 3, "YEASTRACT"),
+        ("y.tsv", "LacIp;b2\nflhD;b3\n", [("b1", "b2", 0), ("b3", "b3", 0)], ["unknown"] * 2,
+         "semicolons"),
+        ("p.csv", "b1,b2,-\nb9,b3,+\n", [("b1", "b2", -1), ("b9", "b3", 1)], ["unknown"] * 2,
+         "keep their name: 1 (b9)"),
+        ("g.tsv", "TF\ttarget\timportance\nb1\tb2\t7.5\n", [("b1", "b2", 0)], ["expression"],
+         "inferred from expression"),
+        ("g.csv", "regulatoryGene,targetGene,weight\nb1,b2,0.5\n", [("b1", "b2", 0)],
+         ["expression"], "weights are no signs"),
+    ],
+)  # fmt: skip
+def test_layouts_of_databases_are_known_and_named(tmp_path, name, text, edges, evidence, said):
+    reading = network(tmp_path, text, name)
+    assert rows(reading.edges) == edges
+    assert [evidence_of(declared) for declared in reading.edges["provenance"]] == evidence
+    assert said in " | ".join(reading.notes)
+
+
+def test_proteins_of_regulondb_stand_for_the_genes_of_their_subunits(tmp_path):
+    genes = pd.DataFrame({"gene_id": ["b1", "b2", "b3"], "name": ["ihfA", "ihfB", "x"]})
+    text = "regulatorName\tregulatedName\tfunction\nIHF\tx\t+\nihf\tx\t-\n"
+    edges = read_network(write(tmp_path / "r.tsv", text), genes).edges
+    assert rows(edges) == [("b1", "b3", 0), ("b2", "b3", 0)]
+
+
 def test_parquet_and_gzip_read_the_same(tmp_path):
     table = pd.DataFrame({"source": ["b1", "b2"], "target": ["b2", "b3"], "sign": [1, -1]})
     table.to_parquet(tmp_path / "n.parquet")
@@ -177,6 +249,7 @@ def test_each_pair_is_there_once_with_the_sign_all_its_edges_share(tmp_path_fact
         ("source\ttarget\nb1\tx\nb1\ty\nb1\tb2\n", None, "2 of 3 targets that are no genes (x, y)",
          "such as b1, b2, b3"),
         ("source,target\nb1,b2\n", 1, "the header 'source,target'", "separated by tabs"),
+        ("protein1 protein2 combined_score\nb1 b2 x\n", 2, "a combined_score that", "0 to 1000"),
     ],
 )  # fmt: skip
 def test_bad_networks_are_refused(tmp_path, text, line, found, expected):
