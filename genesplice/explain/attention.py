@@ -21,7 +21,7 @@ from genesplice.errors import InputError, WorkError
 from genesplice.explain.mutagenesis import Level, SplicedEncoder
 from genesplice.model.attention import rope
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.layers import Block, Merge
+from genesplice.model.sequence import Block, Merge
 from genesplice.predict.gene_output import Explainer, GeneOutput, resolve_genes
 
 LEVELS = ("bins", "summaries", "regions", "fused")

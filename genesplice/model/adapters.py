@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from genesplice.errors import InputError
-from genesplice.model.layers import Block
+from genesplice.model.sequence import Block
 from genesplice.runtime import file_sha256
 
 AdapterName = Literal["lora", "ia3"]

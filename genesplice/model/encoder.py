@@ -6,29 +6,32 @@ tokens ─ stem ─ bins ─ windowed ─┬────────────
                                                                           (1,024 bp)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP, HierarchyName
-from genesplice.model.attention import make_plan, rope
-from genesplice.model.chunking import run_in_chunks
-from genesplice.model.layers import BasePath, Block, Merge, Stem
-from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown, plan_context
+from genesplice.model.sequence import (
+    BasePath,
+    Block,
+    EncoderOutput,
+    Inputs,
+    IsReal,
+    Merge,
+    SequenceEncoder,
+    Stem,
+    fill_unknown,
+    plan_context,
+    run_blocks,
+)
 
-
-class Halos(NamedTuple):
-    """Bases on each side that a stage computes with its own."""
-
-    up: int
-    across: int
-    down: int
-    bases: int
+Stage = Callable[..., tuple[Tensor, ...]]
 
 
 class HierarchicalEncoder(SequenceEncoder):
@@ -47,13 +50,13 @@ class HierarchicalEncoder(SequenceEncoder):
         In training, recompute all windowed stages in the backward pass and keep their outputs only,
         where the channels of all bins (and bases) are more than `recompute_above`: fewer are
         cheaper to keep than to compute again.
+    encoder
+        `bin_bp`, `width` and `annotation` (see `SequenceEncoder`).
     """
 
     def __init__(
         self,
         *,
-        bin_bp: int,
-        width: int,
         heads: int,
         bin_layers: int,
         summary_layers: int,
@@ -63,28 +66,27 @@ class HierarchicalEncoder(SequenceEncoder):
         summary_window: int,
         context_bp: int | None = None,
         hierarchy: HierarchyName = "whole",
-        base_width: int = 0,
-        annotation: bool = False,
         dropout: float = 0.0,
         chunk_bp: int = 16384,
         checkpointing: bool = False,
         recompute_above: int = 0,
+        **encoder: Any,
     ) -> None:
-        super().__init__(bin_bp=bin_bp, width=width, annotation=annotation, base_width=base_width)
+        super().__init__(**encoder)
+        bin_bp, width = self.bin_bp, self.width
         self.chunk_bp, self.checkpointing = chunk_bp, checkpointing
-        self.recompute_above = recompute_above
-        self.head_width = width // heads
+        self.recompute_above, self.head_width = recompute_above, width // heads
         self.stem = Stem(bin_bp, width, self.channels.count)
         self.base_path: BasePath | None = None
-        if base_width:
-            self.base_path = BasePath(self.channels.count, base_width, bin_bp, width)
-        below, above = (self.base_path.down_bp, self.base_path.up_bp) if self.base_path else (0, 0)
+        if self.base_width:
+            self.base_path = BasePath(self.channels.count, self.base_width, bin_bp, width)
+        below = BasePath.down_bp if self.base_path else 0
         self.margins = max(self.stem.left, below), max(self.stem.right, below)
         self.context = plan_context(
             context_bp,
             bin_bp=bin_bp,
             stem_bp=max(self.margins),
-            base_bp=above + bin_bp if self.base_path else 0,
+            base_bp=BasePath.up_bp + bin_bp if self.base_path else 0,
             bin_layers=bin_layers + decoder_layers,
             summary_layers=summary_layers,
             region_layers=region_layers,
@@ -108,32 +110,31 @@ class HierarchicalEncoder(SequenceEncoder):
         self.decoder_blocks = blocks(decoder_layers)
         self.norm = nn.LayerNorm(width)
 
-    def encode(
-        self,
-        inputs: Float[Tensor, "batch length channels"],
-        is_real: Bool[Tensor, "batch bins"],
-        *,
-        with_bases: bool = False,
-    ) -> EncoderOutput:
+    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """Up the hierarchy, across the regions and down again."""
+        context, near_bp = self.context, self.context.bin_half * self.bin_bp
         real = is_real.unflatten(1, (-1, SUMMARY_BP // self.bin_bp)).any(-1)
-        local, halos = partial(self._in_chunks, real.shape[1]), self.halos
-        bins, summaries, *bases = local(self._up, halos.up, inputs, is_real)
-        if not self.context.sees_summaries:
-            summaries, real = torch.zeros_like(summaries), torch.ones_like(real)
-        (summaries,) = local(self._across, halos.across, summaries, real)
+        local = partial(self._in_chunks, real.shape[1])
 
-        regions = self._globally(summaries, real)
+        up_bp = max(self.margins) + len(self.bin_blocks) * near_bp
+        bins, summaries, *bases = local(self._up, up_bp, inputs, is_real)
+        if not context.sees_summaries:
+            summaries, real = torch.zeros_like(summaries), torch.ones_like(real)
+        halo_bp = len(self.summary_blocks) * context.summary_half * SUMMARY_BP
+        (summaries,) = local(self._among_summaries, halo_bp, summaries, real)
+
+        regions = self._across(summaries, real)
         message = self.from_regions(regions)
         if self.permutes_regions:
             message = message[:, displace(message.shape[1], is_random=self.training)]
-        summaries = summaries + _repeat(message, REGION_BP // SUMMARY_BP)
+        summaries = summaries + message.repeat_interleave(REGION_BP // SUMMARY_BP, 1)
 
         message = self.from_summaries(summaries)
-        (bins,) = local(self._down, halos.down, bins, message, is_real)
+        down_bp = len(self.decoder_blocks) * near_bp
+        (bins,) = local(self._down, down_bp, bins, message, is_real)
         track = None
         if with_bases and bases:
-            (track,) = local(self._base_track, halos.bases, *bases, bins)
+            (track,) = local(self._to_bases, BasePath.up_bp, *bases, bins)
         return EncoderOutput(bins, summaries, regions, is_real, track, inputs)
 
     def _up(self, inputs: Tensor, is_real: Tensor) -> tuple[Tensor, ...]:
@@ -142,63 +143,45 @@ class HierarchicalEncoder(SequenceEncoder):
         x, end, real = fill_unknown(inputs, left, right), inputs.shape[1] + left, is_real[..., None]
         bins, bases = self.stem(x[:, left - self.stem.left : end + self.stem.right]), []
         if self.base_path is not None:
-            margin = self.base_path.down_bp
+            margin = BasePath.down_bp
             bases = [self.base_path.down(x[:, left - margin : end + margin])]
             bins = bins + self.base_path.to_bins(bases[0])
             bases = [bases[0] * real.repeat_interleave(self.bin_bp, 1)]
-        bins = self._mix(bins * real, is_real, self.bin_blocks, self.context.bin_half)
+        bins = run_blocks(bins * real, is_real, self.bin_blocks, self.context.bin_half) * real
         return bins, self.to_summaries(bins, is_real)[0], *bases
 
-    def _across(self, summaries: Tensor, is_real: Tensor) -> tuple[Tensor]:
+    def _among_summaries(self, summaries: Tensor, is_real: Tensor) -> tuple[Tensor]:
         """Summaries among their neighbours."""
         half = self.context.summary_half
-        return (self._mix(summaries, is_real, self.summary_blocks, half),)
+        return (run_blocks(summaries, is_real, self.summary_blocks, half) * is_real[..., None],)
 
-    def _globally(self, summaries: Tensor, is_real: Tensor) -> Tensor:
+    def _across(self, summaries: Tensor, is_real: Tensor) -> Tensor:
         """Regions, each of which attends to all others."""
         regions, real = self.to_regions(summaries, is_real)
         if not self.context.sees_regions:
             regions, real = torch.zeros_like(regions), torch.ones_like(real)
-        return self._mix(regions, real, self.region_blocks, self.context.region_half)
+        half = self.context.region_half
+        return run_blocks(regions, real, self.region_blocks, half) * real[..., None]
 
     def _down(self, bins: Tensor, message: Tensor, is_real: Tensor) -> tuple[Tensor]:
         """Bins with the message of their summary, among their neighbours once more."""
         real = is_real[..., None]
-        bins = (bins + _repeat(message, SUMMARY_BP // self.bin_bp)) * real
-        bins = self._mix(bins, is_real, self.decoder_blocks, self.context.bin_half)
+        bins = (bins + message.repeat_interleave(SUMMARY_BP // self.bin_bp, 1)) * real
+        bins = run_blocks(bins, is_real, self.decoder_blocks, self.context.bin_half) * real
         return (self.norm(bins) * real,)
 
-    def _base_track(self, bases: Tensor, bins: Tensor) -> tuple[Tensor]:
+    def _to_bases(self, bases: Tensor, bins: Tensor) -> tuple[Tensor]:
         """Bases with the message of their bin; beyond the ends of the window there is nothing."""
         assert self.base_path is not None
-        halo = -(-self.base_path.up_bp // self.bin_bp)
+        halo = -(-BasePath.up_bp // self.bin_bp)
         spare = halo * self.bin_bp
         bases = F.pad(bases, (0, 0, spare, spare))
         bases = self.base_path.up(bases, F.pad(bins, (0, 0, halo, halo)))
-        spare -= self.base_path.up_bp
+        spare -= BasePath.up_bp
         return (bases[:, spare : bases.shape[1] - spare],)
 
-    def _mix(self, x: Tensor, is_real: Tensor, blocks: nn.ModuleList, half: int | None) -> Tensor:
-        if len(blocks) == 0:
-            return x
-        plan, rotations = make_plan(is_real, half), rope(x.shape[1], self.head_width, x.device)
-        for block in blocks:
-            x = block(x, plan, rotations)
-        return x * is_real[..., None]
-
-    @property
-    def halos(self) -> Halos:
-        """What the outputs of each local stage depend on."""
-        bins_bp = self.context.bin_half * self.bin_bp
-        return Halos(
-            up=max(self.margins) + len(self.bin_blocks) * bins_bp,
-            across=len(self.summary_blocks) * self.context.summary_half * SUMMARY_BP,
-            down=len(self.decoder_blocks) * bins_bp,
-            bases=self.base_path.up_bp if self.base_path else 0,
-        )
-
     def _in_chunks(
-        self, n_units: int, stage: Callable[..., tuple[Tensor, ...]], halo_bp: int, *inputs: Tensor
+        self, n_units: int, stage: Stage, halo_bp: int, *inputs: Tensor
     ) -> tuple[Tensor, ...]:
         """Run a local stage about `chunk_bp` at a time, in units of a summary."""
         # Summaries are an eighth as many as bins of 16 bp: longer chunks, fewer halos.
@@ -206,14 +189,10 @@ class HierarchicalEncoder(SequenceEncoder):
         chunk_bp = max(self.chunk_bp // REGION_BP, 1) * REGION_BP * (8 if is_coarse else 1)
         tokens = inputs[0].shape[0] * n_units * (1 if is_coarse else SUMMARY_BP // self.bin_bp)
         is_large = tokens * (self.width + self.bin_bp * self.base_width) > self.recompute_above
-        return run_in_chunks(
-            stage,
-            inputs,
-            n_units=n_units,
-            chunk=chunk_bp // SUMMARY_BP,
-            halo=-(-halo_bp // SUMMARY_BP),
-            recompute=self.checkpointing and is_large and torch.is_grad_enabled(),
-        )
+        if self.checkpointing and is_large and torch.is_grad_enabled():
+            stage = partial(checkpoint, stage, use_reentrant=False)
+        chunk, halo = chunk_bp // SUMMARY_BP, -(-halo_bp // SUMMARY_BP)
+        return run_in_chunks(stage, inputs, n_units=n_units, chunk=chunk, halo=halo)
 
 
 def displace(n_regions: int, *, is_random: bool) -> Int64[Tensor, " regions"]:
@@ -223,5 +202,121 @@ def displace(n_regions: int, *, is_random: bool) -> Int64[Tensor, " regions"]:
     return torch.empty_like(cycle).index_copy(0, cycle, cycle.roll(1))
 
 
-def _repeat(x: Float[Tensor, "batch tokens width"], factor: int) -> Tensor:
-    return x.repeat_interleave(factor, dim=1)
+# --- local stages in chunks with a halo: the same from less memory, and nearer the cache ---
+
+
+class _Chunk(NamedTuple):
+    """Some rows of a batch; units `low … high` of them, which are read, `first … last` are kept."""
+
+    rows: slice
+    low: int
+    high: int
+    first: int
+    last: int
+
+    def read(self, x: Tensor, n_units: int) -> Tensor:
+        """What is read of `x`, which has a whole number of tokens in each of `n_units`."""
+        size = x.shape[1] // n_units
+        return x[self.rows, self.low * size : self.high * size]
+
+    def kept(self, x: Tensor, n_units: int) -> Tensor:
+        """What is kept of the whole `x`."""
+        size = x.shape[1] // n_units
+        return x[self.rows, self.first * size : self.last * size]
+
+    def inner(self, x: Tensor) -> Tensor:
+        """`x`, computed from what is read, without the halo."""
+        size = x.shape[1] // (self.high - self.low)
+        return x[:, (self.first - self.low) * size : (self.last - self.low) * size]
+
+
+def run_in_chunks(
+    stage: Stage, inputs: Sequence[Tensor], *, n_units: int, chunk: int, halo: int
+) -> tuple[Tensor, ...]:
+    """`stage(*inputs)`, of which no output depends on more than `halo` units on each side.
+
+    Parameters
+    ----------
+    stage
+        From tensors (rows, tokens, …) to others; every tensor has a whole number of tokens a unit.
+    n_units, chunk, halo
+        Units of the whole, of one chunk (or of several rows where these are short), and of its
+        neighbours that are computed with it.
+    """
+    n_rows, rows_each = len(inputs[0]), max(chunk // n_units, 1)
+    chunks = []
+    for row in range(0, n_rows, rows_each):
+        for first in range(0, n_units, chunk):
+            last = min(first + chunk, n_units)
+            low, high = max(first - halo, 0), min(first + chunk + halo, n_units)
+            rows = slice(row, min(row + rows_each, n_rows))
+            chunks.append(_Chunk(rows, low, high, first, last))
+    if len(chunks) == 1:
+        return stage(*inputs)
+    # Outputs of all chunks go into one block of memory: allocated one by one between short-lived
+    # tensors they would pin half of the heap.
+    blocks: list[Tensor] = []
+    placed: list[list[Tensor]] = []
+    cut = zip(*(_Cut.apply(x, chunks, n_units) for x in inputs), strict=True)
+    for one, parts in zip(chunks, cut, strict=True):
+        for i, output in enumerate(map(one.inner, stage(*parts))):
+            if i == len(blocks):
+                length = output.shape[1] // (one.last - one.first) * n_units
+                blocks.append(output.new_empty(n_rows, length, *output.shape[2:]))
+                placed.append([])
+            placed[i].append(_Put.apply(output, _alias(one.kept(blocks[i], n_units))))
+    joined = zip(blocks, placed, strict=True)
+    return tuple(_Join.apply(_alias(block), chunks, n_units, *parts) for block, parts in joined)
+
+
+def _alias(x: Tensor) -> Tensor:
+    """The same memory as a tensor that autograd does not know as a view."""
+    return x.new_empty(0).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
+
+
+class _Cut(torch.autograd.Function):
+    """Overlapping parts of a tensor; their gradients are added up in one block, not in one each."""
+
+    @staticmethod
+    def forward(ctx, x, chunks, n_units):
+        ctx.chunks, ctx.n_units, ctx.shape = chunks, n_units, x.shape
+        ctx.set_materialize_grads(False)
+        return tuple(chunk.read(x, n_units) for chunk in chunks)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        known = [grad for grad in grads if grad is not None]
+        if not known:
+            return None, None, None
+        total = known[0].new_zeros(ctx.shape)
+        for chunk, grad in zip(ctx.chunks, grads, strict=True):
+            if grad is not None:
+                chunk.read(total, ctx.n_units).add_(grad)
+        return total, None, None
+
+
+class _Put(torch.autograd.Function):
+    """A part in its memory of the block."""
+
+    @staticmethod
+    def forward(ctx, part, memory):
+        ctx.mark_dirty(memory)
+        return memory.copy_(part)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class _Join(torch.autograd.Function):
+    """The block, once all parts are in it."""
+
+    @staticmethod
+    def forward(ctx, block, chunks, n_units, *parts):
+        ctx.chunks, ctx.n_units = chunks, n_units
+        ctx.mark_dirty(block)
+        return block
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, None, None, *(chunk.kept(grad, ctx.n_units) for chunk in ctx.chunks)

@@ -29,7 +29,7 @@ from genesplice.model.references import (
     PlainAttention,
     ShortCnn,
 )
-from genesplice.model.sequence import EncoderOutput, SequenceEncoder
+from genesplice.model.sequence import EncoderOutput, SequenceEncoder, Tokens
 
 CONVOLUTIONS: dict[str, Any] = {"short_cnn": ShortCnn, "dilated_cnn": DilatedCnn}
 FLAT: dict[str, Any] = {
@@ -37,6 +37,7 @@ FLAT: dict[str, Any] = {
     "kmer_tokens": KmerTokens,
     "enformer_like": EnformerLike,
 }
+LAYERS = ("bin_layers", "summary_layers", "region_layers", "decoder_layers")
 RECOMPUTE_ABOVE = 2**21
 """Measured on a CPU: a third less time without recomputing, at half and at all of this size."""
 SHORTEST_CHUNK_BP = 16_384
@@ -57,7 +58,13 @@ conditions it was trained on, and for nothing else.
 """
 
 
-def reverse_complement(tokens: UInt8[Tensor, "batch length"]) -> UInt8[Tensor, "batch length"]:
+Phase = UInt8[Tensor, "batch 2 length"]
+Features = Float[Tensor, "all_genes features"]
+Rows = Int64[Tensor, " genes"]
+Attention = list[dict[str, EdgeAttention]]
+
+
+def reverse_complement(tokens: Tokens) -> Tokens:
     """The other strand, 5' to 3'; N and masked bases stay what they are."""
     flipped = tokens.flip(1)
     return torch.where(flipped < 4, 3 - flipped, flipped)
@@ -65,33 +72,21 @@ def reverse_complement(tokens: UInt8[Tensor, "batch length"]) -> UInt8[Tensor, "
 
 def make_encoder(config: ModelConfig) -> SequenceEncoder:
     """Build the encoder that `config` describes."""
-    layers = {
-        name: getattr(config, name)
-        for name in ("bin_layers", "summary_layers", "region_layers", "decoder_layers")
-    }
-    sizes: dict[str, Any] = {
-        "bin_bp": config.bin_bp,
-        "width": config.width,
-        "annotation": config.annotation,
-    }
-    attention: dict[str, Any] = {"heads": config.heads, "dropout": config.dropout}
+
+    def chosen(*names: str) -> dict[str, Any]:
+        return {name: getattr(config, name) for name in names}
+
+    sizes = chosen("bin_bp", "width", "annotation")
     if config.arch in CONVOLUTIONS:
         return CONVOLUTIONS[config.arch](**sizes)
-    if config.arch == "kmer_tokens":
-        sizes["base_width"] = config.base_width
+    sizes |= chosen("heads", "dropout")
     if config.arch in FLAT:
-        return FLAT[config.arch](**sizes, **attention, layers=sum(layers.values()))
+        base_width = chosen("base_width") if config.arch == "kmer_tokens" else {}
+        layers = sum(chosen(*LAYERS).values())
+        return FLAT[config.arch](**sizes, **base_width, layers=layers)
+    sizes |= chosen("bin_window", "summary_window", "context_bp", "hierarchy", "base_width")
     return HierarchicalEncoder(
-        **sizes,
-        **attention,
-        **layers,
-        bin_window=config.bin_window,
-        summary_window=config.summary_window,
-        context_bp=config.context_bp,
-        hierarchy=config.hierarchy,
-        base_width=config.base_width,
-        chunk_bp=_chunk_bp(config),
-        recompute_above=RECOMPUTE_ABOVE,
+        **sizes, **chosen(*LAYERS), chunk_bp=_chunk_bp(config), recompute_above=RECOMPUTE_ABOVE
     )
 
 
@@ -147,52 +142,44 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         super().__init__()
         self.config, self.conditions = sizes, tuple(conditions)
         self.encoder = make_encoder(sizes)
+        width, dropout, is_linear = sizes.width, sizes.head_dropout, sizes.is_linear
         self.readout = GeneReadout(
-            sizes.width,
-            sizes.head_dropout,
-            self.encoder.base_width,
-            sizes.is_linear,
-            sizes.composition,
+            width, dropout, self.encoder.base_width, is_linear, sizes.composition
         )
         self.graph = GeneGraph(
-            sizes.width,
+            width,
             sizes.heads,
             sizes.graph_layers,
             regulators=regulators,
             effectors=effectors,
             pathways=pathways,
-            dropout=sizes.head_dropout,
+            dropout=dropout,
             measured_genes=measured_genes,
             n_measured=min(sizes.profile_rank, len(conditions)) + 1 if measured_genes else 0,
         )
         self.expression_head = ExpressionHead(
-            sizes.width, len(conditions), sizes.profile_rank, sizes.head_dropout, sizes.is_linear
+            width, len(conditions), sizes.profile_rank, dropout, is_linear
         )
         self.kernel = KernelPath(
             self.readout.parts, self.graph.knowledge_parts, len(conditions), n_support
         )
         self.register_buffer("mix", torch.zeros(2))
 
-    def encode_strands(
-        self,
-        tokens: UInt8[Tensor, "batch length"],
-        phase: UInt8[Tensor, "batch 2 length"],
-    ) -> EncoderOutput:
+    # --- sequence ---
+
+    def encode_strands(self, tokens: Tokens, phase: Phase) -> EncoderOutput:
         """Encode + strands, then - strands (each 5' to 3'), as 2 x batch rows."""
         both = torch.cat([tokens, reverse_complement(tokens)])
-        return self.encoder(
-            both,
-            torch.cat([phase[:, 0], phase[:, 1].flip(1)]),
-            with_bases=self.encoder.base_width > 0,
-        )
+        phases = torch.cat([phase[:, 0], phase[:, 1].flip(1)])
+        return self.encoder(both, phases, with_bases=self.encoder.base_width > 0)
 
     def gene_features(
         self,
-        tokens: UInt8[Tensor, "batch length"],
-        phase: UInt8[Tensor, "batch 2 length"],
-        window: Int64[Tensor, " genes"],
-        start: Int64[Tensor, " genes"],
-        end: Int64[Tensor, " genes"],
+        tokens: Tokens,
+        phase: Phase,
+        window: Rows,
+        start: Rows,
+        end: Rows,
         strand: Int8[Tensor, " genes"],
     ) -> Float[Tensor, "genes features"]:
         """Features of every gene of the windows, on its sense strand (see `GeneReadout`).
@@ -204,21 +191,17 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         genes = sense_loci(window, start, end, strand, n_windows=n_windows, length=length)
         return self.readout.pool(self.encode_strands(tokens, phase), genes)
 
+    # --- graph and heads ---
+
     def forward(
-        self,
-        gene_features: Float[Tensor, "all_genes features"],
-        graph: HeteroData,
-        rows: Int64[Tensor, " genes"] | None = None,
+        self, gene_features: Features, graph: HeteroData, rows: Rows | None = None
     ) -> Prediction:
         """Predict from the features of all genes of the graph, for `rows` of them (or all)."""
         return self.predict(gene_features, graph, rows)[0]
 
     def predict(
-        self,
-        gene_features: Float[Tensor, "all_genes features"],
-        graph: HeteroData,
-        rows: Int64[Tensor, " genes"] | None = None,
-    ) -> tuple[Prediction, list[dict[str, EdgeAttention]]]:
+        self, gene_features: Features, graph: HeteroData, rows: Rows | None = None
+    ) -> tuple[Prediction, Attention]:
         """As `forward`, with the graph's attention on every edge, one dict a layer."""
         neural, attention = self.predict_neural(gene_features, graph, rows)
         if not self.kernel.n_support:
@@ -226,12 +209,19 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         inputs = self.kernel_inputs(gene_features, graph, rows)
         return mix_paths(neural, self.kernel(*inputs), self.mix), attention
 
+    def predict_neural(
+        self, gene_features: Features, graph: HeteroData, rows: Rows | None = None
+    ) -> tuple[Prediction, Attention]:
+        """From readout, graph and heads alone; `predict` mixes it with the kernel path."""
+        informed, attention = self.graph(self.readout(gene_features), graph)
+        return self.expression_head(informed if rows is None else informed[rows]), attention
+
     def predict_target(
         self,
         target: str,
-        gene_features: Float[Tensor, "all_genes features"],
+        gene_features: Features,
         graph: HeteroData,
-        rows: Int64[Tensor, " genes"] | None = None,
+        rows: Rows | None = None,
         compared: InnerProducts | None = None,
     ) -> Float[Tensor, "genes *conditions"]:
         """Only the level, or only the residual, of `forward`.
@@ -249,23 +239,8 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         kernel = self.kernel.predict_target(target, compared, known)
         return neural + self.mix[at] * (kernel - neural)
 
-    def predict_neural(
-        self,
-        gene_features: Float[Tensor, "all_genes features"],
-        graph: HeteroData,
-        rows: Int64[Tensor, " genes"] | None = None,
-    ) -> tuple[Prediction, list[dict[str, EdgeAttention]]]:
-        """From readout, graph and heads alone; `predict` mixes it with the kernel path."""
-        informed, attention = self.graph(self.readout(gene_features), graph)
-        if rows is not None:
-            informed = informed[rows]
-        return self.expression_head(informed), attention
-
     def kernel_inputs(
-        self,
-        gene_features: Float[Tensor, "all_genes features"],
-        graph: HeteroData,
-        rows: Int64[Tensor, " genes"] | None = None,
+        self, gene_features: Features, graph: HeteroData, rows: Rows | None = None
     ) -> tuple[Float[Tensor, "genes features"], Float[Tensor, "genes known"]]:
         """Inputs of the kernel path: standardised features, and what the graph has of each gene."""
         known = graph["gene"].knowledge
@@ -305,7 +280,7 @@ class PretrainingModel(nn.Module):
         )
         self.contrastive = ContrastiveHead(config.width, contrastive_width)
 
-    def encode(self, tokens: UInt8[Tensor, "batch length"]) -> EncoderOutput:
+    def encode(self, tokens: Tokens) -> EncoderOutput:
         """Encode masked `tokens`, at 1 bp too where there is a path for it."""
         return self.encoder(tokens, with_bases=True)
 

@@ -1,38 +1,44 @@
-"""Attention with Enformer's relative positions, written out (there is no fused kernel for it)."""
+"""Reference architectures: convolutions, plain attention, k-mer tokens, and Enformer's towers."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP
-from genesplice.model.attention import make_plan, rope
-from genesplice.model.layers import Block, ConvBlock, Stem
-from genesplice.model.sequence import EncoderOutput, SequenceEncoder, fill_unknown
-
-Channels = Float[Tensor, "batch length channels"]
-IsReal = Bool[Tensor, "batch bins"]
-
-
-def _output(
-    bins: Float[Tensor, "batch bins width"],
-    is_real: IsReal,
-    bin_bp: int,
-    inputs: Channels,
-    bases: Float[Tensor, "batch length base_width"] | None = None,
-) -> EncoderOutput:
-    """Summaries and regions of an encoder that has no such levels: means over bins."""
-    bins = bins * is_real[..., None]
-
-    def mean(size_bp: int) -> Tensor:
-        return bins.unflatten(1, (-1, size_bp // bin_bp)).mean(2)
-
-    return EncoderOutput(bins, mean(SUMMARY_BP), mean(REGION_BP), is_real, bases, inputs)
+from genesplice.model.sequence import (
+    Bases,
+    Bins,
+    Block,
+    ConvBlock,
+    EncoderOutput,
+    Inputs,
+    IsReal,
+    SequenceEncoder,
+    Stem,
+    fill_unknown,
+    run_blocks,
+)
 
 
-class DilatedCnn(SequenceEncoder):
+class ReferenceEncoder(SequenceEncoder):
+    """An encoder that has no summaries and regions: they are means over bins."""
+
+    def output(
+        self, bins: Bins, is_real: IsReal, inputs: Inputs, bases: Bases | None = None
+    ) -> EncoderOutput:
+        """All levels from the bins."""
+        bins = bins * is_real[..., None]
+        sizes = SUMMARY_BP // self.bin_bp, REGION_BP // self.bin_bp
+        coarse = (bins.unflatten(1, (-1, size)).mean(2) for size in sizes)
+        return EncoderOutput(bins, *coarse, is_real, bases, inputs)
+
+
+class DilatedCnn(ReferenceEncoder):
     """Dilated convolutions at 1 bp; a bin is the mean of its bases."""
 
     lift_bp = 9
@@ -40,12 +46,11 @@ class DilatedCnn(SequenceEncoder):
     def __init__(
         self,
         *,
-        bin_bp: int,
         width: int,
-        dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
-        annotation: bool = False,
+        dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
+        **encoder: Any,
     ) -> None:
-        super().__init__(bin_bp=bin_bp, width=width, annotation=annotation, base_width=width)
+        super().__init__(width=width, base_width=width, **encoder)
         self.lift = nn.Conv1d(self.channels.count, width, self.lift_bp)
         blocks = [ConvBlock(width, dilation) for dilation in dilations]
         self.margin_bp = self.lift_bp // 2 + sum(block.margin_bp for block in blocks)
@@ -57,9 +62,7 @@ class DilatedCnn(SequenceEncoder):
         """Bases that the vector of one base depends on."""
         return 2 * self.margin_bp + 1
 
-    def encode(
-        self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
-    ) -> EncoderOutput:
+    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """Run the convolutions over the whole window."""
         padded = fill_unknown(inputs, self.margin_bp, self.margin_bp)
         x = self.lift(padded.transpose(1, 2)).transpose(1, 2).contiguous()
@@ -67,48 +70,32 @@ class DilatedCnn(SequenceEncoder):
             x = block(x)
         bases = self.norm(x)
         bins = bases.unflatten(1, (-1, self.bin_bp)).mean(2)
-        return _output(bins, is_real, self.bin_bp, inputs, bases if with_bases else None)
+        return self.output(bins, is_real, inputs, bases if with_bases else None)
 
 
 class ShortCnn(DilatedCnn):
     """As `DilatedCnn` without dilation: some 30 bp and no more."""
 
-    def __init__(self, *, bin_bp: int, width: int, annotation: bool = False) -> None:
-        super().__init__(
-            bin_bp=bin_bp, width=width, dilations=(1, 1, 1, 1, 1), annotation=annotation
-        )
+    def __init__(self, **encoder: Any) -> None:
+        super().__init__(dilations=(1, 1, 1, 1, 1), **encoder)
 
 
-class PlainAttention(SequenceEncoder):
+class PlainAttention(ReferenceEncoder):
     """Bins and one stack of global attention."""
 
-    def __init__(
-        self,
-        *,
-        bin_bp: int,
-        width: int,
-        heads: int,
-        layers: int,
-        annotation: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(bin_bp=bin_bp, width=width, annotation=annotation)
-        self.heads = heads
-        self.stem = Stem(bin_bp, width, self.channels.count)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
+    def __init__(self, *, heads: int, layers: int, dropout: float = 0.0, **encoder: Any) -> None:
+        super().__init__(**encoder)
+        self.stem = Stem(self.bin_bp, self.width, self.channels.count)
+        self.blocks = nn.ModuleList(Block(self.width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(self.width)
 
-    def encode(
-        self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
-    ) -> EncoderOutput:
+    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """Every bin may look at every other."""
-        x = self.stem(fill_unknown(inputs, self.stem.left, self.stem.right))
-        return _output(
-            self.norm(_mix(x, is_real, self.blocks, self.heads)), is_real, self.bin_bp, inputs
-        )
+        x = self.stem(fill_unknown(inputs, self.stem.left, self.stem.right)) * is_real[..., None]
+        return self.output(self.norm(run_blocks(x, is_real, self.blocks)), is_real, inputs)
 
 
-class KmerTokens(SequenceEncoder):
+class KmerTokens(ReferenceEncoder):
     """Non-overlapping 6-mers, global attention; a bin is the mean over its bases' tokens.
 
     The embedding of a 6-mer is linear in the product of its bases' channels, so that N and
@@ -123,63 +110,50 @@ class KmerTokens(SequenceEncoder):
 
     size_bp = 6
 
-    def __init__(
-        self,
-        *,
-        bin_bp: int,
-        width: int,
-        heads: int,
-        layers: int,
-        annotation: bool = False,
-        base_width: int = 0,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(bin_bp=bin_bp, width=width, annotation=annotation, base_width=base_width)
-        self.heads = heads
-        self.embed = nn.Linear(4**self.size_bp, width, bias=False)
+    def __init__(self, *, heads: int, layers: int, dropout: float = 0.0, **encoder: Any) -> None:
+        super().__init__(**encoder)
+        width, size_bp = self.width, self.size_bp
+        self.embed = nn.Linear(4**size_bp, width, bias=False)
         with torch.no_grad():
-            self.embed.weight.copy_(_sum_of_bases(self.size_bp, width))
-        self.hidden = nn.Linear(self.size_bp, width, bias=False)
+            self.embed.weight.copy_(_sum_of_bases(size_bp, width))
+        self.hidden = nn.Linear(size_bp, width, bias=False)
         nn.init.normal_(self.hidden.weight, std=0.5)
-        extra = (self.channels.count - 4) * self.size_bp
+        extra = (self.channels.count - 4) * size_bp
         self.annotate = nn.Linear(extra, width) if extra else None
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.spread = nn.Linear(width, self.size_bp * base_width) if base_width else None
+        self.spread = nn.Linear(width, size_bp * self.base_width) if self.base_width else None
 
-    def encode(
-        self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
-    ) -> EncoderOutput:
+    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """Tokens may look at each other; the last one may be cut short by the window."""
         length = inputs.shape[1]
-        padded = fill_unknown(inputs, 0, -length % self.size_bp)
-        pieces = padded.unflatten(1, (-1, self.size_bp))
+        spare = -length % self.size_bp
+        pieces = fill_unknown(inputs, 0, spare).unflatten(1, (-1, self.size_bp))
         is_hidden = pieces[..., :4].sum(-1) == 0
         bases = pieces[..., :4] + 0.25 * is_hidden[..., None]
         product = bases[:, :, 0]
-        for place in range(1, self.size_bp):
-            product = (product[..., None] * bases[:, :, place, None]).flatten(2)
+        for i in range(1, self.size_bp):
+            product = (product[..., None] * bases[:, :, i, None]).flatten(2)
         x = self.embed(product) + self.hidden(is_hidden.to(product))
         if self.annotate is not None:
             x = x + self.annotate(pieces[..., 4:].flatten(2))
-        real_bases = is_real.repeat_interleave(self.bin_bp, 1)
-        real_tokens = F.pad(real_bases, (0, -length % self.size_bp))
-        real_tokens = real_tokens.unflatten(1, (-1, self.size_bp)).any(-1)
-        x = self.norm(_mix(x, real_tokens, self.blocks, self.heads))
+        real = F.pad(is_real.repeat_interleave(self.bin_bp, 1), (0, spare))
+        real = real.unflatten(1, (-1, self.size_bp)).any(-1)
+        x = self.norm(run_blocks(x * real[..., None], real, self.blocks))
         by_base = x.repeat_interleave(self.size_bp, 1)[:, :length]
         bins = by_base.unflatten(1, (-1, self.bin_bp)).mean(2)
         finest = None
         if self.spread is not None and with_bases:
             finest = self.spread(x).unflatten(2, (self.size_bp, -1)).flatten(1, 2)[:, :length]
-        return _output(bins, is_real, self.bin_bp, inputs, finest)
+        return self.output(bins, is_real, inputs, finest)
 
 
 def _sum_of_bases(size_bp: int, width: int) -> Float[Tensor, "width kmers"]:
-    """For every k-mer, in order of its bases, the sum of random vectors of base and place."""
+    """For every k-mer, in order of its bases, the sum of random vectors of base and position."""
     vectors = torch.randn(size_bp, 4, width) / size_bp**0.5
     total = vectors[0]
-    for place in vectors[1:]:
-        total = (total[:, None] + place).flatten(0, 1)
+    for vector in vectors[1:]:
+        total = (total[:, None] + vector).flatten(0, 1)
     return total.T
 
 
@@ -191,30 +165,21 @@ class AttentionPool(nn.Module):
         self.score = nn.Linear(width, width, bias=False)
         nn.init.eye_(self.score.weight)
 
-    def forward(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch half width"]:
+    def forward(self, x: Bins) -> Float[Tensor, "batch half width"]:
         """Halve the length."""
         pairs = x.unflatten(1, (-1, 2))
         return (pairs * self.score(pairs).softmax(2)).sum(2)
 
 
-class EnformerLike(SequenceEncoder):
+class EnformerLike(ReferenceEncoder):
     """Convolution towers to 128 bp, then attention with relative positions.
 
     Bins finer than 128 bp repeat their summary: Enformer has nothing finer.
     """
 
-    def __init__(
-        self,
-        *,
-        bin_bp: int,
-        width: int,
-        heads: int,
-        layers: int,
-        annotation: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(bin_bp=bin_bp, width=width, annotation=annotation)
-        first = width // 2
+    def __init__(self, *, heads: int, layers: int, dropout: float = 0.0, **encoder: Any) -> None:
+        super().__init__(**encoder)
+        width, first = self.width, self.width // 2
         self.stem = nn.Conv1d(self.channels.count, first, 15, padding=7)
         widths = [first + (width - first) * i // 6 for i in range(7)]
         self.convolutions = nn.ModuleList(
@@ -225,9 +190,7 @@ class EnformerLike(SequenceEncoder):
         self.blocks = nn.ModuleList(RelativeBlock(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def encode(
-        self, inputs: Channels, is_real: IsReal, *, with_bases: bool = False
-    ) -> EncoderOutput:
+    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """Seven times convolve and halve, then attend."""
         x = self.stem(inputs.transpose(1, 2)).transpose(1, 2)
         for convolve, norm, pool in zip(self.convolutions, self.norms, self.pools, strict=True):
@@ -236,21 +199,7 @@ class EnformerLike(SequenceEncoder):
         for block in self.blocks:
             x = block(x, real)
         bins = self.norm(x).repeat_interleave(SUMMARY_BP // self.bin_bp, 1)
-        return _output(bins, is_real, self.bin_bp, inputs)
-
-
-def _mix(
-    x: Float[Tensor, "batch tokens width"],
-    is_real: Bool[Tensor, "batch tokens"],
-    blocks: nn.ModuleList,
-    heads: int,
-) -> Float[Tensor, "batch tokens width"]:
-    plan = make_plan(is_real, None)
-    x = x * is_real[..., None]
-    rotations = rope(x.shape[1], x.shape[2] // heads, x.device)
-    for block in blocks:
-        x = block(x, plan, rotations)
-    return x
+        return self.output(bins, is_real, inputs)
 
 
 def relative_basis(length: int, count: int, device: torch.device) -> Float[Tensor, "offsets count"]:
@@ -277,12 +226,15 @@ def shift_rows(x: Float[Tensor, "B H T offsets"]) -> Float[Tensor, "B H T T"]:
     """From scores by offset (query i, j - i + T - 1) to scores by key (i, j)."""
     batch, heads, length, _ = x.shape
     key = torch.arange(length, device=x.device)
-    place = key[None, :] - key[:, None] + length - 1
-    return x.gather(3, place.expand(batch, heads, length, length))
+    column = key[None, :] - key[:, None] + length - 1
+    return x.gather(3, column.expand(batch, heads, length, length))
 
 
 class RelativeBlock(nn.Module):
-    """Pre-norm block: content scores plus relative-position scores, then a perceptron."""
+    """Pre-norm block: content scores plus relative-position scores, then a perceptron.
+
+    Written out: there is no fused kernel for Enformer's relative positions.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -300,9 +252,7 @@ class RelativeBlock(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, x: Float[Tensor, "batch tokens width"], is_real: Bool[Tensor, "batch tokens"]
-    ) -> Float[Tensor, "batch tokens width"]:
+    def forward(self, x: Bins, is_real: IsReal) -> Bins:
         """Tokens that are not real are no keys; a row without any attends to itself."""
         batch, length, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1)

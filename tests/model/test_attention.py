@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genesplice.model.attention import attend, make_plan, rope, rotate
-from genesplice.model.layers import Block
+from genesplice.model.sequence import Block
 
 FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from genesplice.model.layers import BasePath, ConvBlock, SquaredReluLinear, Stem
+from genesplice.model.sequence import BasePath, ConvBlock, SquaredReluLinear, Stem
 
 
 def test_squared_relu_passes_gradcheck():
