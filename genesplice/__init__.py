@@ -61,9 +61,13 @@ if TYPE_CHECKING:
     from genesplice.context.verdict import context_test
     from genesplice.data.bundle import Bundle
     from genesplice.errors import InputError, WorkError
-    from genesplice.evaluate.ablations import ablation_table, judge_difference
     from genesplice.evaluate.metrics import compare
-    from genesplice.evaluate.reliability import coverage_metrics, strata_table
+    from genesplice.evaluate.reliability import (
+        ablation_table,
+        coverage_metrics,
+        judge_difference,
+        strata_table,
+    )
     from genesplice.explain.attention import attention_of
     from genesplice.explain.faithfulness import explain_genes
     from genesplice.explain.pathways import pathway_influence
@@ -110,9 +114,8 @@ _HOME = {
     "context.verdict": "context_test",
     "data.bundle": "Bundle",
     "errors": "InputError WorkError",
-    "evaluate.ablations": "ablation_table judge_difference",
     "evaluate.metrics": "compare",
-    "evaluate.reliability": "coverage_metrics strata_table",
+    "evaluate.reliability": "ablation_table coverage_metrics judge_difference strata_table",
     "explain.attention": "attention_of",
     "explain.faithfulness": "explain_genes",
     "explain.pathways": "pathway_influence",

@@ -16,9 +16,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
+from torch_geometric.data import HeteroData
 
 from genesplice.errors import InputError
-from genesplice.model.kernel import mix_kernel
+from genesplice.model.genesplice import Features, GeneSplice, Rows
+from genesplice.model.heads import Prediction
+from genesplice.model.kernel import TARGETS, mix_kernel
+from genesplice.runtime import one_thread, side_by_side
+
+Blocks = Shaped[np.ndarray, " genes"]
+Genes = Float[Tensor, "genes targets"]
+Parts = Float[Tensor, "parts genes genes"]
 
 PENALTIES = tuple(10.0 ** (power / 4) for power in range(25))
 """From 1 to 10^6 in quarter decades; features have unit variance, so this is against n genes."""
@@ -35,17 +43,15 @@ class RidgeFit(NamedTuple):
     penalty: float
     block_mse: Float[np.ndarray, " penalties"]
 
-    def predict(
-        self, features: Float[np.ndarray, "genes features"]
-    ) -> Float[np.ndarray, "genes targets"]:
-        """Predict all targets."""
+    def predict(self, features: Float[np.ndarray, "genes features"]) -> np.ndarray:
+        """Predict all targets: genes x targets."""
         return features @ self.coefficients + self.intercept
 
 
 def fit_ridge(
     features: Float[np.ndarray, "genes features"],
     targets: list[Float[np.ndarray, "genes _"]],
-    blocks: Shaped[np.ndarray, " genes"],
+    blocks: Blocks,
     penalties: tuple[float, ...] = PENALTIES,
 ) -> list[RidgeFit]:
     r"""Fit each group of targets with the one penalty that predicts left-out blocks best.
@@ -100,11 +106,7 @@ def fit_ridge(
 
 def _decompose(
     centred: Float[np.ndarray, "genes features"],
-) -> tuple[
-    Float[np.ndarray, "genes rank"],
-    Float[np.ndarray, " rank"],
-    Float[np.ndarray, "features rank"],
-]:
+) -> tuple[np.ndarray, Float[np.ndarray, " rank"], np.ndarray]:
     """Thin singular value decomposition through the smaller of the two Gram matrices."""
     n_genes, n_features = centred.shape
     is_tall = n_features <= n_genes
@@ -139,13 +141,11 @@ class KernelSettings(NamedTuple):
 class KernelFit(NamedTuple):
     """Weights of the training genes, and what fits without its own block say of each."""
 
-    weights: Float[Tensor, "genes targets"]
-    left_out: Float[Tensor, "genes targets"]
+    weights: Genes
+    left_out: Genes
 
 
-def make_kernel(
-    parts: Float[Tensor, "parts genes genes"], settings: KernelSettings
-) -> Float[Tensor, "genes genes"]:
+def make_kernel(parts: Parts, settings: KernelSettings) -> Float[Tensor, "genes genes"]:
     """The kernel of genes with themselves from their inner products, part by part."""
     scale = torch.tensor(settings.scale, dtype=parts.dtype)
     inner = torch.zeros_like(parts[0])
@@ -157,9 +157,9 @@ def make_kernel(
 
 
 def choose_kernel(
-    parts: Float[Tensor, "parts genes genes"],
-    targets: Float[Tensor, "genes targets"],
-    blocks: Shaped[np.ndarray, " genes"],
+    parts: Parts,
+    targets: Genes,
+    blocks: Blocks,
     *,
     start: KernelSettings | None = None,
     rounds: int = ROUNDS,
@@ -223,12 +223,7 @@ def _changed(old: KernelSettings, name: str, value: float, part: int) -> KernelS
     return old if total == 0 else old._replace(scale=tuple(w / total for w in scale))
 
 
-def fit_kernel(
-    parts: Float[Tensor, "parts genes genes"],
-    targets: Float[Tensor, "genes targets"],
-    blocks: Shaped[np.ndarray, " genes"],
-    settings: KernelSettings,
-) -> KernelFit:
+def fit_kernel(parts: Parts, targets: Genes, blocks: Blocks, settings: KernelSettings) -> KernelFit:
     """Solve in float64; targets have mean 0 over the genes."""
     inverse = _inverse(make_kernel(parts.double(), settings), settings.penalty)
     weights = inverse @ targets.double()
@@ -260,9 +255,71 @@ def _block_errors(inverse: Tensor, weights: Tensor, rows: np.ndarray) -> Tensor:
     return torch.linalg.solve(inverse[rows][:, rows], weights[rows])
 
 
-def _members(blocks: Shaped[np.ndarray, " genes"]) -> list[Int64[np.ndarray, " _"]]:
+def _members(blocks: Blocks) -> list[Int64[np.ndarray, " _"]]:
     """Rows of each block; with one block only, every gene is its own."""
     labels, block = np.unique(blocks, return_inverse=True)
     if len(labels) < 2:
         block = np.arange(len(blocks))
     return [np.flatnonzero(block == number) for number in range(block.max() + 1)]
+
+
+# --- the kernel path of a model ---
+
+KernelChoice = tuple[KernelSettings, KernelSettings]
+"""For level and residual."""
+
+
+@torch.no_grad()
+def fit_kernel_path(
+    model: GeneSplice,
+    graph: HeteroData,
+    gene_features: Features,
+    genes: tuple[Rows, Genes],
+    blocks: Blocks,
+    settings: KernelChoice | None = None,
+) -> tuple[KernelChoice, Prediction]:
+    """Choose (where there are no `settings`) and solve `model.kernel` on training genes.
+
+    `genes` are their rows and measured values, log2(TPM + 1). Also gives the prediction for each
+    of them by a fit without its block.
+    """
+    path, (rows, observed) = model.kernel, genes
+    # The sums then come out the same however many threads there are.
+    with one_thread():
+        standardised, known = model.kernel_inputs(gene_features, graph, rows)
+        path.set_support(standardised, known.to(torch.int8))
+        parts = path.inner_products(standardised, known)
+        level, residual = model.expression_head.split(observed)
+        mean = level.mean()
+    targets = {"level": (level - mean)[:, None], "residual": residual}
+
+    def fit(name: str) -> tuple[KernelSettings, KernelFit]:
+        chosen = settings and settings[TARGETS.index(name)]
+        chosen = chosen or choose_kernel(parts, targets[name], blocks, rounds=2)
+        return chosen, fit_kernel(parts, targets[name], blocks, chosen)
+
+    fits = side_by_side(fit, TARGETS, gene_features.device)
+    for name, (chosen, solved) in zip(TARGETS, fits, strict=True):
+        weights = solved.weights[:, 0] if name == "level" else solved.weights
+        path.set_solution(
+            name, weights, chosen.scale, chosen.mixture, chosen.inverse_length, float(mean)
+        )
+    (for_level, level_fit), (for_residual, residual_fit) = fits
+    return (for_level, for_residual), Prediction(
+        level_fit.left_out.float()[:, 0] + mean, residual_fit.left_out.float()
+    )
+
+
+def choose_mix(neural: Prediction, kernel: Prediction, truth: Prediction) -> tuple[float, float]:
+    """Weights of the kernel path in level and residual with the smallest squared error.
+
+    The genes are training genes that neither prediction was fitted to: validation blocks. Without
+    any, each path counts half.
+    """
+    if not len(truth.level):
+        return 0.5, 0.5
+    chosen = []
+    for one, other, true in zip(neural, kernel, truth, strict=True):
+        errors = [float((one + w * (other - one) - true).square().mean()) for w in MIXTURES]
+        chosen.append(MIXTURES[int(np.argmin(errors))])
+    return chosen[0], chosen[1]

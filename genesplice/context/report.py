@@ -11,7 +11,7 @@ import pandas as pd
 from genesplice.config import Config
 from genesplice.context.perturbation import kept_share
 from genesplice.data.bundle import Bundle
-from genesplice.evaluate.ablations import ablation_table
+from genesplice.evaluate.reliability import ablation_table
 from genesplice.model.attention import backend_name
 from genesplice.results import Metric, write_metrics
 from genesplice.runtime import atomic_file, write_json, write_manifest
@@ -150,7 +150,7 @@ def rule_sentence(rule: Mapping[str, Any]) -> str:
 
 
 def hypothesis_table(ablations: pd.DataFrame) -> pd.DataFrame:
-    """`genesplice.evaluate.ablations.ablation_table` for a page: the answer first."""
+    """`genesplice.evaluate.reliability.ablation_table` for a page: the answer first."""
     numbers = ["effect", "ci_low", "ci_high", "cpu_seconds"]
     ablations = ablations.astype(dict.fromkeys(numbers, float))
     was_run = ablations["n_runs"] > 0

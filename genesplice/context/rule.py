@@ -49,8 +49,8 @@ from jaxtyping import Float, Int64
 from scipy.stats import t as student
 
 from genesplice.errors import InputError
-from genesplice.evaluate.ablations import answer_from_interval
 from genesplice.evaluate.bootstrap import make_draws, summarise
+from genesplice.evaluate.reliability import answer_from_interval
 
 ANSWERS = ("yes", "no", "cannot tell")
 FEWEST_SLOPES = 5

@@ -33,8 +33,8 @@ from genesplice.context.report import VerdictReport
 from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.ablations import COST
 from genesplice.evaluate.metrics import fold_profiles, score
+from genesplice.evaluate.reliability import COST
 from genesplice.predict.expression import load_model
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric

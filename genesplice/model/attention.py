@@ -27,6 +27,7 @@ Backend = Literal["flash", "sdpa", "reference"]
 SMALLEST_BLOCK = 32
 HALF = (torch.float16, torch.bfloat16)
 Rotations = Float[Tensor, "T half 2"]
+Heads = Float[Tensor, "B H T D"]
 
 
 class Packing(NamedTuple):
@@ -63,25 +64,15 @@ def make_packing(is_real: Bool[Tensor, "rows tokens"]) -> Packing:
     )
 
 
-def is_flash_able(q: Float[Tensor, "B H T D"]) -> bool:
+def is_flash_able(q: Heads) -> bool:
     """Whether flash-attn would take these queries."""
-    width = q.shape[-1]
-    return (
-        q.is_cuda
-        and q.dtype in HALF
-        and width % 8 == 0
-        and width <= 256
-        and flash_version() is not None
-    )
+    is_shaped = q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+    return q.is_cuda and q.dtype in HALF and is_shaped and flash_version() is not None
 
 
 def flash_attend(
-    q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B H T D"],
-    v: Float[Tensor, "B H T D"],
-    packing: Packing | None,
-    half_window: int | None,
-) -> Float[Tensor, "B H T D"]:
+    q: Heads, k: Heads, v: Heads, packing: Packing | None, half_window: int | None
+) -> Heads:
     """Attention over real tokens; one that is not real gets its own value, which nobody reads.
 
     `packing` None: all tokens are real. With a window there must be no gaps: laid end to end,
@@ -133,10 +124,8 @@ def make_plan(is_real: Bool[Tensor, "B T"], half_window: int | None) -> Attentio
     if half_window is None or half_window >= length - 1:
         bias = None
         if not all_real:
-            allowed = is_real[:, None, :] | torch.eye(
-                length, dtype=torch.bool, device=is_real.device
-            )
-            bias = _to_bias(allowed)[:, None]
+            itself = torch.eye(length, dtype=torch.bool, device=is_real.device)
+            bias = _to_bias(is_real[:, None, :] | itself)[:, None]
         return AttentionPlan(is_real, None, length, bias, packing)
     block = max(half_window, SMALLEST_BLOCK)
     keys = _key_blocks(is_real[:, None, :, None], half_window, block)[:, 0, :, 0]
@@ -147,12 +136,8 @@ def make_plan(is_real: Bool[Tensor, "B T"], half_window: int | None) -> Attentio
 
 
 def attend(
-    q: Float[Tensor, "B H T D"],
-    k: Float[Tensor, "B H T D"],
-    v: Float[Tensor, "B H T D"],
-    plan: AttentionPlan,
-    backend: Backend | None = None,
-) -> Float[Tensor, "B H T D"]:
+    q: Heads, k: Heads, v: Heads, plan: AttentionPlan, backend: Backend | None = None
+) -> Heads:
     """Softmax attention over the pairs that `plan` allows.
 
     None takes the fastest backend for where `q` lies. `reference` writes the softmax out over
@@ -172,12 +157,9 @@ def attend(
     n_blocks = -(-length // plan.block)
     padded = F.pad(q, (0, 0, 0, n_blocks * plan.block - length))
     queries = padded.view(batch, heads, n_blocks, plan.block, width).transpose(1, 2)
-    out = F.scaled_dot_product_attention(
-        queries.reshape(batch * n_blocks, heads, plan.block, width),
-        _key_blocks(k, plan.half_window, plan.block),
-        _key_blocks(v, plan.half_window, plan.block),
-        attn_mask=bias,
-    )
+    queries = queries.reshape(batch * n_blocks, heads, plan.block, width)
+    keys, values = (_key_blocks(x, plan.half_window, plan.block) for x in (k, v))
+    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     out = out.view(batch, n_blocks, heads, plan.block, width).transpose(1, 2)
     return out.reshape(batch, heads, n_blocks * plan.block, width)[:, :, :length]
 
@@ -219,7 +201,7 @@ def rope(length: int, width: int, device: torch.device) -> Rotations:
     return torch.stack([angle.cos(), angle.sin()], -1).float().to(device)
 
 
-def rotate(x: Float[Tensor, "B H T D"], rotations: Rotations) -> Float[Tensor, "B H T D"]:
+def rotate(x: Heads, rotations: Rotations) -> Heads:
     """Turn each pair of channels by its position's angle.
 
     In complex numbers where the device has them: a third of the time of sines and cosines.

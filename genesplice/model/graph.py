@@ -26,6 +26,11 @@ MESSAGES = {
 N_SIGNS = 3
 
 
+Genes = Float[Tensor, "genes width"]
+Edges = Float[Tensor, " edges"]
+Known = Float[Tensor, "genes known"]
+
+
 class Neighbourhood(NamedTuple):
     """A part of a bound graph.
 
@@ -127,11 +132,7 @@ class GraphLayer(nn.Module):
 
         def attention(edge_dim: int | None) -> GATv2Conv:
             layer = GATv2Conv(
-                (width, width),
-                width // heads,
-                heads=heads,
-                edge_dim=edge_dim,
-                add_self_loops=False,
+                (width, width), width // heads, heads, edge_dim=edge_dim, add_self_loops=False
             )
             # It would be added to genes without any edge as well.
             layer.register_parameter("bias", None)
@@ -148,12 +149,12 @@ class GraphLayer(nn.Module):
 
     def forward(
         self,
-        gene: Float[Tensor, "genes width"],
-        regulator: Float[Tensor, "genes width"],
+        gene: Genes,
+        regulator: Genes,
         effector: Float[Tensor, "effectors width"],
         pathway: Float[Tensor, "pathways width"],
         graph: HeteroData,
-        measured: Float[Tensor, "genes width"] | None = None,
+        measured: Genes | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, EdgeAttention]]:
         """Return the genes and pathways after one exchange, and the attention on each edge.
 
@@ -170,9 +171,7 @@ class GraphLayer(nn.Module):
             key = MESSAGES[name]
             edges, layer = graph[key], getattr(self, name)
             signs = edges.edge_attr if key[1] == "regulates" else None
-            out, (index, weight) = layer(
-                ends, edges.edge_index, signs, return_attention_weights=True
-            )
+            out, (index, weight) = layer(ends, edges.edge_index, signs, True)
             attention[name] = EdgeAttention(index, weight.mean(-1))
             return out
 
@@ -213,19 +212,13 @@ class GeneGraph(nn.Module):
         n_measured: int = 0,
     ) -> None:
         super().__init__()
+        named = {"gene": regulators, "effector": effectors, "pathway": pathways}
         self.known = {
-            "gene": {name: i + 1 for i, name in enumerate(regulators)},
-            "effector": {name: i + 1 for i, name in enumerate(effectors)},
-            "pathway": {name: i + 1 for i, name in enumerate(pathways)},
+            kind: {one: i + 1 for i, one in enumerate(ids)} for kind, ids in named.items()
         }
-        self.identity = nn.ModuleDict(
-            {
-                kind: nn.Embedding(len(ids) + 1, width, padding_idx=0)
-                for kind, ids in self.known.items()
-            }
-        )
-        for table in self.identity.values():
-            assert isinstance(table, nn.Embedding)
+        tables = {kind: nn.Embedding(len(ids) + 1, width, 0) for kind, ids in self.known.items()}
+        self.identity = nn.ModuleDict(tables)
+        for table in tables.values():
             nn.init.normal_(table.weight[1:], std=0.3)
         self.layers = nn.ModuleList(GraphLayer(width, heads, dropout) for _ in range(layers))
         self.measured_row = {name: i for i, name in enumerate(measured_genes)}
@@ -262,9 +255,7 @@ class GeneGraph(nn.Module):
             parts[collection] = parts.get(collection, 0) + 1
         return parts
 
-    def masked_knowledge(
-        self, graph: HeteroData, masks: Mapping[str, Float[Tensor, " edges"]]
-    ) -> Float[Tensor, "genes known"]:
+    def masked_knowledge(self, graph: HeteroData, masks: Mapping[str, Edges]) -> Known:
         """`knowledge` of a bound graph whose edges are weighted by their masks.
 
         The masks of "regulates", "effects" and "contains" edges; without a mask all edges of that
@@ -284,28 +275,23 @@ class GeneGraph(nn.Module):
         for name in ("regulates", "effects"):
             edges = graph[MESSAGES[name]]
             sign = edges.edge_attr[:, 0] - edges.edge_attr[:, 1]
-            tables += [
-                self._table(graph, name, sign + 2) > 0,
-                self._table(graph, name, sign).sign(),
-            ]
+            table = self._table(graph, name, sign)
+            tables += [self._table(graph, name, sign + 2) > 0, table.sign()]
         n_edges = graph[MESSAGES["contains"]].edge_index.shape[1]
         tables.append(self._table(graph, "contains", torch.ones(n_edges)) > 0)
         return torch.cat([table.to(torch.int8) for table in tables], 1)
 
-    def _table(
-        self, graph: HeteroData, name: str, value: Float[Tensor, " edges"]
-    ) -> Float[Tensor, "genes nodes"]:
+    def _table(self, graph: HeteroData, name: str, value: Edges) -> Float[Tensor, "genes nodes"]:
         """Sums over edges by gene and known node; nodes without a learned vector have no column."""
         key = MESSAGES[name]
         source, gene = graph[key].edge_index
         table = value.new_zeros(int(graph["gene"].num_nodes), len(self.known[key[0]]) + 1)
-        return table.index_put((gene, graph[key[0]].identity[source]), value, accumulate=True)[
-            :, 1:
-        ]
+        node = graph[key[0]].identity[source]
+        return table.index_put((gene, node), value, accumulate=True)[:, 1:]
 
     def forward(
-        self, gene: Float[Tensor, "genes width"], graph: HeteroData
-    ) -> tuple[Float[Tensor, "genes width"], list[dict[str, EdgeAttention]]]:
+        self, gene: Genes, graph: HeteroData
+    ) -> tuple[Genes, list[dict[str, EdgeAttention]]]:
         """Pass gene vectors through every layer; `graph` comes from `bind`."""
         regulator, effector, pathway = (
             self.identity[kind](graph[kind].identity) for kind in ("gene", "effector", "pathway")

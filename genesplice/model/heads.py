@@ -8,6 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+Conditions = Float[Tensor, "genes conditions"]
+Logits = Float[Tensor, "batch length 4"]
+Vectors = Float[Tensor, "pairs width"]
+
 
 class Prediction(NamedTuple):
     """Predicted expression in log2(TPM + 1).
@@ -17,7 +21,7 @@ class Prediction(NamedTuple):
     """
 
     level: Float[Tensor, " genes"]
-    residual: Float[Tensor, "genes conditions"]
+    residual: Conditions
 
 
 class ExpressionHead(nn.Module):
@@ -52,8 +56,13 @@ class ExpressionHead(nn.Module):
         self.register_buffer("condition_mean", torch.zeros(n_conditions))
         self.register_buffer("residual_std", torch.ones(()))
 
+    def split(self, observed: Conditions) -> Prediction:
+        """Measured expression as level and residual."""
+        level = observed.mean(1)
+        return Prediction(level, observed - level[:, None] - self.condition_mean)
+
     @torch.no_grad()
-    def fit(self, observed: Float[Tensor, "genes conditions"]) -> None:
+    def fit(self, observed: Conditions) -> None:
         """Take means, scales and the leading condition profiles from training genes.
 
         The profiles start as the right singular vectors of the training residual.
@@ -67,22 +76,19 @@ class ExpressionHead(nn.Module):
         self.residual_std.copy_(residual.std().clamp_min(1e-6))
         rank = self.condition_profiles.shape[1]
         _, scale, profiles = torch.linalg.svd(residual, full_matrices=False)
-        found = min(rank, len(scale))
-        spread = scale[:found] / max(len(observed), 2) ** 0.5 / self.residual_std
+        rank = min(rank, len(scale))
+        spread = scale[:rank] / max(len(observed), 2) ** 0.5 / self.residual_std
         self.condition_profiles.zero_()
-        self.condition_profiles[:, :found] = profiles[:found].T * spread
+        self.condition_profiles[:, :rank] = profiles[:rank].T * spread
 
     @torch.no_grad()
-    def describe(
-        self, observed: Float[Tensor, "genes conditions"]
-    ) -> Float[Tensor, "genes features"]:
+    def describe(self, observed: Conditions) -> Float[Tensor, "genes features"]:
         """Measured expression in few numbers: level, and the weights of the condition profiles.
 
         All have about mean 0 and spread 1 over the genes that `fit` has just seen.
         """
-        level = observed.mean(1)
-        residual = (observed - level[:, None] - self.condition_mean) / self.residual_std
-        profiles = self.condition_profiles
+        level, residual = self.split(observed)
+        residual, profiles = residual / self.residual_std, self.condition_profiles
         weights = residual @ profiles / profiles.square().sum(0).clamp_min(1e-6)
         return torch.cat([((level - self.level_mean) / self.level_std)[:, None], weights], 1)
 
@@ -93,9 +99,19 @@ class ExpressionHead(nn.Module):
         residual = (residual - residual.mean(1, keepdim=True)) * self.residual_std
         return Prediction(level, residual)
 
-    def expression(self, prediction: Prediction) -> Float[Tensor, "genes conditions"]:
+    def expression(self, prediction: Prediction) -> Conditions:
         """Genes x conditions: level + condition mean + residual."""
         return prediction.level[:, None] + self.condition_mean + prediction.residual
+
+    def errors(self, prediction: Prediction, observed: Conditions) -> tuple[Tensor, Tensor]:
+        """Mean squared error of level and of residual, each over its variance between genes.
+
+        About 1 each for predicting the training mean; 0 at best.
+        """
+        truth = self.split(observed)
+        level_error = ((prediction.level - truth.level) / self.level_std).square().mean()
+        error = ((prediction.residual - truth.residual) / self.residual_std).square().mean()
+        return level_error, error
 
 
 class MaskedBaseHead(nn.Module):
@@ -108,16 +124,16 @@ class MaskedBaseHead(nn.Module):
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 4 * bin_bp)
         )
 
-    def forward(self, bins: Float[Tensor, "batch bins width"]) -> Float[Tensor, "batch length 4"]:
+    def forward(self, bins: Float[Tensor, "batch bins width"]) -> Logits:
         """Unfold bins to bases."""
         return self.project(bins).view(bins.shape[0], -1, 4)
 
 
 class ContrastiveHead(nn.Module):
-    """Stretches' summaries to unit vectors, for InfoNCE.
+    """Intervals' summaries to unit vectors, for InfoNCE.
 
-    Means over summaries are nearly the same everywhere; what they share would put all vectors in
-    one place, where InfoNCE has no slope. So they are standardised over the stretches that are
+    Means over summaries are nearly the same everywhere; what they share would make all vectors
+    alike, where InfoNCE has no slope. So they are standardised over the intervals that are
     compared.
     """
 
@@ -156,7 +172,7 @@ def _perceptron(width: int, out: int, dropout: float) -> nn.Sequential:
 
 
 def masked_base_loss(
-    logits: Float[Tensor, "batch length 4"],
+    logits: Logits,
     tokens: UInt8[Tensor, "batch length"],
     is_target: Bool[Tensor, "batch length"],
     weight: Float[Tensor, "batch length"] | None = None,
@@ -183,8 +199,8 @@ def masked_base_loss(
 
 
 def info_nce(
-    one: Float[Tensor, "pairs width"],
-    other: Float[Tensor, "pairs width"],
+    one: Vectors,
+    other: Vectors,
     temperature: float,
     *,
     is_related: Bool[Tensor, "pairs pairs"] | None = None,
@@ -217,10 +233,8 @@ def info_nce(
         itself = torch.eye(len(one), dtype=torch.bool, device=one.device)
         scores = scores.masked_fill((is_related | is_related.T) & ~itself, -torch.inf)
     losses = []
-    for query, candidates, earlier in (
-        (one, scores, earlier_other),
-        (other, scores.T, earlier_one),
-    ):
+    sides = (one, scores, earlier_other), (other, scores.T, earlier_one)
+    for query, candidates, earlier in sides:
         if earlier is not None and len(earlier):
             more = query @ earlier.T / temperature
             if is_related_earlier is not None:
@@ -228,20 +242,3 @@ def info_nce(
             candidates = torch.cat([candidates, more], 1)
         losses.append(F.cross_entropy(candidates, target))
     return (losses[0] + losses[1]) / 2
-
-
-def expression_errors(
-    prediction: Prediction,
-    level: Float[Tensor, " genes"],
-    residual: Float[Tensor, "genes conditions"],
-    *,
-    level_std: Float[Tensor, ""],
-    residual_std: Float[Tensor, ""],
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean squared error of level and of residual, each in units of its own variance over genes.
-
-    About 1 each for predicting the training mean; 0 at best.
-    """
-    level_error = ((prediction.level - level) / level_std).square().mean()
-    residual_error = ((prediction.residual - residual) / residual_std).square().mean()
-    return level_error, residual_error

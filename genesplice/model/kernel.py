@@ -21,6 +21,9 @@ FEWEST_GENES = 5
 # The root of 0 has no gradient.
 SMALLEST_SQUARE = 1e-8
 
+Features = Float[Tensor, "genes features"]
+Known = Float[Tensor, "genes known"]
+
 
 def mix_kernel(
     inner: Float[Tensor, "genes others"],
@@ -104,7 +107,6 @@ class KernelPath(nn.Module):
     ) -> None:
         super().__init__()
         self.widths = {**parts, **knowledge}
-        self.names = tuple(self.widths)
         self.n_features, known = sum(parts.values()), sum(knowledge.values())
         self._cached: tuple[tuple, _Support] | None = None
         for name, value in {
@@ -112,7 +114,7 @@ class KernelPath(nn.Module):
             "knowledge_spread": torch.ones(known),
             "support": torch.zeros(n_support, self.n_features),
             "support_knowledge": torch.zeros(n_support, known, dtype=torch.int8),
-            "scale": torch.zeros(len(TARGETS), len(self.names)),
+            "scale": torch.zeros(len(TARGETS), len(self.widths)),
             "mixture_weight": torch.zeros(len(TARGETS)),
             "inverse_length_scale": torch.ones(len(TARGETS)),
             "level_weights": torch.zeros(n_support),
@@ -127,11 +129,7 @@ class KernelPath(nn.Module):
         return len(self.support)
 
     @torch.no_grad()
-    def set_support(
-        self,
-        standardised: Float[Tensor, "support features"],
-        knowledge: Int8[Tensor, "support known"],
-    ) -> None:
+    def set_support(self, standardised: Features, knowledge: Int8[Tensor, "genes known"]) -> None:
         """Take the training genes, and the scales of their knowledge.
 
         A channel of knowledge that fewer than five of them have, or all alike, is not used.
@@ -167,30 +165,23 @@ class KernelPath(nn.Module):
             self.residual_weights.copy_(weights)
 
     def inner_products(
-        self,
-        standardised: Float[Tensor, "genes features"],
-        knowledge: Float[Tensor, "genes known"],
-    ) -> tuple[Float[Tensor, "parts genes support"], Float[Tensor, "parts genes"], Tensor]:
-        """<x, y> of every gene with every training gene, <x, x> and <y, y>, part by part.
+        self, standardised: Features, knowledge: Known
+    ) -> Float[Tensor, "parts genes support"]:
+        """<x, y> of every gene with every training gene, part by part.
 
         Each part is divided by its number of channels that differ between training genes.
         """
         widths = list(self.widths.values())
-        sides = self._joined(standardised, knowledge), self._support_joined()
+        sides = self._channels(standardised, knowledge), self._support_channels()
         parts = zip(*(side.split(widths, 1) for side in sides), self._counts(), strict=True)
-        products = [
-            (x @ y.T / count, (x * x).sum(1) / count, (y * y).sum(1) / count)
-            for x, y, count in parts
-        ]
-        crossed, own, others = (torch.stack(one) for one in zip(*products, strict=True))
-        return crossed, own, others
+        return torch.stack([x @ y.T / count for x, y, count in parts])
 
-    def _joined(self, standardised: Tensor, knowledge: Tensor) -> Tensor:
+    def _channels(self, standardised: Tensor, knowledge: Tensor) -> Tensor:
         known = (knowledge - self.knowledge_centre) / self.knowledge_spread
         return torch.cat([standardised, known], 1)
 
-    def _support_joined(self) -> Tensor:
-        return self._joined(self.support, self.support_knowledge.to(self.support))
+    def _support_channels(self) -> Tensor:
+        return self._channels(self.support, self.support_knowledge.to(self.support))
 
     def _counts(self) -> Tensor:
         is_used = torch.isfinite(self.knowledge_spread)
@@ -199,7 +190,7 @@ class KernelPath(nn.Module):
         return torch.stack([part.sum() for part in parts]).clamp_min(1).to(self.support)
 
     def _make_support(self) -> _Support:
-        genes, cut = self._support_joined(), self.n_features
+        genes, cut = self._support_channels(), self.n_features
         widths = torch.tensor(list(self.widths.values()), device=genes.device)
         weights = (self.scale / self._counts()).repeat_interleave(widths, dim=1)
         counts = torch.isfinite(self.knowledge_spread) & (weights[:, cut:] != 0).any(0)
@@ -211,7 +202,7 @@ class KernelPath(nn.Module):
             weights @ (genes * genes).T,
         )
 
-    def _kept(self) -> _Support:
+    def _sides(self) -> _Support:
         """The side of the training genes, worked out once for every state of the buffers."""
         state = tuple((one.data_ptr(), one._version, one.dtype) for one in self.buffers())
         if self._cached is None or self._cached[0] != state:
@@ -220,11 +211,7 @@ class KernelPath(nn.Module):
                 self._cached = state, self._make_support()
         return self._cached[1]
 
-    def forward(
-        self,
-        standardised: Float[Tensor, "genes features"],
-        knowledge: Float[Tensor, "genes known"],
-    ) -> Prediction:
+    def forward(self, standardised: Features, knowledge: Known) -> Prediction:
         """Level and residual of each gene."""
         level, residual = (
             self.predict_target(target, self.compare(target, standardised), knowledge)
@@ -232,15 +219,15 @@ class KernelPath(nn.Module):
         )
         return Prediction(level, residual)
 
-    def compare(self, target: str, standardised: Float[Tensor, "genes features"]) -> InnerProducts:
+    def compare(self, target: str, standardised: Features) -> InnerProducts:
         """Genes with each training gene by their features, which no graph changes."""
-        return self._kept().features.products(TARGETS.index(target), standardised)
+        return self._sides().features.products(TARGETS.index(target), standardised)
 
     def predict_target(
-        self, target: str, compared: InnerProducts, knowledge: Float[Tensor, "genes known"]
+        self, target: str, compared: InnerProducts, knowledge: Known
     ) -> Float[Tensor, "genes *conditions"]:
         """One of `TARGETS`, given `compare` of the genes for it."""
-        index, support = TARGETS.index(target), self._kept()
+        index, support = TARGETS.index(target), self._sides()
         used = support.used
         known = (knowledge[:, used] - self.knowledge_centre[used]) / self.knowledge_spread[used]
         by_graph = support.knowledge.products(index, known)

@@ -34,8 +34,8 @@ class ReferenceEncoder(SequenceEncoder):
         """All levels from the bins."""
         bins = bins * is_real[..., None]
         sizes = SUMMARY_BP // self.bin_bp, REGION_BP // self.bin_bp
-        coarse = (bins.unflatten(1, (-1, size)).mean(2) for size in sizes)
-        return EncoderOutput(bins, *coarse, is_real, bases, inputs)
+        summaries, regions = (bins.unflatten(1, (-1, size)).mean(2) for size in sizes)
+        return EncoderOutput(bins, summaries, regions, is_real, bases, inputs)
 
 
 class DilatedCnn(ReferenceEncoder):

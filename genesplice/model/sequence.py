@@ -14,7 +14,7 @@ and nothing off that of a small encoder: not worth 150 lines.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -211,7 +211,8 @@ def run_blocks(x: Bins, is_real: IsReal, blocks: nn.ModuleList, half: int | None
     if not blocks:
         return x
     plan = make_plan(is_real, half)
-    rotations = rope(x.shape[1], x.shape[2] // blocks[0].heads, x.device)
+    heads = cast(Block, blocks[0]).heads
+    rotations = rope(x.shape[1], x.shape[2] // heads, x.device)
     for block in blocks:
         x = block(x, plan, rotations)
     return x

@@ -27,7 +27,7 @@ from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
 from genesplice.evaluate.probes import make_probe_sites, probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mates, retrieval_metrics, whitened
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, SequenceEncoder
+from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, Inputs, IsReal, SequenceEncoder
 from genesplice.predict.expression import encode_genes
 from genesplice.predict.pretrained import (
     base_log_probabilities,
@@ -190,13 +190,7 @@ class _InPieces(SequenceEncoder):
         )
         self.encoder, self.piece_bp = encoder, piece_bp
 
-    def encode(
-        self,
-        inputs: Float[Tensor, "batch length channels"],
-        is_real: Bool[Tensor, "batch bins"],
-        *,
-        with_bases: bool = False,
-    ) -> EncoderOutput:
+    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """The pieces' levels, one after the other."""
         pieces = inputs.reshape(-1, self.piece_bp, inputs.shape[2])
         real = is_real.reshape(len(pieces), -1)

@@ -20,46 +20,25 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genesplice.baselines.ridge import KernelChoice, choose_mix, fit_kernel_path
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle, keep_knowledge, own_files
 from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
-from genesplice.evaluate.ablations import COST
-from genesplice.evaluate.reliability import add_intervals
-from genesplice.model.adapters import merge_adapters, save_delta
+from genesplice.evaluate.reliability import COST, add_intervals
+from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.genesplice import GeneSplice
-from genesplice.predict.expression import (
-    bundle_graph,
-    cache_embeddings,
-    cache_folder,
-    embedding_digest,
-    encode_genes,
-    pathway_graph,
-    predict_expression,
-    prediction_table,
-)
+from genesplice.model.genesplice import Features, GeneSplice, mix_paths
+from genesplice.model.heads import Prediction
+from genesplice.predict import expression
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import atomic_file, file_sha256, write_json
+from genesplice.training import folds
 from genesplice.training.ablations import ablate_finetuning, replace
-from genesplice.training.finetune_module import (
-    GraphStage,
-    SequenceStage,
-    freeze_parameters,
-    predict_part,
-)
-from genesplice.training.folds import (
-    NO_WINDOWS,
-    FoldData,
-    GenomePasses,
-    KernelChoice,
-    add_kernel_path,
-)
 from genesplice.training.loops import begin_run, check_run, last_checkpoint
 from genesplice.training.pretraining import load_encoder_weights
 
@@ -81,14 +60,33 @@ def make_model(
         conditions=list(bundle.observed.columns),
         regulators=sorted(set(sources[is_gene])),
         effectors=sorted(set(sources[~is_gene])),
-        pathways=pathway_graph(bundle, config.model)["pathway"].ids,
+        pathways=expression.pathway_graph(bundle, config.model)["pathway"].ids,
         n_support=n_support,
         measured_genes=measured_genes,
     )
 
 
+def freeze_parameters(model: GeneSplice, config: Config) -> None:
+    """Freeze what the mode leaves alone, and add adapters where it has some.
+
+    Raises
+    ------
+    InputError
+        If the mode needs transformer blocks and the encoder has too few.
+    """
+    settings = config.finetune
+    if settings.mode == "full":
+        return
+    model.encoder.requires_grad_(False)
+    if settings.mode == "last_n":
+        for block in transformer_blocks(model.encoder)[-settings.last_n :]:
+            block.requires_grad_(True)
+    elif settings.mode in ("lora", "ia3"):
+        add_adapters(model.encoder, settings.mode, settings.adapter_rank)
+
+
 def _begin_model(
-    bundle: Bundle, config: Config, data: FoldData, seed: int, init: Path | None
+    bundle: Bundle, config: Config, data: folds.FoldData, seed: int, init: Path | None
 ) -> GeneSplice:
     """The model of a fold before its first step; scales are those of the training genes."""
     torch.manual_seed(seed)
@@ -123,7 +121,7 @@ class FoldResult(NamedTuple):
     predictions: pd.DataFrame
     validation: pd.DataFrame
     kernel: KernelChoice | None
-    vectors: Float[Tensor, "genes features"]
+    vectors: Features
 
 
 def finetune_fold(
@@ -135,7 +133,7 @@ def finetune_fold(
     out: Path,
     init: Path | None = None,
     resume: bool = False,
-    gene_features: Float[Tensor, "genes features"] | None = None,
+    gene_features: Features | None = None,
     kernel: KernelChoice | None = None,
     label: str = "genesplice",
     keep_model: bool = True,
@@ -159,22 +157,25 @@ def finetune_fold(
     """
     config, began = _for_mode(config), time.process_time()
     settings = config.finetune
-    data = FoldData.read(bundle, settings.validation_blocks, fold)
+    data = folds.FoldData.read(bundle, settings.validation_blocks, fold)
     model = _begin_model(bundle, config, data, seed, init)
     checkpoint = begin_run(out, config, resume, _inputs(bundle, init))
     if gene_features is None:
         gene_features = _encode(model, bundle, config)
-    passes = GenomePasses(bundle, settings, fold=fold, seed=seed)
+    passes = folds.GenomePasses(bundle, settings, fold=fold, seed=seed)
     histories = []
     if settings.sequence_epochs:
         histories.append(_learn_from_sequence(model, config, data, gene_features, passes, out))
         gene_features = _encode(model, bundle, config)
     model.readout.fit(gene_features[data.training.rows])
-    graph, steps = bundle_graph(model, bundle), settings.head_steps + settings.epochs * passes.steps
-    stage = GraphStage(model, config, data, gene_features, passes, graph)
+    graph = expression.bundle_graph(model, bundle)
+    steps = settings.head_steps + settings.epochs * passes.steps
+    stage = folds.GraphStage(graph, model, config, data, gene_features, passes)
 
     def make(step: int) -> WindowBatch:
-        return NO_WINDOWS if step < settings.head_steps else passes(step - settings.head_steps)
+        return (
+            folds.NO_WINDOWS if step < settings.head_steps else passes(step - settings.head_steps)
+        )
 
     if steps:
         name = f"finetune fold {fold} seed {seed}"
@@ -185,22 +186,29 @@ def finetune_fold(
     model.eval()
     adapters = merge_adapters(model)
     vectors = _encode(model, bundle, config) if settings.epochs else stage.gene_features
+    head, (unseen, truth) = model.expression_head, data.validation
     with torch.no_grad():
-        unseen = predict_part(model, vectors, graph, data.validation.rows, settings)
+        guess = folds.predict_part(model, vectors, graph, unseen, settings)
     if settings.kernel:
-        neural = unseen if steps else None
-        kernel, unseen = add_kernel_path(model, graph, vectors, data, neural, kernel)
-    values = predict_expression(model, bundle, vectors=vectors, genes_at_once=settings.graph_genes)
-    unseen_values = pd.DataFrame(
-        model.expression_head.expression(unseen).cpu().numpy(), data.validation_ids, values.columns
+        both = data.both
+        kernel, left_out = fit_kernel_path(model, graph, vectors, both, data.block, kernel)
+        # Solved without each gene's block, for the validation genes.
+        solved = Prediction(*(part[torch.isin(both.rows, unseen)] for part in left_out))
+        # Without a step there is nothing to mix with.
+        mix = choose_mix(guess, solved, head.split(truth)) if steps else (1.0, 1.0)
+        model.mix.copy_(torch.tensor(mix))
+        guess = mix_paths(guess, solved, model.mix) if steps else solved
+    at_once, tested = settings.graph_genes, bundle.test_genes(fold)
+    values = expression.predict_expression(model, bundle, vectors=vectors, genes_at_once=at_once)
+    guesses = pd.DataFrame(
+        head.expression(guess).cpu().numpy(), data.validation_ids, values.columns
     )
-    held_by = pd.Series(fold, index=data.validation_ids)
-    calibration = prediction_table(unseen_values, bundle.observed, held_by, model=label, seed=seed)
-    held_out = values.loc[bundle.test_genes(fold)]
-    predictions = add_intervals(
-        prediction_table(held_out, bundle.observed, bundle.fold_of, model=label, seed=seed),
-        calibration,
+    held_by = pd.concat([bundle.fold_of.loc[tested], pd.Series(fold, data.validation_ids)])
+    calibration, predictions = (
+        expression.prediction_table(part, bundle.observed, held_by, model=label, seed=seed)
+        for part in (guesses, values.loc[tested])
     )
+    predictions = add_intervals(predictions, calibration)
     history = pd.concat(histories, ignore_index=True).assign(fold=fold, seed=seed)
     if keep_model:
         model.save_pretrained(out)
@@ -208,9 +216,9 @@ def finetune_fold(
             save_delta(model, adapters, init, out)
         keep_knowledge(bundle, out)
     write_json(out / "cost.json", {COST: round(time.process_time() - began, 2)})
-    history.to_parquet(out / "history.parquet", index=False)
-    calibration.to_parquet(out / "validation.parquet", index=False)
-    predictions.to_parquet(out / "predictions.parquet", index=False)
+    tables = {"history": history, "validation": calibration, "predictions": predictions}
+    for name, table in tables.items():
+        table.to_parquet(out / f"{name}.parquet", index=False)
     shutil.rmtree(out / "sequence", ignore_errors=True)
     return FoldResult(model, history, predictions, calibration, kernel, vectors)
 
@@ -232,17 +240,17 @@ def _inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:
     return {**bundle.data_sha256, **own, "encoder": encoder}
 
 
-def _encode(model: GeneSplice, bundle: Bundle, config: Config) -> Float[Tensor, "genes features"]:
+def _encode(model: GeneSplice, bundle: Bundle, config: Config) -> Features:
     sizes = config.finetune
-    return encode_genes(model, bundle, core_bp=sizes.core_bp, flank_bp=sizes.flank_bp)
+    return expression.encode_genes(model, bundle, core_bp=sizes.core_bp, flank_bp=sizes.flank_bp)
 
 
 def _learn_from_sequence(
     model: GeneSplice,
     config: Config,
-    data: FoldData,
-    gene_features: Float[Tensor, "genes features"],
-    passes: GenomePasses,
+    data: folds.FoldData,
+    gene_features: Features,
+    passes: folds.GenomePasses,
     out: Path,
 ) -> pd.DataFrame:
     """Train the encoder for `finetune.sequence_epochs` passes; the history of its training.
@@ -255,15 +263,10 @@ def _learn_from_sequence(
     if encoder.exists():
         model.encoder.load_state_dict(load_file(encoder))
         return pd.read_parquet(history)
-    stage = SequenceStage(model, config, data, gene_features, passes)
-    stage.run(
-        config.finetune.sequence_epochs * passes.steps,
-        passes,
-        model.encoder,
-        folder / "checkpoints",
-        last_checkpoint(folder / "checkpoints"),
-        f"sequence fold {passes.fold} seed {passes.seed}",
-    )
+    stage = folds.SequenceStage(model, config, data, gene_features, passes)
+    steps, kept = config.finetune.sequence_epochs * passes.steps, folder / "checkpoints"
+    name = f"sequence fold {passes.fold} seed {passes.seed}"
+    stage.run(steps, passes, model.encoder, kept, last_checkpoint(kept), name)
     folder.mkdir(parents=True, exist_ok=True)
     rows = stage.history.to_frame()
     rows.to_parquet(history, index=False)
@@ -299,12 +302,7 @@ class Run(NamedTuple):
 
 
 def finetune(
-    bundle: Bundle,
-    config: Config,
-    out: Path,
-    *,
-    init: Path | None = None,
-    resume: bool = False,
+    bundle: Bundle, config: Config, out: Path, *, init: Path | None = None, resume: bool = False
 ) -> FinetuneResult:
     """Every fold and seed of `config.finetune`, each in its own folder under `out`.
 
@@ -326,12 +324,12 @@ def finetune(
         for seed in settings.ablation_seeds:
             changed = ablate_finetuning(bundle, config, init, name, seed)
             runs.append(Run(f"genesplice_{name}", out / "ablations" / name, seed, *changed))
-    folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
-    check_views_held_out(init, folds)
+    held_out = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
+    check_views_held_out(init, held_out)
     encoded: dict[Path | int, Tensor] = {}
     tables, calibrations, histories = [], [], []
     costs: list[Metric] = []
-    for fold in folds:
+    for fold in held_out:
         kernel: KernelChoice | None = None
         for run in runs:
             where = run.out / f"fold{fold}_seed{run.seed}"
@@ -346,10 +344,10 @@ def finetune(
             costs.append(Metric(COST, spent, None, None, 1, run.label, "train", fold, run.seed))
             if run.label == "genesplice":
                 histories.append(pd.read_parquet(where / "history.parquet"))
-    held_out, calibration = (
+    predictions, calibration = (
         add_ensemble(pd.concat(parts, ignore_index=True)) for parts in (tables, calibrations)
     )
-    predictions = add_intervals(held_out, calibration)
+    predictions = add_intervals(predictions, calibration)
     return FinetuneResult(predictions, pd.concat(histories, ignore_index=True), costs)
 
 
@@ -382,8 +380,10 @@ def _run_fold(
     )  # fmt: skip
     if not is_ablation:
         kernel = result.kernel
-        digest = embedding_digest(result.model, run.bundle, settings.core_bp, settings.flank_bp)
-        cache_embeddings(cache_folder(out), digest, result.vectors)
+        digest = expression.embedding_digest(
+            result.model, run.bundle, settings.core_bp, settings.flank_bp
+        )
+        expression.cache_embeddings(expression.cache_folder(out), digest, result.vectors)
     took = time.monotonic() - began
     print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
     return kernel

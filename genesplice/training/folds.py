@@ -1,17 +1,30 @@
-"""What a fold learns from: genes and their values, windows of the genome; and its kernel path."""
+"""What a fold learns from, and the two stages in which it learns by steps.
 
+    sequence  windows ─ encoder ─ genes of the batch ─ standardised ─ linear map ─► level, profile
+    all       features of all genes, those of the batch encoded afresh ─ graph ─ heads ─► the same
+
+Where graph and gene sets are in the loss from the first step, they explain the training genes by
+themselves and leave an encoder that was not pre-trained nothing to learn. A linear map of its
+features cannot. The map is thrown away; graph, heads and kernel read the encoder's features.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64, Shaped
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from lightning import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from genesplice.baselines.ridge import KernelFit, KernelSettings, choose_kernel, fit_kernel
-from genesplice.config import FinetuneConfig
+from genesplice.config import Config, FinetuneConfig
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
 from genesplice.data.windows import (
@@ -22,21 +35,30 @@ from genesplice.data.windows import (
     make_batch,
     tile_windows,
 )
-from genesplice.model.genesplice import GeneSplice, mix_paths
-from genesplice.model.heads import Prediction
-from genesplice.model.kernel import TARGETS
-from genesplice.runtime import one_thread, side_by_side
+from genesplice.model.genesplice import Features, GeneSplice, Rows
+from genesplice.model.graph import cut_neighbourhood
+from genesplice.model.heads import ExpressionHead, Prediction
+from genesplice.training.loops import History, ProgressLines, train
+from genesplice.training.schedules import Validation, make_optimizer
 
-MIXTURE_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-KernelChoice = tuple[KernelSettings, KernelSettings]
-"""For level and residual."""
+HEAD_VALIDATION = 20
+"""Steps between validation passes while the encoder stands still."""
+HIDDEN = 0.5
+"""Share of training genes whose expression is hidden and predicted, where the graph holds it."""
+FEWEST_GENES = 16
+"""A batch with fewer has no mean and spread of its own."""
+_NO_GENES = torch.zeros(0, dtype=torch.int64)
+NO_WINDOWS = WindowBatch(
+    torch.zeros(0, 1024, dtype=torch.uint8), torch.zeros(0, 2, 1024, dtype=torch.uint8),
+    _NO_GENES, _NO_GENES, _NO_GENES, _NO_GENES, torch.zeros(0, dtype=torch.int8),
+)  # fmt: skip
+"""The batch of a step in which the encoder stands still."""
 
 
 class GeneTargets(NamedTuple):
     """Rows of the gene table and their measured values, log2(TPM + 1)."""
 
-    rows: Int64[Tensor, " genes"]
+    rows: Rows
     observed: Float[Tensor, "genes conditions"]
 
 
@@ -65,13 +87,9 @@ class FoldData:
         is_validation = np.isin(block, order[: round(validation_blocks * len(blocks))])
         row = pd.Index(bundle.genes["gene_id"])
         parts = ids[~is_validation], ids[is_validation], ids
-        training, validation, both = (
-            GeneTargets(
-                torch.from_numpy(row.get_indexer(part)),
-                torch.from_numpy(bundle.observed.loc[part].to_numpy(dtype=np.float32)),
-            )
-            for part in parts
-        )
+        values = [bundle.observed.loc[part].to_numpy(dtype=np.float32) for part in parts]
+        pairs = zip(map(row.get_indexer, parts), values, strict=True)
+        training, validation, both = (GeneTargets(*map(torch.from_numpy, pair)) for pair in pairs)
         return cls(training, validation, both, block, parts[0], parts[1])
 
 
@@ -108,109 +126,258 @@ def _groups(genome: Genome, settings: FinetuneConfig, offset_bp: int) -> list[li
     return group_windows(windows, settings.batch_windows)
 
 
-_NO_GENES = torch.zeros(0, dtype=torch.int64)
-NO_WINDOWS = WindowBatch(
-    torch.zeros(0, 1024, dtype=torch.uint8),
-    torch.zeros(0, 2, 1024, dtype=torch.uint8),
-    _NO_GENES,
-    _NO_GENES,
-    _NO_GENES,
-    _NO_GENES,
-    torch.zeros(0, dtype=torch.int8),
-)
-"""The batch of a step in which the encoder stands still."""
+class Stage(LightningModule):
+    """Targets, gene features as they were last encoded, and the losses of one fold and seed."""
 
+    gene_features: Tensor
+    prefix = ""
+    """Of the names of its losses."""
 
-# --- the kernel path ---
+    def __init__(
+        self,
+        model: GeneSplice,
+        config: Config,
+        data: FoldData,
+        features: Features,
+        passes: GenomePasses,
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.history = model, config, History()
+        self.training_genes, self.validation_genes = data.training, data.validation
+        self.passes = passes
+        self.register_buffer("gene_features", features.clone())
 
-
-@torch.no_grad()
-def fit_kernel_path(
-    model: GeneSplice,
-    graph: HeteroData,
-    gene_features: Float[Tensor, "all_genes features"],
-    genes: GeneTargets,
-    blocks: Shaped[np.ndarray, " genes"],
-    settings: KernelChoice | None = None,
-) -> tuple[KernelChoice, Prediction]:
-    """Choose (where there are no `settings`) and solve `model.kernel` on training genes.
-
-    Also gives the prediction for each of these genes by a fit without its block.
-    """
-    path = model.kernel
-    # The sums then come out the same however many threads there are.
-    with one_thread():
-        standardised, known = model.kernel_inputs(gene_features, graph, genes.rows)
-        path.set_support(standardised, known.to(torch.int8))
-        parts, _, _ = path.inner_products(standardised, known)
-        level = genes.observed.mean(1)
-        residual = genes.observed - level[:, None] - model.expression_head.condition_mean
-        mean = level.mean()
-    targets = {"level": (level - mean)[:, None], "residual": residual}
-
-    def fit(name: str) -> tuple[KernelSettings, KernelFit]:
-        if settings is None:
-            chosen = choose_kernel(parts, targets[name], blocks, rounds=2)
-        else:
-            chosen = settings[TARGETS.index(name)]
-        return chosen, fit_kernel(parts, targets[name], blocks, chosen)
-
-    fits = side_by_side(fit, TARGETS, gene_features.device)
-    for name, (chosen, solved) in zip(TARGETS, fits, strict=True):
-        weights = solved.weights[:, 0] if name == "level" else solved.weights
-        path.set_solution(
-            name, weights, chosen.scale, chosen.mixture, chosen.inverse_length, float(mean)
+    def on_fit_start(self) -> None:
+        """What is no part of the model goes where the model is."""
+        self.training_genes, self.validation_genes = (
+            GeneTargets(*(part.to(self.device) for part in genes))
+            for genes in (self.training_genes, self.validation_genes)
         )
-    (for_level, level_fit), (for_residual, residual_fit) = fits
-    return (for_level, for_residual), Prediction(
-        level_fit.left_out.float()[:, 0] + mean, residual_fit.left_out.float()
-    )
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Seed dropout by the step."""
+        torch.manual_seed(self.passes.seed * 1_000_003 + self.global_step)
+
+    def encode(self, batch: WindowBatch) -> Float[Tensor, "batch_genes features"]:
+        """Features of the batch's genes, which are kept without their gradient."""
+        tokens, phase, gene, *interval = batch
+        fresh = self.model.gene_features(tokens, phase, *interval)
+        self.gene_features.index_copy_(0, gene, fresh.detach())
+        return fresh
+
+    def log_errors(
+        self, head: ExpressionHead, split: str, predicted: Prediction, observed: Tensor
+    ) -> Float[Tensor, ""]:
+        """The loss, scaled as `head` is; its parts go into the history."""
+        level_error, residual_error = head.errors(predicted, observed)
+        parts = {"level_error": level_error, "residual_error": residual_error}
+        for name, value in parts.items():
+            self.history.add(self.global_step, self.prefix + name, split, value.detach())
+        return level_error + self.config.finetune.profile_weight * residual_error
+
+    def validate(self, step: int) -> float:
+        """Loss on the validation genes."""
+        raise NotImplementedError
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """The state that `validate` measures, of what `learner` is."""
+        raise NotImplementedError
+
+    def is_validated(self, step: int) -> bool:
+        """Say whether a validation pass follows `step`."""
+        return step % self.passes.steps == 0
+
+    def run(
+        self,
+        steps: int,
+        make: Callable[[int], WindowBatch],
+        learner: nn.Module,
+        folder: Path,
+        resume_from: str | None,
+        name: str,
+    ) -> None:
+        """Train for `steps` steps; leave `learner` with the weights that validated best."""
+        settings = self.config.finetune
+        bases = settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp)
+        callbacks: list[Callback] = [self.history, ProgressLines(name, bases)]
+        validation = Validation(self.validate, self.validated_weights, self.is_validated)
+        if len(self.validation_genes.rows):
+            callbacks.append(validation)
+        train(
+            self, steps, make, callbacks, folder=folder, resume_from=resume_from,
+            checkpoint_minutes=settings.checkpoint_minutes,
+        )  # fmt: skip
+        if validation.weights:
+            learner.load_state_dict(validation.weights)
+
+    def make_optimizer(
+        self, weights: Iterable[nn.Parameter], rate: float, *phases: tuple[int, float]
+    ) -> OptimizerLRSchedulerConfig:
+        """AdamW under the chosen schedule."""
+        settings = self.config.finetune
+        about: dict[str, Any] = {"weight_decay": settings.weight_decay, "phases": phases}
+        return make_optimizer(weights, learning_rate=rate, schedule=settings.schedule, **about)
 
 
-def choose_mix(
-    neural: Prediction,
-    kernel: Prediction,
-    observed: Float[Tensor, "genes conditions"],
-    condition_mean: Float[Tensor, " conditions"],
-) -> tuple[float, float]:
-    """Weights of the kernel path in level and residual with the smallest squared error.
+class SequenceStage(Stage):
+    """The encoder learns from a linear map of its features.
 
-    The genes are training genes that neither prediction was fitted to: validation blocks. Without
-    any, each path counts half.
+    Features are standardised over the batch's training genes, as in batch normalisation, and so is
+    what they predict: neither holds how windows differ. Where the batch has few genes, both are
+    standardised over all training genes, as these were last encoded.
+
+    Validation genes are predicted after every pass, from features of all over the pass, and the
+    encoder before its last step is kept where that was the best: where a pass is one step, the very
+    one that was measured.
     """
-    if not len(observed):
-        return 0.5, 0.5
-    level = observed.mean(1)
-    truths = level, observed - level[:, None] - condition_mean
-    chosen = []
-    for one, other, truth in zip(neural, kernel, truths, strict=True):
-        errors = [float((one + w * (other - one) - truth).square().mean()) for w in MIXTURE_WEIGHTS]
-        chosen.append(MIXTURE_WEIGHTS[int(np.argmin(errors))])
-    return chosen[0], chosen[1]
+
+    index: Tensor
+    prefix = "sequence_"
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        n_genes, n_features = self.gene_features.shape
+        rows, observed = self.training_genes
+        rank = self.config.model.profile_rank
+        self.head = ExpressionHead(n_features, observed.shape[1], rank, is_linear=True)
+        self.head.fit(observed)
+        # It begins at the mean of the training genes.
+        for weights in (*self.head.level.parameters(), *self.head.profile.parameters()):
+            nn.init.zeros_(weights)
+        index = torch.full((n_genes,), -1)
+        index[rows] = torch.arange(len(rows))
+        self.register_buffer("index", index, persistent=False)
+        self.before_last: dict[str, Tensor] = {}
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Remember the encoder that is validated next, too."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.is_validated(self.global_step + 1):
+            state = self.model.encoder.state_dict()
+            self.before_last = {k: v.detach().clone() for k, v in state.items()}
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Loss over the batch's training genes; windows without any add nothing to it."""
+        fresh, index = self.encode(batch), self.index[batch.gene]
+        if not (index >= 0).any():
+            return 0 * fresh.sum()
+        known, observed = fresh[index >= 0], self.training_genes.observed
+        targets = observed[index[index >= 0]]
+        if len(known) < FEWEST_GENES:
+            standardised = self._standardise(known)
+        else:
+            standardised = F.batch_norm(known, None, None, training=True)
+            targets = targets - targets.mean(0) + observed.mean(0)
+        return self.log_errors(self.head, "train", self.head(standardised), targets)
+
+    def _standardise(self, features: Tensor) -> Tensor:
+        self.model.readout.fit(self.gene_features[self.training_genes.rows])
+        return self.model.readout.standardise(features)
+
+    @torch.no_grad()
+    def validate(self, step: int) -> float:
+        """Loss on the validation genes, by the features of the pass."""
+        rows, observed = self.validation_genes
+        predicted = self.head(self._standardise(self.gene_features[rows]))
+        return float(self.log_errors(self.head, "val", predicted, observed))
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """The encoder before the last step of the pass."""
+        return self.before_last
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """For the encoder and the linear map."""
+        settings = self.config.finetune
+        weights = [*self.model.encoder.parameters(), *self.head.parameters()]
+        steps = settings.sequence_epochs * self.passes.steps
+        return self.make_optimizer(weights, settings.sequence_rate, (steps, 1.0))
 
 
-def add_kernel_path(
+class GraphStage(Stage):
+    """Readout, graph and heads learn from all genes, first alone and then with the encoder."""
+
+    def __init__(self, graph: HeteroData, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.graph = graph
+
+    def on_fit_start(self) -> None:
+        """The graph goes with the targets."""
+        super().on_fit_start()
+        self.graph = copy.copy(self.graph).to(str(self.device))
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Loss over the training genes; those of this batch, if any, are encoded now."""
+        features, graph, genes = self.gene_features, self.graph, self.training_genes
+        if len(batch.gene):
+            fresh = self.encode(batch)
+            features = self.gene_features.index_copy(0, batch.gene, fresh)
+        settings, is_measured = self.config.finetune, "measured" in graph["gene"]
+        if settings.graph_genes:
+            genes = draw_genes(genes, settings.graph_genes / len(genes.rows))
+        elif is_measured:
+            genes = draw_genes(genes, HIDDEN)
+        if is_measured:
+            graph = hide_measured(graph, genes.rows)
+        most = settings.neighbours
+        predicted = predict_part(self.model, features, graph, genes.rows, settings, most=most)
+        return self.log_errors(self.model.expression_head, "train", predicted, genes.observed)
+
+    @torch.no_grad()
+    def validate(self, step: int) -> float:
+        """Loss on the validation genes."""
+        self.model.eval()
+        rows, observed = self.validation_genes
+        settings = self.config.finetune
+        predicted = predict_part(self.model, self.gene_features, self.graph, rows, settings)
+        loss = self.log_errors(self.model.expression_head, "val", predicted, observed)
+        self.model.train()
+        return float(loss)
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """All weights, as they are."""
+        return self.model.state_dict()
+
+    def is_validated(self, step: int) -> bool:
+        """After every pass, and now and then before the first one."""
+        alone = self.config.finetune.head_steps
+        return step % HEAD_VALIDATION == 0 if step < alone else super().is_validated(step - alone)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """A schedule for the heads alone, and one for all."""
+        settings = self.config.finetune
+        joint = settings.epochs * self.passes.steps, settings.joint_rate
+        phases = (settings.head_steps, 1.0), joint
+        return self.make_optimizer(self.model.parameters(), settings.learning_rate, *phases)
+
+
+def draw_genes(genes: GeneTargets, share: float) -> GeneTargets:
+    """A random share of the genes, one at least, in their order; drawn by torch's own state."""
+    count = min(max(round(share * len(genes.rows)), 1), len(genes.rows))
+    chosen = torch.randperm(len(genes.rows))[:count].sort().values
+    return GeneTargets(genes.rows[chosen], genes.observed[chosen])
+
+
+def hide_measured(graph: HeteroData, rows: Rows) -> HeteroData:
+    """The graph without the measured expression of `rows`."""
+    hidden = copy.copy(graph)
+    hidden["gene"].measured = graph["gene"].measured.index_fill(0, rows, 0.0)
+    return hidden
+
+
+def predict_part(
     model: GeneSplice,
+    gene_features: Features,
     graph: HeteroData,
-    gene_features: Float[Tensor, "all_genes features"],
-    data: FoldData,
-    neural: Prediction | None,
-    settings: KernelChoice | None,
-) -> tuple[KernelChoice, Prediction]:
-    """Solve the kernel path on all training genes; mix it by the validation genes.
+    rows: Rows,
+    config: FinetuneConfig,
+    *,
+    most: int | None = None,
+) -> Prediction:
+    """Prediction of the neural path for `rows`, from the whole graph or from their part of it.
 
-    Also gives the mix of `neural` (None where it took no step) with a kernel path that was solved
-    without each gene's block, for the validation genes.
+    `most` edges of a type into one node carry in the latter (see `cut_neighbourhood`).
     """
-    settings, left_out = fit_kernel_path(
-        model, graph, gene_features, data.both, data.block, settings
-    )
-    is_validation = torch.isin(data.both.rows, data.validation.rows)
-    kernel = Prediction(*(part[is_validation] for part in left_out))
-    if neural is None:
-        model.mix.fill_(1.0)
-        return settings, kernel
-    condition_mean = model.expression_head.condition_mean
-    mix = choose_mix(neural, kernel, data.validation.observed, condition_mean)
-    model.mix.copy_(torch.tensor(mix))
-    return settings, mix_paths(neural, kernel, model.mix)
+    if config.graph_genes is not None:
+        graph, genes, rows = cut_neighbourhood(graph, rows, len(model.graph.layers), most=most)
+        gene_features = gene_features[genes]
+    return model.predict_neural(gene_features, graph, rows)[0]

@@ -13,9 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lightning
 import pandas as pd
 import torch
+from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from genesplice.config import Config
 from genesplice.errors import InputError, WorkError
-from genesplice.runtime import keep_freed_memory, write_json
+from genesplice.runtime import atomic_file, keep_freed_memory, write_json
 
 Result = TypeVar("Result")
 GENOME = "genome"
@@ -35,12 +35,11 @@ SETTINGS, INPUTS = "run.json", "inputs.json"
 
 def n_processes() -> int:
     """How many processes `torchrun` started for this run; 1 without it."""
-    is_launched = torch.distributed.is_torchelastic_launched()
-    return int(os.environ["WORLD_SIZE"]) if is_launched else 1
+    return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
 def process_number() -> int:
-    """Which of them this one is, from 0; only the first one writes and scores."""
+    """Which of them this one is, from 0."""
     return int(os.environ["RANK"]) if torch.distributed.is_torchelastic_launched() else 0
 
 
@@ -85,22 +84,23 @@ def _store() -> torch.distributed.Store:
 # --- what watches a run ---
 
 
-class StepCallback(lightning.Callback):
-    """Calls `after_step` once after every optimiser step."""
+class StepCallback(Callback):
+    """Calls `after_step` once after every optimiser step, and keeps the time."""
+
+    began = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.began = time.monotonic()
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Call it, unless gradients are still being gathered."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.after_step(trainer, outputs)
 
-    def after_step(self, trainer: lightning.Trainer, outputs: Any) -> None:
+    def after_step(self, trainer: Trainer, outputs: Any) -> None:
         """`outputs` is what the training step of the last batch gave."""
         raise NotImplementedError
 
@@ -110,20 +110,13 @@ class Checkpoints(StepCallback, Checkpoint):
 
     def __init__(self, folder: Path, minutes: float) -> None:
         self.path, self.every_s = folder / "last.ckpt", 60 * minutes
-        self.saved = 0.0
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Start the clock."""
-        self.saved = time.monotonic()
-
-    def after_step(self, trainer: lightning.Trainer, outputs: Any) -> None:
+    def after_step(self, trainer: Trainer, outputs: Any) -> None:
         """Save, if it is time."""
         # The clocks of several processes differ; all of them must save or none.
-        if trainer.strategy.broadcast(time.monotonic() - self.saved >= self.every_s):
+        if trainer.strategy.broadcast(time.monotonic() - self.began >= self.every_s):
             trainer.save_checkpoint(self.path)
-            self.saved = time.monotonic()
+            self.began = time.monotonic()
 
 
 class ProgressLines(StepCallback):
@@ -131,17 +124,13 @@ class ProgressLines(StepCallback):
 
     def __init__(self, name: str, bases_per_step: int | float) -> None:
         self.name, self.bases = name, bases_per_step
-        self.began = self.printed = 0.0
-        self.first = 0
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self.began = self.printed = time.monotonic()
-        self.first = trainer.global_step
+        super().on_train_start(trainer, pl_module)
+        self.printed, self.first = self.began, trainer.global_step
 
-    def after_step(self, trainer: lightning.Trainer, outputs: Any) -> None:
+    def after_step(self, trainer: Trainer, outputs: Any) -> None:
         """Print, if it is time."""
         now, step, steps = time.monotonic(), trainer.global_step, trainer.max_steps
         if not is_first_process() or (now - self.printed < 10 and step < steps):
@@ -156,7 +145,7 @@ class ProgressLines(StepCallback):
         )
 
 
-class History(lightning.Callback):
+class History(Callback):
     """Everything logged, as rows (step, metric, split, value); kept in checkpoints."""
 
     def __init__(self) -> None:
@@ -167,10 +156,7 @@ class History(lightning.Callback):
         self._rows.append((step, metric, split, value))
 
     def on_before_optimizer_step(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        optimizer: torch.optim.Optimizer,
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Log the rate of this step."""
         self.add(trainer.global_step, "learning_rate", "train", optimizer.param_groups[0]["lr"])
@@ -205,14 +191,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Write all of it to the disk before it takes its name."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as handle:
+        with atomic_file(Path(path)) as partial, partial.open("wb") as handle:
             torch.save(checkpoint, handle)
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(partial, target)
 
 
 class StepLoader:
@@ -250,10 +232,10 @@ def choose_accelerator() -> str:
 
 
 def train(
-    module: lightning.LightningModule,
+    module: LightningModule,
     steps: int,
     make: Callable[[int], Any],
-    callbacks: Sequence[lightning.Callback],
+    callbacks: Sequence[Callback],
     *,
     folder: Path | None = None,
     resume_from: str | None = None,
@@ -286,7 +268,7 @@ def train(
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         strategy = DDPStrategy(find_unused_parameters=has_unused_weights, broadcast_buffers=False)
         devices = {"devices": here, "num_nodes": n_processes() // here, "strategy": strategy}
-    trainer = lightning.Trainer(
+    trainer = Trainer(
         accelerator=choose_accelerator(),
         **devices,
         precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
@@ -333,11 +315,7 @@ def is_taken(out: Path) -> bool:
 
 
 def begin_run(
-    out: Path,
-    config: Config,
-    resume: bool,
-    inputs: Mapping[str, str],
-    sections: Sequence[str] = (),
+    out: Path, config: Config, resume: bool, inputs: Mapping[str, str], sections: Sequence[str] = ()
 ) -> str | None:
     """Make `out` ready for a run; return the checkpoint to go on from, if there is one.
 

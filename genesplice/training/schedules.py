@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-import lightning
 import numpy as np
 import torch
 from jaxtyping import Float
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
@@ -92,9 +92,7 @@ def make_optimizer(
     Each of the `phases` is (steps, fraction of `learning_rate`) and runs through the whole
     schedule, whose cycles begin at `lowest` times the peak rate.
     """
-    optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, weight_decay=weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay, fused=True)
     curves = [peak * schedule_factors(schedule, steps, lowest=lowest) for steps, peak in phases]
     factors = np.concatenate(curves).tolist()
     scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: factors[min(step, len(factors) - 1)])
@@ -154,21 +152,16 @@ class Validation(StepCallback):
         self.plateau: lr_scheduler.ReduceLROnPlateau | None = None
         self.plateau_state: dict[str, Any] = {}
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that had stopped does not begin again."""
         trainer.should_stop = self.in_vain >= self.patience
         if self.is_plateau:
             self.plateau = lr_scheduler.ReduceLROnPlateau(
-                trainer.optimizers[0],
-                factor=PLATEAU_FACTOR,
-                patience=PLATEAU_PATIENCE - 1,
-                threshold=0,
+                trainer.optimizers[0], "min", PLATEAU_FACTOR, PLATEAU_PATIENCE - 1, threshold=0
             )
             self.plateau.load_state_dict(self.plateau_state)
 
-    def after_step(self, trainer: lightning.Trainer, outputs: Any) -> None:
+    def after_step(self, trainer: Trainer, outputs: Any) -> None:
         """Measure, if it is due."""
         step = trainer.global_step
         if step == self.measured_at or not (step == trainer.max_steps or self.is_due(step)):

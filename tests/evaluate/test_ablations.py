@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from genesplice.errors import InputError
-from genesplice.evaluate.ablations import (
+from genesplice.evaluate.reliability import (
     ABLATION_COLUMNS,
     COST,
     HYPOTHESES,

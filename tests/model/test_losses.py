@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genesplice.model.heads import Prediction, expression_errors, info_nce, masked_base_loss
+from genesplice.model.heads import ExpressionHead, Prediction, info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 
@@ -214,24 +214,36 @@ def test_gradients_are_those_of_the_numbers():
 # --- expression ---
 
 
-def test_errors_are_mean_squares_in_units_of_the_variance():
-    level, residual = random(5), random(5, 3, seed=1)
-    predicted = Prediction(random(5, seed=2), random(5, 3, seed=3))
-    std = {"level_std": torch.tensor(2.0), "residual_std": torch.tensor(0.5)}
-    found = expression_errors(predicted, level, residual, **std)
-    by_gene = [((float(p) - float(o)) / 2.0) ** 2
-               for p, o in zip(predicted.level, level, strict=True)]  # fmt: skip
-    entries = zip(predicted.residual.flatten(), residual.flatten(), strict=True)
-    by_entry = [((float(p) - float(o)) / 0.5) ** 2 for p, o in entries]
-    assert float(found[0]) == pytest.approx(math.fsum(by_gene) / 5, abs=1e-12)
-    assert float(found[1]) == pytest.approx(math.fsum(by_entry) / 15, abs=1e-12)
+def scaled_head(level_std, residual_std, n_conditions):
+    head = ExpressionHead(2, n_conditions, 1).double()
+    head.level_std.fill_(level_std)
+    head.residual_std.fill_(residual_std)
+    head.condition_mean.copy_(torch.linspace(-1, 1, n_conditions))
+    return head
+
+
+def test_errors_of_expression_are_means_of_squares_in_units_of_the_spread():
+    observed = random(5, 3, seed=1)
+    predicted, head = Prediction(random(5, seed=2), random(5, 3, seed=3)), scaled_head(2.0, 0.5, 3)
+    level_error, residual_error = head.errors(predicted, observed)
+    by_gene, by_entry = [], []
+    for gene in range(5):
+        values = [float(value) for value in observed[gene]]
+        level = math.fsum(values) / 3
+        by_gene.append(((float(predicted.level[gene]) - level) / 2.0) ** 2)
+        for value, mean, guess in zip(values, (-1, 0, 1), predicted.residual[gene], strict=True):
+            by_entry.append(((float(guess) - (value - level - mean)) / 0.5) ** 2)
+    assert float(level_error) == pytest.approx(math.fsum(by_gene) / 5, abs=1e-12)
+    assert float(residual_error) == pytest.approx(math.fsum(by_entry) / 15, abs=1e-12)
 
 
 def test_the_training_mean_scores_one_and_the_truth_none():
-    level, residual = random(2000) * 3 + 6, random(2000, 4, seed=1) * 0.7
-    std = {"level_std": level.std(), "residual_std": residual.std()}
-    mean = Prediction(torch.full_like(level, float(level.mean())), torch.zeros_like(residual))
-    for error in expression_errors(mean, level, residual, **std):
+    observed = random(2000, 4, seed=1) * 0.7 + random(2000)[:, None] * 3 + 6
+    head = ExpressionHead(2, 4, 1).double()
+    head.fit(observed)
+    truth = head.split(observed)
+    mean = Prediction(truth.level.mean().expand(2000), torch.zeros_like(observed))
+    for error in head.errors(mean, observed):
         assert float(error) == pytest.approx(1, abs=0.01)
-    for error in expression_errors(Prediction(level, residual), level, residual, **std):
-        assert float(error) == 0
+    assert max(map(float, head.errors(truth, observed))) == 0
+    torch.testing.assert_close(head.expression(truth), observed)

@@ -9,9 +9,8 @@ from genesplice.data.ablation import without_gene_sets, without_network
 from genesplice.errors import InputError
 from genesplice.predict.expression import bundle_graph, load_model, predict_expression
 from genesplice.training.ablations import ablate_finetuning
-from genesplice.training.finetune_module import draw_genes, hide_measured
 from genesplice.training.finetuning import finetune, finetune_fold, make_model
-from genesplice.training.folds import FoldData, GeneTargets
+from genesplice.training.folds import FoldData, GeneTargets, draw_genes, hide_measured
 
 FEW = ["finetune.core_bp=65536", "finetune.epochs=1", "finetune.kernel=false"]
 MEASURED = "model.neighbour_expression=true"

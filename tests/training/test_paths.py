@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import genesplice as gs
-from genesplice.baselines.ridge import make_kernel
+from genesplice.baselines.ridge import choose_mix, fit_kernel_path, make_kernel
 from genesplice.explain.pathways import PROFILE, GraphOutput
 from genesplice.model.heads import Prediction
 from genesplice.predict.expression import bundle_graph
 from genesplice.training.finetuning import make_model
-from genesplice.training.folds import FoldData, choose_mix, fit_kernel_path
+from genesplice.training.folds import FoldData
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_what_is_left_out_is_a_fit_without_the_block(control):
     chosen, left_out = fit_kernel_path(*control)
     out = torch.from_numpy(blocks == blocks[0])
     level = observed.mean(1)
-    parts, _, _ = model.kernel.inner_products(*model.kernel_inputs(gene_features, graph, rows))
+    parts = model.kernel.inner_products(*model.kernel_inputs(gene_features, graph, rows))
     settings = chosen[0]
     kernel = make_kernel(parts.double(), settings)
     inside = kernel[~out][:, ~out] + settings.penalty * torch.eye(int((~out).sum()))
@@ -65,21 +65,18 @@ def test_residuals_have_mean_zero_over_conditions(control):
 
 def test_the_mix_is_the_better_one():
     generator = torch.Generator().manual_seed(0)
-    observed = torch.randn(200, 5, generator=generator)
-    centred = observed - observed.mean(1, keepdim=True)
-    mean = centred.mean(0)
-    truth = Prediction(observed.mean(1), centred - mean)
+    truth = Prediction(*(torch.randn(*size, generator=generator) for size in ((200,), (200, 5))))
 
     def off(by):
         return Prediction(
             *(part + by * torch.randn(part.shape, generator=generator) for part in truth)
         )
 
-    assert choose_mix(off(0.1), off(2.0), observed, mean) == (0.0, 0.0)
-    assert choose_mix(off(2.0), off(0.1), observed, mean) == (1.0, 1.0)
-    assert choose_mix(off(1.0), off(1.0), observed, mean) == (0.5, 0.5)
+    assert choose_mix(off(0.1), off(2.0), truth) == (0.0, 0.0)
+    assert choose_mix(off(2.0), off(0.1), truth) == (1.0, 1.0)
+    assert choose_mix(off(1.0), off(1.0), truth) == (0.5, 0.5)
     empty = Prediction(torch.zeros(0), torch.zeros(0, 5))
-    assert choose_mix(empty, empty, observed[:0], mean) == (0.5, 0.5)
+    assert choose_mix(empty, empty, empty) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(("target", "part"), [("level", "level"), (PROFILE, "residual")])

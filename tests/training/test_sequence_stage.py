@@ -9,9 +9,15 @@ from test_finetuning import config
 from genesplice.data.simulate import make_control
 from genesplice.errors import InputError
 from genesplice.training.ablations import ablate_finetuning
-from genesplice.training.finetune_module import SequenceStage
 from genesplice.training.finetuning import finetune_fold, make_model
-from genesplice.training.folds import NO_WINDOWS, FoldData, GeneTargets, GenomePasses, epoch_steps
+from genesplice.training.folds import (
+    NO_WINDOWS,
+    FoldData,
+    GeneTargets,
+    GenomePasses,
+    SequenceStage,
+    epoch_steps,
+)
 
 TWO = "finetune.sequence_epochs=2"
 ALONE = "finetune.head_steps=0", "finetune.epochs=0", "finetune.validation_blocks=0.3"

@@ -13,7 +13,6 @@ from tiny_runs import config
 import genesplice as gs
 from genesplice.config.training import PretrainAblationName
 from genesplice.errors import InputError
-from genesplice.evaluate.ablations import ablation_table
 from genesplice.evaluate.metrics import (
     METRICS,
     differences,
@@ -21,6 +20,7 @@ from genesplice.evaluate.metrics import (
     paired_difference,
     score,
 )
+from genesplice.evaluate.reliability import ablation_table
 from genesplice.predict.expression import pathway_graph
 from genesplice.training.ablations import ablate_finetuning, ablate_pretraining
 from genesplice.training.batches import bases_per_batch
