@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.config import Config, load_preset, override
-from genesplice.data.bundle import Bundle
+from genesplice.data.bundle import Bundle, is_outdated
 from genesplice.data.bundle import load_bundle as read_bundle
 from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
@@ -26,7 +26,10 @@ RUNS = "reports/runs"
 
 
 def load_bundle(folder: Path | str) -> Bundle:
-    """Load what `prepare` wrote; a missing folder that has a recipe's name is prepared first.
+    """Load what `prepare` wrote.
+
+    A folder that has a recipe's name is prepared first where it is missing, or where another
+    version made it by that recipe.
 
     Raises
     ------
@@ -34,8 +37,8 @@ def load_bundle(folder: Path | str) -> Bundle:
         If there is no such folder and no recipe of its name.
     """
     path = project_path(folder)
-    if not path.exists() and path.name in RECIPES:
-        return prepare_recipe(path.name, path)
+    if path.name in RECIPES and (not path.exists() or is_outdated(path, path.name)):
+        return prepare_recipe(path.name, path, overwrite=True)
     return read_bundle(path)
 
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+import genesplice as gs  # noqa: E402
 from genesplice.config import load_preset, override  # noqa: E402
 from genesplice.context.controls import control_environment  # noqa: E402
-from genesplice.data.bundle import Bundle, load_bundle  # noqa: E402
-from genesplice.data.prepare import prepare_recipe  # noqa: E402
+from genesplice.data.bundle import Bundle  # noqa: E402
 from genesplice.data.simulate import CONTROLS, make_bundle  # noqa: E402
 from genesplice.runtime import keep_freed_memory, write_json  # noqa: E402
 from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
@@ -80,7 +80,7 @@ def ecoli() -> Bundle:
     where = ROOT / "data" / "ecoli"
     with (where.parent / ".ecoli.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of this run may be at it
-        return load_bundle(where) if where.exists() else prepare_recipe("ecoli", where)
+        return gs.load_bundle(where)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 import genesplice as gs
+from genesplice.data.coding import whole_gene
 from genesplice.data.genome import Contig, Genome, encode, reverse_complement
 from genesplice.model.genesplice import PretrainingModel
 
@@ -35,6 +36,7 @@ def with_operons(bundle, n_rna=8):
         else:
             tokens[gene.tss - 2 : gene.tss + 1] = reverse_complement(codon)
     genes.loc[genes.index[-n_rna - 1 : -1], "biotype"] = ["tRNA", "rRNA"] * (n_rna // 2)
+    genes["exons"] = [whole_gene(gene) for gene in genes.to_dict("records")]
     run = (genes["strand"] != genes["strand"].shift()).cumsum()
     splits = bundle.splits.copy()
     block = splits.set_index("gene_id")["block"].reindex(genes["gene_id"]).to_numpy()
@@ -49,7 +51,8 @@ def make_genes(*rows):
     table = pd.DataFrame(rows, columns=names)
     table["name"] = table["gene_id"]
     table["tss"] = np.where(table["strand"] == "+", table["start"], table["end"] - 1)
-    return table
+    exons = [whole_gene(gene) for gene in table.to_dict("records")]
+    return table.assign(exons=exons, genetic_code=11)
 
 
 def make_encoder(base_width):

@@ -3,22 +3,27 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pandas as pd
 
-from genesplice.data.coding import Intervals, union_bp
+from genesplice.data.coding import BACTERIAL, Feature, add_coding, whole_gene
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import numbered_lines, some, unique_owners
 from genesplice.errors import InputError
 
-GENE_COLUMNS = ("gene_id", "name", "contig", "start", "end", "strand", "tss", "biotype")
+GENE_COLUMNS = (
+    "gene_id", "name", "contig", "start", "end", "strand", "tss", "biotype", "exons",
+    "genetic_code",
+)  # fmt: skip
 ID_PREFIX = re.compile(r"^(gene|locus)[-:]", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 BIOTYPE_KEYS = ("gene_biotype", "biotype", "gene_type")
 GENE_KEYS = ("locus_tag", "gene_id")
+MITOCHONDRION = re.compile("m$|mitochondri")
 GFF3_PAIR = re.compile(r"\s*[^\s=;]+=")
 GTF_PAIR = re.compile(r'([^\s";]+)\s+(?:"([^"]*)"|([^\s";]+))')
 SAME_LOCUS_BP = 1_000
@@ -33,7 +38,7 @@ class Annotation(NamedTuple):
     maps contig names of the file to those of the genome where they differ. `circular` lists the
     genome's contigs that the file declares circular. `lengths` is the transcribed length of
     each gene in bp: the union of its exons (or CDS where there are no exons), else its span.
-    `coding` has the complete coding intervals of each gene, as `genesplice.data.coding` takes.
+    `partial` names the genes whose coding sequence is not all there.
     """
 
     genes: pd.DataFrame
@@ -42,30 +47,15 @@ class Annotation(NamedTuple):
     circular: tuple[str, ...]
     lengths: dict[str, int]
     notes: list[str]
-    coding: Intervals
-
-
-class _Line(NamedTuple):
-    """A feature; start and end are 0-based half-open, attributes may have several values."""
-
-    number: int
-    contig: str
-    kind: str
-    start: int
-    end: int
-    strand: str
-    attributes: dict[str, list[str]]
-
-    def get(self, *keys: str) -> str | None:
-        """The first value of the first key that has one."""
-        return next((v[0] for k in keys if (v := self.attributes.get(k)) and v[0]), None)
+    partial: frozenset[str]
 
 
 def parse_annotation(path: Path, genome: Genome) -> Annotation:
     """Read the genes of a GFF3 or GTF file (plain or compressed), and what `Annotation` holds.
 
-    Genes have columns `gene_id, name, contig, start, end, strand, tss, biotype`, sorted by contig
-    order in the genome, then start. Coordinates are 0-based half-open; `tss` is the first base
+    Genes have columns `gene_id, name, contig, start, end, strand, tss, biotype, exons,
+    genetic_code` (the last two as in `genesplice.data.coding`), sorted by contig order in the
+    genome, then start. Coordinates are 0-based half-open; `tss` is the first base
     of the gene on its strand (`start` on +, `end - 1` on -), which for most bacterial annotations
     is the start codon. A gene across the origin of a circular contig has `end` beyond the
     contig's length. A gene written on several lines with a `part` attribute is one gene that
@@ -81,8 +71,8 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
     """
     path = Path(path)
     contigs = _ContigNames(path, genome)
-    genes: dict[str, list[_Line]] = defaultdict(list)
-    parts: list[_Line] = []
+    genes: dict[str, list[Feature]] = defaultdict(list)
+    parts: list[Feature] = []
     for line in _lines(path, contigs):
         if line.kind == "gene" or line.kind.endswith("_gene") or line.kind == "pseudogene":
             genes[_gene_id(path, line)].append(line)
@@ -109,20 +99,23 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
             raise unplaced[0][1]
         names = some(gene_id for gene_id, _ in unplaced)
         notes.append(f"genes left out, without a strand or a contig in the genome: {names}")
-    exons, coding = _exonic_lengths(parts, genes, owner)
-    for row in rows:
-        if row["biotype"] is None:
-            row["biotype"] = "protein_coding" if row["gene_id"] in coding else "gene"
+    of_gene: dict[str, list[Feature]] = defaultdict(list)
+    for line in parts:
+        if line.kind in ("exon", "CDS", "stop_codon") and (owned := owner(line)) in genes:
+            called = contigs.renamed.get(line.contig, line.contig)
+            of_gene[str(owned)].append(line._replace(contig=called))
+    above = {line.get("ID") for group in genes.values() for line in group if has_genes}
+    genome = genome.with_circular(contigs.circular)
+    partial, told = add_coding(path, rows, of_gene, above, genome, contigs.mitochondria)
     table = make_genes(pd.DataFrame(rows), genome)
-    spans = table["end"] - table["start"]
     return Annotation(
         table,
         _aliases(table, genes),
         contigs.renamed,
         tuple(sorted(contigs.circular)),
-        {gene: exons.get(gene, bp) for gene, bp in zip(table["gene_id"], spans, strict=True)},
-        notes,
-        coding,
+        {row["gene_id"]: row["length"] for row in rows},
+        notes + told,
+        partial,
     )
 
 
@@ -132,7 +125,9 @@ def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
     Parameters
     ----------
     table
-        Columns `gene_id, name, contig, start, end, strand, biotype` in any order.
+        Columns `gene_id, name, contig, start, end, strand, biotype` in any order; `exons` and
+        `genetic_code` where they are known (see `genesplice.data.coding`), else a protein-coding
+        gene is one exon of bacterial code.
 
     Raises
     ------
@@ -143,7 +138,13 @@ def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
     if len(twice):
         raise InputError(f"gene {twice.iloc[0]!r} twice", "each gene_id once")
     rank = {contig.name: i for i, contig in enumerate(genome.contigs)}
+    table = table.reindex(columns=[name for name in GENE_COLUMNS if name != "tss"])
     table = table.assign(
+        exons=[
+            whole_gene(gene) if isinstance(gene["exons"], float) else tuple(gene["exons"])
+            for gene in table.to_dict("records")
+        ],
+        genetic_code=table["genetic_code"].fillna(BACTERIAL).astype("int64"),
         tss=table["start"].where(table["strand"] == "+", table["end"] - 1),
         rank=table["contig"].map(rank),
     )
@@ -167,6 +168,9 @@ class _ContigNames:
         self.lengths: dict[str, tuple[int, int]] = {}
         self.renamed: dict[str, str] = {}
         self.circular = {contig.name for contig in genome.contigs if contig.is_circular}
+        self.mitochondria = {
+            name for name in self.contigs if MITOCHONDRION.match(_contig_key(name))
+        }
         self._by_key = unique_owners((_contig_key(name), name) for name in self.contigs)
         self._by_length = unique_owners((str(c.length), c.name) for c in genome.contigs)
 
@@ -206,9 +210,9 @@ def _contig_key(name: str) -> str:
     return {"mt": "m", "mito": "m"}.get(key, key)
 
 
-def _lines(path: Path, contigs: _ContigNames) -> Iterator[_Line]:
+def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
     """Features that genes are made of; contigs' lengths and circles go to `contigs`."""
-    circles = []
+    circles, organelles = [], []
     for number, text in numbered_lines(path):
         if text.startswith("##sequence-region"):
             words = [*text.split(), "", "", ""]
@@ -222,19 +226,28 @@ def _lines(path: Path, contigs: _ContigNames) -> Iterator[_Line]:
         if len(fields) != 9:
             found = f"{len(fields)} tab-separated fields"
             raise InputError(found, "9 (GFF3 or GTF)", path=path, line=number)
-        name, _, kind, first, last, _, strand, _, attributes = fields
+        name, _, kind, first, last, _, strand, phase, attributes = fields
+        if kind == "region" and "genome=mitochondrion" in attributes:
+            organelles.append((name, number))
         if kind in ("region", "chromosome") and "Is_circular=true" in attributes:
             circles.append((name, number))
             if first == "1" and WHOLE_NUMBER.fullmatch(last):
                 contigs.lengths.setdefault(name, (int(last), number))
-        if not (kind.endswith(("gene", "RNA", "transcript")) or kind in ("exon", "CDS")):
+        if not (
+            kind.endswith(("gene", "RNA", "transcript")) or kind in ("exon", "CDS", "stop_codon")
+        ):
             continue
         if not (WHOLE_NUMBER.fullmatch(first) and WHOLE_NUMBER.fullmatch(last)):
             found = f"coordinates {first[:20]!r}-{last[:20]!r}"
             raise InputError(found, "two whole numbers", path=path, line=number)
-        start, end = int(first) - 1, int(last)
-        yield _Line(number, name, kind, start, end, strand, _attributes(attributes))
-    contigs.circular |= {contigs.find(name, number).name for name, number in circles}
+        if kind == "CDS" and phase not in ("0", "1", "2", "."):
+            raise InputError(f"phase {phase[:20]!r}", "0, 1, 2 or '.'", path=path, line=number)
+        start, end, skipped = int(first) - 1, int(last), int(phase) if phase in ("1", "2") else 0
+        yield Feature(number, name, kind, start, end, strand, skipped, _attributes(attributes))
+    for those, named in ((contigs.circular, circles), (contigs.mitochondria, organelles)):
+        for name, number in named:
+            with suppress(_Unplaced):
+                those.add(contigs.find(name, number).name)
 
 
 def _attributes(text: str) -> dict[str, list[str]]:
@@ -253,7 +266,7 @@ def _attributes(text: str) -> dict[str, list[str]]:
     return attributes
 
 
-def _gene_id(path: Path, line: _Line) -> str:
+def _gene_id(path: Path, line: Feature) -> str:
     gene_id = line.get(*GENE_KEYS, "ID")
     if gene_id is None:
         expected = "locus_tag, gene_id or ID"
@@ -261,14 +274,16 @@ def _gene_id(path: Path, line: _Line) -> str:
     return ID_PREFIX.sub("", gene_id)
 
 
-def _owners(genes: Mapping[str, list[_Line]], parts: list[_Line]) -> Callable[[_Line], str | None]:
+def _owners(
+    genes: Mapping[str, list[Feature]], parts: list[Feature]
+) -> Callable[[Feature], str | None]:
     """From a feature to its gene: by its own gene id, else by whom it descends from."""
     gene_of = {own: gene for gene, group in genes.items() for line in group
                if (own := line.get("ID"))}  # fmt: skip
     parent_of = {own: parent for line in parts
                  if (own := line.get("ID")) and (parent := line.get("Parent"))}  # fmt: skip
 
-    def owner(line: _Line) -> str | None:
+    def owner(line: Feature) -> str | None:
         gene_id = line.get(*GENE_KEYS)
         if gene_id in genes:
             return gene_id
@@ -283,8 +298,8 @@ def _owners(genes: Mapping[str, list[_Line]], parts: list[_Line]) -> Callable[[_
 
 
 def _gene(
-    path: Path, gene_id: str, group: list[_Line], contigs: _ContigNames, notes: list[str]
-) -> dict[str, object]:
+    path: Path, gene_id: str, group: list[Feature], contigs: _ContigNames, notes: list[str]
+) -> dict[str, Any]:
     """A row of the gene table; parts elsewhere than most of the gene are left out and noted."""
     is_gene = group[0].kind.endswith("gene")
     for line in group:
@@ -319,7 +334,7 @@ def _gene(
     }
 
 
-def _check_position(path: Path, line: _Line, contigs: _ContigNames) -> None:
+def _check_position(path: Path, line: Feature, contigs: _ContigNames) -> None:
     contig = contigs.find(line.contig, line.number)
     if line.strand not in ("+", "-"):
         kind = _Unplaced if line.strand in (".", "?") else InputError
@@ -335,13 +350,13 @@ def _check_position(path: Path, line: _Line, contigs: _ContigNames) -> None:
         )
 
 
-def _loci(lines: list[_Line]) -> list[list[_Line]]:
+def _loci(lines: list[Feature]) -> list[list[Feature]]:
     """Transcripts, in groups that lie apart."""
-    transcripts: dict[str | None, list[_Line]] = defaultdict(list)
+    transcripts: dict[str | None, list[Feature]] = defaultdict(list)
     for line in lines:
         transcripts[line.get("transcript_id", "Parent", "ID")].append(line)
     groups = sorted(transcripts.values(), key=lambda group: min(line.start for line in group))
-    loci: list[list[_Line]] = []
+    loci: list[list[Feature]] = []
     for group in groups:
         before = max((line.end for line in loci[-1]), default=0) if loci else 0
         if loci and min(line.start for line in group) - before <= SAME_LOCUS_BP:
@@ -363,26 +378,7 @@ def _span(parts: list[tuple[int, int]], circular_bp: int | None) -> tuple[int, i
     return start, end
 
 
-def _exonic_lengths(
-    parts: list[_Line],
-    genes: Mapping[str, list[_Line]],
-    owner: Callable[[_Line], str | None],
-) -> tuple[dict[str, int], Intervals]:
-    """Add up exons (else CDS) of each gene without counting a base twice; give complete CDS."""
-    coding: Intervals = {}
-    spans: dict[str, dict[str, list[tuple[int, int]]]] = {"exon": {}, "CDS": {}}
-    for line in parts:
-        if line.kind in spans and (gene_id := owner(line)) in genes:
-            spans[line.kind].setdefault(str(gene_id), []).append((line.start, line.end))
-            if line.kind == "CDS":
-                whole = coding.setdefault(str(gene_id), set())
-                if line.get("partial") in (None, "00", "false") and not line.get("pseudo"):
-                    whole.add((line.start, line.end, line.get("transl_table") or ""))
-    merged = spans["CDS"] | spans["exon"]
-    return {gene: union_bp(intervals) for gene, intervals in merged.items()}, coding
-
-
-def _aliases(genes: pd.DataFrame, lines: Mapping[str, list[_Line]]) -> dict[str, str]:
+def _aliases(genes: pd.DataFrame, lines: Mapping[str, list[Feature]]) -> dict[str, str]:
     ids = list(genes["gene_id"])
     synonyms = (
         (synonym.strip(), gene_id)

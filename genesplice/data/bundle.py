@@ -29,7 +29,7 @@ from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
 
 FORMAT = "genesplice-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OWN = "own"
 """The collection of gene sets that are of no other collection."""
 NETWORK, GENE_SETS = "network.parquet", "gene_sets.gmt"
@@ -251,6 +251,16 @@ def load_bundle(path: Path | str) -> Bundle:
         damaged = next(changed, "manifest.json")
         expected = "a whole bundle: prepare it again"
         raise InputError(f"a damaged {damaged}", expected, path=path) from error
+
+
+def is_outdated(path: Path, recipe: str) -> bool:
+    """Whether the folder is a bundle of that recipe which another version wrote."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        is_recipe = f"--recipe {recipe} " in manifest["command"] and manifest["format"] == FORMAT
+        return bool(is_recipe and manifest["format_version"] != FORMAT_VERSION)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

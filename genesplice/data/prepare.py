@@ -143,7 +143,7 @@ def prepare_files(
     tell("reading the annotation")
     reading = parse_annotation(files["annotation"], genome)
     genome = genome.with_circular(reading.circular)
-    coding = judge_coding(reading.coding, reading.genes, genome, files["annotation"])
+    coding = judge_coding(reading.genes, reading.partial, genome, files["annotation"])
     matches, account = _match_genes(values, reading, path, allow_missing)
     renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
     notes = [*reading.notes, *own_notes, *filter(None, [coding["text"]])]

@@ -115,7 +115,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         genome = read_fasta(files["genome.fasta"])
         annotation = parse_annotation(files["genome.gff3"], genome)
         genome = genome.with_circular(annotation.circular)
-        coding = judge_coding(annotation.coding, annotation.genes, genome)
+        coding = judge_coding(annotation.genes, annotation.partial, genome)
         tell(coding["text"])
         table = _table(files["gene_table.csv"], "start", "end", "strand", "gene_name", "operon",
                        "COG", "accession").astype({"start": int, "end": int})  # fmt: skip

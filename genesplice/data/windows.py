@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from genesplice.config.model import REGION_BP
+from genesplice.data.coding import coding_positions
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 
@@ -41,7 +42,7 @@ class WindowBatch(NamedTuple):
     """Windows of one length, and the genes in their cores.
 
     `phase[:, 0]` belongs to genes on the + strand and `phase[:, 1]` to those on -, both in +
-    coordinates: 0 = no gene, 1-3 = codon position, 4 = gene without a reading frame.
+    coordinates: 0 = no gene, 1-3 = codon position, 4 = in a gene, in no reading frame.
     `gene` is a row of the gene table, `window` a row of `tokens`; `start` and `end` count from
     the window's start and may lie outside of it.
     """
@@ -58,16 +59,16 @@ class WindowBatch(NamedTuple):
 def annotation_track(genome: Genome, genes: pd.DataFrame) -> UInt8[np.ndarray, "2 length"]:
     """Coding phase per base and strand, over all contigs (see `WindowBatch.phase`).
 
-    A protein-coding gene whose length is no multiple of three (introns, frameshifts) has no
-    frame that follows from its ends: it counts as gene body. Where genes of one strand
-    overlap, the one that starts later on the contig is kept.
+    Coding exons are in the frame of their spliced sequence; introns, untranslated bases and genes
+    without a coding sequence count as gene body. Where genes of one strand overlap, the one that
+    starts later on the contig is kept.
     """
     track = np.zeros((2, genome.length), np.uint8)
     for gene in genes.itertuples():
-        index, _ = genome.indices(gene.contig, gene.start, gene.end)
-        is_coding = gene.biotype == "protein_coding" and len(index) % 3 == 0
-        phase = np.arange(len(index)) % 3 + 1 if is_coding else np.full(len(index), GENE_BODY)
-        track[int(gene.strand == "-"), index] = phase if gene.strand == "+" else phase[::-1]
+        contig, strand = genome.contig(gene.contig), int(gene.strand == "-")
+        track[strand, genome.indices(gene.contig, gene.start, gene.end)[0]] = GENE_BODY
+        coding = coding_positions(gene)
+        track[strand, contig.offset + coding % contig.length] = np.arange(len(coding)) % 3 + 1
     return track
 
 

@@ -35,7 +35,7 @@ from genesplice.predict.pretrained import embed_promoters
 from genesplice.runtime import atomic_file, side_by_side
 
 NAME = "vectors"
-GENE_COLUMNS = ["contig", "start", "end", "strand", "tss", "biotype"]
+GENE_COLUMNS = ["contig", "start", "end", "strand", "tss", "exons"]
 """Of a gene, what its window and its annotation channel depend on."""
 
 
@@ -51,7 +51,8 @@ def embedding_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: 
     contigs = [contig._asdict() for contig in bundle.genome.contigs]
     digest.update(json.dumps([sizes, contigs], sort_keys=True, default=str).encode())
     digest.update(np.ascontiguousarray(bundle.genome.tokens).data)
-    digest.update(pd.util.hash_pandas_object(bundle.genes[GENE_COLUMNS]).to_numpy().tobytes())
+    genes = bundle.genes[GENE_COLUMNS].assign(exons=bundle.genes["exons"].map(tuple))
+    digest.update(pd.util.hash_pandas_object(genes).to_numpy().tobytes())
     for name, weight in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

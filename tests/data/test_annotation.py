@@ -353,8 +353,8 @@ def test_two_contigs_of_the_file_never_become_one_of_the_genome(tmp_path):
         ("gene\tstart\tend\n", 1, "3 tab-separated fields", "9"),
         ("# c\n" + line(1, 9, contig="c7"), 2, "contig 'c7', which the genome lacks", "c0"),
         (
-            REGION.replace("c0", "c7").replace("1000", "999"),
-            1,
+            REGION.replace("c0", "c7").replace("1000", "999") + line(1, 9, contig="c7"),
+            2,
             "contig 'c7', which the genome lacks",
             "c0",
         ),

@@ -159,7 +159,7 @@ def test_manifest_says_how_to_make_it_again(tiny_bundle, tmp_path):
     assert manifest["seeds"] == {"folds": 7}
     assert manifest["data_sha256"] == {"reads.tsv": "ab12"}
     assert manifest["notes"] == ["a note"]
-    assert (manifest["format"], manifest["format_version"]) == ("genesplice-bundle", 1)
+    assert (manifest["format"], manifest["format_version"]) == ("genesplice-bundle", 2)
     assert manifest["counts"] == {
         "contigs": 1, "bases": 120_000, "genes": 60, "measured_genes": 59, "samples": 16,
         "conditions": 8, "edges": 15, "regulators": 2, "gene_sets": 3, "motifs": 2,
@@ -260,9 +260,9 @@ def test_half_copied_bundle_is_refused(copy, name):
         ("{", "a damaged manifest.json, expected JSON"),
         ("[]", "a manifest of something else, expected format 'genesplice-bundle'"),
         ('{"format": "genesplice-model"}', "a manifest of something else"),
-        ('{"format": "genesplice-bundle"}', "bundle format None, expected 1: prepare it again"),
-        ('{"format": "genesplice-bundle", "format_version": 2}', "bundle format 2, expected 1"),
-        ('{"format": "genesplice-bundle", "format_version": 1}', "a damaged manifest.json"),
+        ('{"format": "genesplice-bundle"}', "bundle format None, expected 2: prepare it again"),
+        ('{"format": "genesplice-bundle", "format_version": 1}', "bundle format 1, expected 2"),
+        ('{"format": "genesplice-bundle", "format_version": 2}', "a damaged manifest.json"),
     ],
 )
 def test_other_manifests_are_refused(copy, text, message):

@@ -274,7 +274,7 @@ READS = table(scale=200_000)
         ("fasta", "", "genome.fa", "an empty file, expected data"),
         ("fasta", BASES, "genome.fa:1", "no FASTA record"),
         ("fasta", NO_DNA, "genome.fa:3", "the letter 'X', expected DNA"),
-        ("fasta", fasta("chr9", BASES[:-9]), "genes.gff3:3", "contig 'chr1', which the genome"),
+        ("fasta", fasta("chr9", BASES[:-9]), "genes.gff3:4", "contig 'chr1', which the genome"),
         (
             "fasta",
             fasta(bases=BASES[:6000]),
@@ -283,7 +283,7 @@ READS = table(scale=200_000)
         ),
         ("annotation", "", "genes.gff3", "an empty file, expected data"),
         ("annotation", "##gff-version 3\n", "genes.gff3", "no gene, expected lines of type gene"),
-        ("annotation", OTHER_CONTIG, "genes.gff3:3", "contig 'chr7', which the genome lacks"),
+        ("annotation", OTHER_CONTIG, "genes.gff3:4", "contig 'chr7', which the genome lacks"),
         ("annotation", GENE_TWICE, "genes.gff3:5", "gene 'b0000' a second time"),
         ("annotation", gff().replace("\t", " "), "genes.gff3:3", "1 tab-separated fields"),
         ("annotation", gff(n=8), "tpm.tsv", "32 of 40 genes that the annotation lacks"),
