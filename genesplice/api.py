@@ -160,7 +160,8 @@ def gene_groups(bundle: Bundle) -> pd.DataFrame:
     """Function (COG category, where known), strand and biotype of every gene."""
     genes = bundle.genes.set_index("gene_id")
     sets = {name: members for name, members in bundle.gene_sets.items() if name.startswith("COG:")}
-    cog = {gene: name[4:] for name, members in sets.items() for gene in members}
+    called = bundle.set_names
+    cog = {gene: called.get(name, name[4:]) for name, ids in sets.items() for gene in ids}
     function = [cog.get(gene_id, "none known") for gene_id in genes.index]
     return genes[["strand"]].assign(function=function, kind=genes["biotype"])
 

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from genesplice.cli import main
 from genesplice.config import PRESETS, load_preset, override
 from genesplice.data.bundle import load_bundle
+from genesplice.data.gene_sets import write_gmt
 from genesplice.data.genome import decode
-from genesplice.data.network import write_gmt
 from genesplice.data.simulate import make_bundle
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.reliability import INTERVAL_COLUMNS

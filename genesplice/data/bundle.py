@@ -14,16 +14,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from genesplice.data.expression import condition_means
+from genesplice.data.gene_sets import read_gene_sets, read_gmt, read_set_names, write_gmt
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.leakage import gene_similarity, judge_knowledge, make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
-from genesplice.data.network import (
-    gene_aliases,
-    read_gene_sets,
-    read_gmt,
-    read_network,
-    write_gmt,
-)
+from genesplice.data.network import gene_aliases, read_network
 from genesplice.data.splits import make_blocks
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
@@ -47,7 +42,7 @@ class BundleParts(NamedTuple):
 
     `inputs` are the records of the manifest (`name, sha256, source, licence, counts`), `notes`
     the sentences a reader of the manifest needs to know, `aliases` every name of a gene in lower
-    case, with its gene_id, beyond ids and names.
+    case, with its gene_id, beyond ids and names; `set_names` what people read for ids of sets.
     """
 
     name: str
@@ -62,6 +57,7 @@ class BundleParts(NamedTuple):
     notes: list[str]
     gene_set_evidence: str = ""
     aliases: Mapping[str, str] = {}
+    set_names: Mapping[str, str] = {}
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
 
@@ -83,6 +79,7 @@ class Bundle:
     expression: ad.AnnData = field(repr=False)
     network: pd.DataFrame = field(repr=False)
     gene_sets: dict[str, tuple[str, ...]] = field(repr=False)
+    set_names: dict[str, str] = field(repr=False)
     blocks: pd.DataFrame = field(repr=False)
     splits: pd.DataFrame = field(repr=False)
     similarity: pd.DataFrame = field(repr=False)
@@ -109,6 +106,11 @@ class Bundle:
     def names(self) -> pd.Series:
         """The name of every annotated gene, by gene_id."""
         return self.genes.set_index("gene_id")["name"]
+
+    @cached_property
+    def labels(self) -> pd.Series:
+        """The name of every annotated gene and of gene sets that have one, by id."""
+        return pd.concat([self.names, pd.Series(self.set_names, dtype=object)])
 
     @property
     def n_folds(self) -> int:
@@ -185,7 +187,7 @@ def write_bundle(
         np.save(folder / "soft_masked.npy", genome.soft_masked)
         write_json(folder / "contigs.json", [contig._asdict() for contig in genome.contigs])
         parts.expression.write_h5ad(folder / "expression.h5ad")
-        write_gmt(folder / GENE_SETS, parts.gene_sets)
+        write_gmt(folder / GENE_SETS, parts.gene_sets, parts.set_names)
         names = (gene_aliases(genes) | dict(parts.aliases)).items()
         aliases = pd.DataFrame(names, columns=["alias", "gene_id"])
         tables = (genes, aliases, parts.network, blocks, splits, similarity.nearest)
@@ -240,6 +242,7 @@ def load_bundle(path: Path | str) -> Bundle:
             ),
             expression=ad.read_h5ad(path / "expression.h5ad"),
             gene_sets=read_gmt(path / GENE_SETS),
+            set_names=read_set_names(path / GENE_SETS),
             **{name: pd.read_parquet(path / f"{name}.parquet") for name in TABLES},
             motifs=read_meme(path / "motifs.meme") if manifest["counts"]["motifs"] else {},
             leakage=json.loads((path / "leakage.json").read_text()),
@@ -328,15 +331,17 @@ def replace_knowledge(
     if network is not None:
         found = read_network(network, bundle.genes, aliases)
         changes["network"] = found.edges
-        for note in found.notes:
-            tell(note)
+        tell("; ".join(found.notes))
     if gene_sets is not None:
         reading = read_gene_sets(gene_sets, bundle.genes, aliases)
         evidence = reading.evidence
-        changes["gene_sets"] = {
-            name if name.split(":", 1)[0] in collections else f"{OWN}:{name}": members
-            for name, members in reading.gene_sets.items()
+        tell("; ".join(reading.notes))
+        own_name = {
+            name: name if name.split(":", 1)[0] in collections else f"{OWN}:{name}"
+            for name in reading.gene_sets
         }
+        changes["gene_sets"] = {own_name[n]: ids for n, ids in reading.gene_sets.items()}
+        changes["set_names"] = {own_name[name]: words for name, words in reading.names.items()}
     leakage = judge_knowledge(
         bundle.leakage, changes.get("network"), changes.get("gene_sets"), evidence
     )
@@ -354,7 +359,7 @@ def keep_knowledge(bundle: Bundle, directory: Path) -> None:
     if "network" in own:
         bundle.network.to_parquet(directory / NETWORK, index=False)
     if "gene_sets" in own:
-        write_gmt(directory / GENE_SETS, bundle.gene_sets)
+        write_gmt(directory / GENE_SETS, bundle.gene_sets, bundle.set_names)
 
 
 def adopt_knowledge(bundle: Bundle, *directories: Path) -> Bundle:
@@ -385,4 +390,5 @@ def adopt_knowledge(bundle: Bundle, *directories: Path) -> Bundle:
         changes["network"] = pd.read_parquet(directories[0] / NETWORK)
     if GENE_SETS in kept[0]:
         changes["gene_sets"] = read_gmt(directories[0] / GENE_SETS)
+        changes["set_names"] = read_set_names(directories[0] / GENE_SETS)
     return dataclasses.replace(bundle, **changes) if changes else bundle

@@ -1,8 +1,8 @@
-"""Regulatory edges and gene sets, matched to the genes of the annotation."""
+"""Regulatory edges, as databases write them, matched to the genes of the annotation."""
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,13 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from genesplice.data.leakage import evidence_of
 from genesplice.data.tables import (
     counted,
     find_columns,
     line_of,
-    numbered_lines,
-    plain_suffix,
     read_table,
     refuse_empty,
     unique_owners,
@@ -61,7 +58,6 @@ CONFIDENCE = {"c": "confirmed", "s": "strong", "w": "weak"}
 PROTEINS = {"ihf": ("ihfA", "ihfB"), "hu": ("hupA", "hupB"), "h-ns": ("hns",), "bccp": ("accB",),
             "hipab": ("hipA", "hipB"), "csqr": ("yihW",)}  # fmt: skip
 """Regulators that RegulonDB names by their protein: the genes of its subunits."""
-SET_NAMES = {"gene": ("gene", "gene_id"), "set": ("set", "pathway", "term", "gene_set", "go")}
 
 
 class NetworkReading(NamedTuple):
@@ -71,14 +67,6 @@ class NetworkReading(NamedTuple):
     unmatched_regulators: tuple[str, ...]
     unmatched_targets: tuple[str, ...]
     notes: tuple[str, ...] = ()
-
-
-class GeneSetReading(NamedTuple):
-    """Gene sets, the evidence they declare ("" for none), and the names that matched no gene."""
-
-    gene_sets: dict[str, tuple[str, ...]]
-    evidence: str
-    unmatched: tuple[str, ...]
 
 
 def gene_aliases(genes: pd.DataFrame) -> dict[str, str]:
@@ -134,7 +122,7 @@ def read_network(
         )
     is_regulondb = any("RegulonDB" in note for note in notes)
     reading = make_network(edges.assign(sign=signs), aliases, PROTEINS if is_regulondb else None)
-    _refuse_strangers(reading.unmatched_targets, edges["target"].nunique(), "targets", genes, path)
+    refuse_strangers(reading.unmatched_targets, edges["target"].nunique(), "targets", genes, path)
     notes = [f"{path.name}: {note}" for note in notes]
     notes.append(counted("regulators that are no genes keep their name", reading[1]))
     notes.append(counted("targets that are no genes are left out", reading[2]))
@@ -291,107 +279,13 @@ def _genes_of(
     return []
 
 
-def read_gene_sets(
-    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
-) -> GeneSetReading:
-    """Read gene sets from GMT, GAF or a two-column TSV (gene, set; with a header).
-
-    Names are matched to genes by id, name or alias whatever their case; what matches none is
-    left out, and so are sets that end up empty. From GAF, annotations with NOT are left out,
-    and so are those whose evidence is expression (IEP, HEP); the other codes are the evidence.
-
-    Raises
-    ------
-    InputError
-        For lines that do not fit the format, and when fewer than half of the names are genes.
-    """
-    path = Path(path)
-    codes: set[str] = set()
-    readers = {".gmt": lambda: ((name, gene) for name, ids in _gmt_lines(path) for gene in ids),
-               ".gaf": lambda: _gaf_pairs(path, codes)}  # fmt: skip
-    pairs = readers.get(plain_suffix(path), lambda: _table_pairs(path))()
-    aliases = aliases or gene_aliases(genes)
-    members: dict[str, dict[str, None]] = {}
-    lost: Counter[str] = Counter()
-    names: set[str] = set()
-    for set_name, gene in pairs:
-        names.add(gene)
-        if (gene_id := aliases.get(gene.lower())) is None:
-            lost[gene] += 1
-        else:
-            members.setdefault(set_name, {})[gene_id] = None
-    _refuse_strangers(lost, len(names), "names", genes, path)
-    sets = {name: tuple(ids) for name, ids in members.items()}
-    return GeneSetReading(sets, "; ".join(sorted(codes)), tuple(lost))
-
-
-def _refuse_strangers(
+def refuse_strangers(
     lost: Collection[str], n_names: int, what: str, genes: pd.DataFrame, path: Path
 ) -> None:
+    """Raise an `InputError` if most of the names are no genes."""
     if 2 * len(lost) > n_names or not n_names:
         raise InputError(
             f"{len(lost)} of {n_names} {what} that are no genes ({', '.join(list(lost)[:3])})",
             f"gene ids or names such as {', '.join(genes['gene_id'][:3])}",
             path=path,
         )
-
-
-def write_gmt(path: Path, gene_sets: Mapping[str, Collection[str]]) -> None:
-    """Write gene sets as GMT; the second column is the collection (the name up to its colon)."""
-    lines = [
-        "\t".join([name, name.split(":", 1)[0], *members]) for name, members in gene_sets.items()
-    ]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-
-
-def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read what `write_gmt` wrote, as it is; a file without lines is no sets.
-
-    Raises
-    ------
-    InputError
-        For a line of fewer than three columns, and a set that is there twice.
-    """
-    return dict(_gmt_lines(Path(path))) if Path(path).stat().st_size else {}
-
-
-def _gmt_lines(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    seen: set[str] = set()
-    for number, text in numbered_lines(path):
-        if not text.strip():
-            continue
-        name, *fields = (field.strip() for field in text.split("\t"))
-        genes = tuple(dict.fromkeys(field for field in fields[1:] if field))
-        if not genes or not name:
-            found = f"{len(fields) + 1} tab-separated columns"
-            raise InputError(found, "name, description, genes", path=path, line=number)
-        if name in seen:
-            raise InputError(f"set {name!r} twice", "each set once", path=path, line=number)
-        seen.add(name)
-        yield name, genes
-
-
-def _gaf_pairs(path: Path, codes: set[str]) -> Iterator[tuple[str, str]]:
-    """GO id and gene of every line that counts; its evidence code is added to `codes`."""
-    for number, text in numbered_lines(path):
-        if not text.strip() or text.startswith("!"):
-            continue
-        fields = text.split("\t")
-        if len(fields) < 15:
-            raise InputError(f"{len(fields)} columns", "GAF's 17", path=path, line=number)
-        if not fields[4].strip():
-            raise InputError("an empty GO id", "GO:…", path=path, line=number)
-        if "NOT" not in fields[3].split("|") and evidence_of(fields[6]) != "expression":
-            codes.add(fields[6])
-            yield fields[4].strip(), fields[2]
-
-
-def _table_pairs(path: Path) -> Iterable[tuple[str, str]]:
-    table = read_table(path)
-    if len(table.columns) != 2:
-        raise InputError(f"{len(table.columns)} columns", "2 (gene, set)", path=path, line=1)
-    columns = find_columns(table, SET_NAMES, path=path)
-    for part, column in columns.items():
-        table[column] = table[column].str.split().str.join(" ")
-        refuse_empty(table, column, part, "a name", path)
-    return zip(table[columns["set"]], table[columns["gene"]], strict=True)

@@ -19,9 +19,10 @@ from genesplice.data.expression import (
     make_expression,
     read_measurements,
 )
+from genesplice.data.gene_sets import read_gene_sets
 from genesplice.data.genome import read_fasta
 from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
-from genesplice.data.network import NETWORK_COLUMNS, read_gene_sets, read_network
+from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.sources import MIN_SET_GENES, RECIPES
 from genesplice.data.splits import make_operons
 from genesplice.data.tables import counted, some
@@ -87,6 +88,7 @@ def prepare_files(
     samples: Path | str | None = None,
     network: Path | str | None = None,
     gene_sets: Path | str | None = None,
+    obo: Path | str | None = None,
     network_evidence: str = "",
     gene_set_evidence: str = "",
     name: str | None = None,
@@ -132,7 +134,8 @@ def prepare_files(
         if evidence_of(declared) == "unknown":
             raise InputError(f"evidence {declared!r}", f"such as {', '.join(EVIDENCE_WORDS)}")
     paths = {"fasta": fasta, "annotation": annotation, "expression": expression,
-             "samples": samples, "network": network, "gene-sets": gene_sets}  # fmt: skip
+             "samples": samples, "network": network, "gene-sets": gene_sets,
+             "obo": obo}  # fmt: skip
     files = {flag: Path(path) for flag, path in paths.items() if path is not None}
     tell("reading expression")
     path = files["expression"]
@@ -159,17 +162,19 @@ def prepare_files(
     tell("reading network and gene sets")
     edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
     sets: dict[str, tuple[str, ...]] = {}
-    evidence = ""
+    evidence, set_names = "", dict[str, str]()
     if "network" in files:
         edges, _, _, told = read_network(files["network"], reading.genes, reading.aliases)
         declared = edges["provenance"].where(edges["provenance"] != "", network_evidence)
         edges = edges.assign(provenance=declared)
         notes += told
     if "gene-sets" in files:
-        every, evidence, lost = read_gene_sets(files["gene-sets"], reading.genes, reading.aliases)
+        every, evidence, _, set_names, told = read_gene_sets(
+            files["gene-sets"], reading.genes, reading.aliases, files.get("obo")
+        )
         sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
         n_small = len(every) - len(sets)
-        notes.append(counted("names in gene sets that are no genes are left out", lost))
+        notes += told
         notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
     notes.append("operons are neighbours on one strand with a gap below 50 bp (no operon table)")
     matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
@@ -189,6 +194,7 @@ def prepare_files(
         notes=notes,
         gene_set_evidence=evidence or gene_set_evidence,
         aliases=reading.aliases,
+        set_names={name: words for name, words in set_names.items() if name in sets},
         extra={
             "contig_aliases": reading.contig_aliases,
             "expression_unit": expression_unit,

@@ -17,6 +17,7 @@ from genesplice.data.annotation import Annotation, make_genes, parse_annotation
 from genesplice.data.bundle import BundleParts, Progress
 from genesplice.data.coding import judge_coding
 from genesplice.data.expression import make_expression, read_measurements
+from genesplice.data.gene_sets import set_name
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.motifs import read_meme
 from genesplice.data.network import PROTEINS, NetworkReading, make_network
@@ -156,6 +157,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         inputs=inputs,
         notes=notes,
         aliases=aliases,
+        set_names={name: words for name in gene_sets if (words := set_name(name))},
         extra={"coding": coding},
         gene_set_evidence="orthology (eggNOG; GO by non-electronic evidence of the orthologues)",
     )

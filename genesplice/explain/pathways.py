@@ -271,9 +271,9 @@ def pathway_influence(
     node moves whatever it is tied to; only one whose ties are right moves it the right way. Say it
     of held-out genes: what was trained on follows every node.
 
-    Ordered by mean, largest first. Further columns: null_low and null_high (the middle 95 % of
-    random graphs), null_mean, and p (share of random graphs, the real one counted in, that do at
-    least as well).
+    Ordered by mean, largest first. Further columns: name (as people read it), null_low and
+    null_high (the middle 95 % of random graphs), null_mean, and p (share of random graphs, the
+    real one counted in, that do at least as well).
 
     Raises
     ------
@@ -310,7 +310,8 @@ def pathway_influence(
     table["null_mean"] = null.mean(0)
     table["chance_above"] = _chance_above(null)
     table["p"] = (1 + (null >= table["mean"].to_numpy()).sum(0)) / (1 + n_random)
-    return table.sort_values("mean", ascending=False).reset_index()
+    table = table.sort_values("mean", ascending=False).reset_index()
+    return table.assign(name=table["id"].map(bundle.labels).fillna(table["id"]))
 
 
 def _chance_above(null: Float[np.ndarray, "graphs nodes"]) -> float:

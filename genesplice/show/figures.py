@@ -214,7 +214,7 @@ def influence_bars(
     table
         From `pathway_influence`: id, n_edges, mean, null_low, null_high, p.
     names
-        Label by id; the id is used where it has none.
+        Label by id; the column `name` if None, and the id where it has none.
     n_shown
         The largest means.
 
@@ -230,7 +230,8 @@ def influence_bars(
     if "chance_above" in table:
         text += f"; {len(table) * table['chance_above'].iloc[0]:.0f} are by chance"
     shown = table.sort_values("mean", ascending=False).head(n_shown)
-    labels = [str(one if names is None else names.get(one, one)) for one in shown["id"]]
+    called = shown["name"] if names is None and "name" in shown else shown["id"]
+    labels = [str(one if names is None else names.get(one, one)) for one in called]
     figure = blank_figure(90 + 26 * len(shown), title, text, margin={"b": 78})
     y = np.arange(len(shown), dtype=np.float64)
     figure.add_scatter(

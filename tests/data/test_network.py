@@ -1,9 +1,6 @@
-"""Edges and gene sets: names matched to genes, signs merged, and what is refused."""
+"""Edges: names matched to genes, signs merged, and what is refused."""
 
 import gzip
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -16,10 +13,7 @@ from genesplice.data.network import (
     NETWORK_COLUMNS,
     gene_aliases,
     make_network,
-    read_gene_sets,
-    read_gmt,
     read_network,
-    write_gmt,
 )
 
 GENES = pd.DataFrame(
@@ -34,11 +28,6 @@ def rows(edges):
 
 def network(tmp_path, text, name="n.tsv"):
     return read_network(write(tmp_path / name, text), GENES)
-
-
-def gaf(gene="lacI", term="GO:1", evidence="IDA", relation="enables") -> str:
-    fields = ["DB", "id", gene, relation, term, "ref", evidence, *"abcdefghij"]
-    return "\t".join(fields) + "\n"
 
 
 # --- names ---
@@ -264,92 +253,6 @@ def test_missing_and_truncated_networks_are_refused(tmp_path):
     assert error.found == "a truncated or damaged gzip stream"
 
 
-# --- gene sets ---
-
-
-def test_every_format_gives_the_same_sets(tmp_path):
-    expected = {"GO:1": ("b1", "b3"), "GO:2": ("b2",)}
-    write(tmp_path / "s.gmt", "GO:1\twords\tlacI\tflhD\tlacI\n\nGO:2\t\tB2\tnobody\n")
-    write(tmp_path / "s.csv", "Term,Gene\nGO:1,lacI\nGO:1,flhD\nGO:1,b1\nGO:2,b2\n")
-    write(tmp_path / "s.gaf", "!gaf 2.2\n" + gaf() + gaf("flhD") + gaf("b2", "GO:2"))
-    write(tmp_path / "s.gmt.gz", gzip.compress((tmp_path / "s.gmt").read_bytes()))
-    for path in sorted(tmp_path.iterdir()):
-        assert read_gene_sets(path, GENES).gene_sets == expected, path.name
-
-
-def test_names_that_are_no_genes_are_told(tmp_path):
-    reading = read_gene_sets(write(tmp_path / "s.gmt", "a\t\tb1\tb2\tno\nb\t\tno\n"), GENES)
-    assert reading.gene_sets == {"a": ("b1", "b2")}
-    assert reading.unmatched == ("no",)
-    assert reading.evidence == ""
-
-
-def test_gaf_leaves_out_what_is_denied_or_seen_in_expression(tmp_path):
-    text = (
-        gaf("b1", "GO:1")
-        + gaf("b2", "GO:1", evidence="IEP")
-        + gaf("b3", "GO:1", evidence="HEP")
-        + gaf("b4", "GO:1", relation="NOT|enables")
-        + gaf("b5", "GO:1", evidence="IEA")
-    )
-    reading = read_gene_sets(write(tmp_path / "s.gaf", text), GENES)
-    assert reading.gene_sets == {"GO:1": ("b1", "b5")}
-    assert reading.evidence == "IDA; IEA"
-
-
-def test_blanks_in_set_names_do_not_break_the_written_sets(tmp_path):
-    text = 'gene,set\nb1, a b\nb2,a b \nb3,"a\tb"\nb4,"a\nb"\n'
-    sets = read_gene_sets(write(tmp_path / "s.csv", text), GENES).gene_sets
-    assert sets == {"a b": ("b1", "b2", "b3", "b4")}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "line", "found", "expected"),
-    [
-        ("s.gmt", "", None, "an empty file", "data"),
-        ("s.gmt", "\n", None, "0 of 0 names that are no genes", "such as b1, b2, b3"),
-        ("s.gmt", "a\t\tb1\nb\twords\n", 2, "2 tab-separated columns", "name, description, genes"),
-        ("s.gmt", "a\t\tb1\n\t\tb2\n", 2, "3 tab-separated columns", "name, description, genes"),
-        ("s.gmt", "a\t\tb1\n\na\t\tb2\n", 3, "set 'a' twice", "each set once"),
-        ("s.gmt", "a\t\tb1\tx\ty\n", None, "2 of 3 names that are no genes (x, y)", "b1, b2, b3"),
-        ("s.gaf", "!x\n" + "a\tb\n", 2, "2 columns", "GAF's 17"),
-        ("s.gaf", gaf() + gaf(term=" "), 2, "an empty GO id", "GO:"),
-        ("s.gaf", gaf(evidence="IEP"), None, "0 of 0 names that are no genes", "b1"),
-        ("s.tsv", "gene\tset\tmore\nb1\ta\tx\n", 1, "3 columns", "2 (gene, set)"),
-        ("s.tsv", "gene\tname\nb1\ta\n", 1, "no column 'set' (header: gene, name)", "pathway"),
-        ("s.tsv", "gene\tset\nb1\ta\n\nb2\t\n", 4, "an empty set", "a name"),
-        ("s.tsv", "gene\tset\nb1\ta\n \ta\n", 3, "an empty gene", "a name"),
-        ("s.xml", "<x/>", None, "a name ending in .xml", ".tsv, .csv or .parquet"),
-    ],
-)
-def test_bad_gene_sets_are_refused(tmp_path, name, text, line, found, expected):
-    error = refusal(read_gene_sets, write(tmp_path / name, text), GENES)
-    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
-
-
-set_names = st.from_regex(r"[A-Z]{2,5}:[a-z0-9 ]{0,8}[a-z0-9]", fullmatch=True)
-set_members = st.lists(st.from_regex(r"[a-z][0-9]{1,3}", fullmatch=True), min_size=1, unique=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.dictionaries(set_names, set_members.map(tuple), max_size=5))
-def test_gmt_gives_back_what_was_written(tmp_path_factory, sets):
-    path = tmp_path_factory.mktemp("gmt") / "s.gmt"
-    write_gmt(path, sets)
-    assert read_gmt(path) == sets
-
-
-def test_letters_of_any_alphabet_survive_any_locale(tmp_path):
-    code = (
-        "from genesplice.data.network import *; from pathlib import Path; import sys; "
-        "p = Path(sys.argv[1]); write_gmt(p, read_gmt(p))"
-    )
-    path = write(tmp_path / "s.gmt", "\ufeffβ-oxidation\tx\tb1\tb2\n")
-    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    subprocess.run([sys.executable, "-c", code, str(path)], env=env, check=True)
-    assert read_gmt(path) == {"β-oxidation": ("b1", "b2")}
-
-
 # --- the real network ---
 
 
@@ -372,11 +275,3 @@ def test_ecoli_edges_end_in_genes_and_complexes_were_taken_apart(ecoli):
     both = ecoli.genes.set_index("name")["gene_id"].loc[["flhD", "flhC"]]
     targets = [set(ecoli.network.query("source == @gene")["target"]) for gene in both]
     assert targets[0] & targets[1]
-
-
-def test_ecoli_gene_sets_hold_known_genes(ecoli):
-    genes = set(ecoli.genes["gene_id"])
-    assert all(set(members) <= genes for members in ecoli.gene_sets.values())
-    assert min(len(members) for members in ecoli.gene_sets.values()) >= 3
-    assert "b0344" in ecoli.gene_sets["COG:Carbohydrate transport and metabolism"]
-    assert {name.split(":")[0] for name in ecoli.gene_sets} == {"GO", "KEGG", "COG"}
