@@ -11,9 +11,9 @@ from torch import Tensor
 
 from genesplice.config import ModelConfig
 from genesplice.errors import InputError
-from genesplice.explain.mutagenesis import SplicedEncoder
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
+from genesplice.model.splicing import SplicedEncoder
 
 __all__ = ["READS", "measure_mutagenesis"]
 
@@ -61,10 +61,10 @@ def measure_mutagenesis(task: dict[str, Any]) -> dict[str, float]:
         return (read, out.bases[:, part]) if out.bases is not None else (read,)
 
     with torch.no_grad():
-        spliced = SplicedEncoder(encoder, inputs, is_real, bins, with_bases=has_bases)
+        spliced = SplicedEncoder(encoder, inputs, is_real, with_bases=has_bases)
 
         def touched(bases: Tensor) -> tuple[Tensor, ...]:
-            out = spliced.encode(at, bases)
+            out = spliced.encode(bins, at, bases)
             return (out.bins, out.bases) if out.bases is not None else (out.bins,)
 
         batches = [n for n in (1, 2, 4, 8, 16) if n * length <= NAIVE_BP] or [1]

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.errors import InputError, WorkError
-from genesplice.explain.mutagenesis import Level, SplicedEncoder
-from genesplice.model.attention import rope
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.sequence import Block, Merge
+from genesplice.model.splicing import Level, SplicedEncoder
 from genesplice.predict.gene_output import Explainer, GeneOutput, resolve_genes
 
 LEVELS = ("bins", "summaries", "regions", "fused")
@@ -78,7 +77,7 @@ def attention_rows(
 ) -> Float[Tensor, "heads rows tokens"]:
     """The weights with which tokens low to high attend to all of their level; rows sum to 1.
 
-    Recomputed from queries and keys: the fused kernel keeps none.
+    Worked out from queries and keys: the fused kernel keeps none.
 
     Raises
     ------
@@ -90,9 +89,7 @@ def attention_rows(
         raise InputError(
             f"layer {layer}, rows {low} to {high}", f"{len(level.blocks)} layers of {length} tokens"
         )
-    block, x = level.blocks[layer], level.states[layer]
-    assert isinstance(block, Block)
-    q, k, _ = block.project(x, rope(length, x.shape[2] // block.heads, x.device))
+    _, q, k, _ = level.states[layer]
     distance = (torch.arange(low, high)[:, None] - torch.arange(length)[None, :]).abs()
     allowed = level.is_real[0][None, :] | (distance == 0)
     if level.half_window is not None:
@@ -128,8 +125,7 @@ def encode_levels(
         low = function.window.offset_bp
         raise InputError(f"position {position_bp} bp", f"{low} to {low + length - 1} for {gene_id}")
     inputs = torch.cat([function.bases, function.annotation], -1)
-    bins = 0, function.is_real.shape[1]
-    return function, SplicedEncoder(encoder, inputs, function.is_real, bins), at
+    return function, SplicedEncoder(encoder, inputs, function.is_real), at
 
 
 @torch.no_grad()

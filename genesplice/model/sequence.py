@@ -14,6 +14,8 @@ and nothing off that of a small encoder: not worth 150 lines.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -182,7 +184,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.head_width = heads, width // heads
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
@@ -194,9 +196,7 @@ class Block(nn.Module):
     def forward(self, x: Bins, plan: AttentionPlan, rotations: Rotations) -> Bins:
         """Attention, then the two-layer perceptron, each added to its input."""
         q, k, v = self.project(x, rotations)
-        mixed = attend(q, k, v, plan).transpose(1, 2).flatten(2)
-        x = x + self.dropout(self.out(mixed))
-        return x + self.dropout(self.contract(self.expand(self.mlp_norm(x))))
+        return self.finish(x, attend(q, k, v, plan))
 
     def project(self, x: Bins, rotations: Rotations) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys (both rotated) and values, each (batch, heads, bins, head width)."""
@@ -204,6 +204,11 @@ class Block(nn.Module):
         qkv = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         return rotate(q, rotations), rotate(k, rotations), v
+
+    def finish(self, x: Bins, mixed: Tensor) -> Bins:
+        """Add what was attended to (laid out as the values are), then the perceptron."""
+        x = x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.contract(self.expand(self.mlp_norm(x))))
 
 
 def run_blocks(x: Bins, is_real: IsReal, blocks: nn.ModuleList, half: int | None = None) -> Bins:
@@ -291,10 +296,21 @@ class BasePath(nn.Module):
 
     def down(self, inputs: Inputs) -> Shorter:
         """Base vectors before the bins, `down_bp` fewer on each side."""
-        x = _convolve(inputs, self.lift)
-        for block in self.down_blocks:
-            x = block(x)
-        return x
+        return self.down_states(inputs)[-1]
+
+    def down_states(self, inputs: Inputs) -> list[Tensor]:
+        """The same with what every layer begins with: the inputs first, the result last."""
+        states: list[Tensor] = [inputs]
+        for layer, _ in self.down_layers:
+            states.append(layer(states[-1]))
+        return states
+
+    @property
+    def down_layers(self) -> list[tuple[Callable[[Tensor], Tensor], int]]:
+        """What `down` runs one after another, and by how much each shortens both sides."""
+        margins = [(KERNEL - 1) // 2 * dilation for dilation in DOWN_DILATIONS]
+        lift = partial(_convolve, conv=self.lift), (LIFT_BP - 1) // 2
+        return [lift, *zip(self.down_blocks, margins, strict=True)]
 
     def to_bins(self, bases: Bases) -> Bins:
         """Each bin's message from its bases."""

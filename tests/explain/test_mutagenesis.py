@@ -10,14 +10,13 @@ from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError
 from genesplice.explain.mutagenesis import (
-    SplicedEncoder,
     VariantOutput,
     attribution_of_table,
     mutate,
     mutation_table,
     scan_genes,
-    splice,
 )
+from genesplice.model.splicing import SplicedEncoder, splice
 from genesplice.predict.gene_output import Explainer
 
 HIERARCHIES = {
@@ -57,15 +56,13 @@ def test_bins_and_bases_of_a_changed_window_are_those_of_a_full_pass(holes, sett
     inputs = torch.cat([function.bases, function.annotation], -1)
     generator = torch.Generator().manual_seed(2)
     for first, last in ((100, 140), (0, 30), (200, 256)):
-        spliced = SplicedEncoder(
-            encoder, inputs.detach(), function.is_real, (first, last), with_bases=True
-        )
+        spliced = SplicedEncoder(encoder, inputs.detach(), function.is_real, with_bases=True)
         for low in (0, 1003, first * 16 + 5, 4096 - 40):
             bases = torch.rand(3, 40, 4, generator=generator, dtype=torch.float64)
             whole = inputs.repeat(3, 1, 1)
             whole[:, low : low + 40, :4] = bases
             with torch.no_grad():
-                found = spliced.encode(low, bases)
+                found = spliced.encode((first, last), low, bases)
                 wanted = encoder.encode(whole, function.is_real.expand(3, -1), with_bases=True)
             torch.testing.assert_close(found.bins, wanted.bins[:, first:last], rtol=0, atol=5e-6)
             assert torch.equal(found.is_real, wanted.is_real[:, first:last])
