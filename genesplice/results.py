@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from genesplice.errors import InputError
+
 
 class Metric(NamedTuple):
     """One measured number with its interval and what it was measured on.
@@ -35,8 +37,17 @@ def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
 
 
 def read_metrics(path: Path) -> list[Metric]:
-    """Read back what `write_metrics` wrote."""
-    return [Metric(**record) for record in json.loads(path.read_text())]
+    """Read back what `write_metrics` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    try:
+        return [Metric(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError("no list of metrics", "a metrics.json", path=path) from error
 
 
 def to_metrics(table: pd.DataFrame) -> list[Metric]:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from genesplice.cli import main
-from genesplice.config import PRESETS, load_preset, override
+from genesplice.config import load_preset, override
 from genesplice.data.bundle import load_bundle
 from genesplice.data.gene_sets import write_gmt
 from genesplice.data.genome import decode
@@ -335,51 +335,6 @@ def test_baselines_score_simple_methods(data, tmp_path):
 # --- what is refused, in one line, before anything is written ---
 
 
-def test_a_misspelt_setting_is_refused_with_the_nearest(data, tmp_path):
-    for verb in ("pretrain", "finetune"):
-        words = [verb, "--data", data, "--out", tmp_path / "out"]
-        assert "unknown key 'widht'; did you mean 'width'?" in refuse(
-            *words, "--set", "model.widht=8"
-        )
-        assert "unknown section 'modl'; did you mean 'model'?" in refuse(
-            *words, "--set", "modl.width=8"
-        )
-        assert "model.width 20 with model.heads 4" in refuse(*words, "--set", "model.width=20")
-    assert everything(tmp_path) == []
-
-
-def test_an_unknown_preset_is_refused(data, tmp_path):
-    for verb in ("pretrain", "finetune"):
-        line = refuse(verb, "--data", data, "--out", tmp_path / "out", "--preset", "quikc")
-        assert f"preset 'quikc', expected one of {', '.join(PRESETS)}" in line
-    assert "preset 'quikc'" in refuse("run", "--preset", "quikc", "--out", tmp_path / "out")
-    assert everything(tmp_path) == []
-
-
-def test_an_unknown_gene_condition_or_method_is_refused(model, data, tmp_path):
-    words = ["explain", "--model", model, "--data", data, "--out", tmp_path / "out"]
-    assert "gene 'nobody'" in refuse(*words, "--genes", "g0001,nobody")
-    assert "gene ''" in refuse(*words, "--genes", "g0001,")
-    words += ["--steps", "2"]
-    assert "condition 'moon'" in refuse(*words, "--genes", "g0001", "--condition", "moon")
-    assert "--method lime, expected ig" in refuse(*words, "--genes", "g0001", "--method", "lime")
-    assert everything(tmp_path) == []
-
-
-def test_what_is_no_model_or_no_data_is_refused(model, data, tmp_path):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    out = tmp_path / "out"
-    predict = ["predict", "--out", out]
-    assert "no config.json" in refuse(*predict, "--model", empty, "--data", data)
-    assert "no manifest.json" in refuse(*predict, "--model", model, "--data", empty)
-    assert "no such folder" in refuse(*predict, "--model", model, "--data", tmp_path / "nope")
-    words = ["--data", data, "--out", out, "--init", empty, *SMALL]
-    assert "a folder that pretrain wrote" in refuse("finetune", *words)
-    assert "fold 9" in refuse("finetune", *words[:4], *SMALL, "--set", "finetune.folds=9")
-    assert everything(tmp_path) == ["empty"]
-
-
 def test_a_folder_in_use_is_refused(pretrained, data, tmp_path):
     (tmp_path / "mine").touch()
     for verb in ("pretrain", "baselines"):
@@ -387,30 +342,6 @@ def test_a_folder_in_use_is_refused(pretrained, data, tmp_path):
     assert everything(tmp_path) == ["mine"]
     line = refuse("pretrain", "--data", data, "--out", pretrained[0], "--resume")
     assert "was begun with other settings" in line
-
-
-def test_prepare_wants_all_files_or_a_recipe(files, tmp_path):
-    words = ["prepare", "--out", tmp_path / "out"]
-    assert "no --annotation, --expression, --expression-unit" in refuse(
-        *words, "--fasta", files["fasta"]
-    )
-    assert "--recipe together with --fasta" in refuse(
-        *words, "--recipe", "ecoli", "--fasta", files["fasta"]
-    )
-    assert "recipe 'ecolli', expected 'ecoli'" in refuse(*words, "--recipe", "ecolli")
-    assert everything(tmp_path) == []
-
-
-def test_a_broken_file_is_refused_with_its_line(files, tmp_path):
-    broken = tmp_path / "tpm.tsv"
-    lines = files["expression"].read_text().splitlines()
-    lines[4] = lines[4].replace("\t", "\tx", 1)
-    broken.write_text("\n".join(lines) + "\n")
-    words = [*flags(files | {"expression": broken}), "--out", tmp_path / "out"]
-    answer = call("prepare", *words)
-    assert (answer.code, answer.out) == (2, "")
-    assert answer.err.splitlines()[-1].startswith(f"genesplice: {broken}:5: ")
-    assert everything(tmp_path) == ["tpm.tsv"]
 
 
 @pytest.mark.parametrize(

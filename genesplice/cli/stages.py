@@ -214,8 +214,11 @@ def finetune(
     from genesplice.results import to_metrics, write_metrics
     from genesplice.runtime import write_manifest
     from genesplice.training.finetuning import finetune as work
+    from genesplice.training.loops import is_taken
 
     config, started = read_config(preset, assignments), time.monotonic()
+    if is_taken(out) and not resume:
+        raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
     bundle = load_bundle(data)
     if network is not None or gene_sets is not None:
         config, bundle = with_knowledge(config, bundle, network, gene_sets)
@@ -316,9 +319,6 @@ def verdict(
     from genesplice.results import read_metrics
 
     config, started = read_config(preset, assignments), time.monotonic()
-    for path in ablations or ():
-        if not path.is_file():
-            raise InputError(f"no file {path}", "a metrics.json")
     others = [metric for path in ablations or () for metric in read_metrics(path)]
     bundle = load_bundle(data)
     report = context_test(

@@ -341,7 +341,8 @@ def _check_position(path: Path, line: Feature, contigs: _ContigNames) -> None:
         raise kind(f"a gene on strand {line.strand!r}", "'+' or '-'", path=path, line=line.number)
     limit = 2 * contig.length if contig.name in contigs.circular else contig.length
     if not 0 <= line.start < line.end <= limit or line.start >= contig.length:
-        hint = "" if limit > contig.length else f" (if its ends join: --circular {contig.name})"
+        is_over_end = 0 <= line.start < contig.length == limit < line.end
+        hint = f" (if its ends join: --circular {contig.name})" if is_over_end else ""
         raise InputError(
             f"a gene at {line.start + 1}-{line.end}",
             f"1 <= start <= end <= {contig.length}, the length of {contig.name}{hint}",

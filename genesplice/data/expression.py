@@ -215,15 +215,18 @@ def _counts_without_header(row: list[str], sample: str) -> tuple[str, ...]:
 
 def _numbers(cells: pd.DataFrame, path: Path) -> Float[np.ndarray, "genes samples"]:
     try:
-        return cells.to_numpy(dtype=object).astype(np.float64)
+        numbers = cells.to_numpy(dtype=object).astype(np.float64)
     except ValueError:
         raise _bad_cell(cells, path) from None
+    if not np.isfinite(numbers).all():
+        raise _bad_cell(cells, path)
+    return numbers
 
 
 def _bad_cell(cells: pd.DataFrame, path: Path) -> InputError:
-    """The first cell that is no number; only called where there is one."""
+    """The first cell that is no finite number; only called where there is one."""
     numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy()
-    row, column = np.argwhere(np.isnan(numbers))[0]
+    row, column = np.argwhere(~np.isfinite(numbers))[0]
     cell = cells.iat[row, column].strip()
     found = f"{cell!r}" if cell else "an empty cell"
     line = line_of(cells, cells.index[row])

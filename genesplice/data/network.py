@@ -283,7 +283,9 @@ def refuse_strangers(
     lost: Collection[str], n_names: int, what: str, genes: pd.DataFrame, path: Path
 ) -> None:
     """Raise an `InputError` if most of the names are no genes."""
-    if 2 * len(lost) > n_names or not n_names:
+    if not n_names:
+        raise InputError(f"no {what}", "at least one", path=path)
+    if 2 * len(lost) > n_names:
         raise InputError(
             f"{len(lost)} of {n_names} {what} that are no genes ({', '.join(list(lost)[:3])})",
             f"gene ids or names such as {', '.join(genes['gene_id'][:3])}",

@@ -150,7 +150,8 @@ def make_even_blocks(
     if len(loads) < n_folds:
         raise InputError(
             f"{len(loads)} blocks of about {block_bp} bp",
-            f"at least {n_folds}, one per fold: smaller blocks, or nothing held out",
+            f"at least {n_folds}, one per fold: pretrain.block_bp smaller, or "
+            "pretrain.holdout_fold=none",
         )
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
     return blocks

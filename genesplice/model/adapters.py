@@ -20,7 +20,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -139,17 +139,31 @@ def save_delta(
     save_file({**changed, **adapters}, directory / WEIGHTS, metadata=header)
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises
+    ------
+    InputError
+        If it is damaged or something else.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"damaged weights ({error})", "safetensors", path=path) from error
+
+
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file; those of a delta with the encoder of its base.
 
     Raises
     ------
     InputError
-        If the base of a delta is gone, or is not what it was.
+        If the file is damaged, or the base of a delta is gone, or is not what it was.
     """
+    weights = read_weights(path)
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
-    weights = load_file(path)
     if "base" not in header:
         return weights
     base_path = path.parent / header["base"] / WEIGHTS

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor
 
 from genesplice.config import ModelConfig, PretrainConfig
@@ -19,6 +18,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.features import kmer_features, one_hot_features, site_windows, tss_sites
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
+from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 from genesplice.runtime import side_by_side
@@ -42,7 +42,9 @@ def load_pretrained(directory: Path) -> PretrainingModel:
         sizes = ModelConfig(**settings["model"])
         width = PretrainConfig(**settings["pretrain"]).contrastive_width
         model = PretrainingModel(sizes, width)
-        model.load_state_dict(load_file(directory / "model.safetensors"))
+        model.load_state_dict(read_weights(directory / "model.safetensors"))
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0][:120]
         raise InputError(

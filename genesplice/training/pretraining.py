@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
+from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
@@ -199,7 +200,7 @@ def load_encoder_weights(model: GeneSplice, directory: Path) -> None:
     path = directory / "model.safetensors"
     if not path.exists():
         raise InputError(f"no {path.name}", "a folder that pretrain wrote", path=directory)
-    prefix, weights = "encoder.", load_file(path)
+    prefix, weights = "encoder.", read_weights(path)
     encoder = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     expected = model.encoder.state_dict()
     for name in [*expected, *encoder]:

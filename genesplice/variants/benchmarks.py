@@ -338,8 +338,8 @@ def _count_ratio(model: CountModel, genome: Genome, allele: Allele) -> float:
     return float(totals[1] - totals[0])
 
 
-def measured_metrics(scored: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
-    """The figures of every score; `model` is the score's name.
+def measured_metrics(scored: pd.DataFrame, seed: int = 0, path: Path | None = None) -> list[Metric]:
+    """The figures of every score; `model` is the score's name. `path` names the file.
 
     Raises
     ------
@@ -349,7 +349,7 @@ def measured_metrics(scored: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     columns = [name for name in scored.columns if name not in (*NEEDED, "value", "flag")]
     kept = scored[scored["flag"].isna()]
     if len(kept) < 10:
-        raise InputError(f"{len(kept)} measured variants that can be scored", "10 or more")
+        raise InputError(f"{len(kept)} measured variants that are scored", "10 or more", path=path)
     value = kept["value"].to_numpy(float)
     measures = (
         ("measured_spearman", _spearman, value),
@@ -394,7 +394,7 @@ def measured_benchmark(
     window_bp = settings.level_window_bp
     levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None
     scored = score_measured(read_measured(path), bundle, masked=masked, levels=levels)
-    metrics = measured_metrics(scored, seed=settings.seed)
+    metrics = measured_metrics(scored, seed=settings.seed, path=path)
     with atomic_file(out) as partial:
         scored.to_csv(partial, sep="\t", index=False)
     return metrics

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pysam
 
-from genesplice.data.tables import numbered_lines, read_table
+from genesplice.data.tables import line_of, numbered_lines, read_table
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_file
 
@@ -255,17 +255,14 @@ def read_measured(path: Path) -> pd.DataFrame:
     table = read_table(path)
     names = [*NEEDED, "value"]
     if missing := [name for name in names if name not in table.columns]:
-        raise InputError(f"no column {missing[0]}", ", ".join(names), path=path)
+        raise InputError(f"no column {missing[0]}", ", ".join(names), path=path, line=1)
     for name, kind in (("position", "int64"), ("value", "float64")):
         numbers = pd.to_numeric(table[name], errors="coerce")
-        if numbers.isna().any():
-            row = int(np.flatnonzero(numbers.isna())[0])
-            raise InputError(
-                f"{name} {table[name].iloc[row]!r}",
-                "a number",
-                path=path,
-                line=int(table.index[row]),
-            )
+        is_whole = numbers.between(1, 2**53) & (numbers % 1 == 0)
+        for label in table.index[~(is_whole if kind == "int64" else np.isfinite(numbers))]:
+            found = f"{name} {table[name][label]!r}"
+            expected = "a whole number from 1" if kind == "int64" else "a number"
+            raise InputError(found, expected, path=path, line=line_of(table, label))
         table[name] = numbers.astype(kind)
     return table[names].reset_index(drop=True)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_files import gene_table, random_genome, refusal, write, write_truncated
+from tiny_files import gene_table, random_genome, refusal, write
 
 from genesplice.data.annotation import GENE_COLUMNS, make_genes, parse_annotation
 from genesplice.data.genome import Contig, Genome, decode, encode
@@ -340,55 +340,6 @@ def test_two_contigs_of_the_file_never_become_one_of_the_genome(tmp_path):
 
 
 # --- what is refused ---
-
-
-@pytest.mark.parametrize(
-    ("text", "number", "found", "expected"),
-    [
-        ("", None, "an empty file", "data"),
-        ("##gff-version 3\n", None, "no gene", "lines of type gene"),
-        (line(1, 9, kind="exon", attributes="ID=x"), None, "no gene", "lines of type gene"),
-        (">c0\nACGT\n", None, "no gene", "lines of type gene"),
-        ("c0 x gene 1 9 . + . ID=g\n", 1, "1 tab-separated fields", "9"),
-        ("gene\tstart\tend\n", 1, "3 tab-separated fields", "9"),
-        ("# c\n" + line(1, 9, contig="c7"), 2, "contig 'c7', which the genome lacks", "c0"),
-        (
-            REGION.replace("c0", "c7").replace("1000", "999") + line(1, 9, contig="c7"),
-            2,
-            "contig 'c7', which the genome lacks",
-            "c0",
-        ),
-        (line(1, 9) + line(21, 29), 2, "gene 'g' a second time (first on line 1)", "once"),
-        (line(1, 9, attributes="note=x"), 1, "a gene without an id", "locus_tag, gene_id or ID"),
-        (line(1, 9, attributes=""), 1, "a gene without an id", "locus_tag, gene_id or ID"),
-        (line(0, 9), 1, "a gene at 0-9", "1 <= start <= end <= 1000, the length of c0"),
-        (line(10, 9), 1, "a gene at 10-9", "1 <= start <= end"),
-        (line(990, 1001), 1, "a gene at 990-1001", "--circular c0"),
-        (line(1001, 1002), 1, "a gene at 1001-1002", "<= 1000, the length of c0"),
-        (REGION + line(1001, 1002), 2, "a gene at 1001-1002", "<= 1000"),
-        (REGION + line(990, 2001), 2, "a gene at 990-2001", "<= 1000"),
-        (line("x", 9), 1, "coordinates 'x'-'9'", "two whole numbers"),
-        (line("1.5", 9), 1, "coordinates '1.5'-'9'", "two whole numbers"),
-        (line("-3", 9), 1, "coordinates '-3'-'9'", "two whole numbers"),
-        (line("²", 9), 1, "coordinates '²'-'9'", "two whole numbers"),
-        (line("1", "9" * 5000), 1, f"coordinates '1'-'{'9' * 20}'", "two whole numbers"),
-        ("##sequence-region c7 1 ²\n" + line(1, 9, contig="c7"), 2, "contig 'c7'", "c0"),
-        (line(1, 9, "."), 1, "a gene on strand '.'", "'+' or '-'"),
-        (line(1, 9, "1"), 1, "a gene on strand '1'", "'+' or '-'"),
-        (line(1, 9).encode() + b"\xff\n", 2, "bytes that are not UTF-8", "text"),
-    ],
-)
-def test_bad_annotation_is_refused(tmp_path, text, number, found, expected):
-    error = refusal(parse_annotation, write(tmp_path / "a.gff", text), GENOME)
-    assert (error.line, found in error.found, expected in error.expected) == (number, True, True)
-
-
-def test_missing_and_truncated_files_are_refused(tmp_path):
-    assert refusal(parse_annotation, tmp_path / "no.gff", GENOME).found == "no such file"
-    text = "".join(line(i, i + 5, attributes=f"ID=g{i * 7919 % 1000}") for i in range(1, 900))
-    path = write_truncated(tmp_path / "a.gff.gz", text)
-    error = refusal(parse_annotation, path, GENOME)
-    assert error.found == "a truncated or damaged gzip stream"
 
 
 def test_gene_table_with_an_id_twice_is_refused():

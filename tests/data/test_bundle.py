@@ -252,30 +252,3 @@ def test_half_copied_bundle_is_refused(copy, name):
     (copy / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=rf"copy: found a damaged {name}, expected a whole bundle"):
         load_bundle(copy)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "a damaged manifest.json, expected JSON"),
-        ("[]", "a manifest of something else, expected format 'genesplice-bundle'"),
-        ('{"format": "genesplice-model"}', "a manifest of something else"),
-        ('{"format": "genesplice-bundle"}', "bundle format None, expected 2: prepare it again"),
-        ('{"format": "genesplice-bundle", "format_version": 1}', "bundle format 1, expected 2"),
-        ('{"format": "genesplice-bundle", "format_version": 2}', "a damaged manifest.json"),
-    ],
-)
-def test_other_manifests_are_refused(copy, text, message):
-    (copy / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match=rf"copy: found {message}"):
-        load_bundle(copy)
-
-
-def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"found no manifest\.json, expected a bundle made by"):
-        load_bundle(tmp_path)
-    with pytest.raises(InputError, match="nowhere: found no such folder"):
-        load_bundle(tmp_path / "nowhere")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="file: found no such folder"):
-        load_bundle(tmp_path / "file")

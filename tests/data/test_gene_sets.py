@@ -69,30 +69,6 @@ def test_blanks_in_set_names_do_not_break_the_written_sets(tmp_path):
     assert sets == {"a b": ("b1", "b2", "b3", "b4")}
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "line", "found", "expected"),
-    [
-        ("s.gmt", "", None, "an empty file", "data"),
-        ("s.gmt", "\n", None, "0 of 0 names that are no genes", "such as b1, b2, b3"),
-        ("s.gmt", "a\t\tb1\nb\twords\n", 2, "2 tab-separated columns", "name, description, genes"),
-        ("s.gmt", "a\t\tb1\n\t\tb2\n", 2, "3 tab-separated columns", "name, description, genes"),
-        ("s.gmt", "a\t\tb1\n\na\t\tb2\n", 3, "set 'a' twice", "each set once"),
-        ("s.gmt", "a\t\tb1\tx\ty\n", None, "2 of 3 names that are no genes (x, y)", "b1, b2, b3"),
-        ("s.gaf", "!x\n" + "a\tb\n", 2, "2 columns", "GAF's 17"),
-        ("s.gaf", gaf() + gaf(term=" "), 2, "an empty GO id", "GO:"),
-        ("s.gaf", gaf(evidence="IEP"), None, "0 of 0 names that are no genes", "b1"),
-        ("s.tsv", "gene\tset\tmore\nb1\ta\tx\n", 1, "3 columns", "2 (gene, set)"),
-        ("s.tsv", "gene\tname\nb1\ta\n", 1, "no column 'set' (header: gene, name)", "pathway"),
-        ("s.tsv", "gene\tset\nb1\ta\n\nb2\t\n", 4, "an empty set", "a name"),
-        ("s.tsv", "gene\tset\nb1\ta\n \ta\n", 3, "an empty gene", "a name"),
-        ("s.xml", "<x/>", None, "a name ending in .xml", ".tsv, .csv or .parquet"),
-    ],
-)
-def test_bad_gene_sets_are_refused(tmp_path, name, text, line, found, expected):
-    error = refusal(read_gene_sets, write(tmp_path / name, text), GENES)
-    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
-
-
 set_names = st.from_regex(r"[A-Z]{2,5}:[a-z0-9 ]{0,8}[a-z0-9]", fullmatch=True)
 set_members = st.lists(st.from_regex(r"[a-z][0-9]{1,3}", fullmatch=True), min_size=1, unique=True)
 

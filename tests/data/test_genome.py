@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_files import random_genome, refusal, write, write_truncated
+from tiny_files import random_genome, refusal, write
 
 from genesplice.data.genome import (
     Contig,
@@ -212,43 +212,6 @@ def test_any_contigs_survive_any_line_width(tmp_path_factory, sequences):
     assert masked.tolist() == [letter.islower() for letter in "".join(sequences)]
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "found", "expected"),
-    [
-        ("", None, "an empty file", "data"),
-        ("\n\n", None, "no FASTA record", "at least one contig"),
-        ("ACGT\n>c\nACGT\n", 1, "no FASTA record", "starts with '>'"),
-        ("@read\nACGT\n+\nIIII\n", 1, "no FASTA record", "starts with '>'"),
-        (">c\nACGT\nACXT\n", 3, "the letter 'X'", "DNA"),
-        (">c\nACGT\n>d\nACGU\n", 4, "the letter 'U'", "DNA"),
-        (">c\nAC-T\n", 2, "the letter '-'", "DNA"),
-        (">c\nAC T \n", 2, "the letter ' '", "DNA"),
-        (">c\nMKVLE*\n", 2, "the letter 'L'", "DNA"),
-        (">c\nACGT\nACéT\n", 3, "the letter 'é'", "DNA"),
-        (b">c\nAC\xe9T\n", 2, "bytes that are not UTF-8", "text"),
-        (">\nACGT\n", 1, "a contig without a name", ">NAME"),
-        (">c\nACGT\n>c other\nACGT\n", 3, "contig 'c' twice", "each contig once"),
-        (">c\n>d\nACGT\n", 1, "contig 'c' without sequence", "DNA letters"),
-        (">c\nACGT\n>d\n", 3, "contig 'd' without sequence", "DNA letters"),
-    ],
-)
-def test_bad_fasta_is_refused(tmp_path, text, line, found, expected):
-    error = refusal(read_fasta, write(tmp_path / "g.fa", text))
-    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
-
-
-def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
-    assert refusal(read_fasta, tmp_path / "no.fa").found == "no such file"
-    assert refusal(read_fasta, tmp_path).found == "a folder"
-    letters = "".join(random.Random(0).choices("ACGT", k=9000))
-    path = write_truncated(tmp_path / "g.fa.gz", f">c\n{letters}\n")
-    assert refusal(read_fasta, path).found == "a truncated or damaged gzip stream"
-    damaged = bytearray(gzip.compress(f">c\n{letters}\n".encode()))
-    damaged[len(damaged) // 2] ^= 255
-    path = write(tmp_path / "d.fa.gz", bytes(damaged))
-    assert refusal(read_fasta, path).found == "a truncated or damaged gzip stream"
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=80))
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory, content):
@@ -333,24 +296,6 @@ def test_several_genomes_follow_each_other_and_are_used_again(tmp_path):
     assert (tmp_path / "cache" / "genome.u8").stat().st_mtime_ns == before
     paths[1].write_text(">chr1\nCC\n")
     assert cache_fasta(paths, tmp_path / "cache")[0].tokens.tolist() == [0, 1, 2, 3, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("ACGT\n", "no FASTA record"),
-        (">a\nACXT\n", "the letter 'X'"),
-        (">a\n>b\nAC\n", "contig 'a' without sequence"),
-        (">a\nAC\n>a\nAC\n", "contig 'a' twice"),
-        (">\nAC\n", "a contig without a name"),
-        ("", "an empty file"),
-    ],
-)
-def test_bad_files_are_refused_and_nothing_is_kept(tmp_path, text, message):
-    (tmp_path / "x.fa").write_text(text)
-    with pytest.raises(InputError, match=message):
-        cache_fasta([tmp_path / "x.fa"], tmp_path / "run" / "cache")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.fa"]
 
 
 def test_what_was_whole_stays_when_the_next_file_is_cut_off(tmp_path):

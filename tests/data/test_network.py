@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_files import refusal, write, write_truncated
+from tiny_files import write
 
 from genesplice.data.leakage import evidence_of
 from genesplice.data.network import (
@@ -220,37 +220,6 @@ def test_each_pair_is_there_once_with_the_sign_all_its_edges_share(tmp_path_fact
     assert got == {
         pair: next(iter(signs)) if len(signs) == 1 else 0 for pair, signs in expected.items()
     }
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "found", "expected"),
-    [
-        ("", None, "an empty file", "data"),
-        ("source\ttarget\n", None, "a header and no rows", "at least one row"),
-        ("source\tsign\nb1\t+\n", 1, "no column 'target' (header: source, sign)", "gene_id"),
-        ("a\tb\nb1\tb2\n", 1, "no column 'source'", "regulator or tf"),
-        ("source\ttarget\tsign\nb1\tb2\t+\nb1\tb3\tup\n", 3, "effect 'up'", "+, -, +- or ?"),
-        ("source\ttarget\tsign\n\nb1\tb2\t+\n\nb1\tb3\tup\n", 5, "effect 'up'", "+, -"),
-        ("source\ttarget\nb1\tb2\n \tb2\n", 3, "an empty source", "a name"),
-        ("source\ttarget\n\nb1\t\n", 3, "an empty target", "a name"),
-        ("source\ttarget\nb1\tb2\nb1\n", 3, "an empty target", "a name"),
-        ("source\ttarget\nb1\tb2\t+\n", 2, "3 columns", "2 as in the header"),
-        ("source\ttarget\nb1\tx\nb1\ty\nb1\tb2\n", None, "2 of 3 targets that are no genes (x, y)",
-         "such as b1, b2, b3"),
-        ("source,target\nb1,b2\n", 1, "the header 'source,target'", "separated by tabs"),
-        ("protein1 protein2 combined_score\nb1 b2 x\n", 2, "a combined_score that", "0 to 1000"),
-    ],
-)  # fmt: skip
-def test_bad_networks_are_refused(tmp_path, text, line, found, expected):
-    error = refusal(read_network, write(tmp_path / "n.tsv", text), GENES)
-    assert (error.line, found in error.found, expected in error.expected) == (line, True, True)
-
-
-def test_missing_and_truncated_networks_are_refused(tmp_path):
-    assert refusal(read_network, tmp_path / "no.tsv", GENES).found == "no such file"
-    text = "source\ttarget\n" + "".join(f"b{i * 7919 % 1009}\tb2\n" for i in range(2000))
-    error = refusal(read_network, write_truncated(tmp_path / "n.tsv.gz", text), GENES)
-    assert error.found == "a truncated or damaged gzip stream"
 
 
 # --- the real network ---

@@ -1,69 +1,18 @@
 """From the user's files to a bundle, or to one line that says what is wrong with them."""
 
 import gzip
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from tiny_files import random_genome, write, write_truncated
+from tiny_files import write, write_truncated
+from tiny_inputs import ALL, BASES, IDS, N_GENES, STARTS, gff, inputs, table
 
 from genesplice.data.bundle import load_bundle, replace_knowledge
 from genesplice.data.genome import decode
 from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
-
-GENOME = random_genome(24_000, seed=5)
-BASES = decode(GENOME.tokens)
-N_GENES = 40
-STARTS = [500 * i + 151 for i in range(N_GENES)]
-IDS = [f"b{i:04d}" for i in range(N_GENES)]
-
-
-def fasta(name: str = "chr1", bases: str = BASES) -> str:
-    lines = [bases[i : i + 80] for i in range(0, len(bases), 80)]
-    return "\n".join([f">{name} made up", *lines, ""])
-
-
-def gff(contig: str = "chr1", is_circular: bool = True, n: int = N_GENES) -> str:
-    head = f"##gff-version 3\n##sequence-region {contig} 1 24000\n"
-    flag = ";Is_circular=true" if is_circular else ""
-    lines = [f"{contig}\tx\tregion\t1\t24000\t.\t+\t.\tID=chr{flag}"]
-    for i in range(n):
-        names = f"ID=gene-{IDS[i]};locus_tag={IDS[i]};gene=gen{i};gene_synonym=old{i}"
-        place = f"{STARTS[i]}\t{STARTS[i] + 299}\t.\t{'+-'[i % 2]}\t."
-        lines.append(f"{contig}\tx\tgene\t{place}\t{names};gene_biotype=protein_coding")
-    return head + "\n".join([*lines, ""])
-
-
-def table(ids=IDS, samples=("s1", "s2", "s3", "s4"), scale: float = 100) -> str:
-    values = np.random.default_rng(1).uniform(1, scale, (len(ids), len(samples)))
-    frame = pd.DataFrame(values.round(3), pd.Index(ids, name="gene"), samples)
-    return frame.to_csv(sep="\t")
-
-
-SAMPLES = "sample\tcondition\ns1\twarm\ns2\twarm\ns3\tcold\ns4\tcold\n"
-NETWORK = "regulator\tgene\teffect\tevidence\ngen0\tgen1\t+\tChIP\nold2\tb0003\t-\tChIP\n"
-SETS = "GO:1\twords\tb0000\tgen1\told2\tnobody\nGO:2\twords\tb0000\tb0001\n"
-ALL = {
-    "fasta": ("genome.fa", fasta()),
-    "annotation": ("genes.gff3", gff()),
-    "expression": ("tpm.tsv", table()),
-    "samples": ("samples.tsv", SAMPLES),
-    "network": ("edges.tsv", NETWORK),
-    "gene_sets": ("sets.gmt", SETS),
-}
-NEEDED = ("fasta", "annotation", "expression")
-
-
-def inputs(folder: Path, *parts: str, **texts: str | bytes) -> dict[str, Path]:
-    """Paths of the files, written; a text given by name takes the place of the good one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen = [*NEEDED, *parts, *(part for part in texts if part not in NEEDED)]
-    return {part: write(folder / ALL[part][0], texts.get(part, ALL[part][1])) for part in chosen}
 
 
 def prepared(tmp_path: Path, *parts: str, unit="tpm", options=None, **texts: str | bytes):
@@ -256,65 +205,7 @@ def test_counts_are_divided_by_the_length_of_the_exons(tmp_path):
 
 # --- what is refused leaves nothing behind ---
 
-NO_DNA = fasta(bases=BASES[:100] + "X" + BASES[101:])
-OTHER_CONTIG = gff("chr7").replace("24000\n", "9\n", 1)
-GENE_TWICE = gff().replace("b0001", "b0000")
-ROW_TWICE = table([*IDS, IDS[3]])
-TWICE_BY_NAME = table([*IDS, "gen7"])
 OTHER_NAMES = table([f"ENSG{i}" for i in range(N_GENES)])
-MOST_LOST = table([*IDS[:15], *(f"x{i}" for i in range(25))])
-LOGS = table(scale=15)
-TRANSPOSED = table(["s1", "s2"], IDS)
-READS = table(scale=200_000)
-
-
-@pytest.mark.parametrize(
-    ("part", "text", "where", "message"),
-    [
-        ("fasta", "", "genome.fa", "an empty file, expected data"),
-        ("fasta", BASES, "genome.fa:1", "no FASTA record"),
-        ("fasta", NO_DNA, "genome.fa:3", "the letter 'X', expected DNA"),
-        ("fasta", fasta("chr9", BASES[:-9]), "genes.gff3:4", "contig 'chr1', which the genome"),
-        (
-            "fasta",
-            fasta(bases=BASES[:6000]),
-            "genes.gff3:2",
-            "contig 'chr1' of 24000 bp, expected 6000 bp",
-        ),
-        ("annotation", "", "genes.gff3", "an empty file, expected data"),
-        ("annotation", "##gff-version 3\n", "genes.gff3", "no gene, expected lines of type gene"),
-        ("annotation", OTHER_CONTIG, "genes.gff3:4", "contig 'chr7', which the genome lacks"),
-        ("annotation", GENE_TWICE, "genes.gff3:5", "gene 'b0000' a second time"),
-        ("annotation", gff().replace("\t", " "), "genes.gff3:3", "1 tab-separated fields"),
-        ("annotation", gff(n=8), "tpm.tsv", "32 of 40 genes that the annotation lacks"),
-        ("expression", "", "tpm.tsv", "an empty file, expected data"),
-        ("expression", table().replace("\t", ","), "tpm.tsv:1", "the header 'gene,s1,s2,s3,s4'"),
-        ("expression", ROW_TWICE, "tpm.tsv:42", "gene 'b0003' twice, expected each gene once"),
-        ("expression", TWICE_BY_NAME, "tpm.tsv", "two rows for gene 'b0007' ('b0007' and 'gen7')"),
-        ("expression", OTHER_NAMES, "tpm.tsv", "40 of 40 genes that the annotation lacks (ENSG0"),
-        ("expression", MOST_LOST, "tpm.tsv", "25 of 40 genes that the annotation lacks (x0, x1"),
-        ("expression", TRANSPOSED, "tpm.tsv", "genes in rows: transpose the table"),
-        ("expression", LOGS, "tpm.tsv", "expected TPM (logarithms are unit log2tpm)"),
-        ("expression", READS, "tpm.tsv", "expected at most 1e6 (counts are unit counts)"),
-        ("samples", "sample\tgroup\ns1\tx\n", "samples.tsv:1", "no column 'condition'"),
-        ("samples", SAMPLES[:-8], "samples.tsv", "no row for 1 of the 4 samples in tpm.tsv (s4)"),
-        ("network", "a\tb\nx\ty\n", "edges.tsv:1", "no column 'source' (header: a, b)"),
-        ("network", NETWORK + "gen5\tgen6\tup\t\n", "edges.tsv:4", "effect 'up', expected +, -"),
-        ("network", "tf\tgene\nx\ty\n", "edges.tsv", "1 of 1 targets that are no genes (y)"),
-        ("gene_sets", "GO:1\twords\n", "sets.gmt:1", "2 tab-separated columns, expected name"),
-        ("gene_sets", "GO:1\t\tx\ty\tb0000\n", "sets.gmt", "2 of 3 names that are no genes (x, y)"),
-    ],
-)
-def test_bad_file_is_named_and_nothing_is_written(tmp_path, part, text, where, message):
-    with pytest.raises(InputError) as caught:
-        prepared(tmp_path, **{part: text})
-    error = str(caught.value)
-    assert error.startswith(f"{tmp_path / 'in' / where}: found ")
-    assert message in error
-    assert ", expected " in error
-    assert "\n" not in error
-    assert caught.value.exit_code == 2
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("part", list(ALL))
@@ -366,22 +257,7 @@ def test_overwriting_with_a_bad_file_keeps_the_good_bundle(tmp_path):
     assert again.data_sha256["expression.h5ad"] != good.data_sha256["expression.h5ad"]
 
 
-def test_genome_too_small_for_the_folds_is_refused(tmp_path):
-    files = inputs(tmp_path)
-    with pytest.raises(InputError, match=r"at least 5, one per fold: --block-bp .* --folds"):
-        prepare_files(**files, expression_unit="tpm", out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 # --- recipes and the command line ---
-
-
-def test_unknown_recipe_is_refused_with_the_nearest_name(tmp_path):
-    with pytest.raises(InputError, match="recipe 'e_coli', expected 'ecoli'"):
-        prepare_recipe("e_coli", tmp_path / "out")
-    with pytest.raises(InputError, match="recipe 'yeast', expected 'ecoli'"):
-        prepare_recipe("yeast", tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_recipe_refuses_a_taken_folder_before_any_work(tmp_path):
@@ -389,27 +265,3 @@ def test_recipe_refuses_a_taken_folder_before_any_work(tmp_path):
     with pytest.raises(InputError, match="exists and is not empty"):
         prepare_recipe("ecoli", tmp_path, cache=tmp_path / "cache")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-@pytest.mark.parametrize(
-    ("unit", "expression", "message"),
-    [
-        ("cpm", table(), "genesplice: found expression unit 'cpm', expected tpm, rpkm, fpkm,"),
-        ("log2tpm", "no table\n", "tpm.tsv:1: found the header 'no table'"),
-        ("tpm", OTHER_NAMES, "tpm.tsv: found 40 of 40 genes that the annotation lacks"),
-        ("tpm", "s1\ts2\nb0000\t1\t2\n", "tpm.tsv:2: found 3 columns, expected 2 as in the"),
-    ],
-)
-def test_command_line_says_it_in_one_line_and_exits_with_2(tmp_path, unit, expression, message):
-    files = inputs(tmp_path, expression=expression)
-    flags = [word for part, path in files.items() for word in (f"--{part}", str(path))]
-    command = [sys.executable, "-m", "genesplice", "prepare", *flags, "--expression-unit", unit]
-    answer = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == 2
-    assert answer.stdout == ""
-    said = [line for line in answer.stderr.splitlines() if not line.startswith("reading")]
-    assert len(said) == 1
-    assert message in said[0]
-    assert not (tmp_path / "out").exists()

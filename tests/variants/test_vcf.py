@@ -140,65 +140,6 @@ def test_a_line_is_a_record():
     assert Record(7, tuple(line("c", 3, "A", ".").split("\t"))).alts == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "message", "number"),
-    [
-        ("c\t5\t.\tA\tC\t.\t.", "7 columns, expected 8", 4),
-        ("c\tfive\t.\tA\tC\t.\t.\t.", "POS 'five', expected a whole number", 4),
-        ("c\t-5\t.\tA\tC\t.\t.\t.", "POS '-5'", 4),
-        (f"c\t{10**18}\t.\tA\tC\t.\t.\t.", "POS '10+', expected a whole number below", 4),
-    ],
-)
-def test_a_broken_line_is_named(tmp_path, text, message, number):
-    path = write_lines(tmp_path / "x.vcf", [text])
-    with pytest.raises(InputError, match=message) as caught:
-        list(read_records(path))
-    assert (caught.value.path, caught.value.line) == (path, number)
-
-
-BLANKS = COLUMNS.replace("\t", " ")
-
-
-@pytest.mark.parametrize(
-    ("text", "number", "message"),
-    [
-        ("chrom\tpos\n1\t2\n", 1, r"'chrom\\tpos', expected a VCF"),
-        (
-            f"{COLUMNS}\nc\t1\n",
-            1,
-            "no ##fileformat line before #CHROM, expected a VCF, whose first",
-        ),
-        (f"{HEADER[0]}\n{BLANKS}\n", 2, "columns separated by blanks, expected .*by tabs"),
-        (
-            f"{HEADER[0]}\n{COLUMNS}\nc 1 . A C . . .\n",
-            3,
-            "by blanks, expected 8, separated by tabs",
-        ),
-        (f"{HEADER[0]}\n#CHROM\tPOS\n", 2, "expected #CHROM POS ID"),
-        (f"{HEADER[0]}\n", None, "no #CHROM line"),
-    ],
-)
-def test_what_is_no_vcf_is_refused_before_models_are_opened(tmp_path, text, number, message):
-    path = tmp_path / "x.vcf"
-    path.write_text(text)
-    with pytest.raises(InputError, match=message) as caught:
-        list(read_header(path) and read_records(path))
-    assert (caught.value.path, caught.value.line) == (path, number)
-    if number != 3:
-        answer = call("variants", "--model", tmp_path / "none", "--data", tmp_path / "none",
-                      "--vcf", path, "--out", tmp_path / "o.vcf")  # fmt: skip
-        assert (answer.code, answer.err) == (2, f"genesplice: {caught.value}\n")
-
-
-def test_a_missing_file_and_a_bcf_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
-        read_header(tmp_path / "none.vcf")
-    with pysam.VariantFile(str(tmp_path / "x.bcf"), "wb") as handle:
-        handle.header.add_line("##contig=<ID=c,length=9>")
-    with pytest.raises(InputError, match="BCF"):
-        read_header(tmp_path / "x.bcf")
-
-
 # --- what the models write ---
 
 
