@@ -32,9 +32,7 @@ def scaling_figure(found: Measurements) -> go.Figure:
             )  # fmt: skip
     figure.update_xaxes(type="log", title="window, bp")
     figure.update_yaxes(type="log")
-    return figure.update_layout(
-        template="simple_white", height=420, legend={"orientation": "h", "y": -0.25}
-    )
+    return figure.update_layout(height=420, margin_b=90)
 
 
 def write_bench_page(

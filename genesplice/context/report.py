@@ -15,7 +15,7 @@ from genesplice.evaluate.reliability import ablation_table
 from genesplice.model.attention import backend_name
 from genesplice.results import Metric, write_metrics
 from genesplice.runtime import atomic_file, write_json, write_manifest
-from genesplice.show.context import context_scores, dose_figure, mass_figure, slope_bars
+from genesplice.show.figures import context_scores, dose_figure, mass_figure, slope_bars
 from genesplice.show.report import Part, write_page
 
 

@@ -11,28 +11,26 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.basedatatypes import BaseFigure
 from plotly.io.json import to_json_plotly
+from plotly.subplots import make_subplots
 
-from genesplice.errors import InputError
-from genesplice.show.theme import gene_labels
+from genesplice.show.theme import PANEL_TITLE, gene_labels, require, short
 
 EXPLORER_MIME = "application/vnd.genesplice.explorer+json"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+PAYLOAD_VERSION = 3
 HEADLESS_VARIABLE = "GENESPLICE_HEADLESS"
 """Set in the kernels of the runner: nobody is there to move a widget."""
 
 FIGURE_CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
 """plotly.js offers to upload a chart to its maker's cloud by default."""
-
-_INTEGERS = (np.int8, np.int16, np.int32)
-_PALETTE_MAX = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +58,18 @@ class Control:
 
     def __post_init__(self) -> None:
         n, n_different = len(self.options), len(set(self.options))
-        if n != n_different or not n:
-            found = f"{n:,} options of {self.name!r}, {n_different:,} of them different"
-            raise InputError(found, "at least 1, all different")
-        if self.kind == "toggle" and n != 2:
-            raise InputError(f"{n} options of toggle {self.name!r}", "2")
-        if not 0 <= self.start < n:
-            raise InputError(f"{self.name!r} starting at {self.start}", f"0 to {n - 1}")
+        found = f"{n:,} options of {self.name!r}, {n_different:,} of them different"
+        require(0 < n == n_different, found, "at least 1, all different")
+        require(self.kind != "toggle" or n == 2, f"{n} options of toggle {self.name!r}", "2")
+        within = 0 <= self.start < n
+        require(within, f"{self.name!r} starting at {self.start}", f"0 to {n - 1}")
 
     def position(self, option: str | None) -> int:
         """Give the position of an option; of the first state where it is none of them."""
         return self.options.index(option) if option in self.options else self.start
 
 
-@dataclass(frozen=True)
-class Click:
+class Click(NamedTuple):
     """A click on a point of `trace` sets `control` to the option that its customdata names.
 
     The point's customdata (its first item, where there are several) is the option's text; a point
@@ -85,8 +80,7 @@ class Click:
     control: str
 
 
-@dataclass(frozen=True, eq=False)
-class Binding:
+class Binding(NamedTuple):
     """Properties of a figure that share one value for every option.
 
     Attributes
@@ -97,69 +91,35 @@ class Binding:
         The controls they depend on.
     rows
         A value per combination of options, the last control running fastest. One-dimensional
-        arrays (of different lengths, too) travel as bytes, texts as they are.
-    decimals
-        Keep numbers of arrays to so many decimals, as integers of the smallest type they fit.
+        arrays (of different lengths, too) travel as bytes, anything else as JSON.
     """
 
     paths: tuple[str, ...]
     controls: tuple[str, ...]
     rows: Sequence[Any]
-    decimals: int | None = None
-
-    def value(self, positions: Sequence[int], sizes: Sequence[int]) -> Any:
-        """Give the value for the positions of its controls, as plotly takes it."""
-        found = self.rows[int(np.ravel_multi_index(tuple(positions), tuple(sizes)))]
-        if isinstance(found, np.ndarray) and self.decimals is not None:
-            return np.round(found, self.decimals)
-        return found.item() if isinstance(found, np.generic) else found
 
     def to_payload(self) -> dict[str, Any]:
-        """Give the binding as JSON, numbers as base64 of little-endian integers or floats."""
-        common = {"paths": self.paths, "controls": self.controls}
-        if all(isinstance(row, np.ndarray) for row in self.rows):
-            packed = pack(np.concatenate(self.rows), self.decimals)
-            return common | packed | {"lengths": [len(row) for row in self.rows]}
-        if all(isinstance(row, list) and all(isinstance(x, str) for x in row) for row in self.rows):
-            texts = [text for row in self.rows for text in row]
-            palette = sorted(set(texts))
-            if len(palette) <= min(_PALETTE_MAX, len(texts) / 4):
-                codes = pack(pd.Index(palette).get_indexer(pd.Index(texts)))
-                lengths = [len(row) for row in self.rows]
-                return common | codes | {"lengths": lengths, "palette": palette}
-        return common | {"values": list(self.rows)}
+        """Give the binding as JSON, arrays as plotly.js takes them: base64 of little endians.
+
+        Lists of up to ten different texts become strings of digits, positions in `palette`.
+        """
+        rows, palette = [_packed(row) for row in self.rows], dict[str, str]()
+        texts = [text for row in rows if isinstance(row, list) for text in row]
+        if all(isinstance(row, list) for row in rows) and all(isinstance(t, str) for t in texts):
+            palette = {text: str(digit) for digit, text in enumerate(sorted(set(texts)))}
+        if 0 < len(palette) <= min(10, len(texts) / 4):
+            rows = ["".join(palette[text] for text in row) for row in rows]
+            return {**self._asdict(), "rows": rows, "palette": list(palette)}
+        return {**self._asdict(), "rows": rows}
 
 
-def pack(numbers: np.ndarray, decimals: int | None = None) -> dict[str, Any]:
-    """Pack numbers: `{"type": "i2", "scale": 100, "data": base64}`.
-
-    With `decimals`, they become integers (value x scale), NaN the smallest one of the type.
-    Without, float64 stays float64: positions on a chromosome need it.
-
-    Raises
-    ------
-    InputError
-        For infinity, or numbers too large for 32 bits at that many decimals.
-    """
-    numbers = np.asarray(numbers)
-    if numbers.dtype.kind not in "buif":
-        raise InputError(f"an array of {numbers.dtype}", "numbers, or a list")
-    if decimals is None and numbers.dtype.kind == "f":
-        return _bytes(numbers.astype(np.float32 if numbers.itemsize <= 4 else np.float64))
-    scale = 10 ** (decimals or 0)
-    scaled = np.round(numbers.astype(np.float64) * scale)
-    largest = float(np.nanmax(np.abs(scaled), initial=0.0))
-    for kind in _INTEGERS:
-        if largest <= np.iinfo(kind).max:
-            packed = np.where(np.isnan(scaled), np.iinfo(kind).min, np.nan_to_num(scaled))
-            return _bytes(packed.astype(kind)) | {"scale": scale}
-    raise InputError(f"a value of {largest / scale:g}", "smaller, or fewer decimals")
-
-
-def _bytes(numbers: np.ndarray) -> dict[str, Any]:
-    little = np.ascontiguousarray(numbers, dtype=numbers.dtype.newbyteorder("<"))
-    text = base64.b64encode(little.tobytes()).decode("ascii")
-    return {"type": f"{numbers.dtype.kind}{numbers.dtype.itemsize}", "data": text}
+def _packed(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    kind = value.dtype.str[1:]
+    kind = kind if kind in ("i1", "i2", "i4", "f4") else "f8"
+    packed = np.ascontiguousarray(value, dtype=f"<{kind}").tobytes()
+    return {"dtype": kind, "bdata": base64.b64encode(packed).decode("ascii")}
 
 
 def bind(
@@ -174,15 +134,23 @@ def bind(
     change
         Called with the position of each control's option; returns path → value, always of the
         same paths (see `Binding`).
+    decimals
+        Round arrays to so many and keep them in 32 bits, where 64 are not worth their room.
     """
     controls = (controls,) if isinstance(controls, Control) else tuple(controls)
     states = [change(*at) for at in np.ndindex(*(len(control.options) for control in controls))]
     paths: dict[tuple[int, ...], list[str]] = {}  # one binding where values are the same objects
     for path in states[0]:
         paths.setdefault(tuple(id(state[path]) for state in states), []).append(path)
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and decimals is not None:
+            return np.round(value, decimals).astype(np.float32)
+        return value.item() if isinstance(value, np.generic) else value
+
     names = tuple(control.name for control in controls)
     return [
-        Binding(tuple(same), names, [state[same[0]] for state in states], decimals)
+        Binding(tuple(same), names, [kept(state[same[0]]) for state in states])
         for same in paths.values()
     ]
 
@@ -214,10 +182,9 @@ class Recompute:
         self.function = function
         self.values: dict[str, dict[str, Any]] = {}
         for name, options in controls.items():
-            if isinstance(options, pd.Series):
-                keys, texts = options.index.tolist(), list(gene_labels(options.index, options))
-            else:
-                keys, texts = list(options), list(map(str, options))
+            names = options if isinstance(options, pd.Series) else None
+            keys = list(options) if names is None else names.index.tolist()
+            texts = gene_labels(keys, names)
             self.values[name] = dict(zip(texts, keys, strict=True))
         self._known: dict[tuple[str, ...], Explorer] = {}
 
@@ -270,44 +237,41 @@ class Explorer:
         recompute: Recompute | None = None,
     ) -> None:
         self.controls = {control.name: control for control in controls}
-        if len(self.controls) != len(controls):
-            raise InputError("two controls of one name", "a name of its own for each")
+        is_one = len(self.controls) == len(controls)
+        require(is_one, "two controls of one name", "a name of its own for each")
         self.bindings, self.clicks = tuple(bindings), tuple(clicks)
         self.narrow, self.recompute = dict(narrow or {}), recompute
-        self._check(len(figure.data))
+        paths = [path for binding in self.bindings for path in binding.paths] + list(self.narrow)
+        twice = [path for path in paths if paths.count(path) > 1][:1]
+        expected = "one binding, or a value when narrow"
+        require(not twice, f"{', '.join(twice)} changed twice", expected)
+        known, n_traces = ", ".join(self.controls), len(figure.data)
+        for (path, *_), names, rows in self.bindings:
+            unknown = ", ".join(sorted(set(names) - set(self.controls)))
+            require(not unknown, f"{path} bound to {unknown}", f"one of {known}")
+            n = int(np.prod(self._sizes(names)))
+            require(len(rows) == n, f"{len(rows)} values for {path}", f"{n}")
+        for trace, control in self.clicks:
+            is_fine = control in self.controls and 0 <= trace < n_traces
+            expected = f"one of {n_traces} traces and a control among {known}"
+            require(is_fine, f"a click on trace {trace} for {control!r}", expected)
         self.figure = go.Figure(figure)
         self.apply(self.figure, {})
 
-    def _check(self, n_traces: int) -> None:
-        paths = [path for binding in self.bindings for path in binding.paths] + list(self.narrow)
-        if twice := [path for path in paths if paths.count(path) > 1]:
-            raise InputError(f"{twice[0]} changed twice", "one binding, or a value when narrow")
-        for binding in self.bindings:
-            if unknown := set(binding.controls) - set(self.controls):
-                known = ", ".join(self.controls)
-                raise InputError(f"{binding.paths[0]} bound to {min(unknown)}", f"one of {known}")
-            n = int(np.prod([len(self.controls[name].options) for name in binding.controls]))
-            if len(binding.rows) != n:
-                raise InputError(f"{len(binding.rows)} values for {binding.paths[0]}", f"{n}")
-        for click in self.clicks:
-            if click.control not in self.controls or not 0 <= click.trace < n_traces:
-                expected = (
-                    f"one of {n_traces} traces and a control among {', '.join(self.controls)}"
-                )
-                raise InputError(f"a click on trace {click.trace} for {click.control!r}", expected)
+    def _sizes(self, names: Sequence[str]) -> tuple[int, ...]:
+        return tuple(len(self.controls[name].options) for name in names)
 
     def apply(self, figure: BaseFigure, choice: Mapping[str, str], changed: str = "") -> None:
         """Bring a figure to a choice (control → option); an option not here counts as the start.
 
         With `changed`, only what depends on that control is set.
         """
-        at = {name: one.position(choice.get(name)) for name, one in self.controls.items()}
-        for binding in self.bindings:
-            if changed and changed not in binding.controls:
+        for paths, names, rows in self.bindings:
+            if changed and changed not in names:
                 continue
-            sizes = [len(self.controls[name].options) for name in binding.controls]
-            value = binding.value([at[name] for name in binding.controls], sizes)
-            for path in binding.paths:
+            at = tuple(self.controls[name].position(choice.get(name)) for name in names)
+            value = rows[int(np.ravel_multi_index(at, self._sizes(names)))]
+            for path in paths:
                 figure[path if path.startswith("data[") else f"layout.{path}"] = value
 
     def holding(self, choice: Mapping[str, str]) -> "Explorer":
@@ -330,8 +294,8 @@ class Explorer:
         """
         for name, option in options.items():
             known = self.controls[name].options if name in self.controls else tuple(self.controls)
-            if name not in self.controls or option not in known:
-                raise InputError(f"{name} = {option!r}", f"one of {', '.join(known[:5])} …")
+            is_known = name in self.controls and option in known
+            require(is_known, f"{name} = {option!r}", f"one of {', '.join(known[:5])} …")
         figure = go.Figure(self.figure)
         self.apply(figure, options)
         return figure
@@ -339,10 +303,10 @@ class Explorer:
     def to_payload(self) -> dict[str, Any]:
         """Give what a report needs besides the figure, as JSON without NaN."""
         payload = {
-            "version": 2,
+            "version": PAYLOAD_VERSION,
             "controls": [vars(control) for control in self.controls.values()],
             "bindings": [binding.to_payload() for binding in self.bindings],
-            "clicks": [vars(click) for click in self.clicks],
+            "clicks": [click._asdict() for click in self.clicks],
             "narrow": self.narrow,
             "note": self.note(),
         }
@@ -363,12 +327,11 @@ class Explorer:
         """Controls of the live face: with every option that can be computed."""
         wide = dict(self.controls)
         for name, values in (self.recompute.values if self.recompute else {}).items():
-            own = wide.get(name)
+            label = name.replace("_", " ").capitalize()
+            own = self.controls.get(name)
+            label, start = (own.label, own.start) if own else (label, 0)
+            kind: Any = "slider" if own and own.kind == "slider" else "select"
             options = tuple(dict.fromkeys((*(own.options if own else ()), *values)))
-            label, start = name.replace("_", " ").capitalize(), 0
-            if own:
-                label, start = own.label, own.start
-            kind = own.kind if own and own.kind == "slider" else "select"
             wide[name] = Control(name=name, kind=kind, label=label, options=options, start=start)
         return list(wide.values())
 
@@ -397,3 +360,31 @@ def is_live() -> bool:
         return False
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def gene_control(ids: Sequence[Any] | pd.Index, names: pd.Series | None = None) -> Control:
+    """Make the control that picks a gene; `names` is by gene_id."""
+    return Control(name="gene", kind="select", label="Gene", options=gene_labels(ids, names))
+
+
+def panel_title(label: str, detail: str = "") -> str:
+    """Write the text over a panel: a user's label in bold and a line that is plotly text."""
+    return f"<b>{short(label, 34)}</b>" + (f"<br>{detail}" if detail else "")
+
+
+def two_panels(height: int, left: str, right: str, **layout: object) -> go.Figure:
+    """Two panels side by side under panel titles (annotations 0 and 1), plotly text already."""
+    figure = make_subplots(1, 2, column_widths=[0.45, 0.55], horizontal_spacing=0.12)
+    figure.update_layout(height=height, margin={"t": 56, "b": 92}, **layout)
+    for text, x in ((left, 0), (right, figure.layout.xaxis2.domain[0])):
+        figure.add_annotation(PANEL_TITLE | {"x": x, "y": 1.02, "text": text})
+    return figure
+
+
+def stacked_panels(height: int) -> dict[str, object]:
+    """The same panels below one another: what an explorer changes on a narrow screen."""
+    return {
+        "xaxis.domain": [0, 1], "yaxis.domain": [0.6, 1], "xaxis2.domain": [0, 1],
+        "yaxis2.domain": [0, 0.4], "annotations[1].x": 0, "annotations[1].y": 0.415,
+        "height": height,
+    }  # fmt: skip

@@ -11,51 +11,30 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from genesplice.errors import InputError
-from genesplice.show.explorer import Binding, Click, Control, Explorer, Recompute, bind
-from genesplice.show.explorers_genome import (
-    AttributionExplorer,
-    ScanExplorer,
+from genesplice.show import theme as th
+from genesplice.show.explorer import (
+    Binding,
+    Click,
+    Control,
+    Explorer,
+    Recompute,
+    bind,
     gene_control,
     panel_title,
-)
-from genesplice.show.figures_explain import AttentionExplorer, CurveExplorer
-from genesplice.show.networks import NetworkExplorer
-from genesplice.show.theme import (
-    BLUE,
-    COLOURS,
-    DASHES,
-    GREY,
-    INK,
-    MUTED,
-    SEQUENTIAL,
-    SKY,
-    THEME,
-    VERMILLION,
-    gene_labels,
-    require_table,
-    safe,
-    short,
     stacked_panels,
     two_panels,
-)
+)  # fmt: skip
+from genesplice.show.explorers_genome import AttributionExplorer, ScanExplorer
+from genesplice.show.figures import band
+from genesplice.show.figures_explain import AttentionExplorer, CurveExplorer
+from genesplice.show.networks import NetworkExplorer
+from genesplice.show.theme import BLUE, COLOURS, INK, line, require, require_table, safe, short
 
 __all__ = [
-    "AttentionExplorer",
-    "AttributionExplorer",
-    "Binding",
-    "Click",
-    "ContextExplorer",
-    "Control",
-    "CurveExplorer",
-    "Explorer",
-    "NetworkExplorer",
-    "ProfileExplorer",
-    "Recompute",
-    "ScanExplorer",
-    "ScatterExplorer",
-    "bind",
-]
+    "AttentionExplorer", "AttributionExplorer", "Binding", "Click", "ContextExplorer", "Control",
+    "CurveExplorer", "Explorer", "NetworkExplorer", "ProfileExplorer", "Recompute", "ScanExplorer",
+    "ScatterExplorer", "bind",
+]  # fmt: skip
 
 N_TICK_LABELS = 12
 N_CATEGORIES = 6
@@ -97,38 +76,34 @@ class ProfileExplorer(Explorer):
         unit: str = "log2(TPM+1)",
         recompute: Recompute | None = None,
     ) -> None:
-        if observed.empty:
-            raise InputError(f"{len(observed)} genes x {observed.shape[1]} conditions", "some")
+        found = f"{len(observed)} genes x {observed.shape[1]} conditions"
+        require(not observed.empty, found, "some")
         tables = {model: _aligned(table, observed, model) for model, table in predicted.items()}
         if points is None:
             first, table = next(iter(tables.items()), ("observed", observed))
-            means = {f"mean observed, {unit}": observed.mean(axis=1)}
-            points = pd.DataFrame(
-                means | {f"mean predicted by {first}, {unit}": table.mean(axis=1)}
-            )
+            names_of = f"mean observed, {unit}", f"mean predicted by {first}, {unit}"
+            means = observed.mean(axis=1), table.mean(axis=1)
+            points = pd.DataFrame(dict(zip(names_of, means, strict=True)))
         values = [table.to_numpy(np.float64) for table in (observed, *tables.values())]
         xy = points.reindex(observed.index).to_numpy(np.float64)
         gene = gene_control(observed.index, names)
         figure = two_panels(460, f"{len(observed):,} genes: click one", "")
-        _add_points(figure, xy, gene.options, 1, color=SKY, opacity=0.6, size=6)
-        marked = {"size": 13, "color": VERMILLION, "symbol": "diamond", "line_color": "white"}
+        _add_points(figure, xy, gene.options, 1, color=th.SKY, opacity=0.6, size=6)
+        marked = {"size": 13, "color": th.VERMILLION, "symbol": "diamond", "line_color": "white"}
         figure.add_scatter(mode="markers", marker=marked, hoverinfo="skip", showlegend=False)
-        conditions = [safe(condition) for condition in observed.columns]
-        for number, name in enumerate(["observed", *tables]):
-            colour = COLOURS[(number - 1) % len(COLOURS)] if number else INK
-            figure.add_scatter(
-                x=np.arange(len(conditions), dtype=np.float64), name=safe(name), row=1, col=2,
-                mode="lines" if number else "markers", marker={"size": 6, "color": colour},
-                line={"color": colour, "width": 2, "dash": DASHES[(number - 1) % len(DASHES)]},
-                hovertext=conditions,
-                hovertemplate="%{hovertext}<br>%{y:.2f}<extra>" + safe(name) + "</extra>",
-            )  # fmt: skip
-        is_named = len(conditions) <= N_TICK_LABELS
-        figure.update_xaxes(title_text=safe(points.columns[0]), col=1)
-        figure.update_yaxes(title_text=safe(points.columns[1]), col=1)
+        conditions, n = [safe(condition) for condition in observed.columns], observed.shape[1]
+        for i, name in enumerate(map(safe, ["observed", *tables]), -1):
+            colour, dash = (COLOURS[i % 8], th.DASHES[i % 5]) if i >= 0 else (INK, "solid")
+            hover = {"hover": f"%{{hovertext}}<br>%{{y:.2f}}<extra>{name}</extra>"}
+            look = {"mode": "lines" if i >= 0 else "markers", "marker": {"size": 6}, **hover}
+            at = line(range(n), [], colour, dash=dash, name=name, hovertext=conditions, **look)
+            figure.add_trace(at, 1, 2)
+        is_named = n <= N_TICK_LABELS
+        for axes, title in zip((figure.update_xaxes, figure.update_yaxes), points, strict=False):
+            axes(title_text=safe(title), col=1)
         figure.update_xaxes(
-            title_text="condition" if is_named else f"{len(conditions)} conditions",
-            tickvals=list(range(len(conditions))) if is_named else [], ticktext=conditions, col=2,
+            title_text="condition" if is_named else f"{n} conditions",
+            tickvals=list(range(n)) if is_named else [], ticktext=conditions, col=2,
         )  # fmt: skip
         figure.update_yaxes(title_text=safe(unit), col=2)
 
@@ -162,19 +137,15 @@ def _add_points(
 def _aligned(table: pd.DataFrame, observed: pd.DataFrame, model: str) -> pd.DataFrame:
     genes = observed.index.difference(table.index)
     conditions = observed.columns.difference(table.columns)
-    if len(genes) or len(conditions):
-        lacking = [*genes[:1], *conditions[:1]][0]
-        raise InputError(
-            f"no {lacking} in what {model} predicts ({len(genes):,} genes and "
-            f"{len(conditions):,} conditions are missing)",
-            f"{len(observed):,} genes x {observed.shape[1]:,} conditions, as observed",
-        )
+    lacking = "".join(map(str, [*genes, *conditions][:1]))
+    counts = f"{len(genes):,} genes and {len(conditions):,} conditions are missing"
+    expected = f"{len(observed):,} genes x {observed.shape[1]:,} conditions, as observed"
+    require(not lacking, f"no {lacking} in what {model} predicts ({counts})", expected)
     return table.loc[observed.index, observed.columns]
 
 
 def _correlation(observed: np.ndarray, predicted: np.ndarray) -> str:
-    both = np.isfinite(observed) & np.isfinite(predicted)
-    x, y = observed[both], predicted[both]
+    x, y = np.array([observed, predicted])[:, np.isfinite(observed) & np.isfinite(predicted)]
     if len(x) < 3 or min(x.std(), y.std()) <= 1e-9:
         return "flat"
     return f"r = {np.corrcoef(x, y)[0, 1]:.2f}"
@@ -202,18 +173,18 @@ class ScatterExplorer(Explorer):
     def __init__(
         self, points: pd.DataFrame, columns: pd.DataFrame, *, names: pd.Series | None = None
     ) -> None:
-        if points.empty or columns.shape[1] == 0 or points.shape[1] < 2:
-            found = f"{points.shape[0]} points, {points.shape[1]} coordinates"
-            raise InputError(f"{found}, {columns.shape[1]} columns to colour by", "1, 2 and 1")
-        if len(missing := points.index.difference(columns.index)):
-            raise InputError(f"no row for {missing[0]} in columns", f"all {len(points):,} points")
-        labels = gene_labels(points.index, names)
+        found = f"{points.shape[0]} points, {points.shape[1]} coordinates"
+        is_fine = len(points) and columns.shape[1] and points.shape[1] >= 2
+        require(is_fine, f"{found}, {columns.shape[1]} columns to colour by", "1, 2 and 1")
+        missing = "".join(map(str, points.index.difference(columns.index)[:1]))
+        require(not missing, f"no row for {missing} in columns", f"all {len(points):,} points")
+        labels = th.gene_labels(points.index, names)
         scales = [_colour_scale(columns.loc[points.index, name]) for name in columns.columns]
         xy = points.iloc[:, :2].to_numpy(np.float64)
-        figure = go.Figure(layout={"template": THEME, "height": 560, "margin": {"t": 16, "b": 60}})
+        figure = go.Figure(layout={"height": 560, "margin": {"t": 16, "b": 60}})
         figure.update_xaxes(title_text=safe(points.columns[0]))
         figure.update_yaxes(title_text=safe(points.columns[1]))
-        bar = {"thickness": 12, "outlinewidth": 0, "tickfont_color": MUTED}
+        bar = {"thickness": 12, "outlinewidth": 0, "tickfont_color": th.MUTED}
         _add_points(figure, xy, labels, None, size=7, opacity=0.85, colorbar=bar)
         ring = {"size": 16, "color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2.5}}
         figure.add_scatter(
@@ -224,18 +195,17 @@ class ScatterExplorer(Explorer):
         column = Control(name="column", kind="select", label="Colour by", options=options)
         options = ("(none)", *labels)
         find = Control(name="find", kind="select", label="Mark a point", options=options)
-        nowhere = np.array([np.nan])
+        xy_or_none = np.vstack([[np.nan, np.nan], xy])
 
         def colour(at: int) -> dict[str, Any]:
             shown, marker = scales[at]
             lines = [f"{safe(a)}<br>{safe(b)}" for a, b in zip(labels, shown, strict=True)]
-            return {f"data[0].marker.{name}": value for name, value in marker.items()} | {
-                "data[0].hovertext": lines
-            }
+            marker = {f"data[0].marker.{name}": value for name, value in marker.items()}
+            return {"data[0].hovertext": lines, **marker}
 
         def mark(at: int) -> dict[str, Any]:
-            x, y = (xy[at - 1, [i]] if at else nowhere for i in (0, 1))
-            text = [safe(labels[at - 1]) if at else ""]
+            x, y = xy_or_none[at, :1], xy_or_none[at, 1:]
+            text = [safe(options[at]) if at else ""]
             return {"data[1].x": x, "data[1].y": y, "data[1].text": text}
 
         bindings = bind(column, colour) + bind(find, mark)
@@ -249,26 +219,22 @@ def _colour_scale(column: pd.Series) -> tuple[list[str], dict[str, Any]]:
         values = column.to_numpy(np.float64)
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        shown = [f"{column.name}: {value:.4g}" for value in values]
-        marker = {"color": values.astype(np.float32), "colorscale": SEQUENTIAL, "cmin": low}
-        ticks: dict[str, Any] = {"tickmode": "auto", "tickvals": None, "ticktext": None}
+        texts = [f"{value:.4g}" for value in values]
+        marker: dict[str, Any] = {"colorscale": th.SEQUENTIAL, "cmin": low}
         marker["cmax"] = high if high > low else low + 1.0
+        ticks: dict[str, Any] = {"tickmode": "auto", "tickvals": None, "ticktext": None}
     else:
         texts = column.astype(object).where(column.notna(), "unknown").astype(str)
         frequent = texts.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-        named = list(frequent.index[:N_CATEGORIES])
-        codes = pd.Index(named).get_indexer(texts).astype(np.float32)
-        codes[codes < 0] = len(named)
-        is_cut = len(frequent) > N_CATEGORIES
-        categories = [*named, "other"] if is_cut else named
-        colours = [*COLOURS[: len(named)], GREY][: len(categories)]
-        edges = np.linspace(0, 1, len(colours) + 1).tolist()
-        steps = zip(edges, edges[1:], colours, strict=False)
-        scale = [[edge, colour] for low, high, colour in steps for edge in (low, high)]
-        shown = [f"{column.name}: {text}" for text in texts]
-        marker = {"color": codes, "colorscale": scale, "cmin": -0.5, "cmax": len(colours) - 0.5}
-        ticks = {"tickmode": "array", "tickvals": list(range(len(colours)))}
+        categories = list(frequent.index[:N_CATEGORIES])
+        values, n = pd.Index(categories).get_indexer(texts), len(categories)
+        values = np.where(values < 0, n, values)
+        categories += ["other"] if len(frequent) > n else []
+        marker = th.stepped([*COLOURS[:n], th.GREY][: len(categories)])
+        ticks = {"tickmode": "array", "tickvals": list(range(len(categories)))}
         ticks["ticktext"] = [safe(name) for name in categories]
+    marker["color"] = values.astype(np.float32)
+    shown = [f"{column.name}: {text}" for text in texts]
     return shown, marker | {f"colorbar.{name}": value for name, value in ticks.items()}
 
 
@@ -301,91 +267,47 @@ class ContextExplorer(Explorer):
         *,
         recompute: Recompute | None = None,
     ) -> None:
-        unique = ["metric", "context_bp"]
-        ends = ["ci_low", "ci_high"]
+        ends, unique = ["ci_low", "ci_high"], ["metric", "context_bp"]
         require_table(scores, "scores", [*unique, "value", *ends], unique=unique)
         unique = ["metric", "source"]
         require_table(slopes, "slopes", [*unique, "slope", *ends, "answer"], unique=unique)
         every = list(dict.fromkeys([*scores["metric"], *slopes["metric"]]))
         metric = Control(name="metric", kind="select", label="Metric", options=tuple(every))
-        sources = [f"{short(one, 20)} " for one in dict.fromkeys(slopes["source"])]
         figure = two_panels(420, "<b>Score by context length</b>", "", showlegend=False)
-        figure.add_scatter(
-            mode="lines", fill="toself", fillcolor=BLUE, opacity=0.16, line_width=0,
-            hoverinfo="skip", name="interval", row=1, col=1,
-        )  # fmt: skip
-        figure.add_scatter(
-            mode="lines+markers", line={"color": BLUE, "width": 2}, marker_size=8, name="score",
-            hovertemplate="%{x:,} bp: %{y:.3f}<extra></extra>", row=1, col=1,
-        )  # fmt: skip
+        figure.add_trace(band(np.empty(0), [], [], BLUE, "interval"), 1, 1)
+        look = {"mode": "lines+markers", "marker_size": 8, "hover": "%{x:,} bp: %{y:.3f}"}
+        figure.add_trace(line([], [], BLUE, name="score", **look), 1, 1)
         figure.add_scatter(
             mode="markers+text", marker={"size": 10, "color": BLUE}, textposition="top center",
             textfont={"size": 12, "color": INK}, error_x={"color": INK, "thickness": 1.4},
             hovertemplate="%{y}: %{x:+.4f}<extra></extra>", name="slope", row=1, col=2,
         )  # fmt: skip
-        figure.add_vline(x=0, line={"color": GREY, "width": 1}, col=2)
-        figure.add_vline(x=smallest_effect, line={"color": INK, "width": 1, "dash": "dot"}, col=2)
+        figure.add_vline(x=0, line={"color": th.GREY, "width": 1}, col=2)
+        figure.add_vline(x=smallest_effect, line=th.DOTTED, col=2)
         context = sorted(scores["context_bp"].unique())
-        labels = [f"{one / 1024:g} kb" if one >= 1024 else f"{one:g}" for one in context]
+        ticks = [f"{one / 1024:g} kb" if one >= 1024 else f"{one:g}" for one in context]
         figure.update_xaxes(type="log", title_text="context length (bp)", col=1)
-        figure.update_xaxes(tickmode="array", tickvals=context, ticktext=labels, col=1)
+        figure.update_xaxes(tickmode="array", tickvals=context, ticktext=ticks, col=1)
         figure.update_xaxes(title_text="change per doubling", col=2)
-        order = {"categoryorder": "array", "categoryarray": sources[::-1]}
+        sources = [f"{short(one, 20)} " for one in dict.fromkeys(slopes["source"])][::-1]
+        order = {"categoryorder": "array", "categoryarray": sources}
         figure.update_yaxes(type="category", **order, col=2)
 
         def draw(at: int) -> dict[str, Any]:
             mine = scores[scores["metric"] == every[at]].sort_values("context_bp")
             x, value, low, high = mine[["context_bp", "value", *ends]].to_numpy(np.float64).T
-            steps = slopes[slopes["metric"] == every[at]]
-            slope = steps["slope"].to_numpy(np.float64)
+            area, steps = band(x, low, high, BLUE, ""), slopes[slopes["metric"] == every[at]]
+            slope, down, up = th.whiskers(steps.rename(columns={"slope": "value"}))
+            name = every[at].replace("_", " ")
             return {
-                "data[0].x": np.concatenate([x, x[::-1]]),
-                "data[0].y": np.concatenate([high, low[::-1]]),
-                "data[1].x": x,
-                "data[1].y": value,
+                "data[0].x": area.x, "data[0].y": area.y, "data[1].x": x, "data[1].y": value,
                 "data[2].x": slope,
                 "data[2].y": [f"{short(one, 20)} " for one in steps["source"]],
                 "data[2].text": [safe(one) for one in steps["answer"]],
-                "data[2].error_x.array": steps["ci_high"].to_numpy(np.float64) - slope,
-                "data[2].error_x.arrayminus": slope - steps["ci_low"].to_numpy(np.float64),
-                "yaxis.title.text": safe(every[at].replace("_", " ")),
-                "annotations[1].text": panel_title(
-                    every[at].replace("_", " "), "control by control"
-                ),
-            }
+                "data[2].error_x.array": up, "data[2].error_x.arrayminus": down,
+                "yaxis.title.text": safe(name),
+                "annotations[1].text": panel_title(name, "control by control"),
+            }  # fmt: skip
 
         narrow = stacked_panels(760)
         super().__init__(figure, [metric], bind(metric, draw), (), narrow, recompute)
-
-    @classmethod
-    def of(
-        cls,
-        conditions: Sequence[Mapping[str, Any]],
-        metrics: pd.DataFrame,
-        judged: Mapping[str, Mapping[str, Any]],
-        smallest_effect: float,
-    ) -> "ContextExplorer":
-        """Explore what the context verdict has measured.
-
-        Parameters
-        ----------
-        conditions
-            Context conditions: name, context_bp and is_reference.
-        metrics
-            Records of metrics.json, whose models are the conditions; means over seeds are shown.
-        judged
-            Source → a verdict: its answer, and its slopes by metric.
-        """
-        context = {one["name"]: one["context_bp"] for one in conditions if not one["is_reference"]}
-        rows = metrics[metrics["model"].isin(context) & metrics["fold"].isna()]
-        rows = rows.assign(context_bp=rows["model"].map(context))
-        groups = rows.groupby(["metric", "context_bp"])[["value", "ci_low", "ci_high"]]
-        slopes = [
-            {**slope, "source": source, "answer": one["answer"]}
-            for source, one in judged.items()
-            for slope in one["slopes"]
-        ]
-        known = {slope["metric"] for slope in slopes}
-        scores = groups.mean().reset_index()
-        scores = scores[scores["metric"].isin(known)] if known else scores
-        return cls(scores, pd.DataFrame(slopes), smallest_effect)

@@ -1,46 +1,20 @@
 """Explorers along a promoter: attributions, substitutions and attention of one gene at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from genesplice.errors import InputError
-from genesplice.show.explorer import Control, Explorer, Recompute, bind
-from genesplice.show.logo import LETTERS, letter_paths, site_lanes
-from genesplice.show.theme import (
-    BASE_COLOURS,
-    DIVERGING,
-    GREY,
-    GRID,
-    INK,
-    MUTED,
-    PANEL_TITLE,
-    PURPLE,
-    THEME,
-    broken_lines,
-    gene_labels,
-    require_table,
-    safe,
-    short,
-    text_lines,
-)
+from genesplice.show import theme as th
+from genesplice.show.explorer import Control, Explorer, Recompute, bind, gene_control, panel_title
+from genesplice.show.logo import LETTERS, letter_paths, letter_traces, site_lanes
+from genesplice.show.theme import PANEL_TITLE, broken_lines, line, require, require_table, safe
 
 FROM_TSS = "bp from the start of transcription"
 _LANES = 3
 _STAMP = "rgba(168,67,0,0.85)"
-
-
-def gene_control(ids: Sequence[Any] | pd.Index, names: pd.Series | None = None) -> Control:
-    """Make the control that picks a gene; `names` is by gene_id."""
-    return Control(name="gene", kind="select", label="Gene", options=gene_labels(ids, names))
-
-
-def panel_title(label: str, detail: str = "") -> str:
-    """Write the text over a panel: a user's label in bold and a line that is plotly text."""
-    return f"<b>{short(label, 34)}</b>" + (f"<br>{detail}" if detail else "")
 
 
 class AttributionExplorer(Explorer):
@@ -95,35 +69,30 @@ class AttributionExplorer(Explorer):
     ) -> None:
         positions = _check_positions(attributions, sequences)
         genes = list(attributions.index)
-        gene = gene_control(genes, names)
-        windows = _windows(positions, window_bp)
-        around_tss = int(np.argmin(np.abs(windows.mean(axis=1) + window_bp / 4)))
+        gene, windows = gene_control(genes, names), _windows(positions, window_bp)
         window = Control(
-            name="window",
-            kind="slider",
-            label=f"Window, {FROM_TSS}",
+            name="window", kind="slider", label=f"Window, {FROM_TSS}",
             options=tuple(f"{low + 0.5:+.0f} to {high - 0.5:+.0f}" for low, high in windows),
-            start=around_tss,
-        )
+            start=int(np.argmin(np.abs(windows.mean(axis=1) + window_bp / 4))),
+        )  # fmt: skip
         values = attributions.to_numpy(np.float32)
-        notes = pd.Series(dtype=object) if notes is None else notes
-        stamps = pd.Series(dtype=object) if stamps is None else stamps
+        notes, stamps = ({} if one is None else one for one in (notes, stamps))
+        colours = [*th.BASE_COLOURS.values(), th.GREY]
+        tokens = [np.array(["ACGTN".find(b) % 5 for b in s.upper()], np.int8) for s in sequences]
 
         def pick(at: int) -> dict[str, Any]:
-            bases = [base if base in "ACGT" else "N" for base in sequences[at].upper()]
-            note, value = safe(notes.get(genes[at], "")), values[at]
-            shown = {
-                "data[0].y": value,
-                "data[1].y": value,
-                "data[1].text": bases,
-                "data[1].marker.color": [BASE_COLOURS.get(base, GREY) for base in bases],
+            note = safe(notes.get(genes[at], ""))
+            return {
+                "data[0].y": values[at], "data[1].y": values[at],
+                "data[1].text": ["ACGTN"[token] for token in tokens[at]],
+                "data[1].marker.color": [colours[token] for token in tokens[at]],
                 "annotations[0].text": panel_title(gene.options[at], note),
                 "annotations[1].text": _stamp(stamps.get(genes[at], "")),
-            }
-            return shown | _site_values(motifs, genes[at])
+                **_site_values(motifs, genes[at]),
+            }  # fmt: skip
 
         def slide(at: int) -> dict[str, Any]:
-            low, high = windows[at]
+            low, high = windows[at].tolist()
             return {"xaxis2.range": [low, high], "shapes[0].x0": low, "shapes[0].x1": high}
 
         figure = _locus_figure(positions, self.value_name, motifs is not None)
@@ -131,17 +100,20 @@ class AttributionExplorer(Explorer):
         narrow: dict[str, Any] = {"data[1].textfont.size": 8, "annotations[1].font.size": 22}
         if substitutions is not None:
             _add_substitutions(figure, positions)
-            tokens = [np.array(["ACGT".find(b) % 5 for b in s.upper()]) for s in sequences]
-            letters = [letter_paths(positions, *one) for one in zip(tokens, values, strict=True)]
-            strongest = [
-                _strongest(*one, positions) for one in zip(substitutions, tokens, strict=True)
-            ]
-            bindings += bind(gene, lambda at: _letter_values(letters[at]), decimals=4)
-            bindings += bind(gene, lambda at: {"data[8].z": substitutions[at].ravel()}, decimals=3)
-            bindings += bind(
-                gene,
-                lambda at: {"data[9].cells.values": strongest[at]},
-            )  # fmt: skip
+
+            def letters(at: int) -> dict[str, Any]:
+                paths = letter_paths(positions, tokens[at], values[at])
+                return {
+                    f"data[{i}].{axis}": path
+                    for i, base in enumerate(LETTERS, 4)
+                    for axis, path in zip("xy", paths[base], strict=True)
+                }
+
+            def change(at: int) -> dict[str, Any]:
+                strongest = _strongest(substitutions[at], tokens[at], positions)
+                return {"data[8].z": substitutions[at].ravel(), "data[9].cells.values": strongest}
+
+            bindings += bind(gene, letters, decimals=4) + bind(gene, change, decimals=3)
         super().__init__(figure, [gene, window], bindings, narrow=narrow, recompute=recompute)
 
 
@@ -185,22 +157,20 @@ class ScanExplorer(AttributionExplorer):
 
 
 def _check_positions(attributions: pd.DataFrame, sequences: Sequence[str]) -> np.ndarray:
-    if attributions.empty:
-        raise InputError(f"{len(attributions)} genes x {attributions.shape[1]} positions", "some")
+    n, n_positions = attributions.shape
+    require(attributions.size, f"{n} genes x {n_positions} positions", "some")
     positions = attributions.columns.to_numpy(np.float64)
-    if len(positions) > 1 and not np.allclose(np.diff(positions), 1.0):
-        raise InputError("positions that are not one apart", "-200, -199, … as columns")
+    is_fine = np.allclose(np.diff(positions), 1.0)
+    require(is_fine, "positions that are not one apart", "-200, -199, … as columns")
     lengths = [len(sequence) for sequence in sequences]
-    if lengths != [len(positions)] * len(attributions):
-        found = f"{len(lengths)} sequences of {sorted(set(lengths))} bp"
-        raise InputError(found, f"{len(attributions)} of {len(positions)}")
+    found = f"{len(lengths)} sequences of {sorted(set(lengths))} bp"
+    require(lengths == [n_positions] * n, found, f"{n} of {n_positions}")
     return positions
 
 
 def _windows(positions: np.ndarray, window_bp: int) -> np.ndarray:
     """Edges of every window, half a base outside its first and last base."""
-    if window_bp < 1:
-        raise InputError(f"a window of {window_bp} bp", "at least 1")
+    require(window_bp >= 1, f"a window of {window_bp} bp", "at least 1")
     first, last = positions[0] - 0.5, positions[-1] + 0.5
     if window_bp >= last - first:
         return np.array([[first, last]])
@@ -211,8 +181,8 @@ def _windows(positions: np.ndarray, window_bp: int) -> np.ndarray:
 
 def _stamp(text: str) -> str:
     first, *why = str(text).split(": ", 1)
-    lines = [line for part in why for line in text_lines(part, 44, 3)]
-    small = "".join(f'<br><span style="font-size:13px">{line}</span>' for line in lines)
+    lines = [one for part in why for one in th.text_lines(part, 44, 3)]
+    small = "".join(f'<br><span style="font-size:13px">{one}</span>' for one in lines)
     return f"<b>{safe(first.upper())}</b>{small}" if text else ""
 
 
@@ -228,15 +198,7 @@ def _site_values(motifs: pd.DataFrame | None, gene_id: object) -> dict[str, Any]
         "data[2].y": broken_lines(lanes, lanes),
         "data[3].x": (low + high) / 2,
         "data[3].y": lanes - 0.45,
-        "data[3].text": [short(name, 24) for name in mine["name"]],
-    }
-
-
-def _letter_values(letters: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    return {
-        f"data[{4 + i}].{axis}": letters[base][j]
-        for i, base in enumerate(LETTERS)
-        for j, axis in enumerate("xy")
+        "data[3].text": [th.short(name, 24) for name in mine["name"]],
     }
 
 
@@ -254,23 +216,22 @@ def _strongest(ratios: np.ndarray, tokens: np.ndarray, positions: np.ndarray) ->
 
 def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go.Figure:
     """Overview (trace 0), bars of the window (1), strokes (2) and names (3) of sites."""
-    figure = go.Figure(layout={"template": THEME, "height": 540 if has_sites else 480})
-    figure.add_scatter(
-        x=positions, mode="lines", line={"color": MUTED, "width": 1, "shape": "hvh"},
-        fill="tozeroy", fillcolor="rgba(86,180,233,0.35)", hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+    figure = go.Figure(layout={"height": 540 if has_sites else 480})
+    area = {"fill": "tozeroy", "fillcolor": "rgba(86,180,233,0.35)", "showlegend": False}
+    overview = line(positions, [], th.MUTED, width=1, **area)
+    figure.add_trace(overview.update(line_shape="hvh"))
+    font = {"size": 12, "family": "ui-monospace, Menlo, Consolas, monospace", "color": th.INK}
     figure.add_bar(
-        x=positions, xaxis="x2", yaxis="y2", marker_line_width=0, textposition="outside",
-        textfont={"size": 12, "family": "ui-monospace, Menlo, Consolas, monospace", "color": INK},
-        textangle=0, cliponaxis=True, showlegend=False, name=value_name,
+        x=positions, xaxis="x2", yaxis="y2", marker_line_width=0, textangle=0,
+        textposition="outside", textfont=font, cliponaxis=True, showlegend=False, name=value_name,
         hovertemplate="%{x:+d} bp: %{text}<br>%{y:.4f}<extra></extra>",
     )  # fmt: skip
-    under = {"xaxis": "x2", "yaxis": "y3", "hoverinfo": "skip", "showlegend": False}
     if has_sites:
-        figure.add_scatter(mode="lines", line={"color": PURPLE, "width": 5}, name="sites", **under)
+        under: dict[str, Any] = {"xaxis": "x2", "yaxis": "y3", "showlegend": False}
+        figure.add_trace(line([], [], th.PURPLE, width=5, name="sites", **under))
         # Names have a trace of their own: on a line, plotly.js loses the texts of thinned points.
-        names = {"textfont": {"size": 11, "color": INK}, "name": "names of sites"}
-        figure.add_scatter(mode="text", cliponaxis=False, **names, **under)
+        names = {"textfont": {"size": 11, "color": th.INK}, "name": "names of sites"}
+        figure.add_scatter(mode="text", cliponaxis=False, hoverinfo="skip", **names, **under)
         figure.update_layout(yaxis3={"domain": [0, 0.21], "anchor": "x2", "visible": False})
         figure.update_layout(yaxis3={"range": [-_LANES + 0.05, 0.3], "fixedrange": True})
     figure.update_layout(
@@ -283,41 +244,33 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
         yaxis2_title_text=value_name,
     )
     window = {"type": "rect", "xref": "x", "yref": "y domain", "y0": 0, "y1": 1}
+    figure.add_shape(window | {"line": {"color": th.INK, "width": 1.5}})
     tss = {"type": "line", "xref": "x2", "yref": "y2 domain", "x0": -0.5, "x1": -0.5}
-    figure.add_shape(window | {"line": {"color": INK, "width": 1.5}})
-    figure.add_shape(tss | {"y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}})
+    figure.add_shape(tss | {"y0": 0, "y1": 1, "line": th.DOTTED | {"color": th.GREY}})
     figure.add_annotation(PANEL_TITLE | {"y": 1.02})
-    figure.add_annotation(
+    return figure.add_annotation(
         xref="paper", yref="y2 domain", x=0.5, y=1, yanchor="top", showarrow=False,
         font={"size": 34, "color": _STAMP}, bgcolor="rgba(255,255,255,0.85)",
     )  # fmt: skip
-    return figure
 
 
 def _add_substitutions(figure: go.Figure, positions: np.ndarray) -> None:
     """Letters (traces 4 to 7) over the bars, every substitution (8), the strongest (9)."""
-    for base, colour in BASE_COLOURS.items():
-        figure.add_scatter(
-            name=base, mode="lines", fill="toself", fillcolor=colour, hoverinfo="skip",
-            line={"width": 0.8, "color": colour}, xaxis="x2", yaxis="y2", showlegend=False,
-        )  # fmt: skip
+    nothing = dict.fromkeys(LETTERS, (None, None))
+    figure.add_traces(letter_traces(nothing, xaxis="x2", yaxis="y2", showlegend=False))
     figure.update_traces(opacity=0, textposition="none", selector={"type": "bar"})
     figure.add_heatmap(
         x=np.repeat(positions, 4), y=list("ACGT") * len(positions), xaxis="x2", yaxis="y4",
-        name="substitutions", zmid=0, colorscale=DIVERGING, hoverongaps=False,
+        name="substitutions", zmid=0, colorscale=th.DIVERGING, hoverongaps=False,
         colorbar={"thickness": 8, "len": 0.13, "y": 0.395, "outlinewidth": 0, "nticks": 3},
         hovertemplate="%{x:+d} bp → %{y}: %{z:.3f}<extra></extra>",
     )  # fmt: skip
     figure.add_table(
         domain={"x": [0, 1], "y": [0, 0.27]},
         header={"values": ["position", "strongest", "log ratio"], "align": "left"},
-        cells={"align": "left", "fill_color": "white", "line_color": GRID, "height": 22},
+        cells={"align": "left", "fill_color": "white", "line_color": th.GRID, "height": 22},
     )
-    figure.update_layout(
-        height=920,
-        yaxis={"domain": [0.89, 1]},
-        yaxis2={"domain": [0.57, 0.84]},
-        yaxis3={"domain": [0.47, 0.56]},
-        yaxis4={"domain": [0.35, 0.46], "anchor": "x2", "type": "category", "showgrid": False},
-        xaxis2={"anchor": "y4"},
-    )
+    domains = {"yaxis": [0.89, 1], "yaxis2": [0.57, 0.84], "yaxis3": [0.47, 0.56]}
+    figure.update_layout({f"{axis}_domain": domain for axis, domain in domains.items()})
+    yaxis4 = {"domain": [0.35, 0.46], "anchor": "x2", "type": "category", "showgrid": False}
+    figure.update_layout(height=920, yaxis4=yaxis4, xaxis2={"anchor": "y4"})

@@ -1,4 +1,4 @@
-"""Every figure of GeneSplice under one roof, and those of checks and learning rates.
+"""Every figure of GeneSplice under one roof, and those of explanations and of context.
 
 A figure is a noun: a function of plain tables and arrays that returns a plotly figure. The same
 input always gives the same figure, text from users is shown and never interpreted, and heights
@@ -12,64 +12,27 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from genesplice.errors import InputError
-from genesplice.show.context import context_scores, dose_figure, mass_figure, slope_bars
-from genesplice.show.figures_genome import expression_map, fold_map
+from genesplice.show import theme as th
+from genesplice.show.figures_genome import expression_map, fold_map, leakage_table
 from genesplice.show.figures_model import (
     condition_heatmap,
-    context_curve,
     learning_curves,
     metric_bars,
     predicted_observed,
-)
+    rate_range,
+    rate_schedules,
+)  # fmt: skip
 from genesplice.show.logo import attribution_logo
 from genesplice.show.networks import pathway_graph
-from genesplice.show.theme import (
-    BLUE,
-    COLOURS,
-    DASHES,
-    GREY,
-    GRID,
-    INK,
-    THEME,
-    VERMILLION,
-    blank_figure,
-    broken_lines,
-    gene_labels,
-    name_rows,
-    require_series,
-    require_table,
-    row_texts,
-    safe,
-    short,
-    text_lines,
-)
+from genesplice.show.theme import THEME
 
 __all__ = [
-    "THEME",
-    "attribution_logo",
-    "completeness_bars",
-    "condition_heatmap",
-    "context_curve",
-    "context_scores",
-    "dose_figure",
-    "expression_map",
-    "fold_map",
-    "influence_bars",
-    "leakage_table",
-    "learning_curves",
-    "mass_figure",
-    "metric_bars",
-    "pathway_graph",
-    "predicted_observed",
-    "rate_range",
-    "rate_schedules",
-    "slope_bars",
-]
+    "THEME", "attribution_logo", "completeness_bars", "condition_heatmap", "context_curve",
+    "context_scores", "dose_figure", "expression_map", "fold_map", "influence_bars",
+    "leakage_table", "learning_curves", "mass_figure", "metric_bars", "pathway_graph",
+    "predicted_observed", "rate_range", "rate_schedules", "slope_bars",
+]  # fmt: skip
 
-_STATUS = {"red": ("■ red", "#F7D5C2"), "amber": ("▲ amber", "#FBE8C4")}
-_STATUS["green"] = ("● green", "#D5F0E6")
-_CELL_CHARACTERS = 39  # a line of the wide column on a narrow screen
 _LABELS_MAX = 60  # rows that are still named on an axis
 
 
@@ -101,100 +64,42 @@ def completeness_bars(
     InputError
         Empty series, values that are not finite, or series over different genes.
     """
-    delta, relative = require_series(delta, "delta"), require_series(relative, "relative delta")
-    if set(delta.index) != set(relative.index):
-        n_shared = len(delta.index.intersection(relative.index))
-        found = f"{len(delta):,} genes of delta, {len(relative):,} of relative delta"
-        raise InputError(found, f"the same genes ({n_shared:,} are in both)")
+    delta, relative = (
+        th.require_series(delta, "delta"),
+        th.require_series(relative, "relative delta"),
+    )
+    found = f"{len(delta):,} genes of delta, {len(relative):,} of relative delta"
+    both = f"the same genes ({len(delta.index.intersection(relative.index)):,} are in both)"
+    th.require(set(delta.index) == set(relative.index), found, both)
     relative = relative.abs().sort_index().sort_values(ascending=False, kind="stable")
-    delta, n = delta.loc[relative.index], len(relative)
-    plain = gene_labels(relative.index, names)
-    is_named = n <= _LABELS_MAX
-    n_within = int((relative <= threshold).sum())
-    subtitle = f"{n_within:,} of {n:,} genes within {threshold:.1%} of the prediction"
-    figure = blank_figure(90 + (22 if is_named else 6) * n, title, subtitle)
-    for word, is_part, colour, pattern in (
-        ("within the limit", relative.to_numpy() <= threshold, BLUE, ""),
-        ("beyond the limit", relative.to_numpy() > threshold, VERMILLION, "/"),
+    plain, n = th.gene_labels(relative.index, names), len(relative)
+    is_named, is_within = n <= _LABELS_MAX, relative <= threshold
+    table = pd.DataFrame({"x": relative, "delta": delta.loc[relative.index]})
+    table = table.assign(y=np.arange(n, dtype=float), label=[th.safe(label) for label in plain])
+    subtitle = f"{is_within.sum():,} of {n:,} genes within {threshold:.1%} of the prediction"
+    figure = th.blank_figure(90 + (22 if is_named else 6) * n, title, subtitle)
+    for word, part, colour, pattern in (
+        ("within the limit", table[is_within], th.BLUE, ""),
+        ("beyond the limit", table[~is_within], th.VERMILLION, "/"),
     ):
+        hatch = {"shape": pattern, "bgcolor": colour, "fgcolor": "white"}
         figure.add_bar(
-            name=word, orientation="h", x=relative.to_numpy()[is_part], width=0.7,
-            y=np.flatnonzero(is_part).astype(np.float64), customdata=delta.to_numpy()[is_part],
-            hovertext=[safe(plain[i]) for i in np.flatnonzero(is_part)],
-            marker={"color": colour, "pattern": {"shape": pattern, "bgcolor": colour}},
-            marker_pattern_fgcolor="white",
+            x=part["x"], y=part["y"], name=word, orientation="h", width=0.7,
+            customdata=part["delta"], hovertext=part["label"].to_list(),
+            marker={"color": colour, "pattern": hatch},
             hovertemplate="<b>%{hovertext}</b><br>off by %{x:.2%}, "
             "%{customdata:.3g} log₂(TPM+1)<extra></extra>",
         )  # fmt: skip
     figure.add_vline(
-        x=threshold, line={"color": INK, "width": 1.5, "dash": "dash"},
+        x=threshold, line={"color": th.INK, "width": 1.5, "dash": "dash"},
         annotation={"text": f"limit {threshold:.1%}", "font_size": 12, "yanchor": "bottom"},
         annotation_position="top left",
     )  # fmt: skip
-    ends = [0, 1.12 * max(threshold, float(relative.max()))]
-    figure.update_xaxes(title_text="|missing| / |prediction − baseline|")
-    figure.update_xaxes(tickformat=".1%", range=ends, nticks=6)
-    name_rows(figure, [short(label, 24) for label in plain])
-    if not is_named:
-        figure.update_yaxes(title_text="genes", tickvals=[], ticktext=[])
+    ends, axis = [0, 1.12 * max(threshold, relative.max())], "|missing| / |prediction − baseline|"
+    figure.update_xaxes(title_text=axis, tickformat=".1%", range=ends, nticks=6)
+    th.name_rows(figure, [th.short(label, 24) for label in plain] if is_named else [])
+    figure.update_yaxes(range=[n - 0.5, -0.5], title_text="" if is_named else "genes")
     return figure
-
-
-def leakage_table(leakage: Mapping[str, Any], *, title: str = "Leakage report") -> go.Figure:
-    """Draw the checks of a leakage report as a table: status, value and limit, and why it matters.
-
-    Parameters
-    ----------
-    leakage
-        ``status`` (green, amber, red) over all, and ``checks``: records with check, value, unit,
-        threshold, status, why. They are drawn worst first, otherwise in their order.
-
-    Raises
-    ------
-    InputError
-        No checks, a check without one of these fields, or another status.
-    """
-    table = pd.DataFrame(list(leakage.get("checks", ())), dtype=object)
-    columns = ["check", "value", "unit", "threshold", "status", "why"]
-    require_table(table, "leakage checks", columns)
-    overall = str(leakage.get("status"))
-    if unknown := {overall, *table["status"]} - set(_STATUS):
-        raise InputError(f"status {min(map(str, unknown))!r} in the leakage", ", ".join(_STATUS))
-    table = table.sort_values("status", key=lambda one: one.map(list(_STATUS).index), kind="stable")
-    lines = []
-    for row in table.itertuples():
-        limit = "" if _is_missing(row.threshold) else f"; limit: {_amount(row.threshold, '')}"
-        name = str(row.check).replace("_", " ")
-        lines.append((name, f"{_amount(row.value, row.unit)}{limit}. Why: {row.why}"))
-    # Rows grow with their text: the height is what they need on a narrow screen.
-    n_lines = [len(text_lines(f"{name}: {text}", _CELL_CHARACTERS)) for name, text in lines]
-    height = 60 + sum(17 * n + 14 for n in n_lines)
-    figure = blank_figure(height, title, f"overall: {_STATUS[overall][0]}")
-    status = [_STATUS[one] for one in table["status"]]
-    texts = [f"<b>{safe(name)}</b>: {safe(text)}" for name, text in lines]
-    font = {"size": 12, "color": INK}
-    head = {"values": ["<b>status</b>", "<b>check</b>"], "fill_color": "white", "line_color": GREY}
-    cells = {"values": [[f"<b>{word}</b>" for word, _ in status], texts], "line_color": GRID}
-    cells |= {"fill_color": [[colour for _, colour in status], "white"]}
-    shared = {"align": "left", "font": font, "height": 26}
-    return figure.add_table(columnwidth=[22, 78], header=head | shared, cells=cells | shared)
-
-
-def _is_missing(value: object) -> bool:
-    """Whether a leakage field was left empty."""
-    return value is None or (isinstance(value, float) and bool(np.isnan(value)))
-
-
-def _amount(value: object, unit: object) -> str:
-    """A leakage value with its unit: numbers rounded to four digits, anything else as text."""
-    if _is_missing(value):
-        return "not measured"
-    text = str(value)
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        text = f"{value:,}"
-    elif isinstance(value, (float, np.floating)):
-        text = f"{value:,.0f}" if abs(float(value)) >= 10_000 else f"{value:.4g}"
-    return f"{text} {unit}".rstrip()
 
 
 def influence_bars(
@@ -223,8 +128,8 @@ def influence_bars(
     InputError
         A column that is missing, no rows, or values that are not finite.
     """
-    band = ["mean", "null_low", "null_high"]
-    table = require_table(table, "influence", ["id", "n_edges", *band, "p"], finite=band)
+    limits = ["mean", "null_low", "null_high"]
+    table = th.require_table(table, "influence", ["id", "n_edges", *limits, "p"], finite=limits)
     n_above = int((table["mean"] > table["null_high"]).sum())
     text = f"{n_above} of {len(table)} above their band of random graphs"
     if "chance_above" in table:
@@ -232,85 +137,170 @@ def influence_bars(
     shown = table.sort_values("mean", ascending=False).head(n_shown)
     called = shown["name"] if names is None and "name" in shown else shown["id"]
     labels = [str(one if names is None else names.get(one, one)) for one in called]
-    figure = blank_figure(90 + 26 * len(shown), title, text, margin={"b": 78})
-    y = np.arange(len(shown), dtype=np.float64)
-    figure.add_scatter(
-        x=broken_lines(shown["null_low"], shown["null_high"]), y=broken_lines(y, y), mode="lines",
-        name="random graphs, middle 95 %", line={"color": GREY, "width": 13}, opacity=0.55,
-        hoverinfo="skip",
-    )  # fmt: skip
+    figure = th.blank_figure(90 + 26 * len(shown), title, text, margin={"b": 78})
+    y, (low, high) = np.arange(len(shown), dtype=float), (shown[one] for one in limits[1:])
+    band = {"name": "random graphs, middle 95 %", "width": 13, "opacity": 0.55}
+    bands = th.broken_lines(low, high), th.broken_lines(y, y)
+    figure.add_trace(th.line(*bands, th.GREY, **band))
     about = "<b>{label}</b><br>{mean:+.3g}, random {null_low:+.3g} to {null_high:+.3g}<br>"
-    is_above = shown["mean"] > shown["null_high"]
+    about += "{n_edges:.0f} edges, p = {p:.2g}"
+    symbols = np.where(shown["mean"] > high, "diamond", "diamond-open")
     figure.add_scatter(
         x=shown["mean"].to_numpy(), y=y, mode="markers", name="this graph", hoverinfo="text",
-        marker={"size": 11, "symbol": np.where(is_above, "diamond", "diamond-open"), "color": BLUE},
-        marker_line={"color": BLUE, "width": 2},
-        hovertext=row_texts(shown.assign(label=labels), about + "{n_edges:.0f} edges, p = {p:.2g}"),
+        marker={"size": 11, "symbol": symbols, "color": th.BLUE},
+        marker_line={"color": th.BLUE, "width": 2},
+        hovertext=th.row_texts(shown.assign(label=labels), about),
     )  # fmt: skip
-    figure.update_xaxes(title_text="towards what was observed", zeroline=True, zerolinecolor=INK)
-    name_rows(figure, [short(label, 20) for label in labels])
+    figure.update_xaxes(title_text="towards what was observed", zeroline=True, zerolinecolor=th.INK)
+    th.name_rows(figure, [th.short(label, 20) for label in labels])
     return figure
 
 
-def rate_range(
-    curve: pd.DataFrame, low: float, high: float, *, title: str = "Learning-rate range test"
+def context_curve(
+    metrics: pd.DataFrame, *, metric: str = "score", title: str = "Score against context length"
 ) -> go.Figure:
-    """Draw the loss of a run whose rate rises, and the rates that are proposed.
+    """Draw a score against context length, a line per context condition, bands for intervals.
+
+    A line that climbs from left to right while its ablation stays flat says that context helps;
+    two lines within each other's bands say that it does not show here.
 
     Parameters
     ----------
-    curve
-        Columns learning_rate, loss and smoothed, a row a step.
-    low, high
-        Bounds of the shaded interval.
+    metrics
+        Columns context_bp, value, ci_low, ci_high and, for several conditions, model.
+    metric
+        Name of the value, for the axis.
 
     Raises
     ------
     InputError
-        Missing columns, no rows, or bounds that do not rise from above 0.
+        Missing columns, no rows, context below 1 bp, or two values for a condition and length.
     """
-    require_table(curve, "curve", ["learning_rate", "loss", "smoothed"])
-    if not 0 < low < high:
-        raise InputError(f"bounds {low:g} and {high:g}", "0 < low < high")
-    curve = curve.sort_values("learning_rate", kind="stable").astype(np.float64)
-    figure = blank_figure(360, title)
-    figure.add_vrect(x0=low, x1=high, fillcolor=BLUE, opacity=0.12, line_width=0)
-    for column, name, colour in (("loss", "each step", GREY), ("smoothed", "smoothed", INK)):
-        figure.add_scatter(
-            x=curve["learning_rate"].to_numpy(), y=curve[column].to_numpy(), name=name,
-            mode="lines", line={"color": colour, "width": 1 if colour == GREY else 2},
-            hovertemplate="rate %{x:.2e}<br>%{y:.3f} bits a base<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title_text="learning rate", type="log", exponentformat="power")
-    return figure.update_yaxes(title_text="training bits per base")
+    table = metrics if "model" in metrics.columns else metrics.assign(model=metric)
+    needed, keys = ["context_bp", "value", "ci_low", "ci_high"], ["model", "context_bp"]
+    table = th.require_table(table, "metrics", needed, unique=keys, finite=needed[:2])
+    lowest = table["context_bp"].min()
+    th.require(lowest >= 1, f"context of {lowest:g} bp", "at least 1 (the axis is logarithmic)")
+    figure = th.blank_figure(360, title, "bands: 95 % intervals")
+    table = table.astype({"ci_low": np.float64, "ci_high": np.float64}).sort_values(keys)
+    for i, (model, part) in enumerate(table.groupby("model")):
+        value, down, up = th.whiskers(part)
+        x, colour, name = part["context_bp"].to_numpy(), th.COLOURS[i % 8], th.safe(model)
+        figure.add_trace(band(x, value - down, value + up, colour, f"interval of {name}", name))
+        about = "<b>{model}</b>, {context_bp:,.0f} bp<br>{value:.3f} [{ci_low:.3f}, {ci_high:.3f}]"
+        look = {"mode": "lines+markers", "marker": {"symbol": th.SYMBOLS[i % 8], "size": 8}}
+        look |= {"hovertext": th.row_texts(part, about), "hoverinfo": "text", "legendgroup": name}
+        figure.add_trace(th.line(x, value, colour, name=th.short(model, 36), **look))
+    ticks = sorted(set(table["context_bp"]))
+    names = [f"{tick:,.0f}" for tick in ticks]
+    figure.update_xaxes(type="log", tickmode="array", tickvals=ticks, ticktext=names)
+    figure.update_xaxes(title_text="context length (bp, log scale)")
+    return figure.update_yaxes(title_text=th.words(metric))
 
 
-def rate_schedules(
-    rates: pd.DataFrame, *, highlight: Sequence[str] = (), title: str = "Learning-rate schedules"
+def band(x: Any, low: Any, high: Any, colour: str, name: str, group: str = "") -> go.Scatter:
+    """The area between two lines."""
+    x, y = np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]])
+    more = {"fill": "toself", "fillcolor": colour, "opacity": 0.16, "showlegend": False}
+    return th.line(x, y, colour, width=0, name=name, legendgroup=group, **more)
+
+
+def context_scores(
+    conditions: Sequence[Mapping[str, Any]],
+    metrics: pd.DataFrame,
+    metric: str = "level_r2",
+    *,
+    title: str = "Score against context",
 ) -> go.Figure:
-    """Draw the rate of every schedule over the steps, those of `highlight` thick.
-
-    Parameters
-    ----------
-    rates
-        Columns schedule, step and learning_rate. Colours follow the names.
+    """Draw the conditions' score over all held-out genes against their context (mean over seeds).
 
     Raises
     ------
     InputError
-        Missing columns, no rows, or a highlighted schedule that is not there.
+        If no condition has a record of the metric.
     """
-    require_table(rates, "rates", ["schedule", "step", "learning_rate"])
-    if missing := set(highlight) - set(rates["schedule"]):
-        names = ", ".join(map(str, rates["schedule"].unique()))
-        raise InputError(f"highlight {min(missing)!r}", names)
-    figure = blank_figure(420, title)
-    for i, (name, part) in enumerate(rates.sort_values("step", kind="stable").groupby("schedule")):
-        line = {"color": COLOURS[i % len(COLOURS)], "width": 4 if name in highlight else 1.5}
-        figure.add_scatter(
-            x=part["step"].to_numpy(np.float64), y=part["learning_rate"].to_numpy(np.float64),
-            mode="lines", name=safe(name), line=line | {"dash": DASHES[i // len(COLOURS) % 3]},
-            hovertemplate=f"{safe(name)}<br>step %{{x:,}}, rate %{{y:.2e}}<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title_text="optimiser step", tickformat="~s")
-    return figure.update_yaxes(title_text="learning rate", exponentformat="power")
+    context = {one["name"]: one["context_bp"] for one in conditions if not one["is_reference"]}
+    is_mine = metrics["model"].isin(context) & (metrics["metric"] == metric)
+    rows = metrics[is_mine & metrics["fold"].isna()]
+    th.require(len(rows), f"no record of {metric} for any condition", "at least one")
+    mean = rows.groupby(rows["model"].map(context).rename("context_bp"))
+    mean = mean[["value", "ci_low", "ci_high"]].mean().reset_index()
+    return context_curve(mean, metric=metric, title=title)
+
+
+def slope_bars(
+    slopes: Sequence[Mapping[str, Any]],
+    smallest_effect: float,
+    *,
+    title: str = "Change per doubling of context",
+) -> go.Figure:
+    """Draw each slope with its limits, compared with 0 and the smallest effect of interest.
+
+    An interval wholly left of the dotted line is a no; one wholly right of 0 that reaches the
+    dotted line is a yes.
+
+    Raises
+    ------
+    InputError
+        Without slopes, or with missing fields.
+    """
+    limits = ["ci_low", "ci_high", "minimum_detectable"]
+    table = th.require_table(pd.DataFrame(list(slopes)), "slopes", ["metric", "slope", *limits])
+    value, down, up = th.whiskers(table.rename(columns={"slope": "value"}))
+    subtitle = "limits of the rule; dotted: smallest effect of interest"
+    figure = th.blank_figure(170 + 46 * len(table), title, subtitle)
+    figure.add_scatter(
+        x=value, y=[th.words(name) for name in table["metric"]], mode="markers", showlegend=False,
+        marker={"size": 10, "color": th.BLUE}, error_x={"array": up, "arrayminus": down},
+        customdata=table[limits].to_numpy(np.float64),
+        hovertemplate="%{y}: %{x:+.4f} [%{customdata[0]:+.4f}, %{customdata[1]:+.4f}]<br>"
+        "minimum detectable: %{customdata[2]:.4f}<extra></extra>",
+    )  # fmt: skip
+    figure.add_vline(x=0, line={"color": th.GREY, "width": 1})
+    figure.add_vline(x=smallest_effect, line=th.DOTTED)
+    return figure.update_xaxes(title_text="change per doubling").update_yaxes(type="category")
+
+
+def dose_figure(
+    shares: pd.DataFrame, *, title: str = "Everything beyond a distance shuffled"
+) -> go.Figure:
+    """Draw what is left of the prediction once everything further than a distance is shuffled.
+
+    A model that reads the gene's surroundings only is at 1 from the left on; one that depends on
+    distal sequence climbs to 1 where that lies.
+
+    Raises
+    ------
+    InputError
+        Missing columns distance_bp and share, or no rows.
+    """
+    shares = th.require_table(shares, "shares", ["distance_bp", "share"]).sort_values("distance_bp")
+    figure = th.blank_figure(320, title, "share that is left")
+    x, hover = [f"{one:,}" for one in shares["distance_bp"]], "beyond %{x} bp shuffled: %{y:.1%}"
+    look = {"mode": "lines+markers", "showlegend": False, "hover": f"{hover} left"}
+    figure.add_trace(th.line(x, shares["share"], th.BLUE, **look))
+    return _share_axes(figure, "kept around the gene (bp)", "share left")
+
+
+def mass_figure(mass: pd.DataFrame, *, title: str = "Where the evidence lies") -> go.Figure:
+    """Draw the cumulated share of gradient and of perturbation against distance.
+
+    Raises
+    ------
+    InputError
+        Missing columns high_bp, gradient and perturbation, or no rows.
+    """
+    kinds = ["gradient", "perturbation"]
+    mass = th.require_table(mass, "mass", ["high_bp", *kinds]).sort_values("high_bp")
+    figure = th.blank_figure(340, title, "dotted: 90 %")
+    x = ["gene", *(f"{high:,}" for high in mass["high_bp"].iloc[1:])]
+    for name, colour in zip(kinds, th.COLOURS, strict=False):
+        look = {"mode": "lines+markers", "hover": f"{name} within %{{x}} bp: %{{y:.1%}}"}
+        figure.add_trace(th.line(x, mass[name].cumsum(), colour, name=name, **look))
+    figure.add_hline(y=0.9, line=th.DOTTED)
+    return _share_axes(figure, "within (bp of the gene)", "share")
+
+
+def _share_axes(figure: go.Figure, x: str, y: str) -> go.Figure:
+    figure.update_xaxes(title_text=x, type="category")
+    return figure.update_yaxes(title_text=y, tickformat=".0%", range=[-0.02, 1.05])

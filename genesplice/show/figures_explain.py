@@ -7,38 +7,26 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from genesplice.errors import InputError
 from genesplice.results import Attribution
-from genesplice.show.explorer import Control, Explorer, Recompute, bind
-from genesplice.show.explorers_genome import (
-    FROM_TSS,
-    AttributionExplorer,
+from genesplice.show import theme as th
+from genesplice.show.explorer import (
+    Control,
+    Explorer,
+    Recompute,
+    bind,
     gene_control,
     panel_title,
-)
-from genesplice.show.figures import completeness_bars
-from genesplice.show.theme import (
-    BLUE,
-    COLOURS,
-    GREY,
-    MUTED,
-    PANEL_TITLE,
-    THEME,
-    require_table,
-    safe,
     stacked_panels,
     two_panels,
-)
+)  # fmt: skip
+from genesplice.show.explorers_genome import FROM_TSS, AttributionExplorer
+from genesplice.show.figures import completeness_bars
+from genesplice.show.theme import BLUE, PANEL_TITLE, line, require, require_table, safe
 
 ALL_HEADS = "mean of heads"
 POOL_BP = 128
 SHOWN_BP = (512, 128)
 """Bases before and after the TSS that are drawn; the tables have the whole window."""
-
-
-def shown_slice(found: Attribution, shown_bp: tuple[int, int] = SHOWN_BP) -> slice:
-    """The part of an attribution's window that is drawn."""
-    return slice(-found.offset_bp - shown_bp[0], -found.offset_bp + shown_bp[1])
 
 
 def attribution_explorer(
@@ -62,7 +50,8 @@ def attribution_explorer(
     is_exact
         They are what attributions are checked against: no stamp.
     """
-    parts = [(one, shown_slice(one, shown_bp)) for one in found]
+    parts = [(one, slice(-one.offset_bp - shown_bp[0], -one.offset_bp + shown_bp[1]))
+             for one in found]  # fmt: skip
     genes = [one.gene_id for one in found]
     verdicts = pd.Series("exact" if is_exact else "not checked", index=genes)
     if checks is not None:
@@ -139,13 +128,11 @@ def lead_of(checks: pd.DataFrame | None, n_genes: int) -> str:
     """One sentence on how much of it can be believed."""
     if checks is None or not len(checks):
         return f"{n_genes} genes, none of them checked: no picture here carries its own evidence."
-    n_faithful = int((checks["verdict"] == "faithful").sum())
-    return (
-        f"{n_faithful} of {len(checks)} attributions pass every check; those that do not are "
-        "stamped, and should not be read."
-        if n_faithful < len(checks)
-        else f"All {len(checks)} attributions pass every check that was made."
-    )
+    n, n_faithful = len(checks), int((checks["verdict"] == "faithful").sum())
+    if n_faithful == n:
+        return f"All {n} attributions pass every check that was made."
+    passed = f"{n_faithful} of {n} attributions pass every check"
+    return f"{passed}; those that do not are stamped, and should not be read."
 
 
 class CurveExplorer(Explorer):
@@ -178,30 +165,29 @@ class CurveExplorer(Explorer):
         notes: pd.Series | None = None,
         recompute: Recompute | None = None,
     ) -> None:
-        if not curves:
-            raise InputError("0 genes with curves", "at least 1")
+        require(curves, "0 genes with curves", "at least 1")
         columns = ("deletion", "random_deletion", "insertion", "random_insertion")
         fraction = next(iter(curves.values()))["fraction"].to_numpy(np.float64)
         for gene_id, table in curves.items():
             require_table(table, f"the curves of {gene_id}", ["fraction", *columns])
-            if not np.array_equal(table["fraction"], fraction):
-                raise InputError(f"other fractions for {gene_id}", "those of the first gene")
-        genes, notes = list(curves), pd.Series(dtype=object) if notes is None else notes
-        gene = gene_control(genes, names)
-        figure = two_panels(380, "", "")
+            is_same = np.array_equal(table["fraction"], fraction)
+            require(is_same, f"other fractions for {gene_id}", "those of the first gene")
+        genes, notes = list(curves), {} if notes is None else notes
+        gene, figure = gene_control(genes, names), two_panels(380, "", "")
         for number, column in enumerate(columns):
             is_random = column.startswith("random")
-            colour, name = (MUTED, "in random order") if is_random else (BLUE, "by attribution")
-            figure.add_scatter(
-                x=fraction, mode="lines+markers", name=name, legendgroup=name,
-                showlegend=number < 2, marker={"size": 5, "color": colour},
-                line={"color": colour, "width": 2, "dash": "dash" if is_random else "solid"},
-                hovertemplate="%{x:.0%} of the bases: %{y:.2f}<extra>" + name + "</extra>",
-                row=1, col=1 + number // 2,
-            )  # fmt: skip
-        for col, (x, y) in enumerate((("bases taken away", "left"), ("bases put back", "reached"))):
-            figure.update_xaxes(title_text=x, tickformat=".0%", col=col + 1)
-            figure.update_yaxes(title_text=f"share of the prediction {y}", col=col + 1)
+            colour, name = (th.MUTED, "in random order") if is_random else (BLUE, "by attribution")
+            look: dict[str, Any] = {
+                "dash": "dash" if is_random else "solid",
+                "mode": "lines+markers",
+                "name": name,
+            }
+            look |= {"legendgroup": name, "showlegend": number < 2, "marker": {"size": 5}}
+            look["hover"] = "%{x:.0%} of the bases: %{y:.2f}<extra>" + name + "</extra>"
+            figure.add_trace(line(fraction, [], colour, **look), 1, 1 + number // 2)
+        for col, (x, y) in enumerate((("taken away", "left"), ("put back", "reached")), 1):
+            figure.update_xaxes(title_text=f"bases {x}", tickformat=".0%", col=col)
+            figure.update_yaxes(title_text=f"share of the prediction {y}", col=col)
         figure.update_yaxes(zeroline=True, nticks=6)
 
         def draw(at: int) -> dict[str, Any]:
@@ -259,15 +245,13 @@ class AttentionExplorer(Explorer):
         level = Control(name="level", kind="select", label="Level and layer", options=levels)
         head = Control(name="head", kind="slider", label="Head", options=of_heads)
         position = Control(
-            name="position",
-            kind="slider",
-            label=f"Query position, {FROM_TSS}",
+            name="position", kind="slider", label=f"Query position, {FROM_TSS}",
             options=tuple(f"{one:+d}" for one in positions),
             start=int(np.argmin(np.abs(positions))),
-        )
-        weights = {key: part for key, part in attention.groupby(keys, sort=False)}
+        )  # fmt: skip
+        weights = dict(iter(attention.groupby(keys, sort=False)))
         effects = {} if heads is None else heads.set_index(keys[:-1])["effect"].to_dict()
-        spans = attention.groupby("level").agg(low=("start_bp", "min"), high=("end_bp", "max"))
+        spans = attention.groupby("level").agg({"start_bp": "min", "end_bp": "max"}).astype(float)
         first = attention.drop_duplicates("level").set_index("level")
         widths = (first["end_bp"] - first["start_bp"]).astype(float)
         paths = list(dict.fromkeys(rolled["path"]))
@@ -276,8 +260,8 @@ class AttentionExplorer(Explorer):
         def attend(g: int, layer: int, h: int, p: int) -> dict[str, Any]:
             chosen = range(n_heads) if h == 0 else (h - 1,)
             where = [(genes[g], *layers[layer], one, positions[p]) for one in chosen]
-            if lost := [key for key in where if key not in weights]:
-                raise InputError(f"no attention for {lost[0]}", "some for every choice")
+            lost = [key for key in where if key not in weights][:1]
+            require(not lost, f"no attention for {lost}", "some for every choice")
             table = pd.concat([weights[key] for key in where])
             summed = table.groupby(["start_bp", "end_bp"])["weight"].sum() / len(where)
             edges = summed.index.to_frame().to_numpy(np.float64)
@@ -292,7 +276,7 @@ class AttentionExplorer(Explorer):
 
         def zoom(layer: int) -> dict[str, Any]:
             name = layers[layer][0]
-            return {"data[0].width": widths[name], "xaxis.range": list(map(float, spans.loc[name]))}
+            return {"data[0].width": widths[name], "xaxis.range": spans.loc[name].to_list()}
 
         def mark(p: int) -> dict[str, Any]:
             return dict.fromkeys(("shapes[0].x0", "shapes[0].x1"), float(positions[p]))
@@ -321,25 +305,16 @@ def _pool(
 
 def _attention_figure(paths: Sequence[str], middles: np.ndarray) -> go.Figure:
     """Weights of one query above (trace 0), the rollout below (a trace per path)."""
-    figure = go.Figure(layout={"template": THEME, "height": 560, "barmode": "stack"})
-    hover = "%{x:+,.0f} bp: %{y:.4f}"
-    figure.add_bar(
-        marker={"color": COLOURS[0], "line_width": 0}, name="attention", showlegend=False,
-        hovertemplate=f"{hover}<extra></extra>",
-    )  # fmt: skip
-    for number, path in enumerate(paths):
-        name = f"through {safe(path)}"
-        pattern: dict[str, Any] = {
-            "shape": ("", "/", "x")[number % 3],
-            "fillmode": "overlay",
-            "size": 6,
-        }
-        pattern |= {"fgcolor": "white", "fgopacity": 0.6}
-        figure.add_bar(
-            x=middles, xaxis="x2", yaxis="y2", width=POOL_BP, name=name,
-            marker={"color": COLOURS[number % 8], "line_width": 0, "pattern": pattern},
-            hovertemplate=f"{hover}<extra>{name}</extra>",
-        )  # fmt: skip
+    figure = go.Figure(layout={"height": 560, "barmode": "stack"})
+    bars = {"": {"showlegend": False, "name": "attention", "marker": {"color": th.COLOURS[0]}}}
+    hatch = {"fillmode": "overlay", "size": 6, "fgcolor": "white", "fgopacity": 0.6}
+    for i, path in enumerate(paths):
+        marker = {"color": th.COLOURS[i % 8], "pattern": {"shape": ("", "/", "x")[i % 3], **hatch}}
+        below = {"x": middles, "xaxis": "x2", "yaxis": "y2", "width": POOL_BP, "marker": marker}
+        bars[f"through {safe(path)}"] = {"name": f"through {safe(path)}", **below}
+    for name, bar in bars.items():
+        hover = f"%{{x:+,.0f}} bp: %{{y:.4f}}<extra>{name}</extra>"
+        figure.add_bar(**bar, marker_line_width=0, hovertemplate=hover)
     figure.update_layout(
         margin={"t": 52, "b": 92},
         xaxis={"anchor": "y", "title_text": FROM_TSS},
@@ -347,11 +322,8 @@ def _attention_figure(paths: Sequence[str], middles: np.ndarray) -> go.Figure:
         xaxis2={"anchor": "y2", "title_text": FROM_TSS},
         yaxis2={"domain": [0, 0.32], "title_text": f"weight in {POOL_BP} bp"},
     )
-    figure.add_shape(
-        type="line", xref="x", yref="y domain", y0=0, y1=1,
-        line={"color": GREY, "width": 1.5, "dash": "dot"},
-    )  # fmt: skip
+    start = {"color": th.GREY, "width": 1.5, "dash": "dot"}
+    figure.add_shape(type="line", xref="x", yref="y domain", y0=0, y1=1, line=start)
     figure.add_annotation(PANEL_TITLE | {"y": 1.01})
     text = "<b>Attention rollout</b> for the start"
-    figure.add_annotation(PANEL_TITLE | {"y": 0.34, "text": text})
-    return figure
+    return figure.add_annotation(PANEL_TITLE | {"y": 0.34, "text": text})

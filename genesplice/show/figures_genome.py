@@ -1,30 +1,21 @@
-"""Figures along the genome: expression gene by gene, and folds block by block."""
+"""Figures of data: expression and folds along the genome, and what leaks between folds."""
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from genesplice.errors import InputError
-from genesplice.show.theme import (
-    COLOURS,
-    GREY,
-    INK,
-    MUTED,
-    blank_figure,
-    name_rows,
-    require_series,
-    require_table,
-    row_texts,
-    safe,
-    short,
-    text_on,
-)
+from genesplice.show import theme as th
 
 _RING_LABELS_MAX = 80  # blocks that a ring still has room to number on a narrow screen
+_STATUS = {
+    "red": ("■ red", "#F7D5C2"), "amber": ("▲ amber", "#FBE8C4"), "green": ("● green", "#D5F0E6")
+}  # fmt: skip
+_CELL_CHARACTERS = 39  # a line of the wide column on a narrow screen
 
 
 def _natural(name: object) -> list[tuple[int, int, str]]:
@@ -72,52 +63,44 @@ def expression_map(
         does not have.
     """
     columns = ["gene_id", "name", "contig", "start", "end", "strand"]
-    require_table(genes, "genes", columns, unique=["gene_id"])
-    level = require_series(level, "level")
-    if (level < 0).any():
-        raise InputError(f"{int((level < 0).sum()):,} negative values of level", "log2(TPM+1) >= 0")
-    word, by = ("strand", genes.set_index("gene_id")["strand"]) if fold is None else ("fold", fold)
-    if not by.index.is_unique or n_windows < 0:
-        raise InputError(
-            f"{n_windows} windows, {word} by {len(by):,} genes", "0 or more, each once"
-        )
-    for what, known in (("genes", genes["gene_id"]), (word, by.dropna().index)):
-        if n_unknown := int((~level.index.isin(known)).sum()):
-            raise InputError(f"{n_unknown:,} of {len(level):,} genes of level not in {what}", "0")
+    th.require_table(genes, "genes", columns, unique=["gene_id"])
+    level, table = th.require_series(level, "level"), genes.set_index("gene_id", drop=False)
+    n_below = int((level < 0).sum())
+    th.require(not n_below, f"{n_below:,} negative values of level", "log2(TPM+1) >= 0")
+    word, by = ("strand", table["strand"]) if fold is None else ("fold", fold.dropna())
+    found = f"{n_windows} windows, {word} by {len(by):,} genes"
+    th.require(by.index.is_unique and n_windows >= 0, found, "0 or more, each once")
+    for what, known in (("genes", table.index), (word, by.index)):
+        n = int((~level.index.isin(known)).sum())
+        th.require(not n, f"{n:,} of {len(level):,} genes of level not in {what}", "0")
     lengths = genes.groupby("contig")["end"].max().astype(np.float64)
     lengths = lengths.loc[sorted(lengths.index, key=_natural)]
     offsets, total = lengths.cumsum() - lengths, float(lengths.sum())
-    table = genes.set_index("gene_id").loc[level.index].rename_axis("gene_id").reset_index()
-    table = table.assign(
-        level=level.to_numpy(),
-        x=table["start"] + table["contig"].map(offsets),
-        height=level.to_numpy() * np.where(table["strand"] == "-", -1.0, 1.0),
-        group=by.loc[level.index].to_numpy(),
-    )
+    table = table.loc[level.index].rename_axis(None).assign(level=level, group=by)
+    table["x"] = (table["start"] + table["contig"].map(offsets)).astype(np.float64)
+    table["height"] = table["level"] * np.where(table["strand"] == "-", -1.0, 1.0)
     table = table.sort_values(["x", "end", "gene_id"], kind="stable")
     count = f"{len(level):,} of {len(genes):,} genes have a level"
     subtitle = f"{count}; bars up are on the + strand, bars down on the − strand"
-    figure = blank_figure(340, title, subtitle, barmode="overlay", bargap=0)
+    figure = th.blank_figure(340, title, subtitle, barmode="overlay", bargap=0)
     about = "<b>{name}</b> ({gene_id})<br>{contig}:{start:,}-{end:,} bp, {strand}<br>{level:.2f}"
     for i, (group, part) in enumerate(table.groupby("group", sort=True)):
         figure.add_bar(
-            name=f"{word} {safe(group)}", offset=0, x=part["x"].to_numpy(np.float64),
+            name=f"{word} {th.safe(group)}", offset=0, x=part["x"].to_numpy(),
             width=(part["end"] - part["start"]).to_numpy(np.float64),
-            y=part["height"].to_numpy(np.float32), hovertext=row_texts(part, about),
-            marker={"color": COLOURS[i % len(COLOURS)], "line_width": 0},
-            hovertemplate=f"%{{hovertext}} log₂(TPM+1), {word} {safe(group)}<extra></extra>",
+            y=part["height"].to_numpy(np.float32), hovertext=th.row_texts(part, about),
+            marker={"color": th.COLOURS[i % len(th.COLOURS)], "line_width": 0},
+            hovertemplate=f"%{{hovertext}} log₂(TPM+1), {word} {th.safe(group)}<extra></extra>",
         )  # fmt: skip
     edges = np.linspace(0.0, total, n_windows + 1)
     window = np.minimum(np.searchsorted(edges, table["x"], side="right"), n_windows) - 1
     for strand in "+-" if n_windows else "":
-        on_strand = (table["strand"] == "-").to_numpy() == (strand == "-")
-        means = table["height"][on_strand].groupby(window[on_strand]).mean()
-        figure.add_scatter(
-            name=f"mean, {strand} strand", x=((edges[:-1] + edges[1:]) / 2)[means.index],
-            y=means.to_numpy(np.float32), mode="lines", line={"color": INK, "width": 1.5},
-            showlegend=False, hoverinfo="skip",
-        )  # fmt: skip
-    names = [short(name, 20) for name in lengths.index]
+        means = table["height"].groupby([(table["strand"] == "-") == (strand == "-"), window])
+        means = means.mean().get(True, pd.Series(dtype=float))
+        x = ((edges[:-1] + edges[1:]) / 2)[means.index.astype(int)]
+        mean = {"name": f"mean, {strand} strand", "showlegend": False}
+        figure.add_trace(th.line(x, means, th.INK, width=1.5, **mean))
+    names = [th.short(name, 20) for name in lengths.index]
     figure.update_xaxes(range=[0.0, total], showgrid=False, title_text="contigs end to end")
     if len(names) == 1:
         text = f"position on {names[0]} (bp, 0-based)"
@@ -125,12 +108,12 @@ def expression_map(
     else:
         figure.update_xaxes(tickvals=(offsets + lengths / 2).tolist(), ticktext=names)
     for border in offsets.iloc[1:]:
-        figure.add_vline(x=float(border), line={"color": GREY, "width": 1, "dash": "dot"})
+        figure.add_vline(x=float(border), line={"color": th.GREY, "width": 1, "dash": "dot"})
     step = _round_step(max(float(level.max()), 1.0) / 4)
     marks = np.arange(0, float(level.max()) + 1e-9, step)
     ticks = np.concatenate([-marks[:0:-1], marks])
     figure.update_yaxes(tickvals=ticks, ticktext=[f"{abs(tick):g}" for tick in ticks])
-    figure.update_yaxes(title_text="level, log₂(TPM+1)", zeroline=True, zerolinecolor=INK)
+    figure.update_yaxes(title_text="level, log₂(TPM+1)", zeroline=True, zerolinecolor=th.INK)
     return figure
 
 
@@ -153,62 +136,113 @@ def fold_map(
     InputError
         Missing columns, no rows, a block without a fold, or one that ends where it starts.
     """
-    columns = ["block", "contig", "start", "end", "fold"]
-    require_table(blocks, "blocks", columns)
-    if n_empty := int((blocks["end"] <= blocks["start"]).sum()):
-        raise InputError(f"{n_empty:,} of {len(blocks):,} blocks without a base", "end > start")
-    if n_lost := int(blocks["fold"].isna().sum()):
-        raise InputError(f"{n_lost:,} of {len(blocks):,} blocks without a fold", "0")
-    table = blocks.sort_values(["contig", "start", "block"], kind="stable")
-    table = table.assign(length=(table["end"] - table["start"]).astype(np.float64))
+    th.require_table(blocks, "blocks", ["block", "contig", "start", "end", "fold"])
+    n, length = f"of {len(blocks):,} blocks", (blocks["end"] - blocks["start"]).astype(np.float64)
+    th.require(
+        (length > 0).all(), f"{int((length <= 0).sum()):,} {n} without a base", "end > start"
+    )
+    n_lost = int(blocks["fold"].isna().sum())
+    th.require(not n_lost, f"{n_lost:,} {n} without a fold", "0")
+    table = blocks.assign(length=length).sort_values(["contig", "start", "block"], kind="stable")
     contigs = sorted(table["contig"].unique(), key=_natural)
     is_ring = is_circular and len(contigs) == 1
     n_folds, total = table["fold"].nunique(), table["length"].sum()
     subtitle = f"{len(table):,} blocks, {n_folds:,} folds, {total / 1e6:,.2f} Mb"
     body_px = 420 if is_ring else 140 + 34 * len(contigs)
-    figure = blank_figure(body_px, title, subtitle, barmode="overlay")
+    figure = th.blank_figure(body_px, title, subtitle, barmode="overlay")
     figure.update_layout(uniformtext={"minsize": 9, "mode": "hide"})
     degrees = 360 / float(table["end"].max() - table["start"].min())
+    about = "block {block}, fold {fold}<br>{contig}:{start:,}-{end:,} bp"
     for i, (fold, part) in enumerate(table.groupby("fold", sort=True)):
-        colour = COLOURS[i % len(COLOURS)]
+        colour, n_blocks = th.COLOURS[i % len(th.COLOURS)], len(part)
         start, length = part["start"].to_numpy(np.float64), part["length"].to_numpy()
-        middle = (start + length / 2) * degrees
-        about = "block {block}, fold {fold}<br>{contig}:{start:,}-{end:,} bp"
-        shared: dict[str, Any] = {"name": f"fold {safe(fold)}", "hoverinfo": "text"}
-        shared |= {"hovertext": row_texts(part, about)}
+        middle, font = (start + length / 2) * degrees, {"color": th.text_on(colour)}
+        shared: dict[str, Any] = {"name": f"fold {th.safe(fold)}", "hoverinfo": "text"}
+        shared |= {"hovertext": th.row_texts(part, about)}
         shared |= {"marker": {"color": colour, "line": {"color": "white", "width": 1}}}
         if is_ring:
-            width = length * degrees
-            figure.add_barpolar(r=np.ones(len(part)), theta=middle, width=width, **shared)
-            if len(table) <= _RING_LABELS_MAX:
-                figure.add_scatterpolar(
-                    r=np.full(len(part), 0.85), theta=middle, mode="text",
-                    text=[f"<b>{safe(fold)}</b>"] * len(part), hoverinfo="skip", showlegend=False,
-                    textfont={"color": text_on(colour), "size": 11},
-                )  # fmt: skip
+            figure.add_barpolar(r=np.ones(n_blocks), theta=middle, width=length * degrees, **shared)
         else:
             figure.add_bar(
-                orientation="h", base=start, x=length, width=0.7, text=[safe(fold)] * len(part),
+                orientation="h", base=start, x=length, width=0.7, text=[th.safe(fold)] * n_blocks,
                 y=part["contig"].map(contigs.index).to_numpy(np.float64), textposition="inside",
-                insidetextanchor="middle", textangle=0,
-                insidetextfont={"color": text_on(colour)}, **shared,
+                insidetextanchor="middle", textangle=0, insidetextfont=font, **shared,
+            )  # fmt: skip
+        if is_ring and len(table) <= _RING_LABELS_MAX:
+            figure.add_scatterpolar(
+                r=np.full(n_blocks, 0.85), theta=middle, mode="text",
+                text=[f"<b>{th.safe(fold)}</b>"] * n_blocks,
+                hoverinfo="skip", showlegend=False, textfont=font | {"size": 11},
             )  # fmt: skip
     if not is_ring:
         span = [min(0.0, float(table["start"].min())), float(table["end"].max())]
         text = "position on the contig (bp, 0-based)"
         figure.update_xaxes(title_text=text, tickformat="~s", nticks=8, range=span)
-        name_rows(figure, [short(contig, 20) for contig in contigs])
+        th.name_rows(figure, [th.short(contig, 20) for contig in contigs])
         return figure
     ticks = np.arange(0, 360 / degrees, _round_step(36 / degrees))
     figure.update_polars(
         domain={"x": [0.08, 0.92], "y": [0.07, 0.93]}, hole=0.55,
         radialaxis={"visible": False, "range": [0, 1]},
         angularaxis={"direction": "clockwise", "rotation": 90, "showgrid": False,
-                     "tickfont": {"size": 12, "color": MUTED}, "linecolor": GREY},
+                     "tickfont": {"size": 12, "color": th.MUTED}, "linecolor": th.GREY,
+                     "tickvals": ticks * degrees, "ticktext": [f"{t / 1e6:g}" for t in ticks]},
     )  # fmt: skip
-    names = [f"{tick / 1e6:g}" for tick in ticks]
-    figure.update_polars(angularaxis={"tickvals": ticks * degrees, "ticktext": names})
-    return figure.add_annotation(
-        text=f"{short(contigs[0], 20)}<br>position in Mb", x=0.5, y=0.5, xref="paper",
-        yref="paper", showarrow=False, font={"size": 13, "color": MUTED},
-    )  # fmt: skip
+    middle = {"x": 0.5, "y": 0.5, "xanchor": "center", "yanchor": "middle", "align": "center"}
+    text = f"{th.short(contigs[0], 20)}<br>position in Mb"
+    return figure.add_annotation(th.PANEL_TITLE | middle, text=text, font_color=th.MUTED)
+
+
+def leakage_table(leakage: Mapping[str, Any], *, title: str = "Leakage report") -> go.Figure:
+    """Draw the checks of a leakage report as a table: status, value and limit, and why it matters.
+
+    Parameters
+    ----------
+    leakage
+        ``status`` (green, amber, red) over all, and ``checks``: records with check, value, unit,
+        threshold, status, why. They are drawn worst first, otherwise in their order.
+
+    Raises
+    ------
+    InputError
+        No checks, a check without one of these fields, or another status.
+    """
+    table = pd.DataFrame(list(leakage.get("checks", ())), dtype=object)
+    columns = ["check", "value", "unit", "threshold", "status", "why"]
+    th.require_table(table, "leakage checks", columns, among={"status": _STATUS})
+    overall = str(leakage.get("status"))
+    th.require(overall in _STATUS, f"status {overall!r} in the leakage", ", ".join(_STATUS))
+    table = table.sort_values("status", key=lambda one: one.map(list(_STATUS).index), kind="stable")
+    limits = ["" if pd.isna(one) else f"; limit: {_amount(one, '')}" for one in table["threshold"]]
+    names = [str(one).replace("_", " ") for one in table["check"]]
+    amounts = map(_amount, table["value"], table["unit"])
+    lines = [f"{a}{b}. Why: {c}" for a, b, c in zip(amounts, limits, table["why"], strict=True)]
+    texts = [
+        f"<b>{th.safe(name)}</b>: {th.safe(one)}" for name, one in zip(names, lines, strict=True)
+    ]
+    # Rows grow with their text: the height is what they need on a narrow screen.
+    full = [f"{name}: {one}" for name, one in zip(names, lines, strict=True)]
+    height = 60 + sum(17 * len(th.text_lines(one, _CELL_CHARACTERS)) + 14 for one in full)
+    figure = th.blank_figure(height, title, f"overall: {_STATUS[overall][0]}")
+    status, colours = zip(*(_STATUS[one] for one in table["status"]), strict=True)
+    shared: dict[str, Any] = {"align": "left", "font": {"size": 12, "color": th.INK}, "height": 26}
+    head: dict[str, Any] = {"values": ["<b>status</b>", "<b>check</b>"], "fill_color": "white"}
+    cells: dict[str, Any] = {
+        "values": [[f"<b>{word}</b>" for word in status], texts],
+        "line_color": th.GRID,
+    }
+    cells |= {"fill_color": [list(colours), "white"]} | shared
+    head |= {"line_color": th.GREY} | shared
+    return figure.add_table(columnwidth=[22, 78], header=head, cells=cells)
+
+
+def _amount(value: Any, unit: object) -> str:
+    """A leakage value with its unit: numbers rounded to four digits, anything else as text."""
+    if pd.isna(value):
+        return "not measured"
+    text = str(value)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        text = f"{value:,}"
+    elif isinstance(value, (float, np.floating)):
+        text = f"{value:,.0f}" if abs(float(value)) >= 10_000 else f"{value:.4g}"
+    return f"{text} {unit}".rstrip()

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float, Integer
 
-from genesplice.errors import InputError
-from genesplice.show.theme import (
-    BASE_COLOURS,
-    INK,
-    MUTED,
-    NARROW_PX,
-    PURPLE,
-    blank_figure,
-    broken_lines,
-    row_texts,
-    safe,
-    short,
-)
+from genesplice.show import theme as th
+from genesplice.show.theme import broken_lines, require, row_texts, safe, short
 
 MAX_BASES = 2_000  # beyond this no screen resolves letters
 _LABEL_PX, _LANE_PX, _LOGO_PX = 6.6, 34, 250
@@ -128,20 +117,17 @@ def attribution_logo(
         No bases or more than 2,000, tokens of another length or beyond 4, attributions that are
         not finite, a motif or gene body that ends where it starts, a motif score not finite.
     """
-    if not 1 <= len(attributions) == len(tokens) <= MAX_BASES:
-        found = f"{len(attributions):,} bases of attributions and {len(tokens):,} tokens"
-        raise InputError(found, f"1 to {MAX_BASES:,}, as many of both")
-    if not np.isfinite(attributions).all():
-        raise InputError("attributions that are not finite", "numbers")
-    if tokens.min() < 0 or tokens.max() > 4:
-        raise InputError(f"tokens from {tokens.min()} to {tokens.max()}", "0 to 4 (A C G T N)")
+    found = f"{len(attributions):,} bases of attributions and {len(tokens):,} tokens"
+    is_fine = 1 <= len(attributions) == len(tokens) <= MAX_BASES
+    require(is_fine, found, f"1 to {MAX_BASES:,}, as many of both")
+    require(np.isfinite(attributions).all(), "attributions that are not finite", "numbers")
+    low, high = tokens.min(), tokens.max()
+    require(low >= 0 and high <= 4, f"tokens from {low} to {high}", "0 to 4 (A C G T N)")
     hits = pd.DataFrame(list(motifs), columns=["start", "end", "name", "score"])
-    spans = [(*hit[:3],) for hit in motifs]
-    spans += [] if gene_body is None else [(*gene_body, "the gene")]
-    if bad := [span for span in spans if span[1] <= span[0]]:
-        raise InputError(f"{bad[0][2]!r} from {bad[0][0]} to {bad[0][1]}", "end > start")
-    if not np.isfinite(hits["score"].astype(float)).all():
-        raise InputError("a motif score that is not finite", "numbers")
+    for *span, name in [hit[:3] for hit in motifs] + [(*(gene_body or (0, 1)), "the gene")]:
+        require(span[0] < span[1], f"{name!r} from {span[0]} to {span[1]}", "end > start")
+    is_fine = np.isfinite(hits["score"].astype(float)).all()
+    require(is_fine, "a motif score that is not finite", "numbers")
     window = (start - 0.5, start + len(tokens) - 0.5)
     x = start + np.arange(len(tokens), dtype=np.float64)
     height = np.pad(attributions, ((0, 0), (0, 1)))[np.arange(len(tokens)), tokens]
@@ -149,24 +135,19 @@ def attribution_logo(
     kept = kept.head(max_motifs)
     left_out = f"{len(kept)} of {len(hits)} motif hits, the highest scores"
     subtitle = left_out if len(kept) < len(hits) else ""
-    figure = blank_figure(_LOGO_PX, title, subtitle, hovermode="x")
-    for base, (letter_x, letter_y) in letter_paths(x, tokens, height).items():
-        # Without a stroke, letters narrower than a pixel fade away.
-        figure.add_scatter(
-            name=base, x=letter_x, y=letter_y, mode="lines", fill="toself", hoverinfo="skip",
-            fillcolor=BASE_COLOURS[base], line={"width": 0.8, "color": BASE_COLOURS[base]},
-        )  # fmt: skip
+    figure = th.blank_figure(_LOGO_PX, title, subtitle, hovermode="x")
+    figure.add_traces(letter_traces(letter_paths(x, tokens, height)))
     figure.add_scatter(
         x=x, y=height.astype(np.float32), mode="lines", line={"width": 0}, showlegend=False,
         text=["ACGTN"[token] for token in tokens],
         hovertemplate=f"%{{x:,}} bp, %{{text}}<br>%{{y:.3g}} {safe(unit)}<extra></extra>",
     )  # fmt: skip
     _add_gene(figure, window, gene_body, gene)
-    n_lanes = 1 + _add_motifs(figure, window, kept, 1)
+    n_lanes = 1 + _add_motifs(figure, window, kept)
     lanes_px = n_lanes * _LANE_PX + 10
     plot_px = _LOGO_PX + lanes_px
     under = {"domain": [0.0, (lanes_px - 10) / plot_px], "range": [0.5 - n_lanes, 0.5]}
-    over = {"domain": [lanes_px / plot_px, 1.0], "zeroline": True, "zerolinecolor": INK}
+    over = {"domain": [lanes_px / plot_px, 1.0], "zeroline": True, "zerolinecolor": th.INK}
     figure.update_layout(height=plot_px + figure.layout.margin.t + 90, yaxis=over)
     figure.update_layout(yaxis2={**under, "visible": False, "fixedrange": True})
     figure.update_xaxes(anchor="y2", range=window, tickformat=",d", nticks=7, showgrid=False)
@@ -174,45 +155,53 @@ def attribution_logo(
     return figure.update_layout(yaxis_title_text=f"attribution, {short(unit, 20)}")
 
 
+def letter_traces(paths: Mapping[str, tuple[Any, Any]], **more: Any) -> list[go.Scatter]:
+    """A trace for each letter A C G T, of its paths."""
+    # Without a stroke, letters narrower than a pixel fade away.
+    look = {"mode": "lines", "fill": "toself", "hoverinfo": "skip", **more}
+    return [
+        go.Scatter({"name": base, "x": x, "y": y, "fillcolor": th.BASE_COLOURS[base], **look,
+                    "line": {"width": 0.8, "color": th.BASE_COLOURS[base]}})
+        for base, (x, y) in paths.items()
+    ]  # fmt: skip
+
+
 def _add_gene(
     figure: go.Figure, window: tuple[float, float], body: tuple[int, int] | None, gene: str
 ) -> None:
     """Draw gene body and transcription start into lane 0 (y from -0.5 to 0.5) of the lower axis."""
-    shared: dict[str, Any] = {"yaxis": "y2", "showlegend": False}
+    shared: dict[str, Any] = {"yaxis": "y2", "showlegend": False, "hoverinfo": "name"}
     low, high = np.clip(np.array(body or (0, 0)) - 0.5, *window)
     if body and low < high:
         figure.add_scatter(
-            x=np.array([low, low, high, high, low]), y=np.array([-0.3, 0.05, 0.05, -0.3, -0.3]),
-            mode="lines", fill="toself", fillcolor="#DDDDDD", line={"color": MUTED, "width": 1},
+            x=np.array([low, low, high, high, low]), y=[-0.3, 0.05, 0.05, -0.3, -0.3],
+            mode="lines", fill="toself", fillcolor="#DDDDDD", line={"color": th.MUTED, "width": 1},
             name=f"{safe(gene) or 'gene'}: {body[0]:,}-{body[1]:,} bp", hoveron="fills",
-            hoverinfo="name", hoverlabel={"namelength": -1}, **shared,
+            hoverlabel={"namelength": -1}, **shared,
         )  # fmt: skip
         figure.add_scatter(
-            x=np.array([(low + high) / 2]), y=np.array([-0.125]), mode="text", hoverinfo="skip",
-            text=[f"<i>{short(gene, 24)}</i>"], textfont={"size": 12}, **shared,
+            x=np.array([(low + high) / 2]), y=[-0.125], mode="text", textfont={"size": 12},
+            text=[f"<i>{short(gene, 24)}</i>"], **shared | {"hoverinfo": "skip"},
         )  # fmt: skip
     if window[0] <= 0 <= window[1]:
         figure.add_scatter(
-            x=np.array([0.0, 0.0, 0.05 * (window[1] - window[0])]), y=np.array([-0.3, 0.4, 0.4]),
-            mode="lines+markers", line={"color": INK, "width": 1.5}, name="TSS", hoverinfo="name",
-            marker={"color": INK, "size": [0, 0, 9], "opacity": 1, "symbol": "triangle-right"},
-            **shared,
+            x=np.array([0.0, 0.0, 0.05 * (window[1] - window[0])]), y=[-0.3, 0.4, 0.4],
+            mode="lines+markers", line={"color": th.INK, "width": 1.5}, name="TSS", **shared,
+            marker={"color": th.INK, "size": [0, 0, 9], "opacity": 1, "symbol": "triangle-right"},
         )  # fmt: skip
-        figure.add_vline(x=0.0, line={"color": MUTED, "width": 1, "dash": "dot"})
+        figure.add_vline(x=0.0, line={"color": th.MUTED, "width": 1, "dash": "dot"})
 
 
-def _add_motifs(
-    figure: go.Figure, window: tuple[float, float], hits: pd.DataFrame, first_lane: int
-) -> int:
-    """Draw motif hits with their labels from `first_lane` downwards; return the lanes used."""
-    edges = [hits[end].to_numpy(np.float64) - 0.5 for end in ("start", "end")]
-    hits = hits.assign(low=edges[0].clip(*window), high=edges[1].clip(*window))
+def _add_motifs(figure: go.Figure, window: tuple[float, float], hits: pd.DataFrame) -> int:
+    """Draw motif hits with their labels from lane 1 downwards; return the lanes used."""
+    hits = hits.assign(low=(hits["start"].astype(float) - 0.5).clip(*window))
+    hits = hits.assign(high=(hits["end"].astype(float) - 0.5).clip(*window))
     hits = hits[hits["low"] < hits["high"]].sort_values(["low", "high", "name"], kind="stable")
     if hits.empty:
         return 0
     names = [short(name, 24) for name in hits["name"]]
     low, high = hits["low"].to_numpy(), hits["high"].to_numpy()
-    per_px = (window[1] - window[0]) / NARROW_PX
+    per_px = (window[1] - window[0]) / th.NARROW_PX
     half = np.array([len(html.unescape(name)) * _LABEL_PX / 2 + 3 for name in names]) * per_px
     left = window[0] + half
     middle = np.clip((low + high) / 2, left, np.maximum(window[1] - half, left))
@@ -220,16 +209,14 @@ def _add_motifs(
     order = np.argsort(ends[0], kind="stable")
     lanes = np.empty(len(hits))
     lanes[order] = site_lanes(ends[0][order], ends[1][order])
-    top = 0.42 - lanes - first_lane
-    figure.add_scatter(
-        x=broken_lines(low, low, high, high, low), yaxis="y2", mode="lines", fill="toself",
-        y=broken_lines(top - 0.3, top, top, top - 0.3, top - 0.3), fillcolor=PURPLE,
-        line={"color": "#8C3F68", "width": 1}, hoverinfo="skip", name="motif", showlegend=False,
-    )  # fmt: skip
+    top, shared = -0.58 - lanes, {"yaxis": "y2", "showlegend": False}
+    boxes = broken_lines(top - 0.3, top, top, top - 0.3, top - 0.3)
+    look = {"fill": "toself", "fillcolor": th.PURPLE, "name": "motif"}
+    box = th.line(broken_lines(low, low, high, high, low), boxes, "#8C3F68", width=1, **look)
+    figure.add_trace(box.update(shared))
     about = "<b>{name}</b><br>{start:,}-{end:,} bp<br>score {score:.3g}"
     figure.add_scatter(
-        x=middle, y=top - 0.57, yaxis="y2", mode="text", text=names, hoverinfo="text",
-        textfont={"size": 11}, hovertext=row_texts(hits, about), name="motif names",
-        showlegend=False,
+        x=middle, y=top - 0.57, mode="text", text=names, hoverinfo="text", name="motif names",
+        textfont={"size": 11}, hovertext=row_texts(hits, about), **shared,
     )  # fmt: skip
     return int(lanes.max()) + 1

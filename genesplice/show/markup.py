@@ -22,7 +22,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME, WIDGET_MIME
+from genesplice.show.explorer import EXPLORER_MIME, PAYLOAD_VERSION, PLOTLY_MIME, WIDGET_MIME
 
 HEADLINE_MIME = "application/vnd.genesplice.headline+json"
 DEFAULT_HEIGHT_PX = 450
@@ -132,7 +132,8 @@ class PageBody:
         template = layout.get("template", {}).get("layout", {})
         height = int(layout.get("height") or template.get("height") or DEFAULT_HEIGHT_PX)
         spec = {"data": figure.get("data", []), "layout": {**layout, "height": height}}
-        spec |= {"explorer": explorer} if explorer else {}
+        if explorer and explorer.get("version") == PAYLOAD_VERSION:
+            spec["explorer"] = explorer
         return (
             f'<figure class="plot" id="{name}"><div class="controls"></div>'
             f'<div class="canvas" style="height:{height}px"></div></figure>'

@@ -9,39 +9,20 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from genesplice.errors import InputError
-from genesplice.show.explorer import Click, Control, Explorer, Recompute, bind
-from genesplice.show.theme import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    NARROW_PX,
-    ORANGE,
-    PANEL_TITLE,
-    SKY,
-    THEME,
-    VERMILLION,
-    blank_figure,
-    broken_lines,
-    gene_labels,
-    require_table,
-    row_texts,
-    safe,
-    short,
-    text_lines,
-)
+from genesplice.show import theme as th
+from genesplice.show.explorer import Click, Control, Explorer, Recompute, bind, panel_title
+from genesplice.show.theme import GREY, INK, require, require_table, row_texts, safe, short
 
 # Symbol and colour for each kind of node: neither relies on the other.
 _NODE_KINDS = {
-    "regulator": ("diamond", ORANGE),
-    "gene": ("circle", SKY),
-    "pathway": ("square", GREEN),
+    "regulator": ("diamond", th.ORANGE),
+    "gene": ("circle", th.SKY),
+    "pathway": ("square", th.GREEN),
 }
 # Name, colour, dash, head at the target. Biology's own signs: an arrow, and a bar for repression.
 _EDGE_STYLES: dict[Any, tuple[str, str, str, str]] = {
-    1: ("activates", BLUE, "solid", "arrow"),
-    -1: ("represses", VERMILLION, "dash", "line-ew"),
+    1: ("activates", th.BLUE, "solid", "arrow"),
+    -1: ("represses", th.VERMILLION, "dash", "line-ew"),
     0: ("regulates, sign unknown", "#666666", "dashdot", "arrow-wide"),
     "member_of": ("member of", GREY, "dot", ""),
 }
@@ -83,21 +64,19 @@ def graph_layout(nodes: Sequence[str], edges: pd.DataFrame, *, seed: int = 0) ->
     return spread[pd.Index(ordered).get_indexer(nodes)]
 
 
-def _strokes(xy: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    return {axis: broken_lines(xy[sources, i], xy[targets, i]) for i, axis in enumerate("xy")}
+def _strokes(xy: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> tuple[Any, Any]:
+    x, y = (th.broken_lines(xy[sources, i], xy[targets, i]) for i in (0, 1))
+    return x, y
 
 
 def _require_ends(edges: pd.DataFrame, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Positions of sources and targets among the ids of nodes."""
     index = pd.Index(ids)
     ends = [index.get_indexer(edges[end].astype(str)) for end in ("source", "target")]
-    lost = (ends[0] < 0) | (ends[1] < 0)
-    if lost.any():
-        one = edges[lost].iloc[0]
-        found = f"{int(lost.sum()):,} of {len(edges):,} edges such as {one['source']} → "
-        raise InputError(f"{found}{one['target']}", "only ends that are nodes")
-    if unknown := set(edges["sign"]) - set(_SIGNS):
-        raise InputError(f"sign {min(map(str, unknown))} of an edge", "+1, -1 or 0")
+    lost = edges[np.minimum(*ends) < 0]
+    such = "".join(f"{one.source} → {one.target}" for one in lost.head(1).itertuples())
+    found = f"{len(lost):,} of {len(edges):,} edges such as {such}"
+    require(lost.empty, found, "only ends that are nodes")
     return ends[0], ends[1]
 
 
@@ -136,16 +115,14 @@ def pathway_graph(
         or signs.
     """
     columns = ["id", "label", "kind", "value"]
-    require_table(nodes.fillna({"value": 0.0}), "nodes", columns, unique=["id"], finite=columns[3:])
-    if unknown := set(nodes["kind"]) - set(_NODE_KINDS):
-        raise InputError(f"node kind {min(map(str, unknown))!r}", ", ".join(_NODE_KINDS))
+    filled, kinds = nodes.fillna({"value": 0.0}), {"kind": _NODE_KINDS}
+    require_table(filled, "nodes", columns, unique=["id"], finite=["value"], among=kinds)
     nodes = nodes.assign(id=nodes["id"].astype(str)).sort_values("id", kind="stable")
     columns = ["source", "target", "kind", "sign", "weight"]
     if len(edges):
-        edges = require_table(edges, "edges", columns, finite=["weight"])
+        known = {"kind": ("regulates", "member_of"), "sign": _SIGNS}
+        edges = require_table(edges, "edges", columns, finite=["weight"], among=known)
         edges = edges.sort_values(columns, kind="stable")
-        if unknown := set(edges["kind"]) - {"regulates", "member_of"}:
-            raise InputError(f"edge kind {min(map(str, unknown))!r}", "regulates or member_of")
     else:
         edges = pd.DataFrame(columns=columns)
     ids = nodes["id"].tolist()
@@ -153,30 +130,29 @@ def pathway_graph(
     xy = graph_layout(ids, edges, seed=seed)
     value = nodes["value"].abs().fillna(0.0).to_numpy(np.float64)
     sizes = 13.0 + 13.0 * value / (value.max() or 1.0)
-    labels = [text_lines(label, 16, 2) for label in nodes["label"]]
+    labels = [th.text_lines(label, 16, 2) for label in nodes["label"]]
     sides = _label_sides(xy, sizes, labels, sizes + 100.0 * (nodes["kind"] != "gene").to_numpy())
-    known = [f"{value:.3g}" if np.isfinite(value) else "not known" for value in nodes["value"]]
-    texts = nodes.assign(value=known, value_name=value_name, label=nodes["label"].astype(str))
+    values = [f"{value:.3g}" if np.isfinite(value) else "not known" for value in nodes["value"]]
+    texts = nodes.assign(value=values, value_name=value_name, label=nodes["label"].astype(str))
     hover = row_texts(texts, "<b>{label}</b><br>{id}<br>{kind}, {value_name} {value}")
     shown = ["<br>".join(one) if side else "" for one, side in zip(labels, sides, strict=True)]
-
     counts = f"{len(nodes):,} nodes, {len(edges):,} edges; width of an edge: attention"
-    figure = blank_figure(_BODY_PX, title, counts)
+    figure = th.blank_figure(_BODY_PX, title, counts)
     _add_edges(figure, edges, xy, ends, sizes / 2)
     for kind, (symbol, colour) in _NODE_KINDS.items():
         mine = np.flatnonzero(nodes["kind"] == kind)
-        if len(mine):
-            marker = {"symbol": symbol, "color": colour, "size": sizes[mine], "opacity": 1}
-            figure.add_scatter(
-                name=kind, x=xy[mine, 0], y=xy[mine, 1], mode="markers+text",
-                marker=marker | {"line": {"color": INK, "width": 1}}, hoverinfo="text",
-                text=[shown[i] for i in mine], hovertext=[hover[i] for i in mine],
-                textposition=[sides[i] or "middle center" for i in mine],
-                textfont={"size": 11, "color": INK}, cliponaxis=False,
-            )  # fmt: skip
-    figure.update_xaxes(visible=False, range=[-_EDGE, _EDGE])
-    figure.update_yaxes(visible=False, range=[-_EDGE, _EDGE])
-    return figure
+        if not len(mine):
+            continue
+        marker = {"symbol": symbol, "color": colour, "size": sizes[mine], "opacity": 1}
+        figure.add_scatter(
+            name=kind, x=xy[mine, 0], y=xy[mine, 1], mode="markers+text", hoverinfo="text",
+            marker=marker | {"line": {"color": INK, "width": 1}}, cliponaxis=False,
+            text=[shown[i] for i in mine], hovertext=[hover[i] for i in mine],
+            textposition=[sides[i] or "middle center" for i in mine],
+            textfont={"size": 11, "color": INK},
+        )  # fmt: skip
+    axis = {"visible": False, "range": [-_EDGE, _EDGE]}
+    return figure.update_xaxes(axis).update_yaxes(axis)
 
 
 def _label_sides(
@@ -186,7 +162,7 @@ def _label_sides(
 
     Labels choose in the order of `rank`, highest first; markers are in the way of all labels.
     """
-    at = np.column_stack([xy[:, 0] * NARROW_PX, -xy[:, 1] * _PLOT_PX]) / (2 * _EDGE)
+    at = np.column_stack([xy[:, 0] * th.NARROW_PX, -xy[:, 1] * _PLOT_PX]) / (2 * _EDGE)
     radius = sizes[:, None] / 2
     taken = np.hstack([at - radius + 2, at + radius - 2])  # left, top, right, bottom
     sides = [""] * len(xy)
@@ -203,42 +179,40 @@ def _label_sides(
         for side, (left, top) in corners.items():
             box = np.array([left, top, left + wide, top + high])
             hits = (others[:, :2] < box[2:]).all(axis=1) & (others[:, 2:] > box[:2]).all(axis=1)
-            if not hits.any() and max(-left, box[2]) <= NARROW_PX / 2 + _MARGIN_PX:
+            if not hits.any() and max(-left, box[2]) <= th.NARROW_PX / 2 + _MARGIN_PX:
                 sides[i], taken = side, np.vstack([taken, box])
                 break
     return sides
 
 
 def _add_edges(
-    figure: go.Figure,
-    edges: pd.DataFrame,
-    xy: np.ndarray,
-    ends: tuple[np.ndarray, np.ndarray],
-    radius_px: np.ndarray,
-) -> None:
+    figure: go.Figure, edges: pd.DataFrame, xy: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray], radius_px: np.ndarray,
+) -> None:  # fmt: skip
     """Draw edges: one trace for each style and width class, thickest weights last."""
     strength = edges["weight"].abs().to_numpy(np.float64)
     n = len(_WIDTHS_PX)
     classes = np.minimum(strength / (strength.max(initial=0.0) or 1.0) * n, n - 1).astype(int)
-    is_member = (edges["kind"] == "member_of").to_numpy()
+    style_of = np.where(edges["kind"] == "member_of", "member_of", edges["sign"]).astype(str)
     for style, (name, colour, dash, head) in _EDGE_STYLES.items():
-        is_style = is_member if style == "member_of" else ~is_member & (edges["sign"] == style)
+        is_style = style_of == str(style)
         for number, width_class in enumerate(np.unique(classes[is_style])):
             mine = np.flatnonzero(is_style & (classes == width_class))
             width = float(_WIDTHS_PX[width_class])
-            none = np.zeros(len(mine))
             marker: dict[str, Any] = {"size": 0.0}
             if head:
-                standoff = np.column_stack([none, radius_px[ends[1][mine]] + 1, none]).ravel()
-                line = {"color": colour, "width": 2.5 if head == "line-ew" else 0}
-                marker = {"symbol": head, "angleref": "previous", "standoff": standoff}
-                marker |= {"size": np.tile([0.0, 9.0 + width, 0.0], len(mine)), "opacity": 1}
-                marker |= {"color": colour, "line": line}
-            figure.add_scatter(
-                **_strokes(xy, ends[0][mine], ends[1][mine]), name=name, legendgroup=name,
-                showlegend=number == 0, mode="lines+markers" if head else "lines", marker=marker,
-                line={"color": colour, "dash": dash, "width": width}, hoverinfo="skip",
-            )  # fmt: skip
+                standoff = np.zeros((len(mine), 3))
+                standoff[:, 1] = radius_px[ends[1][mine]] + 1
+                marker = {
+                    "symbol": head, "angleref": "previous", "standoff": standoff.ravel(),
+                    "size": np.tile([0.0, 9.0 + width, 0.0], len(mine)), "opacity": 1,
+                    "color": colour, "line": {"color": colour, "width": 2.5 * (head == "line-ew")},
+                }  # fmt: skip
+            figure.add_trace(th.line(
+                *_strokes(xy, ends[0][mine], ends[1][mine]), colour, name=name, width=width,
+                dash=dash, showlegend=number == 0, mode="lines+markers" if head else "lines",
+                legendgroup=name, marker=marker,
+            ))  # fmt: skip
 
 
 class NetworkExplorer(Explorer):
@@ -278,19 +252,15 @@ class NetworkExplorer(Explorer):
     ) -> None:
         ids = list(nodes.index.astype(str))
         require_table(pd.DataFrame({"id": ids}), "nodes", ["id"], unique=["id"])
-        if edges.empty:
-            edges = pd.DataFrame(columns=["source", "target"])
-        else:
-            require_table(edges, "edges", ["source", "target"])
-        edges = edges.assign(
-            sign=edges.get("sign", 0),
-            weight=edges["weight"].astype(float) if "weight" in edges else np.nan,
-        )
+        edges = edges if len(edges) else pd.DataFrame(columns=["source", "target"])
+        edges = edges.assign(sign=edges.get("sign", 0), weight=edges.get("weight", np.nan))
+        if len(edges):
+            require_table(edges, "edges", ["source", "target"], among={"sign": _SIGNS})
         ends = _require_ends(edges, ids)
         has_places = {"x", "y"} <= set(nodes.columns)
         xy = nodes[["x", "y"]].to_numpy(np.float64) if has_places else None
         xy = graph_layout(ids, edges, seed=seed) if xy is None else xy
-        labels = gene_labels(nodes.index, nodes.get("name"))
+        labels = th.gene_labels(nodes.index, nodes.get("name"))
         names = [short(label.split(" (")[0], 16) for label in labels]
         sign, weight = (edges[name].to_numpy(np.float64) for name in ("sign", "weight"))
         largest = np.nanmax(np.abs(weight), initial=0.0) or 1.0
@@ -298,37 +268,37 @@ class NetworkExplorer(Explorer):
         most = int(np.argmax([len(one) for one in touching]))
         node = Control(name="node", kind="select", label="Node", options=labels, start=most)
 
+        def tell(edge: int) -> str:
+            value = f"<br>{safe(weight_label)}: {weight[edge]:.3g}"
+            ways = f"{names[ends[0][edge]]} → {names[ends[1][edge]]}, "
+            return ways + _EDGE_STYLES[sign[edge]][0] + ("" if np.isnan(weight[edge]) else value)
+
         def pick(at: int) -> dict[str, Any]:
             mine = touching[at]
             drawn = mine[ends[0][mine] != ends[1][mine]]
             other = np.where(ends[0][drawn] == at, ends[1][drawn], ends[0][drawn])
             near = list(dict.fromkeys(other.tolist()))
-            shown: dict[str, Any] = {}
-            for trace, one in enumerate(_SIGNS, 2):
-                part = drawn[sign[drawn] == one]
-                strokes = _strokes(xy, ends[0][part], ends[1][part])
-                shown |= {f"data[{trace}].{axis}": strokes[axis] for axis in "xy"}
+            by_sign = [drawn[sign[drawn] == one] for one in _SIGNS]
+            strokes = [_strokes(xy, ends[0][part], ends[1][part]) for part in by_sign]
             dots = 0.4 * xy[at] + 0.6 * xy[other]
-            for i, axis in enumerate("xy"):
-                shown |= {f"data[5].{axis}": xy[near, i], f"data[6].{axis}": xy[[at], i]}
-                shown |= {f"data[7].{axis}": dots[:, i]}
-            regulates = [
-                f"{names[ends[0][e]]} → {names[ends[1][e]]}, {_EDGE_STYLES[int(sign[e])][0]}"
-                + ("" if np.isnan(weight[e]) else f"<br>{safe(weight_label)}: {weight[e]:.3g}")
-                for e in drawn
-            ]
+            places = [*strokes, *(place.T for place in (xy[near], xy[[at]], dots))]
             itself = ", itself included" if len(drawn) < len(mine) else ""
             n_out, n_in = (int((end[mine] == at).sum()) for end in ends)
             text = f"regulates {n_out:,}, regulated by {n_in:,}{itself}"
+            sizes = 7 + 13 * np.sqrt(np.nan_to_num(abs(weight[drawn])) / largest)
+            shown: dict[str, Any] = {
+                f"data[{i}].{axis}": numbers
+                for i, place in enumerate(places, 2)
+                for axis, numbers in zip("xy", place, strict=True)
+            }
             return shown | {
                 "data[5].text": [names[one] if i < N_LABELS else "" for i, one in enumerate(near)],
                 "data[5].customdata": [labels[one] for one in near],
                 "data[6].text": [names[at]],
-                "data[7].marker.size": 7
-                + 13 * np.sqrt(np.nan_to_num(abs(weight[drawn])) / largest),
+                "data[7].marker.size": sizes,
                 "data[7].customdata": [labels[one] for one in other],
-                "data[7].hovertext": regulates,
-                "annotations[0].text": f"<b>{short(labels[at], 34)}</b><br>{text}",
+                "data[7].hovertext": [tell(edge) for edge in drawn.tolist()],
+                "annotations[0].text": panel_title(labels[at], text),
             }
 
         figure = _network_figure(xy, ends, labels, max(map(len, touching)))
@@ -340,11 +310,9 @@ def _network_figure(
     xy: np.ndarray, ends: tuple[np.ndarray, np.ndarray], labels: Sequence[str], n_strokes: int
 ) -> go.Figure:
     """Draw the whole network faintly, and empty traces for what is picked."""
-    figure = go.Figure(layout={"template": THEME, "height": 620, "margin": {"t": 52, "b": 44}})
-    figure.add_scatter(
-        **_strokes(xy, *ends), mode="lines", line={"color": "#DEDEDE", "width": 0.8},
-        hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+    figure = go.Figure(layout={"height": 620, "margin": {"t": 52, "b": 44}})
+    all_edges = th.line(*_strokes(xy, *ends), "#DEDEDE", width=0.8, showlegend=False)
+    figure.add_trace(all_edges)
     figure.add_scatter(
         x=xy[:, 0], y=xy[:, 1], mode="markers", customdata=list(labels), hoverinfo="text",
         marker={"size": 8, "color": GREY, "line": {"color": "white", "width": 0.8}},
@@ -352,22 +320,18 @@ def _network_figure(
     )  # fmt: skip
     for sign in _SIGNS:
         name, colour, dash, _ = _EDGE_STYLES[sign]
-        head = {"symbol": "arrow", "angleref": "previous", "standoff": 6, "opacity": 1}
+        marker = {"symbol": "arrow", "angleref": "previous", "standoff": 6, "opacity": 1}
+        marker |= {"size": [0, 11, 0] * n_strokes, "color": colour, "line_width": 0}
+        look = {"dash": dash, "mode": "lines+markers", "marker": marker}
+        figure.add_trace(th.line([], [], colour, width=1.8, name=name, **look))
+    for mode, marker, size, hover in (
+        ("markers+text", {"size": 10, "symbol": "circle", "color": th.SKY}, 11, "text"),
+        ("markers+text", {"size": 17, "symbol": "diamond", "color": th.ORANGE}, 14, "skip"),
+        ("markers", {"color": "white", "line_width": 1.5}, 11, "text"),
+    ):
         figure.add_scatter(
-            mode="lines+markers", name=name, line={"color": colour, "width": 1.8, "dash": dash},
-            marker=head | {"size": [0, 11, 0] * n_strokes, "color": colour, "line_width": 0},
-            hoverinfo="skip",
+            mode=mode, textposition="top center", hoverinfo=hover, showlegend=False,
+            marker=marker | {"line_color": INK}, textfont={"size": size, "color": INK},
         )  # fmt: skip
-    shown = ((10, "circle", SKY, 11, "text"), (17, "diamond", ORANGE, 14, "skip"))
-    for size, symbol, colour, text_size, hover in shown:
-        figure.add_scatter(
-            mode="markers+text", textposition="top center", hoverinfo=hover, showlegend=False,
-            marker={"size": size, "symbol": symbol, "color": colour, "line": {"color": INK}},
-            textfont={"size": text_size, "color": INK},
-        )  # fmt: skip
-    figure.add_scatter(
-        mode="markers", marker={"color": "white", "line": {"color": INK, "width": 1.5}},
-        hoverinfo="text", showlegend=False,
-    )  # fmt: skip
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
-    return figure.add_annotation(PANEL_TITLE | {"y": 1.01})
+    return figure.add_annotation(th.PANEL_TITLE | {"y": 1.01})

@@ -13,7 +13,7 @@ import re
 import tokenize
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -136,18 +136,18 @@ def read_parameters(notebook: nbformat.NotebookNode, path: Path) -> dict[str, Pa
         tokens = tokenize.generate_tokens(io.StringIO(cell.source).readline)
         comments = {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
         for statement in body:
-            line = cell.source.splitlines()[statement.lineno - 1].strip()
             try:
-                if not isinstance(statement, ast.AnnAssign) or statement.value is None:
-                    raise ValueError(line)
-                if not isinstance(statement.target, ast.Name):
-                    raise ValueError(line)
-                default = ast.literal_eval(statement.value)
+                if not isinstance(statement, ast.AnnAssign):
+                    raise ValueError(statement)
+                name, spelt = ast.unparse(statement.target), ast.unparse(statement.annotation)
+                default = ast.literal_eval(statement.value or statement.target)
                 kind = _read_type(statement.annotation)
+                if not name.isidentifier():
+                    raise ValueError(name)
             except (ValueError, TypeError):
+                line = cell.source.splitlines()[statement.lineno - 1].strip()
                 literals = "annotated literals, `name: int = 0`"
                 raise InputError(f"{line!r} in the parameters cell", literals, path=path) from None
-            name, spelt = statement.target.id, ast.unparse(statement.annotation)
             if not _fits(default, kind):
                 raise InputError(f"{name} = {default!r}", spelt, path=path)
             comment = comments.get(statement.end_lineno or 0, "").lstrip("# ").rstrip()
@@ -180,25 +180,23 @@ def check_parameters(
     InputError
         For a name that no notebook declares ("did you mean …") and for a value of another type.
     """
-    everything = list(notebooks)
-    known = sorted({name for notebook in everything for name in notebook.parameters})
-    for name in given:
+    declared = {notebook.stem: notebook.parameters for notebook in notebooks}
+    known = sorted({name for parameters in declared.values() for name in parameters})
+    for name, text in given.items():
         if reserved and name in reserved:
-            raise InputError(f"-p {name}={given[name]}", reserved[name])
+            raise InputError(f"-p {name}={text}", reserved[name])
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
             raise InputError(f"unknown parameter {name!r}: {hint}")
-    typed: dict[str, dict[str, Value]] = {}
-    for notebook in everything:
-        values = typed[notebook.stem] = {}
-        for name in given.keys() & notebook.parameters.keys():
-            info = notebook.parameters[name]
-            try:
-                values[name] = _parse(given[name].strip(), info.type)
-            except ValueError:
-                raise InputError(f"{name} = {given[name]!r}", info.spelt) from None
-    return typed
+    return {
+        stem: {
+            name: _parse(name, text.strip(), parameters[name])
+            for name, text in given.items()
+            if name in parameters
+        }
+        for stem, parameters in declared.items()
+    }
 
 
 def is_code(cell: nbformat.NotebookNode) -> bool:
@@ -246,25 +244,27 @@ def _fits(value: object, kind: Any) -> bool:
     return False
 
 
-def _parse(text: str, kind: Any) -> Value:
-    """Read what somebody typed as a value of a type; text is the last thing tried.
+def _parse(name: str, text: str, info: ParameterInfo) -> Value:
+    """Read what somebody typed as a value of the parameter's type; text is the last thing tried.
 
     Lists are separated by commas, with or without brackets. NaN and infinity are no numbers here.
     """
-    for one in sorted(_alternatives(kind), key=lambda alternative: alternative is str):
-        value: Value = text
+    kinds = _alternatives(info.type)
+    items = [typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is list]
+
+    def read_list(text: str) -> list[Value]:
+        text = text.removeprefix("[").removesuffix("]")
+        inner = info._replace(type=items[0])
+        return [_parse(name, one.strip(), inner) for one in text.split(",") if text.strip()]
+
+    readers: list[Callable[[str], Any]] = [lambda text: _CONSTANTS[text.lower()], int, float]
+    readers += [read_list, str] if items else [str]
+    for read in readers:
         try:
-            if typing.get_origin(one) is list:
-                items = text.removeprefix("[").removesuffix("]")
-                pieces = items.split(",") if items.strip() else []
-                value = [_parse(piece.strip(), typing.get_args(one)[0]) for piece in pieces]
-            elif one in (int, float):
-                value = one(text)
-            elif one is not str and text not in typing.get_args(one):
-                value = _CONSTANTS.get(text.lower(), text)
-                value = ast.literal_eval(text) if value is text else value
-        except (ValueError, SyntaxError):
+            value = read(text)
+        except (KeyError, ValueError):
             continue
-        if _fits(value, one) and not (isinstance(value, float) and not math.isfinite(value)):
-            return value
-    raise ValueError(f"{text!r} is not of type {kind}")
+        if _fits(value, info.type) and not (type(value) is float and not math.isfinite(value)):
+            is_whole = type(value) is int and float in kinds and int not in kinds
+            return float(value) if is_whole else value
+    raise InputError(f"{name} = {text!r}", info.spelt)

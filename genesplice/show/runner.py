@@ -89,13 +89,9 @@ class Session:
         _render(self.run_dir, self.manifest, self.out)
         self.progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
         seconds, failure = execute_notebook(
-            task.notebook,
-            executed,
-            task.values,
-            cwd=self.cwd,
-            on_cell=self.progress.cell,
+            task.notebook, executed, task.values, cwd=self.cwd, on_cell=self.progress.cell,
             cell_timeout_s=self.cell_timeout_s,
-        )
+        )  # fmt: skip
         record |= {"state": "done", "seconds": seconds, "message": None}
         if failure:
             failure = failure._replace(notebook=task.name)
@@ -143,14 +139,13 @@ def run_notebooks(
     """
     notebooks, given = list_notebooks(folder), dict(parameters or {})
     selected = [select_notebook(notebooks, only)] if only else notebooks
-    run_dir, before, n_done = None, None, 0
-    if resume:
-        run_dir = find_run(out, resume)
+    run_dir, before = find_run(out, resume) if resume else None, None
+    if run_dir:
         before = read_manifest(run_dir)
         _check_resumed(before, preset, given, run_dir)
         known = {name for notebook in selected for name in notebook.parameters}
         given, preset = {k: v for k, v in before["given"].items() if k in known}, before["preset"]
-        n_done = 0 if only else _count_done(before, notebooks)
+    n_done = _count_done(before, notebooks) if before and not only else 0
     preset = preset or "quick"
     typed = _check_all(selected, given, preset)
     run_dir = run_dir or make_run_directory(out / "runs", preset)
@@ -159,9 +154,8 @@ def run_notebooks(
     manifest = make_manifest(run_dir, tasks, command, preset=preset, given=given)
     if before:
         manifest |= {name: before[name] for name in ("started", "command", "given")}
-        old = {record["stem"]: record for record in before["notebooks"]}
+        old, new = ({one["stem"]: one for one in m["notebooks"]} for m in (before, manifest))
         done = {notebook.stem: old[notebook.stem] for notebook in selected[:n_done]}
-        new = {record["stem"]: record for record in manifest["notebooks"]}
         merged = (old if only else {}) | new | done
         manifest["notebooks"] = [merged[stem] for stem in sorted(merged)]
     progress = progress or Progress()

@@ -57,19 +57,12 @@ def make_manifest(
     kind: str = "run",
 ) -> Manifest:
     """Write the manifest of a run that is about to start."""
+    later = dict.fromkeys(("seconds", "message", "headline"))
     records = [
-        {
-            "stem": task.name,
-            "title": task.notebook.title,
-            "sha256": file_sha256(task.notebook.path),
-            "state": "not run",
-            "seconds": None,
-            "parameters": dict(task.values),
-            "message": None,
-            "headline": None,
-        }
+        {"stem": task.name, "title": task.notebook.title, "state": "not run", **later,
+         "sha256": file_sha256(task.notebook.path), "parameters": dict(task.values)}
         for task in tasks
-    ]
+    ]  # fmt: skip
     options = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     seed = given.get("seed", "")
     started = f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}"
@@ -104,15 +97,19 @@ def read_manifest(directory: Path) -> Manifest:
         If `directory` is not one.
     """
     path = directory / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("no manifest.json", "the folder of a run", path=directory) from None
-    except ValueError as error:
-        raise InputError(f"not JSON ({error})", path=path) from None
+    if not path.exists():
+        raise InputError("no manifest.json", "the folder of a run", path=directory)
+    manifest = _read_json(path)
     if not isinstance(manifest, dict) or "notebooks" not in manifest:
         raise InputError("no notebooks in it", "the manifest of a run", path=path)
     return manifest
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"not JSON ({error})", path=path) from None
 
 
 def iter_runs(out: Path) -> Iterator[tuple[Path, Manifest]]:
@@ -180,22 +177,17 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
 
 
 def _gather(run_dir: Path, name: str) -> list[Any] | dict[str, Any]:
-    records: dict[str, Any] = {}
-    objects: dict[str, Any] = {}
+    found: list[Any] = []
+    kind, expected = (list, "a list of records") if name in _LISTS else (dict, "an object")
     for path in sorted(run_dir.rglob(f"{name}.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"not JSON ({error})", path=path) from None
-        if name in _LISTS:
-            rows = content.get("rows") if isinstance(content, dict) else content
-            if not isinstance(rows, list):
-                raise InputError(type(content).__name__, "a list of records", path=path)
-            records |= {json.dumps(row, sort_keys=True): row for row in rows}
-        elif not isinstance(content, dict):
-            raise InputError(type(content).__name__, "an object", path=path)
-        elif objects and objects != content:
+        content = _read_json(path)
+        if kind is list and isinstance(content, dict):
+            content = content.get("rows")
+        if not isinstance(content, kind):
+            raise InputError(type(content).__name__, expected, path=path)
+        if kind is dict and found and content != found[0]:
             raise InputError(f"a second {name}", "one in a run", path=path)
-        else:
-            objects = content
-    return list(records.values()) if name in _LISTS else objects
+        found.append(content)
+    if kind is dict:
+        return found[0] if found else {}
+    return list({json.dumps(row, sort_keys=True): row for rows in found for row in rows}.values())

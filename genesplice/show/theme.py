@@ -1,15 +1,18 @@
-"""One look for every figure: colours, a plotly template, text from users, checks of tables."""
+"""One look for every figure: colours, a plotly template, text from users, checks of tables.
+
+The template is plotly's default from here on: figures of notebooks have the look as well.
+"""
 
 import html
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
-from plotly.subplots import make_subplots
 
 from genesplice.errors import InputError
 
@@ -23,8 +26,8 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 BASE_COLOURS = {"A": GREEN, "C": BLUE, "G": ORANGE, "T": VERMILLION}
 INK, MUTED, GRID, GREY = "#222222", "#595959", "#E6E6E6", "#A6A6A6"
 # Written out: plotly.py and plotly.js give different colours to one scale name.
-DIVERGING = [[0.0, "#00507D"], [0.25, "#56A5CF"], [0.5, "#F7F7F7"], [0.75, "#EE9A5B"]]
-DIVERGING = [*DIVERGING, [1.0, "#A84300"]]
+DIVERGING = [[0.0, "#00507D"], [0.25, "#56A5CF"], [0.5, "#F7F7F7"], [0.75, "#EE9A5B"],
+             [1.0, "#A84300"]]  # fmt: skip
 SEQUENTIAL = [[0.0, "#BBD7EA"], [0.35, "#4F9CCB"], [0.7, BLUE], [1.0, "#00304D"]]
 
 NARROW_PX = 300.0  # plotting width left on a 390-pixel telephone once the axis has its labels
@@ -52,12 +55,18 @@ for _axis in (THEME.layout.xaxis, THEME.layout.yaxis):
         title={"font": {"size": 13, "color": INK}, "standoff": 8},
     )  # fmt: skip
 plotly.io.templates["genesplice"] = THEME
+plotly.io.templates.default = "genesplice"
 
-COLOUR_BAR = {"orientation": "h", "thickness": 10, "len": 0.9, "x": 0.5, "outlinewidth": 0}
-COLOUR_BAR |= {"yref": "container", "y": 0.01, "yanchor": "bottom"}
-"""Below the plot, where a narrow screen has room."""
-PANEL_TITLE = {"xref": "paper", "yref": "paper", "showarrow": False, "align": "left", "x": 0}
-PANEL_TITLE |= {"xanchor": "left", "yanchor": "bottom", "font": {"size": 13, "color": INK}}
+# Below the plot, where a narrow screen has room.
+COLOUR_BAR = {
+    "orientation": "h", "thickness": 10, "len": 0.9, "x": 0.5, "outlinewidth": 0,
+    "yref": "container", "y": 0.01, "yanchor": "bottom",
+}  # fmt: skip
+PANEL_TITLE = {
+    "xref": "paper", "yref": "paper", "showarrow": False, "align": "left", "x": 0,
+    "xanchor": "left", "yanchor": "bottom", "font": {"size": 13, "color": INK},
+}  # fmt: skip
+DOTTED = {"color": INK, "width": 1, "dash": "dot"}
 
 
 def safe(text: object) -> str:
@@ -76,6 +85,11 @@ def short(text: object, n_characters: int) -> str:
     return safe(plain if len(plain) <= n_characters else plain[: n_characters - 1] + "…")
 
 
+def words(name: object, n_characters: int = 30) -> str:
+    """A metric's name for an axis: cut, safe, without underscores."""
+    return short(name, n_characters).replace("_", " ")
+
+
 def text_lines(text: object, width: int, max_lines: int | None = None) -> list[str]:
     """Break a user's text into lines of at most `width` characters, each made `safe`.
 
@@ -83,6 +97,13 @@ def text_lines(text: object, width: int, max_lines: int | None = None) -> list[s
     """
     lines = textwrap.wrap(str(text), width, max_lines=max_lines, placeholder=" …")
     return [safe(line) for line in lines]
+
+
+def stepped(colours: Sequence[str]) -> dict[str, Any]:
+    """Colour scale and its ends for a marker that is coloured by codes from 0."""
+    edges = np.linspace(0, 1, len(colours) + 1).repeat(2)[1:-1].tolist()
+    scale = [list(stop) for stop in zip(edges, np.repeat(colours, 2).tolist(), strict=True)]
+    return {"colorscale": scale, "cmin": -0.5, "cmax": len(colours) - 0.5}
 
 
 def row_texts(table: pd.DataFrame, template: str) -> list[str]:
@@ -106,9 +127,8 @@ def gene_labels(gene_ids: Iterable[object], names: pd.Series | None = None) -> t
     """
     if names is None:
         return tuple(map(str, gene_ids))
-    if not names.index.is_unique:
-        n = names.index.nunique()
-        raise InputError(f"{len(names):,} names of {n:,} different gene_id", "one for each")
+    n = names.index.nunique()
+    require(n == len(names), f"{len(names):,} names of {n:,} different gene_id", "one for each")
     known = names.reindex(gene_ids := list(gene_ids))
     return tuple(
         str(gene) if pd.isna(name) or str(name) in ("", str(gene)) else f"{name} ({gene})"
@@ -117,16 +137,8 @@ def gene_labels(gene_ids: Iterable[object], names: pd.Series | None = None) -> t
 
 
 def text_on(colour: str) -> str:
-    """Choose white or ink, whichever has the higher contrast (WCAG 2.2) on a #RRGGBB colour."""
-
-    def luminance(hex_colour: str) -> float:
-        parts = np.array([int(hex_colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    on_white = 1.05 / (luminance(colour) + 0.05)
-    on_ink = (luminance(colour) + 0.05) / (luminance(INK) + 0.05)
-    return "white" if on_white >= on_ink else INK
+    """White or ink, whichever has the higher contrast (WCAG 2.2) on one of `COLOURS`."""
+    return "white" if colour in (BLUE, "#000000") else INK
 
 
 def blank_figure(
@@ -155,26 +167,8 @@ def blank_figure(
     # Plotly lifts a title of several lines: half a line of padding brings it back.
     pad = {"t": 14 if len(lines) == 1 else 22}
     title_of = {"text": "<br>".join(lines), "font": {"size": 14, "color": MUTED}, "pad": pad}
-    figure.update_layout(
-        template=THEME, height=body_px + top_px, margin={"t": top_px}, title=title_of
-    )
+    figure.update_layout(height=body_px + top_px, margin={"t": top_px}, title=title_of)
     return figure.update_layout(**layout)
-
-
-def two_panels(height: int, left: str, right: str, **layout: object) -> go.Figure:
-    """Two panels side by side under panel titles (annotations 0 and 1), plotly text already."""
-    figure = make_subplots(1, 2, column_widths=[0.45, 0.55], horizontal_spacing=0.12)
-    figure.update_layout(template=THEME, height=height, margin={"t": 56, "b": 92}, **layout)
-    for text, x in ((left, 0), (right, figure.layout.xaxis2.domain[0])):
-        figure.add_annotation(PANEL_TITLE | {"x": x, "y": 1.02, "text": text})
-    return figure
-
-
-def stacked_panels(height: int) -> dict[str, object]:
-    """The same panels below one another: what an explorer changes on a narrow screen."""
-    wide = {"xaxis.domain": [0, 1], "yaxis.domain": [0.6, 1]}
-    wide |= {"xaxis2.domain": [0, 1], "yaxis2.domain": [0, 0.4]}
-    return wide | {"annotations[1].x": 0, "annotations[1].y": 0.415, "height": height}
 
 
 def name_rows(figure: go.Figure, labels: Sequence[str], **where: object) -> None:
@@ -192,6 +186,12 @@ def broken_lines(*columns: np.ndarray | pd.Series) -> np.ndarray:
     return np.column_stack([*(np.asarray(c, dtype=np.float64) for c in columns), gap]).ravel()
 
 
+def require(is_fine: object, found: str, expected: str) -> None:
+    """Raise an InputError unless it is fine."""
+    if not is_fine:
+        raise InputError(found, expected)
+
+
 def require_table(
     table: pd.DataFrame,
     what: str,
@@ -199,39 +199,35 @@ def require_table(
     *,
     unique: Sequence[str] = (),
     finite: Sequence[str] = (),
+    among: Mapping[str, Collection[Any]] | None = None,
 ) -> pd.DataFrame:
     """Give back a table that has rows and `columns`, no two rows alike in `unique`, no gaps.
 
-    Columns of `finite` come back as float64.
+    Columns of `finite` come back as float64; those of `among` hold nothing but what it lists.
 
     Raises
     ------
     InputError
         Naming the columns that are missing and those that are there, or counting the rows.
     """
-    if missing := [column for column in columns if column not in table.columns]:
-        there = ", ".join(map(str, table.columns)) or "none"
-        raise InputError(f"{what} with columns {there}", f"also {', '.join(missing)}")
-    if table.empty:
-        raise InputError(f"0 rows in {what}", "at least 1")
-    if unique and (n := int(table.duplicated(list(unique)).sum())):
-        found = f"{n:,} of {len(table):,} rows of {what} repeat a {' and '.join(unique)}"
-        raise InputError(found, "0")
+    there = ", ".join(map(str, table.columns)) or "none"
+    missing = [column for column in columns if column not in table.columns]
+    require(not missing, f"{what} with columns {there}", f"also {', '.join(missing)}")
+    require(len(table), f"0 rows in {what}", "at least 1")
+    n = int(table.duplicated(list(unique)).sum()) if unique else 0
+    require(not n, f"{n:,} of {len(table):,} rows of {what} repeat a {' and '.join(unique)}", "0")
     table = table.astype(dict.fromkeys(finite, np.float64))
     for column in finite:
-        if n := int((~np.isfinite(table[column])).sum()):
-            raise InputError(f"{n:,} of {len(table):,} {column} of {what} not finite", "0")
+        n = int((~np.isfinite(table[column])).sum())
+        require(not n, f"{n:,} of {len(table):,} {column} of {what} not finite", "0")
+    for column, known in (among or {}).items():
+        for other in set(table[column]) - set(known):
+            raise InputError(f"{column} {str(other)!r} in {what}", ", ".join(map(str, known)))
     return table
 
 
 def require_series(series: pd.Series, what: str) -> pd.Series:
-    """Return a series as float64, refusing an empty one, NaN, and an index that repeats itself.
-
-    Raises
-    ------
-    InputError
-        Saying what is wrong and how many times.
-    """
+    """Return a series as float64, refusing an empty one, NaN, and an index that repeats itself."""
     table = pd.DataFrame({"label": series.index, "values": series.to_numpy()})
     table = require_table(table, what, (), unique=["label"], finite=["values"])
     return pd.Series(table["values"].to_numpy(), index=series.index)
@@ -242,8 +238,20 @@ def whiskers(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     An interval that is not there has the distances 0.
     """
-    value, low, high = (
-        pd.to_numeric(table[column]).to_numpy(np.float64)
-        for column in ("value", "ci_low", "ci_high")
-    )
+    value, low, high = table[["value", "ci_low", "ci_high"]].astype(float).to_numpy(float).T
     return value, np.nan_to_num(value - low), np.nan_to_num(high - value)
+
+
+def line(x: Any, y: Any, colour: str, **look: Any) -> go.Scatter:
+    """Make a line of some `width` and `dash`; the rest of `look` is plotly's.
+
+    `hover` is a template; without one the mouse passes the line.
+    """
+    hover = look.pop("hover", "")
+    extra = "" if "<extra>" in hover else "<extra></extra>"
+    said = {"hovertemplate": hover + extra} if hover else {"hoverinfo": "skip"}
+    style = {"color": colour, "width": look.pop("width", 2), "dash": look.pop("dash", None)}
+    x = np.asarray(x)
+    x = x.tolist() if x.dtype.kind == "U" else x.astype(np.float64)
+    given = {"x": x, "y": np.asarray(y, float), "mode": "lines", "line": style}
+    return go.Scatter(given | said | look)

@@ -7,7 +7,7 @@ import pytest
 from genesplice.context.report import VerdictReport, hypothesis_table, write_verdict_page
 from genesplice.errors import InputError
 from genesplice.results import Metric
-from genesplice.show.context import context_scores, dose_figure, mass_figure, slope_bars
+from genesplice.show.figures import context_scores, dose_figure, mass_figure, slope_bars
 
 SLOPES = [
     {

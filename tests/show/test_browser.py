@@ -1,5 +1,6 @@
 """Reports in a browser without a network: everything is drawn, everything answers."""
 
+import base64
 import io
 import json
 import time
@@ -175,10 +176,9 @@ def test_the_page_patches_as_python_does(reports: Path, visit) -> None:
 
 def assert_same(found: object, expected: object, path: str) -> None:
     if isinstance(expected, np.ndarray | tuple) and np.asarray(expected).dtype.kind in "fiu":
-        # Plotly keeps the array that it decoded from base64 beside the text.
-        values = found["_inputArray"] if isinstance(found, dict) else found
-        values = list(values.values()) if isinstance(values, dict) else values
-        numbers = [np.nan if value is None else value for value in values]
+        if isinstance(found, dict):
+            found = np.frombuffer(base64.b64decode(found["bdata"]), "<" + found["dtype"])
+        numbers = [np.nan if value is None else value for value in found]
         np.testing.assert_allclose(numbers, expected, rtol=1e-6, atol=1e-9, err_msg=path)
     elif isinstance(expected, tuple):
         assert (found or []) == json.loads(json.dumps(expected)), path

@@ -84,7 +84,7 @@ def test_logs_that_cannot_be_drawn_are_refused(log):
     refused(figures.learning_curves, "0 rows in log", log.iloc[:0])
     refused(figures.learning_curves, "also split", log.drop(columns="split"))
     valid = log.replace("val", "valid")
-    refused(figures.learning_curves, "split 'valid', expected train, val, test", valid)
+    refused(figures.learning_curves, "split 'valid' in log, expected train, val, test", valid)
     for smoothing in (-0.1, 1.0):
         refused(figures.learning_curves, f"smoothing {smoothing:g}", log, smoothing=smoothing)
 

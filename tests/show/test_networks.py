@@ -193,12 +193,12 @@ def test_styles_are_in_the_legend_once_and_no_edges_are_fine():
         (NODES.iloc[:0], EDGES.iloc[:0], "0 rows in nodes"),
         (NODES.drop(columns="value"), EDGES, "also value"),
         (pd.concat([NODES, NODES.iloc[:1]]), EDGES, "1 of 6 rows of nodes repeat a id"),
-        (NODES.assign(kind="operon"), EDGES, "node kind 'operon', expected regulator, gene"),
+        (NODES.assign(kind="operon"), EDGES, "kind 'operon' in nodes, expected regulator, gene"),
         (NODES.replace(1.0, np.inf), EDGES, "1 of 5 value of nodes not finite"),
         (NODES, EDGES.drop(columns="sign"), "edges with columns .* expected also sign"),
         (NODES, EDGES.replace("r2", "r9"), "1 of 4 edges such as r9 → g1, expected only ends"),
-        (NODES, EDGES.replace("member_of", "binds"), "edge kind 'binds', expected regulates"),
-        (NODES, EDGES.assign(sign=[1, -1, 0, 2]), "sign 2 of an edge, expected"),
+        (NODES, EDGES.replace("member_of", "binds"), "kind 'binds' in edges, expected regulates"),
+        (NODES, EDGES.assign(sign=[1, -1, 0, 2]), "sign '2' in edges, expected 1, -1, 0"),
         (NODES, EDGES.replace(0.1, np.nan), "1 of 4 weight of edges not finite"),
     ],
 )
@@ -264,7 +264,7 @@ def test_a_network_has_one_layout_and_no_loose_ends():
     assert "regulates 0, regulated by 0" in alone.figure.layout.annotations[0].text
     for nodes_, edges_, match in (
         (nodes, edges.replace("b0006", "b0099"), "→ b0099, expected only ends"),
-        (nodes, edges.assign(sign=7), "sign 7 of an edge"),
+        (nodes, edges.assign(sign=7), "sign '7' in edges"),
         (nodes, edges[["source"]], "edges with columns source"),
         (nodes.iloc[:0], edges, "0 rows in nodes"),
     ):

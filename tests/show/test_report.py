@@ -141,7 +141,9 @@ def test_figures_wait_as_json_with_their_height_reserved(tmp_path: Path) -> None
     assert styles == ["height:321px", "height:620px"]
     assert [a["id"] for t, a in page.tags if a.get("class") == "plot"] == ["figure-1", "figure-2"]
     assert "HBox" not in page.seen
-    default = render(tmp_path, code("fig", outputs=[figure_output(go.Figure())]))
+    default = render(
+        tmp_path, code("fig", outputs=[shown({PLOTLY_MIME: {"data": [], "layout": {}}})])
+    )
     assert json.loads(default.scripts[0][1])["layout"]["height"] == 450
 
 
