@@ -44,6 +44,10 @@ def prepare(
     network: Annotated[Path | None, typer.Option(help="Edges: source, target[, sign, …].")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="GMT, GAF or two columns.")] = None,
     obo: Annotated[Path | None, typer.Option(help="Gene Ontology: names, ancestors.")] = None,
+    operons: Annotated[
+        str | None, typer.Option(help="none, distance or a file [distance, unless spliced].")
+    ] = None,
+    tss: Annotated[Path | None, typer.Option(help="Transcription starts: table or BED.")] = None,
     network_evidence: Annotated[str, typer.Option(help="Such as binding or curated.")] = "",
     gene_set_evidence: Annotated[str, typer.Option(help="Where the file is silent.")] = "",
     circular: Annotated[list[str] | None, typer.Option(help="Circular, repeatable.")] = None,
@@ -78,6 +82,8 @@ def prepare(
             network=network,
             gene_sets=gene_sets,
             obo=obo,
+            operons=operons,
+            tss=tss,
             network_evidence=network_evidence,
             gene_set_evidence=gene_set_evidence,
             allow_missing=allow_missing,

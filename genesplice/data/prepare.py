@@ -24,8 +24,9 @@ from genesplice.data.genome import read_fasta
 from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.sources import MIN_SET_GENES, RECIPES
-from genesplice.data.splits import make_operons
+from genesplice.data.splits import choose_operons
 from genesplice.data.tables import counted, some
+from genesplice.data.tss import place_tss
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
 
@@ -89,6 +90,8 @@ def prepare_files(
     network: Path | str | None = None,
     gene_sets: Path | str | None = None,
     obo: Path | str | None = None,
+    operons: Path | str | None = None,
+    tss: Path | str | None = None,
     network_evidence: str = "",
     gene_set_evidence: str = "",
     name: str | None = None,
@@ -110,6 +113,12 @@ def prepare_files(
     ----------
     samples
         Table with sample id and `condition`; see `genesplice.data.expression`.
+    obo
+        The Gene Ontology, for the names of GO terms and the genes of terms above others.
+    operons
+        "none", "distance" or a file; see `genesplice.data.splits.choose_operons`.
+    tss
+        Transcription start sites; see `genesplice.data.tss`.
     network_evidence, gene_set_evidence
         What edges and gene sets rest on, where their file does not declare it: a word of
         `genesplice.data.leakage.EVIDENCE_WORDS` such as "binding" or "curated".
@@ -135,7 +144,8 @@ def prepare_files(
             raise InputError(f"evidence {declared!r}", f"such as {', '.join(EVIDENCE_WORDS)}")
     paths = {"fasta": fasta, "annotation": annotation, "expression": expression,
              "samples": samples, "network": network, "gene-sets": gene_sets,
-             "obo": obo}  # fmt: skip
+             "obo": obo, "tss": tss,
+             "operons": None if operons in ("none", "distance") else operons}  # fmt: skip
     files = {flag: Path(path) for flag, path in paths.items() if path is not None}
     tell("reading expression")
     path = files["expression"]
@@ -160,6 +170,9 @@ def prepare_files(
         path=path,
     )
     tell("reading network and gene sets")
+    if "tss" in files:
+        placed, told_tss = place_tss(files["tss"], reading, genome)
+        reading, notes = reading._replace(genes=placed), notes + told_tss
     edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
     sets: dict[str, tuple[str, ...]] = {}
     evidence, set_names = "", dict[str, str]()
@@ -176,7 +189,11 @@ def prepare_files(
         n_small = len(every) - len(sets)
         notes += told
         notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
-    notes.append("operons are neighbours on one strand with a gap below 50 bp (no operon table)")
+    chosen = files.get("operons", operons)
+    units, told_units = choose_operons(
+        None if chosen is None else str(chosen), reading.genes, reading.aliases
+    )
+    notes.append(told_units)
     matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
     notes.append(f"genes matched: {len(matches)} of {len(values)} ({matched_by})")
     for reason, lost in account["left_out"].items():
@@ -189,7 +206,7 @@ def prepare_files(
         network=edges,
         gene_sets=sets,
         motifs={},
-        operons=make_operons(reading.genes).to_dict(),
+        operons=units,
         inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
         notes=notes,
         gene_set_evidence=evidence or gene_set_evidence,
@@ -202,8 +219,8 @@ def prepare_files(
             "expression_rows": account,
         },
     )
-    options = {"expression-unit": expression_unit, "block-bp": block_bp, "folds": n_folds,
-               "network-evidence": network_evidence,
+    options = {"expression-unit": expression_unit, "operons": chosen, "block-bp": block_bp,
+               "folds": n_folds, "network-evidence": network_evidence,
                "gene-set-evidence": gene_set_evidence}  # fmt: skip
     given = {flag: value for flag, value in (files | options).items() if value}
     flags = " ".join(f"--{flag} {value}" for flag, value in given.items())

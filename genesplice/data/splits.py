@@ -1,14 +1,19 @@
 """Folds that are contiguous in the genome: blocks cut between operons, dealt by a seed."""
 
+import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
+from genesplice.data.coding import SPLICED_SHARE
 from genesplice.data.genome import Contig, Genome
+from genesplice.data.tables import counted, numbered_lines, some
 from genesplice.errors import InputError
 
 N_DEALS = 64
@@ -33,6 +38,72 @@ def make_operons(genes: pd.DataFrame, max_gap_bp: int = 50) -> pd.Series:
             reach = max(reach, gene.end)
             names[gene.gene_id] = f"operon-{number}"
     return pd.Series(names, name="operon").reindex(genes["gene_id"])
+
+
+def choose_operons(
+    chosen: str | None, genes: pd.DataFrame, aliases: Mapping[str, str]
+) -> tuple[dict[str, str], str]:
+    """Gene to operon as asked for, and a sentence that says how.
+
+    Parameters
+    ----------
+    chosen
+        "none", "distance" (`make_operons`), or a file as `read_operons` takes. None is distance,
+        unless more than `SPLICED_SHARE` of the coding genes are spliced: such organisms have none.
+
+    Raises
+    ------
+    InputError
+        As `read_operons`.
+    """
+    if chosen not in (None, "none", "distance"):
+        return read_operons(Path(str(chosen)), aliases)
+    n_exons = genes["exons"].str.len() // 2
+    n_coding, n_spliced = int((n_exons > 0).sum()), int((n_exons > 1).sum())
+    guessed = "none" if n_spliced > SPLICED_SHARE * n_coding else "distance"
+    why = f" ({n_spliced} of {n_coding} coding genes are spliced)" if chosen is None else ""
+    if (chosen or guessed) == "none":
+        return {}, f"operons: none{why}"
+    text = f"operons: neighbours on one strand with a gap below 50 bp{why}"
+    return make_operons(genes).to_dict(), text
+
+
+def read_operons(path: Path, aliases: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Read operons: a gene and its operon, or all genes of one operon, on a line.
+
+    Cells are apart by tabs, else by blanks, commas or semicolons. Genes that lines connect are in
+    one operon; genes of no line are on their own.
+
+    Raises
+    ------
+    InputError
+        For a line of three or more cells most of which are no genes, and for no gene at all.
+    """
+    graph, names, lost = nx.Graph(), dict[str, str](), list[str]()
+    for number, text in numbered_lines(path):
+        cells = text.split("\t") if "\t" in text else re.split(r"[,;\s]+", text)
+        cells = [cell.strip() for cell in cells if cell.strip()]
+        if not cells or text.startswith("#"):
+            continue
+        ids = [aliases.get(cell.lower(), "") for cell in cells]
+        other = [cell for cell, gene in zip(cells, ids, strict=True) if not gene]
+        known = [gene for gene in ids if gene]
+        if len(cells) > 2 and 2 * len(other) > len(cells):
+            found = f"{len(other)} of {len(cells)} cells that are no genes ({some(other, 3)})"
+            raise InputError(found, "gene and operon, or genes", path=path, line=number)
+        is_pair = len(cells) == 2 and len(known) == 1
+        if known and is_pair:
+            known.append(f"operon {other[0]}")
+        elif number > 1 or known:
+            lost += other
+        nx.add_path(graph, known)
+    for group in map(sorted, nx.connected_components(graph)):
+        named = [one.removeprefix("operon ") for one in group if one.startswith("operon ")]
+        names |= {gene: (named or group)[0] for gene in group if not gene.startswith("operon ")}
+    if not names:
+        raise InputError("no gene in any line", f"such as {some(aliases.values(), 3)}", path=path)
+    text = f"operons: {len(set(names.values()))} of {len(names)} genes in {path.name}"
+    return names, f"{text}; {counted('names that are no genes', lost)}"
 
 
 def first_of_operon(genome: Genome, genes: pd.DataFrame, splits: pd.DataFrame) -> pd.Series:

@@ -53,6 +53,21 @@ def test_names_are_resolved_later_as_they_were_at_first(tmp_path):
     assert later.gene_sets["GO:1"] == whole.gene_sets["GO:1"] == ("b0000", "b0001", "b0002")
 
 
+def test_operons_and_transcription_starts_are_those_of_files(tmp_path):
+    files = {
+        "operons": write(tmp_path / "operons.tsv", "b0000\top\ngen1\top\n"),
+        "tss": write(tmp_path / "tss.tsv", "gene\tposition\ngen0\t141\n"),
+    }
+    bundle = prepared(tmp_path, options=files)
+    operons = bundle.splits.set_index("gene_id")["operon"]
+    assert operons[IDS[:3]].tolist() == ["op", "op", "b0002"]
+    assert bundle.genes["tss"].tolist()[:2] == [140, STARTS[1] + 298]
+    assert {"operons.tsv", "tss.tsv"} < set(bundle.manifest["data_sha256"])
+    assert "--operons" in bundle.manifest["command"]
+    alone = prepared(tmp_path / "none", options={"operons": "none"})
+    assert alone.splits["operon"].tolist() == IDS
+
+
 def test_evidence_may_be_declared_where_the_files_do_not(tmp_path):
     def statuses(folder, **options):
         edges = "regulator\tgene\ngen0\tgen1\n"

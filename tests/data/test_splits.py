@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from tiny_files import gene_table, random_genome, spaced_genes
+from tiny_files import gene_table, random_genome, refusal, spaced_genes, write
 
-from genesplice.data.splits import make_blocks, make_operons
+from genesplice.data.splits import choose_operons, make_blocks, make_operons, read_operons
 from genesplice.errors import InputError
 
 
@@ -48,6 +48,47 @@ def even_control(length=60_000, n_contigs=1, circular=True, every=1000):
 
 
 # --- operons ---
+
+NAMES = {f"g{i}": f"g{i}" for i in range(5)} | {"thra": "g0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "groups", "said"),
+    [
+        ("gene\toperon\ng0\tx\ng1\tx\ng2\ty\nno\tx\n", {"x": "g0 g1", "y": "g2"}, "2 of 3 genes"),
+        ("thrA,g1\n\n# g2,g3\ng3 g4 g9\n", {"g0": "g0 g1", "g3": "g3 g4"}, "no genes: 1 (g9)"),
+        ("x\tg0\nx\tg1\n", {"x": "g0 g1"}, "1 of 2 genes"),
+        ("g0\tg0\ng1\tg0\ng2\tg2\n", {"g0": "g0 g1", "g2": "g2"}, "2 of 3 genes"),
+    ],
+)
+def test_operons_are_read_from_pairs_and_lists(tmp_path, text, groups, said):
+    operons, told = read_operons(write(tmp_path / "o.tsv", text), NAMES)
+    assert operons == {gene: name for name, ids in groups.items() for gene in ids.split()}
+    assert said in told
+
+
+def test_bad_tables_of_operons_are_refused(tmp_path):
+    bad = write(tmp_path / "o.tsv", "g0\tg1\nlac\t1\t+\tg2\n")
+    error = refusal(read_operons, bad, NAMES)
+    assert (error.line, error.found) == (2, "3 of 4 cells that are no genes (lac, 1, +)")
+    assert refusal(read_operons, write(bad, "a\tb\n"), NAMES).found == "no gene in any line"
+
+
+def test_spliced_genomes_have_no_operons_unless_asked_for(tmp_path):
+    genome = random_genome(5000)
+    genes = gene_table(genome, (0, 99, "+"), (120, 300, "+"))
+    found, told = choose_operons(None, genes, NAMES)
+    assert found["g0"] == found["g1"]
+    assert told == (
+        "operons: neighbours on one strand with a gap below 50 bp (0 of 2 coding genes are spliced)"
+    )
+    spliced = genes.assign(exons=[(0, 30, 60, 99), (120, 300)])
+    none = ({}, "operons: none (1 of 2 coding genes are spliced)")
+    assert choose_operons(None, spliced, NAMES) == none
+    assert choose_operons("distance", spliced, NAMES)[0] == found
+    assert choose_operons("none", genes, NAMES) == ({}, "operons: none")
+    path = write(tmp_path / "o.tsv", "g0\tx\n")
+    assert choose_operons(str(path), genes, NAMES)[0] == {"g0": "x"}
 
 
 def test_neighbours_on_one_strand_below_the_gap_are_one_operon():
