@@ -75,11 +75,11 @@ if TYPE_CHECKING:
     from genesplice.predict.expression import (
         embed_genes,
         gene_means,
-        load_model,
         predict_expression,
         regulator_edges,
     )
     from genesplice.predict.gene_output import Explainer, resolve_genes
+    from genesplice.predict.models import load_model, open_models
     from genesplice.predict.pretrained import encoder_sentence, principal_components
     from genesplice.results import read_metrics, to_metrics, write_metrics
     from genesplice.runtime import project_path
@@ -91,7 +91,6 @@ if TYPE_CHECKING:
     from genesplice.training.pretraining import pretrain
     from genesplice.variants.annotate import score_variants
     from genesplice.variants.benchmarks import class_benchmarks
-    from genesplice.variants.levels import open_models
     from genesplice.variants.scan import scan_promoter
 
 __version__ = "0.1.0"
@@ -120,8 +119,9 @@ _HOME = {
     "explain.faithfulness": "explain_genes",
     "explain.pathways": "pathway_influence",
     "model.genesplice": "GeneSplice",
-    "predict.expression": "embed_genes gene_means load_model predict_expression regulator_edges",
+    "predict.expression": "embed_genes gene_means predict_expression regulator_edges",
     "predict.gene_output": "Explainer resolve_genes",
+    "predict.models": "load_model open_models",
     "predict.pretrained": "encoder_sentence principal_components",
     "results": "read_metrics to_metrics write_metrics",
     "runtime": "project_path",
@@ -137,7 +137,6 @@ _HOME = {
     "training.pretraining": "pretrain",
     "variants.annotate": "score_variants",
     "variants.benchmarks": "class_benchmarks",
-    "variants.levels": "open_models",
     "variants.scan": "scan_promoter",
 }
 _PUBLIC = {

@@ -33,6 +33,8 @@ RECORDED_PACKAGES = (
 
 PROJECT_VARIABLE = "GENESPLICE_PROJECT"
 
+SECONDS_BETWEEN_LINES = 10
+
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -204,6 +206,28 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+
+
+class Countdown:
+    """A line every ten seconds while `total` things are done: how many are, and the time left."""
+
+    def __init__(self, total: int, what: str, say: Callable[[str], None]) -> None:
+        self.total, self.what, self.say, self.n_done = total, what, say, 0
+        self.started = self.said = time.monotonic()
+
+    def step(self) -> None:
+        """One more is done."""
+        now, self.n_done = time.monotonic(), self.n_done + 1
+        if now - self.said >= SECONDS_BETWEEN_LINES and self.n_done < self.total:
+            self.said = now
+            left = (now - self.started) / self.n_done * (self.total - self.n_done)
+            self.say(f"{self.what}: {self.n_done} of {self.total}, {left:.0f} s left")
+
+    def over(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items one by one; each is done when the next is asked for."""
+        for item in items:
+            yield item
+            self.step()
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from genesplice.data.genome import decode
 from genesplice.data.simulate import make_bundle
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.reliability import INTERVAL_COLUMNS
-from genesplice.predict.expression import load_model, predict_expression
+from genesplice.predict.expression import predict_expression
+from genesplice.predict.models import load_model
 from genesplice.results import read_metrics
 from genesplice.runtime import file_sha256
 
@@ -78,11 +79,12 @@ def succeed(*words: str | Path) -> Answer:
 
 
 def refuse(*words: str | Path) -> str:
-    """The one line with which a wrong call is answered."""
+    """The one line with which a wrong call is answered, after what was opened for it."""
     answer = call(*words)
     assert answer.code == 2, answer.err
     assert answer.out == ""
-    (line,) = answer.err.splitlines()
+    *told, line = answer.err.splitlines()
+    assert all(said.startswith(f"{words[0]}: ") for said in told), told
     assert line.startswith("genesplice: ")
     return line
 
@@ -267,6 +269,72 @@ def test_predict_writes_every_gene_in_every_condition(model, data, tmp_path):
     assert list(found.columns) == list(bundle.observed.columns)
     expected = predict_expression(load_model(model), bundle)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_predict_takes_the_folder_with_all_folds(finetuned, data, tmp_path):
+    run, out = finetuned[0], tmp_path / "p.parquet"
+    answer = succeed("predict", "--model", run, "--data", data, "--out", out)
+    bundle, found = load_bundle(data), pd.read_parquet(out).set_index("gene_id")
+    n_own = len(bundle.test_genes(0))
+    assert f"predict: 2 models (fold0_seed0, fold0_seed3): {n_own} measured genes" in answer.err
+    each = [predict_expression(load_model(run / f"fold0_seed{seed}"), bundle) for seed in (0, 3)]
+    np.testing.assert_allclose(found, (each[0] + each[1]) / 2, rtol=1e-4)
+    kept = pd.read_parquet(run / "predictions.parquet")
+    kept = kept[kept["model"] == "genesplice_ensemble"]
+    kept = kept.pivot(index="gene_id", columns="condition", values="predicted")
+    np.testing.assert_allclose(found.loc[kept.index, kept.columns], kept, rtol=1e-4)
+
+
+def test_explain_takes_the_folder_with_all_folds(finetuned, data, tmp_path):
+    gene, shown = load_bundle(data).test_genes(0)[0], []
+    for name in ("", "fold0_seed0", "fold0_seed3"):
+        out = tmp_path / f"why_{name}"
+        span = ["--upstream", "2", "--downstream", "1", "--window", "2048", "--method", "ism"]
+        words = ["--model", finetuned[0] / name, "--data", data, "--out", out, *span]
+        succeed("explain", "--genes", gene, *words)
+        shown.append(pd.read_parquet(out / "attributions.parquet")["to_A"])
+    np.testing.assert_allclose(shown[0], (shown[1] + shown[2]) / 2, atol=1e-6)
+    manifest = json.loads((tmp_path / "why_" / "manifest.json").read_text())
+    assert len(manifest["expression_models"]) == 2
+
+
+@pytest.fixture(scope="module")
+def other_data(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("other") / "other"
+    return make_bundle(out, genome_bp=600_000, n_conditions=4, seed=9).path
+
+
+def test_data_of_another_genome_are_refused(finetuned, pretrained, other_data, tmp_path):
+    out, run = tmp_path / "out", finetuned[0]
+    site = ["--region", f"{load_bundle(other_data).genome.contigs[0].name}:1000-1010"]
+    gene = ["--genes", "g0003", "--method", "attention"]
+    fields = "CHROM POS ID REF ALT QUAL FILTER INFO".replace(" ", "\t")
+    (tmp_path / "v.vcf").write_text(f"##fileformat=VCFv4.2\n#{fields}\n")
+    for words in (
+        ["predict", "--model", run],
+        ["explain", "--model", run / "fold0_seed0", *gene],
+        ["variants", "--model", run, "--vcf", tmp_path / "v.vcf"],
+        ["scan", "--model", pretrained[0], *site],
+        ["design", "--model", run, "--gene", "g0003", "--towards", "up"],
+    ):
+        line = refuse(*words, "--data", other_data, "--out", out)
+        assert "a model of another genome, chr (600,000 bp)" in line
+        assert str(other_data) in line
+        assert "or --other-genome" in line
+    assert everything(tmp_path) == ["v.vcf"]
+    words = ["--data", other_data, "--out", out, "--other-genome"]
+    answer = succeed("predict", "--model", run / "fold0_seed0", *words)
+    assert "only what is read from sequence carries over" in answer.err
+
+
+def test_an_encoder_of_another_genome_is_taken_and_told(pretrained, other_data, data, tmp_path):
+    words = ["finetune", "--init", pretrained[0], *SMALL]
+    words += ["--set", "finetune.head_steps=1", "--set", "finetune.epochs=0"]
+    words += ["--set", "finetune.kernel=false", "--set", "finetune.baselines=false"]
+    told = "finetune: the encoder was pre-trained on chr (600,000 bp), not on this genome"
+    answer = succeed(*words, "--data", other_data, "--out", tmp_path / "other")
+    assert told in answer.err
+    assert told not in succeed(*words, "--data", data, "--out", tmp_path / "own").err
 
 
 def test_explain_writes_one_row_a_base(model, data, tmp_path):

@@ -8,7 +8,8 @@ from test_cli import refuse, succeed
 
 from genesplice.data.bundle import adopt_knowledge, load_bundle, own_files, replace_knowledge
 from genesplice.errors import InputError
-from genesplice.predict.expression import bundle_graph, load_model, predict_expression
+from genesplice.predict.expression import bundle_graph, predict_expression
+from genesplice.predict.models import load_model
 from genesplice.runtime import file_sha256
 
 SETTINGS = [

@@ -8,12 +8,16 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genesplice.config import PRESETS, Config, load_preset, override
 from genesplice.errors import GeneSpliceError
+
+if TYPE_CHECKING:
+    from genesplice.data.bundle import Bundle
+    from genesplice.predict.models import Models, Needs
 
 app = typer.Typer(
     name="genesplice",
@@ -26,7 +30,12 @@ app = typer.Typer(
 
 Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
 Out = Annotated[Path, typer.Option("--out", help="Where to write; must not exist yet.")]
-ModelDir = Annotated[Path, typer.Option("--model", help="A model folder that `finetune` wrote.")]
+ModelDir = Annotated[
+    Path, typer.Option("--model", help="A folder that `finetune` wrote, or one fold's in it.")
+]
+OtherGenome = Annotated[
+    bool, typer.Option("--other-genome", help="Take a model of another genome all the same.")
+]
 Preset = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
@@ -57,6 +66,26 @@ def command_line() -> str:
 def read_config(preset: str, assignments: list[str] | None) -> Config:
     """The preset with each `--set` applied."""
     return override(load_preset(preset), assignments or [])
+
+
+def open_with_data(
+    verb: str,
+    folders: Path | list[Path],
+    data: Path,
+    *,
+    needs: "Needs",
+    is_other_allowed: bool,
+    follow: bool = True,
+) -> "tuple[Models, Bundle]":
+    """Models and the data that they are used on; say which model predicts what."""
+    from genesplice.data.bundle import load_bundle
+    from genesplice.predict.models import open_models
+
+    models = open_models(folders, needs=needs, follow=follow)
+    bundle, said = models.adopt(load_bundle(data), is_other_allowed=is_other_allowed)
+    for sentence in said:
+        say(f"{verb}: {sentence}")
+    return models, bundle
 
 
 # Their verbs appear in the help in this order.

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from genesplice.cli import Data, Json, ModelDir, Out, Overwrite, app, command_line, emit, say
+from genesplice.cli import (
+    Data,
+    Json,
+    ModelDir,
+    OtherGenome,
+    Out,
+    Overwrite,
+    app,
+    command_line,
+    emit,
+    open_with_data,
+    say,
+)
 from genesplice.errors import InputError
 
 METHOD = (
@@ -29,30 +41,34 @@ def explain(
     known_sites: Annotated[
         bool, typer.Option(help="Measure attribution on promoter hexamers and regulators' sites.")
     ] = False,
+    other_genome: OtherGenome = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show which bases a gene's prediction rests on: tables, checks, and a page (index.html).
 
-    Mutagenesis (`--method ism`) keeps what it has done in OUT.parts until it is finished: the same
-    command goes on where it was stopped.
+    Of a folder with all folds each gene is explained by the mean of the models that held it out
+    (attention: by the first of them). Mutagenesis (`--method ism`) keeps what it has done in
+    OUT.parts until it is finished: the same command goes on where it was stopped.
     """
     from genesplice.cli.explanation import write_attention, write_explanation
-    from genesplice.data.bundle import adopt_knowledge, load_bundle
     from genesplice.explain.attention import attention_of
     from genesplice.explain.attribution import METHODS
     from genesplice.explain.faithfulness import explain_genes
-    from genesplice.predict.expression import load_model
-    from genesplice.predict.gene_output import Explainer, is_group, resolve_genes
+    from genesplice.predict.ensemble import EnsembleExplainer
+    from genesplice.predict.gene_output import is_group, resolve_genes
     from genesplice.runtime import atomic_directory, write_manifest
 
     if method not in (*METHODS, "ism", "attention"):
         raise InputError(f"--method {method}", METHOD)
     if known_sites and method not in METHODS:
         raise InputError(f"--known-sites with --method {method}", f"one of {', '.join(METHODS)}")
-    started, bundle = time.monotonic(), adopt_knowledge(load_bundle(data), model)
-    chosen, unfinished = resolve_genes(bundle, genes.split(",")), out.with_name(f"{out.name}.parts")
-    explainer = Explainer(load_model(model), bundle, window_bp=window)
+    started, unfinished = time.monotonic(), out.with_name(f"{out.name}.parts")
+    models, bundle = open_with_data(
+        "explain", model, data, needs="expression", is_other_allowed=other_genome, follow=False
+    )
+    chosen = resolve_genes(bundle, genes.split(","))
+    explainer = EnsembleExplainer(models, bundle, chosen, window_bp=window)
     facts = [f"model {model}", f"data {data}"]
     if method == "attention":
         tables = attention_of(explainer, chosen, condition=condition)
@@ -78,6 +94,12 @@ def explain(
         else:
             span_bp = upstream, downstream
             names = write_explanation(scratch, found, span_bp=span_bp, facts=facts)
-        write_manifest(scratch, command=command_line(), started=started, data=bundle.data_sha256)
+        write_manifest(
+            scratch,
+            command=command_line(),
+            started=started,
+            data=bundle.data_sha256,
+            extra=models.record,
+        )
     shutil.rmtree(unfinished, ignore_errors=True)
     emit({"files": [out / name for name in names]}, as_json)

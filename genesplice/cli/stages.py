@@ -12,6 +12,7 @@ from genesplice.cli import (
     Data,
     Json,
     ModelDir,
+    OtherGenome,
     Out,
     Overwrite,
     Preset,
@@ -20,6 +21,7 @@ from genesplice.cli import (
     app,
     command_line,
     emit,
+    open_with_data,
     read_config,
     say,
 )
@@ -209,11 +211,15 @@ def finetune(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train sequence, network and pathways to predict expression of held-out genes."""
+    """Train sequence, network and pathways to predict expression of held-out genes.
+
+    An encoder that was pre-trained on another genome is taken, and said to be one.
+    """
     import pandas as pd
 
     from genesplice.baselines.methods import run_baselines
     from genesplice.data.bundle import load_bundle, own_files
+    from genesplice.data.genome import trained_on
     from genesplice.evaluate.metrics import compare, fold_profiles
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
     from genesplice.model.attention import backend_name
@@ -228,6 +234,8 @@ def finetune(
     bundle = load_bundle(data)
     if network is not None or gene_sets is not None:
         config, bundle = with_knowledge(config, bundle, network, gene_sets)
+    if init is not None and (other := trained_on(init, bundle.genome)):
+        say(f"finetune: the encoder was pre-trained on {other}, not on this genome")
     result = work(bundle, config, out, init=init, resume=resume)
     predictions = result.predictions
     if config.finetune.baselines:
@@ -284,15 +292,20 @@ def predict(
     genes_at_once: Annotated[
         int | None, typer.Option(help="For a graph that does not fit: genes read together.", min=1)
     ] = None,
+    other_genome: OtherGenome = False,
     as_json: Json = False,
 ) -> None:
-    """Predict every annotated gene in every condition: genes x conditions as Parquet."""
-    from genesplice.data.bundle import adopt_knowledge, load_bundle
-    from genesplice.predict.expression import load_model, predict_expression
+    """Predict every annotated gene in every condition: genes x conditions as Parquet.
+
+    Of a folder with all folds a measured gene is predicted by the models that held it out.
+    """
+    from genesplice.predict.expression import predict_expression
     from genesplice.runtime import atomic_file
 
-    loaded, bundle = load_model(model), adopt_knowledge(load_bundle(data), model)
-    values = predict_expression(loaded, bundle, genes_at_once=genes_at_once)
+    models, bundle = open_with_data(
+        "predict", model, data, needs="expression", is_other_allowed=other_genome, follow=False
+    )
+    values = predict_expression(models, bundle, genes_at_once=genes_at_once)
     with atomic_file(out) as partial:
         values.reset_index().to_parquet(partial, index=False)
     emit({"predictions": out}, as_json)

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from genesplice.cli import Data, Json, Out, Overwrite, app, command_line, emit, say
+from genesplice.cli import (
+    Data,
+    Json,
+    OtherGenome,
+    Out,
+    Overwrite,
+    app,
+    command_line,
+    emit,
+    open_with_data,
+    say,
+)
 from genesplice.errors import InputError
 
 Models = Annotated[
@@ -34,6 +45,7 @@ def variants(
     abstain: Annotated[float, typer.Option(help="Strands that differ so are no answer.")] = 0.5,
     percentile: Annotated[bool, typer.Option(help="Compare with matched random ones.")] = True,
     seed: Annotated[int, typer.Option(help="Draws the matched random variants.")] = 0,
+    other_genome: OtherGenome = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -42,13 +54,11 @@ def variants(
     What else is asked for (--measured, --classes) goes into OUT.metrics.json; --vcf is not needed
     for it.
     """
-    from genesplice.data.bundle import adopt_knowledge, load_bundle
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import file_sha256, write_manifest
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
     from genesplice.variants.benchmarks import class_benchmarks, measured_benchmark
-    from genesplice.variants.levels import open_models
     from genesplice.variants.vcf import beside, read_header
 
     started = time.monotonic()
@@ -61,8 +71,9 @@ def variants(
         raise InputError(f"{out} exists", "a new file (or --overwrite)")
     if vcf is not None:
         read_header(vcf)
-    models = open_models(model)
-    bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
+    models, bundle = open_with_data(
+        "variants", model, data, needs=None, is_other_allowed=other_genome
+    )
     settings = Settings(window, max_length, abstain, level_window, percentile, seed)
     files: list[Path] = []
     metrics = []
@@ -102,6 +113,7 @@ def scan(
     data: Data,
     out: Out,
     region: Annotated[str, typer.Option(help="contig:start-end (1-based), contig, or all.")],
+    other_genome: OtherGenome = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -109,18 +121,18 @@ def scan(
 
     What is done is kept in OUT.parts until all is: the same command goes on where it was stopped.
     """
-    from genesplice.data.bundle import load_bundle
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, write_manifest
-    from genesplice.variants.levels import open_models
     from genesplice.variants.likelihood import STRIDE_BP, MaskedBases
     from genesplice.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
 
-    started, bundle = time.monotonic(), load_bundle(data)
-    regions, models = parse_region(region, bundle.genome), open_models(model)
-    if models.masked is None:
-        raise InputError("no masked-base model", "--model DIR of a folder that pretrain wrote")
+    started = time.monotonic()
+    models, bundle = open_with_data(
+        "scan", model, data, needs="masked bases", is_other_allowed=other_genome
+    )
+    regions = parse_region(region, bundle.genome)
+    assert models.masked is not None
     score = MaskedBases(models.masked)
     parts = out.with_name(f"{out.name}.parts")
     with atomic_directory(out, overwrite=overwrite) as scratch:
@@ -152,6 +164,7 @@ def design(
         list[str] | None, typer.Option(help="contig:start-end not to be edited; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the random edits it is compared with.")] = 0,
+    other_genome: OtherGenome = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -159,20 +172,20 @@ def design(
 
     Writes steps.tsv, designed.fasta, metrics.json. It is a model's proposal and no measurement.
     """
-    from genesplice.data.bundle import adopt_knowledge, load_bundle
     from genesplice.model.attention import backend_name
     from genesplice.predict.gene_output import resolve_genes
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, write_manifest
     from genesplice.variants import design as search
-    from genesplice.variants.levels import LevelModel, open_models
+    from genesplice.variants.levels import LevelModel
     from genesplice.variants.scan import parse_region
 
-    started, models = time.monotonic(), open_models(model, follow=False)
-    if not models.levels:
-        raise InputError("no expression model", "--model DIR of a folder that finetune wrote")
-    bundle = adopt_knowledge(load_bundle(data), *models.level_paths)
+    started = time.monotonic()
+    models, bundle = open_with_data(
+        "design", model, data, needs="expression", is_other_allowed=other_genome, follow=False
+    )
     (gene_id,) = resolve_genes(bundle, [gene])
+    models = models.of_gene(bundle, gene_id)
     protected = [
         part for text in protect or () for part in parse_region(text, bundle.genome, "--protect")
     ]

@@ -35,8 +35,8 @@ from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.evaluate.reliability import COST
-from genesplice.predict.expression import load_model
 from genesplice.predict.gene_output import Explainer
+from genesplice.predict.models import load_fold
 from genesplice.results import Metric
 from genesplice.training.loops import begin_run
 from genesplice.training.sweeps import CPU_SECONDS, SweepResult, Task, run_tasks, run_tasks_on_ray
@@ -165,7 +165,7 @@ def _measure(
     Nothing, and None, where no gene is short enough for their window.
     """
     window_bp = max(min(plan.longest.context_bp, LARGEST_WINDOW_BP) // 2048, 1) * 2048
-    explainer = Explainer(load_model(model), bundle, window_bp=window_bp)
+    explainer = Explainer(load_fold(model), bundle, window_bp=window_bp)
     edges = distance_bands(window_bp)
     genes = bundle.genes.set_index("gene_id")
     # A gene that is longer than the window has nothing beyond itself.

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from genesplice.data.expression import condition_means
 from genesplice.data.gene_sets import read_gene_sets, read_gmt, read_set_names, write_gmt
-from genesplice.data.genome import Contig, Genome
+from genesplice.data.genome import Contig, Genome, keep_genome
 from genesplice.data.leakage import gene_similarity, judge_knowledge, make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
 from genesplice.data.network import gene_aliases, read_network
@@ -354,7 +354,8 @@ def own_files(bundle: Bundle) -> dict[str, str]:
 
 
 def keep_knowledge(bundle: Bundle, directory: Path) -> None:
-    """Write what was replaced into a model's folder; nothing for a bundle as it was prepared."""
+    """Write what was replaced into a model's folder, and which genome it was trained on."""
+    keep_genome(directory, bundle.genome)
     own = own_files(bundle)
     if "network" in own:
         bundle.network.to_parquet(directory / NETWORK, index=False)

@@ -1,5 +1,6 @@
 """A genome as uint8 tokens: contigs one after another, fetched by name on either strand."""
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,8 @@ from genesplice.runtime import atomic_directory, file_sha256, write_json
 ALPHABET = "ACGTN"
 N = 4
 CHUNK_BYTES = 1 << 24
-INDEX = "contigs.json"
+INDEX, RECORD = "contigs.json", "genome.json"
+DIGESTED_BP = 4_000_000
 Write = Callable[[bytes], int]
 INVALID = 255
 IUPAC_AMBIGUOUS = "NRYSWKMBDHV"
@@ -89,6 +91,24 @@ class Genome:
     def length(self) -> int:
         """Bases in all contigs together."""
         return int(self.tokens.shape[0])
+
+    @property
+    def description(self) -> str:
+        """The first contig, and how many bases there are."""
+        more = f" and {len(self.contigs) - 1} more" if len(self.contigs) > 1 else ""
+        return f"{self.contigs[0].name}{more} ({self.length:,} bp)"
+
+    @cached_property
+    def contig_digests(self) -> frozenset[str]:
+        """What every contig's bases are told by; of a long one not all are read."""
+        digests = set()
+        for contig in self.contigs:
+            step = contig.length // DIGESTED_BP + 1
+            tokens = self.tokens[contig.offset : contig.offset + contig.length : step]
+            digest = hashlib.sha256(str(contig.length).encode())
+            digest.update(np.ascontiguousarray(tokens).data)
+            digests.add(digest.hexdigest()[:16])
+        return frozenset(digests)
 
     @cached_property
     def _by_name(self) -> dict[str, Contig]:
@@ -321,3 +341,26 @@ def _joined(
     first = np.concatenate([[True], ~is_cut])[: len(masks)]
     last = np.concatenate([~is_cut, [True]])[: len(masks)]
     return np.stack([masks[first, 0], masks[last, 1]], 1)
+
+
+# --- which genome a model was trained on ---
+
+
+def keep_genome(folder: Path, genome: Genome) -> None:
+    """Write which genome the model in `folder` was trained on."""
+    record = {"genome": genome.description, "contigs": sorted(genome.contig_digests)}
+    write_json(folder / RECORD, record)
+
+
+def trained_on(folder: Path, genome: Genome) -> str | None:
+    """Describe the genome of the model in `folder`; "" for this `genome`, None if it is not known.
+
+    Names of contigs do not count, and a genome counts as this one if all of its contigs are in
+    this one, or the other way round.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    trained, own = set(record["contigs"]), genome.contig_digests
+    return "" if trained <= own or own <= trained else str(record["genome"])

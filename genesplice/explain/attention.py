@@ -47,6 +47,8 @@ def attention_of(
 ) -> AttentionTables:
     """What tokens around the starts of genes attend to, and which heads the prediction needs.
 
+    Of several models each gene has the first of its own: heads of two models are not the same.
+
     Parameters
     ----------
     genes
@@ -63,11 +65,11 @@ def attention_of(
     InputError
         For an unknown gene or condition, or a position outside of the window.
     """
-    genes = resolve_genes(explainer.bundle, genes)
+    own = {gene: explainer.of(gene)[0] for gene in resolve_genes(explainer.bundle, genes)}
     parts = (
-        [gene_attention(explainer, gene, positions_bp=positions_bp) for gene in genes],
-        [attention_rollout(explainer, gene) for gene in genes],
-        [head_ablation(explainer, gene, condition=condition) for gene in genes],
+        [gene_attention(one, gene, positions_bp=positions_bp) for gene, one in own.items()],
+        [attention_rollout(one, gene) for gene, one in own.items()],
+        [head_ablation(one, gene, condition=condition) for gene, one in own.items()],
     )
     return AttentionTables(*(pd.concat(part, ignore_index=True) for part in parts))
 

@@ -5,7 +5,6 @@ Faithful is what passes every check that was made; the limits are the constants 
 
 import copy
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,7 +29,7 @@ from genesplice.explain.mutagenesis import attribution_of_table, mutate, scan_ge
 from genesplice.model.genesplice import GeneSplice
 from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.results import Attribution, Metric
-from genesplice.runtime import side_by_side
+from genesplice.runtime import Countdown, side_by_side
 
 ISM_AGREEMENT = 0.5
 """Least rank correlation with mutagenesis around the start."""
@@ -40,7 +39,6 @@ BETTER_THAN_RANDOM = 0.0
 """Least gain of deleting by rank over deleting at random, and of inserting likewise."""
 SITES_BP = {"upstream_bp": 512, "downstream_bp": 128}
 """Around the TSS, where motif sites are looked for."""
-SECONDS_BETWEEN_LINES = 10
 Report = Callable[[str], None]
 Found = TypeVar("Found")
 
@@ -203,8 +201,7 @@ def explain_genes(
     options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
     random_model = None
     if is_checked or has_known_sites:
-        other, size = randomised(explainer.model), explainer.window_bp
-        random_model = Explainer(other, explainer.bundle, window_bp=size, vectors=explainer.vectors)
+        random_model = explainer.changed(randomised)
 
     def explain(
         gene_id: str,
@@ -250,15 +247,11 @@ def _each(
     work: Callable[[str], Found], genes: Sequence[str], report: Report, *, is_threaded: bool
 ) -> list[Found]:
     """`work` on every gene, several at once where it may be, with the time that is left."""
-    started, done = time.monotonic(), [time.monotonic()]
+    countdown = Countdown(len(genes), "explain: genes", report)
 
     def one(gene_id: str) -> Found:
-        found, now = work(gene_id), time.monotonic()
-        done.append(now)
-        if now - done[0] >= SECONDS_BETWEEN_LINES:
-            done[0], n_done = now, len(done) - 1
-            left = (now - started) / n_done * (len(genes) - n_done)
-            report(f"explain: {n_done} of {len(genes)} genes, {left:.0f} s left")
+        found = work(gene_id)
+        countdown.step()
         return found
 
     return side_by_side(one, genes) if is_threaded else [one(gene_id) for gene_id in genes]

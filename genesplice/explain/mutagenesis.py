@@ -23,7 +23,7 @@ from genesplice.model.readout import GeneLoci, base_weights, segment_weights
 from genesplice.model.splicing import Span, SplicedEncoder, splice
 from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution
-from genesplice.runtime import atomic_file
+from genesplice.runtime import Countdown, atomic_file
 
 STEP_BP = 8
 TO_BASES = [f"to_{base}" for base in "ACGT"]
@@ -122,9 +122,11 @@ def mutate(
             f"{window.offset_bp + explainer.window_bp} bp",
         )
     function = explainer.forward_function(window, condition)
-    output = VariantOutput(function)
+    outputs = [VariantOutput(part) for part in function.parts]
     tokens = window.tokens[0, low:high]
-    reference = float(output(low, function.bases[:, low : low + 1]))
+    reference = float(
+        np.mean([float(one(low, function.bases[:, low : low + 1])) for one in outputs])
+    )
     effects = torch.zeros(high - low, 4, dtype=torch.float64)
     effects[tokens > 3] = torch.nan
     # Cut where bins are cut, so that a batch touches as few of them as it can.
@@ -135,9 +137,10 @@ def mutate(
         variants = function.bases[:, first:last].repeat(len(at), 1, 1)
         variants[torch.arange(len(at)), at] = torch.eye(4)[base]
         if len(at):
-            effects[first - low + at, base] = output(first, variants).double() - reference
-    found = -upstream_bp, tokens.numpy(), effects.numpy(), reference
-    return Mutagenesis(gene_id, window.name, function.target, *found)
+            predicted = torch.stack([one(first, variants).double() for one in outputs]).mean(0)
+            effects[first - low + at, base] = predicted - reference
+    what = gene_id, window.name, function.target, -upstream_bp
+    return Mutagenesis(*what, tokens.numpy(), effects.numpy(), reference)
 
 
 def mutation_table(found: Mutagenesis) -> pd.DataFrame:
@@ -191,7 +194,7 @@ def scan_genes(
         _claim(out, explainer, f"-{upstream_bp} to +{downstream_bp} bp, {condition or 'level'}")
     span = {"upstream_bp": upstream_bp, "downstream_bp": downstream_bp}
     tables = []
-    for done, gene_id in enumerate(genes, start=1):
+    for gene_id in Countdown(len(genes), "explain: genes", report).over(genes):
         file = None if out is None else out / f"{gene_id}.parquet"
         if file is not None and file.exists():
             tables.append(pd.read_parquet(file))
@@ -200,18 +203,15 @@ def scan_genes(
             if file is not None:
                 with atomic_file(file) as partial:
                     tables[-1].to_parquet(partial, index=False)
-        if done % 20 == 0:
-            report(f"ism: {done} of {len(genes)} genes")
     return pd.concat(tables, ignore_index=True)
 
 
 def _claim(out: Path, explainer: Explainer, what: str) -> None:
     """Note in `out` what is scanned there, or check that it is the same."""
     out.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    for name, value in sorted(explainer.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().contiguous().numpy().tobytes())
+    states, digest = [part.model.state_dict() for part in explainer.parts], hashlib.sha256()
+    for value in (state[name] for state in states for name in sorted(state)):
+        digest.update(value.detach().contiguous().numpy().data)
     mine = f"{what}, window {explainer.window_bp} bp, model {digest.hexdigest()[:16]}"
     note = out / "scan.txt"
     if note.exists() and note.read_text() != mine:

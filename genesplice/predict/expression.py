@@ -26,22 +26,16 @@ from genesplice.data.windows import (
     make_graph,
     tile_windows,
 )
-from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import Prediction
 from genesplice.model.sequence import SequenceEncoder
+from genesplice.predict.models import VECTORS, Models
 from genesplice.predict.pretrained import embed_promoters
 from genesplice.runtime import atomic_file, side_by_side
 
-NAME = "vectors"
 GENE_COLUMNS = ["contig", "start", "end", "strand", "tss", "exons"]
 """Of a gene, what its window and its annotation channel depend on."""
-
-
-def cache_folder(model: Path) -> Path:
-    """Embedding cache of the model in folder `model`, shared with the models next to it."""
-    return model.resolve().parent / NAME
 
 
 def embedding_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: int) -> str:
@@ -62,7 +56,7 @@ def embedding_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: 
 def cached_embeddings(folder: Path, digest: str) -> Float[Tensor, "genes features"] | None:
     """The embeddings in `folder` under this digest; None where nothing whole is there."""
     try:
-        return load_file(folder / f"{digest}.safetensors")[NAME]
+        return load_file(folder / f"{digest}.safetensors")[VECTORS]
     except (FileNotFoundError, SafetensorError):
         return None
 
@@ -72,24 +66,7 @@ def cache_embeddings(folder: Path, digest: str, vectors: Float[Tensor, "genes fe
     target = folder / f"{digest}.safetensors"
     if not target.exists():
         with atomic_file(target) as partial:
-            save_file({NAME: vectors.cpu().contiguous()}, partial)
-
-
-def load_model(directory: Path | str) -> GeneSplice:
-    """Load what `GeneSplice.save_pretrained` wrote, ready to predict.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no model.
-    """
-    directory = Path(directory)
-    for name in ("config.json", "model.safetensors"):
-        if not (directory / name).is_file():
-            raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
-    model = GeneSplice.from_pretrained(directory).eval()
-    model.cache_folder = cache_folder(directory)
-    return model
+            save_file({VECTORS: vectors.cpu().contiguous()}, partial)
 
 
 def bundle_graph(model: GeneSplice, bundle: Bundle) -> HeteroData:
@@ -164,7 +141,7 @@ def embed_genes(
 
 @torch.no_grad()
 def predict_expression(
-    model: GeneSplice,
+    model: GeneSplice | Models,
     bundle: Bundle,
     *,
     vectors: Float[Tensor, "genes features"] | None = None,
@@ -176,7 +153,22 @@ def predict_expression(
     `vectors` are those of `encode_genes` where they are at hand; else `windows` is passed on to it.
     `genes_at_once` are read from their own part of the graph, for graphs that do not fit: the
     numbers are the same to rounding.
+
+    Of several models a measured gene has the mean of those that held it out, every other gene the
+    mean of all.
     """
+    if isinstance(model, Models):
+        assert vectors is None, "each model has vectors of its own"
+        each = [
+            predict_expression(one, bundle, genes_at_once=genes_at_once, **windows)
+            for one in model.levels
+        ]
+        values = np.mean(each, axis=0)
+        row = pd.Index(each[0].index)
+        for gene_id, members in model.held_out_by(bundle).items():
+            at = row.get_loc(gene_id)
+            values[at] = np.mean([each[i].to_numpy()[at] for i in members], axis=0)
+        return pd.DataFrame(values, index=row, columns=each[0].columns)
     was_training = model.training
     if vectors is None:
         vectors = encode_genes(model, bundle, **windows)

@@ -4,7 +4,7 @@ The gene's own sequence is explained; the vectors of all other genes are held at
 computes for them, so that the graph is part of what is explained and its neighbours are context.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -233,6 +233,20 @@ class Explainer:
         self.track = annotation_track(bundle.genome, bundle.genes)
         self.row = {gene_id: i for i, gene_id in enumerate(bundle.genes["gene_id"])}
 
+    @property
+    def parts(self) -> tuple["Explainer", ...]:
+        """One for each model."""
+        return (self,)
+
+    def of(self, gene_id: str) -> tuple["Explainer", ...]:
+        """Those whose mean predicts a gene."""
+        return (self,)
+
+    def changed(self, change: Callable[[GeneSplice], GeneSplice]) -> "Explainer":
+        """The same with another model in place of each, which reads the same vectors."""
+        model = change(self.model)
+        return Explainer(model, self.bundle, window_bp=self.window_bp, vectors=self.vectors)
+
     def window(self, gene_id: str, *, shift_bp: int = 0) -> GeneWindow:
         """The window of `gene_id`, on its own strand; `shift_bp` off the 1,024-bp grid."""
         row = self.row[gene_id]
@@ -291,6 +305,11 @@ class GeneOutput(nn.Module):
         self.register_buffer("annotation", channels[..., 4:], persistent=False)
         bins = window.tokens.view(1, -1, self.model.config.bin_bp)
         self.is_real = (bins != N_TOKEN).any(-1)
+
+    @property
+    def parts(self) -> Sequence["GeneOutput"]:
+        """One for each model."""
+        return (self,)
 
     @property
     def target(self) -> str:

@@ -16,7 +16,7 @@ from genesplice.config import ModelConfig, PretrainConfig
 from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import kmer_features, one_hot_features, site_windows, tss_sites
-from genesplice.data.genome import Genome
+from genesplice.data.genome import Genome, trained_on
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
@@ -69,8 +69,10 @@ def encoder_sentence(init: Path | None, folds: Sequence[int]) -> str:
     )
 
 
-def check_views_held_out(init: Path | None, folds: Sequence[int]) -> None:
+def check_views_held_out(init: Path | None, folds: Sequence[int], genome: Genome) -> None:
     """See that pre-training had no views of operons or regulons of held-out genes.
+
+    An encoder that was pre-trained on another genome than `genome` had none.
 
     Raises
     ------
@@ -78,7 +80,9 @@ def check_views_held_out(init: Path | None, folds: Sequence[int]) -> None:
         If the encoder in `init` had such views, and one of `folds` was not held out from them.
     """
     settings = None if init is None else _settings(init)
-    if settings is None or not settings["contrastive_weight"]:
+    if init is None or settings is None or not settings["contrastive_weight"]:
+        return
+    if trained_on(init, genome):
         return
     views = [view for view in settings["views"] if view in ("operon", "regulon")]
     seen = [fold for fold in folds if fold != settings["holdout_fold"]]

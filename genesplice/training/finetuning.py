@@ -33,7 +33,7 @@ from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, 
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import Features, GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
-from genesplice.predict import expression
+from genesplice.predict import expression, models
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import atomic_file, file_sha256, write_json
@@ -325,7 +325,7 @@ def finetune(
             changed = ablate_finetuning(bundle, config, init, name, seed)
             runs.append(Run(f"genesplice_{name}", out / "ablations" / name, seed, *changed))
     held_out = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
-    check_views_held_out(init, held_out)
+    check_views_held_out(init, held_out, bundle.genome)
     encoded: dict[Path | int, Tensor] = {}
     tables, calibrations, histories = [], [], []
     costs: list[Metric] = []
@@ -383,7 +383,7 @@ def _run_fold(
         digest = expression.embedding_digest(
             result.model, run.bundle, settings.core_bp, settings.flank_bp
         )
-        expression.cache_embeddings(expression.cache_folder(out), digest, result.vectors)
+        expression.cache_embeddings(models.cache_folder(out), digest, result.vectors)
     took = time.monotonic() - began
     print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
     return kernel

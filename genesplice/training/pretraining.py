@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
+from genesplice.data.genome import keep_genome
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
@@ -100,6 +101,7 @@ def pretrain_source(
         model, rows = _train(source, config, maker, out / "checkpoints", checkpoint)
         if is_first_process():
             rows.to_parquet(history, index=False)
+            keep_genome(out, source.genome)
             with atomic_file(weights) as partial:
                 save_file(model.state_dict(), partial)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)

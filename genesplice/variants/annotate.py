@@ -17,6 +17,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
 from genesplice.data.tables import some
+from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric
 from genesplice.variants.alleles import (
     FLAGS,
@@ -33,8 +34,6 @@ from genesplice.variants.levels import (
     GeneChange,
     LevelModel,
     Levels,
-    Models,
-    open_models,
     strongest,
 )
 from genesplice.variants.likelihood import (

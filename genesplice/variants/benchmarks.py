@@ -34,8 +34,8 @@ from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Allele, ContigNames, check_record
-from genesplice.variants.annotate import Settings
-from genesplice.variants.levels import LevelModel, Levels, Locus, Models, strongest
+from genesplice.variants.annotate import Models, Settings
+from genesplice.variants.levels import LevelModel, Levels, Locus, strongest
 from genesplice.variants.likelihood import (
     BASES,
     STRIDE_BP,

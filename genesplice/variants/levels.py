@@ -1,4 +1,4 @@
-"""What an allele does to the predicted level of every gene around it, and which models say so.
+"""What an allele does to the predicted level of every gene around it.
 
 All genes whose TSS lies well inside of a window around the allele are predicted from it, on their
 sense strand, with and without the allele; the features of all other genes are held fixed. An
@@ -7,10 +7,8 @@ compensation), so that start and promoter stay in their bins. Coding phases move
 inserted bases have that of the base before them.
 """
 
-import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +20,11 @@ from torch import Tensor
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import reverse_complement
 from genesplice.data.windows import annotation_track, fetch_track
-from genesplice.errors import InputError
-from genesplice.model.genesplice import GeneSplice, PretrainingModel, mix_paths
+from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci
-from genesplice.predict.expression import bundle_graph, encode_genes, load_model
+from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import SingleGenePredictor
-from genesplice.predict.pretrained import load_pretrained
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele
 from genesplice.variants.likelihood import BATCH_BP, edited, window_start
@@ -279,63 +275,3 @@ class Levels:
             str(self.models[0].model.conditions[most]),
             float(mean[most]),
         )
-
-
-class Models(NamedTuple):
-    """One masked-base model, or none; and any number of fine-tuned ones, seeds or folds."""
-
-    masked: PretrainingModel | None
-    masked_path: Path | None
-    levels: tuple[GeneSplice, ...]
-    level_paths: tuple[Path, ...]
-
-    @property
-    def record(self) -> dict[str, object]:
-        """For the manifest."""
-        return {
-            "masked_base_model": None if self.masked_path is None else str(self.masked_path),
-            "expression_models": [str(path) for path in self.level_paths],
-        }
-
-
-def open_models(folders: Path | Sequence[Path] | Models, *, follow: bool = True) -> Models:
-    """Load each folder: `config.json` marks a fine-tuned model, `run.json` a pre-trained one.
-
-    What is loaded already is given back. With `follow`, and no pre-trained folder among them,
-    the one that the fine-tuned model began
-    from (`init` in the manifest of its run) is taken, if it is still there.
-
-    Raises
-    ------
-    InputError
-        If a folder is neither, there are two pre-trained ones, or none at all.
-    """
-    if isinstance(folders, Models):
-        return folders
-    folders = [folders] if isinstance(folders, Path) else list(folders)
-    if not folders:
-        raise InputError("no --model", "one or more")
-    tuned = [folder for folder in folders if (folder / "config.json").is_file()]
-    masked = [folder for folder in folders if folder not in tuned]
-    for folder in masked:
-        if not (folder / "run.json").is_file():
-            inside = sorted(folder.glob("fold*_seed*/config.json"))
-            hint = f"such as {inside[0].parent}" if inside else "a folder of pretrain or finetune"
-            raise InputError("no config.json or run.json", hint, path=folder)
-    if len(masked) > 1:
-        raise InputError(f"two pre-trained models, {masked[0]} and {masked[1]}", "one")
-    if not masked and follow:
-        masked = [init for folder in tuned if (init := _init_of(folder)) is not None][:1]
-    return Models(
-        load_pretrained(masked[0]) if masked else None,
-        masked[0] if masked else None,
-        tuple(load_model(folder) for folder in tuned),
-        tuple(tuned),
-    )
-
-
-def _init_of(folder: Path) -> Path | None:
-    """The pre-trained folder that a fine-tuned model began from, where it is still there."""
-    manifest = folder.parent / "manifest.json"
-    init = json.loads(manifest.read_text()).get("init") if manifest.is_file() else None
-    return Path(init) if init is not None and (Path(init) / "run.json").is_file() else None

@@ -23,10 +23,10 @@ from genesplice.data.motifs import find_promoter
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
+from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric, MotifHit
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Region
-from genesplice.variants.levels import Models, open_models
 from genesplice.variants.likelihood import (
     BASES,
     STRIDE_BP,

@@ -12,8 +12,8 @@ from genesplice.predict.expression import (
     cached_embeddings,
     embedding_digest,
     encode_genes,
-    load_model,
 )
+from genesplice.predict.models import load_model
 from genesplice.training.finetuning import finetune, make_model
 
 SIZES = 131_072, 8_192

@@ -16,10 +16,10 @@ from genesplice.predict.expression import (
     attention_edges,
     bundle_graph,
     encode_genes,
-    load_model,
     predict_expression,
     prediction_table,
 )
+from genesplice.predict.models import load_model
 from genesplice.training.finetuning import make_model
 
 SMALL = ModelConfig(

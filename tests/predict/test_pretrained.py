@@ -1,5 +1,6 @@
 """Promoters one at a time, what an encoder has read, and which embedding a model gives."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from tiny_genomes import SMALL, make_encoder
 
 import genesplice as gs
+from genesplice.data.genome import keep_genome
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.expression import embed_genes, encode_genes
@@ -107,11 +109,16 @@ def test_which_held_out_folds_an_encoder_has_read(tmp_path):
     assert "folds 0, 1" in encoder_sentence(encoder(tmp_path, holdout_fold=None), [0, 1])
 
 
-def test_held_out_genes_must_not_have_been_told_their_operon(tmp_path):
-    init = encoder(tmp_path, views=("strand", "regulon"))
-    check_views_held_out(init, [0])
+def test_held_out_genes_must_not_have_been_told_their_operon(tiny_bundle, tmp_path):
+    init, genome = encoder(tmp_path, views=("strand", "regulon")), tiny_bundle.genome
+    check_views_held_out(init, [0], genome)
     with pytest.raises(InputError, match=r"views of regulon for held-out fold 1"):
-        check_views_held_out(init, [0, 1])
-    check_views_held_out(encoder(tmp_path, views=("operon",), weight=0.0), [1])
-    check_views_held_out(encoder(tmp_path), [0, 1, 2])
-    check_views_held_out(None, [0, 1])
+        check_views_held_out(init, [0, 1], genome)
+    other = dataclasses.replace(genome, tokens=np.roll(genome.tokens, 1))
+    keep_genome(init, genome)
+    check_views_held_out(init, [0, 1], other)
+    with pytest.raises(InputError, match=r"views of regulon"):
+        check_views_held_out(init, [0, 1], genome)
+    check_views_held_out(encoder(tmp_path, views=("operon",), weight=0.0), [1], genome)
+    check_views_held_out(encoder(tmp_path), [0, 1, 2], genome)
+    check_views_held_out(None, [0, 1], genome)

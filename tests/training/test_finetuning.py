@@ -20,7 +20,8 @@ from genesplice.data.simulate import make_bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.reliability import INTERVAL_COLUMNS, add_intervals
-from genesplice.predict.expression import load_model, predict_expression
+from genesplice.predict.expression import predict_expression
+from genesplice.predict.models import load_model
 from genesplice.training.finetuning import ENSEMBLE, finetune, finetune_fold, make_model
 from genesplice.training.folds import FoldData
 

@@ -7,7 +7,8 @@ from test_finetuning import config
 
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel
-from genesplice.predict.expression import load_model, predict_expression
+from genesplice.predict.expression import predict_expression
+from genesplice.predict.models import load_model
 from genesplice.training.finetuning import finetune, finetune_fold
 
 FEW = [

@@ -7,7 +7,8 @@ from test_finetuning import config, with_other_labels
 
 from genesplice.data.ablation import without_gene_sets, without_network
 from genesplice.errors import InputError
-from genesplice.predict.expression import bundle_graph, load_model, predict_expression
+from genesplice.predict.expression import bundle_graph, predict_expression
+from genesplice.predict.models import load_model
 from genesplice.training.ablations import ablate_finetuning
 from genesplice.training.finetuning import finetune, finetune_fold, make_model
 from genesplice.training.folds import FoldData, GeneTargets, draw_genes, hide_measured

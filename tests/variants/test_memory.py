@@ -14,7 +14,7 @@ import resource, sys
 from pathlib import Path
 import genesplice as gs
 from genesplice.variants.annotate import Settings, annotate_vcf
-from genesplice.variants.levels import open_models
+from genesplice.predict.models import open_models
 model, data, vcf, out = map(Path, sys.argv[1:])
 done = annotate_vcf(open_models([model]), gs.load_bundle(data), vcf, out,
                     settings=Settings(with_percentile=False))

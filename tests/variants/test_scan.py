@@ -11,9 +11,9 @@ from tiny_variants import call, make_masked, save_masked
 
 from genesplice.data.genome import encode
 from genesplice.errors import InputError
+from genesplice.predict.models import Models
 from genesplice.results import read_metrics
 from genesplice.variants.alleles import Region
-from genesplice.variants.levels import Models
 from genesplice.variants.likelihood import STRIDE_BP, Hidden, MaskedBases
 from genesplice.variants.scan import (
     CORE_BP,

@@ -30,6 +30,7 @@ from genesplice.data.features import region_masks
 from genesplice.data.genome import Contig, Genome, encode
 from genesplice.errors import InputError
 from genesplice.predict.expression import encode_genes
+from genesplice.predict.models import Models, open_models
 from genesplice.results import read_metrics
 from genesplice.variants.alleles import ContigNames, normalise, survey
 from genesplice.variants.annotate import (
@@ -41,7 +42,6 @@ from genesplice.variants.annotate import (
     region_track,
     score_variants,
 )
-from genesplice.variants.levels import Models, open_models
 from genesplice.variants.likelihood import REGIONS
 from genesplice.variants.scan import Region, random_substitutions
 from genesplice.variants.vcf import (

@@ -1,0 +1,213 @@
+"""Models from their folders: all that `finetune` wrote, one of its folds, or what `pretrain` wrote.
+
+Of several models a measured gene is predicted by those that held it out, in the mean; every other
+gene by the mean of all. Each folder keeps which genome its model was trained on.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from genesplice.data.bundle import Bundle, adopt_knowledge
+from genesplice.data.genome import trained_on
+from genesplice.errors import InputError
+from genesplice.model.genesplice import GeneSplice, PretrainingModel
+from genesplice.predict.pretrained import load_pretrained
+
+VECTORS = "vectors"
+FOLD = re.compile(r"fold(\d+)_seed(\d+)")
+Needs = Literal["expression", "masked bases"] | None
+
+
+def cache_folder(model: Path) -> Path:
+    """Embedding cache of the model in folder `model`, shared with the models next to it."""
+    return model.resolve().parent / VECTORS
+
+
+def load_fold(directory: Path | str) -> GeneSplice:
+    """Load what `GeneSplice.save_pretrained` wrote, ready to predict.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no model.
+    """
+    directory = Path(directory)
+    for name in ("config.json", "model.safetensors"):
+        if not (directory / name).is_file():
+            raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
+    model = GeneSplice.from_pretrained(directory).eval()
+    model.cache_folder = cache_folder(directory)
+    return model
+
+
+class Models(NamedTuple):
+    """One masked-base model, or none; and any number of fine-tuned ones, seeds or folds."""
+
+    masked: PretrainingModel | None
+    masked_path: Path | None
+    levels: tuple[GeneSplice, ...]
+    level_paths: tuple[Path, ...]
+
+    @property
+    def record(self) -> dict[str, object]:
+        """For the manifest."""
+        return {
+            "masked_base_model": None if self.masked_path is None else str(self.masked_path),
+            "expression_models": [str(path) for path in self.level_paths],
+        }
+
+    def held_out_by(self, bundle: Bundle) -> dict[str, tuple[int, ...]]:
+        """Which models held a measured gene out, by gene_id; genes without any are left out.
+
+        No gene has any where the bundle's folds are not those that the models were trained with.
+        """
+        own = bundle.data_sha256.get("splits.parquet")
+        members = defaultdict[int, list[int]](list)
+        for i, path in enumerate(self.level_paths):
+            name, inputs = FOLD.fullmatch(path.resolve().name), path / "inputs.json"
+            trained = json.loads(inputs.read_text()) if inputs.is_file() else {}
+            if name is not None and own is not None and trained.get("splits.parquet") == own:
+                members[int(name[1])].append(i)
+        fold = bundle.fold_of.reindex(bundle.observed.index)
+        return {str(gene): tuple(members[f]) for gene, f in fold.items() if f in members}
+
+    def of_gene(self, bundle: Bundle, gene_id: str) -> "Models":
+        """Only the models that predict this gene."""
+        chosen = self.held_out_by(bundle).get(gene_id, range(len(self.levels)))
+        return self._replace(
+            levels=tuple(self.levels[i] for i in chosen),
+            level_paths=tuple(self.level_paths[i] for i in chosen),
+        )
+
+    def describe(self, bundle: Bundle) -> str:
+        """Say which models predict which genes."""
+        names = ", ".join(path.name for path in self.level_paths[:3])
+        names += ", …" if len(self.level_paths) > 3 else ""
+        n_own, n_genes = len(self.held_out_by(bundle)), len(bundle.genes)
+        if len(self.levels) == 1:
+            return f"one model, {names}: it held {n_own} of {n_genes} genes out"
+        others = f"{n_genes - n_own} genes by the mean of all {len(self.levels)}"
+        return (
+            f"{len(self.levels)} models ({names}): {n_own} measured genes by those that held "
+            f"them out, {others}"
+        )
+
+    def adopt(self, bundle: Bundle, *, is_other_allowed: bool = False) -> tuple[Bundle, list[str]]:
+        """The bundle with the knowledge that the models were trained with, and what to say of it.
+
+        A model of another genome brings none of its network and gene sets along.
+
+        Raises
+        ------
+        InputError
+            For a model of another genome, unless that is allowed; for models that were trained
+            with different networks or gene sets.
+        """
+        masked = () if self.masked_path is None else (self.masked_path,)
+        own, said, is_other = bundle.genome.description, list[str](), False
+        for path in (*masked, *self.level_paths):
+            other = trained_on(path, bundle.genome)
+            if other and not is_other_allowed:
+                expected = f"one of {own} as in {bundle.path}, or --other-genome"
+                raise InputError(f"a model of another genome, {other}", expected, path=path)
+            if other:
+                said.append(f"{path} is a model of {other}; the data are {own}")
+            elif other is None:
+                said.append(f"{path} does not say which genome it was trained on")
+            is_other |= bool(other) and path in self.level_paths
+        if not is_other:
+            bundle = adopt_knowledge(bundle, *self.level_paths)
+        else:
+            said.append(_carried_over(self.levels[0], bundle))
+        if self.levels:
+            said.append(self.describe(bundle))
+        return bundle, said
+
+
+def _carried_over(model: GeneSplice, bundle: Bundle) -> str:
+    """What of a model has a meaning for the genes of another genome."""
+    known = model.graph.known
+    names = {"gene": bundle.genes["gene_id"], "effector": bundle.network["source"]}
+    found = [
+        f"{len(set(known[kind]) & set(own))} of {len(known[kind])} {word}"
+        for kind, word, own in (
+            ("gene", "regulators", names["gene"]),
+            ("effector", "effectors", names["effector"]),
+            ("pathway", "gene sets", bundle.gene_sets),
+        )
+    ]
+    return (
+        "only what is read from sequence carries over: by name the data have "
+        f"{', '.join(found)} of the model; its {len(model.conditions)} conditions are those that "
+        "it was trained on"
+    )
+
+
+def open_models(
+    folders: Path | str | Sequence[Path] | Models,
+    *,
+    follow: bool = True,
+    needs: Needs = None,
+) -> Models:
+    """Load each folder: one that `finetune` wrote, with all its folds, one fold's, or `pretrain`'s.
+
+    What is loaded already is given back. With `follow`, and no pre-trained folder among them, the
+    one that the fine-tuned models began from (`init` in the manifest of their run) is taken, if it
+    is still there.
+
+    Raises
+    ------
+    InputError
+        If a folder is none of these, there are two pre-trained ones, none at all, or none of the
+        kind that is needed.
+    """
+    if isinstance(folders, Models):
+        return folders
+    listed = [Path(folders)] if isinstance(folders, Path | str) else list(folders)
+    if not listed:
+        raise InputError("no --model", "one or more")
+    tuned, masked = [], []
+    for folder in listed:
+        folds = [path.parent for path in folder.glob("fold*_seed*/config.json")]
+        folds = [path for path in folds if FOLD.fullmatch(path.name)]
+        if (folder / "config.json").is_file():
+            tuned.append(folder)
+        elif folds:
+            tuned += sorted(folds, key=lambda path: [int(n) for n in FOLD.findall(path.name)[0]])
+        elif (folder / "run.json").is_file():
+            masked.append(folder)
+        else:
+            expected = "a folder that finetune or pretrain wrote"
+            raise InputError("no config.json or run.json", expected, path=folder)
+    if len(masked) > 1:
+        raise InputError(f"two pre-trained models, {masked[0]} and {masked[1]}", "one")
+    if not masked and follow:
+        masked = [init for folder in tuned if (init := _init_of(folder)) is not None][:1]
+    if needs == "expression" and not tuned:
+        raise InputError("no expression model", "--model DIR of a folder that finetune wrote")
+    if needs == "masked bases" and not masked:
+        raise InputError("no masked-base model", "--model DIR of a folder that pretrain wrote")
+    return Models(
+        load_pretrained(masked[0]) if masked else None,
+        masked[0] if masked else None,
+        tuple(load_fold(folder) for folder in tuned),
+        tuple(tuned),
+    )
+
+
+def load_model(folder: Path | str) -> GeneSplice | Models:
+    """Load one fold's model; of a folder with all folds, all of them (see `open_models`)."""
+    folder = Path(folder)
+    is_run = not (folder / "config.json").is_file() and any(folder.glob("fold*_seed*/config.json"))
+    return open_models(folder) if is_run else load_fold(folder)
+
+
+def _init_of(folder: Path) -> Path | None:
+    """The pre-trained folder that a fine-tuned model began from, where it is still there."""
+    manifest = folder.parent / "manifest.json"
+    init = json.loads(manifest.read_text()).get("init") if manifest.is_file() else None
+    return Path(init) if init is not None and (Path(init) / "run.json").is_file() else None
