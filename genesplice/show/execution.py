@@ -178,63 +178,54 @@ class Progress:
         self.names: list[str] = []
         self.expected: dict[str, float] = {}
         self.position, self.begun, self.said = 0, 0.0, 0.0
-        self.bars = None
-        is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-        if self.stream.isatty() and not is_plain:
-            columns = "{task.description}", "cell {task.fields[number]}/{task.total:.0f}"
-            name, cell = (TextColumn(text, markup=False) for text in columns)
-            left = TextColumn("{task.fields[left]}", markup=False)
-            console = Console(file=self.stream, highlight=False)
-            self.bars = Bars(
-                name, BarColumn(bar_width=20), cell, TimeElapsedColumn(), left, console=console
-            )
-            self.task = self.bars.add_task("", start=False, visible=False, number=0, left="")
+        is_dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self.is_plain = bool(is_dumb or not self.stream.isatty())
+        cells = "cell {task.fields[number]}/{task.total:.0f}"
+        texts = "{task.description}", cells, "{task.fields[left]}"
+        name, cell, left = (TextColumn(text, markup=False) for text in texts)
+        self.bars = Bars(
+            name, BarColumn(bar_width=20), cell, TimeElapsedColumn(), left, disable=self.is_plain,
+            console=Console(file=self.stream, highlight=False, emoji=False),
+        )  # fmt: skip
+        self.task = self.bars.add_task("", start=False, visible=False, number=0, left="")
 
     def start(self, names: Sequence[str], expected: Mapping[str, float]) -> None:
         """Begin a run of `names`; `expected` has seconds of those that ran before."""
         self.names, self.expected, self.position = list(names), dict(expected), 0
-        if self.bars:
-            self.bars.start()
+        self.bars.start()
 
     def notebook(self, name: str, n_cells: int) -> None:
         """Begin one notebook."""
         self.position += 1
         self.begun = self.said = time.monotonic()
-        if self.bars:
-            self.bars.reset(self.task, visible=True, total=n_cells, description=self._label)
-            self.bars.update(self.task, number=0, left=self._remaining())
-        else:
+        shown: dict[str, Any] = {"description": self._label, "number": 0, "left": self._remaining()}
+        self.bars.reset(self.task, visible=True, total=n_cells, **shown)
+        if self.is_plain:
             self.note(f"{self._label}: {n_cells} cells, {self._remaining()}")
 
     def cell(self, number: int, n_cells: int) -> None:
         """Begin one code cell, counted from 1."""
-        left, now = self._remaining(), time.monotonic()
-        if self.bars:
-            self.bars.update(
-                self.task, completed=number - 1, total=n_cells, number=number, left=left
-            )
-        elif now - self.said >= self.every_s:
+        shown: dict[str, Any] = {"number": number, "left": self._remaining()}
+        self.bars.update(self.task, completed=number - 1, total=n_cells, **shown)
+        now = time.monotonic()
+        if self.is_plain and now - self.said >= self.every_s:
             self.said, elapsed = now, say_seconds(now - self.begun)
-            self.note(f"{self._label}: cell {number}/{n_cells}, {elapsed} elapsed, {left}")
+            where = f"{self._label}: cell {number}/{n_cells}, {elapsed} elapsed"
+            self.note(f"{where}, {shown['left']}")
 
     def end_notebook(self, state: str, seconds: float) -> None:
         """Leave one line about the notebook."""
-        mark = ("✓ " if state == "done" else "✗ ") if self.bars else ""
-        if self.bars:
-            self.bars.update(self.task, visible=False)
+        mark = "" if self.is_plain else "✓ " if state == "done" else "✗ "
+        self.bars.update(self.task, visible=False)
         self.note(f"{mark}{self._label}: {state} in {say_seconds(seconds)}")
 
     def note(self, text: str) -> None:
         """Print one line, above the bar where there is one."""
-        if self.bars:
-            self.bars.console.print(text, markup=False)
-        else:
-            print(text, file=self.stream, flush=True)
+        self.bars.console.print(text, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Take the bar away."""
-        if self.bars:
-            self.bars.stop()
+        self.bars.stop()
 
     @property
     def _label(self) -> str:

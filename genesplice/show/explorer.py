@@ -22,10 +22,9 @@ from plotly.subplots import make_subplots
 
 from genesplice.show.theme import PANEL_TITLE, gene_labels, require, short
 
-EXPLORER_MIME = "application/vnd.genesplice.explorer+json"
+EXPLORER_MIME = "application/vnd.genesplice.explorer.v3+json"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
-PAYLOAD_VERSION = 3
 HEADLESS_VARIABLE = "GENESPLICE_HEADLESS"
 """Set in the kernels of the runner: nobody is there to move a widget."""
 
@@ -303,7 +302,6 @@ class Explorer:
     def to_payload(self) -> dict[str, Any]:
         """Give what a report needs besides the figure, as JSON without NaN."""
         payload = {
-            "version": PAYLOAD_VERSION,
             "controls": [vars(control) for control in self.controls.values()],
             "bindings": [binding.to_payload() for binding in self.bindings],
             "clicks": [click._asdict() for click in self.clicks],

@@ -8,17 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.results import Attribution
+from genesplice.show import explorer as ex
 from genesplice.show import theme as th
-from genesplice.show.explorer import (
-    Control,
-    Explorer,
-    Recompute,
-    bind,
-    gene_control,
-    panel_title,
-    stacked_panels,
-    two_panels,
-)  # fmt: skip
 from genesplice.show.explorers_genome import FROM_TSS, AttributionExplorer
 from genesplice.show.figures import completeness_bars
 from genesplice.show.theme import BLUE, PANEL_TITLE, line, require, require_table, safe
@@ -36,7 +27,7 @@ def attribution_explorer(
     sites: pd.DataFrame | None = None,
     shown_bp: tuple[int, int] = SHOWN_BP,
     is_exact: bool = False,
-    recompute: Recompute | None = None,
+    recompute: ex.Recompute | None = None,
 ) -> AttributionExplorer:
     """Attributions around the start, each with its verdict; what is not faithful is stamped.
 
@@ -135,7 +126,7 @@ def lead_of(checks: pd.DataFrame | None, n_genes: int) -> str:
     return f"{passed}; those that do not are stamped, and should not be read."
 
 
-class CurveExplorer(Explorer):
+class CurveExplorer(ex.Explorer):
     """Pick a gene: its prediction as bases are taken away, and put back, by attribution.
 
     With each curve, dashed, goes the one of random order: the solid line should fall faster on the
@@ -163,7 +154,7 @@ class CurveExplorer(Explorer):
         *,
         names: pd.Series | None = None,
         notes: pd.Series | None = None,
-        recompute: Recompute | None = None,
+        recompute: ex.Recompute | None = None,
     ) -> None:
         require(curves, "0 genes with curves", "at least 1")
         columns = ("deletion", "random_deletion", "insertion", "random_insertion")
@@ -173,7 +164,7 @@ class CurveExplorer(Explorer):
             is_same = np.array_equal(table["fraction"], fraction)
             require(is_same, f"other fractions for {gene_id}", "those of the first gene")
         genes, notes = list(curves), {} if notes is None else notes
-        gene, figure = gene_control(genes, names), two_panels(380, "", "")
+        gene, figure = ex.gene_control(genes, names), ex.two_panels(380, "", "")
         for number, column in enumerate(columns):
             is_random = column.startswith("random")
             colour, name = (th.MUTED, "in random order") if is_random else (BLUE, "by attribution")
@@ -193,13 +184,14 @@ class CurveExplorer(Explorer):
         def draw(at: int) -> dict[str, Any]:
             table, note = curves[genes[at]], safe(notes.get(genes[at], ""))
             lines = {f"data[{i}].y": table[c].to_numpy(np.float64) for i, c in enumerate(columns)}
-            return lines | {"annotations[0].text": panel_title(gene.options[at], note)}
+            return lines | {"annotations[0].text": ex.panel_title(gene.options[at], note)}
 
-        bindings = bind(gene, draw, decimals=4)
-        super().__init__(figure, [gene], bindings, narrow=stacked_panels(640), recompute=recompute)
+        bindings = ex.bind(gene, draw, decimals=4)
+        narrow = ex.stacked_panels(640)
+        super().__init__(figure, [gene], bindings, narrow=narrow, recompute=recompute)
 
 
-class AttentionExplorer(Explorer):
+class AttentionExplorer(ex.Explorer):
     """Pick gene, level, head and position: the exact weights with which it attends around itself.
 
     Below, attention rollout for the start of the gene: through which bases it can have received
@@ -230,7 +222,7 @@ class AttentionExplorer(Explorer):
         *,
         heads: pd.DataFrame | None = None,
         names: pd.Series | None = None,
-        recompute: Recompute | None = None,
+        recompute: ex.Recompute | None = None,
     ) -> None:
         keys = ["gene_id", "level", "layer", "head", "position_bp"]
         require_table(attention, "attention", [*keys, "start_bp", "end_bp", "weight"])
@@ -241,10 +233,10 @@ class AttentionExplorer(Explorer):
         n_heads = int(attention["head"].max()) + 1
         levels = tuple(f"{level}, layer {layer + 1}" for level, layer in layers)
         of_heads = (ALL_HEADS, *(f"head {head + 1}" for head in range(n_heads)))
-        gene = gene_control(genes, names)
-        level = Control(name="level", kind="select", label="Level and layer", options=levels)
-        head = Control(name="head", kind="slider", label="Head", options=of_heads)
-        position = Control(
+        gene = ex.gene_control(genes, names)
+        level = ex.Control(name="level", kind="select", label="Level and layer", options=levels)
+        head = ex.Control(name="head", kind="slider", label="Head", options=of_heads)
+        position = ex.Control(
             name="position", kind="slider", label=f"Query position, {FROM_TSS}",
             options=tuple(f"{one:+d}" for one in positions),
             start=int(np.argmin(np.abs(positions))),
@@ -272,7 +264,7 @@ class AttentionExplorer(Explorer):
             detail = f"{safe(layers[layer][0])}: exact weights, they sum to 1"
             if effect is not None:
                 detail = f"without this head the prediction changes by {effect:+.3f}"
-            return {"annotations[0].text": panel_title(gene.options[g], detail)}
+            return {"annotations[0].text": ex.panel_title(gene.options[g], detail)}
 
         def zoom(layer: int) -> dict[str, Any]:
             name = layers[layer][0]
@@ -285,8 +277,9 @@ class AttentionExplorer(Explorer):
             return {f"data[{1 + i}].y": pooled[g, i] for i in range(len(paths))}
 
         controls = [gene, level, head, position]
-        bindings = bind(controls, attend, decimals=5) + bind(controls[:3], describe)
-        bindings += bind(level, zoom) + bind(position, mark) + bind(gene, rollout, decimals=5)
+        bindings = ex.bind(controls, attend, decimals=5) + ex.bind(controls[:3], describe)
+        bindings += ex.bind(level, zoom) + ex.bind(position, mark)
+        bindings += ex.bind(gene, rollout, decimals=5)
         figure = _attention_figure(paths, middles)
         super().__init__(figure, controls, bindings, narrow={"height": 640}, recompute=recompute)
 

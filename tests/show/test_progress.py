@@ -71,10 +71,10 @@ def test_a_terminal_gets_a_bar_and_a_line_for_each_notebook(
 def test_no_colour_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
-    assert Progress(Terminal()).bars
-    assert not Progress(io.StringIO()).bars
+    assert not Progress(Terminal()).is_plain
+    assert Progress(io.StringIO()).is_plain
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not Progress(Terminal()).bars
+    assert Progress(Terminal()).is_plain
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
-    assert not Progress(Terminal()).bars
+    assert Progress(Terminal()).is_plain

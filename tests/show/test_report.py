@@ -16,13 +16,15 @@ from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME
-from genesplice.show.markup import PageBody, headlines, to_json_block
 from genesplice.show.report import (
     Headline,
     IndexEntry,
+    PageBody,
+    headlines,
     read_headline,
     render_index,
     render_notebook,
+    to_json_block,
 )
 
 FIGURE = go.Figure(go.Scatter(y=[1, 2], name=HOSTILE), layout={"height": 321})

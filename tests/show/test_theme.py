@@ -207,3 +207,8 @@ def test_a_good_table_comes_back_with_floats():
     assert series.dtype == np.float64
     with pytest.raises(InputError, match="1 of 2 rows of level repeat a label"):
         theme.require_series(pd.Series([2, 1], index=["b", "b"]), "level")
+
+
+def test_figures_that_others_make_have_the_look_as_well():
+    table = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
+    assert table.plot.scatter(x="x", y="y", backend="plotly").layout.template == theme.THEME
