@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from genesplice.baselines.methods import run_baselines
     from genesplice.config import Config, load_preset, override
     from genesplice.context.perturbation import kept_share
-    from genesplice.context.report import (
+    from genesplice.context.verdict import (
         condition_table,
+        context_test,
         control_table,
         controls_sentence,
         hypothesis_table,
         write_report,
     )
-    from genesplice.context.verdict import context_test
     from genesplice.data.bundle import Bundle
     from genesplice.errors import InputError, WorkError
     from genesplice.evaluate.metrics import compare
@@ -107,10 +107,9 @@ _HOME = {
     "baselines.methods": "run_baselines",
     "config": "Config load_preset override",
     "context.perturbation": "kept_share",
-    "context.report": (
-        "condition_table control_table controls_sentence hypothesis_table write_report"
+    "context.verdict": (
+        "condition_table context_test control_table controls_sentence hypothesis_table write_report"
     ),
-    "context.verdict": "context_test",
     "data.bundle": "Bundle",
     "errors": "InputError WorkError",
     "evaluate.metrics": "compare",

@@ -174,8 +174,7 @@ def describe_rule(config: Config) -> pd.Series:
 
 def decide_again(report: Any, bundle: Bundle, config: Config, smallest_effect: float) -> Any:
     """Apply the rule to the predictions of a `context_test` with another smallest effect."""
-    from genesplice.context.conditions import plan_conditions
-    from genesplice.context.controls import judge_conditions
+    from genesplice.context.conditions import judge_conditions, plan_conditions
 
     settings = config.verdict
     plan = plan_conditions(config, bundle.genome, settings.contexts_bp, settings.references)

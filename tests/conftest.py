@@ -23,7 +23,7 @@ import torch  # noqa: E402
 
 import genesplice as gs  # noqa: E402
 from genesplice.config import load_preset, override  # noqa: E402
-from genesplice.context.controls import control_environment  # noqa: E402
+from genesplice.context.conditions import control_environment  # noqa: E402
 from genesplice.data.bundle import Bundle  # noqa: E402
 from genesplice.data.simulate import CONTROLS, make_bundle  # noqa: E402
 from genesplice.runtime import keep_freed_memory, write_json  # noqa: E402

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import genesplice as gs
-from genesplice.context.report import VerdictReport
+from genesplice.context.verdict import VerdictReport
 from genesplice.results import Metric
 
 SOURCE = Path(gs.__file__)

@@ -332,8 +332,7 @@ def verdict(
 
     Four simulated controls are judged first: unless all come out as planted, there is no verdict.
     """
-    from genesplice.context.report import write_report
-    from genesplice.context.verdict import REFUSED, context_test
+    from genesplice.context.verdict import REFUSED, context_test, write_report
     from genesplice.data.bundle import load_bundle
     from genesplice.results import read_metrics
 
@@ -341,7 +340,7 @@ def verdict(
     others = [metric for path in ablations or () for metric in read_metrics(path)]
     bundle = load_bundle(data)
     report = context_test(
-        bundle, config, out, resume=resume, ray=ray, controls=controls_dir, tell=say
+        bundle, config, out, resume=resume, ray=ray, controls=controls_dir, progress=say
     )
     page = write_report(
         report, bundle, config, out, command=command_line(), started=started, others=others
@@ -367,14 +366,14 @@ def controls(
 
     Seeds that are in OUT already, with the same settings and versions, are not run again.
     """
-    from genesplice.context.controls import count_answers
+    from genesplice.context.conditions import count_answers
     from genesplice.context.rule import ANSWERS
     from genesplice.context.verdict import make_runner
     from genesplice.runtime import write_json, write_manifest
 
     config, started = read_config(preset, assignments), time.monotonic()
     seeds = range(first, first + count)
-    records = count_answers(config, out, make_runner(config, ray, say), seeds, tell=say)
+    records = count_answers(config, out, make_runner(config, ray, say), seeds, progress=say)
     for one in records:
         said = ", ".join(f"{answer} {one[answer]}" for answer in ANSWERS)
         say(f"{one['control']}: must be {one['expected']}; {said}")

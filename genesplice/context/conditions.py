@@ -6,28 +6,53 @@ learns from sequence alone: with network and gene sets in the loss from the firs
 nothing of *E. coli*. Then the kernel path is solved on its gene features, the network and the gene
 sets. A condition has no counts of 4-mers and codons: these would answer for the sequence near the
 gene, and drown few genes in many channels.
+
+Can the test say yes and no? It is run on simulated controls whose truth is planted as well.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from genesplice.config import Config
 from genesplice.config.model import REGION_BP, ArchName
+from genesplice.context.rule import ANSWERS, Decision, Rule, block_scores, decide
 from genesplice.data.bundle import Bundle, load_bundle
 from genesplice.data.genome import Genome
+from genesplice.data.simulate import CONTROLS, ELEMENT_DISTANCE_BP, make_control
+from genesplice.errors import InputError
+from genesplice.evaluate.metrics import fold_profiles
 from genesplice.model.genesplice import make_encoder
 from genesplice.model.references import DilatedCnn
+from genesplice.runtime import source_sha256, versions, write_json
 from genesplice.training.finetuning import finetune_fold
 from genesplice.training.folds import epoch_steps
-from genesplice.training.sweeps import Task
+from genesplice.training.sweeps import Progress, SweepResult, Task
 
 NEVER = 1e6
 """Minutes between checkpoints: a condition that dies in its passes is run again from the start."""
+SIZES = (
+    "width", "heads", "bin_bp", "bin_layers", "summary_layers", "region_layers", "decoder_layers",
+    "graph_layers",
+)  # fmt: skip
+"""What a condition's network has from the settings of the verdict."""
+PLANTED_METRIC = "level_r2"
+"""What the controls decide by: the level."""
+DECIDING = ("config", "data", "evaluate", "model", "training")
+"""The parts of this package that the controls' answers depend on."""
+OF_DATA = (
+    "contexts_bp", "core_bp", "epochs", "folds", "seeds", "references", "reference_bp",
+    "smallest_effect", "perturbation_genes", "workers", "threads",
+)  # fmt: skip
+"""Settings of the verdict that they do not depend on."""
+Runner = Callable[[Sequence[Task], Path, str], SweepResult]
+"""Runs tasks, keeps their tables in a folder and reports progress under a label."""
 
 
 class ContextCondition(NamedTuple):
@@ -52,19 +77,13 @@ class ConditionPlan(NamedTuple):
     @property
     def context_of(self) -> dict[str, int]:
         """Context of the conditions that enter the slope."""
-        return {
-            condition.name: condition.context_bp
-            for condition in self.conditions
-            if not condition.is_reference
-        }
+        return {one.name: one.context_bp for one in self.conditions if not one.is_reference}
 
     @property
     def longest(self) -> ContextCondition:
         """The context under test."""
-        return max(
-            (condition for condition in self.conditions if not condition.is_reference),
-            key=lambda a: a.context_bp,
-        )
+        tested = (one for one in self.conditions if not one.is_reference)
+        return max(tested, key=lambda one: one.context_bp)
 
 
 def plan_conditions(
@@ -97,19 +116,12 @@ def condition_config(
 ) -> Config:
     """The settings of one run of one condition."""
     settings, is_whole = config.verdict, condition.name == "context_whole"
-    is_dialled = not (condition.is_reference or is_whole)
+    is_limited = not (condition.is_reference or is_whole)
     model = dataclasses.replace(
         config.model,
+        **{name: getattr(settings, name) for name in SIZES},
         arch=condition.arch,
-        context_bp=condition.context_bp if is_dialled else None,
-        width=settings.width,
-        heads=settings.heads,
-        bin_bp=settings.bin_bp,
-        bin_layers=settings.bin_layers,
-        summary_layers=settings.summary_layers,
-        region_layers=settings.region_layers,
-        decoder_layers=settings.decoder_layers,
-        graph_layers=settings.graph_layers,
+        context_bp=condition.context_bp if is_limited else None,
         base_width=0,
         annotation=True,
         composition=False,
@@ -150,8 +162,8 @@ def run_condition(data: Path, config: Config, out: Path, condition: str) -> pd.D
     out.parent.mkdir(parents=True, exist_ok=True)
     log = out.with_name(f"{out.name}.log")
     with log.open("w") as handle, contextlib.redirect_stderr(handle):
-        found = finetune_fold(load_bundle(data), config, fold=fold, seed=seed, out=out, resume=True)
-    return found.predictions.assign(model=condition)
+        run = finetune_fold(load_bundle(data), config, fold=fold, seed=seed, out=out, resume=True)
+    return run.predictions.assign(model=condition)
 
 
 def condition_tasks(
@@ -172,12 +184,8 @@ def condition_tasks(
             for condition in plan.conditions:
                 name = f"{prefix}{condition.name}-fold{fold}-seed{seed}"
                 own = condition_config(config, plan, condition, fold=fold, seed=seed, epochs=epochs)
-                arguments: Mapping[str, object] = {
-                    "data": bundle.path.resolve(),
-                    "config": own,
-                    "out": out.resolve() / name,
-                    "condition": condition.name,
-                }
+                arguments = {"data": bundle.path.resolve(), "config": own}
+                arguments |= {"out": out.resolve() / name, "condition": condition.name}
                 tasks.append(Task(name, run_condition, arguments))
     return tasks
 
@@ -204,3 +212,174 @@ def _input_length(config: Config, arch: ArchName) -> int:
     if isinstance(encoder, DilatedCnn):
         return encoder.receptive_field_bp
     return settings.reference_bp + 2 * _up(settings.reference_bp // 4)
+
+
+# --- simulated controls ---
+
+
+def control_settings(config: Config) -> str:
+    """Digest of all settings that the controls' answers depend on."""
+    settings = config.to_dict()
+    verdict = {name: one for name, one in settings["verdict"].items() if name not in OF_DATA}
+    parts = {"verdict": verdict, "model": settings["model"], "finetune": settings["finetune"]}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_controls(path: Path, config: Config) -> dict[str, Any] | None:
+    """The record that `check_controls` wrote, if it holds for these settings, sources and versions.
+
+    A record of tasks that failed holds for nothing: they are run again.
+    """
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    holds = not record["failures"] and control_environment(config).items() <= record.items()
+    return record if holds else None
+
+
+def control_environment(config: Config) -> dict[str, Any]:
+    """What controls have to be judged in to say anything of conditions that are run now."""
+    return {
+        "versions": versions(),
+        "source_sha256": source_sha256(*DECIDING),
+        "settings_sha256": control_settings(config),
+    }
+
+
+def check_controls(
+    config: Config,
+    out: Path,
+    runner: Runner,
+    *,
+    seed: int = 0,
+    progress: Progress = print,
+) -> dict[str, Any]:
+    """Judge the four controls and write `controls.json`: versions, settings, answers and `passed`.
+
+    A record that is there and holds (see `read_controls`) is taken as it is. All controls are made
+    with `seed`. A control whose tasks failed has not passed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    before = read_controls(out / "controls.json", config)
+    if before is not None:
+        progress(f"controls: {'passed' if before['passed'] else 'not passed'} before, in {out}")
+        return before
+    settings, tasks, plans, bundles = config.verdict, [], {}, {}
+    environment = control_environment(config)
+    key = json.dumps(environment, sort_keys=True)
+    where = out / f"controls-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
+    for kind in CONTROLS:
+        folder = where / kind
+        if (folder / "manifest.json").exists():
+            bundle = load_bundle(folder)
+        else:
+            bundle = make_control(folder, kind, seed, settings.control_domains)
+        bundles[kind] = bundle
+        plans[kind] = plan_conditions(config, bundle.genome, settings.control_contexts_bp)
+        tasks += condition_tasks(
+            bundle, config, plans[kind], where / "runs", folds=settings.control_folds,
+            seeds=settings.control_seeds, epochs=settings.control_epochs, prefix=f"{kind}-",
+        )  # fmt: skip
+    swept = runner(tasks, where / "tasks", "controls")
+    answers = []
+    for kind, expected in CONTROLS.items():
+        is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
+        table = swept.table[is_own] if len(swept.table) else swept.table
+        try:
+            decision = judge_conditions(
+                table, bundles[kind], plans[kind], config, [PLANTED_METRIC],
+                smallest_effect=settings.control_smallest_effect,
+            )  # fmt: skip
+        except InputError as error:
+            decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
+        answers.append({"control": kind, "expected": expected, **decision.to_dict()})
+        progress(f"controls: {kind}: {decision.answer} (expected {expected})")
+    record = {
+        "passed": all(one["answer"] == one["expected"] for one in answers),
+        **environment,
+        "seed": seed,
+        "smallest_effect": settings.control_smallest_effect,
+        "element_distance_bp": list(ELEMENT_DISTANCE_BP),
+        "controls": answers,
+        "steps": max(
+            condition_steps(bundles[kind].genome, config, plans[kind], settings.control_epochs)
+            for kind in CONTROLS
+        ),
+        "failures": swept.failures,
+        "cpu_seconds": round(swept.cpu_seconds, 1),
+    }
+    write_json(out / "controls.json", record)
+    return record
+
+
+def count_answers(
+    config: Config, out: Path, runner: Runner, seeds: Sequence[int], *, progress: Progress = print
+) -> list[dict[str, Any]]:
+    """How often each control comes out as what, over controls made with each of `seeds`.
+
+    One record a control: `control`, `expected`, `n`, a count for each of `ANSWERS`, and `seeds`,
+    the answer and slope of each. What belongs to a seed lies in its own folder in `out`, and is
+    not run again.
+    """
+    answers: dict[str, list[dict[str, Any]]] = {kind: [] for kind in CONTROLS}
+    for seed in seeds:
+        record = check_controls(config, out / f"seed{seed}", runner, seed=seed, progress=progress)
+        for one in record["controls"]:
+            slope = one["slopes"][0] if one["slopes"] else {}
+            limits = {name: slope.get(name) for name in ("slope", "ci_low", "ci_high")}
+            answers[one["control"]].append({"seed": seed, "answer": one["answer"], **limits})
+    records = []
+    for kind, expected in CONTROLS.items():
+        given = [one["answer"] for one in answers[kind]]
+        counts: dict[str, Any] = {answer: given.count(answer) for answer in ANSWERS}
+        counts |= {"n": len(given), "seeds": answers[kind]}
+        records.append({"control": kind, "expected": expected, **counts})
+    return records
+
+
+def judge_conditions(
+    predictions: pd.DataFrame,
+    bundle: Bundle,
+    plan: ConditionPlan,
+    config: Config,
+    metrics: Sequence[str] | None = None,
+    *,
+    smallest_effect: float | None = None,
+) -> Decision:
+    """The rule on the predictions of all conditions; runs that one of them lacks are left out.
+
+    `smallest_effect` in place of the settings': controls have one of their own.
+
+    Raises
+    ------
+    InputError
+        If no run is complete, or the rule cannot be applied to those that are.
+    """
+    complete = complete_runs(predictions, plan)
+    profile = fold_profiles(bundle.observed, bundle.fold_of)
+    scores = block_scores(complete, bundle.block_of, profile, plan.context_of)
+    settings = config.verdict
+    smallest = settings.smallest_effect if smallest_effect is None else smallest_effect
+    return decide(scores, Rule(smallest, settings.alpha, settings.power), metrics)
+
+
+def complete_runs(predictions: pd.DataFrame, plan: ConditionPlan) -> pd.DataFrame:
+    """Rows of the context conditions, of those folds and seeds that all of them have.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    wanted = set(plan.context_of)
+    if len(predictions):
+        rows = predictions[predictions["model"].isin(wanted)]
+        count = rows.groupby(["fold", "seed"])["model"].nunique()
+        whole = count[count == len(wanted)].index
+        complete = rows[pd.MultiIndex.from_frame(rows[["fold", "seed"]]).isin(whole)]
+        # Every seed must be there in every fold.
+        seeds = [set(part["seed"]) for _, part in complete.groupby("fold")]
+        shared = set.intersection(*seeds) if seeds else set()
+        if shared:
+            return complete[complete["seed"].isin(shared)]
+    raise InputError("no fold and seed that all context conditions have", "one at least")

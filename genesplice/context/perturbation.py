@@ -10,6 +10,8 @@ Distances are to the nearest base of the gene; a base of the gene itself has dis
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +19,19 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from genesplice.data.ablation import dinucleotide_shuffle, shuffled_outside
+from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.explain.attribution import attribute_gene
 from genesplice.predict.gene_output import Explainer, GeneOutput
+from genesplice.predict.models import load_fold
+
+KEPT = 0.9
+"""A model that keeps so much of its predictions does not depend on what was shuffled."""
+FIELD = 0.9
+BLIND = 0.99
+"""A model that keeps so much of its predictions when all sequence is shuffled can say no *no*."""
+LARGEST_WINDOW_BP = 65_536
+"""What is read of a longer context."""
 
 
 def distance_bands(window_bp: int, smallest_bp: int = 128) -> list[int]:
@@ -59,11 +71,9 @@ def dose_response(
         full = _level(function, tokens)
         for distance in distances_bp:
             low, high = window.start - distance, window.end + distance
-            levels = [
-                _level(function, shuffled_outside(tokens, low, high, generator))
-                for _ in range(n_shuffles)
-            ]
-            rows.append((gene_id, int(distance), float(np.mean(levels)), full))
+            shuffled = (shuffled_outside(tokens, low, high, generator) for _ in range(n_shuffles))
+            level = float(np.mean([_level(function, one) for one in shuffled]))
+            rows.append((gene_id, int(distance), level, full))
     return pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
 
 
@@ -86,10 +96,9 @@ def share_without_sequence(
     for gene_id in genes:
         function = explainer.forward_function(gene_id)
         tokens, generator = function.window.tokens[0].numpy(), _generator(seed, function)
-        levels = [
-            _level(function, dinucleotide_shuffle(tokens, generator)) for _ in range(n_shuffles)
-        ]
-        rows.append((gene_id, 0, float(np.mean(levels)), _level(function, tokens)))
+        shuffled = (dinucleotide_shuffle(tokens, generator) for _ in range(n_shuffles))
+        level = float(np.mean([_level(function, one) for one in shuffled]))
+        rows.append((gene_id, 0, level, _level(function, tokens)))
     table = pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
     return float(kept_share(table)["share"].iloc[0])
 
@@ -132,8 +141,8 @@ def mass_by_distance(
         window, generator = function.window, _generator(seed, function)
         tokens = window.tokens[0].numpy()
         band = _bands(len(tokens), window.start, window.end, edges)
-        found = attribute_gene(explainer, gene_id, method="inputxgradient")
-        gradient = np.bincount(band, np.abs(found.values), minlength=len(edges) + 1)[:-1]
+        gradient = attribute_gene(explainer, gene_id, method="inputxgradient").values
+        gradient = np.bincount(band, np.abs(gradient), minlength=len(edges) + 1)[:-1]
         full = _level(function, tokens)
         change = [
             abs(_level(function, _shuffled_band(tokens, band == i, generator)) - full)
@@ -144,16 +153,16 @@ def mass_by_distance(
                 shares[name].append(mass / mass.sum())
     limits = [(0, 0), *pairwise(edges)]
     table = pd.DataFrame(limits, columns=["low_bp", "high_bp"])
-    for name, found_shares in shares.items():
-        table[name] = np.mean(found_shares, axis=0) if found_shares else 0.0
+    for name, of_genes in shares.items():
+        table[name] = np.mean(of_genes, axis=0) if of_genes else 0.0
     return table
 
 
 def field_bp(mass: pd.DataFrame, column: str, share: float = 0.9) -> int:
     """The distance within which `share` of a column's mass lies: the end of that band."""
     within = mass[column].cumsum() / max(float(mass[column].sum()), 1e-300)
-    place = int(np.argmax(within.to_numpy() >= share - 1e-12))
-    return int(mass["high_bp"].iloc[place])
+    band = int(np.argmax(within.to_numpy() >= share - 1e-12))
+    return int(mass["high_bp"].iloc[band])
 
 
 def _generator(seed: int, function: GeneOutput) -> np.random.Generator:
@@ -185,3 +194,89 @@ def _shuffled_band(
     for low, high in zip(change[::2], change[1::2], strict=True):
         shuffled[low:high] = dinucleotide_shuffle(shuffled[low:high], generator)
     return shuffled
+
+
+# --- of the model of the longest context ---
+
+
+def measure_distance(
+    bundle: Bundle, model: Path, context_bp: int, fold: int, n_genes: int
+) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
+    """Dose-response and mass by distance of held-out genes, and what needs no sequence.
+
+    Nothing, and None, where no gene is short enough for their window.
+    """
+    window_bp = max(min(context_bp, LARGEST_WINDOW_BP) // 2048, 1) * 2048
+    explainer = Explainer(load_fold(model), bundle, window_bp=window_bp)
+    edges = distance_bands(window_bp)
+    genes = bundle.genes.set_index("gene_id").loc[bundle.test_genes(fold)]
+    # A gene that is longer than the window has nothing beyond itself.
+    test = genes.index[genes["end"] - genes["start"] < window_bp // 4]
+    chosen = np.random.default_rng([fold, 17]).permutation(test)[:n_genes].tolist()
+    if not chosen:
+        return pd.DataFrame(), pd.DataFrame(), None
+    dose, mass = (work(explainer, chosen, edges) for work in (dose_response, mass_by_distance))
+    return dose, mass, share_without_sequence(explainer, chosen)
+
+
+def compare_distance_dependence(
+    answer: str,
+    dose: pd.DataFrame,
+    mass: pd.DataFrame,
+    shortest_bp: int,
+    longest_bp: int,
+    kept_without_sequence: float | None = None,
+) -> dict[str, Any]:
+    """Distance dependence by three methods, and where they contradict `answer` or each other.
+
+    A model depends on distal sequence if less than `KEPT` of its predictions is left once
+    everything beyond the shortest context is shuffled, or if `FIELD` of the mass of gradient or
+    perturbation lies farther out. Mass is counted in shares: for a model that needs no sequence it
+    means nothing (None). Dependence is no gain: only the conditions measure one. Nothing is said
+    of what lies outside of the window.
+    """
+    if dose.empty or mass.empty:
+        return {"distance_dependence": None, "disagreements": []}
+    half = shortest_bp // 2
+    shares = kept_share(dose)
+    near = shares[shares["distance_bp"] <= half]
+    kept = float(near["share"].iloc[-1]) if len(near) else 1.0
+    is_blind = kept_without_sequence is not None and kept_without_sequence >= BLIND
+    half_window = int(mass["high_bp"].max())
+    record: dict[str, Any] = {
+        "window_bp": 2 * half_window,
+        "kept_without_sequence": kept_without_sequence,
+        "kept_beyond_shortest": kept,
+        "field_gradient_bp": field_bp(mass, "gradient", FIELD),
+        "field_perturbation_bp": field_bp(mass, "perturbation", FIELD),
+        "n_genes": int(dose["gene_id"].nunique()),
+    }
+    depends = {
+        "dose-response": kept < KEPT,
+        "gradient": None if is_blind else record["field_gradient_bp"] > half,
+        "perturbation": None if is_blind else record["field_perturbation_bp"] > half,
+    }
+    record["depends_beyond"] = depends
+    disagreements = []
+    sides = [[name for name, does in depends.items() if does is side] for side in (True, False)]
+    if all(sides):
+        far, near = (" and ".join(side) for side in sides)
+        disagreements.append(
+            f"The methods disagree about the model of the longest context: {far} found that it "
+            f"depends on sequence further than {half} bp, {near} did not."
+        )
+    within = (
+        f", within the {half_window} bp that were measured" if 2 * half_window < longest_bp else ""
+    )
+    for name, does in depends.items():
+        if answer == "yes" and does is False:
+            disagreements.append(
+                f"The conditions say yes, but {name} finds that the model of the longest context "
+                f"hardly depends on anything further than {half} bp{within}."
+            )
+        if answer == "no" and does:
+            disagreements.append(
+                f"The conditions say no, but {name} finds that the model of the longest context "
+                f"depends on sequence further than {half} bp: it gains nothing by it."
+            )
+    return {"distance_dependence": record, "disagreements": disagreements}

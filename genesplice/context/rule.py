@@ -41,7 +41,7 @@ Source: Schuirmann, A comparison of the two one-sided tests procedure, 1987.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -101,6 +101,11 @@ class Decision(NamedTuple):
     answer: str
     slopes: tuple[Slope, ...]
     sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        slopes = [slope._asdict() for slope in self.slopes]
+        return {"answer": self.answer, "sentence": self.sentence, "slopes": slopes}
 
 
 class _Scores(NamedTuple):

@@ -5,66 +5,63 @@ Perturbation and gradient ask one trained model how far away the sequence lies t
 where they point another way, that is said with the answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import html
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.context.conditions import (
-    ConditionPlan,
-    condition_steps,
-    condition_tasks,
-    plan_conditions,
-)
-from genesplice.context.controls import Runner, check_controls, judge_conditions
+from genesplice.context import conditions
 from genesplice.context.perturbation import (
-    distance_bands,
-    dose_response,
-    field_bp,
+    BLIND,
+    compare_distance_dependence,
     kept_share,
-    mass_by_distance,
-    share_without_sequence,
+    measure_distance,
 )
-from genesplice.context.report import VerdictReport
 from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles, score
-from genesplice.evaluate.reliability import COST
-from genesplice.predict.gene_output import Explainer
-from genesplice.predict.models import load_fold
-from genesplice.results import Metric
+from genesplice.evaluate.reliability import COST, ablation_table
+from genesplice.model.attention import backend_name
+from genesplice.results import Metric, write_metrics
+from genesplice.runtime import atomic_file, write_json, write_manifest
+from genesplice.show.figures import context_scores, dose_figure, mass_figure, slope_bars
+from genesplice.show.report import Part, write_page
+from genesplice.training import sweeps
 from genesplice.training.loops import begin_run
-from genesplice.training.sweeps import CPU_SECONDS, SweepResult, Task, run_tasks, run_tasks_on_ray
 
 FLAT = 1e-3
 """Predicted levels that vary less than this share of the measured ones are constant."""
 REFUSED = "refused"
 """The answer where the simulated controls have not passed."""
-KEPT = 0.9
-"""A model that keeps so much of its predictions does not depend on what was shuffled."""
-FIELD = 0.9
-BLIND = 0.99
-"""A model that keeps so much of its predictions when all sequence is shuffled can say no *no*."""
-LARGEST_WINDOW_BP = 65_536
-"""What the second and third instrument read of a longer context."""
-
-Tell = Callable[[str], None]
 
 
-def make_runner(config: Config, ray: str | None = None, tell: Tell = print) -> Runner:
+class VerdictReport(NamedTuple):
+    """Everything that was measured; `verdict` is what `verdict.json` holds."""
+
+    verdict: dict[str, Any]
+    metrics: list[Metric]
+    predictions: pd.DataFrame
+    dose: pd.DataFrame
+    mass: pd.DataFrame
+
+
+def make_runner(
+    config: Config, ray: str | None = None, progress: sweeps.Progress = print
+) -> conditions.Runner:
     """What runs tasks: a pool of processes here, or the Ray cluster at the address `ray`."""
     settings = config.verdict
 
-    def runner(tasks: Sequence[Task], folder: Path, label: str) -> SweepResult:
-        shared: dict[str, Any] = {"threads": settings.threads, "tell": tell, "label": label}
+    def runner(tasks: Sequence[sweeps.Task], folder: Path, label: str) -> sweeps.SweepResult:
+        shared: dict[str, Any] = {"threads": settings.threads, "progress": progress, "label": label}
         if ray is not None:
-            return run_tasks_on_ray(tasks, folder, ray, **shared)
-        return run_tasks(tasks, folder, workers=settings.workers, **shared)
+            return sweeps.run_tasks_on_ray(tasks, folder, ray, **shared)
+        return sweeps.run_tasks(tasks, folder, workers=settings.workers, **shared)
 
     return runner
 
@@ -77,7 +74,7 @@ def context_test(
     resume: bool = False,
     ray: str | None = None,
     controls: Path | None = None,
-    tell: Tell = print,
+    progress: sweeps.Progress = print,
 ) -> VerdictReport:
     """Run the simulated controls and the context conditions in `out` and apply the rule.
 
@@ -93,24 +90,24 @@ def context_test(
         not exist.
     """
     begin_run(out, config, resume, bundle.data_sha256)
-    settings, runner = config.verdict, make_runner(config, ray, tell)
+    settings, runner = config.verdict, make_runner(config, ray, progress)
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     for fold in folds:
         bundle.test_genes(fold)  # raises for a fold that is not there
-    truth = check_controls(config, controls or out, runner, tell=tell)
-    plan = plan_conditions(config, bundle.genome, settings.contexts_bp, settings.references)
+    truth = conditions.check_controls(config, controls or out, runner, progress=progress)
+    plan = conditions.plan_conditions(
+        config, bundle.genome, settings.contexts_bp, settings.references
+    )
     if not truth["passed"]:
         wrong = [one for one in truth["controls"] if one["answer"] != one["expected"]]
-        listed = ", ".join(
+        answers = (
             f"{one['control']} {one['answer']} in place of {one['expected']}" for one in wrong
         )
-        decision = Decision(
-            REFUSED, (), f"No verdict: the simulated controls did not pass ({listed})."
-        )
-        empty = pd.DataFrame()
-        verdict = verdict_record(decision, config, plan, truth, SweepResult(empty, {}, 0.0))
+        sentence = f"No verdict: the simulated controls did not pass ({', '.join(answers)})."
+        decision, empty = Decision(REFUSED, (), sentence), pd.DataFrame()
+        verdict = verdict_record(decision, config, plan, truth, sweeps.SweepResult(empty, {}, 0.0))
         return VerdictReport(verdict, [], empty, empty, empty)
-    tasks = condition_tasks(
+    tasks = conditions.condition_tasks(
         bundle, config, plan, out / "runs", folds=folds, seeds=settings.seeds,
         epochs=settings.epochs,
     )  # fmt: skip
@@ -122,66 +119,39 @@ def context_test(
         if untrained and len(plan.context_of) - len(untrained) < 2:
             listed = "; ".join(f"{name} {reason}" for name, reason in untrained.items())
             raise InputError(listed, "two context conditions that learned something")
-        decision = judge_conditions(swept.table, bundle, plan._replace(conditions=learned), config)
+        counted = plan._replace(conditions=learned)
+        decision = conditions.judge_conditions(swept.table, bundle, counted, config)
     except InputError as error:
         decision = Decision(ANSWERS[2], (), f"Cannot tell: {error}.")
     if len(swept.table):
-        metrics = score(
-            swept.table,
-            bundle.splits.set_index("gene_id")["block"],
-            train_profile=fold_profiles(bundle.observed, bundle.fold_of),
-        )
+        profile = fold_profiles(bundle.observed, bundle.fold_of)
+        metrics = score(swept.table, bundle.block_of, train_profile=profile)
     metrics += [
         Metric(f"{s.metric}_per_doubling", s.slope, s.ci_low, s.ci_high, s.n, "context", "test")
         for s in decision.slopes
     ]
     is_condition = swept.table.get("model", pd.Series(dtype=object)).isin(plan.context_of)
     if is_condition.any():
-        spent = swept.table[is_condition].groupby("task")[CPU_SECONDS].max().sum()
+        spent = swept.table[is_condition].groupby("task")[sweeps.CPU_SECONDS].max().sum()
         metrics.append(Metric(COST, float(spent), None, None, 1, "context", "train"))
-    steps = condition_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
+    steps = conditions.condition_steps(bundle.genome, config, plan, settings.epochs), truth["steps"]
     decision = question_steps(decision, *steps)
     verdict = verdict_record(decision, config, plan, truth, swept, untrained)
     verdict |= dict(zip(("steps", "control_steps"), steps, strict=True))
     dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
-    model = out / "runs" / f"{plan.longest.name}-fold{folds[0]}-seed{settings.seeds[0]}"
-    if settings.perturbation_genes and (model / "model.safetensors").exists():
-        tell(
-            f"distance dependence: {settings.perturbation_genes} held-out genes of fold {folds[0]}"
-        )
-        dose, mass, blind = _measure(bundle, model, plan, folds[0], settings.perturbation_genes)
+    fold, n_genes, tested = folds[0], settings.perturbation_genes, plan.longest
+    model = out / "runs" / f"{tested.name}-fold{fold}-seed{settings.seeds[0]}"
+    if n_genes and (model / "model.safetensors").exists():
+        progress(f"distance dependence: {n_genes} held-out genes of fold {fold}")
+        dose, mass, blind = measure_distance(bundle, model, tested.context_bp, fold, n_genes)
     decision = question_no(decision, blind)
     verdict |= {"answer": decision.answer, "sentence": decision.sentence}
-    contexts = min(plan.context_of.values()), plan.longest.context_bp
+    contexts = min(plan.context_of.values()), tested.context_bp
     verdict |= compare_distance_dependence(decision.answer, dose, mass, *contexts, blind)
     return VerdictReport(verdict, metrics, swept.table, dose, mass)
 
 
-def _measure(
-    bundle: Bundle, model: Path, plan: ConditionPlan, fold: int, n_genes: int
-) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
-    """Dose-response and mass by distance of held-out genes, and what needs no sequence.
-
-    Nothing, and None, where no gene is short enough for their window.
-    """
-    window_bp = max(min(plan.longest.context_bp, LARGEST_WINDOW_BP) // 2048, 1) * 2048
-    explainer = Explainer(load_fold(model), bundle, window_bp=window_bp)
-    edges = distance_bands(window_bp)
-    genes = bundle.genes.set_index("gene_id")
-    # A gene that is longer than the window has nothing beyond itself.
-    test = [
-        gene
-        for gene in bundle.test_genes(fold)
-        if genes.loc[gene, "end"] - genes.loc[gene, "start"] < window_bp // 4
-    ]
-    chosen = np.random.default_rng([fold, 17]).permutation(test)[:n_genes].tolist()
-    if not chosen:
-        return pd.DataFrame(), pd.DataFrame(), None
-    dose, mass = (work(explainer, chosen, edges) for work in (dose_response, mass_by_distance))
-    return dose, mass, share_without_sequence(explainer, chosen)
-
-
-def without_learning(predictions: pd.DataFrame, plan: ConditionPlan) -> dict[str, str]:
+def without_learning(predictions: pd.DataFrame, plan: conditions.ConditionPlan) -> dict[str, str]:
     """Context conditions that have learned nothing, and why: a slope must not rest on them.
 
     Their predicted levels are constant over the held-out genes of a run, or further from the
@@ -238,75 +208,12 @@ def question_no(decision: Decision, kept_without_sequence: float | None) -> Deci
     return decision._replace(answer=ANSWERS[2], sentence=sentence)
 
 
-def compare_distance_dependence(
-    answer: str,
-    dose: pd.DataFrame,
-    mass: pd.DataFrame,
-    shortest_bp: int,
-    longest_bp: int,
-    kept_without_sequence: float | None = None,
-) -> dict[str, Any]:
-    """Distance dependence by three methods, and where they contradict `answer` or each other.
-
-    A model depends on distal sequence if less than `KEPT` of its predictions is left once
-    everything beyond the shortest context is shuffled, or if `FIELD` of the mass of gradient or
-    perturbation lies farther out. Mass is counted in shares: for a model that needs no sequence it
-    means nothing (None). Dependence is no gain: only the conditions measure one. Nothing is said
-    of what lies outside of the window.
-    """
-    if dose.empty or mass.empty:
-        return {"distance_dependence": None, "disagreements": []}
-    half = shortest_bp // 2
-    shares = kept_share(dose)
-    near = shares[shares["distance_bp"] <= half]
-    kept = float(near["share"].iloc[-1]) if len(near) else 1.0
-    is_blind = kept_without_sequence is not None and kept_without_sequence >= BLIND
-    half_window = int(mass["high_bp"].max())
-    found: dict[str, Any] = {
-        "window_bp": 2 * half_window,
-        "kept_without_sequence": kept_without_sequence,
-        "kept_beyond_shortest": kept,
-        "field_gradient_bp": field_bp(mass, "gradient", FIELD),
-        "field_perturbation_bp": field_bp(mass, "perturbation", FIELD),
-        "n_genes": int(dose["gene_id"].nunique()),
-    }
-    depends = {
-        "dose-response": kept < KEPT,
-        "gradient": None if is_blind else found["field_gradient_bp"] > half,
-        "perturbation": None if is_blind else found["field_perturbation_bp"] > half,
-    }
-    found["depends_beyond"] = depends
-    disagreements = []
-    sides = [[name for name, does in depends.items() if does is side] for side in (True, False)]
-    if all(sides):
-        far, near = (" and ".join(side) for side in sides)
-        disagreements.append(
-            f"The methods disagree about the model of the longest context: {far} found that it "
-            f"depends on sequence further than {half} bp, {near} did not."
-        )
-    within = (
-        f", within the {half_window} bp that were measured" if 2 * half_window < longest_bp else ""
-    )
-    for name, does in depends.items():
-        if answer == "yes" and does is False:
-            disagreements.append(
-                f"The conditions say yes, but {name} finds that the model of the longest context "
-                f"hardly depends on anything further than {half} bp{within}."
-            )
-        if answer == "no" and does:
-            disagreements.append(
-                f"The conditions say no, but {name} finds that the model of the longest context "
-                f"depends on sequence further than {half} bp: it gains nothing by it."
-            )
-    return {"distance_dependence": found, "disagreements": disagreements}
-
-
 def verdict_record(
     decision: Decision,
     config: Config,
-    plan: ConditionPlan,
+    plan: conditions.ConditionPlan,
     controls: dict[str, Any],
-    swept: SweepResult,
+    swept: sweeps.SweepResult,
     untrained: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What `verdict.json` holds; runs are counted as the rule counts them.
@@ -316,8 +223,7 @@ def verdict_record(
     settings, tested = config.verdict, plan.longest.context_bp
     n_runs = min((slope.n_runs for slope in decision.slopes), default=0)
     return {
-        "answer": decision.answer,
-        "sentence": decision.sentence,
+        **decision.to_dict(),
         "rule": {
             "smallest_effect": settings.smallest_effect,
             "alpha": settings.alpha,
@@ -325,7 +231,6 @@ def verdict_record(
             "n_runs": n_runs,
             "counts_shared_variance": n_runs >= FEWEST_SLOPES,
         },
-        "slopes": [slope._asdict() for slope in decision.slopes],
         "context_under_test_bp": tested,
         "conditions": [
             {
@@ -342,3 +247,148 @@ def verdict_record(
         "distance_dependence": None,
         "disagreements": [],
     }
+
+
+# --- the tables and the page ---
+
+
+def write_report(
+    report: VerdictReport,
+    bundle: Bundle,
+    config: Config,
+    out: Path,
+    *,
+    command: str,
+    started: float,
+    others: Sequence[Metric] = (),
+) -> Path:
+    """Write verdict, metrics, manifest, ablation table (JSON and TSV) and the page; its path.
+
+    `others` are records of other stages that the ablation table rests on as well.
+    """
+    ablations = ablation_table(
+        [*report.metrics, *others],
+        smallest_effect=config.verdict.smallest_effect,
+        context_answer=report.verdict["answer"],
+    )
+    ablations.to_csv(out / "ablations.tsv", sep="\t", index=False)
+    write_json(out / "ablations.json", json.loads(ablations.to_json(orient="records")))
+    write_json(out / "verdict.json", report.verdict)
+    with atomic_file(out / "metrics.json") as partial:
+        write_metrics(partial, report.metrics)
+    if len(report.predictions):
+        report.predictions.to_parquet(out / "predictions.parquet", index=False)
+    write_manifest(
+        out, command=command, started=started, config=config.to_dict(),
+        seeds={f"verdict_{i}": seed for i, seed in enumerate(config.verdict.seeds)},
+        data=bundle.data_sha256, backend=backend_name(),
+        extra={"answer": report.verdict["answer"]},
+    )  # fmt: skip
+    return write_verdict_page(out / "verdict.html", report, ablations, bundle.name)
+
+
+def write_verdict_page(
+    target: Path, report: VerdictReport, ablations: pd.DataFrame | None = None, name: str = ""
+) -> Path:
+    """Write one self-contained HTML page; `name` is that of the data."""
+    verdict, metrics = report.verdict, pd.DataFrame(report.metrics, columns=list(Metric._fields))
+    parts: list[Part] = [f"**Note:** {html.escape(text)}" for text in verdict["disagreements"]]
+    parts += [
+        f"**Note:** Task {html.escape(task)} {html.escape(str(why))}"
+        for task, why in verdict["failures"].items()
+    ]
+    if verdict["slopes"]:
+        parts.append(slope_bars(verdict["slopes"], verdict["rule"]["smallest_effect"]))
+        parts.append(context_scores(verdict["conditions"], metrics))
+    if len(report.dose):
+        parts.append(dose_figure(kept_share(report.dose)))
+    if len(report.mass):
+        parts.append(mass_figure(report.mass))
+    parts += ["## Context conditions", condition_table(verdict, metrics)]
+    parts += ["## Simulated controls", control_table(verdict["controls"])]
+    parts.append(controls_sentence(verdict["controls"]))
+    if ablations is not None:
+        parts += ["## Hypotheses and their ablations", hypothesis_table(ablations)]
+    parts.append(f"{rule_sentence(verdict['rule'])} Cost: {verdict['cpu_seconds']:.0f} s of CPU.")
+    title = f"Does longer context help{f' on {name}' if name else ''}?"
+    lead = [f"{verdict['answer']}. {verdict['sentence']}"]
+    with atomic_file(target) as partial:
+        write_page(partial, title, parts, lead=lead)
+    return target
+
+
+def condition_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> pd.DataFrame:
+    """Every context condition with its input length, whether it counts, and its scores."""
+    reasons = {
+        (False, False): "yes",
+        (True, False): "no: other architecture",
+        (True, True): "no: shorter than the context under test",
+    }
+    rows = []
+    for one in verdict["conditions"]:
+        row = {
+            "condition": one["name"],
+            "input length (bp)": f"{one['context_bp']:,}",
+            "counts": f"no: {one['reason']}"
+            if one.get("reason")
+            else reasons[one["is_reference"], one["is_excluded"]],
+        }
+        if len(metrics):
+            own = metrics[(metrics["model"] == one["name"]) & metrics["fold"].isna()]
+            row |= own.groupby("metric")["value"].mean().to_dict()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def control_table(controls: Mapping[str, Any]) -> pd.DataFrame:
+    """What each simulated control must come out as, and did."""
+    columns = {"control": "what decides", "expected": "must be", "answer": "is",
+               "sentence": "because"}  # fmt: skip
+    return pd.DataFrame(controls["controls"])[list(columns)].rename(columns=columns)
+
+
+def controls_sentence(controls: Mapping[str, Any]) -> str:
+    """What the controls do not show."""
+    low, high = controls["element_distance_bp"]
+    return (
+        f"In simulated controls {controls['smallest_effect']:g} per doubling matters. The planted "
+        f"distal element lies {low:,} to {high:,} bp from its genes: that a model finds what acts "
+        "from further away is not shown."
+    )
+
+
+def rule_sentence(rule: Mapping[str, Any]) -> str:
+    """The rule, and on how many complete runs it was applied."""
+    text = (
+        f"Rule, fixed before: {rule['smallest_effect']:g} per doubling matters, alpha "
+        f"{rule['alpha']:g}, power {rule['power']:g}. Complete runs of each context: "
+        f"{rule['n_runs']}."
+    )
+    if rule["counts_shared_variance"]:
+        return text
+    return (
+        f"{text} With fewer than five, seed variance is taken to be each condition's own; where "
+        "neighbouring contexts share it, a wrong yes or no is more likely than alpha."
+    )
+
+
+def hypothesis_table(ablations: pd.DataFrame) -> pd.DataFrame:
+    """`genesplice.evaluate.reliability.ablation_table` for a page: the answer first."""
+    numbers = ["effect", "ci_low", "ci_high", "cpu_seconds"]
+    ablations = ablations.astype(dict.fromkeys(numbers, float))
+    was_run = ablations["n_runs"] > 0
+    ablation = ablations["ablation"].astype(str).str.removeprefix("genesplice_")
+    has_interval = ablations[["ci_low", "ci_high"]].notna().all(axis=1)
+    low, high = (ablations[name].map("{:+.4f}".format) for name in ("ci_low", "ci_high"))
+    columns = {
+        "hypothesis": ablations["hypothesis"],
+        "answer": ablations["answer"],
+        "ablation": ablation.str.replace("_", " "),
+        "metric": ablations["metric"],
+        "effect": ablations["effect"].map("{:+.4f}".format).where(was_run, ""),
+        "95 % interval": (low + " to " + high).where(has_interval, ""),
+        "runs": ablations["n_runs"].astype(str).where(was_run, ""),
+        "CPU (s)": ablations["cpu_seconds"].map("{:,.0f}".format)
+        .where(ablations["cpu_seconds"].notna(), ""),
+    }  # fmt: skip
+    return pd.DataFrame(columns)

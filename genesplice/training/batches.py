@@ -1,26 +1,29 @@
 """What one step of pre-training reads: windows with hidden bases, and the pairs among them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from genesplice.config import Config, PretrainConfig
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.config.training import GENE_VIEWS, MaskName, ViewName
 from genesplice.errors import InputError
+from genesplice.model.sequence import Tokens
 from genesplice.training.corpus import Source
 from genesplice.training.views import GeneSites, Loci, Side, View, check_lengths, make_loci
+
+Mask = Bool[Tensor, "batch length"]
 
 
 class Rows(NamedTuple):
     """Windows of one length that are encoded together; no `weight`: every base counts 1."""
 
-    tokens: UInt8[Tensor, "batch length"]
-    is_target: Bool[Tensor, "batch length"]
+    tokens: Tokens
+    is_target: Mask
     weight: Float[Tensor, "batch length"] | None
 
     def part(self, rows: slice) -> "Rows":
@@ -41,6 +44,20 @@ class Keys(NamedTuple):
 
     spans: Int64[Tensor, "pairs sides 2"]
     groups: Int64[Tensor, "pairs groups"]
+
+
+def are_related(one: Keys, other: Keys) -> Bool[Tensor, "pairs others"]:
+    """Say which pairs show the same: a base of the genome in common, or a group.
+
+    Such pairs must not be pushed apart.
+    """
+    start, end = one.spans[:, None, :, None].unbind(-1)
+    first, last = other.spans[None, :, None].unbind(-1)
+    related = ((start < last) & (first < end)).flatten(2).any(2)
+    if one.groups.shape[1]:
+        mine = one.groups[:, None, :, None]
+        related |= ((mine == other.groups[None, :, None]) & (mine >= 0)).flatten(2).any(2)
+    return related
 
 
 class Pairs(NamedTuple):
@@ -70,11 +87,8 @@ class StepBatch(NamedTuple):
 
 
 def mask_bases(
-    tokens: UInt8[Tensor, "batch length"],
-    fraction: float,
-    span_bp: int,
-    generator: np.random.Generator,
-) -> Bool[Tensor, "batch length"]:
+    tokens: Tokens, fraction: float, span_bp: int, generator: np.random.Generator
+) -> Mask:
     """Choose about `fraction` of the positions, in spans of `span_bp`; never an N."""
     shape = tuple(tokens.shape)
     begins = generator.random(shape) < 1 - (1 - fraction) ** (1 / span_bp)
@@ -84,12 +98,7 @@ def mask_bases(
     return torch.from_numpy(chosen) & (tokens < 4)
 
 
-def mask_bins(
-    tokens: UInt8[Tensor, "batch length"],
-    fraction: float,
-    bin_bp: int,
-    generator: np.random.Generator,
-) -> Bool[Tensor, "batch length"]:
+def mask_bins(tokens: Tokens, fraction: float, bin_bp: int, generator: np.random.Generator) -> Mask:
     """Choose about `fraction` of the bins and hide all of their bases but N.
 
     Nothing is left inside a bin to copy from. The last bin may be cut short.
@@ -100,14 +109,14 @@ def mask_bins(
 
 
 def make_masks(
-    tokens: UInt8[Tensor, "batch length"],
+    tokens: Tokens,
     kinds: Sequence[MaskName],
     generator: np.random.Generator,
     *,
     fraction: float,
     span_bp: int,
     bin_bp: int,
-) -> Bool[Tensor, "batch length"]:
+) -> Mask:
     """Choose targets: each row takes one of `kinds`, all equally likely.
 
     With one kind nothing is drawn for the choice.
@@ -164,12 +173,9 @@ class StepMaker:
         sizes += ["view_windows"] if config.pretrain.active_views else []
         sizes += ["view_genes"] if self.sites.views else []
         for name in sizes:
-            value = getattr(config.pretrain, name)
-            if value % processes:
-                raise InputError(
-                    f"pretrain.{name} {value} for {processes} processes",
-                    f"a multiple of {processes}",
-                )
+            found = f"{config.pretrain.shown(name)} for {processes} processes"
+            if getattr(config.pretrain, name) % processes:
+                raise InputError(found, f"a multiple of {processes}")
         self._drawn: tuple[int, list[Loci], list[list[Rows]]] | None = None
 
     def __call__(self, number: int) -> StepBatch:
@@ -220,14 +226,9 @@ class StepMaker:
         effects, 2023 (repeats count 0.1).
         """
         settings, weight = self.config.pretrain, None
-        is_target = make_masks(
-            side.tokens,
-            settings.masks,
-            generator,
-            fraction=settings.masked_fraction,
-            span_bp=settings.span_bp,
-            bin_bp=self.config.model.bin_bp,
-        )
+        fraction, span_bp = settings.masked_fraction, settings.span_bp
+        sizes: dict[str, Any] = {"span_bp": span_bp, "bin_bp": self.config.model.bin_bp}
+        is_target = make_masks(side.tokens, settings.masks, generator, fraction=fraction, **sizes)
         if len(self.source.genome.soft_masked) and settings.repeat_weight != 1:
             weight = torch.where(side.is_repeat, settings.repeat_weight, 1.0)
         return Rows(side.tokens, is_target, weight)

@@ -29,8 +29,7 @@ from genesplice.training.batches import StepMaker
 from genesplice.training.corpus import Source, bundle_source
 from genesplice.training.evaluation import masked_base_metrics, measure_vectors
 from genesplice.training.loops import train
-from genesplice.training.pretrain_module import PretrainingModule
-from genesplice.training.pretraining import begin_model, train_model
+from genesplice.training.pretraining import PretrainingModule, begin_model, train_model
 
 NULL: PretrainScheduleName = "constant"
 NO_CONTRAST = "masked_only"
@@ -52,11 +51,8 @@ class RangeTest(NamedTuple):
 class _RisingRate(PretrainingModule):
     """Pre-training whose rate rises by the same factor at every step, until it falls apart."""
 
-    def __init__(
-        self, model: PretrainingModel, config: Config, lowest: float, growth: float
-    ) -> None:
-        super().__init__(model, config)
-        self.lowest, self.growth = lowest, growth
+    lowest: float
+    growth: float
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop when the loss is no number or far above the lowest."""
@@ -69,20 +65,12 @@ class _RisingRate(PretrainingModule):
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         decay = self.config.pretrain.weight_decay
         optimizer = torch.optim.AdamW(weights, lr=self.lowest, weight_decay=decay)
-        scheduler = ExponentialLR(optimizer, self.growth)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        rising = ExponentialLR(optimizer, self.growth)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rising, "interval": "step"}}
 
 
 def range_test(
-    source: Source,
-    config: Config,
-    *,
-    steps: int = 80,
-    lowest: float = 1e-5,
-    highest: float = 0.3,
+    source: Source, config: Config, *, steps: int = 80, lowest: float = 1e-5, highest: float = 0.3
 ) -> RangeTest:
     """Train a fresh model for at most `steps` steps, the rate rising from `lowest` to `highest`.
 
@@ -103,9 +91,9 @@ def range_test(
         )
     accumulate, growth = config.pretrain.accumulate, (highest / lowest) ** (1 / (steps - 1))
     with torch.random.fork_rng(devices=[]):
-        module = _RisingRate(begin_model(config), config, lowest, growth)
-        make = StepMaker(source, config)
-        train(module, steps, make, [module.history], accumulate=accumulate)
+        module = _RisingRate(begin_model(config), config)
+        module.lowest, module.growth = lowest, growth
+        train(module, steps, StepMaker(source, config), [module.history], accumulate=accumulate)
     rows = module.history.to_frame().pivot(index="step", columns="metric", values="value")
     rows = rows.rename(columns={"bits_per_base": "loss"})[["learning_rate", "loss"]]
     curve = rows[np.isfinite(rows["loss"])].reset_index(drop=True).rename_axis(columns=None)
@@ -204,8 +192,7 @@ def compare_schedules(
             "a rate, blocks to choose by and a fold to measure on",
         )
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    rows: list[tuple[str, float, float]] = []
-    best: dict[str, tuple[float, PretrainingModel]] = {}
+    rows: list[tuple[str, float, float, PretrainingModel]] = []
     names = [NULL, *(name for name in schedules if name != NULL)]
     n_null = len(rates) * max(len(names) - 1, 1)
     null_rates = np.geomspace(min(rates), max(rates), n_null).tolist()
@@ -214,28 +201,22 @@ def compare_schedules(
             own = replace(config, "pretrain", schedule=name, learning_rate=rate)
             model, history = train_model(source, own)
             bits = float(history.loc[history["split"] == "val", "value"].min())
-            rows.append((name, rate, bits))
-            if name not in best or bits < best[name][0]:
-                best[name] = bits, model
-    trials = pd.DataFrame(rows, columns=["schedule", "learning_rate", "bits_per_base"])
-    lowest = trials.groupby("schedule")["bits_per_base"].transform("min")
-    trials["is_best"] = trials["bits_per_base"] == lowest
+            rows.append((name, rate, bits, model))
+    columns = ["schedule", "learning_rate", "bits_per_base", "model"]
+    trials = pd.DataFrame(rows, columns=columns)
+    by_schedule = trials.groupby("schedule", sort=False)["bits_per_base"]
+    best = trials.loc[by_schedule.idxmin()].set_index("schedule")["model"]
+    trials["is_best"] = trials["bits_per_base"] == by_schedule.transform("min")
+    about: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": n_windows}
+    about |= {"seed": settings.seed, "fold": settings.holdout_fold, "is_strand_averaged": False}
+    about |= {"others": {NULL: best[NULL]}}
     metrics: dict[tuple[str, str], Metric] = {}
     for name in names[1:]:
         measured = masked_base_metrics(
-            best[name][1],
-            source.genome,
-            source.held_out,
-            window_bp=settings.window_bp,
-            n_windows=n_windows,
-            seed=settings.seed,
-            label=name,
-            fold=settings.holdout_fold,
-            is_strand_averaged=False,
-            others={NULL: best[NULL][1]},
+            best[name], source.genome, source.held_out, label=name, **about
         )
         metrics |= {(metric.model, metric.metric): metric for metric in measured}
-    return ScheduleComparison(trials, list(metrics.values()))
+    return ScheduleComparison(trials.drop(columns="model"), list(metrics.values()))
 
 
 def compare_contrast(bundle: Bundle, config: Config, *, weight: float = 0.1) -> list[Metric]:

@@ -48,10 +48,7 @@ def source_digests(source: Source) -> dict[str, str]:
     step = max(source.genome.length // DIGESTED_BP, 1)
     genome.update(np.ascontiguousarray(source.genome.tokens[::step]).data)
     blocks = json.dumps([source.training, source.validation, source.held_out], default=int)
-    return {
-        "genome": genome.hexdigest(),
-        "blocks": hashlib.sha256(blocks.encode()).hexdigest(),
-    }
+    return {"genome": genome.hexdigest(), "blocks": hashlib.sha256(blocks.encode()).hexdigest()}
 
 
 def bundle_source(bundle: Bundle, fold: int | None, validation_blocks: float = 0.0) -> Source:

@@ -28,14 +28,8 @@ from genesplice.evaluate.probes import make_probe_sites, probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mates, retrieval_metrics, whitened
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, Inputs, IsReal, SequenceEncoder
+from genesplice.predict import pretrained
 from genesplice.predict.expression import encode_genes
-from genesplice.predict.pretrained import (
-    base_log_probabilities,
-    embed_promoters,
-    encoder_features,
-    promoter_kmers,
-    reference_features,
-)
 from genesplice.results import Metric
 from genesplice.runtime import side_by_side
 from genesplice.training.batches import mask_bases
@@ -86,18 +80,11 @@ def measure_bases(
     """
     settings, fold = config.pretrain, config.pretrain.holdout_fold
     counts = [fit_count_model(source.genome, source.training, *sides) for sides in CONTEXTS]
+    about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
+    about |= {"window_bp": settings.window_bp, "seed": settings.seed}
+    about |= {"n_windows": settings.measure_windows, "regions": region_masks(bundle)}
     return masked_base_metrics(
-        model,
-        source.genome,
-        source.held_out,
-        window_bp=settings.window_bp,
-        n_windows=settings.measure_windows,
-        fold=fold,
-        seed=settings.seed,
-        split="train" if fold is None else "test",
-        counts=counts,
-        others=ablations,
-        regions=region_masks(bundle),
+        model, source.genome, source.held_out, counts=counts, others=ablations, **about
     )
 
 
@@ -128,9 +115,10 @@ def measure_vectors(
     n_sites = min(settings.probe_sites, bundle.genome.length // SITE_BP)
     sites = make_probe_sites(bundle, generator, n_sites=n_sites)
     features = {
-        name: encoder_features(model.encoder, bundle, sites) for name, model in models.items()
+        name: pretrained.encoder_features(model.encoder, bundle, sites)
+        for name, model in models.items()
     }
-    words = reference_features(bundle.genome, sites)
+    words = pretrained.reference_features(bundle.genome, sites)
     metrics = probe_metrics(
         features | words, sites, fold=fold, references=[*words, *others], seed=settings.seed
     )
@@ -141,21 +129,19 @@ def measure_vectors(
     is_shown = do_not_overlap(bundle, genes, PROMOTER_BP)
     if (mates(splits["operon"], genes) & is_shown).any():
         vectors = {
-            name: embed_promoters(model.encoder, bundle, splits.index, window_bp=PROMOTER_BP)
+            name: pretrained.embed_promoters(
+                model.encoder, bundle, splits.index, window_bp=PROMOTER_BP
+            )
             for name, model in models.items()
         }
-        vectors[KMERS] = promoter_kmers(bundle, splits.index, PROMOTER_BP)
+        vectors[KMERS] = pretrained.promoter_kmers(bundle, splits.index, PROMOTER_BP)
         apart = partial(do_not_overlap, bundle, window_bp=PROMOTER_BP)
+        operon = splits["operon"]
         metrics += retrieval_metrics(
-            {name: whitened(v, training, splits["operon"], apart) for name, v in vectors.items()},
-            splits["operon"],
-            genes,
-            blocks=splits["block"],
-            is_shown=is_shown,
-            references=[*others, KMERS],
-            fold=fold,
-            seed=settings.seed,
-        )
+            {name: whitened(v, training, operon, apart) for name, v in vectors.items()},
+            operon, genes, blocks=splits["block"], is_shown=is_shown,
+            references=[*others, KMERS], fold=fold, seed=settings.seed,
+        )  # fmt: skip
     return metrics
 
 
@@ -194,15 +180,10 @@ class _InPieces(SequenceEncoder):
         """The pieces' levels, one after the other."""
         pieces = inputs.reshape(-1, self.piece_bp, inputs.shape[2])
         real = is_real.reshape(len(pieces), -1)
-        found = self.encoder.encode(pieces, real, with_bases=with_bases)
-        n_windows = len(inputs)
-
-        def join(part: Float[Tensor, "pieces tokens width"]) -> Tensor:
-            return part.reshape(n_windows, -1, part.shape[2])
-
-        bases = None if found.bases is None else join(found.bases)
-        coarse = join(found.summaries), join(found.regions)
-        return EncoderOutput(join(found.bins), *coarse, is_real, bases, inputs)
+        read = self.encoder.encode(pieces, real, with_bases=with_bases)
+        bins, summaries, regions = (x.reshape(len(inputs), -1, x.shape[2]) for x in read[:3])
+        bases = None if read.bases is None else read.bases.reshape(*inputs.shape[:2], -1)
+        return EncoderOutput(bins, summaries, regions, is_real, bases, inputs)
 
 
 def measure_expression(
@@ -233,14 +214,14 @@ def measure_expression(
         "seed": seed,
     }
     scored = score(predictions, **rules)
-    found = [m for m in scored if m.metric in METRICS and m.fold in (fold, None)]
+    metrics = [m for m in scored if m.metric in METRICS and m.fold in (fold, None)]
     first, *others = tables
     wanted = {f"{name}_difference" for name in METRICS}
     for part, rows in ((fold, predictions[predictions["fold"] == fold]), (None, predictions)):
         for other in others:
             pairs = paired_difference(rows, first, other, **rules)
-            found += [m._replace(fold=part, seed=seed) for m in pairs if m.metric in wanted]
-    return found
+            metrics += [m._replace(fold=part, seed=seed) for m in pairs if m.metric in wanted]
+    return metrics
 
 
 BATCH_BP = 65_536
@@ -273,7 +254,7 @@ def masked_base_metrics(
     Parameters
     ----------
     counts, others
-        Count models, and other encoders by name, that tell the same bases. (Count models see the
+        Count models, and other encoders by name, that predict the same bases. (Count models see the
         masked neighbours of a masked base too.) For each, `bits_per_base_difference` says how many
         bits fewer (below 0) or more the model `label` needs, resampled together; also by region.
     regions
@@ -293,21 +274,27 @@ def masked_base_metrics(
         log_probs[counted.name] = np.log2(np.concatenate(parts))
     unit, n_units = _units(windows, intervals, genome)
     block = unit[np.nonzero(hits)[0]]
-    place = np.concatenate([_places(genome, w, hit) for w, hit in zip(windows, hits, strict=True)])
-    kinds = {"": np.ones(len(place), bool)}
-    kinds |= {f"_{name}": mask[place] for name, mask in (regions or {}).items()}
+    contigs = [genome.contig(window.contig) for window in windows]
+    position = np.concatenate(
+        [
+            contig.offset + (window.start + np.flatnonzero(hit)) % contig.length
+            for contig, window, hit in zip(contigs, windows, hits, strict=True)
+        ]
+    )
+    kinds = {"": np.ones(len(position), bool)}
+    kinds |= {f"_{name}": mask[position] for name, mask in (regions or {}).items()}
     draws = make_draws(n_units, N_BOOTSTRAP, seed)
     wanted = rows[hits]
     about: dict[str, Any] = {"n_blocks": n_units, "split": split, "fold": fold, "seed": seed}
     metrics, bits = [], {}
     for name, values in log_probs.items():
         cost = -values[np.arange(len(wanted)), wanted]
-        found = np.stack([cost, values.argmax(1) == wanted], axis=1)
+        measured = np.stack([cost, values.argmax(1) == wanted], axis=1)
         for suffix, is_kind in kinds.items():
             if not is_kind.any():
                 continue
             here = np.ones((int(is_kind.sum()), 2))
-            ratios = ratio_draws(found[is_kind], here, block[is_kind], draws)
+            ratios = ratio_draws(measured[is_kind], here, block[is_kind], draws)
             for (metric, limits), ratio in zip(LIMITS.items(), ratios.T, strict=True):
                 count: dict[str, Any] = {"n": len(here), "limits": limits}
                 metrics.append(to_metric(metric + suffix, ratio, model=name, **count, **about))
@@ -323,18 +310,15 @@ def _units(
     windows: Sequence[Window], intervals: Sequence[Interval], genome: Genome
 ) -> tuple[Int64[np.ndarray, " windows"], int]:
     """Which unit of resampling each window belongs to, and how many there are."""
-    number = []
-    for window in windows:
-        length = genome.contig(window.contig).length
-        places = (
-            i
-            for i, (contig, start, end) in enumerate(intervals)
-            if contig == window.contig and (window.start - start) % length < end - start
-        )
-        number.append(next(places))
-    found, unit = np.unique(number, return_inverse=True)
-    if len(found) > 1:
-        return unit.astype(np.int64), len(found)
+
+    def lies_in(window: Window, contig: str, start: int, end: int) -> bool:
+        ahead = (window.start - start) % genome.contig(contig).length
+        return contig == window.contig and ahead < end - start
+
+    inside = [[lies_in(window, *interval) for interval in intervals] for window in windows]
+    units, unit = np.unique(np.argmax(inside, axis=1), return_inverse=True)
+    if len(units) > 1:
+        return unit.astype(np.int64), len(units)
     return np.arange(len(windows)), len(windows)
 
 
@@ -350,20 +334,14 @@ def _target_log_probs(
     model.eval()
     size = max(1, BATCH_BP // tokens.shape[1])
 
-    def tell(first: int) -> Float[np.ndarray, "targets 4"]:
+    def predict(first: int) -> Float[np.ndarray, "targets 4"]:
         rows = slice(first, first + size)
         hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
-        found = base_log_probabilities(model, hidden, is_strand_averaged=is_strand_averaged)
-        return found.cpu()[is_target[rows]].double().numpy() / np.log(2)
+        logs = pretrained.base_log_probabilities(
+            model, hidden, is_strand_averaged=is_strand_averaged
+        )
+        return logs.cpu()[is_target[rows]].double().numpy() / np.log(2)
 
-    parts = side_by_side(tell, range(0, len(tokens), size), device)
+    parts = side_by_side(predict, range(0, len(tokens), size), device)
     model.train(was_training)
     return np.concatenate(parts)
-
-
-def _places(
-    genome: Genome, window: Window, hit: Bool[np.ndarray, " length"]
-) -> Int64[np.ndarray, " targets"]:
-    """Index into `Genome.tokens` of the bases of a window that are asked for."""
-    contig = genome.contig(window.contig)
-    return contig.offset + (window.start + np.flatnonzero(hit)) % contig.length

@@ -1,38 +1,44 @@
-"""Self-supervised pre-training: masked bases and contrastive views, on DNA alone."""
+"""Self-supervised pre-training: masked bases and contrastive views, on DNA alone.
+
+Bases are hidden in everything that is encoded, and must be predicted; intervals of 1,024 bp that
+belong together must find each other among all intervals of the batch and of earlier steps. Each
+view keeps the vectors of earlier steps, first in, first out: they are negatives too, at the cost of
+a product. They came from slightly older weights, and no gradient goes through them.
+
+Source: Wang et al., Cross-batch memory for embedding learning, 2020.
+"""
 
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import lightning
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from lightning import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from genesplice.config import Config
+from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import keep_genome
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
+from genesplice.model.heads import Vectors, info_nce, masked_base_loss
+from genesplice.model.sequence import MASK_TOKEN, EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
+from genesplice.training import batches, loops
 from genesplice.training.ablations import ablate_pretraining
-from genesplice.training.batches import StepMaker, bases_per_batch
+from genesplice.training.batches import Keys, StepMaker, are_related
 from genesplice.training.corpus import Source, bundle_source, source_digests
 from genesplice.training.evaluation import masked_base_metrics, measure
-from genesplice.training.loops import (
-    ProgressLines,
-    begin_run,
-    is_first_process,
-    n_processes,
-    process_number,
-    train,
-)
-from genesplice.training.pretrain_module import PretrainingModule
-from genesplice.training.schedules import PLATEAU, Validation
+from genesplice.training.schedules import PLATEAU, Validation, average_weights, make_optimizer
 
 VALIDATION_WINDOWS = 32
 
@@ -70,7 +76,7 @@ def pretrain(
     for name in settings.ablations:
         changed, where = ablate_pretraining(source, config, name), out / "ablations" / name
         ablations[name] = pretrain_source(*changed, where, resume=resume, is_scored=False).model
-    if not settings.measure or not is_first_process():
+    if not settings.measure or not loops.is_first_process():
         return result
     return result._replace(metrics=measure(result.model, bundle, source, config, ablations))
 
@@ -90,35 +96,30 @@ def pretrain_source(
         As `pretrain`, and if a view finds nothing to pair.
     """
     settings, started = config.pretrain, time.monotonic()
-    maker = StepMaker(source, config, process=process_number(), processes=n_processes())
+    processes = {"process": loops.process_number(), "processes": loops.n_processes()}
+    maker = StepMaker(source, config, **processes)
     sections = "model", "pretrain"
-    checkpoint = begin_run(out, config, resume, source_digests(source), sections)
+    checkpoint = loops.begin_run(out, config, resume, source_digests(source), sections)
     weights, history = out / "model.safetensors", out / "history.parquet"
+    is_first, metrics = loops.is_first_process(), list[Metric]()
     if resume and weights.exists():
         model, rows = begin_model(config), pd.read_parquet(history)
         model.load_state_dict(load_file(weights))
     else:
         model, rows = _train(source, config, maker, out / "checkpoints", checkpoint)
-        if is_first_process():
+        if is_first:
             rows.to_parquet(history, index=False)
             keep_genome(out, source.genome)
             with atomic_file(weights) as partial:
                 save_file(model.state_dict(), partial)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    metrics: list[Metric] = []
-    if is_first_process():
+    if is_first:
         print(f"pretrain: {time.monotonic() - started:.0f} s", file=sys.stderr)
-        fold = source.record["fold"]
-        if is_scored:
-            metrics = masked_base_metrics(
-                model,
-                source.genome,
-                source.held_out,
-                window_bp=settings.window_bp,
-                fold=fold,
-                seed=settings.seed,
-                split="test" if fold is not None else "train",
-            )
+    if is_first and is_scored:
+        fold, genome, held_out = source.record["fold"], source.genome, source.held_out
+        about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
+        about |= {"window_bp": settings.window_bp, "seed": settings.seed}
+        metrics = masked_base_metrics(model, genome, held_out, **about)
     return PretrainingResult(model, rows, metrics, source.record)
 
 
@@ -149,17 +150,13 @@ def _train(
     """The model with the weights that are to be saved, and its history."""
     settings = config.pretrain
     module = PretrainingModule(begin_model(config), config)
-    bases = bases_per_batch(settings) * settings.accumulate
-    callbacks: list[lightning.Callback] = [module.history, ProgressLines("pretrain", bases)]
+    bases = batches.bases_per_batch(settings) * settings.accumulate
+    callbacks: list[Callback] = [module.history, loops.ProgressLines("pretrain", bases)]
 
     def measure_bits(step: int) -> float:
+        sizes: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": VALIDATION_WINDOWS}
         bits, *_ = masked_base_metrics(
-            module.measured,
-            source.genome,
-            source.validation,
-            window_bp=settings.window_bp,
-            n_windows=VALIDATION_WINDOWS,
-            is_strand_averaged=False,
+            module.measured, source.genome, source.validation, is_strand_averaged=False, **sizes
         )
         module.history.add(step - 1, "bits_per_base", "val", bits.value)
         return bits.value
@@ -173,7 +170,8 @@ def _train(
     )
     if source.validation:
         callbacks.append(validation)
-    train(
+    is_partial = config.model.arch != "hierarchical" or config.model.context_bp is not None
+    loops.train(
         module,
         settings.steps,
         maker,
@@ -183,9 +181,7 @@ def _train(
         checkpoint_minutes=settings.checkpoint_minutes,
         accumulate=settings.accumulate,
         is_distributed=True,
-        has_unused_weights=config.model.arch != "hierarchical"
-        or config.model.context_bp is not None
-        or (bool(settings.active_views) and settings.views_every > 1),
+        has_unused_weights=is_partial or (bool(settings.active_views) and settings.views_every > 1),
     )
     module.model.load_state_dict(validation.weights or module.measured.state_dict())
     return module.model, module.history.to_frame()
@@ -210,3 +206,198 @@ def load_encoder_weights(model: GeneSplice, directory: Path) -> None:
         if shape != own:
             raise InputError(f"{name} of shape {shape}", f"{own}", path=path)
     model.encoder.load_state_dict(encoder)
+
+
+# --- pairs ---
+
+
+def interval_summaries(
+    summaries: Float[Tensor, "batch summaries width"],
+    is_real: Bool[Tensor, "batch summaries"],
+    starts: Int64[Tensor, "pairs 2"],
+    n_summaries: int,
+) -> tuple[Float[Tensor, "pairs interval width"], Bool[Tensor, "pairs interval"]]:
+    """The summaries of intervals, each given by its row and first summary."""
+    column = starts[:, 1:] + torch.arange(n_summaries, device=starts.device)
+    return summaries[starts[:, :1], column], is_real[starts[:, :1], column]
+
+
+def retrieval_at_1(
+    one: Vectors, two: Vectors, is_related: Bool[Tensor, "pairs pairs"]
+) -> Float[Tensor, ""]:
+    """Share of the pairs whose first end has its second nearest, among those it must find it in."""
+    if not len(one):
+        return one.new_zeros(())
+    own = torch.arange(len(one), device=one.device)
+    others = is_related & (own[:, None] != own)
+    nearest = (one @ two.T).masked_fill(others, -torch.inf).argmax(1)
+    return (nearest == own).float().mean()
+
+
+class Earlier(NamedTuple):
+    """Both ends of earlier pairs, and what they showed."""
+
+    one: Vectors
+    two: Vectors
+    keys: Keys
+
+
+class Queue:
+    """Up to `size` pairs of earlier steps of each view; kept in checkpoints."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.views: dict[str, list[Tensor]] = {}
+
+    def get(self, view: str, device: torch.device) -> Earlier | None:
+        """Earlier pairs of a view; None before the first step."""
+        if view not in self.views:
+            return None
+        one, two, *keys = self.views[view] = [x.to(device) for x in self.views[view]]
+        return Earlier(one, two, Keys(*keys))
+
+    def add(self, view: str, one: Vectors, two: Vectors, keys: Keys) -> None:
+        """Add pairs; the oldest go where there are too many."""
+        if not self.size:
+            return
+        columns = [one.detach(), two.detach(), *keys]
+        before = self.views.get(view, [x[:0] for x in columns])
+        both = (torch.cat(pair) for pair in zip(before, columns, strict=True))
+        self.views[view] = [column[-self.size :].clone() for column in both]
+
+
+# --- steps ---
+
+
+class PretrainingModule(LightningModule):
+    """The losses and the optimiser; everything random is seeded by the batch's number."""
+
+    def __init__(self, model: PretrainingModel, config: Config) -> None:
+        super().__init__()
+        self.model, self.config, self.history = model, config, loops.History()
+        self.queue = Queue(config.pretrain.queue)
+        self.logged: dict[str, Tensor] = {}
+        if not config.pretrain.active_views:
+            self.model.contrastive.requires_grad_(False)
+        decay = config.pretrain.ema_decay
+        self.average = average_weights(model, decay) if decay else None
+
+    @property
+    def measured(self) -> PretrainingModel:
+        """The weights that are saved and scored: the running mean, where there is one."""
+        return self.model if self.average is None else cast(PretrainingModel, self.average.module)
+
+    def on_train_batch_start(self, batch: batches.StepBatch, batch_idx: int) -> None:
+        """Seed dropout by the batch, so that a resumed run draws what an unbroken one drew."""
+        number = batch.number * loops.n_processes() + loops.process_number()
+        torch.manual_seed(self.config.pretrain.seed * 1_000_003 + number)
+
+    def training_step(self, batch: batches.StepBatch, batch_idx: int) -> Float[Tensor, ""]:
+        """Weighted sum of masked-base bits and InfoNCE over the views."""
+        settings = self.config.pretrain
+        encoded = [
+            self.model.encode(rows.tokens.masked_fill(rows.is_target, MASK_TOKEN))
+            for rows in batch.rows
+        ]
+        parts = zip(encoded, batch.rows, strict=True)
+        bits = torch.stack([self.bits(out, rows, batch) for out, rows in parts]).sum()
+        self._add("bits_per_base", bits)
+        # Divided by the number of processes and of batches later, when gradients are averaged.
+        loss = settings.masked_weight * bits * loops.n_processes() * settings.accumulate
+        if batch.pairs:
+            loss = loss + settings.contrastive_weight * self._contrast(encoded, batch)
+        if (batch.number + 1) % settings.accumulate == 0:
+            self._log()
+        return loss
+
+    def bits(self, encoded: EncoderOutput, rows: batches.Rows, batch: batches.StepBatch) -> Tensor:
+        """These rows' share of the step's mean bits over all targets."""
+        total = batch.target_weight
+        if encoded.bases is None:
+            logits = self.model.base_logits(encoded)
+            return masked_base_loss(logits, rows.tokens, rows.is_target, rows.weight, total)
+        # Only targets are decoded.
+        at = rows.is_target
+        logits = self.model.masked_bases(encoded.bases[at])[None]
+        weight = None if rows.weight is None else rows.weight[at][None]
+        return masked_base_loss(logits, rows.tokens[at][None], at[at][None], weight, total)
+
+    def _contrast(self, encoded: list[EncoderOutput], batch: batches.StepBatch) -> Tensor:
+        """Sum of the views' InfoNCE, each times its weight."""
+        settings = self.config.pretrain
+        total, shares = torch.zeros((), device=self.device), []
+        for pairs in batch.pairs:
+            ends = self._pool(encoded[pairs.rows], pairs)
+            one, two = self.model.contrastive(torch.cat([*map(self._gather, ends)])).chunk(2)
+            keys = Keys(*map(self._gather, pairs.keys))
+            related, earlier = are_related(keys, keys), self.queue.get(pairs.view, one.device)
+            more: dict[str, Tensor] = {}
+            if earlier is not None:
+                more = {"earlier_one": earlier.one.to(one), "earlier_other": earlier.two.to(one)}
+                more["is_related_earlier"] = are_related(keys, earlier.keys)
+            value = info_nce(one, two, settings.temperature, is_related=related, **more)
+            self.queue.add(pairs.view, one.float(), two.float(), keys)
+            total = total + settings.active_views[pairs.view] * value
+            shares.append(retrieval_at_1(one.detach(), two.detach(), related))
+            if len(batch.pairs) > 1:
+                self._add(f"info_nce_{pairs.view}", value / settings.accumulate)
+                self._add(f"retrieval_at_1_{pairs.view}", shares[-1] / settings.accumulate)
+        self._add("info_nce", total / settings.accumulate)
+        self._add("retrieval_at_1", torch.stack(shares).mean() / settings.accumulate)
+        return total
+
+    def _pool(self, encoded: EncoderOutput, pairs: batches.Pairs) -> list[Vectors]:
+        """One vector for each end of every pair."""
+        summaries, n = encoded.summaries, REGION_BP // SUMMARY_BP
+        is_real = encoded.is_real.unflatten(1, (summaries.shape[1], -1)).any(-1)
+        return [
+            self.model.contrastive.pool(*interval_summaries(summaries, is_real, starts, n))
+            for starts in (pairs.one, pairs.two)
+        ]
+
+    def _gather(self, rows: Shaped[Tensor, "rows *rest"]) -> Shaped[Tensor, "all_rows *rest"]:
+        """Rows of all processes in the order of their numbers; gradients flow back to each."""
+        if loops.n_processes() == 1:
+            return rows
+        return cast(Tensor, self.all_gather(rows, sync_grads=rows.requires_grad)).flatten(0, 1)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        """Add one batch's share of a value of this step."""
+        before = self.logged.get(name)
+        self.logged[name] = value.detach() if before is None else before + value.detach()
+
+    def _log(self) -> None:
+        # Of the bits every process has a part; of the rest each has all.
+        if loops.n_processes() > 1:
+            self.logged["bits_per_base"] = self.logged["bits_per_base"].clone()
+            torch.distributed.all_reduce(self.logged["bits_per_base"])
+        for name, value in self.logged.items():
+            self.history.add(self.global_step, name, "train", value)
+        self.logged = {}
+
+    def optimizer_step(self, *arguments: Any, **more: Any) -> None:
+        """Take the new weights into the running mean."""
+        super().optimizer_step(*arguments, **more)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the vectors of earlier steps."""
+        checkpoint["queue"] = self.queue.views
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        self.queue.views = checkpoint["queue"]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig | OptimizerConfig:
+        """AdamW under the chosen schedule; for `plateau` validation sets the rate."""
+        settings = self.config.pretrain
+        made = make_optimizer(
+            [weight for weight in self.model.parameters() if weight.requires_grad],
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            schedule=settings.schedule,
+            phases=((settings.steps, 1.0),),
+            lowest=settings.lowest_rate,
+        )
+        return {"optimizer": made["optimizer"]} if settings.schedule == PLATEAU else made

@@ -27,7 +27,7 @@ ATTEMPTS = 2
 CPU_SECONDS = "cpu_seconds"
 """Column of every task's table: what it cost."""
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 class Task(NamedTuple):
@@ -36,6 +36,9 @@ class Task(NamedTuple):
     name: str
     work: Callable[..., pd.DataFrame]
     arguments: Mapping[str, Any]
+
+
+Run = Callable[[Task], pd.DataFrame]
 
 
 class SweepResult(NamedTuple):
@@ -47,12 +50,7 @@ class SweepResult(NamedTuple):
 
 
 def _sweep(
-    tasks: Sequence[Task],
-    folder: Path,
-    run: Callable[[Task], pd.DataFrame],
-    at_once: int,
-    tell: Tell,
-    label: str,
+    tasks: Sequence[Task], folder: Path, run: Run, at_once: int, progress: Progress, label: str
 ) -> SweepResult:
     """Run tasks without a table in `folder`, each up to `ATTEMPTS` times; a line for each change.
 
@@ -68,7 +66,7 @@ def _sweep(
     tables = {name: pd.read_parquet(path) for name, path in paths.items() if path.exists()}
     waiting, failures = [task for task in tasks if task.name not in tables], dict[str, str]()
     if tables:
-        tell(f"{label}: {len(tables)} of {len(tasks)} tasks are there already")
+        progress(f"{label}: {len(tables)} of {len(tasks)} tasks are there already")
 
     def attempt(task: Task) -> pd.DataFrame | str:
         for left in reversed(range(ATTEMPTS)):
@@ -76,7 +74,7 @@ def _sweep(
                 return run(task)
             except Exception as error:
                 why = _reason(error)
-            tell(f"{label}: {task.name} {why}; {'once more' if left else 'given up'}")
+            progress(f"{label}: {task.name} {why}; {'once more' if left else 'given up'}")
         return why
 
     pool = ThreadPoolExecutor(at_once)
@@ -92,7 +90,7 @@ def _sweep(
             tables[name] = answer
             spent = _cost(tables)
             to_come = (len(tasks) - len(tables) - len(failures)) * spent / len(tables)
-            tell(
+            progress(
                 f"{label}: {len(tables)}/{len(tasks)} {name}, "
                 f"{spent:.0f} s of CPU so far, about {to_come:.0f} s to come"
             )
@@ -145,7 +143,7 @@ def run_tasks(
     *,
     workers: int = 0,
     threads: int = 1,
-    tell: Tell = print,
+    progress: Progress = print,
     label: str = "sweep",
     preload: Sequence[str] = ("genesplice.training.finetuning",),
 ) -> SweepResult:
@@ -172,7 +170,7 @@ def run_tasks(
             return own.submit(execute, task, threads).result()
 
     with _thread_variables(threads):
-        return _sweep(tasks, folder, run, count_workers(workers, threads), tell, label)
+        return _sweep(tasks, folder, run, count_workers(workers, threads), progress, label)
 
 
 def _leave_with_parent() -> None:
@@ -210,7 +208,7 @@ def run_tasks_on_ray(
     address: str,
     *,
     threads: int = 1,
-    tell: Tell = print,
+    progress: Progress = print,
     label: str = "sweep",
 ) -> SweepResult:
     """As `run_tasks`, on the nodes of a Ray cluster that is there already (extra `cluster`).
@@ -245,6 +243,6 @@ def run_tasks_on_ray(
         def run(task: Task) -> pd.DataFrame:
             return ray.get(remote.remote(task, threads))
 
-        return _sweep(tasks, folder, run, max(len(tasks), 1), tell, label)
+        return _sweep(tasks, folder, run, max(len(tasks), 1), progress, label)
     finally:
         ray.shutdown()

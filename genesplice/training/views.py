@@ -21,6 +21,7 @@ edges. Paired in training, they would leak the answer.
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,10 @@ from genesplice.training.corpus import Interval, Source
 
 SHORTEST_GENE_BP = 128
 TRIES = 16
+
+
+Reading = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Tokens, which of them are soft-masked, and the span."""
 
 
 class Side(NamedTuple):
@@ -245,11 +250,9 @@ class GeneSites:
         groups = self.groups[view]
         chosen = generator.permutation(len(groups))[:count]
         couples = [self._couple(view, groups[group], generator) for group in chosen]
-        ones = [self._upstream(one) for one, _ in couples]
-        twos = [
-            self._body(two, generator) if view == "gene" else self._upstream(two)
-            for _, two in couples
-        ]
+        ones, twos = ([self._upstream(gene) for gene in end] for end in zip(*couples, strict=True))
+        if view == "gene":
+            twos = [self._body(gene, generator) for gene, _ in couples]
         kept = len(couples) // n_parts * n_parts
         sides, spans = [], []
         for ends in (ones, twos):
@@ -260,17 +263,13 @@ class GeneSites:
         start, where = np.zeros(1, np.int64), np.stack(spans, 1)[:, None]
         return Loci(sides, [View(view, 0, 1, start, start, where, shown)])
 
-    def _couple(
-        self, view: str, members: list[int], generator: np.random.Generator
-    ) -> tuple[int, int]:
+    def _couple(self, view: str, members: list[int], generator: np.random.Generator) -> list[int]:
         if view == "gene":
-            return members[0], members[0]
-        for _ in range(TRIES):
-            one, two = (members[i] for i in generator.integers(0, len(members), 2))
-            if self._is_apart(view, one, two):
-                return one, two
-        every = ((one, two) for one in members for two in members)
-        return next(couple for couple in every if self._is_apart(view, *couple))
+            return [members[0], members[0]]
+        drawn = (generator.integers(0, len(members), 2) for _ in range(TRIES))
+        tried = ([members[i] for i in pair] for pair in drawn)
+        every = ([one, two] for one in members for two in members)
+        return next(pair for pair in chain(tried, every) if self._is_apart(view, *pair))
 
     def _groups_of(self, view: str, one: int, two: int) -> np.ndarray:
         if view == "gene":
@@ -280,20 +279,18 @@ class GeneSites:
         shown = sorted({*self.regulators[one], *self.regulators[two]})
         return np.array(shown + [-1] * (2 * self.n_regulators - len(shown)))
 
-    def _upstream(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _upstream(self, index: int) -> Reading:
         gene = self.genes[index]
         low, high = gene.upstream
         return self._sense(gene, low - gene.origin, high - gene.origin)
 
-    def _body(
-        self, index: int, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _body(self, index: int, generator: np.random.Generator) -> Reading:
         gene = self.genes[index]
         spare = max(gene.end - gene.start - REGION_BP, 0)
         start = gene.start + int(generator.integers(0, spare + 1))
         return self._sense(gene, start, min(start + REGION_BP, gene.end))
 
-    def _sense(self, gene: Any, start: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _sense(self, gene: Any, start: int, end: int) -> Reading:
         """Tokens, repeats and span of the sense strand; N follows what is shorter."""
         tokens, is_repeat = np.full(REGION_BP, N, np.uint8), np.zeros(REGION_BP, bool)
         inside = slice(0, end - start)

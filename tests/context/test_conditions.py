@@ -9,19 +9,21 @@ import torch
 
 import genesplice as gs
 from genesplice.context.conditions import (
+    complete_runs,
     condition_config,
     condition_steps,
     condition_tasks,
+    control_settings,
+    judge_conditions,
     plan_conditions,
     run_condition,
 )
-from genesplice.context.controls import complete_runs, control_settings, judge_conditions
-from genesplice.context.report import rule_sentence
+from genesplice.context.perturbation import compare_distance_dependence
 from genesplice.context.rule import Decision
 from genesplice.context.verdict import (
-    compare_distance_dependence,
     question_no,
     question_steps,
+    rule_sentence,
     verdict_record,
     without_learning,
 )

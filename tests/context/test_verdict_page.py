@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genesplice.context.report import VerdictReport, hypothesis_table, write_verdict_page
+from genesplice.context.verdict import VerdictReport, hypothesis_table, write_verdict_page
 from genesplice.errors import InputError
 from genesplice.results import Metric
 from genesplice.show.figures import context_scores, dose_figure, mass_figure, slope_bars

@@ -34,7 +34,7 @@ def swept(tmp_path_factory):
         Task("raises", sweep_tasks.fail, {"value": 9}),
         Task("threads", sweep_tasks.threads, {}),
     ]
-    return folder, tasks, run_tasks(tasks, folder, tell=lines.append, **LIGHT), lines
+    return folder, tasks, run_tasks(tasks, folder, progress=lines.append, **LIGHT), lines
 
 
 def test_tables_come_together_with_their_cost(swept):
@@ -78,10 +78,10 @@ def test_only_what_is_missing_is_run_again(tmp_path):
     tasks = [
         Task(f"count{i}", sweep_tasks.count_calls, {"folder": marks, "value": i}) for i in range(3)
     ]
-    first = run_tasks(tasks, tmp_path / "s", tell=lambda text: None, **LIGHT)
+    first = run_tasks(tasks, tmp_path / "s", progress=lambda text: None, **LIGHT)
     (tmp_path / "s" / "count1.parquet").unlink()
     lines = []
-    second = run_tasks(tasks, tmp_path / "s", tell=lines.append, **LIGHT)
+    second = run_tasks(tasks, tmp_path / "s", progress=lines.append, **LIGHT)
     assert sorted(path.name[0] for path in marks.iterdir()) == ["0", "1", "1", "2"]
     assert lines[0] == "sweep: 2 of 3 tasks are there already"
     assert second.table["square"].tolist() == first.table["square"].tolist() == [0, 1, 4]
@@ -143,12 +143,12 @@ def test_a_node_that_is_killed_midway_loses_nothing(two_nodes, tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    result = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, tell=lines.append)
+    result = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, progress=lines.append)
     killer.join()
     assert result.failures == {}
     assert result.table.set_index("task")["square"].tolist() == [0, 1, 4, 9, 16]
     assert any("; once more" in line for line in lines)
-    again = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, tell=lines.append)
+    again = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, progress=lines.append)
     assert lines[-1] == "sweep: 5 of 5 tasks are there already"
     pd.testing.assert_frame_equal(again.table, result.table)
 
