@@ -10,18 +10,6 @@ from genesplice.config.model import ModelConfig, did_you_mean
 from genesplice.config.training import FinetuneConfig, PretrainConfig, VerdictConfig
 from genesplice.errors import InputError
 
-__all__ = [
-    "PRESETS",
-    "Config",
-    "FinetuneConfig",
-    "ModelConfig",
-    "PretrainConfig",
-    "VerdictConfig",
-    "did_you_mean",
-    "load_preset",
-    "override",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -38,6 +26,12 @@ class Config:
         return dataclasses.asdict(self)
 
 
+OVERNIGHT: dict[str, Any] = {
+    "smallest_effect": 0.01,
+    "folds": None,
+    "references": ("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
+}
+"""Of a verdict that takes hours, whatever its size."""
 PRESETS: dict[str, Config] = {
     "quick": Config(
         preset="quick",
@@ -49,29 +43,16 @@ PRESETS: dict[str, Config] = {
         preset="standard",
         model=ModelConfig(width=128, heads=4, base_width=64),
         pretrain=PretrainConfig(
-            steps=18_000,
-            views_every=128,
-            batch_windows=1,
-            measure_windows=256,
-            probe_sites=2000,
-            measure_expression=True,
-            ablations=("masked_only", "kmer_tokens"),
+            steps=18_000, views_every=128, batch_windows=1, measure_windows=256, probe_sites=2000,
+            measure_expression=True, ablations=("masked_only", "kmer_tokens"),
         ),
         finetune=FinetuneConfig(
-            head_steps=100,
-            epochs=0,
-            seeds=(0, 1, 2, 3, 4),
+            head_steps=100, epochs=0, seeds=(0, 1, 2, 3, 4), baselines=True,
             ablations=("rewired", "random_sets", "sequence_only", "random_encoder"),
-            baselines=True,
         ),
         verdict=VerdictConfig(
-            contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608),
-            epochs=48,
-            smallest_effect=0.01,
-            folds=None,
-            seeds=(0, 1, 2),
-            references=("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
-            perturbation_genes=48,
+            contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608), epochs=48,
+            seeds=(0, 1, 2), perturbation_genes=48, **OVERNIGHT,
         ),
     ),
     "full": Config(
@@ -84,23 +65,12 @@ PRESETS: dict[str, Config] = {
         ),
         finetune=FinetuneConfig(head_steps=500, epochs=20, seeds=(0, 1, 2, 3, 4)),
         verdict=VerdictConfig(
-            contexts_bp=(512, 2048, 8192, 32_768, 131_072, 524_288, 8_388_608),
-            width=128,
-            heads=4,
-            bin_bp=16,
-            bin_layers=1,
-            summary_layers=2,
-            region_layers=2,
-            decoder_layers=1,
-            epochs=100,
-            smallest_effect=0.01,
-            folds=None,
-            seeds=(0, 1, 2, 3, 4),
-            references=("short_cnn", "enformer_like", "plain_attention", "kmer_tokens"),
-            perturbation_genes=200,
+            contexts_bp=(512, 2048, 8192, 32_768, 131_072, 524_288, 8_388_608), epochs=100,
+            width=128, heads=4, bin_bp=16, bin_layers=1, summary_layers=2, region_layers=2,
+            decoder_layers=1, seeds=(0, 1, 2, 3, 4), perturbation_genes=200, **OVERNIGHT,
         ),
     ),
-}
+}  # fmt: skip
 
 
 def load_preset(name: str) -> Config:

@@ -194,18 +194,10 @@ class ModelConfig(Section):
         """Raise `InputError` where sizes contradict each other."""
         self.require_sizes(self.bin_bp, self.width, self.heads)
         is_own, is_limited = self.arch == "hierarchical", self.context_bp is not None
-        self.require(
-            is_own or not is_limited,
-            ["context_bp", "arch"],
-            "a context length with model.arch hierarchical only",
-        )
-        self.require(
-            self.hierarchy == "whole" or (is_own and not is_limited),
-            ["hierarchy", "arch", "context_bp"],
-            "an ablation of the hierarchical encoder without a context length",
-        )
-        self.require(
-            self.context_bp is None or self.context_bp >= 4 * self.bin_bp,
-            ["context_bp"],
-            f"at least four bins ({4 * self.bin_bp} bp)",
-        )
+        wanted = "a context length with model.arch hierarchical only"
+        self.require(is_own or not is_limited, ["context_bp", "arch"], wanted)
+        is_fitting = self.hierarchy == "whole" or (is_own and not is_limited)
+        wanted = "an ablation of the hierarchical encoder without a context length"
+        self.require(is_fitting, ["hierarchy", "arch", "context_bp"], wanted)
+        is_long = self.context_bp is None or self.context_bp >= 4 * self.bin_bp
+        self.require(is_long, ["context_bp"], f"at least four bins ({4 * self.bin_bp} bp)")

@@ -127,35 +127,24 @@ class PretrainConfig(Section):
         """Raise `InputError` where settings contradict each other."""
         self.require_regions("window_bp")
         self.require(self.lowest_rate <= 1, ["lowest_rate"], "0 < fraction <= 1")
-        self.require(
-            self.schedule != "plateau" or self.validation_blocks > 0,
-            ["schedule", "validation_blocks"],
-            "validation blocks, such as 0.1",
-        )
+        can_wait = self.schedule != "plateau" or self.validation_blocks > 0
+        blocks = ["schedule", "validation_blocks"]
+        self.require(can_wait, blocks, "validation blocks, such as 0.1")
         self.require(bool(self.masks), ["masks"], "at least one of single, span, bin")
         are_views = bool(self.views) and len(set(self.views)) == len(self.views)
         self.require(are_views, ["views"], "at least one view, each once")
-        self.require(
-            len(self.view_weights) in (0, len(self.views))
-            and min(self.view_weights, default=0) >= 0,
-            ["view_weights", "views"],
-            "one number from 0 for each view, or none",
-        )
-        self.require(
-            not self.ablations or self.measure,
-            ["ablations", "measure"],
-            "ablations where they are measured",
-        )
-        self.require(
-            self.shift_bp < self.window_bp // 2,
-            ["shift_bp"],
-            f"less than half of {self.shown('window_bp')}",
-        )
-        self.require(
-            self.window_bp > REGION_BP or self.shift_bp < SUMMARY_BP or not self.contrastive_weight,
-            ["shift_bp", "window_bp"],
-            f"less than {SUMMARY_BP} bp, or windows of {2 * REGION_BP} bp",
-        )
+        are_weights = len(self.view_weights) in (0, len(self.views))
+        are_weights &= min(self.view_weights, default=0) >= 0
+        wanted = "one number from 0 for each view, or none"
+        self.require(are_weights, ["view_weights", "views"], wanted)
+        is_used, wanted = self.measure or not self.ablations, "ablations where they are measured"
+        self.require(is_used, ["ablations", "measure"], wanted)
+        half = f"less than half of {self.shown('window_bp')}"
+        self.require(self.shift_bp < self.window_bp // 2, ["shift_bp"], half)
+        is_one = self.window_bp <= REGION_BP and self.shift_bp >= SUMMARY_BP
+        wanted = f"less than {SUMMARY_BP} bp, or windows of {2 * REGION_BP} bp"
+        is_fitting = not (is_one and self.contrastive_weight)
+        self.require(is_fitting, ["shift_bp", "window_bp"], wanted)
 
     @property
     def active_views(self) -> dict[ViewName, float]:
@@ -236,27 +225,17 @@ class FinetuneConfig(Section):
     def check(self) -> None:
         """Raise `InputError` where settings contradict each other."""
         self.require_regions("core_bp", "flank_bp")
-        self.require(
-            self.head_steps + self.epochs > 0 or (self.sequence_epochs > 0 and self.kernel),
-            ["head_steps", "epochs"],
-            "at least one step, or finetune.sequence_epochs with finetune.kernel",
-        )
+        learns = self.head_steps + self.epochs > 0 or (self.sequence_epochs > 0 and self.kernel)
+        wanted = "at least one step, or finetune.sequence_epochs with finetune.kernel"
+        self.require(learns, ["head_steps", "epochs"], wanted)
         is_full, is_frozen = self.mode == "full", self.mode in ("probe", "head")
-        self.require(
-            is_full or self.sequence_epochs == 0,
-            ["mode", "sequence_epochs"],
-            "mode full: the encoder learns in these passes",
-        )
-        self.require(
-            self.neighbours is None or self.graph_genes is not None,
-            ["neighbours", "graph_genes"],
-            "both: neighbours are drawn for the genes of a step",
-        )
-        self.require(
-            is_full or is_frozen == (self.epochs == 0),
-            ["mode", "epochs"],
-            "no passes: the encoder is frozen" if is_frozen else "at least one pass",
-        )
+        wanted = "mode full: the encoder learns in these passes"
+        self.require(is_full or not self.sequence_epochs, ["mode", "sequence_epochs"], wanted)
+        are_both = self.neighbours is None or self.graph_genes is not None
+        wanted = "both: neighbours are drawn for the genes of a step"
+        self.require(are_both, ["neighbours", "graph_genes"], wanted)
+        wanted = "no passes: the encoder is frozen" if is_frozen else "at least one pass"
+        self.require(is_full or is_frozen == (self.epochs == 0), ["mode", "epochs"], wanted)
 
 
 @dataclass(frozen=True, kw_only=True)

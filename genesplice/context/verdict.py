@@ -222,25 +222,17 @@ def verdict_record(
     """
     settings, tested = config.verdict, plan.longest.context_bp
     n_runs = min((slope.n_runs for slope in decision.slopes), default=0)
+    rule = {name: getattr(settings, name) for name in ("smallest_effect", "alpha", "power")}
+    rows = []
+    for one in plan.conditions:
+        is_short = one.is_reference and one.context_bp < tested
+        row = {"is_excluded": is_short or one.name in untrained, "reason": untrained.get(one.name)}
+        rows.append(one._asdict() | row)
     return {
         **decision.to_dict(),
-        "rule": {
-            "smallest_effect": settings.smallest_effect,
-            "alpha": settings.alpha,
-            "power": settings.power,
-            "n_runs": n_runs,
-            "counts_shared_variance": n_runs >= FEWEST_SLOPES,
-        },
+        "rule": rule | {"n_runs": n_runs, "counts_shared_variance": n_runs >= FEWEST_SLOPES},
         "context_under_test_bp": tested,
-        "conditions": [
-            {
-                **one._asdict(),
-                "is_excluded": one.name in untrained
-                or (one.is_reference and one.context_bp < tested),
-                "reason": untrained.get(one.name),
-            }
-            for one in plan.conditions
-        ],
+        "conditions": rows,
         "controls": controls,
         "failures": swept.failures,
         "cpu_seconds": round(swept.cpu_seconds + controls["cpu_seconds"], 1),
@@ -258,13 +250,13 @@ def write_report(
     config: Config,
     out: Path,
     *,
-    command: str,
-    started: float,
     others: Sequence[Metric] = (),
+    **made_by: Any,
 ) -> Path:
     """Write verdict, metrics, manifest, ablation table (JSON and TSV) and the page; its path.
 
-    `others` are records of other stages that the ablation table rests on as well.
+    `others` are records of other stages that the ablation table rests on as well; `made_by` is
+    `command` and `started` of `write_manifest`.
     """
     ablations = ablation_table(
         [*report.metrics, *others],
@@ -279,7 +271,7 @@ def write_report(
     if len(report.predictions):
         report.predictions.to_parquet(out / "predictions.parquet", index=False)
     write_manifest(
-        out, command=command, started=started, config=config.to_dict(),
+        out, **made_by, config=config.to_dict(),
         seeds={f"verdict_{i}": seed for i, seed in enumerate(config.verdict.seeds)},
         data=bundle.data_sha256, backend=backend_name(),
         extra={"answer": report.verdict["answer"]},
@@ -326,13 +318,10 @@ def condition_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> pd.Dat
     }
     rows = []
     for one in verdict["conditions"]:
-        row = {
-            "condition": one["name"],
-            "input length (bp)": f"{one['context_bp']:,}",
-            "counts": f"no: {one['reason']}"
-            if one.get("reason")
-            else reasons[one["is_reference"], one["is_excluded"]],
-        }
+        why = one.get("reason")
+        counts = f"no: {why}" if why else reasons[one["is_reference"], one["is_excluded"]]
+        length = f"{one['context_bp']:,}"
+        row = {"condition": one["name"], "input length (bp)": length, "counts": counts}
         if len(metrics):
             own = metrics[(metrics["model"] == one["name"]) & metrics["fold"].isna()]
             row |= own.groupby("metric")["value"].mean().to_dict()

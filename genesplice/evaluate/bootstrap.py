@@ -24,6 +24,9 @@ FLAT = 1e-4
 """log2(TPM+1): values with a smaller standard deviation have no profile (or no r2)."""
 CHUNK = 250
 """Draws whose ranks are in memory together."""
+FREE = (-np.inf, np.inf)
+"""Limits of what can be any number."""
+Draws = Float[np.ndarray, " draws"]
 
 
 def make_draws(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, "draws blocks"]:
@@ -76,9 +79,7 @@ def ratio_draws(
 
 
 def interval(
-    values: Float[np.ndarray, " draws"],
-    n_blocks: int,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    values: Draws, n_blocks: int, limits: tuple[float, float] = FREE
 ) -> tuple[float | None, float | None]:
     """95 % interval from a value (first) and what it is in resamples of `n_blocks` blocks.
 
@@ -107,7 +108,7 @@ def resampled(
     *,
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: tuple[float, float] = FREE,
 ) -> tuple[float, float | None, float | None]:
     """`measure` of all rows, and its 95 % interval over resamples of whole units.
 
@@ -134,19 +135,21 @@ def resampled(
 
 def to_metric(
     metric: str,
-    values: Float[np.ndarray, " draws"],
+    values: Draws,
     n: int,
     *,
     n_blocks: int,
     model: str,
     split: str = "test",
-    fold: int | None = None,
-    seed: int | None = None,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: tuple[float, float] = FREE,
+    **run: int | None,
 ) -> Metric:
-    """Value in row 0, and the interval of the other draws (see `evaluate.bootstrap.interval`)."""
+    """Value in row 0, and the interval of the other draws (see `evaluate.bootstrap.interval`).
+
+    `run` is `fold` and `seed`, where there are any.
+    """
     low, high = interval(values, n_blocks, limits)
-    return Metric(metric, float(values[0]), low, high, n, model, split, fold, seed)
+    return Metric(metric, float(values[0]), low, high, n, model, split, **run)
 
 
 class GeneStatistics(NamedTuple):
@@ -198,7 +201,7 @@ def summarise(
 
 def resampled_metrics(
     genes: GeneStatistics, counts: Int64[np.ndarray, "draws blocks"]
-) -> Mapping[str, Float[np.ndarray, " draws"]]:
+) -> Mapping[str, Draws]:
     """Give every metric for every row of `counts`; all ones gives the value itself.
 
     A metric that a draw does not define (observed levels all the same, no gene with a profile)

@@ -24,19 +24,11 @@ from jaxtyping import Float
 
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
-from genesplice.evaluate.bootstrap import (
-    N_BOOTSTRAP,
-    GeneStatistics,
-    block_labels,
-    make_draws,
-    resampled_metrics,
-    summarise,
-    to_metric,
-)
+from genesplice.evaluate import bootstrap
+from genesplice.evaluate.bootstrap import N_BOOTSTRAP, GeneStatistics, block_labels, summarise
 from genesplice.results import PREDICTION_COLUMNS, Metric
 
 METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
-FREE = (-np.inf, np.inf)
 LIMITS = {name: (-np.inf if name == "level_r2" else -1.0, 1.0) for name in METRICS}
 
 
@@ -73,17 +65,13 @@ def fold_profiles(observed: pd.DataFrame, fold_of: pd.Series) -> pd.DataFrame:
     InputError
         If an observed gene has no fold, or all of them are in one.
     """
-    fold = fold_of.reindex(observed.index)
+    ordered = observed.sort_index()
+    fold = fold_of.reindex(ordered.index)
     if fold.isna().any():
         raise InputError(f"gene {fold.index[fold.isna()][0]!r} without a fold", "a fold each")
-    ordered = observed.sort_index()
-    values = ordered.to_numpy(dtype=np.float64)
-    number = fold.reindex(ordered.index).to_numpy(dtype=np.int64)
-    return pd.DataFrame(
-        _other_folds(values, number),
-        index=pd.Index(np.unique(number), name="fold"),
-        columns=observed.columns,
-    )
+    number = fold.to_numpy(dtype=np.int64)
+    means = _other_folds(ordered.to_numpy(dtype=np.float64), number)
+    return pd.DataFrame(means, pd.Index(np.unique(number), name="fold"), observed.columns)
 
 
 def score(
@@ -145,9 +133,8 @@ def score(
             rows = kept if fold is None else kept & (run.fold == fold)
             if not rows.any():
                 continue
-            statistics = summarise(
-                run.observed[rows], run.predicted[rows], profile[rows], block[rows]
-            )
+            parts = run.observed, run.predicted, profile, block
+            statistics = summarise(*(part[rows] for part in parts))
             about = {"model": str(model), "split": split, "fold": fold, "seed": int(model_seed)}
             metrics += _records([[statistics]], n_bootstrap, seed, about)
     return metrics
@@ -209,15 +196,11 @@ def paired_difference(
 
 
 def differences(
-    predictions: pd.DataFrame,
-    blocks: pd.Series,
-    *,
-    train_profile: pd.DataFrame | None = None,
-    model: str = "genesplice",
-    n_bootstrap: int = N_BOOTSTRAP,
+    predictions: pd.DataFrame, blocks: pd.Series, *, model: str = "genesplice", **about: Any
 ) -> list[Metric]:
     """`paired_difference` of `model`, and of its ensemble, with every other model of the table.
 
+    `about` is passed on: `train_profile`, `n_bootstrap`.
     Ablations are compared with the single model: they have no ensemble.
     """
     names = [str(name) for name in predictions["model"].unique()]
@@ -228,10 +211,7 @@ def differences(
             is_variant = other.startswith(f"{model}_")
             if other in (model, ensemble) or (is_variant and mine == ensemble):
                 continue
-            records += paired_difference(
-                predictions, mine, other, blocks,
-                train_profile=train_profile, n_bootstrap=n_bootstrap,
-            )  # fmt: skip
+            records += paired_difference(predictions, mine, other, blocks, **about)
     return records
 
 
@@ -244,10 +224,8 @@ def compare(
     from the bundle's training genes of each fold.
     """
     blocks = bundle.block_of
-    about: dict[str, Any] = {
-        "train_profile": fold_profiles(bundle.observed, bundle.fold_of),
-        "n_bootstrap": n_bootstrap,
-    }
+    profile = fold_profiles(bundle.observed, bundle.fold_of)
+    about: dict[str, Any] = {"train_profile": profile, "n_bootstrap": n_bootstrap}
     records = score(predictions, blocks, seed=seed, **about)
     records += differences(predictions, blocks, **about)
     return pd.DataFrame(records, columns=list(Metric._fields))
@@ -258,19 +236,21 @@ def _records(
 ) -> list[Metric]:
     """Each defined metric of the first side (the mean of its runs), minus the second's if any."""
     n_blocks = int(sides[0][0].block.max()) + 1
-    draws = make_draws(n_blocks, n_bootstrap, seed)
+    draws = bootstrap.make_draws(n_blocks, n_bootstrap, seed)
     means = []
     for side in sides:
-        runs = [resampled_metrics(statistics, draws) for statistics in side]
+        runs = [bootstrap.resampled_metrics(statistics, draws) for statistics in side]
         means.append({name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]})
     records = []
     for name, values in means[0].items():
         label, limits = name, LIMITS[name]
         if len(means) > 1:
-            values, label, limits = values - means[1][name], f"{name}_difference", FREE
+            values, label = values - means[1][name], f"{name}_difference"
+            limits = bootstrap.FREE
         if np.isfinite(values[0]):
             n = _count(name, sides[0][0])
-            records.append(to_metric(label, values, n, n_blocks=n_blocks, limits=limits, **about))
+            about |= {"n_blocks": n_blocks, "limits": limits}
+            records.append(bootstrap.to_metric(label, values, n, **about))
     return records
 
 
@@ -283,11 +263,9 @@ def _count(name: str, statistics: GeneStatistics) -> int:
 
 def _runs(predictions: pd.DataFrame, *, allow_empty: bool = False) -> dict[tuple[Any, Any], _Run]:
     """Check the table and split it by model and seed."""
-    missing = [column for column in PREDICTION_COLUMNS if column not in predictions.columns]
-    if missing:
-        raise InputError(
-            f"predictions without column {missing[0]!r}", ", ".join(PREDICTION_COLUMNS)
-        )
+    for name in PREDICTION_COLUMNS:
+        if name not in predictions.columns:
+            raise InputError(f"predictions without column {name!r}", ", ".join(PREDICTION_COLUMNS))
     if predictions.empty and not allow_empty:
         raise InputError("no predictions", "at least one row")
     groups = dict(iter(predictions.groupby(["model", "seed"], sort=False, observed=True)))
@@ -296,8 +274,9 @@ def _runs(predictions: pd.DataFrame, *, allow_empty: bool = False) -> dict[tuple
 
 
 def _run(part: pd.DataFrame, where: str) -> _Run:
-    row, genes = _factorise(part["gene_id"])
-    column, conditions = _factorise(part["condition"])
+    # Whether strings or categories are stored.
+    keys = (part[name].astype("category").astype(object) for name in ("gene_id", "condition"))
+    (row, genes), (column, conditions) = (pd.factorize(key, sort=True) for key in keys)
     shape = len(genes), len(conditions)
     cell = row * shape[1] + column
     times = np.bincount(cell, minlength=shape[0] * shape[1])
@@ -315,19 +294,10 @@ def _run(part: pd.DataFrame, where: str) -> _Run:
             raise InputError(f"{where}: a value of {name!r} of gene {gene!r}", "a finite number")
         tables[name] = np.empty(shape)
         tables[name].flat[cell] = values
-    fold = tables["fold"]
+    fold = tables.pop("fold")
     if (is_torn := (fold != fold[:, :1]).any(axis=1)).any():
         raise InputError(f"{where}: gene {genes[int(np.argmax(is_torn))]!r} in two folds", "one")
-    return _Run(
-        genes, conditions, fold[:, 0].astype(np.int64), tables["observed"], tables["predicted"]
-    )
-
-
-def _factorise(values: pd.Series) -> tuple[np.ndarray, pd.Index]:
-    """Codes and sorted distinct values, whether strings or categories are stored."""
-    named = values.astype("category").cat.remove_unused_categories().cat
-    named = named.reorder_categories(sorted(named.categories)).cat
-    return named.codes.to_numpy().astype(np.int64), pd.Index(named.categories.to_numpy(object))
+    return _Run(genes, conditions, fold[:, 0].astype(np.int64), **tables)
 
 
 def _profile_rows(
@@ -340,7 +310,8 @@ def _profile_rows(
     unknown = [fold for fold in folds.tolist() if fold not in train_profile.index]
     if unknown:
         raise InputError(f"train_profile without fold {unknown[0]}", "a row for every fold")
-    _check_conditions(run.conditions, train_profile.columns)
+    if len(missing := run.conditions.difference(train_profile.columns)):
+        raise InputError(f"no training mean of condition {missing[0]!r}", "one per condition")
     profile = train_profile.loc[folds.tolist(), run.conditions.tolist()]
     return profile.to_numpy(dtype=np.float64)[row]
 
@@ -350,14 +321,7 @@ def _other_folds(
 ) -> Float[np.ndarray, "folds conditions"]:
     folds = np.unique(fold)
     if len(folds) < 2:
-        raise InputError(
-            f"genes of fold {folds[0]} only", "two folds or more, or m[c] as train_profile"
-        )
+        wanted = "two folds or more, or m[c] as train_profile"
+        raise InputError(f"genes of fold {folds[0]} only", wanted)
     centred = observed - observed.mean(axis=1, keepdims=True)
     return np.stack([centred[fold != number].mean(axis=0) for number in folds])
-
-
-def _check_conditions(conditions: pd.Index, known: pd.Index) -> None:
-    missing = conditions.difference(known)
-    if len(missing):
-        raise InputError(f"no training mean of condition {missing[0]!r}", "one per condition")

@@ -18,6 +18,7 @@ percentile intervals over resampled genome blocks; what a gene is compared with 
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ from jaxtyping import Bool, Float, Int64
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import (
+    FREE,
     N_BOOTSTRAP,
+    Draws,
     block_labels,
     make_draws,
     ratio_draws,
@@ -37,6 +40,8 @@ from genesplice.results import Metric
 TEMPERATURE = 2.0
 RIDGES = (np.inf, 10.0, 1.0, 0.1, 0.01)
 CHOSEN_AT = 10
+Unit = Float[np.ndarray, "genes width"]
+Pairs = Bool[np.ndarray, "genes genes"]
 LIMITS = {"retrieval": (0.0, 1.0), "alignment": (0.0, 4.0), "uniformity": (-np.inf, 0.0)}
 
 
@@ -46,7 +51,7 @@ def retrieval_metrics(
     genes: pd.Index,
     *,
     blocks: pd.Series | None = None,
-    is_shown: Bool[np.ndarray, "genes genes"] | None = None,
+    is_shown: Pairs | None = None,
     ks: Sequence[int] = (1, 10),
     references: Sequence[str] = (),
     n_bootstrap: int = N_BOOTSTRAP,
@@ -108,30 +113,23 @@ def retrieval_metrics(
         ratio = ratio_draws(squared, np.ones_like(squared), block[one], draws)
         by_metric["alignment"] = ratio[:, 0]
         by_metric["uniformity"] = uniformity_draws(unit, block, draws)
-    for reference, name in product(
-        references, [name for name in vectors if name not in references]
-    ):
+    compared = [name for name in vectors if name not in references]
+    for reference, name in product(references, compared):
         values[f"{name} - {reference}"] = {
             f"{metric}_difference": values[name][metric] - values[reference][metric]
             for metric in (f"retrieval_at_{k}" for k in ks)
         }
-    return [
-        to_metric(
-            metric, drawn, n_asked[metric.removesuffix("_difference")],
-            n_blocks=draws.shape[1], model=name, limits=_limits(metric),
-            split=split, fold=fold, seed=seed,
-        )
-        for name, by_metric in values.items()
-        for metric, drawn in by_metric.items()
-    ]  # fmt: skip
+    about: dict[str, Any] = {"n_blocks": draws.shape[1], "split": split, "fold": fold, "seed": seed}
+    metrics = []
+    for name, by_metric in values.items():
+        for metric, drawn in by_metric.items():
+            n, kind = n_asked[metric.removesuffix("_difference")], metric.split("_")[0]
+            limits = FREE if metric.endswith("_difference") else LIMITS[kind]
+            metrics.append(to_metric(metric, drawn, n, model=name, limits=limits, **about))
+    return metrics
 
 
-def _limits(metric: str) -> tuple[float, float]:
-    free = -np.inf, np.inf
-    return free if metric.endswith("_difference") else LIMITS[metric.split("_")[0]]
-
-
-def mates(groups: pd.Series, genes: pd.Index) -> Bool[np.ndarray, "genes genes"]:
+def mates(groups: pd.Series, genes: pd.Index) -> Pairs:
     """Which other genes are of the same group."""
     label = pd.factorize(groups.reindex(genes))[0]
     is_mate = (label[:, None] == label) & (label >= 0)
@@ -140,10 +138,7 @@ def mates(groups: pd.Series, genes: pd.Index) -> Bool[np.ndarray, "genes genes"]
 
 
 def expected_hits(
-    unit: Float[np.ndarray, "genes width"],
-    is_mate: Bool[np.ndarray, "genes genes"],
-    k: int,
-    is_shown: Bool[np.ndarray, "genes genes"] | None = None,
+    unit: Unit, is_mate: Pairs, k: int, is_shown: Pairs | None = None
 ) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, " genes"]]:
     """Mates among the `k` nearest of each gene, and how many were asked for (0 without mates).
 
@@ -167,10 +162,8 @@ def expected_hits(
 
 
 def uniformity_draws(
-    unit: Float[np.ndarray, "genes width"],
-    block: Int64[np.ndarray, " genes"],
-    draws: Int64[np.ndarray, "draws blocks"],
-) -> Float[np.ndarray, " draws"]:
+    unit: Unit, block: Int64[np.ndarray, " genes"], draws: Int64[np.ndarray, "draws blocks"]
+) -> Draws:
     """`uniformity` in each draw.
 
     A resample that draws two blocks a and b times counts the pairs between them a * b times, and
@@ -190,9 +183,7 @@ def uniformity_draws(
     return np.log(np.where(counts > 0, sums, np.nan) / np.where(counts > 0, counts, 1))
 
 
-def do_not_overlap(
-    bundle: Bundle, genes: pd.Index, window_bp: int
-) -> Bool[np.ndarray, "genes genes"]:
+def do_not_overlap(bundle: Bundle, genes: pd.Index, window_bp: int) -> Pairs:
     """Which pairs of genes have windows of `window_bp` round their TSS that share no base."""
     table = bundle.genes.set_index("gene_id").loc[genes]
     contigs = [bundle.genome.contig(name) for name in table["contig"]]
@@ -207,7 +198,7 @@ def whitened(
     vectors: pd.DataFrame,
     training: Sequence[pd.Index],
     groups: pd.Series,
-    is_shown: Callable[[pd.Index], Bool[np.ndarray, "genes genes"]],
+    is_shown: Callable[[pd.Index], Pairs],
 ) -> pd.DataFrame:
     """Vectors of all genes with what most of them share made small, as training genes have it.
 
@@ -246,7 +237,7 @@ def whitened(
     return pd.DataFrame(chosen, index=vectors.index)
 
 
-def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Float[np.ndarray, "genes width"]:
+def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Unit:
     missing = genes.difference(vectors.index)
     if len(missing):
         raise InputError(f"gene {missing[0]!r} without a vector", "a vector for each gene")

@@ -268,23 +268,14 @@ def train(
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         strategy = DDPStrategy(find_unused_parameters=has_unused_weights, broadcast_buffers=False)
         devices = {"devices": here, "num_nodes": n_processes() // here, "strategy": strategy}
+    precision: Any = "bf16-mixed" if torch.cuda.is_available() else "32-true"
     trainer = Trainer(
-        accelerator=choose_accelerator(),
-        **devices,
-        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-        max_steps=steps,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=1.0,
-        logger=False,
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=folder is not None,
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-    )
+        accelerator=choose_accelerator(), precision=precision, **devices, callbacks=callbacks,
+        max_steps=steps, accumulate_grad_batches=accumulate, gradient_clip_val=1.0, logger=False,
+        plugins=[AtomicCheckpointIO()], enable_checkpointing=folder is not None,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        limit_val_batches=0, use_distributed_sampler=False,
+    )  # fmt: skip
     keep_freed_memory()
     loader, interrupt = StepLoader(steps * accumulate, make), signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
