@@ -24,13 +24,7 @@ from genesplice.results import PREDICTION_COLUMNS
 RELATED = 0.04
 """Similarity (shared 14-mers, as in the leakage report) of a relative: about 80 %
 identity. Below, single shared k-mers decide, and the nearest gene is sought by composition."""
-BOOSTING = {
-    "max_iter": 300,
-    "learning_rate": 0.05,
-    "max_leaf_nodes": 15,
-    "max_features": 0.2,
-    "max_bins": 63,
-}
+BOOSTING = dict(max_iter=300, learning_rate=0.05, max_leaf_nodes=15, max_features=0.2, max_bins=63)
 """Fixed for all folds: small steps, small trees, a fifth of the features at each split."""
 THREADS = 1
 """For linear algebra and boosting alike. Two are a fifth faster on an idle machine and many times
@@ -55,28 +49,22 @@ class Baseline(NamedTuple):
 
 BASELINES: dict[str, Baseline] = {
     "mean": Baseline(("mean",), "mean", "", "training genes' mean in each condition"),
-    "nearest_copy": Baseline(
-        ("copy",), "copy", "kmer_codon", "expression of the most similar training gene, as it is"
-    ),
-    "ridge_kmer_codon": Baseline(
-        ("ridge",), "ridge", "kmer_codon", "ridge on 4-mers of 300 bp upstream and codon use"
-    ),
-    "gbm_kmer_codon": Baseline(
-        ("gbm",), "ridge", "kmer_codon", "the same features: boosting for level, ridge for profile"
-    ),
-    "ridge_regulators": Baseline(
-        ("ridge",), "ridge", "regulators", "ridge on each gene's regulators and their signs"
-    ),
+    "nearest_copy": Baseline(("copy",), "copy", "kmer_codon",
+        "expression of the most similar training gene, as it is"),
+    "ridge_kmer_codon": Baseline(("ridge",), "ridge", "kmer_codon",
+        "ridge on 4-mers of 300 bp upstream and codon use"),
+    "gbm_kmer_codon": Baseline(("gbm",), "ridge", "kmer_codon",
+        "the same features: boosting for level, ridge for profile"),
+    "ridge_regulators": Baseline(("ridge",), "ridge", "regulators",
+        "ridge on each gene's regulators and their signs"),
     "ridge_kegg": Baseline(("ridge",), "ridge", "kegg", "ridge on KEGG pathways"),
     "ridge_go": Baseline(("ridge",), "ridge", "go", "ridge on GO terms"),
     "ridge_all": Baseline(("ridge",), "ridge", "all", "ridge on all of these and all gene sets"),
-    "gbm_all": Baseline(
-        ("gbm",), "ridge", "all", "all of these: boosting for level, ridge for profile"
-    ),
-    "mean_gbm_ridge_all": Baseline(
-        ("gbm", "ridge"), "ridge", "all", "all of these: mean of boosting and ridge for level"
-    ),
-}
+    "gbm_all": Baseline(("gbm",), "ridge", "all",
+        "all of these: boosting for level, ridge for profile"),
+    "mean_gbm_ridge_all": Baseline(("gbm", "ridge"), "ridge", "all",
+        "all of these: mean of boosting and ridge for level"),
+}  # fmt: skip
 """Every baseline by name. Boosting is not fitted to profiles, which would take one model per
 condition: a baseline named after it has ridge's profile on the same features."""
 
@@ -177,7 +165,7 @@ class _Fold:
                 f"fold {fold} with {len(self.train)} training and {len(self.test)} held-out genes",
                 "at least 3 and 1",
             )
-        self.block = bundle.splits.set_index("gene_id")["block"].loc[self.train].to_numpy()
+        self.block = bundle.block_of.loc[self.train].to_numpy()
         # Only training genes' expression is taken out of the bundle here.
         observed = bundle.observed.to_numpy()[self.is_train]
         self.level = observed.mean(axis=1)

@@ -195,7 +195,8 @@ ABLATION_COLUMNS = (
 )  # fmt: skip
 COST = "cpu_seconds"
 NOT_RUN: Literal["not run"] = "not run"
-ENOUGH_RUNS = 3
+ENOUGH_RUNS, ENOUGH_SEEDS = 3, 2
+CONTEXT_METRICS = ("level_r2", "profile_r")
 SHORTER = "the same network with a shorter context"
 
 
@@ -281,11 +282,7 @@ def judge(hypothesis: str, difference: Metric, *, is_lower_better: bool = False)
 def ablation_table(
     metrics: Iterable[Metric] | pd.DataFrame,
     *,
-    hypotheses: Sequence[Hypothesis] = HYPOTHESES,
-    names: Sequence[str] = ("level_spearman", "profile_r"),
-    context_names: Sequence[str] = ("level_r2", "profile_r"),
     smallest_effect: float = 0.01,
-    min_seeds: int = 2,
     context_answer: str | None = None,
 ) -> pd.DataFrame:
     """One row for each hypothesis, ablation and metric (columns `ABLATION_COLUMNS`).
@@ -294,7 +291,7 @@ def ablation_table(
     there is one (`evaluate.metrics.paired_difference`), else the mean over the folds and seeds
     that both have. Its 95 % interval is the wider one, at either end, of that record (which genes
     were held out) and of Student's t over runs (how training went; of three runs or more). The
-    answer is that of `answer_from_interval`, "cannot tell" with fewer than `min_seeds` seeds and
+    answer is that of `answer_from_interval`, "cannot tell" with fewer than two seeds and
     three runs, and "not run" where model or ablation has no records. `cpu_seconds` is what the
     runs of model and ablation together took to train, from records of that name, and None where
     one of them lacks them.
@@ -316,12 +313,12 @@ def ablation_table(
     if isinstance(metrics, pd.DataFrame):
         metrics = to_metrics(metrics)
     records, rows = list(metrics), []
-    for one in hypotheses:
-        of_metrics = names if one.ablations else context_names
+    for one in HYPOTHESES:
+        of_metrics = STRATUM_METRICS if one.ablations else CONTEXT_METRICS
         for ablation, name in product(one.ablations or (SHORTER,), of_metrics):
             if one.ablations:
                 effect = _difference(records, one.model, ablation, name)
-                is_open = effect.n_seeds < min_seeds and effect.n_runs < ENOUGH_RUNS
+                is_open = effect.n_seeds < ENOUGH_SEEDS and effect.n_runs < ENOUGH_RUNS
                 cost = _cost(records, one.model, ablation)
             else:
                 effect, cost = _slope(records, one.model, name), _cost(records, one.model)

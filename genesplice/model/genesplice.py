@@ -146,16 +146,11 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         self.readout = GeneReadout(
             width, dropout, self.encoder.base_width, is_linear, sizes.composition
         )
+        named: dict[str, Any] = {"regulators": regulators, "effectors": effectors}
+        named |= {"pathways": pathways, "measured_genes": measured_genes}
+        n_measured = min(sizes.profile_rank, len(conditions)) + 1 if measured_genes else 0
         self.graph = GeneGraph(
-            width,
-            sizes.heads,
-            sizes.graph_layers,
-            regulators=regulators,
-            effectors=effectors,
-            pathways=pathways,
-            dropout=dropout,
-            measured_genes=measured_genes,
-            n_measured=min(sizes.profile_rank, len(conditions)) + 1 if measured_genes else 0,
+            width, sizes.heads, sizes.graph_layers, dropout=dropout, n_measured=n_measured, **named
         )
         self.expression_head = ExpressionHead(
             width, len(conditions), sizes.profile_rank, dropout, is_linear

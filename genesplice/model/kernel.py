@@ -231,13 +231,9 @@ class KernelPath(nn.Module):
         used = support.used
         known = (knowledge[:, used] - self.knowledge_centre[used]) / self.knowledge_spread[used]
         by_graph = support.knowledge.products(index, known)
-        kernel = mix_kernel(
-            compared.inner + by_graph.inner,
-            compared.own + by_graph.own,
-            support.squares[index],
-            self.mixture_weight[index],
-            self.inverse_length_scale[index],
-        )
+        inner, own = compared.inner + by_graph.inner, compared.own + by_graph.own
+        shape = self.mixture_weight[index], self.inverse_length_scale[index]
+        kernel = mix_kernel(inner, own, support.squares[index], *shape)
         if target == "level":
             return kernel @ self.level_weights + self.level_mean
         return kernel @ self.residual_weights

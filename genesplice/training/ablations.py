@@ -63,9 +63,8 @@ def ablate_pretraining(
     source: Source, config: Config, name: PretrainAblationName
 ) -> tuple[Source, Config]:
     """What an ablation reads, and its settings."""
-    settings, sizes = config.pretrain, config.model
+    settings, base_width = config.pretrain, config.model.base_width or config.model.width
     config = replace(config, "pretrain", ablations=())
-    base_width = sizes.base_width or sizes.width
     if name == "masked_only":
         return source, masked_only(config)
     if name == "shuffled_genome":

@@ -148,19 +148,11 @@ def trial_config(config: Config, *, steps: int, window_bp: int = 2048) -> Config
     """
     settings = config.pretrain
     return replace(
-        config,
-        "pretrain",
-        steps=steps,
-        window_bp=window_bp,
-        batch_windows=4,
-        accumulate=1,
-        shift_bp=min(settings.shift_bp, window_bp // 4),
-        contrastive_weight=0.0,
-        views_every=min(settings.views_every, 4),
+        config, "pretrain", steps=steps, window_bp=window_bp, batch_windows=4, accumulate=1,
+        shift_bp=min(settings.shift_bp, window_bp // 4), contrastive_weight=0.0,
+        views_every=min(settings.views_every, 4), validation_every=steps, ema_decay=0.0,
         validation_blocks=settings.validation_blocks or VALIDATION_BLOCKS,
-        validation_every=steps,
-        ema_decay=0.0,
-    )
+    )  # fmt: skip
 
 
 def compare_schedules(
@@ -209,12 +201,10 @@ def compare_schedules(
     trials["is_best"] = trials["bits_per_base"] == by_schedule.transform("min")
     about: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": n_windows}
     about |= {"seed": settings.seed, "fold": settings.holdout_fold, "is_strand_averaged": False}
-    about |= {"others": {NULL: best[NULL]}}
     metrics: dict[tuple[str, str], Metric] = {}
     for name in names[1:]:
-        measured = masked_base_metrics(
-            best[name], source.genome, source.held_out, label=name, **about
-        )
+        models: dict[str, PretrainingModel] = {name: best[name], NULL: best[NULL]}
+        measured = masked_base_metrics(models, source.genome, source.held_out, **about)
         metrics |= {(metric.model, metric.metric): metric for metric in measured}
     return ScheduleComparison(trials.drop(columns="model"), list(metrics.values()))
 

@@ -36,6 +36,8 @@ from genesplice.training.batches import mask_bases
 from genesplice.training.corpus import Interval, Source
 
 RANDOM_WEIGHTS = "random_weights"
+Models = Mapping[str, PretrainingModel]
+"""By name; the first is the one that is measured, the others are compared with it."""
 SITE_BP = 1000
 """Bases of genome for every site of a task: a small genome has fewer sites to tell apart."""
 KMERS = "kmers"
@@ -43,23 +45,17 @@ PROMOTER_BP = 1024
 """Read round each TSS; promoters that share a base of it are not compared."""
 
 
-def measure(
-    model: PretrainingModel,
-    bundle: Bundle,
-    source: Source,
-    config: Config,
-    ablations: Mapping[str, PretrainingModel] | None = None,
-) -> list[Metric]:
-    """All of the above, as large as `pretrain.measure_windows` and `pretrain.probe_sites` say.
+def measure(models: Models, bundle: Bundle, source: Source, config: Config) -> list[Metric]:
+    """All of the below, as large as `pretrain.measure_windows` and `pretrain.probe_sites` say.
 
+    The first of the models is compared with the others, its ablations, and with random weights.
     Where no fold is held out there are bits only: everything else would be judged by what was
     trained on. What a genome lacks (RNA genes, operons of two) is left out.
     """
     started = time.monotonic()
-    ablations = ablations or {}
-    metrics = measure_bases(model, bundle, source, config, ablations)
+    metrics = measure_bases(models, bundle, source, config)
     if config.pretrain.holdout_fold is not None:
-        models = {"genesplice": model, **ablations, RANDOM_WEIGHTS: make_untrained(config)}
+        models = {**models, RANDOM_WEIGHTS: make_untrained(config)}
         metrics += measure_vectors(models, bundle, config)
         if config.pretrain.measure_expression:
             metrics += measure_expression(models, bundle, config)
@@ -67,13 +63,7 @@ def measure(
     return metrics
 
 
-def measure_bases(
-    model: PretrainingModel,
-    bundle: Bundle,
-    source: Source,
-    config: Config,
-    ablations: Mapping[str, PretrainingModel] | None = None,
-) -> list[Metric]:
+def measure_bases(models: Models, bundle: Bundle, source: Source, config: Config) -> list[Metric]:
     """Bits per base and top-1 by region, with ablations and count models of training intervals.
 
     Ablations are asked on the bundle's own genome, whatever they have read.
@@ -83,9 +73,7 @@ def measure_bases(
     about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
     about |= {"window_bp": settings.window_bp, "seed": settings.seed}
     about |= {"n_windows": settings.measure_windows, "regions": region_masks(bundle)}
-    return masked_base_metrics(
-        model, source.genome, source.held_out, counts=counts, others=ablations, **about
-    )
+    return masked_base_metrics(models, source.genome, source.held_out, counts=counts, **about)
 
 
 def make_untrained(config: Config) -> PretrainingModel:
@@ -95,9 +83,7 @@ def make_untrained(config: Config) -> PretrainingModel:
         return PretrainingModel(config.model, config.pretrain.contrastive_width)
 
 
-def measure_vectors(
-    models: Mapping[str, PretrainingModel], bundle: Bundle, config: Config
-) -> list[Metric]:
+def measure_vectors(models: Models, bundle: Bundle, config: Config) -> list[Metric]:
     """Probes and retrieval of several models, on the same sites, genes and resamples.
 
     The first of `models` is compared with all others, and in probes with words and one-hot bases.
@@ -186,9 +172,7 @@ class _InPieces(SequenceEncoder):
         return EncoderOutput(bins, summaries, regions, is_real, bases, inputs)
 
 
-def measure_expression(
-    models: Mapping[str, PretrainingModel], bundle: Bundle, config: Config
-) -> list[Metric]:
+def measure_expression(models: Models, bundle: Bundle, config: Config) -> list[Metric]:
     """`METRICS` on held-out genes, and differences of the first model.
 
     Level is the mean of ridge and boosting, profile is ridge's. Records of the difference have the
@@ -225,38 +209,37 @@ def measure_expression(
 
 
 BATCH_BP = 65_536
+EVERY_BP = 32
 LIMITS = {"bits_per_base": (0.0, np.inf), "masked_top_1": (0.0, 1.0)}
 
 
 def masked_base_metrics(
-    model: PretrainingModel,
+    models: Models,
     genome: Genome,
     intervals: Sequence[Interval],
     *,
     window_bp: int,
     n_windows: int = 64,
-    every_bp: int = 32,
     seed: int = 0,
-    label: str = "genesplice",
     fold: int | None = None,
     split: str = "test",
     is_strand_averaged: bool = True,
     counts: Sequence[CountModel] = (),
-    others: Mapping[str, PretrainingModel] | None = None,
     regions: Mapping[str, Bool[np.ndarray, " genome"]] | None = None,
 ) -> list[Metric]:
     """Bits per base and top-1 of masked single bases, with intervals over blocks.
 
-    One base in `every_bp` is masked at random; each is predicted from everything else in its
+    One base in `EVERY_BP` is masked at random; each is predicted from everything else in its
     window, read on both strands with `is_strand_averaged`. What is resampled are the `intervals`
     that windows were drawn from, such as held-out blocks; the windows where all lie in one.
 
     Parameters
     ----------
-    counts, others
-        Count models, and other encoders by name, that predict the same bases. (Count models see the
-        masked neighbours of a masked base too.) For each, `bits_per_base_difference` says how many
-        bits fewer (below 0) or more the model `label` needs, resampled together; also by region.
+    models, counts
+        Encoders by name, and count models that predict the same bases (they see the masked
+        neighbours of a masked base too). For each but the first encoder,
+        `bits_per_base_difference` says how many bits fewer (below 0) or more the first needs,
+        resampled together; also by region.
     regions
         Masks over `Genome.tokens` by name: each gives `bits_per_base_NAME` and
         `masked_top_1_NAME` over its bases, where there are any.
@@ -264,10 +247,11 @@ def masked_base_metrics(
     generator = np.random.default_rng([seed, 7])
     windows = make_random_windows(intervals, window_bp, n_windows, generator)
     tokens = torch.from_numpy(np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows]))
-    is_target = mask_bases(tokens, 1 / every_bp, 1, generator)
-    log_probs = {label: _target_log_probs(model, tokens, is_target, is_strand_averaged)}
-    for name, other in (others or {}).items():
-        log_probs[name] = _target_log_probs(other, tokens, is_target, is_strand_averaged)
+    is_target = mask_bases(tokens, 1 / EVERY_BP, 1, generator)
+    log_probs = {
+        name: _target_log_probs(model, tokens, is_target, is_strand_averaged)
+        for name, model in models.items()
+    }
     rows, hits = tokens.numpy(), is_target.numpy()
     for counted in counts:
         parts = [counted.probabilities(row)[hit] for row, hit in zip(rows, hits, strict=True)]
@@ -299,6 +283,7 @@ def masked_base_metrics(
                 count: dict[str, Any] = {"n": len(here), "limits": limits}
                 metrics.append(to_metric(metric + suffix, ratio, model=name, **count, **about))
             bits[name, suffix] = ratios[:, 0], len(here)
+    label, *_ = models
     for name, suffix in [key for key in bits if key[0] != label]:
         (mine, n), pair = bits[label, suffix], f"{label} - {name}"
         less, metric = mine - bits[name, suffix][0], f"bits_per_base_difference{suffix}"

@@ -26,7 +26,6 @@ from torch import Tensor
 from genesplice.baselines.ridge import KernelChoice, choose_mix, fit_kernel_path
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle, keep_knowledge, own_files
-from genesplice.data.windows import WindowBatch
 from genesplice.errors import InputError
 from genesplice.evaluate.reliability import COST, add_intervals
 from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks
@@ -171,15 +170,9 @@ def finetune_fold(
     graph = expression.bundle_graph(model, bundle)
     steps = settings.head_steps + settings.epochs * passes.steps
     stage = folds.GraphStage(graph, model, config, data, gene_features, passes)
-
-    def make(step: int) -> WindowBatch:
-        return (
-            folds.NO_WINDOWS if step < settings.head_steps else passes(step - settings.head_steps)
-        )
-
     if steps:
         name = f"finetune fold {fold} seed {seed}"
-        stage.run(steps, make, model, out / "checkpoints", checkpoint, name)
+        stage.run(steps, stage.batch, model, out / "checkpoints", checkpoint, name)
         after = stage.history.to_frame()
         after["step"] += settings.sequence_epochs * passes.steps
         histories.append(after)

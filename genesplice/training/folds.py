@@ -81,7 +81,7 @@ class FoldData:
     def read(cls, bundle: Bundle, validation_blocks: float, fold: int) -> "FoldData":
         """Set a share of the training blocks aside for validation."""
         ids = bundle.train_genes(fold)
-        block = bundle.splits.set_index("gene_id")["block"].loc[ids].to_numpy()
+        block = bundle.block_of.loc[ids].to_numpy()
         blocks = np.unique(block)
         order = np.random.default_rng([fold, 11]).permutation(blocks)
         is_validation = np.isin(block, order[: round(validation_blocks * len(blocks))])
@@ -304,6 +304,11 @@ class GraphStage(Stage):
         """The graph goes with the targets."""
         super().on_fit_start()
         self.graph = copy.copy(self.graph).to(str(self.device))
+
+    def batch(self, step: int) -> WindowBatch:
+        """The windows of one step: none while the heads learn alone."""
+        alone = self.config.finetune.head_steps
+        return NO_WINDOWS if step < alone else self.passes(step - alone)
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Float[Tensor, ""]:
         """Loss over the training genes; those of this batch, if any, are encoded now."""

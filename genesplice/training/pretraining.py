@@ -41,6 +41,7 @@ from genesplice.training.evaluation import masked_base_metrics, measure
 from genesplice.training.schedules import PLATEAU, Validation, average_weights, make_optimizer
 
 VALIDATION_WINDOWS = 32
+OURS = "genesplice"
 
 
 class PretrainingResult(NamedTuple):
@@ -72,13 +73,13 @@ def pretrain(
     settings = config.pretrain
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
     result = pretrain_source(source, config, out, resume=resume, is_scored=not settings.measure)
-    ablations: dict[str, PretrainingModel] = {}
+    models = {OURS: result.model}
     for name in settings.ablations:
         changed, where = ablate_pretraining(source, config, name), out / "ablations" / name
-        ablations[name] = pretrain_source(*changed, where, resume=resume, is_scored=False).model
+        models[name] = pretrain_source(*changed, where, resume=resume, is_scored=False).model
     if not settings.measure or not loops.is_first_process():
         return result
-    return result._replace(metrics=measure(result.model, bundle, source, config, ablations))
+    return result._replace(metrics=measure(models, bundle, source, config))
 
 
 def pretrain_source(
@@ -119,7 +120,7 @@ def pretrain_source(
         fold, genome, held_out = source.record["fold"], source.genome, source.held_out
         about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
         about |= {"window_bp": settings.window_bp, "seed": settings.seed}
-        metrics = masked_base_metrics(model, genome, held_out, **about)
+        metrics = masked_base_metrics({OURS: model}, genome, held_out, **about)
     return PretrainingResult(model, rows, metrics, source.record)
 
 
@@ -155,9 +156,8 @@ def _train(
 
     def measure_bits(step: int) -> float:
         sizes: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": VALIDATION_WINDOWS}
-        bits, *_ = masked_base_metrics(
-            module.measured, source.genome, source.validation, is_strand_averaged=False, **sizes
-        )
+        models, where = {OURS: module.measured}, (source.genome, source.validation)
+        bits, *_ = masked_base_metrics(models, *where, is_strand_averaged=False, **sizes)
         module.history.add(step - 1, "bits_per_base", "val", bits.value)
         return bits.value
 
@@ -170,7 +170,7 @@ def _train(
     )
     if source.validation:
         callbacks.append(validation)
-    is_partial = config.model.arch != "hierarchical" or config.model.context_bp is not None
+    is_cut = config.model.arch != "hierarchical" or config.model.context_bp is not None
     loops.train(
         module,
         settings.steps,
@@ -181,7 +181,7 @@ def _train(
         checkpoint_minutes=settings.checkpoint_minutes,
         accumulate=settings.accumulate,
         is_distributed=True,
-        has_unused_weights=is_partial or (bool(settings.active_views) and settings.views_every > 1),
+        has_unused_weights=is_cut or (bool(settings.active_views) and settings.views_every > 1),
     )
     module.model.load_state_dict(validation.weights or module.measured.state_dict())
     return module.model, module.history.to_frame()

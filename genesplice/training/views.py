@@ -94,10 +94,8 @@ def make_loci(
     span = locus_bp(length, shift, views)
     windows = make_random_windows(source.training, span, count, generator)
     strands = np.where(generator.random(count) < 0.5, "-", "+")
-    read = [
-        _read(genome, window.contig, window.start, window.end, strand)
-        for window, strand in zip(windows, strands, strict=True)
-    ]
+    pairs = zip(windows, strands, strict=True)
+    read = [_read(genome, w.contig, w.start, w.end, strand) for w, strand in pairs]
     whole = Side(*(torch.from_numpy(np.stack(column)) for column in zip(*read, strict=True)))
     first = np.array([_origin(genome, w.contig) + w.start for w in windows])[:, None]
 
@@ -329,9 +327,9 @@ def _training_genes(genome: Genome, genes: pd.DataFrame, training: list[Interval
 
 def _regulators(network: pd.DataFrame | None, table: pd.DataFrame) -> list[list[int]]:
     """Numbers of the regulators of every gene of `table`."""
-    of_gene: dict[str, set[int]] = defaultdict(set)
-    if network is not None:
-        edges = network[network["target"].isin(table["gene_id"])]
-        for code, target in zip(pd.factorize(edges["source"])[0], edges["target"], strict=True):
-            of_gene[target].add(int(code))
-    return [sorted(of_gene[gene_id]) for gene_id in table["gene_id"]]
+    if network is None:
+        return [[] for _ in table.index]
+    edges = network[network["target"].isin(table["gene_id"])]
+    codes = pd.Series(pd.factorize(edges["source"])[0]).groupby(edges["target"].to_numpy())
+    of_gene = {target: sorted(set(part.tolist())) for target, part in codes}
+    return [of_gene.get(gene_id, []) for gene_id in table["gene_id"]]

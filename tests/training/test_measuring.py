@@ -31,7 +31,9 @@ def control(tiny_bundle):
 def measured(bundle, model, settings):
     pretraining = settings.pretrain
     source = bundle_source(bundle, pretraining.holdout_fold, pretraining.validation_blocks)
-    return {(m.model, m.metric): m for m in measure(model, bundle, source, settings)}
+    return {
+        (m.model, m.metric): m for m in measure({"genesplice": model}, bundle, source, settings)
+    }
 
 
 def test_everything_is_there_beside_its_ablation(control):
@@ -78,7 +80,7 @@ def test_count_models_learn_from_training_blocks_only(control):
     model = make_untrained(settings)
 
     def bits(bundle):
-        found = measure_bases(model, bundle, bundle_source(bundle, 0), settings)
+        found = measure_bases({"genesplice": model}, bundle, bundle_source(bundle, 0), settings)
         return {m.model: m.value for m in found if m.metric == "bits_per_base"}
 
     honest = bits(control)
@@ -142,7 +144,7 @@ def test_pretraining_ends_with_it_unless_told_otherwise(control, tmp_path):
     settings = config(*SETTINGS, "pretrain.measure=true", "pretrain.steps=1")
     result = pretrain(control, settings, tmp_path / "out")
     source = bundle_source(control, 0)
-    assert result.metrics == measure(result.model, control, source, settings)
+    assert result.metrics == measure({"genesplice": result.model}, control, source, settings)
     assert result.held_out == source.record
     bits = next(m for m in result.metrics if m.metric == "bits_per_base")
     assert np.isfinite(bits.value)

@@ -110,7 +110,7 @@ def test_it_stops_when_it_gets_no_better_and_keeps_the_best(tiny_bundle, tmp_pat
     assert rows["step"].max() == passes["step"].max() == 2 * len(values) - 1 < 39
     source = bundle_source(tiny_bundle, 0, 0.2)
     again, _ = masked_base_metrics(
-        result.model, source.genome, source.validation, window_bp=2048, n_windows=32,
+        {"": result.model}, source.genome, source.validation, window_bp=2048, n_windows=32,
         is_strand_averaged=False,
     )  # fmt: skip
     assert again.value == pytest.approx(min(values), abs=1e-9)
@@ -149,9 +149,8 @@ def constant_model(*logits: float) -> PretrainingModel:
 
 def measure(model, bundle):
     held_out = bundle_source(bundle, 0).held_out
-    bits, top = masked_base_metrics(
-        model, bundle.genome, held_out, window_bp=1024, n_windows=8, is_strand_averaged=False
-    )
+    sizes = {"window_bp": 1024, "n_windows": 8, "is_strand_averaged": False}
+    bits, top = masked_base_metrics({"": model}, bundle.genome, held_out, **sizes)
     assert (bits.metric, top.metric) == ("bits_per_base", "masked_top_1")
     assert bits.n == top.n == pytest.approx(8 * 1024 / 32, rel=0.3)
     return bits, top

@@ -56,7 +56,8 @@ def test_each_model_is_scored_on_the_same_bases_and_regions(genome):
     counted = fit_count_model(genome, [("c0", 0, 4000)], 2, 2)
     found = by_name(
         masked_base_metrics(
-            constant_model(1.0, 0.0, 0.0, 0.0), genome, INTERVALS, window_bp=2048, n_windows=6,
+            {"genesplice": constant_model(1.0, 0.0, 0.0, 0.0)}, genome, INTERVALS,
+            window_bp=2048, n_windows=6,
             counts=[counted], regions=regions, fold=3, is_strand_averaged=False,
         )
     )  # fmt: skip
@@ -84,10 +85,11 @@ def test_each_model_is_scored_on_the_same_bases_and_regions(genome):
 
 def test_the_difference_is_resampled_together(genome):
     counted = fit_count_model(genome, [("c0", 0, 4000)], 1, 0)
+    level, biased = constant_model(0.0, 0.0, 0.0, 0.0), constant_model(3.0, 0.0, 0.0, 3.0)
+    models = {"genesplice": level, "biased": biased}
     found = by_name(
         masked_base_metrics(
-            constant_model(0.0, 0.0, 0.0, 0.0), genome, INTERVALS, window_bp=2048, n_windows=8,
-            counts=[counted], others={"biased": constant_model(3.0, 0.0, 0.0, 3.0)},
+            models, genome, INTERVALS, window_bp=2048, n_windows=8, counts=[counted]
         )
     )  # fmt: skip
     other = found["genesplice - biased", "bits_per_base_difference"]
@@ -103,16 +105,15 @@ def test_the_difference_is_resampled_together(genome):
 
 
 def test_one_window_has_no_interval(genome):
-    bits, _ = masked_base_metrics(
-        constant_model(0.0, 0.0, 0.0, 0.0), genome, INTERVALS, window_bp=2048, n_windows=1
-    )
+    models = {"genesplice": constant_model(0.0, 0.0, 0.0, 0.0)}
+    bits, _ = masked_base_metrics(models, genome, INTERVALS, window_bp=2048, n_windows=1)
     assert (bits.ci_low, bits.ci_high) == (None, None)
 
 
 def test_held_out_blocks_are_what_is_resampled(genome):
     blocks = [("c0", 0, 3000), ("c1", -1000, 2500), ("c1", 3000, 7000)]
     model, settings = constant_model(3.0, 0.0, 0.0, 3.0), {"window_bp": 2048, "n_windows": 40}
-    bits, _ = masked_base_metrics(model, genome, blocks, **settings)
+    bits, _ = masked_base_metrics({"genesplice": model}, genome, blocks, **settings)
     generator = np.random.default_rng([0, 7])
     windows = make_random_windows(blocks, 2048, 40, generator)
     rows = torch.from_numpy(np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows]))
