@@ -317,25 +317,27 @@ def _to_array(scores: pd.DataFrame) -> _Scores:
         raise InputError(f"scores without column {missing[0]!r}", ", ".join(SCORE_COLUMNS))
     if scores["metric"].nunique() != 1:
         raise InputError(f"{scores['metric'].nunique()} metrics", "one")
-    rows, columns = ["context_bp", "seed"], ["fold", "block"]
-    if scores.duplicated([*rows, *columns]).any():
+    contexts, context = np.unique(scores["context_bp"].to_numpy(np.int64), return_inverse=True)
+    seeds, seed = np.unique(scores["seed"].to_numpy(np.int64), return_inverse=True)
+    pairs = scores[["fold", "block"]].to_numpy(np.int64)
+    blocks, block = np.unique(pairs, axis=0, return_inverse=True)
+    size = len(contexts), len(seeds), len(blocks)
+    cell = np.ravel_multi_index((context, seed, block.ravel()), size)
+    times = np.bincount(cell, minlength=int(np.prod(size)))
+    if (times > 1).any():
         raise InputError("two scores of one context, fold, seed and block", "one")
-    wide = scores.pivot(index=rows, columns=columns, values=["value", "n"])
-    wide = wide.reindex(pd.MultiIndex.from_product([sorted(set(scores[name])) for name in rows]))
-    counts = wide["n"].sort_index(axis=1)
-    if counts.isna().any(axis=None):
-        row, column = np.argwhere(counts.isna().to_numpy())[0]
-        (context, seed), (fold, number) = counts.index[row], counts.columns[column]
+    if (times == 0).any():
+        a, s, p = np.unravel_index(int(np.argmin(times)), size)
+        fold, number = blocks[p]
         raise InputError(
-            f"no score of context {context}, seed {seed} on block {number} of fold {fold}",
+            f"no score of context {contexts[a]}, seed {seeds[s]} on block {number} of fold {fold}",
             "the same blocks and seeds in all conditions",
         )
-    contexts = np.array(sorted(set(scores["context_bp"])), np.int64)
-    size = len(contexts), -1, counts.shape[1]
-    value = wide["value"][counts.columns].to_numpy(np.float64).reshape(size)
-    weight, folds = counts.to_numpy(np.float64).reshape(size), counts.columns.get_level_values(0)
+    value, weight = np.empty(size), np.empty(size)
+    value.flat[cell] = scores["value"].to_numpy(np.float64)
+    weight.flat[cell] = scores["n"].to_numpy(np.float64)
     if not np.isfinite(value).all() or (weight <= 0).any():
         raise InputError("a score that is not finite or of no genes", "finite scores of genes")
     if not (weight == weight[:1, :1]).all():
         raise InputError("conditions that scored different genes of a block", "the same genes")
-    return _Scores(np.log2(contexts), value, folds.to_numpy(np.int64), weight[0, 0])
+    return _Scores(np.log2(contexts), value, blocks[:, 0], weight[0, 0])
