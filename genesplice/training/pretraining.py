@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from genesplice.config import Config
@@ -99,13 +99,12 @@ def pretrain_source(
     settings, started = config.pretrain, time.monotonic()
     processes = {"process": loops.process_number(), "processes": loops.n_processes()}
     maker = StepMaker(source, config, **processes)
-    sections = "model", "pretrain"
-    checkpoint = loops.begin_run(out, config, resume, source_digests(source), sections)
+    checkpoint = loops.begin_run(out, config, resume, source_digests(source), ("model", "pretrain"))
     weights, history = out / "model.safetensors", out / "history.parquet"
     is_first, metrics = loops.is_first_process(), list[Metric]()
     if resume and weights.exists():
         model, rows = begin_model(config), pd.read_parquet(history)
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(read_weights(weights))
     else:
         model, rows = _train(source, config, maker, out / "checkpoints", checkpoint)
         if is_first:
