@@ -88,7 +88,6 @@ def pretrain_source(
     """As `pretrain`, on any genome. A finished run is read back and scored, not run again.
 
     What is measured is the bits per base, or nothing without `is_scored`.
-
     Under `torchrun`, each process takes its part of every batch, and the first one writes.
 
     Raises
@@ -97,8 +96,7 @@ def pretrain_source(
         As `pretrain`, and if a view finds nothing to pair.
     """
     settings, started = config.pretrain, time.monotonic()
-    processes = {"process": loops.process_number(), "processes": loops.n_processes()}
-    maker = StepMaker(source, config, **processes)
+    maker = StepMaker(source, config, process=loops.process_number(), processes=loops.n_processes())
     checkpoint = loops.begin_run(out, config, resume, source_digests(source), ("model", "pretrain"))
     weights, history = out / "model.safetensors", out / "history.parquet"
     is_first, metrics = loops.is_first_process(), list[Metric]()
