@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genesplice.errors import InputError
+from genesplice.errors import InputError, WorkError
 
 RECORDED_PACKAGES = (
     "genesplice",
@@ -34,6 +34,7 @@ RECORDED_PACKAGES = (
 PROJECT_VARIABLE = "GENESPLICE_PROJECT"
 
 SECONDS_BETWEEN_LINES = 10
+PROBE_BYTES = 1 << 16
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -153,6 +154,46 @@ def write_manifest(
     }
     write_json(directory / name, manifest)
     return manifest
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """See before the work that `out` can be written, and that no other process is writing it.
+
+    The claim is a lock on a file among the temporary ones, which ends with its process. Of several
+    processes of `torchrun` the first one claims.
+
+    Raises
+    ------
+    WorkError
+        If nothing can be written there, or another process has claimed it.
+    """
+    parents = [out] * out.is_dir() + list(out.absolute().parents)
+    folder = next(parent for parent in parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
+    except OSError as error:
+        raise WorkError(f"{out} cannot be written: {folder}: {error.strerror}") from None
+    if os.name != "posix" or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    import fcntl
+
+    digest = hashlib.sha256(os.fsencode(out.resolve())).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"genesplice-{os.getuid()}-{digest}.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise WorkError(f"{out} is being written by process {lock.read()}") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

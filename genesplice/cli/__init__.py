@@ -3,8 +3,10 @@
 Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 130 interrupted.
 """
 
+import contextlib
 import importlib
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -28,8 +30,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+HELD = contextlib.ExitStack()
+"""What a verb holds until it ends."""
+
+
+def claim(out: Path) -> Path:
+    """See that `out` can be written and that nobody else does, for as long as the verb runs."""
+    from genesplice.runtime import claimed
+
+    HELD.enter_context(claimed(out))
+    return out
+
+
 Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
-Out = Annotated[Path, typer.Option("--out", help="Where to write; must not exist yet.")]
+Out = Annotated[
+    Path, typer.Option("--out", callback=claim, help="Where to write; must not exist yet.")
+]
 ModelDir = Annotated[
     Path, typer.Option("--model", help="A folder that `finetune` wrote, or one fold's in it.")
 ]
@@ -93,16 +110,44 @@ for part in ("stages", "explain", "variants", "notebooks"):
     importlib.import_module(f"genesplice.cli.{part}")
 
 
+def failure_of_the_world(error: BaseException | None) -> str | None:
+    """What the system refused (a full disk, a folder that may not be written), else None.
+
+    Libraries that write weights and tables wrap what they were told.
+    """
+    while error is not None:
+        told = str(error).splitlines()
+        if isinstance(error, OSError) and error.strerror:
+            return (
+                error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+            )
+        if told and (isinstance(error, OSError) or "os error" in told[0]):
+            return f"writing or reading failed: {told[0]}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
     from genesplice.runtime import keep_freed_memory
 
+    if sys.getfilesystemencoding() == "ascii":
+        # Arrow takes no path with an umlaut then: begin again with UTF-8, whatever the locale.
+        words = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, words, {**os.environ, "PYTHONUTF8": "1"})
     keep_freed_memory()
     try:
-        app()
+        with HELD:
+            app()
     except GeneSpliceError as error:
         say(f"genesplice: {error}")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         say("genesplice: interrupted")
         raise SystemExit(130) from None
+    except Exception as error:
+        world = failure_of_the_world(error)
+        if world is None:
+            raise
+        say(f"genesplice: {world}")
+        raise SystemExit(1) from None

@@ -15,6 +15,7 @@ from genesplice.cli import (
     Out,
     Overwrite,
     app,
+    claim,
     command_line,
     emit,
     open_with_data,
@@ -31,7 +32,9 @@ Models = Annotated[
 def variants(
     model: Models,
     data: Data,
-    out: Annotated[Path, typer.Option(help="VCF to write; .vcf.gz is bgzip with an index.")],
+    out: Annotated[
+        Path, typer.Option(callback=claim, help="VCF to write; .vcf.gz is bgzip with an index.")
+    ],
     vcf: Annotated[Path | None, typer.Option(help="VCF, plain or compressed.")] = None,
     measured: Annotated[
         Path | None, typer.Option(help="contig, position, ref, alt, value: score against it.")
@@ -196,7 +199,9 @@ def design(
     with atomic_directory(out, overwrite=overwrite) as scratch:
         table = search.step_table(levels, found, bundle)
         table.to_csv(scratch / "steps.tsv", sep="\t", index=False, float_format="%.6g")
-        (scratch / "designed.fasta").write_text(search.design_fasta(levels, found))
+        (scratch / "designed.fasta").write_text(
+            search.design_fasta(levels, found), encoding="utf-8"
+        )
         write_metrics(scratch / "metrics.json", search.design_metrics(found, split, seed=seed))
         write_manifest(
             scratch,

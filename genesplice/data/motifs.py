@@ -78,7 +78,7 @@ def write_meme(path: Path, motifs: Mapping[str, Float[np.ndarray, "length 4"]]) 
     for name, matrix in motifs.items():
         lines += [f"MOTIF {name}", "", f"letter-probability matrix: alength= 4 w= {len(matrix)}"]
         lines += ["  " + "\t".join(f"{value:.6f}" for value in row) for row in matrix] + [""]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _is_number(word: str) -> bool:

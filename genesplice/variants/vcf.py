@@ -280,7 +280,7 @@ def write_table(stem: Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[Ro
             stack.enter_context(atomic_file(stem.with_name(stem.name + suffix)))
             for suffix in (".tsv", ".parquet")
         )
-        text = stack.enter_context(text_path.open("w"))
+        text = stack.enter_context(text_path.open("w", encoding="utf-8"))
         parquet = stack.enter_context(pq.ParquetWriter(parquet_path, schema))
         text.write("\t".join(schema.names) + "\n")
 

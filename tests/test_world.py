@@ -1,0 +1,117 @@
+"""What the world around refuses is one line and exit code 1, before the work where it can be."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import call
+
+from genesplice.cli import failure_of_the_world
+from genesplice.data.bundle import load_bundle
+from genesplice.errors import WorkError
+from genesplice.runtime import claimed
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from genesplice.runtime import claimed
+with claimed(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("out", ["/proc/out", "/proc/self/deep/out", "/dev/null/out"])
+@pytest.mark.parametrize("verb", ["prepare", "baselines", "pretrain", "verdict"])
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(verb, out, tmp_path):
+    data = [] if verb == "prepare" else ["--data", tmp_path / "nothing"]
+    answer = call(verb, *data, "--out", out)
+    assert (answer.code, answer.out) == (1, "")
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"genesplice: {out} cannot be written: /")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_told(tmp_path):
+    tmp_path.chmod(0o555)
+    assert "Permission denied" in call("baselines", "--data", "x", "--out", tmp_path / "out").err
+
+
+def test_two_at_once_in_one_folder_are_told_apart(tmp_path):
+    (tmp_path / "else").mkdir()
+    with claimed(tmp_path / "out"), claimed(tmp_path / "other"):
+        for same in (tmp_path / "out", tmp_path / "else" / ".." / "out"):
+            line = call("baselines", "--data", tmp_path / "nothing", "--out", same).err
+            assert line == f"genesplice: {same} is being written by process {os.getpid()}\n"
+    answer = call("baselines", "--data", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert (answer.code, "no such folder" in answer.err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["else"]
+
+
+def test_a_dead_process_holds_nothing(tmp_path):
+    words = [sys.executable, "-c", CLAIM, str(tmp_path / "out")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        with (
+            pytest.raises(WorkError, match=f"written by process {process.pid}"),
+            claimed(tmp_path / "out"),
+        ):
+            pytest.fail("claimed twice")
+        process.send_signal(signal.SIGKILL)
+    with claimed(tmp_path / "out"):
+        pass
+
+
+def test_a_full_disk_is_one_line_however_it_is_wrapped():
+    with pytest.raises(OSError, match="No space left") as full:
+        Path("/dev/full").write_text("x")
+    assert failure_of_the_world(full.value) == "No space left on device"
+    wrapped = RuntimeError("PytorchStreamWriter failed")
+    wrapped.__context__ = full.value
+    assert failure_of_the_world(wrapped) == "No space left on device"
+    assert failure_of_the_world(FileNotFoundError(2, "No such file", "a")) == "a: No such file"
+    short = OSError("600 requested and 12 written")
+    assert failure_of_the_world(short) == "writing or reading failed: 600 requested and 12 written"
+    assert failure_of_the_world(ValueError("a bug")) is None
+
+
+@pytest.mark.parametrize("limit", [None, 20], ids=["enough", "full"])
+def test_any_folder_locale_and_home(tmp_path, limit):
+    """Blanks, umlauts, relative paths, no HOME, and a locale that knows no Greek; a small disk."""
+    here = tmp_path / "my däta"
+    generator, numbers = np.random.default_rng(0), range(60)
+    bases = "".join(generator.choice(list("ACGT"), 60_000))
+    genes = [
+        f"chr\tx\tgene\t{900 * i + 101}\t{900 * i + 700}\t.\t+\t.\tID=g{i};Name=β{i}\n"
+        for i in numbers
+    ]
+    rows = [f"β{i}\t{1e6 / 60}\t{1e6 / 60}\n" for i in numbers]
+    here.mkdir()
+    (here / "g.fa").write_text(f">chr\n{bases}\n")
+    (here / "g.gff").write_text("".join(["##gff-version 3\n", *genes]), encoding="utf-8")
+    (here / "e.tsv").write_text("".join(["gene\ta\tb\n", *rows]), encoding="utf-8")
+    words = ["--fasta", "g.fa", "--annotation", "g.gff", "--expression", "e.tsv",
+             "--expression-unit", "tpm", "--block-bp", "5000"]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "LANG")}
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment |= {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    command = f"ulimit -f {limit}; " if limit else ""
+    command += 'exec "$0" -m genesplice prepare "$@" --out "ö ut/data"'
+    answer = subprocess.run(
+        ["bash", "-c", command, sys.executable, *words],
+        cwd=here, env=environment, capture_output=True, text=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    if limit is None:
+        assert answer.returncode == 0, answer.stderr
+        assert load_bundle(here / "ö ut" / "data").names["g7"] == "β7"
+    else:
+        assert answer.returncode == 1, answer.stderr
+        assert "Traceback" not in answer.stderr
+        assert answer.stderr.splitlines()[-1].startswith("genesplice: ")
+        assert not (here / "ö ut").exists()
