@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from genesplice.cli import main
+from genesplice.cli.scores import show_scores
 from genesplice.config import load_preset, override
 from genesplice.data.bundle import load_bundle
 from genesplice.data.gene_sets import write_gmt
@@ -30,7 +31,7 @@ from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.reliability import INTERVAL_COLUMNS
 from genesplice.predict.expression import predict_expression
 from genesplice.predict.models import load_model
-from genesplice.results import read_metrics
+from genesplice.results import Metric, read_metrics
 from genesplice.runtime import file_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -203,6 +204,8 @@ def test_finetune_prints_its_models_and_scores(finetuned, data):
     models = [out / "fold0_seed0", out / "fold0_seed3"]
     assert answer.out.splitlines() == [*map(str, models), str(out / "metrics.json")]
     assert "genesplice: fold 0 seed 3 in" in answer.err
+    assert "held-out genes, 95 % intervals over blocks" in answer.err
+    assert "(mean of 2 seeds)" in answer.err
     table = pd.read_parquet(out / "predictions.parquet")
     assert list(table.columns) == [*PREDICTION_COLUMNS, *INTERVAL_COLUMNS]
     assert set(table["seed"]) == {0, 3}
@@ -397,7 +400,40 @@ def test_baselines_score_simple_methods(data, tmp_path):
     assert len(set(table["model"])) > 3
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["seeds"] == {"baselines": 2}
-    assert {m.model for m in read_metrics(tmp_path / "out" / "metrics.json")} == set(table["model"])
+    metrics = read_metrics(tmp_path / "out" / "metrics.json")
+    assert {m.model for m in metrics if " - " not in m.model} == set(table["model"])
+    assert "held-out genes, 95 %" not in answer.err
+    # Each is held against the best one.
+    levels = {m.model: m.value for m in metrics if m.metric == "level_spearman" and m.fold is None}
+    best = max(levels, key=lambda name: levels[name])
+    against = {m.model for m in metrics if m.metric == "level_spearman_difference"}
+    assert against == {f"{best} - {other}" for other in set(table["model"]) - {best}}
+
+
+def test_scores_are_shown_with_intervals_best_first_and_differences_last(capsys):
+    def record(model, value, low=None, high=None, metric="level_spearman", fold=None, seed=0):
+        return Metric(metric, value, low, high, 60, model, "test", fold, seed)
+
+    records = [
+        record("mean", -0.01, -0.02, 0.0),
+        record("genesplice", 0.5, 0.4, 0.6, seed=0),
+        record("genesplice", 0.7, 0.6, 0.8, seed=1),
+        record("genesplice", 0.9, fold=0),
+        record("ridge", 0.55, 0.5, 0.6),
+        record("ridge", 0.25, metric="profile_r"),
+        record("genesplice - ridge", 0.05, -0.01, 0.1, "level_spearman_difference"),
+    ]
+    show_scores(records, 60)
+    lines = capsys.readouterr().err.splitlines()
+    assert "60 held-out genes" in lines[0]
+    rows = [line.strip("│ ").replace("│", " ").split("  ") for line in lines if "│" in line]
+    rows = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert rows == [
+        ["genesplice", "0.600 (mean of 2 seeds)", "–", "–"],
+        ["ridge", "0.550 [0.500, 0.600]", "–", "0.250"],
+        ["mean", "-0.010 [-0.020, 0.000]", "–", "–"],
+        ["genesplice - ridge", "+0.050 [-0.010, +0.100]", "–", "–"],
+    ]
 
 
 # --- what is refused, in one line, before anything is written ---

@@ -140,6 +140,15 @@ def run_baselines(
     if lacking:
         say(f"baselines: no features in this bundle for {', '.join(lacking)}")
     methods = {name: BASELINES[name] for name in names if name not in lacking}
+    if models is None:
+        # Where the bundle knows no more than the sequence, "all" is that.
+        first: dict[tuple[object, ...], str] = {}
+        for name, one in list(methods.items()):
+            columns = tuple(tables[one.features].columns) if one.features else ()
+            same = first.setdefault((one.level, one.profile, columns), name)
+            if same != name:
+                say(f"baselines: {name} is {same} in this bundle")
+                del methods[name]
     methods |= {name: Baseline(("gbm", "ridge"), "ridge", name, name) for name in extra}
     predicted: dict[tuple[str, int], np.ndarray] = {}
     with threadpool_limits(THREADS):

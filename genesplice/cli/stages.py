@@ -112,10 +112,11 @@ def baselines(
     seed: Annotated[int, typer.Option(help="Seed of boosting and of the intervals.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure what simple methods reach on the held-out genes."""
+    """Measure what simple methods reach on the held-out genes, and each against the best."""
     from genesplice.baselines.methods import run_baselines
+    from genesplice.cli.scores import show_scores
     from genesplice.data.bundle import load_bundle
-    from genesplice.evaluate.metrics import score
+    from genesplice.evaluate.metrics import differences, score
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, write_manifest
 
@@ -124,7 +125,11 @@ def baselines(
     with atomic_directory(out, overwrite=overwrite) as scratch:
         predictions = run_baselines(bundle, seed=seed, progress=say)
         predictions.to_parquet(scratch / "predictions.parquet", index=False)
-        metrics = score(predictions, bundle.splits.set_index("gene_id")["block"], seed=seed)
+        metrics = score(predictions, bundle.block_of, seed=seed)
+        pooled = [m for m in metrics if m.metric == "level_spearman" and m.fold is None]
+        if pooled:
+            best = max(pooled, key=lambda metric: metric.value).model
+            metrics += differences(predictions, bundle.block_of, model=best)
         write_metrics(scratch / "metrics.json", metrics)
         write_manifest(
             scratch,
@@ -133,6 +138,8 @@ def baselines(
             seeds={"baselines": seed},
             data=bundle.data_sha256,
         )
+    if not as_json:
+        show_scores(metrics, predictions["gene_id"].nunique())
     emit({"metrics": out / "metrics.json", "predictions": out / "predictions.parquet"}, as_json)
 
 
@@ -218,6 +225,7 @@ def finetune(
     import pandas as pd
 
     from genesplice.baselines.methods import run_baselines
+    from genesplice.cli.scores import show_scores
     from genesplice.data.bundle import load_bundle, own_files
     from genesplice.data.genome import trained_on
     from genesplice.evaluate.metrics import compare, fold_profiles
@@ -262,6 +270,8 @@ def finetune(
         backend=backend_name(),
         extra={"init": init, "network": network, "gene_sets": gene_sets},
     )
+    if not as_json:
+        show_scores(metrics, predictions["gene_id"].nunique())
     models = sorted(out.glob("fold*_seed*"))
     emit({"models": models, "metrics": out / "metrics.json"}, as_json)
 

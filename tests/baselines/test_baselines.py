@@ -335,16 +335,22 @@ def sparse_control(tiny_bundle: Bundle) -> Bundle:
 
 def test_two_conditions_without_network_and_gene_sets(sparse_control: Bundle):
     expected = {name for name in BASELINES if not name.endswith(("regulators", "kegg", "go"))}
-    assert set(available_baselines(sparse_control)) == expected
     told: list[str] = []
     frame = run_baselines(sparse_control, progress=told.append)
-    assert set(frame["model"]) == expected
+    assert set(available_baselines(sparse_control)) == expected
+    # What is the same method on the same features is fitted once, and asked for all the same.
+    fitted = expected - {"ridge_all", "gbm_all"}
+    assert set(frame["model"]) == fitted
+    assert "baselines: ridge_all is ridge_kmer_codon in this bundle" in told
+    assert "baselines: gbm_all is gbm_kmer_codon in this bundle" in told
     assert told[0].endswith("ridge_regulators, ridge_kegg, ridge_go")
-    assert len(frame) == len(expected) * sparse_control.observed.size
+    assert len(frame) == len(fitted) * sparse_control.observed.size
     metrics = score(frame, blocks_of(sparse_control), n_bootstrap=20)
     assert np.isfinite([m.value for m in metrics]).all()
     assert {m.metric for m in metrics} == set(METRICS)
-    ridge, everything = (predicted(frame, name) for name in ("ridge_kmer_codon", "ridge_all"))
+    names = "ridge_kmer_codon", "ridge_all"
+    asked = run_baselines(sparse_control, models=names)
+    ridge, everything = (predicted(asked, name) for name in names)
     np.testing.assert_allclose(ridge, everything, atol=1e-6)
 
 
