@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.coding import coding_sequence, is_open
 from genesplice.data.features import kmer_codes, kmer_features, kmer_names, site_windows, tss_sites
 from genesplice.errors import InputError
 
@@ -15,7 +16,6 @@ KMER = 4
 UPSTREAM_BP = 300
 MIN_GENES = 10
 MIN_TARGETS = 3
-STOP_CODONS = ("TAA", "TAG", "TGA")
 
 
 def kmer_codon_features(
@@ -27,12 +27,12 @@ def kmer_codon_features(
 
     - `kmer:ACGT`: how often, in the `upstream_bp` bases that end right before the TSS. They wrap
       on circular contigs; k-mers with N (also beyond a linear contig's end) are not counted.
-    - `codon:ATG`: share of the gene's codons, from its start to its end. All zeros where the gene
-      is not one open reading frame (see `gene:is_orf`).
-    - `gene:is_orf`: 1 for a gene whose length is a multiple of three, without a stop codon before
-      the last one, and whose biotype is neither an RNA nor a pseudogene. Introns, tRNA, rRNA and
-      odd lengths give 0. (The standard stop codons: TAA, TAG, TGA.)
-    - `gene:log2_length` (bp) and `gene:gc` (of A, C, G, T; 0.5 for a gene of N only).
+    - `codon:ATG`: share of the codons of the spliced coding sequence. All zeros where that is not
+      one open reading frame (see `gene:is_orf`).
+    - `gene:is_orf`: 1 for a gene with a coding sequence of known genetic code and without a stop
+      codon before the last one. RNA genes, pseudogenes and unknown frames give 0.
+    - `gene:log2_length` (bp) and `gene:gc` (of A, C, G, T; 0.5 for N only) of the coding sequence,
+      or from start to end of a gene that has none.
 
     Raises
     ------
@@ -44,17 +44,16 @@ def kmer_codon_features(
     genes = bundle.genes.set_index("gene_id").loc[bundle.observed.index]
     upstream = site_windows(bundle.genome, tss_sites(bundle, genes.index), upstream_bp, 0)
     codons, other = np.zeros((len(genes), 64)), np.zeros((len(genes), 3))
-    is_stop = np.isin(kmer_names(3), STOP_CODONS)
     for row, gene in enumerate(genes.itertuples(index=False)):
-        body = bundle.genome.fetch(gene.contig, gene.start, gene.end, gene.strand)
-        bases = np.bincount(body, minlength=5)[:4]
-        gc = (bases[1] + bases[2]) / bases.sum() if bases.sum() else 0.5
-        if is_orf := body.size % 3 == 0 and body.size > 0 and _is_coding(gene.biotype):
+        body = coding_sequence(bundle.genome, gene)
+        if is_orf := is_open(body, gene.genetic_code):
             codes = kmer_codes(body, 3, step=3)
-            is_orf = not is_stop[codes[:-1][codes[:-1] >= 0]].any()
-        if is_orf:
             known = codes[codes >= 0]
             codons[row] = np.bincount(known, minlength=64) / max(1, len(known))
+        elif not len(body):
+            body = bundle.genome.fetch(gene.contig, gene.start, gene.end, gene.strand)
+        bases = np.bincount(body, minlength=5)[:4]
+        gc = (bases[1] + bases[2]) / bases.sum() if bases.sum() else 0.5
         other[row] = is_orf, np.log2(max(1, body.size)), gc
     columns = [f"kmer:{name}" for name in kmer_names(k)]
     columns += [f"codon:{name}" for name in kmer_names(3)]
@@ -124,9 +123,3 @@ def gene_set_features(
     names = [name for name, _ in columns.values()]
     values = np.array([values for _, values in columns.values()]).reshape(len(names), len(genes))
     return pd.DataFrame(values.T, index=genes, columns=names)
-
-
-def _is_coding(biotype: str | None) -> bool:
-    """Whether a biotype may be protein-coding; an empty or unknown one may."""
-    name = str(biotype or "").lower()
-    return name == "mrna" or not ("rna" in name or "pseudo" in name)

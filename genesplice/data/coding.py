@@ -260,6 +260,12 @@ def exons_of(gene: Any) -> Int64[np.ndarray, "exons 2"]:
     return np.asarray(gene.exons, np.int64).reshape(-1, 2)
 
 
+def exons_read(gene: Any) -> Int64[np.ndarray, "exons 2"]:
+    """As `exons_of`; of a gene that has none the whole gene, from its first base."""
+    exons = exons_of(gene)
+    return exons if len(exons) else np.array([[gene.start, gene.end]], np.int64)
+
+
 def coding_positions(gene: Any) -> Int64[np.ndarray, " bases"]:
     """The contig positions of the coding bases in the order in which they are read."""
     step = -1 if gene.strand == "-" else 1
@@ -277,6 +283,12 @@ def coding_sequence(genome: Genome, gene: Any) -> UInt8[np.ndarray, " bases"]:
 def genetic_code(number: int | str) -> CodonTable | None:
     """NCBI's table of this number: stop codons, start codons, codon to amino acid."""
     return unambiguous_dna_by_id.get(int(number)) if str(number).isdigit() else None
+
+
+def codon_meanings(number: int) -> dict[str, str]:
+    """Amino acid of each codon by its letters, "*" for stop codons; empty for an unknown code."""
+    table = genetic_code(number)
+    return {} if table is None else table.forward_table | dict.fromkeys(table.stop_codons, "*")
 
 
 def is_open(tokens: UInt8[np.ndarray, " bases"], code: int) -> bool:

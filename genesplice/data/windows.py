@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from genesplice.config.model import REGION_BP
-from genesplice.data.coding import coding_positions
+from genesplice.data.coding import coding_positions, exons_read
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
 
@@ -44,7 +44,8 @@ class WindowBatch(NamedTuple):
     `phase[:, 0]` belongs to genes on the + strand and `phase[:, 1]` to those on -, both in +
     coordinates: 0 = no gene, 1-3 = codon position, 4 = in a gene, in no reading frame.
     `gene` is a row of the gene table, `window` a row of `tokens`; `start` and `end` count from
-    the window's start and may lie outside of it.
+    the window's start and may lie outside of it. `exons` has the number of a gene in the batch,
+    start and end of each of its exons (`exons_read`), gene by gene as they are transcribed.
     """
 
     tokens: UInt8[Tensor, "batch length"]
@@ -54,6 +55,7 @@ class WindowBatch(NamedTuple):
     start: Int64[Tensor, " genes"]
     end: Int64[Tensor, " genes"]
     strand: Int8[Tensor, " genes"]
+    exons: Int64[Tensor, "exons 3"]
 
 
 def annotation_track(genome: Genome, genes: pd.DataFrame) -> UInt8[np.ndarray, "2 length"]:
@@ -172,17 +174,21 @@ def make_batch(
     if track is not None:
         for row, window in enumerate(windows):
             phase[row] = fetch_track(genome, track, window.contig, window.start, window.end)
-    columns = [np.zeros(0, np.int64)] * 5
+    columns, exons = [np.zeros(0, np.int64)] * 5, np.zeros((0, 3), np.int64)
     if genes is not None:
-        columns = _genes_in(genome, windows, genes)
+        *columns, shift = _genes_in(genome, windows, genes)
+        rows = genes.iloc[columns[0]].itertuples()
+        edges = [exons_read(gene) + by for gene, by in zip(rows, shift.tolist(), strict=True)]
+        number = np.repeat(np.arange(len(edges)), [len(own) for own in edges])
+        exons = np.column_stack([number, np.concatenate([exons[:, 1:], *edges])])
     columns[-1] = columns[-1].astype(np.int8)
-    return WindowBatch(*map(torch.from_numpy, (tokens, phase, *columns)))
+    return WindowBatch(*map(torch.from_numpy, (tokens, phase, *columns, exons)))
 
 
 def _genes_in(
     genome: Genome, windows: Sequence[Window], genes: pd.DataFrame
 ) -> list[Int64[np.ndarray, " genes"]]:
-    """Row of the gene, row of the window, start, end and strand of the genes in all cores."""
+    """Row of gene and window, start, end, strand, and bases from contig to window, in all cores."""
     contigs, tss = genes["contig"].to_numpy(), genes["tss"].to_numpy()
     starts, ends = genes["start"].to_numpy(), genes["end"].to_numpy()
     strands = np.where(genes["strand"].to_numpy() == "+", 1, -1)
@@ -198,7 +204,7 @@ def _genes_in(
         shift = position[index] - tss[index] - window.start
         columns.append(
             (index, np.full(len(index), row), starts[index] + shift, ends[index] + shift,
-             strands[index])
+             strands[index], shift)
         )  # fmt: skip
     return [np.concatenate(column) for column in zip(*columns, strict=True)]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from genesplice.data.genome import decode
 from genesplice.errors import InputError
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.readout import GeneLoci, base_weights, segment_weights
+from genesplice.model.readout import base_weights, segment_weights
 from genesplice.model.splicing import Span, SplicedEncoder, splice
 from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution
@@ -69,7 +69,7 @@ def _read_bins(function: GeneOutput) -> Span:
     """The bins of the window that the readout of its gene uses."""
     window, bin_bp = function.window, function.model.config.bin_bp
     length = window.tokens.shape[1]
-    gene = GeneLoci(*(torch.tensor([bp]) for bp in (0, window.start, window.end)))
+    gene = window.loci()
     at_bins = segment_weights(gene, length=length, bin_bp=bin_bp).column
     at_bases = base_weights(gene, length=length).column // bin_bp
     columns = torch.cat([at_bins, at_bases])

@@ -176,14 +176,15 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         start: Rows,
         end: Rows,
         strand: Int8[Tensor, " genes"],
+        exons: Int64[Tensor, "exons 3"] | None = None,
     ) -> Float[Tensor, "genes features"]:
         """Features of every gene of the windows, on its sense strand (see `GeneReadout`).
 
-        `start` and `end` count from the window's start and may lie outside; what is outside is
-        left out.
+        `start`, `end` and `exons` (number of the gene, start, end; without them each gene is one)
+        count from the window's start and may lie outside; what is outside is left out.
         """
         n_windows, length = tokens.shape
-        genes = sense_loci(window, start, end, strand, n_windows=n_windows, length=length)
+        genes = sense_loci(window, start, end, strand, exons, n_windows=n_windows, length=length)
         return self.readout.pool(self.encode_strands(tokens, phase), genes)
 
     # --- graph and heads ---

@@ -35,12 +35,14 @@ N_BASE_SEGMENTS = len(BASE_SEGMENTS) + 3
 class GeneLoci(NamedTuple):
     """Genes on encoded rows: `start` and `end` in bp along the gene's own strand.
 
-    Both may lie outside of the row; what is outside is not pooled.
+    Both may lie outside of the row; what is outside is not pooled. `exons`, in which codons are
+    counted, has gene (ascending), start and end of each; None where every gene is one exon.
     """
 
     row: Int64[Tensor, " genes"]
     start: Int64[Tensor, " genes"]
     end: Int64[Tensor, " genes"]
+    exons: Int64[Tensor, "exons 3"] | None = None
 
 
 def sense_loci(
@@ -48,14 +50,22 @@ def sense_loci(
     start: Int64[Tensor, " genes"],
     end: Int64[Tensor, " genes"],
     strand: Int8[Tensor, " genes"],
+    exons: Int64[Tensor, "exons 3"] | None = None,
     *,
     n_windows: int,
     length: int,
 ) -> GeneLoci:
     """Genes of windows whose + strands are the first rows, and whose - strands are the others."""
     is_reverse = strand < 0
-    first = torch.where(is_reverse, length - end, start)
-    return GeneLoci(is_reverse.long() * n_windows + window, first, first + end - start)
+    row, first = (
+        is_reverse.long() * n_windows + window,
+        torch.where(is_reverse, length - end, start),
+    )
+    if exons is not None:
+        gene, low, high = exons.T
+        begin = torch.where(is_reverse[gene], length - high, low)
+        exons = torch.stack([gene, begin, begin + high - low], 1)
+    return GeneLoci(row, first, first + end - start, exons)
 
 
 def upstream_kmers(
@@ -72,24 +82,44 @@ def upstream_kmers(
 def codon_fractions(
     inputs: Float[Tensor, "rows length channels"], genes: GeneLoci
 ) -> Float[Tensor, "genes 64"]:
-    """Fraction of each codon (AAA, AAC, … TTT) between the gene's start and its end.
+    """Fraction of each codon (AAA, AAC, … TTT) in the gene's exons.
 
-    Codons count from the gene's first base; those not wholly inside the window are left out.
+    Codons count from the first base of the first exon and go on across introns; those not wholly
+    inside the window are left out.
     """
-    first = (-genes.start).clamp_min(0).add(2) // 3
-    last = torch.minimum(genes.end, torch.full_like(genes.end, inputs.shape[1])) - genes.start
-    count = (last // 3 - first).clamp_min(0)
-    gene, codon = _spread(count)
-    begin = genes.start[gene] + 3 * (first[gene] + codon)
-    one, two, three = (_bases(inputs, genes.row[gene], begin + i) for i in range(3))
+    gene, position, number = _coding_bases(genes, inputs.shape[1])
+    first = (number[: len(number) - 2] % 3 == 0).nonzero()[:, 0]
+    first = first[gene[first] == gene[first + 2]]
+    gene, row = gene[first], genes.row[gene[first]]
+    one, two, three = (_bases(inputs, row, position[first + i]) for i in range(3))
     codons = _outer(_outer(one, two), three)
-    total = codons.new_zeros(len(count), N_CODONS).index_add(0, gene, codons)
-    return total / count.clamp_min(1)[:, None]
+    total = codons.new_zeros(len(genes.row), N_CODONS).index_add(0, gene, codons)
+    return total / torch.bincount(gene, minlength=len(genes.row)).clamp_min(1)[:, None]
 
 
 def log_length(genes: GeneLoci) -> Float[Tensor, "genes 1"]:
-    """log2 of the gene's length in bp."""
-    return (genes.end - genes.start).clamp_min(1).float().log2()[:, None]
+    """log2 of the bases in the gene's exons."""
+    gene, low, high = _exons(genes)
+    return torch.zeros_like(genes.start).index_add(0, gene, high - low).clamp_min(1).log2()[:, None]
+
+
+def _exons(genes: GeneLoci) -> tuple[Tensor, Tensor, Tensor]:
+    """Gene, start and end of each exon."""
+    if genes.exons is None:
+        return torch.arange(len(genes.row), device=genes.row.device), genes.start, genes.end
+    gene, low, high = genes.exons.T.contiguous()
+    return gene, low, high
+
+
+def _coding_bases(genes: GeneLoci, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the bases of exons inside of the window: gene, position, and number in the sequence."""
+    gene, start, end = _exons(genes)
+    before = (end - start).cumsum(0) - (end - start)
+    before = before - before[torch.searchsorted(gene, gene)]
+    low, high = start.clamp(0, length), end.clamp(0, length)
+    exon, step = _spread(high - low)
+    position = low[exon] + step
+    return gene[exon], position, before[exon] + position - start[exon]
 
 
 def _bases(inputs: Tensor, row: Tensor, position: Tensor) -> Float[Tensor, "... 4"]:
@@ -148,15 +178,13 @@ def segment_weights(
 def base_weights(genes: GeneLoci, *, length: int) -> SegmentWeights:
     """As `segment_weights` at 1 bp: `BASE_SEGMENTS`, then codon positions 1, 2, 3 of the body.
 
-    A body's codon positions count from its first base; introns and frameshifts are not known here.
+    A body's codon positions are those of its exons (see `codon_fractions`).
     """
     near = segment_weights(genes, length=length, bin_bp=1, segments=BASE_SEGMENTS)
     gene, segment = near.row // len(BASE_SEGMENTS), near.row % len(BASE_SEGMENTS)
-    low, high = genes.start.clamp(0, length), genes.end.clamp(0, length)
-    body, number = _spread(high - low)
-    base = low[body] + number
-    codon = body * 3 + (base - genes.start[body]) % 3
-    weight = 1 / torch.bincount(codon, minlength=3 * len(low)).clamp_min(1)
+    body, base, number = _coding_bases(genes, length)
+    codon = body * 3 + number % 3
+    weight = 1 / torch.bincount(codon, minlength=3 * len(genes.row)).clamp_min(1)
     return SegmentWeights(
         torch.cat(
             [
@@ -166,7 +194,7 @@ def base_weights(genes: GeneLoci, *, length: int) -> SegmentWeights:
         ),
         torch.cat([near.column, genes.row[body] * length + base]),
         torch.cat([near.weight, weight[codon]]),
-        len(low) * N_BASE_SEGMENTS,
+        len(genes.row) * N_BASE_SEGMENTS,
     )
 
 

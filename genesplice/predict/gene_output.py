@@ -9,13 +9,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from genesplice.config.model import REGION_BP
 from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.data.bundle import Bundle
+from genesplice.data.coding import exons_read
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice
@@ -149,7 +150,8 @@ def _in_dtype(graph: HeteroData, dtype: torch.dtype) -> HeteroData:
 class GeneWindow(NamedTuple):
     """One gene's window on its sense strand.
 
-    Entry 0 of `tokens` lies `offset_bp` from the TSS; `start` and `end` of the gene count from it.
+    Entry 0 of `tokens` lies `offset_bp` from the TSS; `start` and `end` of the gene and of its
+    exons (`genesplice.data.coding.exons_read`) count from it.
     """
 
     row: int
@@ -160,6 +162,14 @@ class GeneWindow(NamedTuple):
     end: int
     tokens: UInt8[Tensor, "1 length"]
     phase: UInt8[Tensor, "1 length"]
+    exons: Int64[Tensor, "exons 2"]
+
+    def loci(self, rows: int = 1, first_bp: int = 0) -> GeneLoci:
+        """The gene in each of several rows that begin `first_bp` into the window."""
+        row, exons = torch.arange(rows), self.exons - first_bp
+        number = row.repeat_interleave(len(exons))[:, None]
+        start, end = (torch.full((rows,), bp - first_bp) for bp in (self.start, self.end))
+        return GeneLoci(row, start, end, torch.cat([number, exons.repeat(rows, 1)], 1))
 
 
 def is_group(names: str) -> bool:
@@ -255,10 +265,13 @@ class Explainer:
         low, high = middle - self.window_bp // 2, middle + self.window_bp // 2
         tokens = self.bundle.genome.fetch(gene.contig, low, high, gene.strand)
         phase = fetch_track(self.bundle.genome, self.track, gene.contig, low, high)
+        exons = exons_read(gene)
         if gene.strand == "+":
             sense_phase, start, end = phase[0], gene.start - low, gene.end - low
+            exons = exons - low
         else:
             sense_phase, start, end = phase[1][::-1].copy(), high - gene.end, high - gene.start
+            exons = high - exons[:, ::-1]
         return GeneWindow(
             row,
             gene_id,
@@ -268,6 +281,7 @@ class Explainer:
             int(end),
             torch.from_numpy(tokens)[None],
             torch.from_numpy(sense_phase)[None],
+            torch.from_numpy(exons),
         )
 
     def forward_function(
@@ -346,10 +360,7 @@ class GeneOutput(nn.Module):
         self, encoded: EncoderOutput, first_bp: int = 0
     ) -> Float[Tensor, "steps features"]:
         """The gene's vector from encoded bins, the first of which starts at `first_bp`."""
-        steps = len(encoded.bins)
-        ends = (self.window.start - first_bp, self.window.end - first_bp)
-        genes = GeneLoci(torch.arange(steps), *(torch.full((steps,), bp) for bp in ends))
-        return self.model.readout.pool(encoded, genes)
+        return self.model.readout.pool(encoded, self.window.loci(len(encoded.bins), first_bp))
 
     def pick(self, prediction: Prediction) -> Float[Tensor, " steps"]:
         """The number that is explained."""

@@ -2,30 +2,30 @@
 
 **Known classes**, none of which uses the model: start and stop codons against coding changes (a
 change that leaves a stop a stop is no case); changes to a stop within a frame, codon positions 1
-and 2 against 3, non-synonymous against synonymous (genetic code 11); the -10 and -35 hexamers of
-an operon's first gene against what lies around and between them. High means that the model finds
-the change unlikely. Cases are ranked among controls of the same two bases: what depends on these
-alone gives 0.5. Below 0.5: a model that knows the frame and not where genes end finds a stop codon
-unlikely. `count_two_sided` is what counts of neighbouring bases give.
+and 2 against 3, non-synonymous against synonymous (the gene's genetic code); the -10 and -35
+hexamers of an operon's first gene against what lies around and between them. High means that the
+model finds the change unlikely. Cases are ranked among controls of the same two bases: what depends
+on these alone gives 0.5. Below 0.5: a model that knows the frame and not where genes end finds a
+stop codon unlikely. `count_two_sided` is what counts of neighbouring bases give.
 
 **Measured values**: Spearman's rho, the share of right signs, and the AUROC of the upper half of
 the values against the lower half; with scores that need no network (GC, distance to a TSS, counts).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from Bio.Data.CodonTable import unambiguous_dna_by_id
 from jaxtyping import Bool, Float, Shaped, UInt8
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from genesplice.baselines.count_models import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
-from genesplice.data.genome import Genome
+from genesplice.data.coding import UNKNOWN, coding_positions, coding_sequence, codon_meanings
+from genesplice.data.genome import Genome, decode
 from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
 from genesplice.errors import InputError
@@ -52,13 +52,10 @@ FLANK_BP = 8
 INSIDE_BP = 300
 LEVEL_WINDOW_BP = 4096
 CONTEXT_BP = 64
-CODE = unambiguous_dna_by_id[11]
-AMINO_ACIDS = CODE.forward_table | dict.fromkeys(CODE.stop_codons, "*")
 COLUMNS = [
     "gene_id", "site", "codon_position", "ref", "alt", "is_synonymous", "is_nonsense", "llr",
     "llr_counts",
 ]  # fmt: skip
-SITES = ["hexamer", "flank"]
 
 
 def auroc(is_case: Bool[np.ndarray, " rows"], value: Float[np.ndarray, " rows"]) -> float:
@@ -96,8 +93,8 @@ def class_table(
     first genes of operons. Every 32nd base of a window is hidden at once.
     """
     genes = bundle.genes
-    size = genes["end"] - genes["start"]
-    is_usable = (genes["biotype"] == "protein_coding") & (size % 3 == 0) & (size >= 2 * INSIDE_BP)
+    size = genes["exons"].map(lambda edges: sum(edges[1::2]) - sum(edges[::2]))
+    is_usable = (size >= 2 * INSIDE_BP) & (genes["genetic_code"] != UNKNOWN)
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(is_usable.to_numpy()))[:n_genes]
     is_first = first_of_operon(bundle.genome, genes, bundle.splits).to_numpy()
     contigs = [(contig.name, 0, contig.length) for contig in bundle.genome.contigs]
@@ -115,22 +112,22 @@ def class_table(
 def _gene_changes(
     score: MaskedBases, counts: CountModel, genome: Genome, gene: Any, is_first: bool
 ) -> Iterator[tuple]:
-    """Rows of the table, from a window around the gene's start and one around its end."""
-    first, last = int(gene.start), int(gene.end)
-    for anchor in (0, last - first):
-        low = anchor - WINDOW_BP // 2
+    """Rows of the table, from windows around the start and the end of the coding sequence."""
+    read, along = coding_sequence(genome, gene), coding_positions(gene)
+    first, sign = int(along[0]), -1 if gene.strand == "-" else 1
+    along, tss = (along - first) * sign, (int(gene.tss) - first) * sign
+    amino_acids = codon_meanings(int(gene.genetic_code))
+    for numbers in (range(INSIDE_BP), range(len(read) - INSIDE_BP, len(read))):
+        low = (0 if numbers[0] == 0 else int(along[-1]) + 1) - WINDOW_BP // 2
         span = (first + low, first + low + WINDOW_BP)
-        if gene.strand == "-":
-            span = (last - low - WINDOW_BP, last - low)
+        if sign < 0:
+            span = (first + 1 - low - WINDOW_BP, first + 1 - low)
         tokens = genome.fetch(gene.contig, *span, gene.strand)
-        zero, end = -low, -low + last - first
-        if anchor:
-            sites = dict.fromkeys(range(end - INSIDE_BP, end - 3), "body")
-            sites |= dict.fromkeys(range(end - 3, end), "stop")
-        else:
-            sites = dict.fromkeys(range(zero, zero + 3), "start")
-            sites |= dict.fromkeys(range(zero + 3, zero + INSIDE_BP), "body")
-            sites |= _promoter_sites(tokens, zero) if is_first else {}
+        here = {int(along[n]) - low: n for n in numbers if 0 <= along[n] - low < WINDOW_BP}
+        sites = {at: "start" if n < 3 else "stop" if n >= len(read) - 3 else "body"
+                 for at, n in here.items()}  # fmt: skip
+        if is_first and numbers[0] == 0 and tss - low >= UPSTREAM_BP:
+            sites = _promoter_sites(tokens, tss - low) | sites
         positions = np.array(sorted(sites), np.int64)
         turns = (positions[positions % STRIDE_BP == turn] for turn in range(STRIDE_BP))
         rows = [Hidden(tokens, own) for own in turns if len(own)]
@@ -139,7 +136,9 @@ def _gene_changes(
             llr[row.positions] = change.mean(0)
         counted = np.log(counts.probabilities(tokens))
         for at in positions.tolist():
-            for alt, *codons in _changes(tokens, at, -low, sites[at]):
+            number = here.get(at)
+            codon = None if number is None else read[number - number % 3 :][:3]
+            for alt, *codons in _changes(int(tokens[at]), codon, (number or 0) % 3, amino_acids):
                 ratios = llr[at, alt], counted[at, alt] - counted[at, tokens[at]]
                 yield gene.gene_id, sites[at], *codons, *ratios
 
@@ -158,23 +157,20 @@ def _promoter_sites(tokens: UInt8[np.ndarray, " window"], zero: int) -> dict[int
 
 
 def _changes(
-    tokens: UInt8[np.ndarray, " window"], at: int, zero: int, site: str
+    base: int, codon: UInt8[np.ndarray, "3"] | None, phase: int, amino_acids: Mapping[str, str]
 ) -> Iterator[tuple]:
     """The three substitutions of a base: alt, codon position, letters, synonymous, nonsense."""
-    phase = (at - zero) % 3
-    codon = tokens[at - phase : at - phase + 3]
-    is_coding = site not in SITES
-    if tokens[at] > 3 or (is_coding and (codon > 3).any()):
+    if base > 3 or (codon is not None and (codon > 3).any()):
         return
     for alt in range(4):
-        if alt == tokens[at]:
+        if alt == base:
             continue
-        letters = BASES[tokens[at]], BASES[alt]
-        if not is_coding:
+        letters = BASES[base], BASES[alt]
+        if codon is None:
             yield alt, 0, *letters, None, None
             continue
-        old = "".join(BASES[base] for base in codon)
-        before, after = (AMINO_ACIDS[old[:phase] + base + old[phase + 1 :]] for base in letters)
+        old = decode(codon)
+        before, after = (amino_acids[old[:phase] + one + old[phase + 1 :]] for one in letters)
         yield alt, phase + 1, *letters, before == after, before != after == "*"
 
 
@@ -250,7 +246,8 @@ def hexamer_levels(
         sequences = np.repeat(tokens, len(edits) + 1, axis=0)
         for row, (at, alt) in zip(sequences[1:], edits, strict=True):
             row[at] = alt
-        loci = [Locus(window.row, i, window.start, window.end) for i in range(len(sequences))]
+        place = window.start, window.end, window.exons.tolist()
+        loci = [Locus(window.row, i, *place) for i in range(len(sequences))]
         level = model(sequences, np.repeat(window.phase.numpy(), len(loci), axis=0), loci)[:, 0]
         part = pd.DataFrame({"gene_id": gene_id, "change": level[1:] - level[0]})
         parts.append(part.assign(is_hexamer=[sites[at] == "hexamer" for at, _ in edits]))

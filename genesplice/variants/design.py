@@ -120,7 +120,8 @@ class PromoterLevels:
             return np.zeros((0, len(self.models)))
         tokens, window = np.stack([self.edited(edits) for edits in variants]), self.window
         phase = np.repeat(window.phase.numpy(), len(variants), axis=0)
-        loci = [Locus(window.row, i, window.start, window.end) for i in range(len(variants))]
+        place = window.start, window.end, window.exons.tolist()
+        loci = [Locus(window.row, i, *place) for i in range(len(variants))]
         return np.stack([model(tokens, phase, loci)[:, 0] for model in self.models], axis=1)
 
     def first_order(

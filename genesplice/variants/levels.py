@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.coding import exons_read
 from genesplice.data.genome import reverse_complement
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.model.genesplice import GeneSplice, mix_paths
@@ -72,12 +73,16 @@ def strongest(changes: Sequence[GeneChange]) -> GeneChange | None:
 
 
 class Locus(NamedTuple):
-    """A gene (row of the bundle's) in one of several sequences, on its sense strand."""
+    """A gene (row of the bundle's) in one of several sequences, on its sense strand.
+
+    `exons` has start and end of each.
+    """
 
     gene: int
     sequence: int
     start: int
     end: int
+    exons: list[list[int]]
 
 
 class LevelModel:
@@ -115,7 +120,7 @@ class LevelModel:
         """The features of every gene in its sequence."""
         features = torch.zeros(len(loci), self.gene_features.shape[1])
         size, encoder = max(1, self.batch_bp // tokens.shape[1]), self.model.encoder
-        sequence, start, end = torch.tensor([locus[1:] for locus in loci]).T
+        sequence, start, end = torch.tensor([locus[1:4] for locus in loci]).T
 
         def encode(first: int) -> None:
             own = ((sequence >= first) & (sequence < first + size)).nonzero()[:, 0]
@@ -124,7 +129,9 @@ class LevelModel:
                 torch.from_numpy(phase[first : first + size]),
                 with_bases=encoder.base_width > 0,
             )
-            genes = GeneLoci(sequence[own] - first, start[own], end[own])
+            exons = [[i, *one] for i, at in enumerate(own.tolist()) for one in loci[at].exons]
+            place = sequence[own] - first, start[own], end[own]
+            genes = GeneLoci(*place, torch.tensor(exons, dtype=torch.int64).view(-1, 3))
             features[own] = self.model.readout.pool(encoded, genes)
 
         side_by_side(encode, range(0, len(tokens), size))
@@ -169,7 +176,10 @@ class Levels:
         self.models, self.genome, self.window_bp = tuple(models), bundle.genome, window_bp
         self.genes, self.track = bundle.genes, annotation_track(bundle.genome, bundle.genes)
         self.is_plus = (bundle.genes["strand"] == "+").to_numpy()
-        self.spans = bundle.genes[["start", "end"]].to_numpy()
+        self.from_tss = [
+            np.concatenate([[[gene.start, gene.end]], exons_read(gene)]) - gene.tss
+            for gene in bundle.genes.itertuples()
+        ]
         by_contig = bundle.genes.reset_index(drop=True).groupby("contig", observed=True)["tss"]
         self.tss = {str(name): tss for name, tss in by_contig}
 
@@ -189,15 +199,16 @@ class Levels:
         def place(low: int, allele: Allele, gene: int, tss: int, *, is_changed: bool) -> int:
             strand = "+" if self.is_plus[gene] else "-"
             moves_left = bool(is_changed and allele.growth_bp and allele.start <= tss + low)
-            change = (allele.start, allele.end, allele.alt.tobytes(), moves_left)
-            key = (allele.contig, low, strand, change if is_changed else None)
+            letters = (allele.start, allele.end, allele.alt.tobytes(), moves_left)
+            key = (allele.contig, low, strand, letters if is_changed else None)
             if (*key, gene) not in known:
                 if key not in numbers:
                     numbers[key] = len(numbers)
                     sequences.append(self.sequence(low, strand, allele, is_changed, moves_left))
-                ends = self.ends(gene, tss, low, allele if is_changed else None, moves_left)
+                change = allele if is_changed else None
+                (start, end), *exons = self.edges(gene, tss, low, change, moves_left)
                 known[*key, gene] = len(loci)
-                loci.append(Locus(gene, numbers[key], *ends))
+                loci.append(Locus(gene, numbers[key], start, end, exons))
             return known[*key, gene]
 
         pairs = []
@@ -238,27 +249,19 @@ class Levels:
             (tokens, phase) if strand == "+" else (reverse_complement(tokens), phase[::-1].copy())
         )
 
-    def ends(
+    def edges(
         self, gene: int, tss: int, low: int, allele: Allele | None, moves_left: bool
-    ) -> tuple[int, int]:
-        """Start and end of a gene in the sequence, on its sense strand.
+    ) -> list[list[int]]:
+        """Start and end of a gene, then of its exons, in the sequence on its sense strand.
 
         An edge inside of what is replaced lies behind the new bases.
         """
-        span, is_plus = self.spans[gene].tolist(), self.is_plus[gene]
-        shift = tss + low - (span[0] if is_plus else span[1] - 1)
-        start, end = (edge + shift for edge in span)
+        edges, is_plus = self.from_tss[gene] + tss + low, self.is_plus[gene]
         if allele is not None:
-            start, end = (
-                max(edge + allele.growth_bp, allele.start + len(allele.alt))
-                if edge > allele.start
-                else edge
-                for edge in (start, end)
-            )
-            if moves_left:
-                start, end = start - allele.growth_bp, end - allele.growth_bp
-        high = low + self.window_bp
-        return (start - low, end - low) if is_plus else (high - end, high - start)
+            moved = np.maximum(edges + allele.growth_bp, allele.start + len(allele.alt))
+            edges = np.where(edges > allele.start, moved, edges) - moves_left * allele.growth_bp
+        sense = edges - low if is_plus else low + self.window_bp - edges[:, ::-1]
+        return sense.tolist()
 
     def _change(
         self, values: Float[np.ndarray, "models loci columns"], gene: int, distance: int,

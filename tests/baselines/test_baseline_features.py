@@ -7,6 +7,7 @@ import pytest
 
 from genesplice.baselines.features import gene_set_features, kmer_codon_features, regulator_features
 from genesplice.data.bundle import Bundle
+from genesplice.data.coding import whole_gene
 from genesplice.data.features import standardise
 from genesplice.data.genome import Contig, Genome, decode, encode
 from genesplice.errors import InputError
@@ -31,6 +32,7 @@ def control(
         }
         for gene, start, end, strand, biotype in genes
     ]  # fmt: skip
+    rows = [row | {"exons": whole_gene(row), "genetic_code": 11} for row in rows]
     measured = measured or [gene[0] for gene in genes]
     expression = ad.AnnData(
         X=np.zeros((2, len(measured)), dtype=np.float32),
@@ -97,8 +99,6 @@ def test_codon_use_of_one_open_reading_frame(tiny_bundle: Bundle):
     ("body", "biotype", "is_orf"),
     [
         ("ATGAAATAA", "protein_coding", 1),
-        ("ATGAAATAA", "mRNA", 1),
-        ("ATGAAATAA", "", 1),
         ("ATGAAAAAA", "protein_coding", 1),
         ("ATGAAATA", "protein_coding", 0),
         ("ATGTAGAAATAA", "protein_coding", 0),
@@ -114,6 +114,28 @@ def test_what_counts_as_an_open_reading_frame(tiny_bundle: Bundle, body, biotype
     row = kmer_codon_features(control(tiny_bundle, sequence, genes)).loc["g"]
     assert row["gene:is_orf"] == is_orf
     assert row.filter(like="codon:").sum() == pytest.approx(is_orf)
+
+
+@pytest.mark.parametrize(("strand", "code", "is_orf"), [("+", 4, 1), ("-", 4, 1), ("+", 1, 0)])
+def test_a_spliced_gene_is_counted_without_its_introns_and_by_its_own_code(
+    tiny_bundle: Bundle, strand, code, is_orf
+):
+    exons, intron = ("ATGTG", "ACCGTAA"), "GTAAGTTTTTTTTAG"
+    body = exons[0] + intron + exons[1]
+    if strand == "-":
+        body = body[::-1].translate(COMPLEMENT)
+    edges = [(400, 405), (420, 427)] if strand == "+" else [(422, 427), (400, 407)]
+    sequence = random_sequence(400) + body + random_sequence(400, 1)
+    bundle = control(tiny_bundle, sequence, [("g", 400, 427, strand, "protein_coding")])
+    spliced = bundle.genes.assign(exons=[sum(edges, ())], genetic_code=code)
+    row = kmer_codon_features(replace(bundle, genes=spliced)).loc["g"]
+    assert row["gene:is_orf"] == is_orf
+    expected = {f"codon:{codon}": is_orf / 4 for codon in ("ATG", "TGA", "CCG", "TAA")}
+    codons = row.filter(like="codon:")
+    assert codons[list(expected)].to_dict() == expected
+    assert codons.sum() == is_orf
+    assert row["gene:log2_length"] == pytest.approx(np.log2(12))
+    assert row["gene:gc"] == pytest.approx(5 / 12)
 
 
 def test_codons_and_kmers_with_n_are_not_counted(tiny_bundle: Bundle):
@@ -164,6 +186,7 @@ def test_reverse_complement_of_the_genome_changes_nothing(tiny_bundle: Bundle):
         end=genome.length - genes["start"],
         tss=genome.length - 1 - genes["tss"],
         strand=genes["strand"].map({"+": "-", "-": "+"}),
+        exons=genes["exons"].map(lambda edges: genome.length - np.flip(edges)),
     )
     got = kmer_codon_features(replace(tiny_bundle, genome=turned, genes=flipped))
     pd.testing.assert_frame_equal(got, expected, check_exact=True)

@@ -6,7 +6,7 @@ from Bio.Seq import Seq
 from tiny_files import write
 
 from genesplice.data.annotation import parse_annotation
-from genesplice.data.coding import coding_sequence, exons_of, is_open, judge_coding
+from genesplice.data.coding import coding_sequence, codon_meanings, exons_of, is_open, judge_coding
 from genesplice.data.genome import Contig, Genome, decode, encode, reverse_complement
 from genesplice.data.windows import annotation_track
 from genesplice.errors import InputError
@@ -299,6 +299,13 @@ def test_files_without_coding_sequences_have_open_frames_or_what_they_call_codin
     one.lines = [line + ";gene_biotype=protein_coding" for line in one.lines]
     _, _, genes = by_hand(tmp_path, one)
     assert {name for name, gene in genes.items() if len(gene.exons)} == {"open", "shut"}
+
+
+def test_codons_mean_what_their_code_says():
+    assert len(codon_meanings(11)) == len(codon_meanings(3)) == 64
+    assert [codon_meanings(11)[codon] for codon in ("ATG", "TGA", "TAA", "CTT")] == list("M**L")
+    assert [codon_meanings(3)[codon] for codon in ("ATA", "TGA", "TAA", "CTT")] == list("MW*T")
+    assert codon_meanings(0) == {}
 
 
 def test_bundles_keep_exons_and_codes(tiny_bundle):

@@ -211,6 +211,19 @@ def test_start_codon_is_at_the_tss_on_either_strand():
     assert batch.phase[0, 1, 1321:1324].tolist() == [3, 2, 1]
 
 
+def test_exons_of_a_batch_are_those_of_its_genes_in_the_order_of_transcription():
+    genome = random_genome(3000, circular=True)
+    genes = gene_table(genome, (2900, 3050, "+"), (100, 400, "-"), (500, 505, "+"))
+    exons = {"g0": (2900, 2930, 3020, 3050), "g1": (340, 400, 100, 130), "g2": ()}
+    genes["exons"] = genes["gene_id"].map(exons)
+    first, second = Window("c0", 0, 1024, 0, 1024), Window("c0", -1024, 0, -1024, 0)
+    batch = make_batch(genome, [first, second], genes)
+    assert genes["gene_id"][batch.gene.numpy()].tolist() == ["g1", "g2", "g0"]
+    assert batch.exons.tolist() == [
+        [0, 340, 400], [0, 100, 130], [1, 500, 505], [2, 924, 954], [2, 1044, 1074],
+    ]  # fmt: skip
+
+
 def test_windows_of_two_lengths_in_one_batch_are_refused():
     genome = random_genome(5000)
     windows = [Window("c0", 0, 1024, 0, 1024), Window("c0", 0, 2048, 0, 2048)]

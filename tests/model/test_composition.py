@@ -15,8 +15,10 @@ from genesplice.model.genesplice import reverse_complement
 from genesplice.model.readout import (
     UPSTREAM_BP,
     GeneLoci,
+    base_weights,
     codon_fractions,
     log_length,
+    sense_loci,
     upstream_kmers,
 )
 from genesplice.model.sequence import InputChannels
@@ -75,6 +77,43 @@ def test_codons_count_from_the_first_base(place):
             counts[CODONS.index(letters[row][at : at + 3])] += 1
     shares = read(codon_fractions, inputs, [gene])
     np.testing.assert_allclose(shares[0], counts / max(counts.sum(), 1), atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(2, 200), st.integers(-1, 90)), min_size=1, max_size=6),
+    st.integers(-300, LENGTH),
+    st.sampled_from([1, -1]),
+)
+def test_codons_go_on_across_introns_and_back_over_a_frameshift(parts, start, strand):
+    """Exons of a length and a gap before each; a gap of -1 reads a base twice."""
+    inputs, letters = strands(1)
+    spans, at = [], start
+    for size, gap in parts:
+        spans.append((at + gap, at + gap + size))
+        at += gap + size
+    sense = [base for low, high in spans for base in range(low, high)]
+    if strand < 0:
+        spans = [(LENGTH - high, LENGTH - low) for low, high in spans]
+    exons = torch.tensor([[0, 0, 5], *([1, *span] for span in spans)])
+    columns = [[0, 0], [0, min(spans)[0]], [5, max(spans)[1]]]
+    both = sense_loci(*map(torch.tensor, columns), torch.tensor([1, strand], dtype=torch.int8),
+                      exons, n_windows=1, length=LENGTH)  # fmt: skip
+    row = int(strand < 0)
+    counts, means = np.zeros(64), [[], [], []]
+    for number, base in enumerate(sense):
+        if 0 <= base < LENGTH:
+            means[number % 3].append(base)
+        three = sense[number : number + 3]
+        if number % 3 == 0 and len(three) == 3 and min(three) >= 0 and max(three) < LENGTH:
+            counts[CODONS.index("".join(letters[row][i] for i in three))] += 1
+    shares = codon_fractions(inputs, both)
+    np.testing.assert_allclose(shares[1], counts / max(counts.sum(), 1), atol=1e-5)
+    assert float(log_length(both)[1]) == pytest.approx(np.log2(len(sense)))
+    bases = base_weights(both, length=LENGTH).means(inputs).view(2, -1, 4)[1, -3:]
+    for found, wanted in zip(bases, means, strict=True):
+        expected = inputs[row, wanted].mean(0) if wanted else torch.zeros(4)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_length_is_in_powers_of_two():

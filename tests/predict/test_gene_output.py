@@ -2,14 +2,17 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tiny_models import make_tiny
 
 from genesplice.errors import InputError
-from genesplice.predict.expression import bundle_graph
+from genesplice.model.readout import codon_fractions
+from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import (
+    Explainer,
     SingleGenePredictor,
     is_group,
     neighbourhood,
@@ -119,3 +122,24 @@ def test_genes_are_named_one_by_one_or_by_fold(tiny_bundle):
     for wrong in ("fold:9", "fold:x"):
         with pytest.raises(InputError):
             resolve_genes(tiny_bundle, [wrong])
+
+
+def test_a_spliced_gene_has_the_vector_of_the_full_pass_in_a_window_of_its_own(tiny_bundle):
+    genes = tiny_bundle.genes.copy()
+    wanted = [int(np.flatnonzero(genes["strand"] == strand)[3]) for strand in "+-"]
+    exons = genes["exons"].map(tuple).tolist()
+    for row in wanted:
+        start, end = int(genes["start"][row]), int(genes["end"][row])
+        pieces = [(start, start + 50), (start + 90, end - 41), (end - 20, end)]
+        exons[row] = sum(pieces[:: 1 if genes["strand"][row] == "+" else -1], ())
+    bundle = dataclasses.replace(tiny_bundle, genes=genes.assign(exons=exons))
+    model = make_tiny(bundle)
+    both = [encode_genes(model, one)[wanted] for one in (bundle, tiny_bundle)]
+    parts = [vectors.split(list(model.readout.parts.values()), 1) for vectors in both]
+    at = list(model.readout.parts).index("codons")
+    assert (parts[0][at] - parts[1][at]).abs().amax(1).min() > 1e-3
+    explainer = Explainer(model, bundle, vectors=both[0])
+    for row, found in zip(wanted, parts[0][at], strict=True):
+        window = explainer.window(bundle.genes["gene_id"][row])
+        channels = model.encoder.channels(window.tokens, window.phase)
+        torch.testing.assert_close(codon_fractions(channels, window.loci())[0], found)

@@ -1,5 +1,8 @@
 """Known classes and measured values: planted ones are found, random ones are not."""
 
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +11,8 @@ from tiny_models import make_tiny, make_vectors
 from tiny_variants import call, letters, make_masked, other, save_masked
 
 from genesplice.baselines.count_models import fit_count_model
+from genesplice.data.coding import coding_sequence, codon_meanings
+from genesplice.data.genome import decode
 from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
 from genesplice.errors import InputError
@@ -15,7 +20,6 @@ from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import read_metrics
 from genesplice.variants.benchmarks import (
-    AMINO_ACIDS,
     auroc,
     auroc_metric,
     class_metrics,
@@ -45,12 +49,6 @@ def test_auroc_is_that_of_scikit_learn():
 # --- known classes ---
 
 
-def test_codons():
-    assert len(AMINO_ACIDS) == 64
-    assert AMINO_ACIDS["ATG"] == "M"
-    assert AMINO_ACIDS["TGA"] == AMINO_ACIDS["TAA"] == AMINO_ACIDS["TAG"] == "*"
-
-
 def test_every_row_of_the_table_is_what_it_says(score, tiny_bundle):
     table = class_table(score, tiny_bundle, n_genes=2)
     genes = tiny_bundle.genes.set_index("gene_id")
@@ -73,6 +71,36 @@ def test_every_row_of_the_table_is_what_it_says(score, tiny_bundle):
     second = table[(table["site"] == "body") & (table["codon_position"] == 2)]
     assert third["is_synonymous"].mean() > 0.5
     assert second["is_synonymous"].mean() < 0.1
+
+
+@pytest.mark.parametrize("strand", ["+", "-"])
+def test_codons_of_a_spliced_gene_are_those_of_its_own_sequence_and_code(
+    score, tiny_bundle, strand
+):
+    genes = tiny_bundle.genes
+    long = (genes["strand"] == strand) & (genes["end"] - genes["start"] > 800)
+    one = genes[long].iloc[:1]
+    start, end = int(one["start"].iloc[0]), int(one["end"].iloc[0])
+    cut = (end - start - 70) % 3
+    pieces = [(start, start + 100), (start + 170, end - cut)]
+    if strand == "-":
+        pieces = [(end - 100, end), (start + cut, end - 170)]
+    one = one.assign(exons=[sum(pieces, ())], genetic_code=4)
+    table = class_table(score, dataclasses.replace(tiny_bundle, genes=one), n_genes=1)
+    read = decode(coding_sequence(tiny_bundle.genome, next(one.itertuples())))
+    near = read[:300] + read[-300:]
+    for position in (1, 2, 3):
+        rows = table[table["codon_position"] == position]
+        assert rows.groupby("ref").size().to_dict() == {
+            base: 3 * count for base, count in Counter(near[position - 1 :: 3]).items()
+        }
+    codes = codon_meanings(4)
+    codons = [near[i : i + 3] for i in range(0, 600, 3)]
+    same = [
+        codes[codon] == codes[codon[:i] + alt + codon[i + 1 :]]
+        for codon in codons for i in range(3) for alt in "ACGT" if alt != codon[i]
+    ]  # fmt: skip
+    assert table["is_synonymous"].eq(True).sum() == sum(same)
 
 
 def test_planted_classes_are_told_apart_and_random_ones_are_not():

@@ -50,8 +50,8 @@ def whole_window(levels, allele, gene, tss, bundle) -> tuple[GeneWindow, int]:
     phase = levels.sequence(low, row.strand, allele, False, False)[1]
     start = tss if row.strand == "+" else W - 1 - tss
     end = start + int(row.end - row.start)
-    window = GeneWindow(gene, row.gene_id, "", -start, start, end,
-                        torch.from_numpy(tokens)[None], torch.from_numpy(phase)[None])  # fmt: skip
+    window = GeneWindow(gene, row.gene_id, "", -start, start, end, torch.from_numpy(tokens)[None],
+                        torch.from_numpy(phase)[None], torch.tensor([[start, end]]))  # fmt: skip
     return window, low
 
 
@@ -104,8 +104,8 @@ def test_the_side_without_the_tss_moves(levels, tiny_bundle, offset, change):
         old = levels.sequence(low, strand, allele, False, False)
         new = levels.sequence(low, strand, allele, True, moves_left)
         assert len(new[0]) == len(new[1]) == W
-        before = levels.ends(gene, tss, low, None, False)
-        after = levels.ends(gene, tss, low, allele, moves_left)
+        before = levels.edges(gene, tss, low, None, False)[0]
+        after = levels.edges(gene, tss, low, allele, moves_left)[0]
         # The first base of the gene, and all on its side of the change, stay where they are.
         assert after[0] == before[0]
         at = allele.start - low if strand == "+" else W - (allele.end - low)
@@ -132,12 +132,15 @@ def test_a_gene_in_which_bases_are_lost_ends_earlier(levels, tiny_bundle):
     nothing, lost = np.zeros(0, np.uint8), tiny_bundle.genome.fetch("chr", start, start + 30)
     allele, low = Allele("chr", start, lost, nothing), window_start(start, W)
     tss = int(row.start) - low
-    assert levels.ends(gene, tss, low, allele, False) == (tss, tss + row.end - row.start - 30)
+    whole = [tss, tss + int(row.end - row.start)]
+    assert levels.edges(gene, tss, low, None, False) == [whole, whole]
+    assert levels.edges(gene, tss, low, allele, False) == 2 * [[tss, whole[1] - 30]]
     # A deletion over the very end.
     late = Allele("chr", int(row.end) - 10, lost, nothing)
     low = window_start(late.start, W)
     tss = int(row.start) - low
-    assert levels.ends(gene, tss, low, late, False) == (tss, tss + row.end - row.start - 10)
+    whole = [tss, tss + int(row.end - row.start)]
+    assert levels.edges(gene, tss, low, late, False) == 2 * [[tss, whole[1] - 10]]
 
 
 def test_a_reading_frame_moves_with_its_bases(levels, tiny_bundle):
