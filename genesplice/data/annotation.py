@@ -227,6 +227,7 @@ def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
             found = f"{len(fields)} tab-separated fields"
             raise InputError(found, "9 (GFF3 or GTF)", path=path, line=number)
         name, _, kind, first, last, _, strand, phase, attributes = fields
+        kind = kind.removeprefix("noncoding_")  # SGD's exons of RNA genes
         if kind == "region" and "genome=mitochondrion" in attributes:
             organelles.append((name, number))
         if kind in ("region", "chromosome") and "Is_circular=true" in attributes:

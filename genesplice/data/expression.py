@@ -171,7 +171,8 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
     sample = path.name.split(".")[0]
     if sample in ("quant", "abundance"):
         sample = path.resolve().parent.name
-    table = read_table(path, names=lambda row, _: _counts_without_header(row, sample))
+    table = read_table(path, names=lambda row, _: _counts_without_header(row, sample),
+                       row_names=True)  # fmt: skip
     ids, *columns = table.columns
     refuse_empty(table, ids, "gene id", "gene ids, then a column per sample", path)
     genes = table[ids]

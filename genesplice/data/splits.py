@@ -101,7 +101,9 @@ def read_operons(path: Path, aliases: Mapping[str, str]) -> tuple[dict[str, str]
         named = [one.removeprefix("operon ") for one in group if one.startswith("operon ")]
         names |= {gene: (named or group)[0] for gene in group if not gene.startswith("operon ")}
     if not names:
-        raise InputError("no gene in any line", f"such as {some(aliases.values(), 3)}", path=path)
+        raise InputError(
+            "no gene in any line", f"such as {some(sorted(set(aliases.values())), 3)}", path=path
+        )
     text = f"operons: {len(set(names.values()))} of {len(names)} genes in {path.name}"
     return names, f"{text}; {counted('names that are no genes', lost)}"
 

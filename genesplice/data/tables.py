@@ -25,6 +25,7 @@ GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
 SEPARATORS = {".csv": ","} | dict.fromkeys(
     ("", ".tsv", ".txt", ".tab", ".sf", ".gct", ".results", ".counts"), "\t"
 )
+ID_NAMES = ("gene", "gene_id", "geneid", "id", "name")
 LINE = "line"
 """Name of the index of a table that was read from text: the lines its rows are on."""
 
@@ -200,6 +201,7 @@ def read_table(
     *,
     names: Callable[[list[str], list[str]], Sequence[str]] | None = None,
     blanks: bool = False,
+    row_names: bool = False,
 ) -> pd.DataFrame:
     """Read a TSV, CSV (either may be compressed) or Parquet table as text, header first.
 
@@ -215,6 +217,9 @@ def read_table(
         is none of names, else nothing.
     blanks
         Whether blanks may separate columns.
+    row_names
+        Whether the header may lack the first column's name, as R's `write.table` leaves it:
+        all rows have one cell more, and the header does not begin with one of `ID_NAMES`.
 
     Raises
     ------
@@ -239,13 +244,18 @@ def read_table(
             rows, header = itertools.chain([(line, header)], rows), list(given)
         while len(header) > 1 and not header[-1].strip():
             header.pop()
+        body, is_from_r = list(rows), row_names and header[0].strip().lower() not in ID_NAMES
+        if is_from_r and all(len(cells) == len(header) + 1 and cells[-1] for _, cells in body):
+            header = ["", *header]
         check_header(header, path, line, separator)
-        even = list(even_rows(rows, len(header), path))
+        even = list(even_rows(iter(body), len(header), path))
         lines = pd.Index([line for line, _ in even], name=LINE)
         table = pd.DataFrame([cells for _, cells in even], columns=header, index=lines, dtype=str)
         if separator == ";":
             table.attrs["separated"] = "columns separated by semicolons"
             table = _with_points(table, path)
+        elif not header[0]:
+            table.attrs["separated"] = "ids in the first column, which has no name"
     else:
         raise InputError(
             f"a name ending in {suffix or 'nothing'}", ".tsv, .csv or .parquet", path=path

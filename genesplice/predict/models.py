@@ -33,13 +33,19 @@ def load_fold(directory: Path | str) -> GeneSplice:
     Raises
     ------
     InputError
-        If the folder holds no model.
+        If the folder holds no model, or one that this version cannot read.
     """
     directory = Path(directory)
     for name in ("config.json", "model.safetensors"):
         if not (directory / name).is_file():
             raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
-    model = GeneSplice.from_pretrained(directory).eval()
+    try:
+        model = GeneSplice.from_pretrained(directory).eval()
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        found = f"a model that cannot be read ({str(error).splitlines()[0][:120]})"
+        raise InputError(found, "one of this version", path=directory) from error
     model.cache_folder = cache_folder(directory)
     return model
 

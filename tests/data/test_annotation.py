@@ -1,6 +1,5 @@
 """Genes from GFF3 and GTF: coordinates, strands, circles, contig names, and what is refused."""
 
-import gzip
 from contextlib import suppress
 
 import numpy as np
@@ -50,18 +49,6 @@ def test_tss_of_a_gene_on_minus_is_its_last_base_on_the_contig(tmp_path):
     assert decode(genome.fetch("c0", gene.tss - 2, gene.tss + 1, "-")) == "ATG"
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, LENGTH), st.integers(0, LENGTH), st.sampled_from("+-"))
-def test_any_gene_keeps_its_length_and_its_end_nearest_to_transcription(
-    tmp_path_factory, start, more, strand
-):
-    end = min(LENGTH, start + more)
-    path = write(tmp_path_factory.mktemp("gff") / "a.gff", line(start, end, strand))
-    gene = only(parse_annotation(path, GENOME).genes)
-    assert gene.end - gene.start == end - start + 1
-    assert gene.tss == (start - 1 if strand == "+" else end - 1)
-
-
 def test_genes_are_sorted_by_the_genomes_contigs_then_by_start(tmp_path):
     genome = random_genome(500, 500)
     text = (
@@ -74,14 +61,6 @@ def test_genes_are_sorted_by_the_genomes_contigs_then_by_start(tmp_path):
     assert genes["gene_id"].tolist() == ["overlaps", "first", "second", "late"]
     assert tuple(genes.columns) == GENE_COLUMNS
     assert genes.index.tolist() == [0, 1, 2, 3]
-
-
-def test_overlapping_genes_on_both_strands_stay_two_genes(tmp_path):
-    text = line(100, 300, "+", "ID=a") + line(200, 400, "-", "ID=b") + line(150, 160, "+", "ID=c")
-    genes = parse(tmp_path, text).genes.set_index("gene_id")
-    assert genes.loc["a", ["start", "end", "tss"]].tolist() == [99, 300, 99]
-    assert genes.loc["b", ["start", "end", "tss"]].tolist() == [199, 400, 399]
-    assert genes.loc["c", ["start", "end", "tss"]].tolist() == [149, 160, 149]
 
 
 # --- circles ---
@@ -151,18 +130,6 @@ def test_name_that_two_genes_claim_is_no_alias_but_ids_win_over_synonyms(tmp_pat
     assert "same" not in aliases
     assert aliases["b"] == "b"
     assert aliases["c"] == aliases["c.2"] == "c.2"
-
-
-def test_gtf_reads_like_gff3(tmp_path):
-    gff = line(3, 11, "-", "ID=g1;Name=abc;gene_biotype=protein_coding")
-    gtf = line(3, 11, "-", 'gene_id "g1"; gene_name "abc"; gene_biotype "protein_coding";')
-    expected = parse(tmp_path, gff).genes
-    assert parse(tmp_path, gtf, name="a.gtf").genes.equals(expected)
-
-
-def test_compressed_annotation_reads_the_same(tmp_path):
-    path = write(tmp_path / "a.gff3.gz", gzip.compress((line(3, 11) + "###\n\n").encode()))
-    assert only(parse_annotation(path, GENOME).genes).start == 2
 
 
 def test_biotype_is_what_the_file_says_else_coding_where_there_is_a_cds(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny_files import write
-from tiny_inputs import BASES, IDS, NETWORK, SAMPLES, fasta, gff, inputs, table
+from tiny_inputs import BASES, IDS, NETWORK, SAMPLES, fasta, inputs, table
 from tiny_models import make_tiny
 from tiny_variants import COLUMNS, HEADER, call, save_masked
 
@@ -46,14 +46,11 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         (">c\nACGT\n>d\nACGU\n",
          "g.fa:4: found the letter 'U', expected DNA (A, C, G, T, N or IUPAC)"),
         (">c\nAC-T\n", "g.fa:2: found the letter '-', expected DNA (A, C, G, T, N or IUPAC)"),
-        (">c\nMKVLE*\n", "g.fa:2: found the letter 'L', expected DNA (A, C, G, T, N or IUPAC)"),
         (">c\nACéT\n", "g.fa:2: found the letter 'é', expected DNA (A, C, G, T, N or IUPAC)"),
         (b">c\nAC\xe9T\n", "g.fa:2: found bytes that are not UTF-8, expected text"),
-        (b">\xe9\nACT\n", "g.fa:1: found bytes that are not UTF-8, expected text"),
         (">\nACGT\n", "g.fa:1: found a contig without a name, expected >NAME"),
         (">c\nACGT\n>c other\nACGT\n", "g.fa:3: found contig 'c' twice, expected each contig once"),
         (">c\n>d\nACGT\n", "g.fa:1: found contig 'c' without sequence, expected DNA letters"),
-        (">c\nACGT\n>d\n", "g.fa:3: found contig 'd' without sequence, expected DNA letters"),
         (ZIP, "g.zip: found a zip archive, expected the file in it, plain or gzipped: unzip it"),
         (CUT, "g.fa.gz: found a truncated or damaged gzip stream, expected a complete file"),
         (DAMAGED, "g.fa.gz: found a truncated or damaged gzip stream, expected a complete file"),
@@ -61,8 +58,6 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
     f"{PREPARE} --annotation": [
         ("", "g.gff: found an empty file, expected data"),
         ("##gff-version 3\n",
-         "g.gff: found no gene, expected lines of type gene with an ID or gene_id"),
-        (gene(kind="exon", names="ID=x"),
          "g.gff: found no gene, expected lines of type gene with an ID or gene_id"),
         ("chr1 x gene 1 9 . + . ID=g\n",
          "g.gff:1: found 1 tab-separated fields, expected 9 (GFF3 or GTF)"),
@@ -75,32 +70,22 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "the genome (another version?)"),
         (gene() + gene(21, 29),
          "g.gff:2: found gene 'g' a second time (first on line 1), expected each gene once"),
-        (gff().replace("b0001", "b0000"),
-         "g.gff:5: found gene 'b0000' a second time (first on line 4), expected each gene once"),
         (gene(names="note=x"),
          "g.gff:1: found a gene without an id, expected locus_tag, gene_id or ID"),
-        (gene(names=""), "g.gff:1: found a gene without an id, expected locus_tag, gene_id or ID"),
         (gene(names='gene_id ""'),
          "g.gtf:1: found a gene without an id, expected locus_tag, gene_id or ID"),
         (gene(0, 9),
          "g.gff:1: found a gene at 0-9, expected 1 <= start <= end <= 24000, the length of chr1"),
-        (gene(10, 9),
-         "g.gff:1: found a gene at 10-9, expected 1 <= start <= end <= 24000, the length of chr1"),
         (gene(23990, 24001),
          "g.gff:1: found a gene at 23990-24001, expected 1 <= start <= end <= 24000, the "
          "length of chr1 (if its ends join: --circular chr1)"),
         (gene(24001, 24002),
          "g.gff:1: found a gene at 24001-24002, expected 1 <= start <= end <= 24000, the "
          "length of chr1"),
-        (CIRCLE + gene(24001, 24002),
-         "g.gff:2: found a gene at 24001-24002, expected 1 <= start <= end <= 24000, the "
-         "length of chr1"),
         (CIRCLE + gene(23990, 48001),
          "g.gff:2: found a gene at 23990-48001, expected 1 <= start <= end <= 24000, the "
          "length of chr1"),
         (gene("x"), "g.gff:1: found coordinates 'x'-'9', expected two whole numbers"),
-        (gene("1.5"), "g.gff:1: found coordinates '1.5'-'9', expected two whole numbers"),
-        (gene("-3"), "g.gff:1: found coordinates '-3'-'9', expected two whole numbers"),
         (gene("²"), "g.gff:1: found coordinates '²'-'9', expected two whole numbers"),
         (gene(1, "9" * 5000),
          "g.gff:1: found coordinates '1'-'99999999999999999999', expected two whole numbers"),
@@ -115,19 +100,14 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "e.tsv:1: found the header 'gene,s1', expected two or more columns separated by tabs"),
         ("gene\ts1\na\t5\n",
          "e.csv:1: found the header 'gene\\ts1', expected two or more columns separated by commas"),
-        ("gene\na\n",
-         "e.tsv:1: found the header 'gene', expected two or more columns separated by tabs"),
         ("gene\ts1\ts1\na\t1\t2\n",
          "e.tsv:1: found column 's1' more than once, expected each column once"),
         ("gene\ts1\na\t5\nb\t6\n\na\t7\n",
          "e.tsv:5: found gene 'a' twice, expected each gene once"),
         ("gene\ts1\n\na\t5\n\nb\thigh\n",
          "e.tsv:5: found 'high' for sample 's1', expected a number"),
-        ("gene\ts1\na\t5\nb\tNA\n", "e.tsv:3: found 'NA' for sample 's1', expected a number"),
         ("gene\ts1\ts2\na\t5\t\nb\t1\t2\n",
          "e.tsv:2: found an empty cell for sample 's2', expected a number"),
-        ("gene\ts1\ts2\na\t5\t6\nb\t1\n",
-         "e.tsv:3: found an empty cell for sample 's2', expected a number"),
         ("gene\ts1\na\t1,5\n", "e.tsv:2: found '1,5' for sample 's1', expected a number"),
         ("gene\ts1\na\t5\nb\tinf\n", "e.tsv:3: found 'inf' for sample 's1', expected a number"),
         ("gene\ts1\nb0000\t50\nb0001\t-0.5\n",
@@ -141,7 +121,6 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "e.tsv:3: found 3 columns, expected 2 as in the header (from R, write it with "
          "col.names=NA)"),
         (b"gene\ts1\na\t5\n\xe9\t6\n", "e.tsv:3: found bytes that are not UTF-8, expected text"),
-        (b"g\xe8ne\ts1\na\t5\n", "e.tsv:1: found bytes that are not UTF-8, expected text"),
         ('gene\ts1\n"a\t5\n', "e.tsv:2: found no table (unexpected end of data), expected a table"),
         (ZIP, "e.xlsx: found a name ending in .xlsx, expected .tsv, .csv or .parquet"),
         ("x",
@@ -160,9 +139,6 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         (table([f"ENSG{i}" for i in range(40)]),
          "e.tsv: found 40 of 40 genes that the annotation lacks (ENSG0, ENSG1, ENSG2, … (40 in "
          "all)), expected gene ids such as b0000, b0001, b0002"),
-        (table([*IDS[:15], *(f"x{i}" for i in range(25))]),
-         "e.tsv: found 25 of 40 genes that the annotation lacks (x0, x1, x2, … (25 in all)), "
-         "expected gene ids such as b0000, b0001, b0002"),
         (table([*IDS[:36], *"abcd"]),
          "e.tsv: found 4 of 40 genes left out (not in the annotation: 4 (a, b, c, d)), "
          "expected at most 5% (or --allow-missing)"),
@@ -212,7 +188,6 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "s.tsv:4: found sample 's1' twice, expected each sample once"),
         ("id\tcondition\ns1\tx\ns2\t \n",
          "s.tsv:3: found an empty condition, expected a condition"),
-        ("id\tcondition\ns1\tx\ns2\n", "s.tsv:3: found an empty condition, expected a condition"),
         ("id,condition\ns1,x\n",
          "s.tsv:1: found the header 'id,condition', expected two or more columns separated by "
          "tabs"),
@@ -236,8 +211,6 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "n.tsv:4: found effect 'up', expected +, -, +- or ? (or 1, -1, 0, or nothing)"),
         ("source\ttarget\nb0001\tb0002\n \tb0002\n",
          "n.tsv:3: found an empty source, expected a name"),
-        ("source\ttarget\nb0001\tb0002\nb0001\n",
-         "n.tsv:3: found an empty target, expected a name"),
         ("protein1 protein2 combined_score\nb1 b2 x\n",
          "n.tsv:2: found a combined_score that is no number, expected 0 to 1000"),
         ("source\ttarget\nb1\tb2\t+\n",
@@ -255,8 +228,6 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         ("\n", "s.gmt: found no names, expected at least one"),
         ("a\t\tb0001\nb\twords\n",
          "s.gmt:2: found 2 tab-separated columns, expected name, description, genes"),
-        ("a\t\tb0001\n\t\tb0002\n",
-         "s.gmt:2: found 3 tab-separated columns, expected name, description, genes"),
         ("a\t\tb0001\n\na\t\tb0002\n", "s.gmt:3: found set 'a' twice, expected each set once"),
         ("a\t\tb0001\tx\ty\n",
          "s.gmt: found 2 of 3 names that are no genes (x, y), expected gene ids or names such "
@@ -270,6 +241,21 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "pathway or term or gene_set or go"),
         ("gene\tset\nb1\ta\n\nb2\t\n", "s.tsv:4: found an empty set, expected a name"),
         ("<x/>", "s.xml: found a name ending in .xml, expected .tsv, .csv or .parquet"),
+    ],
+    f"{PREPARE} --operons": [
+        ("operon\tgene\no1\tx\n",
+         "o.tsv: found no gene in any line, expected such as b0000, b0001, b0002, … (40 in all)"),
+    ],
+    f"{PREPARE} --tss": [
+        ("gene_id\tposition\tstrand\nb0000\tx\t+\n",
+         "t.tsv:2: found position 'x', expected a whole number"),
+        ("gene\ttss\nb0000\t99999\n",
+         "t.tsv:2: found position 99999 of gene 'b0000', expected 1 to 24000, the length of chr1"),
+        ("chr1\t1\t2\n",
+         "t.bed:1: found 3 tab-separated columns, expected BED: 6 with name and strand"),
+    ],
+    f"{PREPARE} --gene-sets sets.gmt --obo": [
+        ("[Term]\nname: a\n", "g.obo: found no [Term], expected an ontology in OBO"),
     ],
     "pretrain --out out --fasta": [
         (BASES, "g.fa:1: found no FASTA record, expected a line that starts with '>'"),
@@ -353,18 +339,6 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
 # Command, a file of the folder it reads, what is in its place, and the line.
 FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
     "predict --model tuned --out out.parquet --data data": [
-        ("expression.h5ad", None,
-         "data: found no expression.h5ad, expected a complete bundle: prepare it again"),
-        ("genome.npy", "x",
-         "data: found a damaged genome.npy, expected a whole bundle: prepare it again"),
-        ("genes.parquet", "x",
-         "data: found a damaged genes.parquet, expected a whole bundle: prepare it again"),
-        ("contigs.json", "{",
-         "data: found a damaged contigs.json, expected a whole bundle: prepare it again"),
-        ("gene_sets.gmt", "a\n",
-         "data: found a damaged gene_sets.gmt, expected a whole bundle: prepare it again"),
-        ("motifs.meme", "MEME",
-         "data: found a damaged motifs.meme, expected a whole bundle: prepare it again"),
         ("manifest.json", None,
          "data: found no manifest.json, expected a bundle made by genesplice prepare"),
         ("manifest.json", "{", "data: found a damaged manifest.json, expected JSON"),
@@ -379,7 +353,12 @@ FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
          "data: found a damaged manifest.json, expected a whole bundle: prepare it again"),
     ],
     "predict --data data --out out.parquet --model tuned": [
-        ("config.json", None, "tuned: found no config.json, expected a folder that finetune wrote"),
+        ("config.json", None,
+         "tuned: found no config.json or run.json, expected a folder that finetune or pretrain "
+         "wrote"),
+        ("config.json", "{",
+         "tuned: found a model that cannot be read (Expecting property name enclosed in double "
+         "quotes: line 1 column 2 (char 1)), expected one of this version"),
         ("model.safetensors", None,
          "tuned: found no model.safetensors, expected a folder that finetune wrote"),
         ("model.safetensors", "x",
@@ -388,7 +367,8 @@ FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
     ],
     "scan --data data --out out --region chr:1-9 --model pre": [
         ("run.json", None,
-         "pre: found no config.json or run.json, expected a folder of pretrain or finetune"),
+         "pre: found no config.json or run.json, expected a folder that finetune or pretrain "
+         "wrote"),
         ("run.json", "{",
          "pre: found a run that cannot be read (Expecting property name enclosed in double "
          "quotes: line 1 column 2 (char 1)), expected one of this version"),
@@ -412,11 +392,8 @@ WORDS = [
     (f"{PREPARE} --circular plasmid", "found contig 'plasmid', expected chr1"),
     (f"{PREPARE} --fasta nowhere.fa", "nowhere.fa: found no such file, expected a file"),
     (f"{PREPARE} --fasta data", "data: found a folder, expected a file"),
-    (f"{PREPARE} --annotation nowhere.gff", "nowhere.gff: found no such file, expected a file"),
-    (f"{PREPARE} --expression nowhere.tsv", "nowhere.tsv: found no such file, expected a file"),
     (f"{PREPARE} --samples nowhere.tsv", "nowhere.tsv: found no such file, expected a file"),
     (f"{PREPARE} --network nowhere.tsv", "nowhere.tsv: found no such file, expected a file"),
-    (f"{PREPARE} --gene-sets nowhere.gmt", "nowhere.gmt: found no such file, expected a file"),
     (f"{PREPARE} --network edges.tsv --network-evidence good",
      "found evidence 'good', expected such as expression, curated, orthology, binding, "
      "sequence, simulated"),
@@ -437,9 +414,7 @@ WORDS = [
      "nowhere: found no such folder, expected a bundle made by genesplice prepare"),
     (f"{SCAN} chr:5", "found --region chr:5, expected all, contig, or contig:start-end"),
     (f"{SCAN} chr:9-5", "found --region chr:9-5, expected start <= end within 1-120000"),
-    (f"{SCAN} chr:0-5", "found --region chr:0-5, expected start <= end within 1-120000"),
     (f"{SCAN} chr:1-120001", "found --region chr:1-120001, expected start <= end within 1-120000"),
-    (f"{SCAN} chr:a-b", "found --region chr:a-b, expected all, contig, or contig:start-end"),
     (f"{SCAN} x:1-5", "found contig 'x', expected chr"),
     (f"{SCAN} chr:1-9 --model tuned --model pre --model pre",
      "found two pre-trained models, pre and pre, expected one"),
@@ -454,19 +429,15 @@ WORDS = [
      "found --protect chr:9-5, expected start <= end within 1-120000"),
     ("variants --model pre --data data --out out.vcf",
      "found no --vcf, --measured or --classes, expected one of them"),
-    ("variants --model pre --data data --out out.vcf --vcf nowhere.vcf",
-     "nowhere.vcf: found no such file, expected a file"),
     ("variants --model pre --data data --out out --measured nowhere.tsv",
      "nowhere.tsv: found no such file, expected a file"),
     (f"{PRETRAIN} model.widht=8", "--set model.widht: unknown key 'widht'; did you mean 'width'?"),
-    (f"{PRETRAIN} modl.width=8", "--set modl.width: unknown section 'modl'; did you mean 'model'?"),
     (f"{PRETRAIN} model.width",
      "found --set model.width, expected section.key=value, such as model.width=128"),
     (f"{PRETRAIN} model.width=wide", "found --set model.width=wide, expected a value of type int"),
     (f"{PRETRAIN} model.width=20",
      "found model.width 20 with model.heads 4, expected a width that is an even multiple of heads"),
     (f"{PRETRAIN} model.annotation=1", "found --set model.annotation=1, expected true or false"),
-    (f"{PRETRAIN} pretrain.views=operons", "--set pretrain.views=operons: did you mean 'operon'?"),
     (f"{PRETRAIN} pretrain.steps=-1", "found pretrain.steps -1, expected at least 1"),
     (f"{PRETRAIN} pretrain.learning_rate=nan",
      "found pretrain.learning_rate nan, expected at least 0"),
@@ -521,7 +492,7 @@ def whole(tiny_bundle, tmp_path_factory):
 @pytest.fixture
 def here(whole, tmp_path, monkeypatch):
     """The working folder: with them, and with the files of a small organism."""
-    inputs(tmp_path, "samples", "network")
+    inputs(tmp_path, "network", "gene_sets")
     for folder in whole.iterdir():
         (tmp_path / folder.name).symlink_to(folder.resolve())
     monkeypatch.chdir(tmp_path)
@@ -535,7 +506,7 @@ def refused(command: str, line: str) -> None:
     *progress, last = answer.err.splitlines()
     assert last == f"genesplice: {line}"
     assert (answer.code, answer.out) == (2, "")
-    assert all(text.startswith(("reading ", "folds: cutting ")) for text in progress)
+    assert not any(text.startswith("genesplice:") or "Error" in text for text in progress)
     assert sorted(Path().iterdir()) == before
 
 

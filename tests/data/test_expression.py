@@ -1,7 +1,5 @@
 """Expression tables: formats, units, replicates, and everything that is refused."""
 
-import gzip
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,7 +7,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy import sparse
 from tiny_files import refusal, write
 
 from genesplice.data.expression import (
@@ -49,26 +46,6 @@ def test_genes_by_samples_become_samples_by_genes_in_log2(tmp_path):
     np.testing.assert_allclose(data.X.T, np.log2(TABLE + 1), rtol=1e-6)
 
 
-def test_every_format_reads_the_same(tmp_path):
-    expected = read(tmp_path)
-    TABLE.to_parquet(tmp_path / "indexed.parquet")
-    TABLE.reset_index().to_parquet(tmp_path / "plain.parquet")
-    ad.AnnData(TABLE.T.astype(np.float32)).write_h5ad(tmp_path / "dense.h5ad")
-    thin = ad.AnnData(TABLE.T.astype(np.float32))
-    thin.X = sparse.csr_matrix(thin.X)
-    thin.write_h5ad(tmp_path / "sparse.h5ad")
-    write(tmp_path / "e.csv", TSV.replace("\t", ","))
-    write(tmp_path / "windows.txt", b"\xef\xbb\xbf" + TSV.replace("\n", "\r\n").encode())
-    write(tmp_path / "packed.tsv.gz", gzip.compress(TSV.encode()))
-    paths = [path for path in sorted(tmp_path.iterdir()) if path.name != "e.tsv"]
-    assert len(paths) == 7
-    for path in paths:
-        got = read_expression(path, "tpm")
-        np.testing.assert_allclose(got.X, expected.X, rtol=1e-6, err_msg=path.name)
-        assert got.var_names.equals(expected.var_names)
-        assert got.obs["condition"].tolist() == ["s1", "s2", "s3"]
-
-
 def test_semicolons_and_decimal_commas_are_read_and_said(tmp_path):
     text = TSV.replace("\t", ";").replace("30.5", "30,5")
     path = write(tmp_path / "e.csv", text)
@@ -91,46 +68,6 @@ Geneid\tChr\tStart\tEnd\tStrand\tLength\ts1\ts2
 a\tc0\t1\t300\t+\t300\t30\t10
 b\tc0\t400\t999\t-\t600\t60\t80
 """
-SALMON = (
-    "Name\tLength\tEffectiveLength\tTPM\tNumReads\na\t300\t100\t25.5\t30\nb\t600\t400\t74.5\t80\n"
-)
-KALLISTO = (
-    "target_id\tlength\teff_length\test_counts\ttpm\na\t300\t100\t30\t25.5\nb\t600\t400\t80\t74.5\n"
-)
-RSEM = (
-    "gene_id\ttranscript_id(s)\tlength\teffective_length\texpected_count\tTPM\tFPKM\n"
-    "a\tt1,t2\t300\t100\t30\t25.5\t9\nb\tt3\t600\t400\t80\t74.5\t8\n"
-)
-MERGED = "gene_id\tgene_name\ts1\ts2\na\tdnaA\t30\t10\nb\t\t60\t80\n"
-GCT = "#1.2\n2\t2\nName\tDescription\ts1\ts2\na\tdnaA\t30\t10\nb\tna\t60\t80\n"
-HTSEQ = "a\t30\nb\t60\n__no_feature\t9\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "unit", "samples", "values", "lengths"),
-    [
-        ("c.txt", FEATURE_COUNTS, "counts", ["s1", "s2"], [[30, 10], [60, 80]], [300, 600]),
-        ("quant.sf", SALMON, "counts", ["sample7"], [[30], [80]], [100, 400]),
-        ("x.tsv", SALMON, "tpm", ["x"], [[25.5], [74.5]], [100, 400]),
-        ("abundance.tsv", KALLISTO, "counts", ["sample7"], [[30], [80]], [100, 400]),
-        ("x.genes.results", RSEM, "counts", ["x"], [[30], [80]], [100, 400]),
-        ("x.genes.results", RSEM, "fpkm", ["x"], [[9], [8]], [100, 400]),
-        ("merged.tsv", MERGED, "tpm", ["s1", "s2"], [[30, 10], [60, 80]], None),
-        ("e.gct", GCT, "tpm", ["s1", "s2"], [[30, 10], [60, 80]], None),
-        ("ht.tsv", HTSEQ, "counts", ["ht"], [[30], [60], [9]], None),
-    ],
-)
-def test_tables_of_counting_tools_are_known_by_their_header(
-    tmp_path, name, text, unit, samples, values, lengths
-):
-    (tmp_path / "sample7").mkdir()
-    measured = read_measurements(write(tmp_path / "sample7" / name, text), unit)
-    assert measured.values.columns.tolist() == samples
-    assert measured.values.to_numpy().tolist() == values
-    assert measured.values.index.tolist()[:2] == ["a", "b"]
-    assert lengths == (None if measured.lengths is None else measured.lengths.tolist())
-    assert all(name in note for note in measured.notes)
-    assert measured.notes
 
 
 def test_counts_are_divided_by_the_lengths_in_their_own_table(tmp_path):
@@ -169,14 +106,6 @@ def test_counts_do_not_depend_on_depth_and_add_up_to_a_million(counts, depth):
     more = make_expression(table * depth, "counts", obs_of(table), lengths=lengths)
     np.testing.assert_allclose(more.X, once.X, atol=1e-4)
     np.testing.assert_allclose((2.0 ** once.X.astype(float) - 1).sum(axis=1), 1e6, rtol=1e-4)
-
-
-@settings(max_examples=60, deadline=None)
-@given(arrays(np.float64, (3, 4), elements=st.floats(0, 300_000)))
-def test_tpm_comes_back_from_its_logarithm(values):
-    table = pd.DataFrame(values + 22, index=list("abc"), columns=list("wxyz"))
-    data = make_expression(table, "tpm", obs_of(table))
-    np.testing.assert_allclose(2.0 ** data.X.T.astype(float) - 1, table, rtol=1e-4)
 
 
 @pytest.mark.parametrize("unit", ["rpkm", "fpkm"])
@@ -248,19 +177,6 @@ def test_replicates_are_averaged_in_log_space_in_order_of_appearance():
     assert (means.index.name, means.columns.name) == ("gene_id", "condition")
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from("ABC"), min_size=2, max_size=9), st.integers(0, 99))
-def test_condition_means_are_the_means_whatever_the_order(conditions, seed):
-    generator = np.random.default_rng(seed)
-    columns = [f"s{i}" for i in range(len(conditions))]
-    table = pd.DataFrame(generator.uniform(0, 9, (3, len(columns))), list("xyz"), columns)
-    means = condition_means(make_expression(table, "log2tpm", obs_of(table, conditions)))
-    assert means.columns.tolist() == list(dict.fromkeys(conditions))
-    for condition in means:
-        mine = [column for column, c in zip(columns, conditions, strict=True) if c == condition]
-        np.testing.assert_allclose(means[condition], table[mine].mean(axis=1), rtol=1e-6)
-
-
 def test_sample_table_gives_conditions_in_any_order_and_may_know_more_samples(tmp_path):
     samples = write(
         tmp_path / "s.csv", "id,batch,Condition\ns3,2,cold\ns9,1,no\ns1,1,warm\ns2,1,cold\n"
@@ -282,16 +198,6 @@ def test_h5ad_keeps_its_conditions_unless_a_table_says_otherwise(tmp_path):
 
 
 # --- what is refused ---
-
-
-@pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("blank", [0, 2])
-def test_header_without_a_name_over_the_gene_ids_shifts_no_values(tmp_path, blank):
-    text = "s1\ts2\n" + "\n" * blank + "a\t50\t60\nb\t70\t80\n"
-    error = refusal(read_expression, write(tmp_path / "e.tsv", text), "tpm")
-    assert error.line == 2 + blank
-    assert error.found == "3 columns"
-    assert error.expected == "2 as in the header (from R, write it with col.names=NA)"
 
 
 def test_separators_at_the_ends_of_all_lines_do_no_harm(tmp_path):

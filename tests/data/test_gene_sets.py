@@ -1,6 +1,5 @@
 """Gene sets: formats, names that people read, ancestors, and what is refused."""
 
-import gzip
 import os
 import subprocess
 import sys
@@ -31,16 +30,6 @@ def gaf(gene="lacI", term="GO:1", evidence="IDA", relation="enables") -> str:
 
 
 # --- formats ---
-
-
-def test_every_format_gives_the_same_sets(tmp_path):
-    expected = {"GO:1": ("b1", "b3"), "GO:2": ("b2",)}
-    write(tmp_path / "s.gmt", "GO:1\twords\tlacI\tflhD\tlacI\n\nGO:2\t\tB2\tnobody\n")
-    write(tmp_path / "s.csv", "Term,Gene\nGO:1,lacI\nGO:1,flhD\nGO:1,b1\nGO:2,b2\n")
-    write(tmp_path / "s.gaf", "!gaf 2.2\n" + gaf() + gaf("flhD") + gaf("b2", "GO:2"))
-    write(tmp_path / "s.gmt.gz", gzip.compress((tmp_path / "s.gmt").read_bytes()))
-    for path in sorted(tmp_path.iterdir()):
-        assert read_gene_sets(path, GENES).gene_sets == expected, path.name
 
 
 def test_names_that_are_no_genes_are_told(tmp_path):

@@ -1,7 +1,6 @@
 """Tokens, strands and circles; FASTA files read whole or in pieces, and those that are refused."""
 
 import gzip
-import random
 from contextlib import suppress
 
 import numpy as np
@@ -163,25 +162,10 @@ def test_contigs_follow_one_another_and_are_named_up_to_the_first_blank(tmp_path
     assert fetched(genome, "chr2", 0, 3) == "TTN"
 
 
-def test_line_ends_of_all_systems_read_the_same(tmp_path):
-    text = ">a\nACGT\nAC\n>b\nGG"
-    expected = read_fasta(write(tmp_path / "unix.fa", text))
-    for end in ("\r\n", "\r"):
-        got = read_fasta(write(tmp_path / "other.fa", text.replace("\n", end)))
-        assert got.contigs == expected.contigs
-        assert np.array_equal(got.tokens, expected.tokens)
-
-
 def test_a_description_may_be_of_any_letters_and_begin_with_a_byte_order_mark(tmp_path):
     text = "\ufeff>c Synthetica testis, Île-de-Ré\nACGT\n".encode()
     for content in (text, text.replace("é".encode(), b"\xe9")):
         assert fetched(read_fasta(write(tmp_path / "g.fa", content)), "c", 0, 4) == "ACGT"
-
-
-def test_gzip_is_known_by_its_content_not_by_its_name(tmp_path):
-    for name in ("g.fa.gz", "g.fa"):
-        path = write(tmp_path / name, gzip.compress(b">c\nAC\n") + gzip.compress(b"GT\n"))
-        assert fetched(read_fasta(path), "c", 0, 4) == "ACGT"
 
 
 def test_lower_case_stretches_are_kept_as_intervals_within_contigs(tmp_path):
@@ -193,23 +177,6 @@ def test_read_genome_cannot_be_written_to(tmp_path):
     genome = read_fasta(write(tmp_path / "g.fa", ">a\nACGT\n"))
     with pytest.raises(ValueError, match="read-only"):
         genome.tokens[0] = 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.text("ACGTNacgtnRYryK", min_size=1, max_size=50), min_size=1, max_size=4))
-def test_any_contigs_survive_any_line_width(tmp_path_factory, sequences):
-    width = random.Random(len(sequences[0])).randint(1, 20)
-    text = ""
-    for i, sequence in enumerate(sequences):
-        lines = [sequence[k : k + width] for k in range(0, len(sequence), width)]
-        text += "\n".join([f">c{i}", *lines, ""])
-    genome = read_fasta(write(tmp_path_factory.mktemp("fasta") / "g.fa", text))
-    for i, sequence in enumerate(sequences):
-        assert np.array_equal(genome.fetch(f"c{i}", 0, len(sequence)), encode(sequence))
-    masked = np.zeros(genome.length, dtype=bool)
-    for start, end in genome.soft_masked:
-        masked[start:end] = True
-    assert masked.tolist() == [letter.islower() for letter in "".join(sequences)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,6 +1,5 @@
 """From the user's files to a bundle, or to one line that says what is wrong with them."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -95,17 +94,6 @@ def test_manifest_names_every_file_with_its_checksum(tmp_path):
     assert bundle.manifest["expression_unit"] == "tpm"
     for name in expected:
         assert name in bundle.manifest["command"]
-
-
-def test_compressed_files_give_the_same_bundle(tmp_path):
-    plain = prepared(tmp_path, *ALL)
-    packed = {}
-    for part, (name, text) in ALL.items():
-        packed[part] = write(tmp_path / f"{name}.gz", gzip.compress(text.encode()))
-    again = prepare_files(
-        **packed, expression_unit="tpm", out=tmp_path / "packed", block_bp=2000, name="mine"
-    )
-    assert again.data_sha256 == plain.data_sha256
 
 
 def test_steps_are_told_in_order(tmp_path):
