@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 def prepare(
     out: Out,
     recipe: Annotated[str | None, typer.Option(help="A data set that is fetched for you.")] = None,
-    fasta: Annotated[Path | None, typer.Option(help="Genome, plain, gz or bgz.")] = None,
-    annotation: Annotated[Path | None, typer.Option(help="GFF3 or GTF, plain or gz.")] = None,
+    fasta: Annotated[Path | None, typer.Option(help="Genome: FASTA or GenBank.")] = None,
+    annotation: Annotated[Path | None, typer.Option(help="GFF3, GTF or GenBank.")] = None,
     expression: Annotated[Path | None, typer.Option(help="TSV, CSV, Parquet or h5ad.")] = None,
     expression_unit: Annotated[
         str | None, typer.Option(help="tpm, rpkm, log2tpm or counts.")

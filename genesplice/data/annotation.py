@@ -1,4 +1,4 @@
-"""Genes from GFF3 or GTF, with contig names matched to those of the genome."""
+"""Genes from GFF3, GTF or GenBank, with contig names matched to those of the genome."""
 
 import re
 from collections import defaultdict
@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from genesplice.data.coding import BACTERIAL, Feature, add_coding, whole_gene
+from genesplice.data.genbank import is_genbank, read_features
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import numbered_lines, some, unique_owners
 from genesplice.errors import InputError
@@ -51,7 +52,7 @@ class Annotation(NamedTuple):
 
 
 def parse_annotation(path: Path, genome: Genome) -> Annotation:
-    """Read the genes of a GFF3 or GTF file (plain or compressed), and what `Annotation` holds.
+    """Read the genes of a GFF3, GTF or GenBank file, and what `Annotation` holds.
 
     Genes have columns `gene_id, name, contig, start, end, strand, tss, biotype, exons,
     genetic_code` (the last two as in `genesplice.data.coding`), sorted by contig order in the
@@ -212,8 +213,11 @@ def _contig_key(name: str) -> str:
 
 def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
     """Features that genes are made of; contigs' lengths and circles go to `contigs`."""
-    circles, organelles = [], []
-    for number, text in numbered_lines(path):
+    circles, organelles = list[tuple[str, int]](), list[tuple[str, int]]()
+    is_flat = is_genbank(path)
+    if is_flat:
+        yield from map(Feature._make, read_features(path, contigs.lengths, circles, organelles))
+    for number, text in () if is_flat else numbered_lines(path):
         if text.startswith("##sequence-region"):
             words = [*text.split(), "", "", ""]
             if words[2] == "1" and WHOLE_NUMBER.fullmatch(words[3]):

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from genesplice.data.genbank import as_fasta, is_genbank
 from genesplice.data.tables import check_text, open_input, open_text, some
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json
@@ -188,9 +189,9 @@ class Genome:
 
 
 def read_fasta(path: Path) -> Genome:
-    """Read a FASTA file, plain or compressed (gzip, bgzip); every contig is taken as linear.
+    """Read a FASTA or GenBank file, plain or compressed; every contig is taken as linear.
 
-    A contig's name is the header up to the first blank.
+    A contig's name is the header up to the first blank, in GenBank accession and version.
 
     Raises
     ------
@@ -275,7 +276,8 @@ def _append(
             found = f"contig {name!r} without sequence"
             raise InputError(found, "DNA letters", path=path, line=at)
 
-    with open_text(path) as handle:
+    with open_text(path) as opened:
+        handle = as_fasta(path) if is_genbank(path) else opened
         while lines := handle.readlines(chunk_bytes):
             heads = [i for i, text in enumerate(lines) if text.startswith(">")]
             for at, end in pairwise([-1, *heads, len(lines)]):
