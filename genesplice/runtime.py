@@ -6,12 +6,15 @@ torch is imported where it is used: `genesplice --help` need not wait for it.
 import ctypes
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -194,6 +197,57 @@ def claimed(out: Path) -> Iterator[None]:
         lock.flush()
         yield
         path.unlink(missing_ok=True)
+
+
+class _Heard(io.TextIOBase):
+    """A text stream that knows its last line, and when something was last written."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.line = stream, "genesplice: at work"
+        self.heard = self.began = time.monotonic()
+
+    def write(self, text: str) -> int:
+        self.heard = time.monotonic()
+        if text.strip():
+            self.line, self.began = text.strip().splitlines()[-1], self.heard
+        return int(self.stream.write(text))
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return bool(self.stream.isatty())
+
+    def fileno(self) -> int:
+        return int(self.stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return str(self.stream.encoding)
+
+
+@contextmanager
+def never_silent(every_s: float = 15.0) -> Iterator[None]:
+    """Say the last line of stderr again, with its seconds, where nothing was said for so long."""
+    heard, is_over = _Heard(sys.stderr), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(min(1.0, every_s / 4)):
+            now = time.monotonic()
+            if now - heard.heard >= every_s:
+                heard.heard = now
+                heard.stream.write(f"{heard.line} ({now - heard.began:.0f} s)\n")
+                heard.stream.flush()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    sys.stderr = heard
+    try:
+        yield
+    finally:
+        sys.stderr = heard.stream
+        is_over.set()
+        thread.join()
 
 
 @contextmanager

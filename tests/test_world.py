@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from test_cli import call
 from genesplice.cli import failure_of_the_world
 from genesplice.data.bundle import load_bundle
 from genesplice.errors import WorkError
-from genesplice.runtime import claimed
+from genesplice.runtime import Countdown, claimed, never_silent
 
 CLAIM = """
 import sys, time
 from pathlib import Path
-from genesplice.runtime import claimed
+from genesplice.runtime import Countdown, claimed, never_silent
 with claimed(Path(sys.argv[1])):
     print("claimed", flush=True)
     time.sleep(60)
@@ -79,6 +80,30 @@ def test_a_full_disk_is_one_line_however_it_is_wrapped():
     short = OSError("600 requested and 12 written")
     assert failure_of_the_world(short) == "writing or reading failed: 600 requested and 12 written"
     assert failure_of_the_world(ValueError("a bug")) is None
+
+
+def test_a_silent_stage_says_its_last_line_again(capsys):
+    with never_silent(0.2):
+        print("prepare: reading", file=sys.stderr)
+        time.sleep(0.7)
+        assert not sys.stderr.isatty()
+    before = capsys.readouterr().err.splitlines()
+    assert before[0] == "prepare: reading"
+    assert 2 <= len(before) <= 4
+    assert all(line.startswith("prepare: reading (") for line in before[1:])
+    assert before[-1].endswith(" s)")
+    time.sleep(0.4)
+    print("as before", file=sys.stderr)
+    assert capsys.readouterr().err == "as before\n"
+
+
+def test_a_countdown_speaks_now_and_then(monkeypatch):
+    told: list[str] = []
+    assert list(Countdown(3, "genes", told.append).over("abc")) == ["a", "b", "c"]
+    assert told == []
+    monkeypatch.setattr("genesplice.runtime.SECONDS_BETWEEN_LINES", 0)
+    assert list(Countdown(3, "genes", told.append).over("abc")) == ["a", "b", "c"]
+    assert told == ["genes: 1 of 3, 0 s left", "genes: 2 of 3, 0 s left"]
 
 
 @pytest.mark.parametrize("limit", [None, 20], ids=["enough", "full"])

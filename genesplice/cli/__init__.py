@@ -36,10 +36,14 @@ HELD = contextlib.ExitStack()
 
 
 def claim(out: Path) -> Path:
-    """See that `out` can be written and that nobody else does, for as long as the verb runs."""
-    from genesplice.runtime import claimed
+    """See that `out` can be written and that nobody else does, for as long as the verb runs.
+
+    Until then the verb is never silent for long.
+    """
+    from genesplice.runtime import claimed, never_silent
 
     HELD.enter_context(claimed(out))
+    HELD.enter_context(never_silent())
     return out
 
 

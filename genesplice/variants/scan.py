@@ -25,7 +25,7 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
 from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric, MotifHit
-from genesplice.runtime import atomic_file
+from genesplice.runtime import Countdown, atomic_file
 from genesplice.variants.alleles import Region
 from genesplice.variants.likelihood import (
     BASES,
@@ -237,13 +237,11 @@ def scan_regions(
     _claim(parts, score)
     every = list(cores(regions))
     files = []
-    for done, core in enumerate(every, 1):
+    for core in Countdown(len(every), f"scan: intervals of {CORE_BP} bp", progress).over(every):
         file = parts / f"{core.contig.replace('/', '_')}_{core.start}_{core.end}.parquet"
         if not file.exists():
             with atomic_file(file) as partial:
                 scan_core(score, genome, core).to_parquet(partial, index=False)
-            if done % 10 == 0 or done == len(every):
-                progress(f"scan: {done} of {len(every)} intervals of {CORE_BP} bp")
         files.append(file)
     return _write(files, out)
 
