@@ -121,7 +121,8 @@ def region_masks(
     - `promoter`: the intergenic bases at `PROMOTER_DISTANCE_BP` before an operon's first gene;
       these are intergenic as well.
 
-    Other RNA genes, pseudogenes, genes without a frame and bases of two strands' genes are in none.
+    Introns, untranslated bases, other RNA genes, pseudogenes, genes without a frame and bases of
+    two strands' genes are in none.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ for all tasks and models. A site is a base that is read on one strand; its input
 `promoter`     a base 20 to 100 bp before an operon's first gene, in no gene, read in that gene's
                sense; or (half and half) a coding base or one of no gene and none of the 300 bp
                before such a gene, read on either strand
-`operon`       first base of the first protein gene of an operon, or of another; in sense
+`operon`       first coding base of an operon's first gene, or of another; in sense
 `rna`          a base of a tRNA or rRNA gene, or of a protein's; in sense. (Copies of rRNA operons
                are all but identical, and lie in all folds.)
 `replichore`   the strand that is read is the leading or the lagging one: leading is + from the
@@ -44,6 +44,7 @@ from jaxtyping import Bool, Float, Int64
 from threadpoolctl import threadpool_limits
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.coding import exons_read
 from genesplice.data.features import (
     PROMOTER_DISTANCE_BP,
     RNA_BIOTYPES,
@@ -210,13 +211,16 @@ class _Draw:
         return 2 * positions + self.generator.integers(0, 2, len(positions))
 
     def _starts(self, is_first: bool) -> Sites:
-        """First bases of protein genes, read in sense."""
+        """First coding bases of protein genes, read in sense."""
         genes = self.bundle.genes[self.is_first == is_first]
         genes = genes[genes["biotype"] == "protein_coding"]
         contigs = {one.name: (one.offset, one.length) for one in self.bundle.genome.contigs}
         offset, length = np.array([contigs[c] for c in genes["contig"]], np.int64).reshape(-1, 2).T
-        positions = offset + genes["tss"].to_numpy() % length
-        sites = 2 * positions + (genes["strand"] == "-").to_numpy()
+        is_minus = (genes["strand"] == "-").to_numpy()
+        edges = [exons_read(gene)[0] for gene in genes.itertuples()]
+        first = np.array(edges, np.int64).reshape(-1, 2)
+        positions = offset + np.where(is_minus, first[:, 1] - 1, first[:, 0]) % length
+        sites = 2 * positions + is_minus
         return np.unique(sites[self.is_allowed[positions]])
 
     def _start_codons(self, starts: Sites, half: int) -> tuple[Sites, Sites]:

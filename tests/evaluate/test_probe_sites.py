@@ -152,6 +152,22 @@ def test_the_draw_depends_on_the_generator_only(control, sites):
     assert not other.equals(sites)
 
 
+def test_starts_are_those_of_coding_sequences_not_of_transcripts(control):
+    genes = control.genes
+    later = [
+        (gene.start + 9, gene.end) if gene.strand == "+" else (gene.start, gene.end - 9)
+        for gene in genes.itertuples()
+    ]
+    shifted = dataclasses.replace(control, genes=genes.assign(exons=later))
+    made = make_probe_sites(shifted, np.random.default_rng(0))
+    found = {(one.position, one.strand) for one in made[made["task"] == "operon"].itertuples()}
+    size = control.genome.length
+    firsts = {((g.tss + 9 if g.strand == "+" else g.tss - 9) % size, g.strand)
+              for g in genes[genes["biotype"] == "protein_coding"].itertuples()}  # fmt: skip
+    assert found
+    assert found <= firsts
+
+
 def test_tasks_without_sites_are_left_out(tiny_bundle):
     found = make_probe_sites(tiny_bundle, np.random.default_rng(0), n_sites=40)
     assert "replichore" not in set(found["task"])
