@@ -70,7 +70,6 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
         genome lacks or that has another length there, names a gene twice, or coordinates outside
         the contig (with the line).
     """
-    path = Path(path)
     contigs = _ContigNames(path, genome)
     genes: dict[str, list[Feature]] = defaultdict(list)
     parts: list[Feature] = []
