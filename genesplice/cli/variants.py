@@ -57,6 +57,7 @@ def variants(
     What else is asked for (--measured, --classes) goes into OUT.metrics.json; --vcf is not needed
     for it.
     """
+    from genesplice.data.tables import on_disk
     from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
     from genesplice.runtime import file_sha256, write_manifest
@@ -103,7 +104,7 @@ def variants(
         config=settings._asdict() | {"classes": classes},
         seeds={"matched": seed},
         data=bundle.data_sha256
-        | {file.name: file_sha256(file) for file in (vcf, measured) if file},
+        | {file.name: file_sha256(on_disk(file)) for file in (vcf, measured) if file},
         backend=backend_name(),
         extra=models.record | {"contigs_renamed": contigs_renamed},
     )

@@ -14,6 +14,7 @@ from genesplice.data.tables import (
     find_columns,
     is_number,
     line_of,
+    on_disk,
     open_input,
     plain_suffix,
     read_table,
@@ -230,9 +231,10 @@ def _bad_cell(cells: pd.DataFrame, path: Path) -> InputError:
     row, column = np.argwhere(~np.isfinite(numbers))[0]
     cell = cells.iat[row, column].strip()
     found = f"{cell!r}" if cell else "an empty cell"
+    expected = "a number" + " with a point, or semicolons between columns" * ("," in cell)
     line = line_of(cells, cells.index[row])
     return InputError(
-        f"{found} for sample {cells.columns[column]!r}", "a number", path=path, line=line
+        f"{found} for sample {cells.columns[column]!r}", expected, path=path, line=line
     )
 
 
@@ -243,7 +245,7 @@ def _read_h5ad(path: Path) -> Measurements:
         with warnings.catch_warnings():
             # `make_expression` says so in one line, as an error.
             warnings.filterwarnings("ignore", message=".*names are not unique")
-            data = ad.read_h5ad(path)
+            data = ad.read_h5ad(on_disk(path))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError("no AnnData file", "h5ad", path=path) from error
     if data.X is None or 0 in data.shape:
@@ -326,7 +328,16 @@ def check_unit(table: pd.DataFrame, unit: ExpressionUnit, path: Path | None = No
     is_whole = many and highest > 0 and bool((values == np.floor(values)).all())
     is_million = many and bool((np.abs(sums / MILLION - 1) < SAME_SUM).all())
     found = expected = ""
-    if is_log and highest > HIGHEST_LOG2_TPM:
+    bases = {"natural logarithms": np.expm1, "logarithms to base 10": lambda x: 10**x - 1}
+    others = [
+        name
+        for name, power in bases.items()
+        if is_log and many and not is_million and highest <= HIGHEST_LOG2_TPM
+        and (np.abs(power(values).sum(axis=0) / MILLION - 1) < SAME_SUM).all()
+    ]  # fmt: skip
+    if others:
+        found, expected = others[0], "log2(TPM+1), or TPM: of these they are the logarithms"
+    elif is_log and highest > HIGHEST_LOG2_TPM:
         found, expected = f"values up to {highest:g}", f"at most {HIGHEST_LOG2_TPM:g}"
     elif unit in ("tpm", "log2tpm") and sums.max() > HIGHEST_TPM_SUM * (2 if is_log else 1):
         found = f"sample {table.columns[int(np.argmax(sums))]!r} adding up to {sums.max():.3g}"

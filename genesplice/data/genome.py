@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from genesplice.data.genbank import as_fasta, is_genbank
-from genesplice.data.tables import check_text, open_input, open_text, some
+from genesplice.data.tables import check_text, on_disk, open_input, open_text, some
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json
 
@@ -259,7 +259,7 @@ def _digests(paths: Sequence[Path]) -> dict[str, str]:
     digests = {}
     for path in paths:
         with open_input(path):
-            digests[path.name] = file_sha256(path)
+            digests[path.name] = file_sha256(on_disk(path))
     return digests
 
 

@@ -25,7 +25,7 @@ from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.sources import MIN_SET_GENES, RECIPES
 from genesplice.data.splits import choose_operons
-from genesplice.data.tables import counted, some
+from genesplice.data.tables import counted, on_disk, some
 from genesplice.data.tss import place_tss
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256
@@ -324,6 +324,7 @@ def _counted(group: Mapping[str, Any]) -> str:
 
 
 def _input(part: str, path: Path) -> dict[str, Any]:
-    return {"name": path.name, "part": part, "sha256": file_sha256(path),
+    name, path = path.name, on_disk(path)
+    return {"name": name, "part": part, "sha256": file_sha256(path),
             "source": "the user's file", "licence": "not stated",
             "counts": {"bytes": path.stat().st_size}}  # fmt: skip

@@ -4,11 +4,14 @@ Everything that goes wrong here is an `InputError` that names the file, and the 
 is to blame.
 """
 
+import atexit
 import csv
 import gzip
 import io
 import itertools
 import math
+import shutil
+import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +63,21 @@ def plain_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+_PIPED: dict[Path, Path] = {}
+
+
+def on_disk(path: Path) -> Path:
+    """Give `path`, or of a pipe (/dev/stdin) a copy that can be read again, until the end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        if path not in _PIPED:
+            with path.open("rb") as pipe, tempfile.NamedTemporaryFile(delete=False) as copy:
+                shutil.copyfileobj(pipe, copy)
+            _PIPED[path] = Path(copy.name)
+            atexit.register(_PIPED[path].unlink, missing_ok=True)
+        return _PIPED[path]
+    return path
+
+
 @contextmanager
 def open_input(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for reading bytes, decompressing gzip and bgzip by their first two bytes.
@@ -71,16 +89,17 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
         stream is cut short or damaged (also while the body of the `with` reads from it).
     """
     path = Path(path)
-    if not path.is_file():
+    plain = on_disk(path)
+    if not plain.is_file():
         raise InputError("a folder" if path.is_dir() else "no such file", "a file", path=path)
-    with path.open("rb") as probe:
+    with plain.open("rb") as probe:
         magic = probe.read(4)
     if not magic:
         raise InputError("an empty file", "data", path=path)
     if magic == ZIP_MAGIC:
         raise InputError("a zip archive", "the file in it, plain or gzipped: unzip it", path=path)
     try:
-        with gzip.open(path) if magic.startswith(GZIP_MAGIC) else path.open("rb") as handle:
+        with gzip.open(plain) if magic.startswith(GZIP_MAGIC) else plain.open("rb") as handle:
             yield cast(BinaryIO, handle)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
@@ -270,7 +289,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     with open_input(path):
         pass
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(on_disk(path))
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"no Parquet table ({reason})", "Parquet", path=path) from error

@@ -56,6 +56,15 @@ def test_semicolons_and_decimal_commas_are_read_and_said(tmp_path):
     assert (error.line, error.found) == (3, "'1000.5' beside decimal commas")
 
 
+@pytest.mark.parametrize(("base", "named"), [(np.e, "natural logarithms"), (10, "to base 10")])
+def test_other_logarithms_are_known_by_their_sums(base, named):
+    tpm = np.random.default_rng(0).lognormal(3, 2, (50, 3))
+    tpm = pd.DataFrame(tpm / tpm.sum(axis=0) * 1e6)
+    check_unit(np.log2(tpm + 1), "log2tpm")
+    with pytest.raises(InputError, match=f"{named} with unit log2tpm"):
+        check_unit(np.log(tpm + 1) / np.log(base), "log2tpm")
+
+
 def test_gene_ids_made_of_digits_stay_names(tmp_path):
     data = read(tmp_path, "entrez\ts1\n7157\t900\n672\t30\n")
     assert data.var_names.tolist() == ["7157", "672"]

@@ -1,5 +1,7 @@
 """From the user's files to a bundle, or to one line that says what is wrong with them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,20 @@ def test_operons_and_transcription_starts_are_those_of_files(tmp_path):
     assert "--operons" in bundle.manifest["command"]
     alone = prepared(tmp_path / "none", options={"operons": "none"})
     assert alone.splits["operon"].tolist() == IDS
+
+
+def test_pipes_are_read_like_files(tmp_path):
+    plain = prepared(tmp_path, options={"name": "mine"})
+    folder = tmp_path / "in"
+    code = "from genesplice.data.prepare import prepare_files as f; import sys; "
+    code += "f(sys.argv[1], '/dev/stdin', sys.argv[2], 'tpm', out=sys.argv[3], block_bp=2000)"
+    words = [folder / "genome.fa", folder / "tpm.tsv", tmp_path / "piped"]
+    text = (folder / "genes.gff3").read_bytes()
+    subprocess.run([sys.executable, "-c", code, *words], input=text, check=True)
+    piped = load_bundle(tmp_path / "piped")
+    assert piped.data_sha256 == plain.data_sha256
+    digests = piped.manifest["data_sha256"]
+    assert digests["stdin"] == plain.manifest["data_sha256"]["genes.gff3"]
 
 
 def test_evidence_may_be_declared_where_the_files_do_not(tmp_path):
