@@ -213,8 +213,7 @@ def _contig_key(name: str) -> str:
 def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
     """Features that genes are made of; contigs' lengths and circles go to `contigs`."""
     circles, organelles = list[tuple[str, int]](), list[tuple[str, int]]()
-    is_flat = is_genbank(path)
-    if is_flat:
+    if is_flat := is_genbank(path):
         yield from map(Feature._make, read_features(path, contigs.lengths, circles, organelles))
     for number, text in () if is_flat else numbered_lines(path):
         if text.startswith("##sequence-region"):
