@@ -236,9 +236,8 @@ def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
             circles.append((name, number))
             if first == "1" and WHOLE_NUMBER.fullmatch(last):
                 contigs.lengths.setdefault(name, (int(last), number))
-        if not (
-            kind.endswith(("gene", "RNA", "transcript")) or kind in ("exon", "CDS", "stop_codon")
-        ):
+        is_part = kind in ("exon", "CDS", "stop_codon")
+        if not (is_part or kind.endswith(("gene", "RNA", "transcript"))):
             continue
         if not (WHOLE_NUMBER.fullmatch(first) and WHOLE_NUMBER.fullmatch(last)):
             found = f"coordinates {first[:20]!r}-{last[:20]!r}"
