@@ -114,7 +114,9 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "e.tsv:5: found 'high' for sample 's1', expected a number"),
         ("gene\ts1\ts2\na\t5\t\nb\t1\t2\n",
          "e.tsv:2: found an empty cell for sample 's2', expected a number"),
-        ("gene\ts1\na\t1,5\n", "e.tsv:2: found '1,5' for sample 's1', expected a number"),
+        ("gene\ts1\na\t1,5\n",
+         "e.tsv:2: found '1,5' for sample 's1', expected a number with a point, or semicolons "
+         "between columns"),
         ("gene\ts1\na\t5\nb\tinf\n", "e.tsv:3: found 'inf' for sample 's1', expected a number"),
         ("gene\ts1\nb0000\t50\nb0001\t-0.5\n",
          "e.tsv: found -0.5 for gene 'b0001', sample 's1', expected values >= 0"),
