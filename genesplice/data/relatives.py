@@ -1,0 +1,298 @@
+"""Relatives: genomes of related species, aligned to the reference base by base.
+
+The alignment is a matrix, relatives x positions, of what each relative has at each base of the
+reference. Tiles of the reference are mapped with minimap2 (Li 2018) at seeds that are short enough
+for four fifths of identity, and the best-matching tile decides where tiles overlap.
+
+Most of what it says is in the columns: how many near, middle and far relatives have A, C, G, T or
+a gap at each base. A summary keeps only those, in a few megabytes.
+"""
+
+import hashlib
+import io
+import lzma
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from genesplice.data.genome import Contig, Genome, decode, read_fasta
+from genesplice.errors import InputError, WorkError
+from genesplice.runtime import atomic_file
+
+GAP, UNALIGNED = 4, 5
+"""Beside 0 to 3 for A, C, G and T: the relative lacks this base; nothing of it aligns here."""
+SUFFIXES = (".fa", ".fna", ".fasta", ".fas")
+TILE_BP, TILE_STEP = 1_500, 750
+ALIGNER = {"k": 11, "w": 5, "min_chain_score": 25, "min_dp_score": 20,
+           "scoring": (1, 1, 3, 1, 13, 1)}  # fmt: skip
+"""minimap2's defaults are made for 95 % of identity: they find a third of what these find."""
+MAX_CONTIGS = 20_000
+MIN_ALIGNED, STRAIN_IDENTITY = 0.05, 0.98
+TABLE_COLUMNS = (
+    "name", "group", "aligned", "identity", "contigs", "length_bp", "file", "sha256", "note",
+)  # fmt: skip
+GROUPS = ("near", "middle", "far")
+LEFT_OUT = "left out"
+
+Progress = Callable[[str], None]
+
+
+class Relatives(NamedTuple):
+    """Aligned relatives, the nearest first.
+
+    `bases[r, i]` is what relative r has at base i of `Genome.tokens`, read on the + strand: 0 to 3
+    for A, C, G, T, `GAP` or `UNALIGNED`; a summary has no rows. `columns[g, i]` counts the
+    relatives of a group (`GROUPS`: a third each, by identity) that have A, C, G, T or a gap there.
+    `table` has a row of `TABLE_COLUMNS` for each relative: `aligned` is the share of the
+    reference's bases with a base of the relative, `identity` the share of these that are equal,
+    `group` one of `GROUPS`, or `LEFT_OUT` for a strain of the reference's own species.
+    """
+
+    bases: UInt8[np.ndarray, "relatives length"]
+    columns: UInt8[np.ndarray, "groups length 5"]
+    table: pd.DataFrame
+
+    def sources(
+        self, genome: Genome
+    ) -> Iterator[tuple[str, UInt8[np.ndarray, " length"], UInt8[np.ndarray, " length"]]]:
+        """Each relative, else each group: its name, its bases at each position, and equal ones.
+
+        Both are counts: 0 or 1 of a relative.
+        """
+        names = self.table["name"][self.table["group"] != LEFT_OUT]
+        for row in names.index if len(self.bases) else ():
+            is_base = self.bases[row] < GAP
+            same = is_base & (self.bases[row] == genome.tokens)
+            yield names[row], is_base.astype(np.uint8), same.astype(np.uint8)
+        for group, counts in zip(GROUPS, self.columns, strict=True):
+            if not len(self.bases):
+                reference = np.minimum(genome.tokens, GAP)[:, None]
+                same = np.take_along_axis(counts, reference, axis=1)[:, 0]
+                same[genome.tokens >= GAP] = 0
+                yield group, counts[:, :GAP].sum(axis=1, dtype=np.uint8), same
+
+
+def align_relatives(
+    folder: Path,
+    genome: Genome,
+    cache: Path,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Relatives:
+    """Align each FASTA file of `folder`; what `cache` has from the same files is used again.
+
+    Parameters
+    ----------
+    folder
+        One file a genome, of any number of contigs, plain or compressed.
+    cache
+        Folder for one aligned row a relative, so that an interrupted run goes on.
+
+    Raises
+    ------
+    InputError
+        If the folder has no FASTA file, two files have the same sequences, one is the reference
+        itself, no DNA, or of more than 20,000 contigs.
+    WorkError
+        If mappy is not installed.
+    """
+    say = progress or (lambda text: None)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("no such folder", "a folder of FASTA files, one a genome", path=folder)
+    files = [f for f in sorted(folder.iterdir()) if _stem(f.name) is not None]
+    if not files:
+        expected = f"one a genome, named {', '.join('*' + s for s in SUFFIXES)}, plain or .gz"
+        raise InputError("no FASTA file", expected, path=folder)
+    reference = _digest(genome)
+    rows: list[dict[str, Any]] = []
+    aligned: list[np.ndarray] = []
+    seen: dict[str, Path] = {reference: Path("the reference")}
+    for number, path in enumerate(files, start=1):
+        relative = read_fasta(path)
+        if len(relative.contigs) > MAX_CONTIGS:
+            found = f"{len(relative.contigs)} contigs"
+            raise InputError(found, f"one genome of at most {MAX_CONTIGS}", path=path)
+        digest = _digest(relative)
+        if digest in seen:
+            raise InputError(f"the sequences of {seen[digest]}", "each genome once", path=path)
+        seen[digest] = Path(path.name)
+        key = hashlib.sha256(repr((reference, digest, TILE_BP, TILE_STEP, ALIGNER)).encode())
+        kept = cache / f"{key.hexdigest()[:32]}.npy"
+        if kept.is_file():
+            bases = np.load(kept)
+        else:
+            say(f"relatives: aligning {path.name} ({number} of {len(files)})")
+            bases = _align(path, genome, threads or os.cpu_count() or 1)
+            with atomic_file(kept) as scratch, scratch.open("wb") as out:
+                np.save(out, bases)
+        row = {
+            "name": _stem(path.name), "file": path.name, "sha256": digest,
+            "contigs": len(relative.contigs), "length_bp": relative.length,
+            **_similarity(bases, genome),
+        }  # fmt: skip
+        say(
+            f"relatives: {row['name']}: {row['aligned']:.0%} of the genome aligned at "
+            f"{row['identity']:.0%} identity{row['note'] and ': ' + str(row['note'])}"
+        )
+        rows.append(row)
+        aligned.append(bases)
+    table = pd.DataFrame(rows).sort_values(["identity", "name"], ascending=[False, True])
+    bases = np.stack([aligned[i] for i in table.index])
+    table = table.reset_index(drop=True).assign(group=LEFT_OUT)
+    kept = table.index[table["identity"] <= STRAIN_IDENTITY]
+    for group, members in zip(GROUPS, np.array_split(kept, len(GROUPS)), strict=True):
+        table.loc[members, "group"] = group
+    columns = np.stack([_count(bases[table["group"] == group]) for group in GROUPS])
+    return Relatives(bases, columns, table[list(TABLE_COLUMNS)])
+
+
+def _stem(name: str) -> str | None:
+    """The file's name without what says that it is FASTA; None for other files."""
+    plain = name.removesuffix(".gz").removesuffix(".bgz")
+    return next((plain.removesuffix(s) for s in SUFFIXES if plain.lower().endswith(s)), None)
+
+
+def _digest(genome: Genome) -> str:
+    """Of the sequences, whatever the contigs are called and whichever comes first."""
+    parts = sorted(
+        hashlib.sha256(genome.tokens[c.offset : c.offset + c.length].tobytes()).hexdigest()
+        for c in genome.contigs
+    )
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _similarity(bases: UInt8[np.ndarray, " length"], genome: Genome) -> dict[str, Any]:
+    is_base = bases < GAP
+    identical = int((is_base & (bases == genome.tokens)).sum())
+    share, identity = float(is_base.mean()), identical / max(1, int(is_base.sum()))
+    note = ""
+    if share < MIN_ALIGNED:
+        note = f"aligns to less than {MIN_ALIGNED:.0%}"
+    elif identity > STRAIN_IDENTITY:
+        note = "a strain of the same species: it brings the answer into every column"
+    return {"aligned": share, "identity": identity, "note": note}
+
+
+def _align(path: Path, genome: Genome, threads: int) -> UInt8[np.ndarray, " length"]:
+    """One row of the matrix."""
+    try:
+        import mappy
+    except ImportError as error:
+        raise WorkError(
+            "relatives are aligned with mappy, which is not installed: pip install mappy"
+        ) from error
+    index = mappy.Aligner(str(path), **ALIGNER)
+    bases = np.full(genome.length, UNALIGNED, np.uint8)
+
+    def map_tiles(job: tuple[Contig, int]) -> list[tuple[int, int, np.ndarray]]:
+        contig, first = job
+        buffer, found = mappy.ThreadBuffer(), []
+        for start in range(first, min(first + 64 * TILE_STEP, contig.length), TILE_STEP):
+            end = start + TILE_BP if contig.is_circular else min(start + TILE_BP, contig.length)
+            tile = decode(genome.fetch(contig.name, start, end))
+            for hit in index.map(tile, buf=buffer):
+                if hit.is_primary:
+                    found.append((hit.mlen, start + hit.q_st, _project(index, hit)))
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        for contig in genome.contigs:
+            jobs = [(contig, first) for first in range(0, contig.length, 64 * TILE_STEP)]
+            hits = [hit for hits in pool.map(map_tiles, jobs) for hit in hits]
+            # The hit with most matches is written last, and stays.
+            for _, start, row in sorted(hits, key=lambda hit: hit[:2]):
+                at = (start + np.arange(len(row))) % contig.length
+                bases[contig.offset + at] = row
+    return bases
+
+
+def _project(index: Any, hit: Any) -> UInt8[np.ndarray, " length"]:
+    """What the relative has at each base of the tile that the hit covers, along the tile."""
+    target = _CODE[np.frombuffer(index.seq(hit.ctg, hit.r_st, hit.r_en).encode(), np.uint8)]
+    row = np.full(hit.q_en - hit.q_st, GAP, np.uint8)
+    there = here = 0
+    for length, kind in hit.cigar:
+        if kind in _MATCHED:
+            row[here : here + length] = target[there : there + length]
+        here += length * (kind in _MATCHED or kind == _ONLY_TILE)
+        there += length * (kind != _ONLY_TILE)
+    if hit.strand == 1:
+        return row
+    return np.where(row < GAP, 3 - row, row)[::-1].astype(np.uint8)
+
+
+_MATCHED, _ONLY_TILE = (0, 7, 8), 1
+_CODE = np.full(256, UNALIGNED, np.uint8)
+for _token, _letter in enumerate("ACGT"):
+    _CODE[[ord(_letter), ord(_letter.lower())]] = _token
+
+
+def _count(bases: UInt8[np.ndarray, "relatives length"]) -> UInt8[np.ndarray, "length 5"]:
+    counts = [(bases == code).sum(axis=0, dtype=np.uint8) for code in range(GAP + 1)]
+    return np.stack(counts, axis=1)
+
+
+def write_summary(relatives: Relatives, genome: Genome, path: Path) -> None:
+    """Write columns and table without the relatives themselves: 1 MB for 1 Mbp of a genome.
+
+    Columns are kept as numbers of the distinct ones, the commonest first, each counted from the
+    reference's base on: most columns of a conserved base are one number.
+    """
+    parts: dict[str, np.ndarray] = {"genome": np.array(_digest(genome))}
+    for group, counts in zip(GROUPS, relatives.columns, strict=True):
+        distinct, number, times = np.unique(
+            _turn(counts, genome, 1), axis=0, return_inverse=True, return_counts=True
+        )
+        order = np.argsort(-times, kind="stable")
+        rank = np.argsort(order)[number.ravel()].astype(np.uint16)
+        parts |= {f"{group}_distinct": distinct[order],
+                  f"{group}_low": rank.astype(np.uint8),
+                  f"{group}_high": (rank >> 8).astype(np.uint8)}  # fmt: skip
+    table = io.StringIO()
+    relatives.table.to_csv(table, sep="\t", index=False, float_format="%.6f")
+    parts["table"] = np.array(table.getvalue())
+    packed = io.BytesIO()
+    np.savez(packed, **parts)
+    with atomic_file(path) as scratch:
+        scratch.write_bytes(lzma.compress(packed.getvalue()))
+
+
+def read_summary(path: Path, genome: Genome) -> Relatives:
+    """Read what `write_summary` wrote.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, or was made for another genome.
+    """
+    try:
+        packed = io.BytesIO(lzma.decompress(Path(path).read_bytes()))
+        parts = np.load(packed, allow_pickle=False)
+        table = pd.read_csv(io.StringIO(str(parts["table"])), sep="\t", keep_default_na=False)
+        if str(parts["genome"]) != _digest(genome):
+            raise InputError("a summary of another genome's relatives", "this genome's", path=path)
+        columns = np.empty((len(GROUPS), genome.length, GAP + 1), np.uint8)
+        for row, group in enumerate(GROUPS):
+            rank = parts[f"{group}_high"].astype(np.uint16) << 8 | parts[f"{group}_low"]
+            columns[row] = _turn(parts[f"{group}_distinct"][rank], genome, -1)
+    except InputError:
+        raise
+    except (OSError, lzma.LZMAError, ValueError, KeyError) as error:
+        raise InputError("no summary of relatives", "one that is whole", path=path) from error
+    return Relatives(np.empty((0, genome.length), np.uint8), columns, table)
+
+
+def _turn(
+    counts: UInt8[np.ndarray, "length 5"], genome: Genome, way: int
+) -> UInt8[np.ndarray, "length 5"]:
+    """Count the four bases from the reference's on (`way` 1), or from A on again (-1)."""
+    at = (np.arange(GAP) + way * (genome.tokens[:, None] % GAP).astype(np.int8)) % GAP
+    return np.column_stack([np.take_along_axis(counts[:, :GAP], at, axis=1), counts[:, GAP:]])
