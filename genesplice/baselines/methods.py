@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int64
 from threadpoolctl import threadpool_limits
 
+from genesplice.baselines.conservation import conservation_features
 from genesplice.baselines.features import gene_set_features, kmer_codon_features, regulator_features
 from genesplice.baselines.ridge import fit_ridge
 from genesplice.data.bundle import Bundle
@@ -64,6 +65,12 @@ BASELINES: dict[str, Baseline] = {
         "all of these: boosting for level, ridge for profile"),
     "mean_gbm_ridge_all": Baseline(("gbm", "ridge"), "ridge", "all",
         "all of these: mean of boosting and ridge for level"),
+    "gbm_conservation": Baseline(("gbm",), "ridge", "conservation",
+        "aligned share and identity of relatives, alone"),
+    "gbm_dna": Baseline(("gbm",), "ridge", "dna",
+        "k-mers, codon use and conservation: DNA alone, no annotation"),
+    "mean_gbm_ridge_everything": Baseline(("gbm", "ridge"), "ridge", "everything",
+        "all of these and conservation: mean of boosting and ridge for level"),
 }  # fmt: skip
 """Every baseline by name. Boosting is not fitted to profiles, which would take one model per
 condition: a baseline named after it has ridge's profile on the same features."""
@@ -73,14 +80,23 @@ _FEATURES: dict[str, Callable[[Bundle], pd.DataFrame]] = {
     "regulators": regulator_features,
     "kegg": lambda bundle: gene_set_features(bundle, "KEGG:"),
     "go": lambda bundle: gene_set_features(bundle, "GO:"),
+    "gene_sets": gene_set_features,
+    "conservation": conservation_features,
 }
+_JOINED = {
+    "all": ("kmer_codon", "regulators", "gene_sets"),
+    "dna": ("kmer_codon", "conservation"),
+    "everything": ("kmer_codon", "regulators", "gene_sets", "conservation"),
+}
+"""Tables side by side. Those that are about conservation need relatives."""
 
 
 def available_baselines(bundle: Bundle) -> tuple[str, ...]:
     """Name the baselines that the bundle has features for, in the order of `BASELINES`.
 
     Without a network there is no `ridge_regulators`, without KEGG or GO sets no `ridge_kegg` or
-    `ridge_go`; "all" is whatever there is, so it is always available.
+    `ridge_go`, without relatives nothing of conservation; "all" is whatever there is, so it is
+    always available.
     """
     known = _feature_tables(bundle, {baseline.features for baseline in BASELINES.values()})
     return tuple(name for name, b in BASELINES.items() if not b.features or b.features in known)
@@ -237,12 +253,11 @@ class _Fold:
 
 def _feature_tables(bundle: Bundle, names: set[str]) -> dict[str, pd.DataFrame]:
     """Tables by name, without those that have no column."""
-    parts = {"kmer_codon", "regulators"} if "all" in names else set()
-    tables = {name: make(bundle) for name, make in _FEATURES.items() if name in names | parts}
-    if "all" in names:
-        tables["all"] = pd.concat(
-            [tables["kmer_codon"], tables["regulators"], gene_set_features(bundle)], axis=1
-        )
+    parts = names | {part for name in names for part in _JOINED.get(name, ())}
+    tables = {name: make(bundle) for name, make in _FEATURES.items() if name in parts}
+    for name, of in _JOINED.items():
+        if name in names and ("conservation" not in of or tables["conservation"].shape[1]):
+            tables[name] = pd.concat([tables[part] for part in of], axis=1)
     return {name: table for name, table in tables.items() if name in names and table.shape[1]}
 
 

@@ -43,6 +43,7 @@ def prepare(
         str | None, typer.Option(help="tpm, rpkm, log2tpm or counts.")
     ] = None,
     samples: Annotated[Path | None, typer.Option(help="sample and condition columns.")] = None,
+    relatives: Annotated[Path | None, typer.Option(help="Folder of related genomes.")] = None,
     network: Annotated[Path | None, typer.Option(help="Edges: source, target[, sign, …].")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="GMT, GAF or two columns.")] = None,
     obo: Annotated[Path | None, typer.Option(help="Gene Ontology: names, ancestors.")] = None,
@@ -70,7 +71,7 @@ def prepare(
         given = [flag for flag, value in (mine | sizes).items() if value is not None]
         if given:
             raise InputError(f"--recipe together with {', '.join(given)}", "one or the other")
-        bundle = prepare_recipe(recipe, out, overwrite=overwrite, progress=say)
+        bundle = prepare_recipe(recipe, out, relatives=relatives, overwrite=overwrite, progress=say)
     else:
         missing = [flag for flag, value in mine.items() if value is None]
         if fasta is None or annotation is None or expression is None or expression_unit is None:
@@ -88,6 +89,7 @@ def prepare(
             tss=tss,
             network_evidence=network_evidence,
             gene_set_evidence=gene_set_evidence,
+            relatives=relatives,
             allow_missing=allow_missing,
             block_bp=block_bp or 100_000,
             n_folds=folds or 5,

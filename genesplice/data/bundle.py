@@ -19,6 +19,8 @@ from genesplice.data.genome import Contig, Genome, keep_genome
 from genesplice.data.leakage import gene_similarity, judge_knowledge, make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
 from genesplice.data.network import gene_aliases, read_network
+from genesplice.data.relatives import FILES as RELATIVES_FILES
+from genesplice.data.relatives import Relatives, judge_relatives, read_relatives, write_relatives
 from genesplice.data.splits import make_blocks
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
@@ -58,6 +60,7 @@ class BundleParts(NamedTuple):
     gene_set_evidence: str = ""
     aliases: Mapping[str, str] = {}
     set_names: Mapping[str, str] = {}
+    relatives: Relatives | None = None
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
 
@@ -68,7 +71,8 @@ class Bundle:
     `genes` lists all annotated genes; `expression.var` those that were measured, in an order of
     its own. `blocks` and `splits` are those of `genesplice.data.splits.make_blocks`;
     `similarity` has each gene's nearest gene of another fold; `aliases` every name of a gene, in
-    lower case, with its `gene_id`. The genome is memory-mapped.
+    lower case, with its `gene_id`; `relatives` is None where none were given. The genome and its
+    relatives are memory-mapped.
     """
 
     path: Path
@@ -86,6 +90,7 @@ class Bundle:
     motifs: dict[str, Float[np.ndarray, "_ 4"]] = field(repr=False)
     leakage: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
+    relatives: Relatives | None = field(default=None, repr=False)
 
     @cached_property
     def observed(self) -> pd.DataFrame:
@@ -182,6 +187,11 @@ def write_bundle(
             genome, genes, parts.expression, parts.network, parts.gene_sets, splits,
             similarity=similarity, gene_set_evidence=parts.gene_set_evidence,
         )  # fmt: skip
+        files = FILES
+        if parts.relatives is not None:
+            leakage = judge_relatives(leakage, parts.relatives.table)
+            write_relatives(parts.relatives, folder)
+            files += RELATIVES_FILES
         tell("writing the bundle")
         np.save(folder / "genome.npy", genome.tokens)
         np.save(folder / "soft_masked.npy", genome.soft_masked)
@@ -209,7 +219,7 @@ def write_bundle(
                 "inputs": parts.inputs,
                 "counts": _counts(parts, blocks),
                 "notes": parts.notes,
-                "files": {name: file_sha256(folder / name) for name in FILES},
+                "files": {name: file_sha256(folder / name) for name in files},
                 **parts.extra,
             },
         )
@@ -227,7 +237,9 @@ def load_bundle(path: Path | str) -> Bundle:
     """
     path = Path(path)
     manifest = _read_manifest(path)
-    missing = [name for name in FILES if not (path / name).is_file()]
+    has_relatives = RELATIVES_FILES[0] in manifest.get("files", {})
+    files = FILES + RELATIVES_FILES * has_relatives
+    missing = [name for name in files if not (path / name).is_file()]
     if missing:
         raise InputError(f"no {missing[0]}", "a complete bundle: prepare it again", path=path)
     try:
@@ -247,6 +259,7 @@ def load_bundle(path: Path | str) -> Bundle:
             motifs=read_meme(path / "motifs.meme") if manifest["counts"]["motifs"] else {},
             leakage=json.loads((path / "leakage.json").read_text()),
             manifest=manifest,
+            relatives=read_relatives(path) if has_relatives else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         digests = manifest.get("files", {})
@@ -295,6 +308,7 @@ def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:
         "regulators": int(parts.network["source"].nunique()),
         "gene_sets": len(parts.gene_sets),
         "motifs": len(parts.motifs),
+        "relatives": 0 if parts.relatives is None else len(parts.relatives.table),
         "blocks": len(blocks),
         "folds": int(blocks["fold"].nunique()),
     }

@@ -253,27 +253,27 @@ def make_leakage_report(
     measured = nearest.reindex(expression.var_names).to_numpy(dtype=float)
     n_folds = splits.groupby("operon")["fold"].nunique()
     checks = [
-        _graded(
+        graded(
             "copies in other folds", float((measured >= COPY).mean()), "share of measured genes",
             0.005, 0.05, f"similarity >= {COPY}: amber above 0.5 %, red above 5 %",
             "a gene with a near copy in the training folds can be looked up instead of predicted; "
             "scores are to be given by nearest-train similarity",
         ),
-        _graded(
+        graded(
             "relatives in other folds", float((measured >= RELATIVE).mean()),
             "share of measured genes", 0.05, 0.25,
             f"similarity >= {RELATIVE}: amber above 5 %, red above 25 %",
             "recent paralogues and repeats share bases with training genes; chance alone gives "
             f"up to {similarity.chance:.3f}",
         ),
-        _graded(
+        graded(
             "operon mates in other folds",
             float(splits["operon"].isin(n_folds.index[n_folds > 1]).mean()), "share of genes",
             0.0, 0.0, "red above 0",
             "genes of one operon are transcribed together: a mate in training gives the answer "
             "away",
         ),
-        _graded(
+        graded(
             "windows that hold genes of other folds",
             windows_across_folds(genome, genes, splits, window_bp),
             f"share of genes, window of {window_bp} bp", 0.25, 1.0, "amber above 25 %",
@@ -286,7 +286,7 @@ def make_leakage_report(
         _balance_check(splits, expression),
     ]  # fmt: skip
     return {
-        "status": _worst(check.status for check in checks),
+        "status": worst_status(check.status for check in checks),
         "checks": [check._asdict() for check in checks],
         "similarity_measure": similarity.measure,
         "similarity_by_chance": round(similarity.chance, 4),
@@ -305,15 +305,16 @@ def judge_knowledge(
     checks += [] if gene_sets is None else [_gene_set_check(gene_sets, gene_set_evidence)]
     now = {check.check: check._asdict() for check in checks}
     records = [now.get(record["check"], record) for record in leakage["checks"]]
-    return {**leakage, "status": _worst(r["status"] for r in records), "checks": records}
+    return {**leakage, "status": worst_status(r["status"] for r in records), "checks": records}
 
 
-def _worst(statuses: Iterable[Status]) -> Status:
+def worst_status(statuses: Iterable[Status]) -> Status:
+    """Red before amber before green."""
     order: tuple[Status, ...] = ("green", "amber", "red")
     return max(statuses, key=order.index)
 
 
-def _graded(
+def graded(
     check: str, value: float, unit: str, amber: float, red: float, threshold: str, why: str
 ) -> Check:
     """A check whose value is amber above one number and red above another."""
@@ -346,7 +347,7 @@ def _network_check(network: pd.DataFrame) -> Check:
         sentences.append(f"{share['curated']:.0%} of the edges are curated, and curated networks "
                          "contain edges seen through expression changes")  # fmt: skip
     return _evidence_check(
-        "edges", share["expression"], _worst(["green", *(EVIDENCE_STATUS[k] for k in kinds)]),
+        "edges", share["expression"], worst_status(["green", *(EVIDENCE_STATUS[k] for k in kinds)]),
         "an edge inferred from the measured expression hands the answer to the graph; "
         + ("; ".join(sentences) or "every edge declares what it rests on"),
     )  # fmt: skip
@@ -376,7 +377,7 @@ def _sample_check(expression: ad.AnnData) -> Check:
     shown = ", ".join(f"{names[i]} = {names[j]}" for i, j in same[:3])
     across = sum(condition[i] != condition[j] for i, j in same)
     pairs = f": {len(same)} pairs, {across} across conditions ({shown})" if len(same) else ""
-    return _graded(
+    return graded(
         "duplicated samples", len(set(same.ravel().tolist())) / max(1, len(values)),
         "share of samples", 0.0, 0.1,
         f"Pearson r > {SAME_SAMPLE} with another sample: amber above 0, red above 10 %",
@@ -390,7 +391,7 @@ def _balance_check(splits: pd.DataFrame, expression: ad.AnnData) -> Check:
     sizes = measured["fold"].value_counts().reindex(splits["fold"].unique(), fill_value=0)
     smallest = float(sizes.min() / len(measured)) if len(measured) else 0.0
     fair = 1 / max(1, splits["fold"].nunique())
-    check = _graded(
+    check = graded(
         "measured genes in the smallest fold", -smallest, "share of measured genes",
         -fair / 2, -fair / 10,
         f"amber below half, red below a tenth of the fair share ({fair:.2f})",

@@ -23,7 +23,8 @@ from genesplice.data.gene_sets import read_gene_sets
 from genesplice.data.genome import read_fasta
 from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_network
-from genesplice.data.sources import MIN_SET_GENES, RECIPES
+from genesplice.data.relatives import align_relatives
+from genesplice.data.sources import MIN_SET_GENES, RECIPES, default_cache
 from genesplice.data.splits import choose_operons
 from genesplice.data.tables import counted, on_disk, some
 from genesplice.data.tss import place_tss
@@ -40,6 +41,7 @@ def prepare_recipe(
     name: str,
     out: Path | str,
     *,
+    relatives: Path | str | None = None,
     overwrite: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
@@ -50,8 +52,11 @@ def prepare_recipe(
     ----------
     out
         Folder to write; it appears only when the bundle is whole.
+    relatives
+        Folder of genomes of related species in place of those that the recipe brings
+        (`genesplice.data.relatives.align_relatives`).
     cache
-        Where downloads are kept; see `genesplice.data.sources.default_cache`.
+        Where downloads and aligned relatives are kept; see `genesplice.data.sources.default_cache`.
     progress
         Called with one line per step.
 
@@ -69,10 +74,13 @@ def prepare_recipe(
         hint = f"{close[0]!r}" if close else " or ".join(map(repr, RECIPES))
         raise InputError(f"recipe {name!r}", hint)
     _refuse_taken(Path(out), overwrite)
+    parts, flag = RECIPES[name](cache, progress), ""
+    if relatives is not None:
+        parts, flag = _with_relatives(parts, Path(relatives), cache, progress), " --relatives "
     return write_bundle(
-        RECIPES[name](cache, progress),
+        parts,
         Path(out),
-        command=f"genesplice prepare --recipe {name} --out {out}",
+        command=f"genesplice prepare --recipe {name}{flag}{relatives or ''} --out {out}",
         started=started,
         overwrite=overwrite,
         progress=progress,
@@ -94,6 +102,7 @@ def prepare_files(
     tss: Path | str | None = None,
     network_evidence: str = "",
     gene_set_evidence: str = "",
+    relatives: Path | str | None = None,
     name: str | None = None,
     circular: Iterable[str] = (),
     allow_missing: bool = False,
@@ -122,6 +131,8 @@ def prepare_files(
     network_evidence, gene_set_evidence
         What edges and gene sets rest on, where their file does not declare it: a word of
         `genesplice.data.leakage.EVIDENCE_WORDS` such as "binding" or "curated".
+    relatives
+        Folder of genomes of related species (`genesplice.data.relatives.align_relatives`).
     circular
         Contigs whose ends join, beyond those that the annotation declares (`Is_circular=true`).
     allow_missing
@@ -219,8 +230,10 @@ def prepare_files(
             "expression_rows": account,
         },
     )
-    options = {"expression-unit": expression_unit, "operons": chosen, "block-bp": block_bp,
-               "folds": n_folds, "network-evidence": network_evidence,
+    if relatives is not None:
+        parts = _with_relatives(parts, Path(relatives), None, progress)
+    options = {"relatives": relatives, "expression-unit": expression_unit, "operons": chosen,
+               "block-bp": block_bp, "folds": n_folds, "network-evidence": network_evidence,
                "gene-set-evidence": gene_set_evidence}  # fmt: skip
     given = {flag: value for flag, value in (files | options).items() if value}
     flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
@@ -239,6 +252,16 @@ def prepare_files(
     for note in notes:
         tell(note)
     return bundle
+
+
+def _with_relatives(
+    parts: BundleParts, folder: Path, cache: Path | None, progress: Progress | None
+) -> BundleParts:
+    """The parts with the genomes of a folder aligned, and in the inputs."""
+    kept = (default_cache() if cache is None else Path(cache)) / "relatives"
+    relatives = align_relatives(folder, parts.genome, kept, progress=progress)
+    inputs = [*parts.inputs, *(_input("relatives", folder / f) for f in relatives.table["file"])]
+    return parts._replace(relatives=relatives, inputs=inputs)
 
 
 def _refuse_taken(out: Path, overwrite: bool) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import lzma
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +22,11 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from genesplice.data.genome import Contig, Genome, decode, read_fasta
+from genesplice.data.leakage import graded, worst_status
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import atomic_file
 
+FILES = ("relatives.npy", "columns.npy", "relatives.tsv")
 GAP, UNALIGNED = 4, 5
 """Beside 0 to 3 for A, C, G and T: the relative lacks this base; nothing of it aligns here."""
 SUFFIXES = (".fa", ".fna", ".fasta", ".fas")
@@ -71,11 +73,15 @@ class Relatives(NamedTuple):
             same = is_base & (self.bases[row] == genome.tokens)
             yield names[row], is_base.astype(np.uint8), same.astype(np.uint8)
         for group, counts in zip(GROUPS, self.columns, strict=True):
-            if not len(self.bases):
+            if not len(self.bases) and self.size_of(group):
                 reference = np.minimum(genome.tokens, GAP)[:, None]
                 same = np.take_along_axis(counts, reference, axis=1)[:, 0]
                 same[genome.tokens >= GAP] = 0
                 yield group, counts[:, :GAP].sum(axis=1, dtype=np.uint8), same
+
+    def size_of(self, source: str) -> int:
+        """How many relatives a source of `sources` counts: 1, or those of a group."""
+        return int((self.table["group"] == source).sum()) if source in GROUPS else 1
 
 
 def align_relatives(
@@ -240,6 +246,33 @@ def _count(bases: UInt8[np.ndarray, "relatives length"]) -> UInt8[np.ndarray, "l
     return np.stack(counts, axis=1)
 
 
+def write_relatives(relatives: Relatives, folder: Path) -> None:
+    """Write `FILES` of a bundle."""
+    np.save(folder / FILES[0], relatives.bases)
+    np.save(folder / FILES[1], relatives.columns)
+    relatives.table.to_csv(folder / FILES[2], sep="\t", index=False)
+
+
+def read_relatives(folder: Path) -> Relatives:
+    """Read `FILES` of a bundle, as memory maps."""
+    bases, columns = (np.load(folder / name, mmap_mode="r") for name in FILES[:2])
+    table = pd.read_csv(folder / FILES[2], sep="\t", keep_default_na=False)
+    return Relatives(bases, columns, table)
+
+
+def judge_relatives(leakage: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """The leakage report with a line on `Relatives.table`."""
+    check = graded(
+        "strains among the relatives", int((table["identity"] > STRAIN_IDENTITY).sum()),
+        "relatives", 0, len(table), "amber above 0",
+        "relatives hold orthologues of held-out genes, never their expression: bits per base with "
+        "columns are not those of the genome alone; a strain of the same species would copy the "
+        "answer into every column, and is left out of them",
+    )  # fmt: skip
+    checks = [*leakage["checks"], check._asdict()]
+    return {**leakage, "status": worst_status(r["status"] for r in checks), "checks": checks}
+
+
 def write_summary(relatives: Relatives, genome: Genome, path: Path) -> None:
     """Write columns and table without the relatives themselves: 1 MB for 1 Mbp of a genome.
 
@@ -260,7 +293,7 @@ def write_summary(relatives: Relatives, genome: Genome, path: Path) -> None:
     relatives.table.to_csv(table, sep="\t", index=False, float_format="%.6f")
     parts["table"] = np.array(table.getvalue())
     packed = io.BytesIO()
-    np.savez(packed, **parts)
+    np.savez(packed, allow_pickle=False, **parts)
     with atomic_file(path) as scratch:
         scratch.write_bytes(lzma.compress(packed.getvalue()))
 

@@ -21,6 +21,7 @@ from genesplice.data.gene_sets import set_name
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.motifs import read_meme
 from genesplice.data.network import PROTEINS, NetworkReading, make_network
+from genesplice.data.relatives import Relatives, read_summary
 from genesplice.data.tables import find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import file_sha256
@@ -35,6 +36,9 @@ MEMBERS = {
         "trn.csv", "eggNOG_annotations.txt")},
     "SwissRegulon_e_coli.meme": "pymodulon/data/meme/SwissRegulon_e_coli.meme",
 }  # fmt: skip
+CHECKOUT = Path(__file__).resolve().parents[2]
+RELATIVES_SUMMARY = CHECKOUT / "data" / "ecoli_relatives.xz"
+"""Columns of eighteen relatives (see `data/README.md`); an installed package has none."""
 MIN_SET_GENES = 3
 
 
@@ -42,8 +46,7 @@ def default_cache() -> Path:
     """Where downloads are kept: $GENESPLICE_CACHE, else data/cache of the checkout or folder."""
     if chosen := os.environ.get("GENESPLICE_CACHE"):
         return Path(chosen)
-    checkout = Path(__file__).resolve().parents[2]
-    root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+    root = CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
     return root / "data" / "cache"
 
 
@@ -145,6 +148,17 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         "tss is the annotated start of the gene, for coding genes the start codon, not the "
         "transcription start",
     ]
+    relatives = None
+    if RELATIVES_SUMMARY.is_file():
+        relatives = read_summary(RELATIVES_SUMMARY, genome)
+        tell(
+            f"relatives: {len(relatives.table)} species, from the summary {RELATIVES_SUMMARY.name}"
+        )
+        notes.append(
+            "relatives: columns of near, middle and far ones from a summary; --relatives aligns "
+            "genomes of your own"
+        )
+        inputs.append(_summary_input(relatives))
     return BundleParts(
         name="ecoli",
         genome=genome,
@@ -159,6 +173,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         aliases=aliases,
         set_names={name: words for name in gene_sets if (words := set_name(name))},
         extra={"coding": coding},
+        relatives=relatives,
         gene_set_evidence="orthology (eggNOG; GO by non-electronic evidence of the orthologues)",
     )
 
@@ -270,6 +285,16 @@ def _inputs(wheel: Path, files: dict[str, Path]) -> list[dict[str, Any]]:
                         "source": f"{source}: {wheel.name}", "licence": "MIT",
                         "counts": {"lines": n_lines}})  # fmt: skip
     return records
+
+
+def _summary_input(relatives: Relatives) -> dict[str, Any]:
+    return {
+        "name": RELATIVES_SUMMARY.name,
+        "sha256": file_sha256(RELATIVES_SUMMARY),
+        "source": "RefSeq assemblies (accessions in relatives.tsv), aligned with minimap2",
+        "licence": "public domain (INSDC)",
+        "counts": {"relatives": len(relatives.table)},
+    }
 
 
 WELL_KNOWN_GENES = (

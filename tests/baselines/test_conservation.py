@@ -1,0 +1,75 @@
+"""Conservation of each gene, against a loop over its bases."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genesplice.baselines.conservation import UPSTREAM_BP, conservation_features
+from genesplice.data.bundle import Bundle
+from genesplice.data.relatives import GAP, GROUPS, UNALIGNED, Relatives
+
+
+def make_relatives(bundle: Bundle, n: int, seed: int = 0) -> Relatives:
+    """Random rows: most bases equal, some other, some lost, long stretches not aligned."""
+    rng = np.random.default_rng(seed)
+    length = bundle.genome.length
+    bases = np.tile(bundle.genome.tokens, (n, 1))
+    is_other = rng.random((n, length)) < 0.2
+    bases[is_other] = rng.integers(0, GAP + 1, is_other.sum())
+    for row in bases:
+        for start in rng.integers(0, length - 500, 20):
+            row[start : start + 500] = UNALIGNED
+    groups = [GROUPS[i * 3 // n] for i in range(n)]
+    table = pd.DataFrame({"name": [f"r{i}" for i in range(n)], "group": groups})
+    table = table.assign(identity=0.8, aligned=0.8)
+    counts = [
+        [(bases[[g == group for g in groups]] == code).sum(0) for code in range(GAP + 1)]
+        for group in GROUPS
+    ]
+    return Relatives(bases, np.array(counts, np.uint8).transpose(0, 2, 1), table)
+
+
+@pytest.mark.parametrize("is_summary", [False, True])
+def test_shares_are_those_of_a_loop_over_bases(tiny_bundle: Bundle, is_summary: bool) -> None:
+    relatives = make_relatives(tiny_bundle, 6)
+    given = relatives._replace(bases=relatives.bases[:0]) if is_summary else relatives
+    bundle = dataclasses.replace(tiny_bundle, relatives=given)
+    table = conservation_features(bundle)
+    assert list(table.index) == list(bundle.observed.index)
+    genome = bundle.genome
+    genes = bundle.genes.set_index("gene_id")
+    rows = {"r1": [1], "near": [0, 1], "": range(6)}
+    for gene_id in [*table.index[:5], *table.index[-5:]]:
+        gene = genes.loc[gene_id]
+        contig = genome.contig(gene.contig)
+        step = 1 if gene.strand == "+" else -1
+        inside = list(range(gene.start, gene.end))[::step]
+        assert len(gene.exons) in (0, 2)
+        regions = {f"codon_{k + 1}": inside[k::3] if len(gene.exons) else inside for k in range(3)}
+        regions["upstream"] = [gene.tss - step * d for d in range(1, UPSTREAM_BP + 1)]
+        for name, members in rows.items():
+            if name == ("r1" if is_summary else "near"):
+                continue
+            for region, positions in regions.items():
+                there = equal = n_bases = 0
+                for position in positions:
+                    if not contig.is_circular and not 0 <= position < contig.length:
+                        continue
+                    n_bases += 1
+                    at = contig.offset + position % contig.length
+                    for row in members:
+                        there += relatives.bases[row, at] < GAP
+                        equal += relatives.bases[row, at] == genome.tokens[at]
+                suffix = f"{region}:{name}" if name else region
+                aligned, identity = (
+                    table.loc[gene_id, f"{w}:{suffix}"] for w in ("aligned", "identity")
+                )
+                assert aligned == pytest.approx(there / n_bases / len(members))
+                assert identity == pytest.approx(equal / there if there else 0)
+
+
+def test_without_relatives_there_are_no_columns(tiny_bundle: Bundle) -> None:
+    assert tiny_bundle.relatives is None
+    assert conservation_features(tiny_bundle).shape == (len(tiny_bundle.observed), 0)
