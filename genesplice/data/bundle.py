@@ -128,23 +128,11 @@ class Bundle:
         return dict(self.manifest["files"])
 
     def test_genes(self, fold: int) -> pd.Index:
-        """Measured genes of one fold, in the order of `expression.var`.
-
-        Raises
-        ------
-        InputError
-            If there is no such fold.
-        """
+        """Measured genes of a fold, as in `expression.var`; `InputError` without such a fold."""
         return self.expression.var_names[self._is_in(fold)]
 
     def train_genes(self, fold: int) -> pd.Index:
-        """Measured genes of all other folds, in the order of `expression.var`.
-
-        Raises
-        ------
-        InputError
-            If there is no such fold.
-        """
+        """Measured genes of all other folds, as in `expression.var`; `InputError` as above."""
         return self.expression.var_names[~self._is_in(fold)]
 
     def _is_in(self, fold: int) -> np.ndarray:

@@ -263,8 +263,8 @@ def read_relatives(folder: Path) -> Relatives:
 def judge_relatives(leakage: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     """The leakage report with a line on `Relatives.table`."""
     check = graded(
-        "strains among the relatives", int((table["identity"] > STRAIN_IDENTITY).sum()),
-        "relatives", 0, len(table), "amber above 0",
+        "strains among the relatives", float((table["identity"] > STRAIN_IDENTITY).sum()),
+        "relatives", 0.0, float(len(table)), "amber above 0",
         "relatives hold orthologues of held-out genes, never their expression: bits per base with "
         "columns are not those of the genome alone; a strain of the same species would copy the "
         "answer into every column, and is left out of them",

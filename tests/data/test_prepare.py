@@ -27,6 +27,35 @@ def prepared(tmp_path: Path, *parts: str, unit="tpm", options=None, **texts: str
 # --- what comes out ---
 
 
+def test_relatives_are_kept_with_the_bundle(tmp_path, monkeypatch):
+    pytest.importorskip("mappy")
+    monkeypatch.setenv("GENESPLICE_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(2)
+    other = np.array(list(BASES))
+    changed = rng.random(len(other)) < 0.1
+    other[changed] = rng.choice(list("ACGT"), changed.sum())
+    (tmp_path / "relatives").mkdir()
+    for name, sequence in (("cousin.fa", other), ("strain.fa", other.copy())):
+        if name == "strain.fa":
+            sequence = np.array(list(BASES))
+            sequence[::200] = "A"
+        write(tmp_path / "relatives" / name, f">x\n{''.join(sequence)}\n")
+    bundle = prepared(tmp_path, options={"relatives": tmp_path / "relatives"})
+    table = bundle.relatives.table.set_index("name")
+    assert table["group"].to_dict() == {"strain": "left out", "cousin": "near"}
+    row = bundle.relatives.bases[list(table.index).index("cousin")]
+    letters = np.array(list("ACGT--"))[row]
+    assert (letters == other).mean() > 0.98
+    assert bundle.relatives.columns[0].sum() == (row <= 4).sum()
+    assert bundle.leakage["checks"][-1]["status"] == "amber"
+    assert bundle.manifest["counts"]["relatives"] == 2
+    assert {"cousin.fa", "strain.fa"} < set(bundle.manifest["data_sha256"])
+    assert "--relatives" in bundle.manifest["command"]
+    (tmp_path / "out" / "mine" / "columns.npy").unlink()
+    with pytest.raises(InputError, match=r"no columns\.npy"):
+        load_bundle(tmp_path / "out" / "mine")
+
+
 def test_all_files_become_one_bundle(tmp_path):
     bundle = prepared(tmp_path, *ALL)
     assert bundle.name == "mine"
