@@ -9,6 +9,7 @@ import torch
 import genesplice as gs
 from genesplice.data.coding import whole_gene
 from genesplice.data.genome import Contig, Genome, encode, reverse_complement
+from genesplice.data.relatives import GAP, GROUPS, UNALIGNED, Relatives
 from genesplice.model.genesplice import PretrainingModel
 
 SMALL = ["model.width=16", "model.heads=2", "model.region_layers=1", "model.summary_layers=1"]
@@ -53,6 +54,26 @@ def make_genes(*rows):
     table["tss"] = np.where(table["strand"] == "+", table["start"], table["end"] - 1)
     exons = [whole_gene(gene) for gene in table.to_dict("records")]
     return table.assign(exons=exons, genetic_code=11)
+
+
+def make_relatives(bundle, n, seed=0):
+    """Random rows: most bases equal, some other, some lost, long stretches not aligned."""
+    rng = np.random.default_rng(seed)
+    length = bundle.genome.length
+    bases = np.tile(bundle.genome.tokens, (n, 1))
+    is_other = rng.random((n, length)) < 0.2
+    bases[is_other] = rng.integers(0, GAP + 1, is_other.sum())
+    for row in bases:
+        for start in rng.integers(0, length - 500, 20):
+            row[start : start + 500] = UNALIGNED
+    groups = [GROUPS[i * 3 // n] for i in range(n)]
+    table = pd.DataFrame({"name": [f"r{i}" for i in range(n)], "group": groups})
+    table = table.assign(identity=0.8, aligned=0.8)
+    counts = [
+        [(bases[[g == group for g in groups]] == code).sum(0) for code in range(GAP + 1)]
+        for group in GROUPS
+    ]
+    return Relatives(bases, np.array(counts, np.uint8).transpose(0, 2, 1), table)
 
 
 def make_encoder(base_width):

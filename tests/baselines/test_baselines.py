@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
+from tiny_genomes import make_relatives
 
 from genesplice.baselines.features import kmer_codon_features
 from genesplice.baselines.methods import BASELINES, RELATED, available_baselines, run_baselines
@@ -45,6 +46,12 @@ def blocks_of(bundle: Bundle) -> pd.Series:
 def pooled(metrics: list[Metric]) -> pd.DataFrame:
     frame = pd.DataFrame([m for m in metrics if m.fold is None])
     return frame.pivot(index="model", columns="metric", values="value")
+
+
+@pytest.fixture(scope="module")
+def tiny_bundle(tiny_bundle: Bundle) -> Bundle:
+    """With relatives, so that there are features for every baseline."""
+    return replace(tiny_bundle, relatives=make_relatives(tiny_bundle, 6))
 
 
 @pytest.fixture(scope="module")
@@ -330,11 +337,13 @@ def sparse_control(tiny_bundle: Bundle) -> Bundle:
         expression=expression[two, 5:].copy(),
         network=tiny_bundle.network[:0],
         gene_sets={},
+        relatives=None,
     )
 
 
 def test_two_conditions_without_network_and_gene_sets(sparse_control: Bundle):
-    expected = {name for name in BASELINES if not name.endswith(("regulators", "kegg", "go"))}
+    without = "regulators", "kegg", "go", "conservation", "dna", "everything"
+    expected = {name for name in BASELINES if not name.endswith(without)}
     told: list[str] = []
     frame = run_baselines(sparse_control, progress=told.append)
     assert set(available_baselines(sparse_control)) == expected
@@ -343,7 +352,7 @@ def test_two_conditions_without_network_and_gene_sets(sparse_control: Bundle):
     assert set(frame["model"]) == fitted
     assert "baselines: ridge_all is ridge_kmer_codon in this bundle" in told
     assert "baselines: gbm_all is gbm_kmer_codon in this bundle" in told
-    assert told[0].endswith("ridge_regulators, ridge_kegg, ridge_go")
+    assert "ridge_regulators, ridge_kegg, ridge_go, gbm_conservation" in told[0]
     assert len(frame) == len(fitted) * sparse_control.observed.size
     metrics = score(frame, blocks_of(sparse_control), n_bootstrap=20)
     assert np.isfinite([m.value for m in metrics]).all()
@@ -403,6 +412,9 @@ PUBLISHED = {
     "ridge_go": (None, None, 0.17, 0.24),
     "gbm_all": (0.678, 0.495, 0.398, 0.463),
     "mean_gbm_ridge_all": (0.692, None, None, None),
+    "gbm_conservation": (0.723, 0.54, 0.241, None),
+    "gbm_dna": (0.769, 0.61, 0.344, None),
+    "mean_gbm_ridge_everything": (0.783, 0.63, 0.412, None),
 }
 
 

@@ -2,33 +2,12 @@
 
 import dataclasses
 
-import numpy as np
-import pandas as pd
 import pytest
+from tiny_genomes import make_relatives
 
 from genesplice.baselines.conservation import UPSTREAM_BP, conservation_features
 from genesplice.data.bundle import Bundle
-from genesplice.data.relatives import GAP, GROUPS, UNALIGNED, Relatives
-
-
-def make_relatives(bundle: Bundle, n: int, seed: int = 0) -> Relatives:
-    """Random rows: most bases equal, some other, some lost, long stretches not aligned."""
-    rng = np.random.default_rng(seed)
-    length = bundle.genome.length
-    bases = np.tile(bundle.genome.tokens, (n, 1))
-    is_other = rng.random((n, length)) < 0.2
-    bases[is_other] = rng.integers(0, GAP + 1, is_other.sum())
-    for row in bases:
-        for start in rng.integers(0, length - 500, 20):
-            row[start : start + 500] = UNALIGNED
-    groups = [GROUPS[i * 3 // n] for i in range(n)]
-    table = pd.DataFrame({"name": [f"r{i}" for i in range(n)], "group": groups})
-    table = table.assign(identity=0.8, aligned=0.8)
-    counts = [
-        [(bases[[g == group for g in groups]] == code).sum(0) for code in range(GAP + 1)]
-        for group in GROUPS
-    ]
-    return Relatives(bases, np.array(counts, np.uint8).transpose(0, 2, 1), table)
+from genesplice.data.relatives import GAP
 
 
 @pytest.mark.parametrize("is_summary", [False, True])
