@@ -21,6 +21,8 @@ $(VENV)/.base: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@$(PIP) install --quiet --constraint constraints.txt mappy || \
+	echo "no C compiler: the tests that align relatives will be skipped"
 	touch $@ $(VENV)/.base
 
 # Chromium for the browser tests: from Debian's packages where we may install them.

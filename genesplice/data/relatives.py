@@ -193,7 +193,8 @@ def _align(path: Path, genome: Genome, threads: int) -> UInt8[np.ndarray, " leng
         import mappy
     except ImportError as error:
         raise WorkError(
-            "relatives are aligned with mappy, which is not installed: pip install mappy"
+            "relatives are aligned with mappy, which is not installed: pip install mappy "
+            "(it is compiled then: a C compiler and zlib's headers)"
         ) from error
     index = mappy.Aligner(str(path), **ALIGNER)
     bases = np.full(genome.length, UNALIGNED, np.uint8)
