@@ -19,8 +19,8 @@ from torch import Tensor
 from genesplice.data.genome import decode
 from genesplice.errors import InputError
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.readout import base_weights, segment_weights
-from genesplice.model.splicing import Span, SplicedEncoder, splice
+from genesplice.model.readout import bins_read
+from genesplice.model.splicing import SplicedEncoder, splice
 from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution
 from genesplice.runtime import Countdown, atomic_file
@@ -40,7 +40,9 @@ class VariantOutput:
         self.spliced: SplicedEncoder | None = None
         if isinstance(encoder, HierarchicalEncoder) and not encoder.permutes_regions:
             inputs = torch.cat([function.bases, function.annotation], -1)
-            self.bins, has_bases = _read_bins(function), encoder.base_width > 0
+            window, has_bases = function.window, encoder.base_width > 0
+            length = window.tokens.shape[1]
+            self.bins = bins_read(window.loci(), length=length, bin_bp=encoder.bin_bp)
             with torch.no_grad():
                 self.spliced = SplicedEncoder(
                     encoder, inputs, function.is_real, with_bases=has_bases
@@ -63,17 +65,6 @@ class VariantOutput:
         """The same by encoding the whole window for each variant."""
         length = self.function.bases.shape[1]
         return self.function(splice(self.function.bases, bases, low_bp, 0, length))
-
-
-def _read_bins(function: GeneOutput) -> Span:
-    """The bins of the window that the readout of its gene uses."""
-    window, bin_bp = function.window, function.model.config.bin_bp
-    length = window.tokens.shape[1]
-    gene = window.loci()
-    at_bins = segment_weights(gene, length=length, bin_bp=bin_bp).column
-    at_bases = base_weights(gene, length=length).column // bin_bp
-    columns = torch.cat([at_bins, at_bases])
-    return int(columns.min()), int(columns.max()) + 1
 
 
 class Mutagenesis(NamedTuple):

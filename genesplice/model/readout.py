@@ -198,6 +198,14 @@ def base_weights(genes: GeneLoci, *, length: int) -> SegmentWeights:
     )
 
 
+def bins_read(genes: GeneLoci, *, length: int, bin_bp: int) -> tuple[int, int]:
+    """The bins that pooling genes of one row of `length` bases reads (half-open)."""
+    row = genes._replace(row=torch.zeros_like(genes.row))
+    at_bins = segment_weights(row, length=length, bin_bp=bin_bp).column
+    columns = torch.cat([at_bins, base_weights(row, length=length).column // bin_bp])
+    return int(columns.min()), int(columns.max()) + 1
+
+
 class GeneReadout(nn.Module):
     """Gene features: pooled from the encoder, standardised, projected to one vector a gene.
 

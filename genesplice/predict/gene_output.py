@@ -122,10 +122,10 @@ class SingleGenePredictor(nn.Module):
         everyone, graph, at = self._among_others(own)
         return self.model(everyone, graph, at)
 
-    def neural(self, own: Float[Tensor, "variants features"]) -> Prediction:
-        """The same without the kernel path, which receives nothing from other genes."""
+    def informed(self, own: Float[Tensor, "variants width"]) -> Float[Tensor, "variants width"]:
+        """After the graph; here `vectors` are what the readout makes of features."""
         everyone, graph, at = self._among_others(own)
-        return self.model.predict_neural(everyone, graph, at)[0]
+        return self.model.graph(everyone, graph)[0][at]
 
     def _among_others(
         self, own: Float[Tensor, "variants features"]

@@ -30,21 +30,15 @@ from genesplice.variants.alleles import (
     survey,
 )
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
-from genesplice.variants.levels import (
-    GeneChange,
-    LevelModel,
-    Levels,
-    strongest,
-)
+from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
 from genesplice.variants.likelihood import (
     ABSTAIN,
-    REGIONS,
     WINDOW_BP,
     Likelihood,
     MaskedBases,
-    Matched,
     allele_likelihoods,
 )
+from genesplice.variants.matched import REGIONS, Matched
 from genesplice.variants.vcf import (
     Record,
     Row,

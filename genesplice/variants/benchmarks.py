@@ -35,7 +35,7 @@ from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Allele, ContigNames, check_record
 from genesplice.variants.annotate import Models, Settings
-from genesplice.variants.levels import LevelModel, Levels, Locus, strongest
+from genesplice.variants.levels import LevelModel, Levels, Locus, Window, strongest
 from genesplice.variants.likelihood import (
     BASES,
     STRIDE_BP,
@@ -237,18 +237,19 @@ def hexamer_levels(
     parts = []
     for gene_id in picked.tolist():
         window = explainer.window(gene_id)
-        tokens = window.tokens.numpy()
-        sites = _promoter_sites(tokens[0], window.start)
+        tokens, phase = window.tokens[0].numpy(), window.phase[0].numpy()
+        sites = _promoter_sites(tokens, window.start)
         edits = [(at, alt) for at in sorted(sites) for alt in range(4)
-                 if tokens[0, at] < 4 and alt != tokens[0, at]]  # fmt: skip
+                 if tokens[at] < 4 and alt != tokens[at]]  # fmt: skip
         if not edits:
             continue
-        sequences = np.repeat(tokens, len(edits) + 1, axis=0)
-        for row, (at, alt) in zip(sequences[1:], edits, strict=True):
-            row[at] = alt
+        windows = [Window(tokens, phase)]
+        for at, alt in edits:
+            changed = np.concatenate([tokens[:at], np.array([alt], np.uint8), tokens[at + 1 :]])
+            windows.append(Window(changed, phase, 0, (at, at + 1)))
         place = window.start, window.end, window.exons.tolist()
-        loci = [Locus(window.row, i, *place) for i in range(len(sequences))]
-        level = model(sequences, np.repeat(window.phase.numpy(), len(loci), axis=0), loci)[:, 0]
+        loci = [Locus(window.row, i, *place) for i in range(len(windows))]
+        level = model(windows, loci)[:, 0]
         part = pd.DataFrame({"gene_id": gene_id, "change": level[1:] - level[0]})
         parts.append(part.assign(is_hexamer=[sites[at] == "hexamer" for at, _ in edits]))
     if not parts:

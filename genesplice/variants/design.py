@@ -24,7 +24,7 @@ from genesplice.errors import InputError
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
 from genesplice.variants.alleles import Region
-from genesplice.variants.levels import LevelModel, Locus
+from genesplice.variants.levels import LevelModel, Locus, Window
 from genesplice.variants.likelihood import BASES
 
 N_EDITS = 5
@@ -118,11 +118,11 @@ class PromoterLevels:
         """The level with each of several sets of edits."""
         if not variants:
             return np.zeros((0, len(self.models)))
-        tokens, window = np.stack([self.edited(edits) for edits in variants]), self.window
-        phase = np.repeat(window.phase.numpy(), len(variants), axis=0)
+        window, phase = self.window, self.window.phase[0].numpy()
+        windows = [Window(self.edited(edits), phase) for edits in variants]
         place = window.start, window.end, window.exons.tolist()
         loci = [Locus(window.row, i, *place) for i in range(len(variants))]
-        return np.stack([model(tokens, phase, loci)[:, 0] for model in self.models], axis=1)
+        return np.stack([model(windows, loci)[:, 0] for model in self.models], axis=1)
 
     def first_order(
         self, edits: Edits, positions: Int64[np.ndarray, " positions"]

@@ -7,6 +7,7 @@ compensation), so that start and promoter stay in their bins. Coding phases move
 inserted bases have that of the base before them.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -21,9 +22,12 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
 from genesplice.data.genome import reverse_complement
 from genesplice.data.windows import annotation_track, fetch_track
+from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
-from genesplice.model.readout import GeneLoci
+from genesplice.model.readout import GeneLoci, bins_read
+from genesplice.model.sequence import N_TOKEN, EncoderOutput
+from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import SingleGenePredictor
 from genesplice.runtime import side_by_side
@@ -85,6 +89,18 @@ class Locus(NamedTuple):
     exons: list[list[int]]
 
 
+class Window(NamedTuple):
+    """Bases and coding phase of one strand; `changed` is where it differs from sequence `like`."""
+
+    tokens: UInt8[np.ndarray, " window"]
+    phase: UInt8[np.ndarray, " window"]
+    like: int | None = None
+    changed: tuple[int, int] = (0, 0)
+
+
+Values = Float[np.ndarray, "loci columns"]
+
+
 class LevelModel:
     """One fine-tuned model, with the features of all genes of the bundle."""
 
@@ -99,62 +115,87 @@ class LevelModel:
         self.model, self.batch_bp = model.eval(), batch_bp
         self.graph = bundle_graph(model, bundle)
         self.gene_features = encode_genes(model, bundle) if gene_features is None else gene_features
+        # Messages need no knowledge, which is large; what other genes send is always the same.
+        self.bare = self.graph.clone()
+        del self.bare["gene"].knowledge
+        with torch.no_grad():
+            self.known = self.model.readout(self.gene_features)
 
-    def __call__(
-        self,
-        tokens: UInt8[np.ndarray, "sequences length"],
-        phase: UInt8[np.ndarray, "sequences length"],
-        loci: Sequence[Locus],
-    ) -> Float[np.ndarray, "loci columns"]:
+    def __call__(self, sequences: Sequence[Window], loci: Sequence[Locus]) -> Values:
         """Level, then the residual in every condition, of each gene from the sequence it is in."""
-        features = self.encode(tokens, phase, loci)
-        return self.predict(torch.tensor([locus.gene for locus in loci]), features)
+        return self.predict(
+            torch.tensor([locus.gene for locus in loci]), self.encode(sequences, loci)
+        )
 
     @torch.no_grad()
     def encode(
-        self,
-        tokens: UInt8[np.ndarray, "sequences length"],
-        phase: UInt8[np.ndarray, "sequences length"],
-        loci: Sequence[Locus],
+        self, sequences: Sequence[Window], loci: Sequence[Locus]
     ) -> Float[Tensor, "loci features"]:
-        """The features of every gene in its sequence."""
-        features = torch.zeros(len(loci), self.gene_features.shape[1])
-        size, encoder = max(1, self.batch_bp // tokens.shape[1]), self.model.encoder
-        sequence, start, end = torch.tensor([locus[1:4] for locus in loci]).T
+        """The features of every gene in its sequence.
 
-        def encode(first: int) -> None:
-            own = ((sequence >= first) & (sequence < first + size)).nonzero()[:, 0]
-            encoded = encoder(
-                torch.from_numpy(tokens[first : first + size]),
-                torch.from_numpy(phase[first : first + size]),
-                with_bases=encoder.base_width > 0,
-            )
-            exons = [[i, *one] for i, at in enumerate(own.tolist()) for one in loci[at].exons]
-            place = sequence[own] - first, start[own], end[own]
-            genes = GeneLoci(*place, torch.tensor(exons, dtype=torch.int64).view(-1, 3))
-            features[own] = self.model.readout.pool(encoded, genes)
+        A sequence that is another one with some bases exchanged costs only what these touch.
+        """
+        encoder, features = self.model.encoder, torch.zeros(len(loci), self.gene_features.shape[1])
+        with_bases, here = encoder.base_width > 0, defaultdict[int, list[int]](list)
+        for i, locus in enumerate(loci):
+            here[locus.sequence].append(i)
+        families: dict[int, list[int]] = {}
+        if isinstance(encoder, HierarchicalEncoder) and not encoder.permutes_regions:
+            for i, one in enumerate(sequences):
+                if one.like is not None:
+                    families.setdefault(one.like, [one.like]).append(i)
+        spliced = {i for family in families.values() for i in family}
+        whole = [i for i in range(len(sequences)) if i not in spliced]
+        size = max(1, self.batch_bp // len(sequences[0].tokens))
 
-        side_by_side(encode, range(0, len(tokens), size))
+        def genes(rows: Sequence[int], first_bp: int = 0) -> GeneLoci:
+            own = [(row, loci[i]) for row, number in enumerate(rows) for i in here[number]]
+            row, start, end = torch.tensor([[row, *one[2:4]] for row, one in own]).T
+            exons = [[i, *edges] for i, (_, one) in enumerate(own) for edges in one.exons]
+            shift = torch.tensor([0, first_bp, first_bp])
+            return GeneLoci(row, start - first_bp, end - first_bp, torch.tensor(exons) - shift)
+
+        def read(encoded: EncoderOutput, rows: Sequence[int], first_bp: int = 0) -> None:
+            own = [i for number in rows for i in here[number]]
+            features[own] = self.model.readout.pool(encoded, genes(rows, first_bp))
+
+        def encode(rows: Sequence[int]) -> None:
+            pairs = zip(*((sequences[i].tokens, sequences[i].phase) for i in rows), strict=True)
+            tokens, phase = (torch.from_numpy(np.stack(part)) for part in pairs)
+            if rows[0] not in spliced:
+                return read(encoder(tokens, phase, with_bases=with_bases), rows)
+            assert isinstance(encoder, HierarchicalEncoder)
+            channels, length = encoder.channels(tokens, phase), tokens.shape[1]
+            is_real = (tokens[:1] != N_TOKEN).view(1, -1, encoder.bin_bp).any(-1)
+            window = SplicedEncoder(encoder, channels[:1], is_real, with_bases=with_bases)
+            for own, i in zip(channels, rows, strict=True):
+                bins = bins_read(genes([i]), length=length, bin_bp=encoder.bin_bp)
+                low, high = sequences[i].changed
+                encoded = window.encode(bins, low, own[None, low:high, :4])
+                read(encoded, [i], bins[0] * encoder.bin_bp)
+            return None
+
+        parts = [whole[i : i + size] for i in range(0, len(whole), size)]
+        side_by_side(encode, [*parts, *families.values()])
         return features
 
     @torch.no_grad()
     def predict(
         self, genes: Int64[Tensor, " loci"], features: Float[Tensor, "loci features"]
-    ) -> Float[np.ndarray, "loci columns"]:
+    ) -> Values:
         """Level and residuals of each gene with the features it has here.
 
-        The graph is run gene by gene, on its neighbourhood; the kernel path on all at once.
+        The graph is run gene by gene, on its neighbourhood; everything else on all at once.
         """
+        informed = self.model.readout(features)
 
-        def neural(gene: int) -> tuple[Tensor, Prediction]:
+        def inform(gene: int) -> None:
             own = (genes == gene).nonzero()[:, 0]
-            row = SingleGenePredictor(self.model, self.graph, self.gene_features, gene)
-            return own, row.neural(features[own])
+            row = SingleGenePredictor(self.model, self.bare, self.known, gene)
+            informed[own] = row.informed(informed[own])
 
-        parts = side_by_side(neural, genes.unique().tolist())
-        order = torch.cat([own for own, _ in parts]).argsort()
-        columns = zip(*(part for _, part in parts), strict=True)
-        level, residual = (torch.cat(column)[order] for column in columns)
+        side_by_side(inform, genes.unique().tolist())
+        level, residual = self.model.expression_head(informed)
         if self.model.kernel.n_support:
             knowledge = self.graph["gene"].knowledge[genes].to(features)
             for first in range(0, len(genes), KERNEL_ROWS):
@@ -194,17 +235,22 @@ class Levels:
     def __call__(self, alleles: Sequence[Allele]) -> list[list[GeneChange]]:
         """The genes around each allele, in the order of the bundle's table."""
         numbers: dict[tuple, int] = {}
-        sequences, loci, known = [], list[Locus](), dict[tuple, int]()
+        sequences, loci, known = list[Window](), list[Locus](), dict[tuple, int]()
 
         def place(low: int, allele: Allele, gene: int, tss: int, *, is_changed: bool) -> int:
-            strand = "+" if self.is_plus[gene] else "-"
+            strand, high = "+" if self.is_plus[gene] else "-", low + self.window_bp
             moves_left = bool(is_changed and allele.growth_bp and allele.start <= tss + low)
             letters = (allele.start, allele.end, allele.alt.tobytes(), moves_left)
             key = (allele.contig, low, strand, letters if is_changed else None)
             if (*key, gene) not in known:
                 if key not in numbers:
                     numbers[key] = len(numbers)
-                    sequences.append(self.sequence(low, strand, allele, is_changed, moves_left))
+                    window = Window(*self.sequence(low, strand, allele, is_changed, moves_left))
+                    if is_changed and not allele.growth_bp:
+                        at = allele.start - low if strand == "+" else high - allele.end
+                        changed = at, at + len(allele.alt)
+                        window = window._replace(like=numbers[*key[:3], None], changed=changed)
+                    sequences.append(window)
                 change = allele if is_changed else None
                 (start, end), *exons = self.edges(gene, tss, low, change, moves_left)
                 known[*key, gene] = len(loci)
@@ -224,8 +270,7 @@ class Levels:
             pairs.append(own)
         if not loci:
             return [[] for _ in alleles]
-        tokens, phase = (np.stack(part) for part in zip(*sequences, strict=True))
-        values = np.stack([model(tokens, phase, loci) for model in self.models])
+        values = np.stack([model(sequences, loci) for model in self.models])
         return [[self._change(values, *one) for one in own] for own in pairs]
 
     def sequence(

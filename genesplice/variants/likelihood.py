@@ -14,25 +14,26 @@ threshold, it is withheld.
 **Source** Benegas, Batra & Song 2023 (GPN), for single bases.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
+from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
-from genesplice.model.sequence import MASK_TOKEN, REGION_BP
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, REGION_BP
+from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.results import Metric
 from genesplice.runtime import side_by_side
-from genesplice.variants.alleles import Allele, Region
+from genesplice.variants.alleles import NEAR_BP, Allele
 
 WINDOW_BP = 2048
 BATCH_BP = 32_768
@@ -41,9 +42,6 @@ EVERY_BP = 4
 STRIDE_BP = 32
 """Strided masking hides every 32nd base at once, as pre-training's own score does."""
 BASES = "ACGT"
-REGIONS = ("other", "intergenic", "coding", "promoter")
-N_WINDOWS, N_INDELS = 160, 30
-EDGE_BP, MIN_MATCHED, LENGTHS = 128, 20, (1, 5, 64)
 ABSTAIN = 0.5
 """Natural log units by which both strands must disagree for a ratio to be withheld."""
 
@@ -123,13 +121,31 @@ class MaskedBases:
 
         Both are given in + coordinates. All windows are of one length.
         """
-        if not rows:
-            return []
-        size = max(1, self.batch_bp // len(rows[0].tokens))
-        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-        return list(chain.from_iterable(side_by_side(self._batch, parts, self.device)))
+        size = max(1, self.batch_bp // len(rows[0].tokens)) if rows else 1
+        families: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            families.setdefault(id(row.tokens), []).append(i)
+        encoder, parts, whole = self.model.encoder, list[list[int]](), list[int]()
+        can_splice = isinstance(encoder, HierarchicalEncoder) and not encoder.permutes_regions
+        for family in families.values():
+            is_near = all(np.ptp(rows[i].positions) < NEAR_BP for i in family)
+            if can_splice and is_near and len(family) > 1:
+                parts.append(family)
+            else:
+                whole += family
+        n_spliced = len(parts)
+        parts += [whole[i : i + size] for i in range(0, len(whole), size)]
+
+        def score(number: int) -> list[np.ndarray]:
+            run = self._spliced if number < n_spliced else self._batch
+            return run([rows[i] for i in parts[number]])
+
+        found = chain.from_iterable(side_by_side(score, range(len(parts)), self.device))
+        by_row = dict(zip(chain.from_iterable(parts), found, strict=True))
+        return [by_row[i] for i in range(len(rows))]
 
     def _batch(self, part: Sequence[Hidden]) -> list[np.ndarray]:
+        """Each row in a pass of its own."""
         tokens = torch.from_numpy(np.stack([row.tokens for row in part]))
         for row, hidden in zip(tokens, part, strict=True):
             row[torch.from_numpy(hidden.positions)] = MASK_TOKEN
@@ -142,6 +158,28 @@ class MaskedBases:
         both = torch.stack([forward, reverse.flip(1, 2)], 1).cpu().double().numpy()
         return [log_probs[:, row.positions] for log_probs, row in zip(both, part, strict=True)]
 
+    def _spliced(self, part: Sequence[Hidden]) -> list[np.ndarray]:
+        """Rows of one window: it is encoded once, and again around what each row hides."""
+        encoder, tokens = self.model.encoder, torch.from_numpy(part[0].tokens)[None]
+        assert isinstance(encoder, HierarchicalEncoder)
+        strands, length, bin_bp = [], tokens.shape[1], encoder.bin_bp
+        for is_reverse in (False, True):
+            own = (reverse_complement(tokens) if is_reverse else tokens).to(self.device)
+            is_real = (own != N_TOKEN).view(1, -1, bin_bp).any(-1)
+            channels = encoder.channels(own, None)
+            window = SplicedEncoder(encoder, channels, is_real, with_bases=True)
+            for row in part:
+                at = length - 1 - row.positions[::-1] if is_reverse else row.positions
+                low, high = int(at[0]), int(at[-1]) + 1
+                bases = channels[:, low:high, :4].clone()
+                bases[:, at - low] = 0
+                bins = low // bin_bp, -(-high // bin_bp)
+                logits = self.model.base_logits(window.encode(bins, low, bases)).float()
+                found = F.log_softmax(logits, -1)[0, at - bins[0] * bin_bp]
+                strands.append(found.flip(0, 1) if is_reverse else found)
+        pairs = zip(strands[: len(part)], strands[len(part) :], strict=True)
+        return [torch.stack(pair).cpu().double().numpy() for pair in pairs]
+
 
 def allele_likelihoods(
     score: MaskedBases, genome: Genome, alleles: Sequence[Allele], *, window_bp: int = WINDOW_BP
@@ -152,9 +190,12 @@ def allele_likelihoods(
     """
     window_start(0, window_bp)  # raises for a window that cannot be
     rows: dict[tuple, Hidden] = {}
-    keys = []
+    keys, windows = [], dict[tuple[str, int], np.ndarray]()
     for allele in alleles:
-        own = dict(_hidden(genome, allele, window_start(allele.start, window_bp), window_bp))
+        low = window_start(allele.start, window_bp)
+        if (allele.contig, low) not in windows:
+            windows[allele.contig, low] = genome.fetch(allele.contig, low, low + window_bp)
+        own = dict(_hidden(genome, allele, low, windows[allele.contig, low]))
         rows |= own
         keys.append(list(own))
     log_probs = dict(zip(rows, score(list(rows.values())), strict=True))
@@ -165,16 +206,15 @@ def allele_likelihoods(
 
 
 def _hidden(
-    genome: Genome, allele: Allele, low: int, window_bp: int
+    genome: Genome, allele: Allele, low: int, tokens: UInt8[np.ndarray, " window"]
 ) -> Iterator[tuple[tuple, Hidden]]:
     """What must be predicted for one allele: of the reference, then of the alternative."""
-    fetch = partial(genome.fetch, allele.contig)
-    tokens, at = fetch(low, low + window_bp), allele.start - low
+    fetch, at = partial(genome.fetch, allele.contig), allele.start - low
     key = (allele.contig, allele.start, len(allele.ref))
     if allele.growth_bp == 0:
         yield key, Hidden(tokens, np.arange(at, at + len(allele.ref)))
         return
-    changed = edited(fetch, allele, allele.alt, low, low + window_bp)
+    changed = edited(fetch, allele, allele.alt, low, low + len(tokens))
     span, first = _span(allele), at - FLANK_BP
     for new, sequence, missing in zip((None, allele.alt.tobytes()), (tokens, changed),
                                       _missing(allele), strict=True):  # fmt: skip
@@ -233,22 +273,6 @@ def substitutions(
     return changes
 
 
-def spread_out(
-    positions: Int64[np.ndarray, " candidates"], length: int, every_bp: int = STRIDE_BP
-) -> Int64[np.ndarray, " chosen"]:
-    """The first of `positions`, in their order, `every_bp` or more from all before; sorted.
-
-    `length` is that of the window.
-    """
-    is_free = np.ones(length, bool)
-    chosen = []
-    for position in positions.tolist():
-        if is_free[position]:
-            chosen.append(position)
-            is_free[max(position - every_bp + 1, 0) : position + every_bp] = False
-    return np.array(sorted(chosen), np.int64)
-
-
 def agreement(
     score: MaskedBases,
     rows: Sequence[Hidden],
@@ -280,121 +304,3 @@ def agreement(
     return [
         Metric(f"llr_shared_mask_{name}", float(value), *facts) for name, value in values.items()
     ]
-
-
-def length_class(allele: Allele) -> str:
-    """How many bases more or fewer: 1, 2-5, 6-64."""
-    number = min(bisect_left(LENGTHS, abs(allele.growth_bp)), len(LENGTHS) - 1)
-    return f"{(0, *LENGTHS)[number] + 1}-{LENGTHS[number]}"
-
-
-class Matched:
-    """Ratios of random variants of the same kind, which percentiles are among.
-
-    A substitution is compared with random ones of the same two bases in the same class of region
-    (`REGIONS`), made at once by strided masking; an insertion or deletion with random ones of about
-    its length in the same class, made when first asked for: ratios of different kinds differ
-    without any function. `track` is the region class of every base of the genome.
-    """
-
-    def __init__(
-        self,
-        score: MaskedBases,
-        genome: Genome,
-        track: UInt8[np.ndarray, " length"],
-        *,
-        n_windows: int = N_WINDOWS,
-        n_indels: int = N_INDELS,
-        seed: int = 0,
-    ) -> None:
-        self.score, self.genome, self.track, self.seed = score, genome, track, seed
-        self.n_indels = n_indels
-        self.ratios: dict[tuple[str, ...], np.ndarray] = {}
-        self.metrics: list[Metric] = []
-        self._substitutions(n_windows)
-
-    def percentile(self, allele: Allele, region: str, ratio: float) -> float | None:
-        """Share (0 to 100) of the matched variants with a lower ratio, half of those with the same.
-
-        None for changes of several bases at once, and where fewer than 20 could be found.
-        """
-        if allele.kind in ("mnv", "complex"):
-            return None
-        key: tuple[str, ...] = region, allele.kind, length_class(allele)
-        if allele.kind == "snv":
-            key = region, BASES[allele.ref[0]], BASES[allele.alt[0]]
-        elif key not in self.ratios:
-            self.ratios[key] = self._indels(*key)
-        among = self.ratios.get(key, np.zeros(0))
-        if len(among) < MIN_MATCHED:
-            return None
-        ranks = (np.searchsorted(among, ratio, side) for side in ("left", "right"))
-        return float(50 * sum(ranks) / len(among))
-
-    def _windows(self, count: int, generator: np.random.Generator) -> Iterator[Region]:
-        """Random windows, none beyond the end of a linear contig."""
-        contigs = self.genome.contigs
-        room = np.array(
-            [c.length if c.is_circular else max(c.length - WINDOW_BP + 1, 0) for c in contigs]
-        )
-        if room.sum():
-            for i in generator.choice(len(room), count, p=room / room.sum()):
-                low = int(generator.integers(room[i]))
-                yield Region(contigs[i].name, low, low + WINDOW_BP)
-
-    def _classes(self, window: Region) -> UInt8[np.ndarray, " window"]:
-        contig = self.genome.contig(window.contig)
-        return self.track[contig.offset + np.arange(window.start, window.end) % contig.length]
-
-    def _substitutions(self, n_windows: int) -> None:
-        generator = np.random.default_rng([self.seed, 1])
-        rows, classes = [], []
-        for window in list(self._windows(n_windows, generator)):
-            tokens, region = self.genome.fetch(*window), self._classes(window)
-            # Close to an end of the window a base has few neighbours.
-            order = EDGE_BP + generator.permutation(WINDOW_BP - 2 * EDGE_BP)
-            # The rarest class first.
-            order = order[np.argsort(-region[order], kind="stable")]
-            positions = spread_out(order[tokens[order] < 4], WINDOW_BP)
-            if len(positions):
-                rows.append(Hidden(tokens, positions))
-                classes.append(region[positions])
-        if not rows:
-            return
-        changes = substitutions(self.score, rows)
-        table = pd.DataFrame(
-            np.concatenate([change.mean(0) for change in changes]), columns=list(BASES)
-        ).assign(
-            region=np.concatenate(classes),
-            ref=np.concatenate([row.tokens[row.positions] for row in rows]),
-        )
-        for (region, ref), part in table.groupby(["region", "ref"]):
-            for alt in BASES.replace(BASES[ref], ""):
-                self.ratios[REGIONS[region], BASES[ref], alt] = np.sort(part[alt].to_numpy())
-        self.metrics = agreement(self.score, rows, changes, seed=self.seed)
-
-    def _indels(self, region: str, kind: str, length: str) -> Float[np.ndarray, " variants"]:
-        low, high = (int(x) for x in length.split("-"))
-        code = [REGIONS.index(region), low, int(kind == "insertion")]
-        generator = np.random.default_rng([self.seed, 2, *code])
-        alleles: list[Allele] = []
-        for window in list(self._windows(20 * self.n_indels, generator)):
-            if len(alleles) == self.n_indels:
-                break
-            own = np.flatnonzero(self._classes(window) == code[0])
-            own = own[(own > 80) & (own < WINDOW_BP - 80)]
-            size = int(generator.integers(low, min(high, 4 * low) + 1))
-            if not len(own):
-                continue
-            start = window.start + int(generator.choice(own))
-            near = self.genome.fetch(window.contig, start - 80, start + 80)
-            if (near > 3).any():
-                continue
-            nothing, lost = np.zeros(0, np.uint8), near[80 : 80 + size]
-            if kind == "insertion":
-                # Bases from elsewhere close by: the composition of the locus.
-                at = int(generator.integers(0, len(near) - size))
-                alleles.append(Allele(window.contig, start, nothing, near[at : at + size]))
-            else:
-                alleles.append(Allele(window.contig, start, lost, nothing))
-        return np.sort([one.mean for one in allele_likelihoods(self.score, self.genome, alleles)])

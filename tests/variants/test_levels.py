@@ -50,13 +50,31 @@ def whole_window(levels, allele, gene, tss, bundle) -> tuple[GeneWindow, int]:
     phase = levels.sequence(low, row.strand, allele, False, False)[1]
     start = tss if row.strand == "+" else W - 1 - tss
     end = start + int(row.end - row.start)
+    first = row.start if row.strand == "+" else row.end
+    edges = list(row.exons) or [row.start, row.end]
+    exons = [sorted(start + abs(edge - first) for edge in edges[i : i + 2])
+             for i in range(0, len(edges), 2)]  # fmt: skip
     window = GeneWindow(gene, row.gene_id, "", -start, start, end, torch.from_numpy(tokens)[None],
-                        torch.from_numpy(phase)[None], torch.tensor([[start, end]]))  # fmt: skip
+                        torch.from_numpy(phase)[None], torch.tensor(exons))  # fmt: skip
     return window, low
 
 
-def test_every_gene_of_a_substitution_is_what_a_full_pass_says(levels, model, tiny_bundle, vectors):
+def with_introns(gene) -> tuple[int, ...]:
+    """The bases from the 120th to the 70th before the end are an intron."""
+    first, last = (gene.start, gene.end - 120), (gene.end - 70, gene.end)
+    return (*first, *last) if gene.strand == "+" else (*last, *first)
+
+
+@pytest.mark.parametrize("is_spliced", [False, True])
+def test_every_gene_of_a_substitution_is_what_a_full_pass_says(
+    levels, model, tiny_bundle, vectors, is_spliced
+):
     genome = tiny_bundle.genome
+    if is_spliced:
+        genes = tiny_bundle.genes
+        genes = genes.assign(exons=[with_introns(gene) for gene in genes.itertuples()])
+        tiny_bundle = dataclasses.replace(tiny_bundle, genes=genes)
+        levels = Levels([LevelModel(model, tiny_bundle, gene_features=vectors)], tiny_bundle)
     alleles = [
         normalise(genome, "chr", s, letters(genome, s), other(letters(genome, s)))
         for s in (3, 40_000, 119_990)
@@ -188,7 +206,7 @@ def test_a_kernel_path_is_mixed_in_as_by_the_whole_model(tiny_bundle):
     inputs = other.kernel_inputs(vectors, reader.graph, rows)
     other.kernel.set_support(inputs[0], inputs[1].to(torch.int8))
     other.kernel.set_solution(
-        "level", torch.randn(8), [1.0] * len(other.kernel.names), 0.5, 1.0, 2.0
+        "level", torch.randn(8), [1.0] * len(other.kernel.widths), 0.5, 1.0, 2.0
     )
     other.mix.fill_(0.75)
     genes = torch.tensor([3, 9, 3, 20])

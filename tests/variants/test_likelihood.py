@@ -15,20 +15,17 @@ from genesplice.predict.pretrained import load_pretrained
 from genesplice.variants.alleles import Allele, normalise
 from genesplice.variants.annotate import region_track
 from genesplice.variants.likelihood import (
-    EDGE_BP,
     EVERY_BP,
     FLANK_BP,
     Hidden,
     Likelihood,
     MaskedBases,
-    Matched,
     agreement,
     allele_likelihoods,
-    length_class,
-    spread_out,
     substitutions,
     window_start,
 )
+from genesplice.variants.matched import EDGE_BP, Matched, length_class, spread_out
 
 
 @pytest.fixture(scope="module")

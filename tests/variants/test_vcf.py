@@ -42,7 +42,7 @@ from genesplice.variants.annotate import (
     region_track,
     score_variants,
 )
-from genesplice.variants.likelihood import REGIONS
+from genesplice.variants.matched import REGIONS
 from genesplice.variants.scan import Region, random_substitutions
 from genesplice.variants.vcf import (
     FIELDS,
@@ -362,7 +362,7 @@ def test_a_vcf_of_another_genome_is_refused_before_anything_is_written(
     words = ["--model", pretrained, "--data", tiny_bundle.path, "--vcf", source]
     answer = call("variants", *words, "--out", tmp_path / "o.vcf")
     assert answer.code == 2
-    (text,) = answer.err.splitlines()
+    *_, text = answer.err.splitlines()
     assert "too far right" in text
     assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
 
