@@ -29,6 +29,7 @@ from genesplice.variants.alleles import (
     refuse_another_genome,
     survey,
 )
+from genesplice.variants.consequence import Consequences
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
 from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
 from genesplice.variants.likelihood import (
@@ -60,6 +61,7 @@ SITE = (
 )  # fmt: skip
 COLUMNS = pa.schema([
     *SITE[:3], ("id", pa.string()), *SITE[3:], ("kind", pa.string()), ("region", pa.string()),
+    ("consequence", pa.string()), ("consequence_gene", pa.string()),
     ("flag", pa.string()), ("llr", pa.float64()), ("llr_forward", pa.float64()),
     ("llr_reverse", pa.float64()), ("strand_spread", pa.float64()), ("percentile", pa.float64()),
 ])  # fmt: skip
@@ -155,6 +157,7 @@ class Scorer:
         self.settings, self.genome = settings, bundle.genome
         self.names = _contig_names(bundle)
         self.track = region_track(bundle)
+        self.consequences = Consequences(bundle.genome, bundle.genes)
         self.masked = self.matched = self.levels = None
         if models.masked is not None:
             self.masked = MaskedBases(models.masked)
@@ -212,6 +215,7 @@ class Scorer:
         flags = []
         region = region_of(self.genome, self.track, allele.contig, allele.start)
         row |= {"kind": allele.kind, "region": region}
+        row["consequence"], row["consequence_gene"] = self.consequences(allele)
         if ratio is not None:
             row |= {
                 "llr": ratio.mean, "llr_forward": ratio.forward, "llr_reverse": ratio.reverse,

@@ -42,6 +42,7 @@ from genesplice.variants.annotate import (
     region_track,
     score_variants,
 )
+from genesplice.variants.consequence import Consequences
 from genesplice.variants.matched import REGIONS
 from genesplice.variants.scan import Region, random_substitutions
 from genesplice.variants.vcf import (
@@ -519,5 +520,10 @@ def test_a_table_is_scored_like_a_vcf_and_features_at_hand_change_nothing(
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"o{suffix}.parquet"), part)
     assert flag_metrics(done) == found.metrics
     assert found.genes["dlevel"].abs().max() > 0
+    genome, find = tiny_bundle.genome, Consequences(tiny_bundle.genome, tiny_bundle.genes)
+    alleles = [normalise(genome, row.contig, row.position - 1, row.ref, row.alt)
+               for row in table.itertuples()]  # fmt: skip
+    columns = found.table[["consequence", "consequence_gene"]]
+    assert [tuple(row) for row in columns.itertuples(index=False)] == [*map(find, alleles)]
     with pytest.raises(InputError, match="no column alt"):
         score_variants(both, tiny_bundle, table.drop(columns="alt"))

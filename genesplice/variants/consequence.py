@@ -1,0 +1,175 @@
+"""What an allele does to the genes that it lies in or before, by the annotation alone.
+
+A coding sequence is read as it is spliced, by its gene's genetic code, with the allele and without.
+Where the same insertion or deletion can be written at several positions, the mildest counts: if one
+of them leaves a start codon or a splice site alone, the new sequence has it. Of several genes the
+worst counts.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from genesplice.data.coding import coding_sequence, codon_meanings, exons_of, genetic_code
+from genesplice.data.genome import Genome, decode, reverse_complement
+from genesplice.variants.alleles import Allele
+
+CONSEQUENCES = {
+    "splice_region": "one of the first or last 2 bases of an intron between coding exons",
+    "nonsense": "a stop codon where there was none",
+    "frameshift": "bases more or fewer, not by a multiple of three",
+    "stop_lost": "the last stop codon is none any more",
+    "start_lost": "another start codon, which does not read as methionine",
+    "inframe": "whole codons more or fewer",
+    "missense": "another amino acid",
+    "coding": "in a coding sequence of unknown genetic code, or where its frame slips",
+    "synonymous": "the same amino acids",
+    "intron": "in an intron between coding exons",
+    "noncoding": "in a gene, outside of its coding sequence",
+    "upstream": "at most 200 bases before a start of transcription",
+    "intergenic": "none of these",
+}
+"""From the worst on (after Ensembl's order)."""
+ORDER = tuple(CONSEQUENCES)
+UPSTREAM_BP, SPLICE_BP = 200, 2
+MIN_INTRON_BP = 4
+"""Parts of a coding sequence that are closer than this have no splice sites between them."""
+
+
+class Coding(NamedTuple):
+    """A gene's coding exons as they are transcribed, and their sequence in reading direction."""
+
+    exons: tuple[tuple[int, int], ...]
+    bases: str
+    has_start: bool
+    has_stop: bool
+
+
+class Consequences:
+    """Consequences for all genes of a bundle's table."""
+
+    def __init__(self, genome: Genome, genes: pd.DataFrame) -> None:
+        self.genome, self.genes = genome, list(genes.itertuples())
+        contigs = [genome.contig(name) for name in genes["contig"]]
+        low, high, tss = (genes[name].to_numpy() for name in ("start", "end", "tss"))
+        is_plus = (genes["strand"] == "+").to_numpy()
+        ahead = np.where(is_plus, low - tss, tss - high + 1)
+        length = np.array([contig.length for contig in contigs], np.int64)
+        near = (ahead + length // 2) % length - length // 2
+        ahead = np.where([contig.is_circular for contig in contigs], near, ahead).clip(0)
+        self.spans = np.stack([low - ahead * is_plus, high + ahead * ~is_plus], 1)
+        self.reach = self.spans + UPSTREAM_BP * np.stack([-1 * is_plus, 1 * ~is_plus], 1)
+        names = genes["contig"].to_numpy()
+        self.rows = {c.name: np.flatnonzero(names == c.name) for c in genome.contigs}
+        self.coding = lru_cache(1024)(self._coding)
+
+    def __call__(self, allele: Allele) -> tuple[str, str | None]:
+        """The worst consequence, and the first gene of the table that it is one for."""
+        contig, rows = self.genome.contig(allele.contig), self.rows[allele.contig]
+        found = [(len(ORDER) - 1, len(self.genes))]
+        for turn in (-contig.length, 0, contig.length) if contig.is_circular else (0,):
+            placed = [
+                allele._replace(start=allele.start + turn + shift, alt=np.roll(allele.alt, -shift))
+                for shift in range(allele.shift_bp + 1)
+            ]
+            low, high = self.reach[rows].T
+            near = rows[(placed[0].start <= high) & (placed[-1].end >= low)]
+            for row in near.tolist():
+                ranks = (min(map(ORDER.index, self._of_gene(row, one))) for one in placed)
+                found.append((max(ranks), row))
+        rank, row = min(found)
+        return ORDER[rank], str(self.genes[row].gene_id) if rank < len(ORDER) - 1 else None
+
+    def _coding(self, row: int) -> Coding:
+        gene = self.genes[row]
+        exons = [(start, end) for start, end in exons_of(gene).tolist()]
+        bases, table = decode(coding_sequence(self.genome, gene)), genetic_code(gene.genetic_code)
+        if table is None or not exons:
+            return Coding(tuple(exons), bases, False, False)
+        if bases[-3:] not in table.stop_codons:
+            # Some files leave the stop codon out of the coding sequence.
+            (low, high), is_plus = exons[-1], gene.strand == "+"
+            at = high if is_plus else low - 3
+            behind = decode(self.genome.fetch(gene.contig, at, at + 3, gene.strand))
+            if behind in table.stop_codons:
+                exons[-1], bases = (min(low, at), max(high, at + 3)), bases + behind
+        ends = bases[:3] in table.start_codons, bases[-3:] in table.stop_codons
+        return Coding(tuple(exons), bases, *ends)
+
+    def _of_gene(self, row: int, allele: Allele) -> Iterator[str]:
+        """All that is true of one gene."""
+        coding, start, end = self.coding(row), allele.start, allele.end
+        is_plus, is_insertion = self.genes[row].strand == "+", start == end
+
+        def touches(low: int, high: int) -> bool:
+            return start < high and end > low
+
+        yield "intergenic"
+        if touches(*self.reach[row].tolist()):
+            yield "upstream"
+        if touches(*self.spans[row].tolist()):
+            yield "noncoding"
+        exons = sorted(coding.exons)
+        for (_, low), (high, _) in pairwise(exons):
+            at_ends = touches(low, low + SPLICE_BP) or touches(high - SPLICE_BP, high)
+            at_ends |= is_insertion and start in (low, high)
+            if low < high and (at_ends or touches(low, high)):
+                is_intron = high - low >= MIN_INTRON_BP
+                yield ("splice_region" if at_ends else "intron") if is_intron else "coding"
+        if not any(touches(*exon) for exon in exons):
+            return
+        if allele.growth_bp and not any(low <= start and end <= high for low, high in exons):
+            # Bases on both sides of an exon's end are lost; introns have been looked at.
+            yield "coding"
+            for is_lost, is_left in ((start < exons[0][0], True), (end > exons[-1][1], False)):
+                at_start = is_left == is_plus
+                if is_lost and (coding.has_start if at_start else coding.has_stop):
+                    yield "start_lost" if at_start else "stop_lost"
+            return
+        new = [self._edited(row, exon, allele) for exon in coding.exons]
+        yield from self._changes(row, "".join(new))
+
+    def _edited(self, row: int, exon: tuple[int, int], allele: Allele) -> str:
+        """An exon in reading direction, with as much of the allele as lies in it."""
+        (low, high), fetch = exon, partial(self.genome.fetch, allele.contig)
+        start, end = max(low, allele.start), min(high, allele.end)
+        if start > end or (start == end and start in exon):
+            tokens = fetch(low, high)
+        else:
+            new = allele.alt
+            if not allele.growth_bp:
+                new = new[start - allele.start : end - allele.start]
+            tokens = np.concatenate([fetch(low, start), new, fetch(end, high)])
+        return decode(tokens if self.genes[row].strand == "+" else reverse_complement(tokens))
+
+    def _changes(self, row: int, new: str) -> Iterator[str]:
+        """What another coding sequence is beside the old one."""
+        coding, amino_acids = self.coding(row), codon_meanings(self.genes[row].genetic_code)
+        growth_bp = len(new) - len(coding.bases)
+        if growth_bp % 3:
+            yield "frameshift"
+            return
+        if growth_bp:
+            yield "inframe"
+        if not amino_acids:
+            yield "coding"
+            return
+        (codons, before), (new_codons, after) = (
+            (split, [amino_acids.get(codon, "X") for codon in split])
+            for bases in (coding.bases, new)
+            for split in [[bases[i : i + 3] for i in range(0, len(bases), 3)]]
+        )
+        if coding.has_start:
+            if new_codons[:1] != codons[:1] and after[:1] != ["M"]:
+                yield "start_lost"
+            before[0], after[:1] = "M", ["M"]
+        if coding.has_stop and after[-1:] != ["*"]:
+            yield "stop_lost"
+        inner = -1 if coding.has_stop else None
+        if after[:inner].count("*") > before[:inner].count("*"):
+            yield "nonsense"
+        yield "synonymous" if before == after else "missense"
