@@ -21,6 +21,8 @@ from benchmarks.rows import (
 )
 from genesplice.errors import InputError, WorkError
 
+pytestmark = pytest.mark.slow
+
 
 def found(**changes):
     """Measurements of a machine on which everything takes 2 µs a base, and peers 40."""

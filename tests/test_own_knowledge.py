@@ -12,6 +12,8 @@ from genesplice.predict.expression import bundle_graph, predict_expression
 from genesplice.predict.models import load_model
 from genesplice.runtime import file_sha256
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=65536", "finetune.flank_bp=1024",

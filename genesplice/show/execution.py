@@ -1,6 +1,7 @@
 """One notebook through papermill, in this process, and what a person reads meanwhile."""
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ def execute_notebook(
     *,
     cwd: Path,
     on_cell: Callable[[int, int], None] | None = None,
+    on_text: Callable[[str], None] | None = None,
     cell_timeout_s: int | None = None,
 ) -> tuple[float, Failure | None]:
     """Run `notebook` in a kernel of its own and write it, with its outputs, to `output`.
@@ -74,6 +76,8 @@ def execute_notebook(
         The folder the kernel works in.
     on_cell
         Called with the number of the code cell that starts, from 1, and how many there are.
+    on_text
+        Called with what a cell prints to stderr (its progress), as it comes.
     cell_timeout_s
         Seconds any one cell may take; None for no limit.
     """
@@ -106,6 +110,7 @@ def execute_notebook(
                 store_widget_state=False,
                 extra_arguments=["--log-level=40"],
                 on_cell_start=start_cell,
+                stderr_file=_Listener(on_text) if on_text else None,
                 kernel_manager_class=_kernel_manager(log),
                 execution_timeout=cell_timeout_s,
             )
@@ -134,6 +139,17 @@ def execute_notebook(
     executed.cells = [c for c in executed.cells if marked not in c.metadata.get("tags", [])]
     nbformat.write(executed, output)
     return seconds, failure
+
+
+class _Listener(io.TextIOBase):
+    """A file for papermill that calls a function instead."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self.on_text = on_text
+
+    def write(self, text: str) -> int:
+        self.on_text(text)
+        return len(text)
 
 
 def _kernel_manager(log: Path) -> type:
@@ -212,6 +228,18 @@ class Progress:
             self.said, elapsed = now, say_seconds(now - self.begun)
             where = f"{self._label}: cell {number}/{n_cells}, {elapsed} elapsed"
             self.note(f"{where}, {shown['left']}")
+
+    def text(self, printed: str) -> None:
+        """Show the last line that the current cell printed about its progress."""
+        lines = [line.strip() for line in printed.replace("\r", "\n").splitlines() if line.strip()]
+        if not lines:
+            return
+        now = time.monotonic()
+        if not self.is_plain:
+            self.bars.update(self.task, left=lines[-1][:60])
+        elif now - self.said >= self.every_s:
+            self.said = now
+            self.note(f"{self._label}: {lines[-1]}")
 
     def end_notebook(self, state: str, seconds: float) -> None:
         """Leave one line about the notebook."""

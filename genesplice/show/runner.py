@@ -90,7 +90,7 @@ class Session:
         self.progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
         seconds, failure = execute_notebook(
             task.notebook, executed, task.values, cwd=self.cwd, on_cell=self.progress.cell,
-            cell_timeout_s=self.cell_timeout_s,
+            on_text=self.progress.text, cell_timeout_s=self.cell_timeout_s,
         )  # fmt: skip
         record |= {"state": "done", "seconds": seconds, "message": None}
         if failure:

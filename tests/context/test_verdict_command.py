@@ -11,6 +11,8 @@ import pytest
 from genesplice.cli import main
 from genesplice.results import read_metrics
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "verdict.contexts_bp=512,4096", "verdict.core_bp=32768", "verdict.epochs=1", "verdict.width=16",
     "verdict.seeds=0,1", "verdict.control_domains=10", "verdict.control_contexts_bp=512,8192",

@@ -21,6 +21,8 @@ from genesplice.predict.expression import predict_expression
 from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.training.finetuning import make_model
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=16", "model.region_layers=1",
     "model.summary_layers=1", "model.context_bp=1024", "model.bin_window=8",

@@ -24,6 +24,8 @@ from genesplice.explain.faithfulness import (
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import write_metrics
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def explainer(tiny_bundle):

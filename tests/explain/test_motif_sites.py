@@ -27,6 +27,8 @@ from genesplice.explain.motifs import (
 )
 from genesplice.results import Attribution
 
+pytestmark = pytest.mark.slow
+
 MOTIF = "TTGACATATAAT"
 SHARP = np.eye(4)[encode(MOTIF)] * 0.96 + 0.01
 SOFT = np.random.default_rng(7).dirichlet([0.6] * 4, 10)

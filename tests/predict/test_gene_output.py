@@ -20,6 +20,8 @@ from genesplice.predict.gene_output import (
     single_gene_subgraph,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tangled(tiny_bundle):

@@ -22,6 +22,8 @@ from genesplice.predict.expression import (
 from genesplice.predict.models import load_model
 from genesplice.training.finetuning import make_model
 
+pytestmark = pytest.mark.slow
+
 SMALL = ModelConfig(
     width=16, heads=2, bin_window=8, summary_window=4, base_width=4, context_bp=1024, graph_layers=2
 )

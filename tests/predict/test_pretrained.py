@@ -21,6 +21,8 @@ from genesplice.predict.pretrained import (
     principal_components,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("base_width", [0, 4])
 def test_promoters_are_read_on_the_sense_strand(tiny_bundle, base_width):

@@ -78,3 +78,18 @@ def test_no_colour_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert Progress(Terminal()).is_plain
+
+
+def test_what_a_cell_prints_of_its_progress_is_passed_on() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream, every_s=0.0)
+    progress.start(["01_a"], {})
+    progress.notebook("01_a", 2)
+    progress.text("pretrain: step 1/9\nfold 0\rfold 1\n")
+    progress.text("\n")
+    assert stream.getvalue().splitlines()[1:] == ["[1/1] 01_a: fold 1"]
+    slow = Progress(io.StringIO(), every_s=60.0)
+    slow.start(["01_a"], {})
+    slow.notebook("01_a", 2)
+    slow.text("step 1\n")
+    assert "step 1" not in slow.stream.getvalue()

@@ -80,6 +80,13 @@ def test_notebooks_run_in_order_with_what_they_declare(folder: Path) -> None:
     assert not list(folder.glob("*.html"))
 
 
+def test_progress_inside_a_cell_reaches_the_terminal(folder: Path) -> None:
+    slow = "import sys\nprint('pretrain: step 3/9', file=sys.stderr, flush=True)"
+    write_notebook(folder / "02_second.ipynb", md("# Second"), code(slow))
+    _, told = run(folder)
+    assert "[2/3] 02_second: pretrain: step 3/9" in told
+
+
 def test_wrong_parameters_are_refused_before_anything_is_made(folder: Path) -> None:
     for given, match in (
         ({"seeed": "3"}, "unknown parameter 'seeed': did you mean 'seed'"),

@@ -12,6 +12,8 @@ from tiny_variants import call
 from genesplice.data.genome import Contig, Genome, decode
 from genesplice.training.corpus import genome_source, without_gaps
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "pretrain.window_bp=2048", "pretrain.batch_windows=2",

@@ -20,6 +20,8 @@ from genesplice.training.comparisons import (
 from genesplice.training.corpus import bundle_source
 from genesplice.training.pretraining import pretrain, train_model
 
+pytestmark = pytest.mark.slow
+
 
 def short(*more):
     return trial_config(config("pretrain.probe_sites=20", *more), steps=3)

@@ -15,6 +15,8 @@ from genesplice.training.pretraining import (
     retrieval_at_1,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def keys(spans, groups=None):
     groups = [[]] * len(spans) if groups is None else groups

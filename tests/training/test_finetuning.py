@@ -25,6 +25,8 @@ from genesplice.predict.models import load_model
 from genesplice.training.finetuning import ENSEMBLE, finetune, finetune_fold, make_model
 from genesplice.training.folds import FoldData
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=16384", "finetune.flank_bp=1024",
