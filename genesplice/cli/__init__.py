@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -131,6 +131,11 @@ def failure_of_the_world(error: BaseException | None) -> str | None:
     return None
 
 
+def _end_interrupted() -> NoReturn:
+    say("genesplice: interrupted")
+    raise SystemExit(130) from None
+
+
 def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
     from genesplice.runtime import keep_freed_memory
@@ -147,9 +152,14 @@ def main() -> None:
         say(f"genesplice: {error}")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        say("genesplice: interrupted")
-        raise SystemExit(130) from None
+        _end_interrupted()
     except Exception as error:
+        # Ctrl-C while a checkpoint was written: closing the file fails as well.
+        context: BaseException | None = error
+        while context is not None:
+            if isinstance(context, KeyboardInterrupt):
+                _end_interrupted()
+            context = context.__context__
         world = failure_of_the_world(error)
         if world is None:
             raise

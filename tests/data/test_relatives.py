@@ -1,12 +1,14 @@
 """Aligned relatives: mutated copies of a small genome, of which every base is known."""
 
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genesplice.data import relatives as module
+from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Contig, Genome, decode, reverse_complement
 from genesplice.data.relatives import GAP, UNALIGNED, align_relatives, read_summary, write_summary
 from genesplice.errors import InputError
@@ -182,3 +184,18 @@ def test_strains_and_strangers_are_said(genome: Genome, tmp_path: Path) -> None:
     assert "strain of the same species" in table.set_index("name").loc["strain", "note"]
     assert "less than 5%" in table.set_index("name").loc["stranger", "note"]
     assert any("strain of the same species" in line for line in lines)
+
+
+@pytest.mark.skipif("GENESPLICE_RELATIVES" not in os.environ, reason="a folder of the genomes")
+def test_a_piece_of_the_summary_is_made_again(ecoli: Bundle, tmp_path: Path) -> None:
+    """With the genomes of `data/README.md` in the folder $GENESPLICE_RELATIVES."""
+    table = ecoli.relatives.table
+    near = table["file"][table["group"] == "near"]
+    for name in near:
+        (tmp_path / name).symlink_to(Path(os.environ["GENESPLICE_RELATIVES"]) / name)
+    n = 60_000
+    piece = Genome(np.array(ecoli.genome.tokens[:n]), (Contig("piece", 0, n, False),))
+    rows = align_relatives(tmp_path, piece, tmp_path / "cache").bases
+    inner = slice(2_000, n - 2_000)
+    made = np.stack([(rows == code).sum(axis=0) for code in range(GAP + 1)], axis=1)
+    np.testing.assert_array_equal(made[inner], ecoli.relatives.columns[0][inner])

@@ -114,6 +114,7 @@ def pinned(tmp_path, monkeypatch):
     def parts(**changes):
         wheel = write_wheel(tmp_path / "cache", **changes)
         monkeypatch.setattr(sources, "WHEEL_SHA256", file_sha256(wheel))
+        monkeypatch.setattr(sources, "RELATIVES_SUMMARY", tmp_path / "none.xz")
         return prepare_ecoli(wheel.parent)
 
     return parts
@@ -301,6 +302,8 @@ def test_recipe_gives_the_prepared_ecoli(ecoli):
     assert np.array_equal(parts.expression.X, ecoli.expression.X)
     assert parts.gene_sets == ecoli.gene_sets
     assert parts.notes == ecoli.manifest["notes"]
+    assert len(ecoli.relatives.table) == 18
+    assert np.array_equal(parts.relatives.columns, ecoli.relatives.columns)
 
 
 def test_ecoli_manifest_has_the_pinned_checksum(ecoli):
