@@ -40,7 +40,8 @@ def expression_map(
 ) -> go.Figure:
     """Draw each gene as a bar at its locus: height is its level, + strand up, − strand down.
 
-    A bar is as wide as the gene, so zooming in shows gene bodies. The dark lines are means over
+    A bar is as wide as the gene, so zooming in shows gene bodies; a spliced gene has a bar for each
+    coding exon, with thin lines at half the height between them. The dark lines are means over
     the genes of each window, per strand. Genes of the table that have no level are left out and
     counted in the subtitle. Neither the order of rows nor of `level` changes the figure.
 
@@ -49,6 +50,7 @@ def expression_map(
     genes
         Columns gene_id, name, contig, start, end, strand (0-based half-open). Contigs are laid
         end to end in natural order (chr2 before chr10), each as long as its last gene reaches.
+        Where there are `exons`, these are start, end, start, end, … of the coding ones.
     level
         log2(TPM+1) by gene_id, not negative: downwards means the − strand here.
     fold
@@ -82,16 +84,36 @@ def expression_map(
     table = table.sort_values(["x", "end", "gene_id"], kind="stable")
     count = f"{len(level):,} of {len(genes):,} genes have a level"
     subtitle = f"{count}; bars up are on the + strand, bars down on the − strand"
+    exons = table["exons"] if "exons" in table else [()] * len(table)
+    whole = zip(table["start"], table["end"], strict=True)
+    table["part"] = [
+        np.sort(own if len(own) > 2 else span).reshape(-1, 2)
+        for own, span in zip(exons, whole, strict=True)
+    ]
+    spliced = table[table["part"].map(len) > 1]
+    subtitle += "; thin lines within a gene are not translated" if len(spliced) else ""
+    parts = table.explode("part")
     figure = th.blank_figure(340, title, subtitle, barmode="overlay", bargap=0)
     about = "<b>{name}</b> ({gene_id})<br>{contig}:{start:,}-{end:,} bp, {strand}<br>{level:.2f}"
-    for i, (group, part) in enumerate(table.groupby("group", sort=True)):
+    for i, (group, part) in enumerate(parts.groupby("group", sort=True)):
+        low, high = np.stack(part["part"].tolist()).T.astype(np.float64)
         figure.add_bar(
-            name=f"{word} {th.safe(group)}", offset=0, x=part["x"].to_numpy(),
-            width=(part["end"] - part["start"]).to_numpy(np.float64),
+            name=f"{word} {th.safe(group)}", offset=0,
+            x=(part["x"] - part["start"] + low).to_numpy(), width=high - low,
             y=part["height"].to_numpy(np.float32), hovertext=th.row_texts(part, about),
             marker={"color": th.COLOURS[i % len(th.COLOURS)], "line_width": 0},
             hovertemplate=f"%{{hovertext}} log₂(TPM+1), {word} {th.safe(group)}<extra></extra>",
         )  # fmt: skip
+    if len(spliced):
+        gaps = [
+            (gene.x + low - gene.start, gene.x + high - gene.start, gene.height / 2)
+            for gene in spliced.itertuples()
+            for low, high in np.array([gene.start, *gene.part.ravel(), gene.end]).reshape(-1, 2)
+            if low < high
+        ]
+        low, high, y = np.array(gaps).T
+        look = {"name": "introns", "showlegend": False, "width": 1}
+        figure.add_trace(th.line(th.broken_lines(low, high), th.broken_lines(y, y), th.INK, **look))
     edges = np.linspace(0.0, total, n_windows + 1)
     window = np.minimum(np.searchsorted(edges, table["x"], side="right"), n_windows) - 1
     for strand in "+-" if n_windows else "":

@@ -85,6 +85,7 @@ def attribution_logo(
     *,
     gene: str = "",
     gene_body: tuple[int, int] | None = None,
+    exons: Sequence[tuple[int, int]] = (),
     motifs: Sequence[tuple[int, int, str, float]] = (),
     max_motifs: int = 30,
     unit: str = "log₂(TPM+1)",
@@ -104,9 +105,10 @@ def attribution_logo(
         The bases: A=0 C=1 G=2 T=3; N=4 is left empty.
     start
         Position of the first base from the start of transcription; row i is at ``start + i``.
-    gene_body, motifs
+    gene_body, exons, motifs
         Half-open intervals (a motif with name and score) in the same coordinate; what lies outside
-        the window is not drawn. Of more hits than `max_motifs` the highest scores are kept, and
+        the window is not drawn. Of a gene with several coding exons these are boxes, and the rest
+        of its body is a line. Of more hits than `max_motifs` the highest scores are kept, and
         the subtitle says so.
     unit
         Unit of the attributions.
@@ -142,7 +144,7 @@ def attribution_logo(
         text=["ACGTN"[token] for token in tokens],
         hovertemplate=f"%{{x:,}} bp, %{{text}}<br>%{{y:.3g}} {safe(unit)}<extra></extra>",
     )  # fmt: skip
-    _add_gene(figure, window, gene_body, gene)
+    _add_gene(figure, window, gene_body, gene, exons)
     n_lanes = 1 + _add_motifs(figure, window, kept)
     lanes_px = n_lanes * _LANE_PX + 10
     plot_px = _LOGO_PX + lanes_px
@@ -167,20 +169,34 @@ def letter_traces(paths: Mapping[str, tuple[Any, Any]], **more: Any) -> list[go.
 
 
 def _add_gene(
-    figure: go.Figure, window: tuple[float, float], body: tuple[int, int] | None, gene: str
+    figure: go.Figure,
+    window: tuple[float, float],
+    body: tuple[int, int] | None,
+    gene: str,
+    exons: Sequence[tuple[int, int]],
 ) -> None:
     """Draw gene body and transcription start into lane 0 (y from -0.5 to 0.5) of the lower axis."""
     shared: dict[str, Any] = {"yaxis": "y2", "showlegend": False, "hoverinfo": "name"}
     low, high = np.clip(np.array(body or (0, 0)) - 0.5, *window)
     if body and low < high:
+        boxes = np.clip(np.array(exons if len(exons) > 1 else [body]) - 0.5, *window)
+        left, right = boxes[boxes[:, 0] < boxes[:, 1]].T
+        if len(exons) > 1:
+            figure.add_trace(
+                th.line([low, high], [-0.125] * 2, th.MUTED, width=1, name="introns").update(shared)
+            )
+        widest = max(zip(left, right, strict=True), key=np.ptp, default=(low, high))
+        middle = np.array([np.mean(widest)])
+        bottom, top = np.full(len(left), -0.3), np.full(len(left), 0.05)
         figure.add_scatter(
-            x=np.array([low, low, high, high, low]), y=[-0.3, 0.05, 0.05, -0.3, -0.3],
+            x=broken_lines(left, left, right, right, left)[:-1],
+            y=broken_lines(bottom, top, top, bottom, bottom)[:-1],
             mode="lines", fill="toself", fillcolor="#DDDDDD", line={"color": th.MUTED, "width": 1},
             name=f"{safe(gene) or 'gene'}: {body[0]:,}-{body[1]:,} bp", hoveron="fills",
             hoverlabel={"namelength": -1}, **shared,
         )  # fmt: skip
         figure.add_scatter(
-            x=np.array([(low + high) / 2]), y=[-0.125], mode="text", textfont={"size": 12},
+            x=middle, y=[-0.125], mode="text", textfont={"size": 12},
             text=[f"<i>{short(gene, 24)}</i>"], **shared | {"hoverinfo": "skip"},
         )  # fmt: skip
     if window[0] <= 0 <= window[1]:

@@ -57,6 +57,35 @@ def test_each_bar_is_its_gene_and_its_level():
     assert strands == {"strand +": [100.0, 900.0], "strand -": [400.0, 1500.0]}
 
 
+def test_a_spliced_gene_is_its_coding_exons_with_lines_between_them():
+    contig = ["chr1", "chr1", "chr2", "chr2"]
+    exons = [(110, 150, 200, 300), np.array([430, 450, 400, 420]), (900, 1400), ()]
+    figure = expression_map(GENES.assign(contig=contig, exons=exons), LEVEL)
+    drawn = [
+        (x, x + width, y, text.split("(")[1][:2])
+        for bar in bars(figure)
+        for x, width, y, text in zip(bar.x, bar.width, bar.y, bar.hovertext, strict=True)
+    ]
+    assert sorted(drawn) == [
+        (110, 150, 3.0, "g1"), (200, 300, 3.0, "g1"), (400, 420, -7.5, "g2"),
+        (430, 450, -7.5, "g2"), (1350, 1850, 0.25, "g3"), (1950, 2450, -12.0, "g4"),
+    ]  # fmt: skip
+    thin = trace(figure, "introns")
+    strokes = [(*thin.x[i : i + 2], *thin.y[i : i + 2]) for i in range(0, len(thin.x), 3)]
+    assert strokes == [
+        (100, 110, 1.5, 1.5), (150, 200, 1.5, 1.5), (420, 430, -3.75, -3.75)
+    ]  # fmt: skip
+    assert np.isnan(thin.x[2::3]).all()
+    whole = expression_map(GENES.assign(contig=contig), LEVEL)
+    assert trace(whole, "mean, + strand") == trace(figure, "mean, + strand")
+    assert "introns" not in [one.name for one in whole.data]
+    assert "not translated" in figure.layout.title.text
+    assert "not translated" not in whole.layout.title.text
+    # An exon on another contig is as far from its gene's start.
+    moved = expression_map(GENES.assign(contig=["chr2", *"aaa"], exons=exons), LEVEL)
+    assert sorted(x for x in bars(moved)[0].x if x > 2000) == [2110.0, 2200.0]
+
+
 def test_genes_without_a_level_are_counted_and_folds_may_know_more():
     figure = expression_map(GENES, LEVEL.drop("g3"))
     assert sum(len(bar.x) for bar in bars(figure)) == 3
@@ -338,6 +367,20 @@ def test_the_gene_body_is_clipped_to_the_window_and_named():
     assert (body.x.min(), body.x.max()) == (-0.5, 4.5)
     assert "<i>&lt;lacZ&gt;</i>" in texts(figure)
     assert "<i>lacZ</i>" not in texts(logo(start=-5, gene="lacZ", gene_body=(50, 90)))
+
+
+def test_coding_exons_are_boxes_on_a_line():
+    exons = [(2, 4), (7, 20), (30, 40)]
+    figure = logo(start=0, gene="g", gene_body=(1, 50), exons=exons)
+    body = trace(figure, "g: 1-50 bp")
+    assert np.isnan(body.x[5])
+    boxes = [(body.x[i : i + 5].min(), body.x[i : i + 5].max()) for i in range(0, len(body.x), 6)]
+    assert boxes == [(1.5, 3.5), (6.5, 9.5)]
+    thin = trace(figure, "introns")
+    assert [one.x[0] for one in figure.data if one.text == ("<i>g</i>",)] == [8.0]
+    assert (list(thin.x), set(thin.y), thin.yaxis) == ([0.5, 9.5], {-0.125}, "y2")
+    one = logo(start=0, gene="g", gene_body=(1, 50), exons=exons[:1])
+    assert one == logo(start=0, gene="g", gene_body=(1, 50))
 
 
 def test_motifs_cover_their_bases_and_are_clipped_to_the_window():

@@ -189,3 +189,13 @@ def test_the_worst_of_several_genes_is_told():
     for at, one in wanted.items():
         alt = "A" if DNA[at] != "A" else "C"
         assert find(normalise(genome, "c", at, DNA[at], alt)) == one
+
+
+def test_a_gene_begins_where_it_is_annotated_if_its_transcription_starts_inside():
+    genes = make_genes(("g", "c", TSS, END, "+", "tRNA")).assign(tss=TSS + 20)
+    genome = Genome(encode(DNA), (Contig("c", 0, LENGTH, False),))
+    find = Consequences(genome, genes)
+    wanted = {TSS: "noncoding", TSS - 200: "upstream", TSS - 201: "intergenic"}
+    for at, name in wanted.items():
+        alt = "A" if DNA[at] != "A" else "C"
+        assert find(normalise(genome, "c", at, DNA[at], alt))[0] == name
