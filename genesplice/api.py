@@ -13,9 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.config import Config, load_preset, override
-from genesplice.data.bundle import Bundle, is_outdated
+from genesplice.data.bundle import Bundle
 from genesplice.data.bundle import load_bundle as read_bundle
-from genesplice.data.prepare import prepare_files, prepare_recipe
+from genesplice.data.prepare import is_outdated, prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
@@ -53,7 +53,7 @@ def prepare(recipe: str | None = None, *, out: Path | str, **files: Any) -> Bund
         Folder to write.
     files
         What `genesplice.data.prepare.prepare_files` takes, such as `fasta`, `annotation`,
-        `expression` and `expression_unit`; or further options of `prepare_recipe`.
+        `expression` and `expression_unit` (or neither); or further options of `prepare_recipe`.
 
     Raises
     ------
@@ -133,9 +133,9 @@ def describe_bundle(bundle: Bundle) -> pd.Series:
         "bases": bundle.genome.length,
         "contigs": len(bundle.genome.contigs),
         "annotated genes": len(bundle.genes),
-        "measured genes": len(bundle.observed),
+        "measured genes": bundle.expression.n_vars,
         "samples": bundle.expression.n_obs,
-        "conditions": bundle.observed.shape[1],
+        "conditions": bundle.expression.obs["condition"].nunique(),
         "regulatory edges": len(bundle.network),
         "gene sets": len(bundle.gene_sets),
         "motifs": len(bundle.motifs),

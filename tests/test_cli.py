@@ -20,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from genesplice.api import describe_bundle
 from genesplice.cli import main
 from genesplice.cli.scores import show_scores
 from genesplice.config import load_preset, override
@@ -27,12 +28,14 @@ from genesplice.data.bundle import load_bundle
 from genesplice.data.gene_sets import write_gmt
 from genesplice.data.genome import decode
 from genesplice.data.simulate import make_bundle
+from genesplice.errors import InputError
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
 from genesplice.evaluate.reliability import INTERVAL_COLUMNS
 from genesplice.predict.expression import predict_expression
-from genesplice.predict.models import load_model
+from genesplice.predict.models import load_model, open_models
 from genesplice.results import Metric, read_metrics
 from genesplice.runtime import file_sha256
+from genesplice.variants.scan import scan_promoter
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = (
@@ -279,7 +282,7 @@ def test_predict_takes_the_folder_with_all_folds(finetuned, data, tmp_path):
     answer = succeed("predict", "--model", run, "--data", data, "--out", out)
     bundle, found = load_bundle(data), pd.read_parquet(out).set_index("gene_id")
     n_own = len(bundle.test_genes(0))
-    assert f"predict: 2 models (fold0_seed0, fold0_seed3): {n_own} measured genes" in answer.err
+    assert f"predict: 2 models (fold0_seed0, fold0_seed3): {n_own} genes by those" in answer.err
     each = [predict_expression(load_model(run / f"fold0_seed{seed}"), bundle) for seed in (0, 3)]
     np.testing.assert_allclose(found, (each[0] + each[1]) / 2, rtol=1e-4)
     kept = pd.read_parquet(run / "predictions.parquet")
@@ -305,6 +308,71 @@ def test_explain_takes_the_folder_with_all_folds(finetuned, data, tmp_path):
 def other_data(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("other") / "other"
     return make_bundle(out, genome_bp=600_000, n_conditions=4, seed=9).path
+
+
+def test_a_genome_with_genes_is_enough_for_all_that_reads_sequence_alone(
+    files, model, data, tmp_path
+):
+    named = {kind: path for kind, path in files.items() if kind not in ("expression", "samples")}
+    words = [word for kind, path in named.items() for word in (f"--{kind}", path)]
+    bare, pre = tmp_path / "bare", tmp_path / "pre"
+    answer = succeed("prepare", *words, "--circular", "chr", "--out", bare)
+    told = "no expression: enough to pretrain, scan and score variants, and no more"
+    assert told in answer.err.splitlines()
+    assert "prepare: 60 genes, 0 samples, leakage" in answer.err
+    bundle, whole = load_bundle(bare), load_bundle(data)
+    assert bundle.expression.shape == (0, 0)
+    assert told in bundle.manifest["notes"]
+    assert bundle.manifest["expression_rows"] == {"rows": 0, "matched": {}, "left_out": {}}
+    assert bundle.manifest["counts"]["measured_genes"] == 0
+    assert describe_bundle(bundle)["conditions"] == 0
+    for name in ("splits.parquet", "genes.parquet", "network.parquet"):
+        assert bundle.data_sha256[name] == whole.data_sha256[name]
+    checks = {record["check"]: record for record in bundle.leakage["checks"]}
+    assert len(checks) == len(whole.leakage["checks"]) - 1
+    assert "duplicated samples" not in checks
+    assert checks["copies in other folds"]["unit"] == "share of genes"
+    smallest = bundle.fold_of.value_counts(normalize=True).min()
+    assert checks["genes in the smallest fold"]["value"] == pytest.approx(smallest, abs=1e-4)
+
+    more = ["--set", "pretrain.measure_expression=true"]
+    succeed("pretrain", "--data", bare, "--out", pre, *SMALL, *more)
+    both = ["--model", pre, "--data", bare]
+    succeed("scan", *both, "--region", "chr:1000-1010", "--out", tmp_path / "scan")
+    assert len(pd.read_parquet(tmp_path / "scan" / "scan.parquet")) == 11
+    ref = decode(bundle.genome.fetch("chr", 4, 5))
+    fields = "CHROM POS ID REF ALT QUAL FILTER INFO".replace(" ", "\t")
+    site = f"chr\t5\t.\t{ref}\t{'ACGT'['ACGT'.index(ref) - 1]}\t.\t.\t."
+    (tmp_path / "v.vcf").write_text(f"##fileformat=VCFv4.2\n#{fields}\n{site}\n")
+    words = ["--vcf", tmp_path / "v.vcf", "--out", tmp_path / "scored.vcf"]
+    succeed("variants", *both, *words)
+    scored = (tmp_path / "scored.vcf").read_text()
+    assert "GS_LLR=" in scored
+    assert "GS_DLEVEL" not in scored
+
+    found = scan_promoter(pre, bundle, "g0003", upstream_bp=4, downstream_bp=2)
+    assert len(found.table) == 6
+    with pytest.raises(InputError, match="a bundle without expression"):
+        scan_promoter(pre, bundle)
+
+    # A gene that was measured where the model was trained is predicted by who held it out.
+    models, own = open_models(model), bundle.fold_of.index[bundle.fold_of == 0]
+    assert models.held_out_by(bundle) == dict.fromkeys(own, (0,))
+    before = everything(tmp_path)
+    run = ["--data", bare, "--out", tmp_path / "out"]
+    for words in (
+        ["baselines"],
+        ["finetune", "--init", pre, *SMALL],
+        ["verdict"],
+        ["explain", "--model", model, "--genes", "g0003", "--method", "attention"],
+        ["design", "--model", model, "--gene", "g0003", "--towards", "up"],
+    ):
+        line = "a bundle without expression, expected expression: prepare it with --expression"
+        assert refuse(*words, *run) == f"genesplice: {bare}: found {line}"
+    assert everything(tmp_path) == before
+    succeed("predict", "--model", model, *run)
+    found = pd.read_parquet(tmp_path / "out").set_index("gene_id")
+    pd.testing.assert_frame_equal(found, predict_expression(load_model(model), whole))
 
 
 def test_data_of_another_genome_are_refused(finetuned, pretrained, other_data, tmp_path):

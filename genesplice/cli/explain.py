@@ -80,6 +80,7 @@ def explain(
     models, bundle = open_with_data(
         "explain", model, data, needs="expression", is_other_allowed=other_genome, follow=False
     )
+    bundle.require_expression()
     chosen = resolve_genes(bundle, genes.split(","))
     explainer = EnsembleExplainer(models, bundle, chosen, window_bp=window)
     facts = [f"model {model}", f"data {data}"]

@@ -38,7 +38,9 @@ def prepare(
     recipe: Annotated[str | None, typer.Option(help="A data set that is fetched for you.")] = None,
     fasta: Annotated[Path | None, typer.Option(help="Genome: FASTA or GenBank.")] = None,
     annotation: Annotated[Path | None, typer.Option(help="GFF3, GTF or GenBank.")] = None,
-    expression: Annotated[Path | None, typer.Option(help="TSV, CSV, Parquet or h5ad.")] = None,
+    expression: Annotated[
+        Path | None, typer.Option(help="TSV, CSV, Parquet, h5ad or none.")
+    ] = None,
     expression_unit: Annotated[
         str | None, typer.Option(help="tpm, rpkm, log2tpm or counts.")
     ] = None,
@@ -73,9 +75,9 @@ def prepare(
             raise InputError(f"--recipe together with {', '.join(given)}", "one or the other")
         bundle = prepare_recipe(recipe, out, relatives=relatives, overwrite=overwrite, progress=say)
     else:
-        missing = [flag for flag, value in mine.items() if value is None]
-        if fasta is None or annotation is None or expression is None or expression_unit is None:
-            raise InputError(f"no {', '.join(missing)}", "all of them, or --recipe ecoli")
+        if fasta is None or annotation is None:
+            missing = [flag for flag in list(mine)[:2] if mine[flag] is None]
+            raise InputError(f"no {', '.join(missing)}", "both, or --recipe ecoli")
         bundle = prepare_files(
             fasta=fasta,
             annotation=annotation,

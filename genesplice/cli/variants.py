@@ -189,6 +189,7 @@ def design(
     models, bundle = open_with_data(
         "design", model, data, needs="expression", is_other_allowed=other_genome, follow=False
     )
+    bundle.require_expression()
     (gene_id,) = resolve_genes(bundle, [gene])
     models = models.of_gene(bundle, gene_id)
     protected = [

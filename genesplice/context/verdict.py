@@ -86,9 +86,10 @@ def context_test(
     Raises
     ------
     InputError
-        If `out` is in use and `resume` is False, or was begun with other settings; or a fold does
-        not exist.
+        If `out` is in use and `resume` is False, or was begun with other settings; or a fold or
+        the expression does not exist.
     """
+    bundle.require_expression()
     begin_run(out, config, resume, bundle.data_sha256)
     settings, runner = config.verdict, make_runner(config, ray, progress)
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds

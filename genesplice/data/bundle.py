@@ -68,11 +68,11 @@ class BundleParts(NamedTuple):
 class Bundle:
     """A prepared organism: genome, genes, expression, network, gene sets, folds, leakage.
 
-    `genes` lists all annotated genes; `expression.var` those that were measured, in an order of
-    its own. `blocks` and `splits` are those of `genesplice.data.splits.make_blocks`;
-    `similarity` has each gene's nearest gene of another fold; `aliases` every name of a gene, in
-    lower case, with its `gene_id`; `relatives` is None where none were given. The genome and its
-    relatives are memory-mapped.
+    `genes` lists all annotated genes; `expression.var` those that were measured, in an order of its
+    own, or none: see `is_measured`. `blocks` and `splits` are those of
+    `genesplice.data.splits.make_blocks`; `similarity` has each gene's nearest gene of another fold;
+    `aliases` every name of a gene, in lower case, with its `gene_id`; `relatives` is None where
+    none were given. The genome and its relatives are memory-mapped.
     """
 
     path: Path
@@ -95,7 +95,19 @@ class Bundle:
     @cached_property
     def observed(self) -> pd.DataFrame:
         """log2(TPM+1), measured genes x conditions: the mean over replicates."""
+        self.require_expression()
         return condition_means(self.expression)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is expression."""
+        return self.expression.n_obs > 0
+
+    def require_expression(self) -> None:
+        """Raise `InputError` where there is no expression."""
+        if not self.is_measured:
+            expected = "expression: prepare it with --expression"
+            raise InputError("a bundle without expression", expected, path=self.path)
 
     @cached_property
     def fold_of(self) -> pd.Series:
@@ -136,6 +148,7 @@ class Bundle:
         return self.expression.var_names[~self._is_in(fold)]
 
     def _is_in(self, fold: int) -> np.ndarray:
+        self.require_expression()
         if not 0 <= fold < self.n_folds:
             raise InputError(f"fold {fold}", f"0 to {self.n_folds - 1}")
         return (self.fold_of.reindex(self.expression.var_names) == fold).to_numpy()
@@ -255,16 +268,6 @@ def load_bundle(path: Path | str) -> Bundle:
         damaged = next(changed, "manifest.json")
         expected = "a whole bundle: prepare it again"
         raise InputError(f"a damaged {damaged}", expected, path=path) from error
-
-
-def is_outdated(path: Path, recipe: str) -> bool:
-    """Whether the folder is a bundle of that recipe which another version wrote."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        is_recipe = f"--recipe {recipe} " in manifest["command"] and manifest["format"] == FORMAT
-        return bool(is_recipe and manifest["format_version"] != FORMAT_VERSION)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

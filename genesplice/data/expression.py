@@ -153,6 +153,13 @@ def make_expression(
     return ad.AnnData(X=np.ascontiguousarray(log_tpm.T, dtype=np.float32), obs=obs, var=var)
 
 
+def no_expression() -> ad.AnnData:
+    """No sample and no gene: what a bundle holds where nothing was measured."""
+    obs = pd.DataFrame({"condition": []}, index=pd.Index([], name="sample"), dtype=str)
+    var = pd.DataFrame(index=pd.Index([], dtype=str, name="gene_id"))
+    return ad.AnnData(X=np.empty((0, 0), dtype=np.float32), obs=obs, var=var)
+
+
 def condition_means(expression: ad.AnnData) -> pd.DataFrame:
     """Average log2(TPM+1) over the replicates of each condition.
 

@@ -230,7 +230,7 @@ def make_leakage_report(
     gene_set_evidence: str = "",
     window_bp: int = 20_000,
 ) -> dict[str, Any]:
-    """Measure every leak that is known of and judge it.
+    """Measure every leak that is known of and judge it; without expression, of all genes.
 
     Parameters
     ----------
@@ -250,19 +250,21 @@ def make_leakage_report(
     if similarity is None:
         similarity = gene_similarity(genome, genes, splits["fold"].tolist())
     nearest = similarity.nearest.set_index("gene_id")["similarity"]
-    measured = nearest.reindex(expression.var_names).to_numpy(dtype=float)
+    kind, judged = "genes", pd.Index(genes["gene_id"])
+    if expression.n_obs:
+        kind, judged = "measured genes", expression.var_names
+    measured = nearest.reindex(judged).to_numpy(dtype=float)
     n_folds = splits.groupby("operon")["fold"].nunique()
     checks = [
         graded(
-            "copies in other folds", float((measured >= COPY).mean()), "share of measured genes",
+            "copies in other folds", float((measured >= COPY).mean()), f"share of {kind}",
             0.005, 0.05, f"similarity >= {COPY}: amber above 0.5 %, red above 5 %",
             "a gene with a near copy in the training folds can be looked up instead of predicted; "
             "scores are to be given by nearest-train similarity",
         ),
         graded(
-            "relatives in other folds", float((measured >= RELATIVE).mean()),
-            "share of measured genes", 0.05, 0.25,
-            f"similarity >= {RELATIVE}: amber above 5 %, red above 25 %",
+            "relatives in other folds", float((measured >= RELATIVE).mean()), f"share of {kind}",
+            0.05, 0.25, f"similarity >= {RELATIVE}: amber above 5 %, red above 25 %",
             "recent paralogues and repeats share bases with training genes; chance alone gives "
             f"up to {similarity.chance:.3f}",
         ),
@@ -270,8 +272,7 @@ def make_leakage_report(
             "operon mates in other folds",
             float(splits["operon"].isin(n_folds.index[n_folds > 1]).mean()), "share of genes",
             0.0, 0.0, "red above 0",
-            "genes of one operon are transcribed together: a mate in training gives the answer "
-            "away",
+            "genes of one operon are transcribed together: a training mate gives the answer away",
         ),
         graded(
             "windows that hold genes of other folds",
@@ -282,8 +283,8 @@ def make_leakage_report(
         ),
         _network_check(network),
         _gene_set_check(gene_sets, gene_set_evidence),
-        _sample_check(expression),
-        _balance_check(splits, expression),
+        *([_sample_check(expression)] if expression.n_obs else []),
+        _balance_check(splits, judged, kind),
     ]  # fmt: skip
     return {
         "status": worst_status(check.status for check in checks),
@@ -386,14 +387,13 @@ def _sample_check(expression: ad.AnnData) -> Check:
     )  # fmt: skip
 
 
-def _balance_check(splits: pd.DataFrame, expression: ad.AnnData) -> Check:
-    measured = splits[splits["gene_id"].isin(expression.var_names)]
+def _balance_check(splits: pd.DataFrame, judged: pd.Index, kind: str) -> Check:
+    measured = splits[splits["gene_id"].isin(judged)]
     sizes = measured["fold"].value_counts().reindex(splits["fold"].unique(), fill_value=0)
     smallest = float(sizes.min() / len(measured)) if len(measured) else 0.0
     fair = 1 / max(1, splits["fold"].nunique())
     check = graded(
-        "measured genes in the smallest fold", -smallest, "share of measured genes",
-        -fair / 2, -fair / 10,
+        f"{kind} in the smallest fold", -smallest, f"share of {kind}", -fair / 2, -fair / 10,
         f"amber below half, red below a tenth of the fair share ({fair:.2f})",
         "a fold with few genes gives a score with a wide interval",
     )  # fmt: skip

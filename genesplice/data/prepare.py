@@ -1,6 +1,7 @@
 """From a recipe, or from the user's own files, to a bundle."""
 
 import difflib
+import json
 import re
 import time
 from collections import Counter
@@ -11,12 +12,21 @@ from typing import Any
 import pandas as pd
 
 from genesplice.data.annotation import Annotation, parse_annotation
-from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
+from genesplice.data.bundle import (
+    FORMAT,
+    FORMAT_VERSION,
+    Bundle,
+    BundleParts,
+    Progress,
+    write_bundle,
+)
 from genesplice.data.coding import judge_coding
 from genesplice.data.expression import (
     ExpressionUnit,
+    Measurements,
     check_unit,
     make_expression,
+    no_expression,
     read_measurements,
 )
 from genesplice.data.gene_sets import read_gene_sets
@@ -87,11 +97,21 @@ def prepare_recipe(
     )
 
 
+def is_outdated(path: Path, recipe: str) -> bool:
+    """Whether the folder is a bundle of that recipe which another version wrote."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        is_recipe = f"--recipe {recipe} " in manifest["command"] and manifest["format"] == FORMAT
+        return bool(is_recipe and manifest["format_version"] != FORMAT_VERSION)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def prepare_files(
     fasta: Path | str,
     annotation: Path | str,
-    expression: Path | str,
-    expression_unit: ExpressionUnit,
+    expression: Path | str | None = None,
+    expression_unit: ExpressionUnit | None = None,
     *,
     out: Path | str,
     samples: Path | str | None = None,
@@ -114,9 +134,10 @@ def prepare_files(
 ) -> Bundle:
     """Prepare an organism from FASTA, GFF3 or GTF, and an expression table.
 
-    Genes of the expression table are matched to the annotation by id, then by name, synonym and
-    id without version, whatever their case; genes that match nothing are left out, and counted
-    in the manifest (`expression_rows`) and by `progress` at the end.
+    Without an expression table the bundle is enough to pre-train, scan and score variants. Genes
+    of the expression table are matched to the annotation by id, then by name, synonym and id
+    without version, whatever their case; genes that match nothing are left out, and counted in the
+    manifest (`expression_rows`) and by `progress` at the end.
 
     Parameters
     ----------
@@ -153,33 +174,44 @@ def prepare_files(
     for declared in filter(None, (network_evidence, gene_set_evidence)):
         if evidence_of(declared) == "unknown":
             raise InputError(f"evidence {declared!r}", f"such as {', '.join(EVIDENCE_WORDS)}")
+    both = {"--expression": expression, "--expression-unit": expression_unit}
+    lacking = [flag for flag, value in both.items() if value is None]
+    if len(lacking) == 1 or (lacking and samples is not None):
+        expected = f"{' with '.join(both)}, or neither and no --samples"
+        raise InputError(f"no {', '.join(lacking)}", expected)
     paths = {"fasta": fasta, "annotation": annotation, "expression": expression,
              "samples": samples, "network": network, "gene-sets": gene_sets,
              "obo": obo, "tss": tss,
              "operons": None if operons in ("none", "distance") else operons}  # fmt: skip
     files = {flag: Path(path) for flag, path in paths.items() if path is not None}
-    tell("reading expression")
-    path = files["expression"]
-    values, obs, own, own_notes = read_measurements(path, expression_unit, files.get("samples"))
-    check_unit(values, expression_unit, path)
+    measured: Measurements | None = None
+    if expression_unit is not None:
+        tell("reading expression")
+        path = files["expression"]
+        measured = read_measurements(path, expression_unit, files.get("samples"))
+        check_unit(measured.values, expression_unit, path)
     tell("reading the genome")
     genome = read_fasta(files["fasta"]).with_circular(circular)
     tell("reading the annotation")
     reading = parse_annotation(files["annotation"], genome)
     genome = genome.with_circular(reading.circular)
     coding = judge_coding(reading.genes, reading.partial, genome, files["annotation"])
-    matches, account = _match_genes(values, reading, path, allow_missing)
     renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
+    own_notes = () if measured is None else measured.notes
     notes = [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
     if renamed:
         notes.append(counted("contigs of the annotation by other names in the genome", renamed))
-    matched = make_expression(
-        values.loc[list(matches)].rename(index=matches),
-        expression_unit,
-        obs,
-        lengths=reading.lengths if own is None else own.rename(matches).to_dict(),
-        path=path,
-    )
+    matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
+    if measured is not None and expression_unit is not None:
+        values, obs, own, _ = measured
+        matches, account = _match_genes(values, reading, path, allow_missing)
+        matched = make_expression(
+            values.loc[list(matches)].rename(index=matches),
+            expression_unit,
+            obs,
+            lengths=reading.lengths if own is None else own.rename(matches).to_dict(),
+            path=path,
+        )
     tell("reading network and gene sets")
     if "tss" in files:
         placed, told_tss = place_tss(files["tss"], reading, genome)
@@ -206,7 +238,9 @@ def prepare_files(
     )
     notes.append(told_units)
     matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
-    notes.append(f"genes matched: {len(matches)} of {len(values)} ({matched_by})")
+    notes.append(f"genes matched: {matched.n_vars} of {account['rows']} ({matched_by})")
+    if measured is None:
+        notes[-1] = "no expression: enough to pretrain, scan and score variants, and no more"
     for reason, lost in account["left_out"].items():
         notes.append(f"genes left out, {reason}: {_counted(lost)}")
     parts = BundleParts(

@@ -69,6 +69,7 @@ class Models(NamedTuple):
     def held_out_by(self, bundle: Bundle) -> dict[str, tuple[int, ...]]:
         """Which models held a measured gene out, by gene_id; genes without any are left out.
 
+        Of data without expression every gene may have been measured where the models were trained.
         No gene has any where the bundle's folds are not those that the models were trained with.
         """
         own = bundle.data_sha256.get("splits.parquet")
@@ -78,7 +79,8 @@ class Models(NamedTuple):
             trained = json.loads(inputs.read_text()) if inputs.is_file() else {}
             if name is not None and own is not None and trained.get("splits.parquet") == own:
                 members[int(name[1])].append(i)
-        fold = bundle.fold_of.reindex(bundle.observed.index)
+        genes = bundle.expression.var_names if bundle.is_measured else bundle.fold_of.index
+        fold = bundle.fold_of.reindex(genes)
         return {str(gene): tuple(members[f]) for gene, f in fold.items() if f in members}
 
     def of_gene(self, bundle: Bundle, gene_id: str) -> "Models":
@@ -98,8 +100,8 @@ class Models(NamedTuple):
             return f"one model, {names}: it held {n_own} of {n_genes} genes out"
         others = f"{n_genes - n_own} genes by the mean of all {len(self.levels)}"
         return (
-            f"{len(self.levels)} models ({names}): {n_own} measured genes by those that held "
-            f"them out, {others}"
+            f"{len(self.levels)} models ({names}): {n_own} genes by those that held them "
+            f"out, {others}"
         )
 
     def adopt(self, bundle: Bundle, *, is_other_allowed: bool = False) -> tuple[Bundle, list[str]]:

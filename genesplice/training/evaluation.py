@@ -50,14 +50,14 @@ def measure(models: Models, bundle: Bundle, source: Source, config: Config) -> l
 
     The first of the models is compared with the others, its ablations, and with random weights.
     Where no fold is held out there are bits only: everything else would be judged by what was
-    trained on. What a genome lacks (RNA genes, operons of two) is left out.
+    trained on. What a bundle lacks (RNA genes, operons of two, expression) is left out.
     """
     started = time.monotonic()
     metrics = measure_bases(models, bundle, source, config)
     if config.pretrain.holdout_fold is not None:
         models = {**models, RANDOM_WEIGHTS: make_untrained(config)}
         metrics += measure_vectors(models, bundle, config)
-        if config.pretrain.measure_expression:
+        if config.pretrain.measure_expression and bundle.is_measured:
             metrics += measure_expression(models, bundle, config)
     print(f"measure: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return metrics

@@ -306,9 +306,10 @@ def finetune(
     Raises
     ------
     InputError
-        If a folder under `out` is taken, a fold does not exist, an ablation's encoder is missing,
-        or a delta has nothing to differ from.
+        If a folder under `out` is taken, a fold or the expression does not exist, an ablation's
+        encoder is missing, or a delta has nothing to differ from.
     """
+    bundle.require_expression()
     settings = config.finetune
     if settings.delta and init is None:
         raise InputError("finetune.delta without a pre-trained encoder", "--init")

@@ -178,8 +178,8 @@ def scan_promoter(
         raise InputError("no masked-base model", "a folder that pretrain wrote")
     known = set(bundle.genes["name"])
     names = [gene] if gene else [name for name in WELL_KNOWN if name in known]
-    most_active = bundle.observed.mean(axis=1).idxmax()
-    (gene_id,) = resolve_genes(bundle, [*names, most_active][:1])
+    names = names or [bundle.observed.mean(axis=1).idxmax()]
+    (gene_id,) = resolve_genes(bundle, names[:1])
     row = bundle.genes.set_index("gene_id").loc[gene_id]
     contig, is_plus, tss = (
         bundle.genome.contig(row["contig"]),

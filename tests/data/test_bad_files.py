@@ -415,8 +415,14 @@ WORDS = [
      "found data exists and is not empty, expected a new folder (or --overwrite)"),
     (f"{PREPARE} --out genome.fa", "found genome.fa is a file, expected a folder to write to"),
     ("prepare --out out --fasta genome.fa",
-     "found no --annotation, --expression, --expression-unit, expected all of them, or "
-     "--recipe ecoli"),
+     "found no --annotation, expected both, or --recipe ecoli"),
+    ("prepare --out out", "found no --fasta, --annotation, expected both, or --recipe ecoli"),
+    ("prepare --fasta genome.fa --annotation genes.gff3 --out out --samples tpm.tsv",
+     "found no --expression, --expression-unit, expected --expression with --expression-unit, or "
+     "neither and no --samples"),
+    (PREPARE.replace(" --expression-unit tpm", ""),
+     "found no --expression-unit, expected --expression with --expression-unit, or neither and "
+     "no --samples"),
     ("prepare --out out --recipe ecolli", "found recipe 'ecolli', expected 'ecoli'"),
     ("baselines --out out --data nowhere",
      "nowhere: found no such folder, expected a bundle made by genesplice prepare"),

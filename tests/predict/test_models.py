@@ -69,7 +69,9 @@ def test_held_out_genes_are_predicted_by_models_that_held_them_out(models, apart
     pd.testing.assert_frame_equal(found, wanted, rtol=1e-4)
     sentence = models.describe(tiny_bundle)
     n_own = len(fold0) + len(fold1)
-    assert f"4 models (fold0_seed0, fold0_seed1, fold1_seed0, …): {n_own} measured" in sentence
+    assert (
+        f"4 models (fold0_seed0, fold0_seed1, fold1_seed0, …): {n_own} genes by those" in sentence
+    )
     assert f"{len(tiny_bundle.genes) - n_own} genes by the mean of all 4" in sentence
 
 
