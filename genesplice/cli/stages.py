@@ -243,6 +243,8 @@ def finetune(
     config, started = read_config(preset, assignments), time.monotonic()
     if is_taken(out) and not resume:
         raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
+    if is_taken(out) and not any(out.glob("fold*_seed*")):
+        raise InputError(f"no run in {out}", "a run to resume")
     bundle = load_bundle(data)
     if network is not None or gene_sets is not None:
         config, bundle = with_knowledge(config, bundle, network, gene_sets)

@@ -88,6 +88,10 @@ class Genome:
         default_factory=lambda: np.empty((0, 2), dtype=np.int64), repr=False
     )
 
+    def __post_init__(self) -> None:
+        if sum(contig.length for contig in self.contigs) != self.length:
+            raise ValueError("contigs of other lengths than the tokens")
+
     @property
     def length(self) -> int:
         """Bases in all contigs together."""

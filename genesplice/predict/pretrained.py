@@ -95,10 +95,13 @@ def check_views_held_out(init: Path | None, folds: Sequence[int], genome: Genome
 
 
 def _settings(init: Path | None) -> dict[str, Any] | None:
-    if init is None:
+    if init is None or not (path := init / "run.json").exists():
         return None
-    path = init / "run.json"
-    return json.loads(path.read_text())["pretrain"] if path.exists() else None
+    try:
+        settings = json.loads(path.read_text())["pretrain"]
+        return {name: settings[name] for name in ("holdout_fold", "contrastive_weight", "views")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"a damaged {path.name}", "one of this version", path=init) from error
 
 
 def base_log_probabilities(

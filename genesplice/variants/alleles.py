@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Contig, Genome, encode
 from genesplice.errors import InputError
 from genesplice.variants.vcf import Record
@@ -174,6 +175,11 @@ class ContigNames:
         return self.exact.get(name) or next(loose, None)
 
 
+def contig_names(bundle: Bundle) -> ContigNames:
+    """What the contigs of a bundle may be called."""
+    return ContigNames(bundle.genome, bundle.manifest.get("contig_aliases"))
+
+
 def _check_ref(record: Record, names: ContigNames) -> tuple[str | None, Contig | None]:
     """The flag of the whole record, if it has one, and its contig."""
     contig = names.find(record.contig)
@@ -272,8 +278,23 @@ class Survey(NamedTuple):
         return "the file is likely of another assembly"
 
 
-def survey(records: Iterable[Record], names: ContigNames) -> Survey:
-    """Compare every REF with the genome; nothing is kept but counts."""
+def survey(
+    records: Iterable[Record],
+    names: ContigNames,
+    path: Path | None = None,
+    lengths: Mapping[str, tuple[int, int]] | None = None,
+) -> Survey:
+    """Compare every REF with the genome; nothing is kept but counts.
+
+    `lengths` has what a file declares of its contigs: length and line. Under another name (another
+    version) a contig may have another length, and its REFs decide.
+
+    Raises
+    ------
+    InputError
+        If a contig of a record is declared to be of another length than that of the genome.
+    """
+    lengths = lengths or {}
     n_records = n_compared = n_swapped = 0
     by_contig, shifted, unknown = Counter[str](), Counter[int](), Counter[str]()
     renamed = dict[str, str]()
@@ -285,6 +306,11 @@ def survey(records: Iterable[Record], names: ContigNames) -> Survey:
             continue
         if contig.name != record.contig:
             renamed[record.contig] = contig.name
+        length, line = lengths.get(record.contig, (contig.length, None))
+        if length != contig.length and contig.name == record.contig:
+            found = f"contig {record.contig!r} of {length} bp"
+            expected = f"{contig.length} bp, the length of {contig.name} in the data"
+            raise InputError(found, f"{expected} (another version?)", path=path, line=line)
         n_compared += flag in (None, "ref_mismatch")
         if flag == "ref_mismatch":
             by_contig[record.contig] += 1
@@ -297,6 +323,24 @@ def survey(records: Iterable[Record], names: ContigNames) -> Survey:
     return Survey(
         n_records, n_compared, by_contig.total(), by_contig, renamed, shifted, n_swapped, unknown
     )
+
+
+def survey_file(
+    records: Iterable[Record],
+    bundle: Bundle,
+    path: Path,
+    lengths: Mapping[str, tuple[int, int]] | None = None,
+) -> Survey:
+    """`survey` of all records of a file, which must be of the bundle's genome.
+
+    Raises
+    ------
+    InputError
+        As `survey` and `refuse_another_genome`.
+    """
+    found = survey(records, contig_names(bundle), path, lengths)
+    refuse_another_genome(found, path, bundle.path)
+    return found
 
 
 def _is_at(genome: Genome, contig: Contig, start: int, bases: str) -> bool:

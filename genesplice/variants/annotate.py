@@ -23,11 +23,10 @@ from genesplice.variants.alleles import (
     FLAGS,
     MAX_LENGTH_BP,
     Allele,
-    ContigNames,
     Survey,
     check_record,
-    refuse_another_genome,
-    survey,
+    contig_names,
+    survey_file,
 )
 from genesplice.variants.consequence import Consequences
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
@@ -44,6 +43,7 @@ from genesplice.variants.vcf import (
     Record,
     Row,
     beside,
+    contig_lengths,
     index,
     read_header,
     read_records,
@@ -155,7 +155,7 @@ class Scorer:
         gene_features: Sequence[Tensor] | None = None,
     ) -> None:
         self.settings, self.genome = settings, bundle.genome
-        self.names = _contig_names(bundle)
+        self.names = contig_names(bundle)
         self.track = region_track(bundle)
         self.consequences = Consequences(bundle.genome, bundle.genes)
         self.masked = self.matched = self.levels = None
@@ -270,15 +270,10 @@ def _text(value: Any) -> str | None:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _contig_names(bundle: Bundle) -> ContigNames:
-    return ContigNames(bundle.genome, bundle.manifest.get("contig_aliases"))
-
-
 def _checked(vcf: Path, bundle: Bundle, progress: Progress) -> Survey:
     """Read the whole of a VCF, and compare every REF with the genome."""
     read_header(vcf)
-    found = survey(read_records(vcf), _contig_names(bundle))
-    refuse_another_genome(found, vcf, bundle.path)
+    found = survey_file(read_records(vcf), bundle, vcf, contig_lengths(vcf))
     if found.unknown:
         named = some((name for name, _ in found.unknown.most_common()), 3)
         progress(f"variants: contigs that the data do not have: {named}")
@@ -312,7 +307,8 @@ def annotate_vcf(
     Raises
     ------
     InputError
-        If `vcf` is no VCF, or more than 5 % of its REFs are not those of the genome.
+        If `vcf` is no VCF, declares other lengths of contigs than the genome's, or more than 5 % of
+        its REFs are not those of the genome.
     """
     checked = _checked(vcf, bundle, progress)
     scorer = Scorer(models, bundle, settings or Settings(), gene_features)

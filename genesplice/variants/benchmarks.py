@@ -33,7 +33,7 @@ from genesplice.evaluate.bootstrap import resampled
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
-from genesplice.variants.alleles import Allele, ContigNames, check_record
+from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
 from genesplice.variants.annotate import Models, Settings
 from genesplice.variants.levels import LevelModel, Levels, Locus, Window, strongest
 from genesplice.variants.likelihood import (
@@ -292,8 +292,7 @@ def score_measured(
     levels: Levels | None = None,
 ) -> pd.DataFrame:
     """The table with a column for each score, and `flag` where a row could not be scored."""
-    genome = bundle.genome
-    names = ContigNames(genome, bundle.manifest.get("contig_aliases"))
+    genome, names = bundle.genome, contig_names(bundle)
     checked = [check_record(record, names)[0] for record in table_records(table)]
     alleles = [one for one in checked if isinstance(one, Allele)]
     scores: dict[str, list[Any]] = {}
@@ -387,11 +386,13 @@ def measured_benchmark(
     models: Models, bundle: Bundle, path: Path, out: Path, settings: Settings
 ) -> list[Metric]:
     """Score a measured table, write it to `out` as TSV, and give its figures."""
+    table = read_measured(path)
+    survey_file(table_records(table), bundle, path)
     masked = None if models.masked is None else MaskedBases(models.masked)
     level_models = [LevelModel(model, bundle) for model in models.levels]
     window_bp = settings.level_window_bp
     levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None
-    scored = score_measured(read_measured(path), bundle, masked=masked, levels=levels)
+    scored = score_measured(table, bundle, masked=masked, levels=levels)
     metrics = measured_metrics(scored, seed=settings.seed, path=path)
     with atomic_file(out) as partial:
         scored.to_csv(partial, sep="\t", index=False)

@@ -37,6 +37,7 @@ FIELDS = {
     "GS_FLAG": (".", "String", "Why an allele was not scored, one entry an ALT (or one without)"),
 }  # fmt: skip
 OURS = re.compile(r"##INFO=<ID=(GS_[A-Z_]+),")
+CONTIG, LENGTH = re.compile(r"##contig=<(?:.*,)?ID=([^,>]+)"), re.compile(r"[<,]length=(\d+)")
 COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 NEEDED = ("contig", "position", "ref", "alt")
 
@@ -113,6 +114,18 @@ def read_header(path: Path) -> tuple[list[str], str]:
         expected = f"{' '.join(COLUMNS)}, separated by tabs"
         raise InputError(found, expected, path=path, line=number)
     raise InputError("no #CHROM line", "a VCF header", path=path)
+
+
+def contig_lengths(path: Path) -> dict[str, tuple[int, int]]:
+    """The contigs that the header declares with their lengths: each with length and line."""
+    lengths = {}
+    for number, text in _lines(path):
+        if not text.startswith("##"):
+            break
+        name, length = CONTIG.match(text), LENGTH.search(text)
+        if name and length:
+            lengths[name[1]] = int(length[1]), number
+    return lengths
 
 
 def read_records(path: Path) -> Iterator[Record]:

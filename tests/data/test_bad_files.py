@@ -32,9 +32,11 @@ FEATURE_COUNTS = "Geneid\tChr\tStart\tEnd\tStrand\tLength\ts1\nb0000\tc\t1\t2\t+
 SALMON = "Name\tLength\tEffectiveLength\tTPM\tNumReads\na\t300\t100\t25.5\t30\n"
 GAF = "DB\tid\tb0000\tenables\t{}\tref\t{}\t" + "\t".join("abcdefghij") + "\n"
 VCF = "\n".join([*HEADER, COLUMNS, ""])
+OTHER_CONTIG = VCF.replace("#CHROM", "##contig=<ID=chr,length=99>\n#CHROM")
 MEASURED = "contig\tposition\tref\talt\tvalue\n"
 GENBANK = "LOCUS       chr1             10 bp    DNA     linear   BCT 01-JAN-2020\n"
 FORMAT = '{"format": "genesplice-bundle"'
+CONTIG = '[{"name": "chr", "offset": 0, "length": %s, "is_circular": true}]'
 
 # Command, then the text of the file and the line it is refused with, which begins with its name.
 FILES: dict[str, list[tuple[str | bytes, str]]] = {
@@ -308,6 +310,9 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "v.vcf:4: found bytes that are not UTF-8, expected text"),
         (gzip.compress(VCF.encode() + bytes(range(97, 123)) * 99)[:-9],
          "v.vcf.gz: found a truncated or damaged gzip stream, expected a complete file"),
+        (OTHER_CONTIG + "chr\t5\t.\tA\tC\t.\t.\t.\n",
+         "v.vcf:3: found contig 'chr' of 99 bp, expected 120000 bp, the length of chr in the data "
+         "(another version?)"),
         (VCF + "".join(f"chr\t{i}\t.\tA\tC\t.\t.\t.\n" for i in range(1, 99)),
          "v.vcf: found 79 of 98 REF alleles that are not those of data, expected at most 5%; "
          "the file is likely of another assembly"),
@@ -327,6 +332,9 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "m.tsv:2: found position '-5', expected a whole number from 1"),
         (MEASURED + "chr\tinf\tA\tC\t1\n",
          "m.tsv:2: found position 'inf', expected a whole number from 1"),
+        (MEASURED + "".join(f"chr\t{i}\tA\tC\t1\n" for i in range(1, 99)),
+         "m.tsv: found 79 of 98 REF alleles that are not those of data, expected at most 5%; "
+         "the file is likely of another assembly"),
         (MEASURED + "chr\t5\tA\tN\t1\n",
          "m.tsv: found 0 measured variants that are scored, expected 10 or more"),
     ],
@@ -359,6 +367,9 @@ FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
          "data: found bundle format 9, expected 2: prepare it again with this version"),
         ("manifest.json", FORMAT + ', "format_version": 2}',
          "data: found a damaged manifest.json, expected a whole bundle: prepare it again"),
+        *[("contigs.json", contigs,
+           "data: found a damaged contigs.json, expected a whole bundle: prepare it again")
+          for contigs in ("[]", CONTIG % 99, CONTIG % 240_000, "{")],
     ],
     "predict --data data --out out.parquet --model tuned": [
         ("config.json", None,
@@ -389,6 +400,8 @@ FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
          "header too small), expected safetensors"),
     ],
     "finetune --data data --out out --init pre": [
+        *[("run.json", text, "pre: found a damaged run.json, expected one of this version")
+          for text in ("{", "[]", "{}", '{"pretrain": 5}', '{"pretrain": {}}', b"\xff")],
         ("model.safetensors", None,
          "pre: found no model.safetensors, expected a folder that pretrain wrote"),
         ("model.safetensors", "x",
@@ -462,6 +475,7 @@ WORDS = [
     ("finetune --data data --out out --set finetune.folds=9", "found fold 9, expected 0 to 4"),
     ("finetune --data data --out data",
      "found data exists and is not empty, expected a new folder, or --resume"),
+    ("finetune --data data --out data --resume", "found no run in data, expected a run to resume"),
     (f"{EXPLAIN} g0001,nobody",
      "found gene 'nobody', expected an id or name in data/genes.parquet"),
     (f"{EXPLAIN} g0001,", "found gene '', expected an id or name in data/genes.parquet"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_variants import letters, line, other, record
+from tiny_variants import HEADER, letters, line, other, record, write_lines
 
 from genesplice.data.genome import Contig, Genome, decode, encode
 from genesplice.errors import InputError
@@ -21,7 +21,7 @@ from genesplice.variants.alleles import (
     refuse_another_genome,
     survey,
 )
-from genesplice.variants.vcf import Record
+from genesplice.variants.vcf import Record, contig_lengths
 
 
 def genome_of(*sequences: str, circular: bool = False) -> Genome:
@@ -243,3 +243,19 @@ def test_unknown_contigs_and_missing_refs_are_no_mismatches(genome):
     assert (found.n_records, found.n_compared, found.n_mismatches) == (3, 0, 0)
     assert found.unknown == {"far": 1}
     assert not found.is_of_another_genome
+
+
+def test_lengths_that_a_header_declares_are_those_of_contigs_with_records(genome, tmp_path):
+    length = genome.contigs[0].length
+    lines = ["##contig=<length=9,note=\"ID\",ID=c0>", "##contig=<ID=far,length=7>",
+             "##contig=<ID=bare>", "##contig=<ID=C0,length=8>"]  # fmt: skip
+    path = write_lines(tmp_path / "v.vcf", [], [*HEADER, *lines])
+    lengths = contig_lengths(path)
+    assert lengths == {"c0": (9, 3), "far": (7, 4), "C0": (8, 6)}
+    names = ContigNames(genome)
+    for name, count in (("far", 0), ("C0", 40)):
+        found = survey(snvs(genome, contig=name), names, path, lengths)
+        assert found.n_compared == count
+    message = rf"v.vcf:3: found contig 'c0' of 9 bp, expected {length} bp, the length of c0"
+    with pytest.raises(InputError, match=message):
+        survey(snvs(genome), names, path, lengths)
