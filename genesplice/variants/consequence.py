@@ -117,9 +117,11 @@ class Consequences:
         for (_, low), (high, _) in pairwise(exons):
             at_ends = touches(low, low + SPLICE_BP) or touches(high - SPLICE_BP, high)
             at_ends |= is_insertion and start in (low, high)
-            if low < high and (at_ends or touches(low, high)):
-                is_intron = high - low >= MIN_INTRON_BP
-                yield ("splice_region" if at_ends else "intron") if is_intron else "coding"
+            if high - low < MIN_INTRON_BP:
+                if low < high and touches(low, high):
+                    yield "coding"
+            elif at_ends or touches(low, high):
+                yield "splice_region" if at_ends else "intron"
         if not any(touches(*exon) for exon in exons):
             return
         if allele.growth_bp and not any(low <= start and end <= high for low, high in exons):

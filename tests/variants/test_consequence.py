@@ -167,6 +167,7 @@ def test_a_stop_codon_that_the_file_leaves_out_is_read(is_minus):
 def test_a_frame_that_slips_has_no_intron():
     gene = Gene(exons=[(START, START + 12), (START + 13, START + 16)])
     assert gene(START + 12, "G", "C") == "coding"
+    assert (gene(START + 11, "C", "T"), gene(START + 15, "A", "G")) == ("synonymous", "synonymous")
 
 
 def test_an_unknown_genetic_code_says_no_amino_acid():
