@@ -53,6 +53,17 @@ def _expression_map(name: str) -> dict[str, Any]:
     return {"genes": genes, "level": level, "fold": fold, "title": name}
 
 
+def _relatives(name: str) -> dict[str, Any]:
+    rng = np.random.default_rng(3)
+    rows = [
+        pd.DataFrame({"start": np.arange(40) * 1_000, "aligned": rng.uniform(0, 1, 40)}).assign(
+            name=who, identity=rng.uniform(0.6, 0.95, 40)
+        )
+        for who in (name, "middle", "far")
+    ]
+    return {"windows": pd.concat(rows)}
+
+
 def _fold_map(name: str) -> dict[str, Any]:
     edges = np.arange(21) * 100_000
     blocks = {"block": np.arange(20), "contig": name, "start": edges[:-1], "end": edges[1:]}
@@ -185,6 +196,7 @@ def _mass(name: str) -> dict[str, Any]:
 
 CASES = {
     "expression_map": Case(figures.expression_map, _expression_map),
+    "relatives_map": Case(figures.relatives_map, _relatives),
     "fold_map": Case(figures.fold_map, _fold_map),
     "fold_ring": Case(figures.fold_map, lambda name: _fold_map(name) | {"is_circular": True}),
     "condition_heatmap": Case(figures.condition_heatmap, _heatmap),

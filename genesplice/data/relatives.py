@@ -79,6 +79,23 @@ class Relatives(NamedTuple):
                 same[genome.tokens >= GAP] = 0
                 yield group, counts[:, :GAP].sum(axis=1, dtype=np.uint8), same
 
+    def along(self, genome: Genome, n_windows: int = 300) -> pd.DataFrame:
+        """How each source is aligned in equal windows over all contigs, one after another.
+
+        Columns name, start (of the window in `Genome.tokens`), aligned (share of its bases, of a
+        group the mean of its relatives) and identity (of what is aligned; NaN where nothing is).
+        """
+        edges = np.linspace(0, genome.length, n_windows + 1).astype(np.int64)[:-1]
+        sizes = np.diff([*edges, genome.length])
+        rows = []
+        for name, count, same in self.sources(genome):
+            there, equal = (np.add.reduceat(x, edges, dtype=np.int64) for x in (count, same))
+            identity = np.where(there > 0, equal / np.maximum(there, 1), np.nan)
+            aligned = there / sizes / self.size_of(name)
+            columns = {"start": edges, "aligned": aligned, "identity": identity}
+            rows.append(pd.DataFrame(columns).assign(name=name))
+        return pd.concat(rows, ignore_index=True)
+
     def size_of(self, source: str) -> int:
         """How many relatives a source of `sources` counts: 1, or those of a group."""
         return int((self.table["group"] == source).sum()) if source in GROUPS else 1

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.show import theme as th
-from genesplice.show.figures_genome import expression_map, fold_map, leakage_table
+from genesplice.show.figures_genome import expression_map, fold_map, leakage_table, relatives_map
 from genesplice.show.figures_model import (
     condition_heatmap,
     learning_curves,
@@ -30,7 +30,8 @@ __all__ = [
     "THEME", "attribution_logo", "completeness_bars", "condition_heatmap", "context_curve",
     "context_scores", "dose_figure", "expression_map", "fold_map", "influence_bars",
     "leakage_table", "learning_curves", "mass_figure", "metric_bars", "pathway_graph",
-    "predicted_observed", "rate_range", "rate_schedules", "slope_bars",
+    "predicted_observed", "rate_range", "rate_schedules", "relatives_map",
+    "slope_bars",
 ]  # fmt: skip
 
 _LABELS_MAX = 60  # rows that are still named on an axis

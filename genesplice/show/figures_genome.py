@@ -139,6 +139,38 @@ def expression_map(
     return figure
 
 
+def relatives_map(windows: pd.DataFrame, *, title: str = "Relatives along the genome") -> go.Figure:
+    """Draw how much of each window of the genome every relative has, and how alike it is.
+
+    One row a relative (or group of them), the nearest on top. Colour is identity; where less than
+    a tenth is aligned there is none.
+
+    Parameters
+    ----------
+    windows
+        Columns name, start, aligned, identity (`genesplice.data.relatives.Relatives.along`).
+    """
+    th.require_table(windows, "windows", ["name", "start", "aligned", "identity"])
+    shown = windows.assign(identity=windows["identity"].where(windows["aligned"] >= 0.1))
+    names = list(dict.fromkeys(windows["name"]))
+    wide = shown.pivot(index="name", columns="start", values="identity").loc[names]
+    share = shown.pivot(index="name", columns="start", values="aligned").loc[names]
+    means = windows.groupby("name")["aligned"].mean()
+    subtitle = f"{len(names):,} rows; {means.min():.0%} to {means.max():.0%} of the genome aligned"
+    figure = th.blank_figure(120 + 22 * len(names), title, subtitle)
+    figure.add_heatmap(
+        x=wide.columns.to_numpy(np.float64), y=list(range(len(names))), z=wide.to_numpy(),
+        customdata=share.to_numpy(), colorscale=th.SEQUENTIAL, hoverongaps=False,
+        colorbar=th.COLOUR_BAR | {"title": {"text": "identity"}, "tickformat": ".0%"},
+        text=[[th.safe(name)] * wide.shape[1] for name in names],
+        hovertemplate="%{text}<br>at %{x:,} bp: %{customdata:.0%} aligned, %{z:.0%} the same"
+        "<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(title_text="position (bp, 0-based)", tickformat="~s", nticks=8)
+    th.name_rows(figure, [th.words(name, 24) for name in names])
+    return figure
+
+
 def fold_map(
     blocks: pd.DataFrame, *, is_circular: bool = False, title: str = "Folds along the genome"
 ) -> go.Figure:

@@ -120,6 +120,22 @@ def test_columns_count_relatives_by_group(genome: Genome, folder: Path, tmp_path
         )
 
 
+def test_windows_along_the_genome_are_shares_of_their_bases(
+    genome: Genome, folder: Path, tmp_path: Path
+) -> None:
+    found = align_relatives(folder, genome, tmp_path)
+    table = found.along(genome, 7).set_index(["name", "start"])
+    assert len(table) == 14
+    for row, name in enumerate(found.table["name"]):
+        starts = list(table.loc[name].index)
+        for start, end in zip(starts, [*starts[1:], LENGTH], strict=True):
+            is_base = found.bases[row, start:end] < GAP
+            same = (found.bases[row, start:end] == genome.tokens[start:end]) & is_base
+            assert table.loc[(name, start), "aligned"] == pytest.approx(is_base.mean())
+            expected = same.sum() / is_base.sum()
+            assert table.loc[(name, start), "identity"] == pytest.approx(expected)
+
+
 def test_a_summary_has_the_same_columns(genome: Genome, folder: Path, tmp_path: Path) -> None:
     found = align_relatives(folder, genome, tmp_path)
     write_summary(found, genome, tmp_path / "summary.xz")

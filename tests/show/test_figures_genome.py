@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_figures import polygons, row_labels, trace
 
 from genesplice.errors import InputError
-from genesplice.show.figures_genome import expression_map, fold_map
+from genesplice.show.figures_genome import expression_map, fold_map, relatives_map
 from genesplice.show.logo import LETTERS, MAX_BASES, attribution_logo, site_lanes
 from genesplice.show.theme import BASE_COLOURS, INK
 
@@ -169,6 +169,25 @@ def test_genes_at_one_locus_keep_one_order_and_many_stay_small():
 def test_genes_that_cannot_be_drawn_are_refused(change, match):
     with pytest.raises(InputError, match=match):
         expression_map(**({"genes": GENES, "level": LEVEL, "fold": FOLD} | change))
+
+
+# ---- relatives_map
+
+
+def test_a_window_has_the_colour_of_its_identity_where_enough_is_aligned():
+    windows = pd.DataFrame(
+        {
+            "name": ["near", "near", "<b>far", "<b>far"],
+            "start": [0, 100, 0, 100],
+            "aligned": [1.0, 0.05, 0.5, 0.2],
+            "identity": [0.9, 0.8, 0.7, np.nan],
+        }
+    )
+    (one,) = relatives_map(windows).data
+    assert row_labels(relatives_map(windows)) == {0.0: "near", 1.0: "&lt;b&gt;far"}
+    np.testing.assert_array_equal(one.z, [[0.9, np.nan], [0.7, np.nan]])
+    np.testing.assert_array_equal(one.customdata, [[1.0, 0.05], [0.5, 0.2]])
+    assert list(one.x) == [0.0, 100.0]
 
 
 # ---- fold_map
