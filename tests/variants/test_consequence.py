@@ -70,6 +70,7 @@ VIEWS = {
     "circle, minus": {"turn": START + 35, "is_minus": True},
     "promoter at the origin": {"turn": 235},
     "leader": {"is_leader": True},
+    "leader over the origin": {"turn": 235, "is_leader": True},
     "leader over the origin, minus": {"turn": 235, "is_leader": True, "is_minus": True},
 }  # fmt: skip
 
