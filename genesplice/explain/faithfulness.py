@@ -194,7 +194,7 @@ def explain_genes(
             method="in-silico mutagenesis",
             attributions=found,
             table=table,
-            sites=motif_sites(found, scan, **span),
+            sites=motif_sites(found, scan, **span, genes=explainer.bundle.genes),
         )
     if method not in METHODS:
         raise InputError(f"method '{method}'", f"one of {', '.join(METHODS)}, ism")
@@ -238,7 +238,7 @@ def explain_genes(
         metrics=metrics,
         checks=faithfulness_table(checked) if is_checked else None,
         curves={row[0].gene_id: pd.DataFrame(row[2]._asdict()) for row in rows if row[2]},
-        sites=motif_sites(found, scan, **SITES_BP),
+        sites=motif_sites(found, scan, **SITES_BP, genes=explainer.bundle.genes),
         known_sites=known_sites,
     )
 

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.data.bundle import Bundle
+from genesplice.data.coding import exons_of
 from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
 from genesplice.evaluate.bootstrap import resampled
@@ -78,13 +79,26 @@ class MotifScanner:
 
 
 def motif_sites(
-    found: Sequence[Attribution], scan: Scan, *, upstream_bp: int, downstream_bp: int
+    found: Sequence[Attribution],
+    scan: Scan,
+    *,
+    upstream_bp: int,
+    downstream_bp: int,
+    genes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Hits around the start of each gene; `start` and `end` count from its TSS, sense strand.
 
-    Columns: gene_id, start, end, name, score, strand.
+    Columns: gene_id, start, end, name, score, strand. With the table of `genes` the coding exons of
+    spliced ones are among them, cut to what is around the start: "exon 1", "exon 2", …, no score.
     """
-    rows = []
+    rows, named = [], {one.gene_id for one in found}
+    spliced = () if genes is None else genes[genes["exons"].map(len) > 2].itertuples()
+    for gene in (gene for gene in spliced if gene.gene_id in named):
+        edges = exons_of(gene) - gene.tss
+        edges = edges if gene.strand == "+" else 1 - edges[:, ::-1]
+        for number, (low, high) in enumerate(edges.clip(-upstream_bp, downstream_bp).tolist(), 1):
+            if low < high:
+                rows.append((gene.gene_id, low, high, f"exon {number}", np.nan, "+"))
     for one in found:
         low = max(-one.offset_bp - upstream_bp, 0)
         for hit in scan(one.tokens[low : -one.offset_bp + downstream_bp]):

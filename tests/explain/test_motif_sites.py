@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_genomes import with_operons
+from tiny_genomes import make_genes, make_genome, with_operons
 
+from genesplice.data.coding import coding_sequence
 from genesplice.data.genome import encode, reverse_complement
 from genesplice.data.motifs import find_promoter
 from genesplice.data.simulate import PROMOTER_MOTIF
@@ -178,6 +179,28 @@ def test_sites_count_from_the_start():
     assert (table["end"] <= 50).all()
     near = motif_sites([found], scanner.scan, upstream_bp=40, downstream_bp=50)
     assert -60 not in set(near["start"])
+
+
+@pytest.mark.parametrize("strand", "+-")
+def test_coding_exons_of_spliced_genes_stand_among_the_sites(strand):
+    genome = make_genome(2000)
+    genes = make_genes(("a", "c0", 600, 800, strand, "x"), ("b", "c0", 600, 800, strand, "x"))
+    exons = [(610, 625), (660, 700), (720, 784)][:: 1 if strand == "+" else -1]
+    genes["exons"] = [sum(exons, ()), (600, 798)]
+    window = (500, 1300) if strand == "+" else (100, 900)
+    tokens = genome.fetch("c0", *window, strand)
+    found = [attribution(name, tokens, np.zeros(800), -100) for name in "ab"]
+    span = {"upstream_bp": 90, "downstream_bp": 500}
+    table = motif_sites(found, lambda tokens: [], **span, genes=genes)
+    assert list(zip(table["gene_id"], table["name"], strict=True)) == [
+        ("a", "exon 1"), ("a", "exon 2"), ("a", "exon 3")
+    ]  # fmt: skip
+    read = [tokens[low + 100 : high + 100] for low, high in table[["start", "end"]].to_numpy()]
+    wanted = coding_sequence(genome, next(genes.itertuples()))
+    np.testing.assert_array_equal(np.concatenate(read), wanted)
+    span["downstream_bp"] = (70, 130)[strand == "-"]
+    near = motif_sites(found[:1], lambda tokens: [], **span, genes=genes)
+    assert near["end"].tolist() == [table["end"][0], span["downstream_bp"]]
 
 
 def test_regulators_are_matched_by_gene_name(tiny_bundle):
