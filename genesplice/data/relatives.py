@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from genesplice.data.genome import Contig, Genome, decode, read_fasta
 from genesplice.data.leakage import graded, worst_status
@@ -95,6 +95,31 @@ class Relatives(NamedTuple):
             columns = {"start": edges, "aligned": aligned, "identity": identity}
             rows.append(pd.DataFrame(columns).assign(name=name))
         return pd.concat(rows, ignore_index=True)
+
+    def log_ratio(
+        self,
+        at: Int64[np.ndarray, " replaced"],
+        ref: UInt8[np.ndarray, " replaced"],
+        alt: UInt8[np.ndarray, " inserted"],
+    ) -> float | None:
+        """What the columns alone say of a change: log of counts + 1/4, new against old.
+
+        Of substitutions the sum over bases that change; of a deletion the mean over its bases of
+        gaps against the base; None of other changes, and where no relative is aligned.
+
+        Parameters
+        ----------
+        at
+            Indices into `Genome.tokens` of the bases that are replaced.
+        """
+        counts = self.columns[:, at].sum(axis=0, dtype=np.int64) + 0.25
+        is_deletion = not len(alt)
+        if (len(alt) != len(ref) and not is_deletion) or not len(ref) or counts.sum(1).min() < 2:
+            return None
+        new = np.full(len(ref), GAP) if is_deletion else np.minimum(alt, GAP)
+        row = np.arange(len(ref))
+        ratios = np.log(counts[row, new] / counts[row, np.minimum(ref, GAP)])
+        return float(ratios.mean() if is_deletion else ratios[new != ref].sum())
 
     def size_of(self, source: str) -> int:
         """How many relatives a source of `sources` counts: 1, or those of a group."""

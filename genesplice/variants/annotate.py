@@ -78,7 +78,7 @@ GENE_COLUMNS = pa.schema([
 SOURCES = {
     "GS_LLR": ("llr", "abstains"), "GS_PCT": ("percentile", "abstains"),
     "GS_DLEVEL": ("dlevel", "models_disagree"), "GS_GENE": ("gene_id", None),
-    "GS_FLAG": ("flag", None),
+    "GS_CONS": ("conservation", None), "GS_FLAG": ("flag", None),
 }  # fmt: skip
 
 Progress = Callable[[str], None]
@@ -158,6 +158,7 @@ class Scorer:
         self.names = contig_names(bundle)
         self.track = region_track(bundle)
         self.consequences = Consequences(bundle.genome, bundle.genes)
+        self.relatives = bundle.relatives
         self.masked = self.matched = self.levels = None
         if models.masked is not None:
             self.masked = MaskedBases(models.masked)
@@ -174,6 +175,7 @@ class Scorer:
         self.columns = pa.unify_schemas([COLUMNS, LEVEL_COLUMNS] if self.levels else [COLUMNS])
         self.metrics = self.matched.metrics if self.matched else []
         self.fields = ["GS_LLR"] * bool(self.masked) + ["GS_PCT"] * bool(self.matched)
+        self.fields += ["GS_CONS"] * (bundle.relatives is not None)
         self.fields += ["GS_DLEVEL", "GS_GENE"] * bool(self.levels) + ["GS_FLAG"]
 
     def __call__(
@@ -216,6 +218,9 @@ class Scorer:
         region = region_of(self.genome, self.track, allele.contig, allele.start)
         row |= {"kind": allele.kind, "region": region}
         row["consequence"], row["consequence_gene"] = self.consequences(allele)
+        if self.relatives is not None:
+            at, _ = self.genome.indices(allele.contig, allele.start, allele.end)
+            row["conservation"] = self.relatives.log_ratio(at, allele.ref, allele.alt)
         if ratio is not None:
             row |= {
                 "llr": ratio.mean, "llr_forward": ratio.forward, "llr_reverse": ratio.reverse,

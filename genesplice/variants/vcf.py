@@ -25,6 +25,10 @@ FIELDS = {
         "A", "Float",
         "Masked-base log-likelihood ratio of ALT to REF, natural log, mean of both strands",
     ),
+    "GS_CONS": (
+        "A", "Float",
+        "Log ratio of ALT to REF among aligned relatives: counts + 1/4, natural log",
+    ),
     "GS_DLEVEL": (
         "A", "Float",
         "Change of the predicted expression level, log2(TPM+1), of the gene in GS_GENE",

@@ -5,12 +5,20 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from genesplice.data import relatives as module
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Contig, Genome, decode, reverse_complement
-from genesplice.data.relatives import GAP, UNALIGNED, align_relatives, read_summary, write_summary
+from genesplice.data.relatives import (
+    GAP,
+    UNALIGNED,
+    Relatives,
+    align_relatives,
+    read_summary,
+    write_summary,
+)
 from genesplice.errors import InputError
 
 pytest.importorskip("mappy")
@@ -200,6 +208,30 @@ def test_strains_and_strangers_are_said(genome: Genome, tmp_path: Path) -> None:
     assert "strain of the same species" in table.set_index("name").loc["strain", "note"]
     assert "less than 5%" in table.set_index("name").loc["stranger", "note"]
     assert any("strain of the same species" in line for line in lines)
+
+
+def test_columns_alone_score_a_change() -> None:
+    columns = np.zeros((3, 4, 5), np.uint8)
+    columns[0, 0] = [5, 0, 1, 0, 0]
+    columns[2, 0] = [1, 0, 2, 0, 1]
+    columns[1, 1] = [0, 4, 0, 0, 3]
+    columns[0, 2] = [0, 0, 0, 1, 0]
+    relatives = Relatives(np.empty((0, 4), np.uint8), columns, pd.DataFrame())
+
+    def score(at: list[int], ref: list[int], alt: list[int]) -> float | None:
+        return relatives.log_ratio(
+            np.array(at, np.int64), np.array(ref, np.uint8), np.array(alt, np.uint8)
+        )
+
+    assert score([0], [0], [2]) == pytest.approx(np.log(3.25 / 6.25))
+    assert score([0, 1], [0, 1], [2, 0]) == pytest.approx(np.log(3.25 / 6.25 * 0.25 / 4.25))
+    assert score([0, 1], [0, 1], [0, 0]) == pytest.approx(np.log(0.25 / 4.25))
+    lost = (np.log(1.25 / 6.25) + np.log(3.25 / 4.25)) / 2
+    assert score([0, 1], [0, 1], []) == pytest.approx(lost)
+    assert score([], [], [1]) is None
+    assert score([0], [0], [1, 1]) is None
+    assert score([2], [3], [1]) == pytest.approx(np.log(0.25 / 1.25))
+    assert score([3], [3], [1]) is None
 
 
 @pytest.mark.skipif("GENESPLICE_RELATIVES" not in os.environ, reason="a folder of the genomes")

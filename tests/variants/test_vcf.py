@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_genomes import make_relatives
 from tiny_models import make_tiny
 from tiny_variants import (
     COLUMNS,
@@ -457,6 +458,20 @@ def test_without_a_masked_base_model_there_is_no_ratio(model, tiny_bundle, tmp_p
         assert set(handle.header.info) & {"GS_LLR", "GS_PCT"} == set()
     assert set(record.info) == {"GS_DLEVEL", "GS_GENE"}
     assert pd.read_parquet(tmp_path / "o.parquet")["llr"].isna().all()
+
+
+def test_relatives_give_their_own_ratio(model, tiny_bundle, tmp_path):
+    bundle = dataclasses.replace(tiny_bundle, relatives=make_relatives(tiny_bundle, 6))
+    starts = (40_000, 40_500, 41_000)
+    source = write_lines(tmp_path / "in.vcf", [snv(bundle.genome, start) for start in starts])
+    models = Models(None, None, (model,), (tmp_path,))
+    annotate_vcf(models, bundle, source, tmp_path / "o.vcf", settings=QUICK)
+    with pysam.VariantFile(str(tmp_path / "o.vcf")) as handle:
+        for start, record in zip(starts, handle, strict=True):
+            had = bundle.relatives.bases[:, start]
+            new, old = ((had == "ACGT".index(base)).sum() for base in (record.alts[0], record.ref))
+            expected = np.log((new + 0.25) / (old + 0.25))
+            assert record.info["GS_CONS"][0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_models_that_disagree_withhold_the_change(model, tiny_bundle, tmp_path):
