@@ -61,7 +61,7 @@ def _relatives(name: str) -> dict[str, Any]:
         )
         for who in (name, "middle", "far")
     ]
-    return {"windows": pd.concat(rows)}
+    return {"windows": pd.concat(rows, ignore_index=True), "title": name}
 
 
 def _fold_map(name: str) -> dict[str, Any]:

@@ -152,10 +152,13 @@ def relatives_map(windows: pd.DataFrame, *, title: str = "Relatives along the ge
     """
     th.require_table(windows, "windows", ["name", "start", "aligned", "identity"])
     shown = windows.assign(identity=windows["identity"].where(windows["aligned"] >= 0.1))
-    names = list(dict.fromkeys(windows["name"]))
+    # Weighted by what is aligned: the nearest first, whatever the order of rows.
+    equal = (windows["identity"] * windows["aligned"]).groupby(windows["name"]).sum()
+    means = windows.groupby("name")["aligned"].mean()
+    identity = equal / windows.groupby("name")["aligned"].sum()
+    names = list(identity.sort_index().sort_values(ascending=False, kind="stable").index)
     wide = shown.pivot(index="name", columns="start", values="identity").loc[names]
     share = shown.pivot(index="name", columns="start", values="aligned").loc[names]
-    means = windows.groupby("name")["aligned"].mean()
     subtitle = f"{len(names):,} rows; {means.min():.0%} to {means.max():.0%} of the genome aligned"
     figure = th.blank_figure(120 + 22 * len(names), title, subtitle)
     figure.add_heatmap(
