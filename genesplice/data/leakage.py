@@ -20,7 +20,7 @@ from genesplice.errors import InputError
 Status = Literal["green", "amber", "red"]
 
 KMER = 14
-MAX_KMERS = 40_000_000
+MAX_KMERS, MAX_PAIRS = 40_000_000, 20_000_000
 SIMILARITY_MEASURE = (
     f"shared canonical {KMER}-mers of two genes (start to end, both strands, distinct, without N) "
     "over the smaller of their two numbers of them; 90 % identity gives about 0.23, 80 % about 0.04"
@@ -103,9 +103,11 @@ def gene_similarity(genome: Genome, genes: pd.DataFrame, folds: Sequence[int]) -
     total = int((genes["end"] - genes["start"]).clip(lower=0).sum())
     scale = max(1, -(-total // MAX_KMERS))
     columns = (genes[name] for name in ("contig", "start", "end"))
-    sequences = [genome.fetch(*interval) for interval in zip(*columns, strict=True)]
-    kmers = [canonical_kmers(sequence, scale=scale) for sequence in sequences]
-    reverse = [canonical_kmers(sequence[::-1], scale=scale) for sequence in sequences]
+    kmers, reverse = [], []
+    for interval in zip(*columns, strict=True):
+        sequence = genome.fetch(*interval)
+        kmers.append(canonical_kmers(sequence, scale=scale))
+        reverse.append(canonical_kmers(sequence[::-1], scale=scale))
     forward, backward = _incidence(kmers, reverse)
     best, at = _nearest(forward, forward, fold)
     by_chance, _ = _nearest(forward, backward, fold)
@@ -175,13 +177,16 @@ def _nearest(
 ) -> tuple[Float[np.ndarray, " genes"], Int64[np.ndarray, " genes"]]:
     """Best containment of each query among targets of another fold, and which one it is."""
     best, at = np.zeros(len(fold)), np.zeros(len(fold), dtype=np.int64)
-    shared = (queries @ targets.T).tocoo()
-    other = fold[shared.row] != fold[shared.col]
-    row, col, count = shared.row[other], shared.col[other], shared.data[other]
-    sizes = np.minimum(queries.getnnz(axis=1)[row], targets.getnnz(axis=1)[col])
-    value = count / np.maximum(1, sizes)
-    order = np.lexsort((-col, value))
-    best[row[order]], at[row[order]] = value[order], col[order]
+    n_queries, n_targets = queries.getnnz(axis=1), targets.getnnz(axis=1)
+    # Of many genes nearly all pairs share something: some rows at a time.
+    step = max(1, MAX_PAIRS // max(1, len(fold)))
+    for start in range(0, len(fold), step):
+        shared = (queries[start : start + step] @ targets.T).tocoo()
+        other = fold[start + shared.row] != fold[shared.col]
+        row, col, count = start + shared.row[other], shared.col[other], shared.data[other]
+        value = count / np.maximum(1, np.minimum(n_queries[row], n_targets[col]))
+        order = np.lexsort((-col, value))
+        best[row[order]], at[row[order]] = value[order], col[order]
     return best, at
 
 
@@ -190,12 +195,7 @@ def windows_across_folds(
 ) -> float:
     """Share of genes whose window holds the TSS of a gene of another fold.
 
-    The window is `window_bp` wide and centred on the gene's TSS; on circular contigs it wraps.
-
-    Raises
-    ------
-    InputError
-        If `window_bp` is negative.
+    The window is `window_bp` wide (not negative) and centred on the TSS; on a circle it wraps.
     """
     if window_bp < 0:
         raise InputError(f"window_bp {window_bp}", "0 or more")
