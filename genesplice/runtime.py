@@ -199,53 +199,53 @@ def claimed(out: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-class _Heard(io.TextIOBase):
+class _Watched(io.TextIOBase):
     """A text stream that knows its last line, and when something was last written."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream, self.line = stream, "genesplice: at work"
-        self.heard = self.began = time.monotonic()
+    def __init__(self, target: Any) -> None:
+        self.target, self.line = target, "genesplice: at work"
+        self.last_write = self.began = time.monotonic()
 
     def write(self, text: str) -> int:
-        self.heard = time.monotonic()
+        self.last_write = time.monotonic()
         if text.strip():
-            self.line, self.began = text.strip().splitlines()[-1], self.heard
-        return int(self.stream.write(text))
+            self.line, self.began = text.strip().splitlines()[-1], self.last_write
+        return int(self.target.write(text))
 
     def flush(self) -> None:
-        self.stream.flush()
+        self.target.flush()
 
     def isatty(self) -> bool:
-        return bool(self.stream.isatty())
+        return bool(self.target.isatty())
 
     def fileno(self) -> int:
-        return int(self.stream.fileno())
+        return int(self.target.fileno())
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return str(self.stream.encoding)
+        return str(self.target.encoding)
 
 
 @contextmanager
 def never_silent(every_s: float = 15.0) -> Iterator[None]:
     """Say the last line of stderr again, with its seconds, where nothing was said for so long."""
-    heard, is_over = _Heard(sys.stderr), threading.Event()
+    stream, is_over = _Watched(sys.stderr), threading.Event()
 
     def watch() -> None:
         while not is_over.wait(min(1.0, every_s / 4)):
             now = time.monotonic()
-            if now - heard.heard >= every_s:
-                heard.heard = now
-                heard.stream.write(f"{heard.line} ({now - heard.began:.0f} s)\n")
-                heard.stream.flush()
+            if now - stream.last_write >= every_s:
+                stream.last_write = now
+                stream.target.write(f"{stream.line} ({now - stream.began:.0f} s)\n")
+                stream.target.flush()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    sys.stderr = heard
+    sys.stderr = stream
     try:
         yield
     finally:
-        sys.stderr = heard.stream
+        sys.stderr = stream.target
         is_over.set()
         thread.join()
 

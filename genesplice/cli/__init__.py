@@ -114,19 +114,19 @@ for part in ("stages", "explain", "variants", "notebooks"):
     importlib.import_module(f"genesplice.cli.{part}")
 
 
-def failure_of_the_world(error: BaseException | None) -> str | None:
+def system_failure(error: BaseException | None) -> str | None:
     """What the system refused (a full disk, a folder that may not be written), else None.
 
-    Libraries that write weights and tables wrap what they were told.
+    Libraries that write weights and tables wrap the system's error.
     """
     while error is not None:
-        told = str(error).splitlines()
+        lines = str(error).splitlines()
         if isinstance(error, OSError) and error.strerror:
             return (
                 error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
             )
-        if told and (isinstance(error, OSError) or "os error" in told[0]):
-            return f"writing or reading failed: {told[0]}"
+        if lines and (isinstance(error, OSError) or "os error" in lines[0]):
+            return f"writing or reading failed: {lines[0]}"
         error = error.__cause__ or error.__context__
     return None
 
@@ -160,8 +160,8 @@ def main() -> None:
             if isinstance(context, KeyboardInterrupt):
                 _end_interrupted()
             context = context.__context__
-        world = failure_of_the_world(error)
-        if world is None:
+        failure = system_failure(error)
+        if failure is None:
             raise
-        say(f"genesplice: {world}")
+        say(f"genesplice: {failure}")
         raise SystemExit(1) from None

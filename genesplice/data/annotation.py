@@ -106,7 +106,7 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
             of_gene[str(owned)].append(line._replace(contig=called))
     above = {line.get("ID") for group in genes.values() for line in group if has_genes}
     genome = genome.with_circular(contigs.circular)
-    partial, told = add_coding(path, rows, of_gene, above, genome, contigs.mitochondria)
+    partial, more = add_coding(path, rows, of_gene, above, genome, contigs.mitochondria)
     table = make_genes(pd.DataFrame(rows), genome)
     return Annotation(
         table,
@@ -114,7 +114,7 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
         contigs.renamed,
         tuple(sorted(contigs.circular)),
         {row["gene_id"]: row["length"] for row in rows},
-        notes + told,
+        notes + more,
         partial,
     )
 

@@ -186,7 +186,7 @@ def _transcripts(
         parents = line.attributes.get("Parent") or line.attributes.get("transcript_id")
         for parent in parents or [""]:
             if not parent or parent in above:
-                own[line.get("ID") or ""].append(line)
+                own[line.get("ID") or f"line {line.number}"].append(line)
             else:
                 groups[parent].append(line)
     reached = -1

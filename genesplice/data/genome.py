@@ -22,7 +22,6 @@ ALPHABET = "ACGTN"
 N = 4
 CHUNK_BYTES = 1 << 24
 INDEX, RECORD = "contigs.json", "genome.json"
-DIGESTED_BP = 4_000_000
 Write = Callable[[bytes], int]
 INVALID = 255
 IUPAC_AMBIGUOUS = "NRYSWKMBDHV"
@@ -105,15 +104,14 @@ class Genome:
 
     @cached_property
     def contig_digests(self) -> frozenset[str]:
-        """What every contig's bases are told by; of a long one not all are read."""
-        digests = set()
-        for contig in self.contigs:
-            step = contig.length // DIGESTED_BP + 1
-            tokens = self.tokens[contig.offset : contig.offset + contig.length : step]
-            digest = hashlib.sha256(str(contig.length).encode())
-            digest.update(np.ascontiguousarray(tokens).data)
-            digests.add(digest.hexdigest()[:16])
-        return frozenset(digests)
+        """The sha256 of every contig's tokens, whatever the contigs are called."""
+        parts = (self.tokens[c.offset : c.offset + c.length] for c in self.contigs)
+        return frozenset(hashlib.sha256(np.ascontiguousarray(p).data).hexdigest() for p in parts)
+
+    @property
+    def digest(self) -> str:
+        """Of all contigs, whichever comes first."""
+        return hashlib.sha256("".join(sorted(self.contig_digests)).encode()).hexdigest()
 
     @cached_property
     def _by_name(self) -> dict[str, Contig]:

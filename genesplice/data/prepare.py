@@ -220,17 +220,17 @@ def prepare_files(
     sets: dict[str, tuple[str, ...]] = {}
     evidence, set_names = "", dict[str, str]()
     if "network" in files:
-        edges, _, _, told = read_network(files["network"], reading.genes, reading.aliases)
+        edges, _, _, more = read_network(files["network"], reading.genes, reading.aliases)
         declared = edges["provenance"].where(edges["provenance"] != "", network_evidence)
         edges = edges.assign(provenance=declared)
-        notes += told
+        notes += more
     if "gene-sets" in files:
-        every, evidence, _, set_names, told = read_gene_sets(
+        every, evidence, _, set_names, more = read_gene_sets(
             files["gene-sets"], reading.genes, reading.aliases, files.get("obo")
         )
         sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
         n_small = len(every) - len(sets)
-        notes += told
+        notes += more
         notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
     chosen = files.get("operons", operons)
     units, told_units = choose_operons(

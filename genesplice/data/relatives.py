@@ -12,7 +12,7 @@ import hashlib
 import io
 import lzma
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64, UInt8
 
-from genesplice.data.genome import Contig, Genome, decode, read_fasta
+from genesplice.data.genome import Contig, Genome, N, decode, encode, read_fasta
 from genesplice.data.leakage import graded, worst_status
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import atomic_file
@@ -159,7 +159,7 @@ def align_relatives(
     if not files:
         expected = f"one a genome, named {', '.join('*' + s for s in SUFFIXES)}, plain or .gz"
         raise InputError("no FASTA file", expected, path=folder)
-    reference = _digest(genome)
+    reference = genome.digest
     rows: list[dict[str, Any]] = []
     aligned: list[np.ndarray] = []
     seen: dict[str, Path] = {reference: Path("the reference")}
@@ -168,7 +168,7 @@ def align_relatives(
         if len(relative.contigs) > MAX_CONTIGS:
             found = f"{len(relative.contigs)} contigs"
             raise InputError(found, f"one genome of at most {MAX_CONTIGS}", path=path)
-        digest = _digest(relative)
+        digest = relative.digest
         if digest in seen:
             raise InputError(f"the sequences of {seen[digest]}", "each genome once", path=path)
         seen[digest] = Path(path.name)
@@ -206,15 +206,6 @@ def _stem(name: str) -> str | None:
     """The file's name without what says that it is FASTA; None for other files."""
     plain = name.removesuffix(".gz").removesuffix(".bgz")
     return next((plain.removesuffix(s) for s in SUFFIXES if plain.lower().endswith(s)), None)
-
-
-def _digest(genome: Genome) -> str:
-    """Of the sequences, whatever the contigs are called and whichever comes first."""
-    parts = sorted(
-        hashlib.sha256(genome.tokens[c.offset : c.offset + c.length].tobytes()).hexdigest()
-        for c in genome.contigs
-    )
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _similarity(bases: UInt8[np.ndarray, " length"], genome: Genome) -> dict[str, Any]:
@@ -256,16 +247,26 @@ def _align(path: Path, genome: Genome, threads: int) -> UInt8[np.ndarray, " leng
         for contig in genome.contigs:
             jobs = [(contig, first) for first in range(0, contig.length, 64 * TILE_STEP)]
             hits = [hit for hits in pool.map(map_tiles, jobs) for hit in hits]
-            # The hit with most matches is written last, and stays.
-            for _, start, row in sorted(hits, key=lambda hit: hit[:2]):
-                at = (start + np.arange(len(row))) % contig.length
-                bases[contig.offset + at] = row
+            write_best(bases[contig.offset : contig.offset + contig.length], hits)
     return bases
+
+
+def write_best(
+    bases: UInt8[np.ndarray, " length"],
+    hits: Iterable[tuple[int, int, UInt8[np.ndarray, " _"]]],
+) -> None:
+    """Write hits (matches, first base, row) into a contig; where they meet the best one stays.
+
+    A hit that leaves the contig at its end goes on at its beginning.
+    """
+    for _, start, row in sorted(hits, key=lambda hit: hit[:2]):
+        bases[(start + np.arange(len(row))) % len(bases)] = row
 
 
 def _project(index: Any, hit: Any) -> UInt8[np.ndarray, " length"]:
     """What the relative has at each base of the tile that the hit covers, along the tile."""
-    target = _CODE[np.frombuffer(index.seq(hit.ctg, hit.r_st, hit.r_en).encode(), np.uint8)]
+    target = encode(index.seq(hit.ctg, hit.r_st, hit.r_en))
+    target[target == N] = UNALIGNED
     row = np.full(hit.q_en - hit.q_st, GAP, np.uint8)
     there = here = 0
     for length, kind in hit.cigar:
@@ -279,9 +280,6 @@ def _project(index: Any, hit: Any) -> UInt8[np.ndarray, " length"]:
 
 
 _MATCHED, _ONLY_TILE = (0, 7, 8), 1
-_CODE = np.full(256, UNALIGNED, np.uint8)
-for _token, _letter in enumerate("ACGT"):
-    _CODE[[ord(_letter), ord(_letter.lower())]] = _token
 
 
 def _count(bases: UInt8[np.ndarray, "relatives length"]) -> UInt8[np.ndarray, "length 5"]:
@@ -322,7 +320,7 @@ def write_summary(relatives: Relatives, genome: Genome, path: Path) -> None:
     Columns are kept as numbers of the distinct ones, the commonest first, each counted from the
     reference's base on: most columns of a conserved base are one number.
     """
-    parts: dict[str, np.ndarray] = {"genome": np.array(_digest(genome))}
+    parts: dict[str, np.ndarray] = {"genome": np.array(genome.digest)}
     for group, counts in zip(GROUPS, relatives.columns, strict=True):
         distinct, number, times = np.unique(
             _turn(counts, genome, 1), axis=0, return_inverse=True, return_counts=True
@@ -353,7 +351,7 @@ def read_summary(path: Path, genome: Genome) -> Relatives:
         packed = io.BytesIO(lzma.decompress(Path(path).read_bytes()))
         parts = np.load(packed, allow_pickle=False)
         table = pd.read_csv(io.StringIO(str(parts["table"])), sep="\t", keep_default_na=False)
-        if str(parts["genome"]) != _digest(genome):
+        if str(parts["genome"]) != genome.digest:
             raise InputError("a summary of another genome's relatives", "this genome's", path=path)
         columns = np.empty((len(GROUPS), genome.length, GAP + 1), np.uint8)
         for row, group in enumerate(GROUPS):

@@ -9,6 +9,7 @@ features cannot. The map is thrown away; graph, heads and kernel read the encode
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def _groups(genome: Genome, settings: FinetuneConfig, offset_bp: int) -> list[li
     return group_windows(windows, settings.batch_windows)
 
 
-class Stage(LightningModule):
+class Stage(LightningModule, ABC):
     """Targets, gene features as they were last encoded, and the losses of one fold and seed."""
 
     gene_features: Tensor
@@ -176,13 +177,13 @@ class Stage(LightningModule):
             self.history.add(self.global_step, self.prefix + name, split, value.detach())
         return level_error + self.config.finetune.profile_weight * residual_error
 
+    @abstractmethod
     def validate(self, step: int) -> float:
         """Loss on the validation genes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validated_weights(self) -> Mapping[str, Tensor]:
         """The state that `validate` measures, of what `learner` is."""
-        raise NotImplementedError
 
     def is_validated(self, step: int) -> bool:
         """Say whether a validation pass follows `step`."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -84,7 +85,7 @@ def _store() -> torch.distributed.Store:
 # --- what watches a run ---
 
 
-class StepCallback(Callback):
+class StepCallback(Callback, ABC):
     """Calls `after_step` once after every optimiser step, and keeps the time."""
 
     began = 0.0
@@ -100,9 +101,9 @@ class StepCallback(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.after_step(trainer, outputs)
 
+    @abstractmethod
     def after_step(self, trainer: Trainer, outputs: Any) -> None:
         """`outputs` is what the training step of the last batch gave."""
-        raise NotImplementedError
 
 
 class Checkpoints(StepCallback, Checkpoint):

@@ -314,3 +314,23 @@ def test_bundles_keep_exons_and_codes(tiny_bundle):
     whole = [(row.start, row.end) for row in genes.itertuples() if (row.end - row.start) % 3 == 0]
     assert [tuple(exons) for exons in genes["exons"] if len(exons)] == whole
     assert set(genes["genetic_code"]) == {11}
+
+
+@pytest.mark.parametrize(
+    ("second", "exons"),
+    [
+        ((400, 700), [[0, 300], [400, 700]]),
+        ((299, 602), [[0, 300], [299, 602]]),
+        ((298, 601), [[0, 300], [298, 601]]),
+        ((297, 600), [[297, 600]]),
+        ((294, 594), [[0, 300]]),
+    ],
+)
+def test_sequences_that_overlap_by_more_than_a_slip_are_two(tmp_path, second, exons):
+    """Without transcripts: one or two bases are a programmed frameshift, more another isoform."""
+    genome = Genome(np.resize(encode("ATGC"), 900), (Contig("c", 0, 900, False),))
+    start, end = second
+    lines = ["c\tx\tgene\t1\t700\t.\t+\t.\tID=g", "c\tx\tCDS\t1\t300\t.\t+\t0\tParent=g",
+             f"c\tx\tCDS\t{start + 1}\t{end}\t.\t+\t0\tParent=g", ""]  # fmt: skip
+    reading = parse_annotation(write(tmp_path / "g.gff3", "\n".join(lines)), genome)
+    assert exons_of(reading.genes.iloc[0]).tolist() == exons

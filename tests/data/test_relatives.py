@@ -17,6 +17,7 @@ from genesplice.data.relatives import (
     Relatives,
     align_relatives,
     read_summary,
+    write_best,
     write_summary,
 )
 from genesplice.errors import InputError
@@ -97,6 +98,15 @@ def test_every_base_is_what_the_relative_has_there(
     assert (bases[inner] == UNALIGNED).mean() > 0.9
     assert found.table["identity"][row] == pytest.approx(1 - changed, abs=0.02)
     assert found.table["aligned"][row] == pytest.approx(is_known.mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_where_tiles_meet_the_one_with_most_matches_stays(order: list[int]) -> None:
+    rows = [(5, 2, [0] * 4), (9, 4, [1] * 4), (7, 7, [2] * 4)]
+    hits = [(n, start, np.array(row, np.uint8)) for n, start, row in rows]
+    bases = np.full(10, UNALIGNED, np.uint8)
+    write_best(bases, [hits[i] for i in order])
+    assert bases.tolist() == [2, UNALIGNED, 0, 0, 1, 1, 1, 1, 2, 2]
 
 
 def test_what_was_aligned_is_read_again(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_cli import call
 
-from genesplice.cli import failure_of_the_world
+from genesplice.cli import system_failure
 from genesplice.data.bundle import load_bundle
 from genesplice.errors import WorkError
 from genesplice.runtime import Countdown, claimed, never_silent
@@ -72,14 +72,14 @@ def test_a_dead_process_holds_nothing(tmp_path):
 def test_a_full_disk_is_one_line_however_it_is_wrapped():
     with pytest.raises(OSError, match="No space left") as full:
         Path("/dev/full").write_text("x")
-    assert failure_of_the_world(full.value) == "No space left on device"
+    assert system_failure(full.value) == "No space left on device"
     wrapped = RuntimeError("PytorchStreamWriter failed")
     wrapped.__context__ = full.value
-    assert failure_of_the_world(wrapped) == "No space left on device"
-    assert failure_of_the_world(FileNotFoundError(2, "No such file", "a")) == "a: No such file"
+    assert system_failure(wrapped) == "No space left on device"
+    assert system_failure(FileNotFoundError(2, "No such file", "a")) == "a: No such file"
     short = OSError("600 requested and 12 written")
-    assert failure_of_the_world(short) == "writing or reading failed: 600 requested and 12 written"
-    assert failure_of_the_world(ValueError("a bug")) is None
+    assert system_failure(short) == "writing or reading failed: 600 requested and 12 written"
+    assert system_failure(ValueError("a bug")) is None
 
 
 def test_a_silent_stage_says_its_last_line_again(capsys):
