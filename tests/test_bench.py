@@ -103,12 +103,13 @@ def test_mutagenesis_is_held_against_whole_windows_of_its_length():
     assert row("largest relative error", rough).met is False
 
 
-@pytest.mark.parametrize(("read", "base_width"), [("start", 4), ("gene", 0)])
+# A norm over four channels amplifies rounding: there a window alone and the same in a batch differ
+# by 1.2e-5 already.
+@pytest.mark.parametrize(("read", "base_width"), [("start", 8), ("gene", 0)])
 def test_mutagenesis_is_measured_and_exact(read, base_width):
     sizes = {"width": 32, "heads": 2, "base_width": base_width}
     result = measure({"kind": "mutagenesis", "length": 4096, "read": read, "sizes": sizes})
-    # In float64 it is 4e-15; one window alone and in a batch differ by 4e-5 here.
-    assert result["error"] <= 4e-5
+    assert result["error"] <= 1e-5
     assert result["per_second"] > result["naive_per_second"] > 0
 
 

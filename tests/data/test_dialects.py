@@ -353,7 +353,7 @@ def agrees(path: Path, unit: str, measured: Measured, samples: Path | None = Non
     found = read_expression(path, unit, samples, measured.lengths)
     expected = measured.to("log2tpm")[list(found.obs_names)]
     assert found.var_names.tolist() == expected.index.tolist()
-    np.testing.assert_allclose(found.X.T, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.X.T, expected, rtol=1e-6)
     return found
 
 
@@ -371,7 +371,7 @@ def test_expression_comes_back(tmp_path_factory, name, seed, unit):
     for condition in means:
         own = [sample for sample, c in measured.conditions.items() if c == condition]
         mean = measured.to("log2tpm")[own].mean(axis=1)
-        np.testing.assert_allclose(means[condition], mean, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(means[condition], mean, rtol=1e-6)
 
 
 def feature_counts(measured: Measured) -> tuple[str, str]:

@@ -22,8 +22,6 @@ from genesplice.data.relatives import (
 )
 from genesplice.errors import InputError
 
-pytest.importorskip("mappy")
-
 LENGTH = 24_000
 MISSING = slice(15_000, 18_000)
 INVERTED = slice(6_000, 9_000)
@@ -69,6 +67,7 @@ def write(path: Path, contigs: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def folder(genome: Genome, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mappy")
     out = tmp_path_factory.mktemp("relatives")
     write(out / "Far_relative.fna.gz", make_relative(genome, 0.15, 1)[0])
     write(out / "Near_relative.fa", make_relative(genome, 0.05, 2)[0])
@@ -192,6 +191,7 @@ def test_what_is_no_genome_is_refused(
 
 
 def test_the_reference_and_second_copies_are_refused(genome: Genome, tmp_path: Path) -> None:
+    pytest.importorskip("mappy")
     reference = [decode(genome.tokens[:20_000]), decode(genome.tokens[20_000:])]
     write(tmp_path / "a.fa", reference[::-1])
     with pytest.raises(InputError, match=r"a\.fa.*the reference"):
@@ -210,6 +210,7 @@ def test_the_reference_and_second_copies_are_refused(genome: Genome, tmp_path: P
 
 
 def test_strains_and_strangers_are_said(genome: Genome, tmp_path: Path) -> None:
+    pytest.importorskip("mappy")
     write(tmp_path / "strain.fa", make_relative(genome, 0.005, 4)[0])
     stranger = np.random.default_rng(9).integers(0, 4, 20_000).astype(np.uint8)
     write(tmp_path / "stranger.fa", [decode(stranger)])
