@@ -159,6 +159,18 @@ def write_manifest(
     return manifest
 
 
+def _above(path: Path) -> Path:
+    """The nearest folder above that exists."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
+
+
+@contextmanager
+def scratch_folder(out: Path) -> Iterator[Path]:
+    """A folder on the disk of `out`, for what may be larger than memory; gone in the end."""
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_above(out)) as scratch:
+        yield Path(scratch)
+
+
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
     """See before the work that `out` can be written, and that no other process is writing it.
@@ -171,8 +183,7 @@ def claimed(out: Path) -> Iterator[None]:
     WorkError
         If nothing can be written there, or another process has claimed it.
     """
-    parents = [out] * out.is_dir() + list(out.absolute().parents)
-    folder = next(parent for parent in parents if parent.exists())
+    folder = out if out.is_dir() else _above(out)
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(PROBE_BYTES))

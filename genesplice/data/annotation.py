@@ -1,16 +1,25 @@
 """Genes from GFF3, GTF or GenBank, with contig names matched to those of the genome."""
 
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import pandas as pd
 
-from genesplice.data.coding import BACTERIAL, Feature, add_coding, whole_gene
+from genesplice.data.coding import (
+    BACTERIAL,
+    BIOTYPE_KEYS,
+    GENE_KEYS,
+    NAME_KEYS,
+    Feature,
+    add_coding,
+    read_attributes,
+    whole_gene,
+)
 from genesplice.data.genbank import is_genbank, read_features
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import numbered_lines, some, unique_owners
@@ -22,11 +31,7 @@ GENE_COLUMNS = (
 )  # fmt: skip
 ID_PREFIX = re.compile(r"^(gene|locus)[-:]", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
-BIOTYPE_KEYS = ("gene_biotype", "biotype", "gene_type")
-GENE_KEYS = ("locus_tag", "gene_id")
 MITOCHONDRION = re.compile("m$|mitochondri")
-GFF3_PAIR = re.compile(r"\s*[^\s=;]+=")
-GTF_PAIR = re.compile(r'([^\s";]+)\s+(?:"([^"]*)"|([^\s";]+))')
 SAME_LOCUS_BP = 1_000
 """Transcripts of one gene_id that are further apart are copies at different loci."""
 
@@ -102,8 +107,8 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
     of_gene: dict[str, list[Feature]] = defaultdict(list)
     for line in parts:
         if line.kind in ("exon", "CDS", "stop_codon") and (owned := owner(line)) in genes:
-            called = contigs.renamed.get(line.contig, line.contig)
-            of_gene[str(owned)].append(line._replace(contig=called))
+            called = contigs.renamed.get(line.contig)
+            of_gene[str(owned)].append(line._replace(contig=called) if called else line)
     above = {line.get("ID") for group in genes.values() for line in group if has_genes}
     genome = genome.with_circular(contigs.circular)
     partial, more = add_coding(path, rows, of_gene, above, genome, contigs.mitochondria)
@@ -213,6 +218,7 @@ def _contig_key(name: str) -> str:
 def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
     """Features that genes are made of; contigs' lengths and circles go to `contigs`."""
     circles, organelles = list[tuple[str, int]](), list[tuple[str, int]]()
+    said = dict[str, dict[str, list[str]]]()
     if is_flat := is_genbank(path):
         yield from map(Feature._make, read_features(path, contigs.lengths, circles, organelles))
     for number, text in () if is_flat else numbered_lines(path):
@@ -245,27 +251,15 @@ def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
         if kind == "CDS" and phase not in ("0", "1", "2", "."):
             raise InputError(f"phase {phase[:20]!r}", "0, 1, 2 or '.'", path=path, line=number)
         start, end, skipped = int(first) - 1, int(last), int(phase) if phase in ("1", "2") else 0
-        yield Feature(number, name, kind, start, end, strand, skipped, _attributes(attributes))
+        own = read_attributes(kind, attributes)
+        # The exons of a transcript say the same: one copy of it is enough.
+        said[kind] = own = said[kind] if own == said.get(kind) else own
+        name, kind, strand = map(sys.intern, (name, kind, strand))
+        yield Feature(number, name, kind, start, end, strand, skipped, own)
     for those, named in ((contigs.circular, circles), (contigs.mitochondria, organelles)):
         for name, number in named:
             with suppress(_Unplaced):
                 those.add(contigs.find(name, number).name)
-
-
-def _attributes(text: str) -> dict[str, list[str]]:
-    """The ninth column of GFF3 (`key=value,value;`), of GTF (`key "value";`), or a bare id."""
-    attributes: dict[str, list[str]] = {}
-    if GFF3_PAIR.match(text):
-        for pair in text.split(";"):
-            key, _, value = pair.partition("=")
-            values = [unquote(v) if "%" in v else v for v in value.strip().split(",")]
-            attributes.setdefault(key.strip(), []).extend(values)
-    else:
-        for key, quoted, plain in GTF_PAIR.findall(text):
-            attributes.setdefault(key, []).append(quoted or plain)
-        if not attributes and text.strip() not in ("", "."):
-            attributes["ID"] = [text.strip().rstrip(";")]
-    return attributes
 
 
 def _gene_id(path: Path, line: Feature) -> str:
@@ -387,7 +381,7 @@ def _aliases(genes: pd.DataFrame, lines: Mapping[str, list[Feature]]) -> dict[st
         (synonym.strip(), gene_id)
         for gene_id in ids
         for line in lines[gene_id]
-        for key in ("gene_synonym", "Alias", "ID", "gene_id", "Name", "gene", "old_locus_tag")
+        for key in NAME_KEYS
         for synonym in line.attributes.get(key, [])
     )
     versionless = ((re.sub(r"\.\d+$", "", gene_id), gene_id) for gene_id in ids)

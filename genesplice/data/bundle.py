@@ -16,11 +16,12 @@ from jaxtyping import Float
 from genesplice.data.expression import condition_means
 from genesplice.data.gene_sets import read_gene_sets, read_gmt, read_set_names, write_gmt
 from genesplice.data.genome import Contig, Genome, keep_genome
-from genesplice.data.leakage import gene_similarity, judge_knowledge, make_leakage_report
+from genesplice.data.leakage import judge_knowledge, make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
 from genesplice.data.network import gene_aliases, read_network
 from genesplice.data.relatives import FILES as RELATIVES_FILES
 from genesplice.data.relatives import Relatives, judge_relatives, read_relatives, write_relatives
+from genesplice.data.similarity import gene_similarity
 from genesplice.data.splits import make_blocks
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
@@ -194,9 +195,7 @@ def write_bundle(
             write_relatives(parts.relatives, folder)
             files += RELATIVES_FILES
         tell("writing the bundle")
-        np.save(folder / "genome.npy", genome.tokens)
-        np.save(folder / "soft_masked.npy", genome.soft_masked)
-        write_json(folder / "contigs.json", [contig._asdict() for contig in genome.contigs])
+        genome.save(folder)
         parts.expression.write_h5ad(folder / "expression.h5ad")
         write_gmt(folder / GENE_SETS, parts.gene_sets, parts.set_names)
         names = (gene_aliases(genes) | dict(parts.aliases)).items()

@@ -6,11 +6,14 @@ transcription, from the first whole codon to the last. It has none where there i
 `genetic_code` is NCBI's number, 0 where it is not known.
 """
 
+import re
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -30,6 +33,16 @@ RANDOM_ODDS = 0.05
 """Dinucleotides of all real genomes are further from those of independent bases."""
 SLIPPAGE_BP = 2
 """Parts of one coding sequence overlap by no more (programmed frameshifts)."""
+BIOTYPE_KEYS = ("gene_biotype", "biotype", "gene_type")
+GENE_KEYS = ("locus_tag", "gene_id")
+NAME_KEYS = ("gene_synonym", "Alias", "ID", "gene_id", "Name", "gene", "old_locus_tag")
+KEPT = frozenset({
+    *BIOTYPE_KEYS, *GENE_KEYS, *NAME_KEYS, "Parent", "transcript_id", "gene_name", "part",
+    "transl_table", "pseudo", "exception", "tag", "partial", "start_range", "end_range",
+})  # fmt: skip
+"""The attributes that something is read from; millions of lines have many more."""
+GFF3_PAIR = re.compile(r"\s*[^\s=;]+=")
+GTF_PAIR = re.compile(r'([^\s";]+)\s+(?:"([^"]*)"|([^\s";]+))')
 
 
 class Feature(NamedTuple):
@@ -62,6 +75,30 @@ class Coding(NamedTuple):
     exons: tuple[int, ...] = ()
     code: str = ""
     is_partial: bool = False
+
+
+def read_attributes(kind: str, text: str) -> dict[str, list[str]]:
+    """The ninth column of GFF3 (`key=value,value;`), of GTF (`key "value";`), or a bare id.
+
+    Of exons that have a parent neither id nor name, which are theirs alone.
+    """
+    if GFF3_PAIR.match(text):
+        cut = (pair.partition("=") for pair in text.split(";"))
+        pairs = [
+            (key.strip(), [unquote(v) if "%" in v else v for v in words.strip().split(",")])
+            for key, _, words in cut
+        ]
+    else:
+        pairs = [(key, [quoted or plain]) for key, quoted, plain in GTF_PAIR.findall(text)]
+        if not pairs and text.strip() not in ("", "."):
+            pairs = [("ID", [text.strip().rstrip(";")])]
+    attributes: dict[str, list[str]] = {}
+    for key, values in pairs:
+        if key in KEPT:
+            attributes.setdefault(key, []).extend(map(sys.intern, values))
+    if kind == "exon" and "Parent" in attributes:
+        return {key: attributes[key] for key in attributes if key not in ("ID", "Name")}
+    return attributes
 
 
 def exonic_bp(features: Iterable[Feature]) -> int:
@@ -348,6 +385,7 @@ def _ends(genome: Genome, gene: Any) -> tuple[bool, bool]:
     assert table is not None
     after = int(coding_positions(gene)[-1]) + (1 if gene.strand == "+" else -3)
     beyond = genome.fetch(gene.contig, after, after + 3, gene.strand)
+    genome.forget()
     last = {decode(tokens[-3:]), decode(beyond)}
     return decode(tokens[:3]) in table.start_codons, bool(last & set(table.stop_codons))
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import mmap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from genesplice.runtime import atomic_directory, file_sha256, write_json
 ALPHABET = "ACGTN"
 N = 4
 CHUNK_BYTES = 1 << 24
-INDEX, RECORD = "contigs.json", "genome.json"
+TOKENS, INDEX, RECORD = "genome.u8", "contigs.json", "genome.json"
 Write = Callable[[bytes], int]
 INVALID = 255
 IUPAC_AMBIGUOUS = "NRYSWKMBDHV"
@@ -105,13 +106,36 @@ class Genome:
     @cached_property
     def contig_digests(self) -> frozenset[str]:
         """The sha256 of every contig's tokens, whatever the contigs are called."""
-        parts = (self.tokens[c.offset : c.offset + c.length] for c in self.contigs)
-        return frozenset(hashlib.sha256(np.ascontiguousarray(p).data).hexdigest() for p in parts)
+        digests = set()
+        for contig in self.contigs:
+            tokens = self.tokens[contig.offset : contig.offset + contig.length]
+            digests.add(hashlib.sha256(np.ascontiguousarray(tokens).data).hexdigest())
+            self.forget()
+        return frozenset(digests)
 
     @property
     def digest(self) -> str:
         """Of all contigs, whichever comes first."""
         return hashlib.sha256("".join(sorted(self.contig_digests)).encode()).hexdigest()
+
+    def forget(self) -> None:
+        """Give back the memory of what was read of a memory map; it is read again where needed."""
+        owner: object = self.tokens
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
+
+    def save(self, folder: Path) -> None:
+        """Write the files of a bundle; of the tokens a piece is in memory at a time."""
+        np.save(folder / "soft_masked.npy", self.soft_masked)
+        write_json(folder / INDEX, [contig._asdict() for contig in self.contigs])
+        with (folder / "genome.npy").open("wb") as out:
+            header = np.lib.format.header_data_from_array_1_0(self.tokens)
+            np.lib.format.write_array_header_1_0(out, header)
+            for start in range(0, self.length, CHUNK_BYTES):
+                out.write(np.ascontiguousarray(self.tokens[start : start + CHUNK_BYTES]).data)
+                self.forget()
 
     @cached_property
     def _by_name(self) -> dict[str, Contig]:
@@ -190,10 +214,11 @@ class Genome:
         return replace(self, contigs=contigs)
 
 
-def read_fasta(path: Path) -> Genome:
+def read_fasta(path: Path, folder: Path | None = None) -> Genome:
     """Read a FASTA or GenBank file, plain or compressed; every contig is taken as linear.
 
-    A contig's name is the header up to the first blank, in GenBank accession and version.
+    A contig's name is the header up to the first blank, in GenBank accession and version. With
+    `folder` the tokens are written there and memory-mapped.
 
     Raises
     ------
@@ -202,6 +227,10 @@ def read_fasta(path: Path) -> Genome:
         named twice, and for letters that are not IUPAC DNA (with the line).
     """
     contigs: list[Contig] = []
+    if folder is not None:
+        with (folder / TOKENS).open("wb") as file:
+            masked = _append(Path(path), "", file.write, contigs, CHUNK_BYTES)
+        return Genome(np.memmap(folder / TOKENS, np.uint8, mode="r"), tuple(contigs), masked)
     out = io.BytesIO()
     masked = _append(Path(path), "", out.write, contigs, CHUNK_BYTES)
     tokens = np.frombuffer(out.getbuffer(), np.uint8)
@@ -235,7 +264,7 @@ def cache_fasta(
         # Written elsewhere and renamed: what is there belongs to files that are whole.
         with atomic_directory(folder, overwrite=True) as scratch:
             contigs: list[Contig] = []
-            with (scratch / "genome.u8").open("wb") as out:
+            with (scratch / TOKENS).open("wb") as out:
                 masks = [
                     _append(path, f"{stem}:" * (len(paths) > 1), out.write, contigs, chunk_bytes)
                     for path, stem in zip(paths, stems, strict=True)
@@ -244,7 +273,7 @@ def cache_fasta(
             rows = [contig._asdict() for contig in contigs]
             write_json(scratch / INDEX, {"files": digests, "contigs": rows})
     genome = Genome(
-        np.memmap(folder / "genome.u8", np.uint8, mode="r"),
+        np.memmap(folder / TOKENS, np.uint8, mode="r"),
         tuple(Contig(**row) for row in json.loads((folder / INDEX).read_text())["contigs"]),
         np.load(folder / "soft_masked.npy", mmap_mode="r"),
     )

@@ -11,20 +11,13 @@ from typing import Any, Literal, NamedTuple
 import anndata as ad
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int64, UInt8, UInt64
-from scipy import sparse
 
 from genesplice.data.genome import Genome
+from genesplice.data.similarity import Similarity, gene_similarity
 from genesplice.errors import InputError
 
 Status = Literal["green", "amber", "red"]
 
-KMER = 14
-MAX_KMERS, MAX_PAIRS = 40_000_000, 20_000_000
-SIMILARITY_MEASURE = (
-    f"shared canonical {KMER}-mers of two genes (start to end, both strands, distinct, without N) "
-    "over the smaller of their two numbers of them; 90 % identity gives about 0.23, 80 % about 0.04"
-)
 COPY = 0.5
 """Half of the 14-mers shared is about 95 % identity: to a sequence model the same gene."""
 RELATIVE = 0.1
@@ -78,118 +71,6 @@ class Check(NamedTuple):
     why: str
 
 
-class Similarity(NamedTuple):
-    """For each gene its nearest gene in another fold, and how the number was got.
-
-    `nearest` has `gene_id, nearest_gene_id, similarity`; a gene that shares nothing with any
-    other fold has nearest "" and similarity 0. `chance` is the 99th percentile of the same
-    number with every gene's sequence reversed (not complemented) on one side.
-    """
-
-    nearest: pd.DataFrame
-    chance: float
-    measure: str
-
-
-def gene_similarity(genome: Genome, genes: pd.DataFrame, folds: Sequence[int]) -> Similarity:
-    """Compare every gene with every gene of the other folds.
-
-    The measure is `SIMILARITY_MEASURE`. Beyond 40 million k-mers in all genes together, only
-    the k-mers whose hash falls in a fixed fraction of its range are used (stated in `measure`).
-
-    Source: Ondov et al. 2016 (Mash); Hera et al. 2023 (FracMinHash containment).
-    """
-    fold = np.asarray(folds, dtype=np.int64)
-    total = int((genes["end"] - genes["start"]).clip(lower=0).sum())
-    scale = max(1, -(-total // MAX_KMERS))
-    columns = (genes[name] for name in ("contig", "start", "end"))
-    kmers, reverse = [], []
-    for interval in zip(*columns, strict=True):
-        sequence = genome.fetch(*interval)
-        kmers.append(canonical_kmers(sequence, scale=scale))
-        reverse.append(canonical_kmers(sequence[::-1], scale=scale))
-    forward, backward = _incidence(kmers, reverse)
-    best, at = _nearest(forward, forward, fold)
-    by_chance, _ = _nearest(forward, backward, fold)
-    ids = genes["gene_id"].to_numpy(dtype=object)
-    nearest = pd.DataFrame(
-        {
-            "gene_id": ids,
-            "nearest_gene_id": np.where(best > 0, ids[at], "").astype(object),
-            "similarity": best.astype(np.float32),
-        }
-    )
-    measure = SIMILARITY_MEASURE + (f"; a {scale}th of all k-mers, by hash" if scale > 1 else "")
-    return Similarity(nearest, float(np.quantile(by_chance, 0.99)) if len(ids) else 0.0, measure)
-
-
-def canonical_kmers(
-    tokens: UInt8[np.ndarray, " length"], k: int = KMER, scale: int = 1
-) -> UInt64[np.ndarray, " regions"]:
-    """Give the distinct k-mers of a sequence, each as the smaller of itself and its complement.
-
-    k-mers with N are left out. With `scale` s only those whose hash is in the lowest 1/s.
-    """
-    if tokens.size < k:
-        return np.empty(0, dtype=np.uint64)
-    forward = np.zeros(tokens.size - k + 1, dtype=np.uint64)
-    backward = np.zeros_like(forward)
-    has_n = np.zeros(forward.size, dtype=bool)
-    base = tokens.astype(np.uint64)
-    for i in range(k):
-        piece = base[i : i + forward.size]
-        has_n |= piece > 3
-        forward = (forward << np.uint64(2)) | (piece & np.uint64(3))
-        backward |= (np.uint64(3) - (piece & np.uint64(3))) << np.uint64(2 * i)
-    codes = np.unique(np.minimum(forward, backward)[~has_n])
-    if scale > 1:
-        codes = codes[_hash(codes) < np.uint64(2**64 // scale)]
-    return codes
-
-
-def _hash(codes: UInt64[np.ndarray, " regions"]) -> UInt64[np.ndarray, " regions"]:
-    """Mix bits (splitmix64's finaliser); multiplication wraps on purpose."""
-    mixed = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def _incidence(
-    *groups: Sequence[UInt64[np.ndarray, " _n"]],
-) -> list[sparse.csr_matrix]:
-    """One matrix a group, with a row for each set and ones in the columns of what is in it.
-
-    The groups have their columns in common.
-    """
-    sets = [one for group in groups for one in group]
-    everything = np.concatenate([*sets, np.empty(0, dtype=np.uint64)])
-    # Hashed by pandas: sorting all of them takes ten times as long.
-    columns, vocabulary = pd.factorize(everything)
-    pointer = np.concatenate([[0], np.cumsum([len(one) for one in sets], dtype=np.int64)])
-    data = np.ones(len(columns), dtype=np.int32)
-    matrix = sparse.csr_matrix((data, columns, pointer), shape=(len(sets), len(vocabulary)))
-    ends = np.cumsum([len(group) for group in groups])
-    return [matrix[end - len(group) : end] for group, end in zip(groups, ends, strict=True)]
-
-
-def _nearest(
-    queries: sparse.csr_matrix, targets: sparse.csr_matrix, fold: Int64[np.ndarray, " genes"]
-) -> tuple[Float[np.ndarray, " genes"], Int64[np.ndarray, " genes"]]:
-    """Best containment of each query among targets of another fold, and which one it is."""
-    best, at = np.zeros(len(fold)), np.zeros(len(fold), dtype=np.int64)
-    n_queries, n_targets = queries.getnnz(axis=1), targets.getnnz(axis=1)
-    # Of many genes nearly all pairs share something: some rows at a time.
-    step = max(1, MAX_PAIRS // max(1, len(fold)))
-    for start in range(0, len(fold), step):
-        shared = (queries[start : start + step] @ targets.T).tocoo()
-        other = fold[start + shared.row] != fold[shared.col]
-        row, col, count = start + shared.row[other], shared.col[other], shared.data[other]
-        value = count / np.maximum(1, np.minimum(n_queries[row], n_targets[col]))
-        order = np.lexsort((-col, value))
-        best[row[order]], at[row[order]] = value[order], col[order]
-    return best, at
-
-
 def windows_across_folds(
     genome: Genome, genes: pd.DataFrame, splits: pd.DataFrame, window_bp: int
 ) -> float:
@@ -203,8 +84,8 @@ def windows_across_folds(
         return 0.0
     fold = splits.set_index("gene_id")["fold"].reindex(genes["gene_id"]).to_numpy()
     half, n_across = window_bp / 2, 0
-    for contig in genome.contigs:
-        here = np.flatnonzero((genes["contig"] == contig.name).to_numpy())
+    for name, here in genes.groupby("contig").indices.items():
+        contig = genome.contig(str(name))
         tss = genes["tss"].to_numpy(dtype=np.int64)[here] % contig.length
         order = np.argsort(tss, kind="stable")
         at, labels = tss[order], fold[here][order]
@@ -214,7 +95,7 @@ def windows_across_folds(
         change = np.concatenate([[0], np.cumsum(labels[1:] != labels[:-1])])
         low = np.searchsorted(around, at - half, side="left")
         high = np.searchsorted(around, at + half, side="right")
-        n_across += int((change[high - 1] > change[low]).sum()) if len(here) else 0
+        n_across += int((change[high - 1] > change[low]).sum())
     return n_across / len(genes)
 
 

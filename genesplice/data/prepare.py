@@ -39,7 +39,7 @@ from genesplice.data.splits import choose_operons
 from genesplice.data.tables import counted, on_disk, some
 from genesplice.data.tss import place_tss
 from genesplice.errors import InputError
-from genesplice.runtime import file_sha256
+from genesplice.runtime import file_sha256, scratch_folder
 
 NO_GENE = re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|ERCC-\d+")
 """Rows that counting tools and spike-ins add to a table of genes."""
@@ -190,102 +190,103 @@ def prepare_files(
         path = files["expression"]
         measured = read_measurements(path, expression_unit, files.get("samples"))
         check_unit(measured.values, expression_unit, path)
-    tell("reading the genome")
-    genome = read_fasta(files["fasta"]).with_circular(circular)
-    tell("reading the annotation")
-    reading = parse_annotation(files["annotation"], genome)
-    genome = genome.with_circular(reading.circular)
-    coding = judge_coding(reading.genes, reading.partial, genome, files["annotation"])
-    renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
-    own_notes = () if measured is None else measured.notes
-    notes = [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
-    if renamed:
-        notes.append(counted("contigs of the annotation by other names in the genome", renamed))
-    matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
-    if measured is not None and expression_unit is not None:
-        values, obs, own, _ = measured
-        matches, account = _match_genes(values, reading, path, allow_missing)
-        matched = make_expression(
-            values.loc[list(matches)].rename(index=matches),
-            expression_unit,
-            obs,
-            lengths=reading.lengths if own is None else own.rename(matches).to_dict(),
-            path=path,
+    with scratch_folder(out) as scratch:
+        tell("reading the genome")
+        genome = read_fasta(files["fasta"], scratch).with_circular(circular)
+        tell("reading the annotation")
+        reading = parse_annotation(files["annotation"], genome)
+        genome = genome.with_circular(reading.circular)
+        coding = judge_coding(reading.genes, reading.partial, genome, files["annotation"])
+        renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
+        own_notes = () if measured is None else measured.notes
+        notes = [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
+        if renamed:
+            notes.append(counted("contigs of the annotation by other names in the genome", renamed))
+        matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
+        if measured is not None and expression_unit is not None:
+            values, obs, own, _ = measured
+            matches, account = _match_genes(values, reading, path, allow_missing)
+            matched = make_expression(
+                values.loc[list(matches)].rename(index=matches),
+                expression_unit,
+                obs,
+                lengths=reading.lengths if own is None else own.rename(matches).to_dict(),
+                path=path,
+            )
+        tell("reading network and gene sets")
+        if "tss" in files:
+            placed, told_tss = place_tss(files["tss"], reading, genome)
+            reading, notes = reading._replace(genes=placed), notes + told_tss
+        edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
+        sets: dict[str, tuple[str, ...]] = {}
+        evidence, set_names = "", dict[str, str]()
+        if "network" in files:
+            edges, _, _, more = read_network(files["network"], reading.genes, reading.aliases)
+            declared = edges["provenance"].where(edges["provenance"] != "", network_evidence)
+            edges = edges.assign(provenance=declared)
+            notes += more
+        if "gene-sets" in files:
+            every, evidence, _, set_names, more = read_gene_sets(
+                files["gene-sets"], reading.genes, reading.aliases, files.get("obo")
+            )
+            sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
+            n_small = len(every) - len(sets)
+            notes += more
+            notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
+        chosen = files.get("operons", operons)
+        units, told_units = choose_operons(
+            None if chosen is None else str(chosen), reading.genes, reading.aliases
         )
-    tell("reading network and gene sets")
-    if "tss" in files:
-        placed, told_tss = place_tss(files["tss"], reading, genome)
-        reading, notes = reading._replace(genes=placed), notes + told_tss
-    edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
-    sets: dict[str, tuple[str, ...]] = {}
-    evidence, set_names = "", dict[str, str]()
-    if "network" in files:
-        edges, _, _, more = read_network(files["network"], reading.genes, reading.aliases)
-        declared = edges["provenance"].where(edges["provenance"] != "", network_evidence)
-        edges = edges.assign(provenance=declared)
-        notes += more
-    if "gene-sets" in files:
-        every, evidence, _, set_names, more = read_gene_sets(
-            files["gene-sets"], reading.genes, reading.aliases, files.get("obo")
+        notes.append(told_units)
+        matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
+        notes.append(f"genes matched: {matched.n_vars} of {account['rows']} ({matched_by})")
+        if measured is None:
+            notes[-1] = "no expression: enough to pretrain, scan and score variants, and no more"
+        for reason, lost in account["left_out"].items():
+            notes.append(f"genes left out, {reason}: {_counted(lost)}")
+        parts = BundleParts(
+            name=name or out.name,
+            genome=genome,
+            genes=reading.genes,
+            expression=matched,
+            network=edges,
+            gene_sets=sets,
+            motifs={},
+            operons=units,
+            inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
+            notes=notes,
+            gene_set_evidence=evidence or gene_set_evidence,
+            aliases=reading.aliases,
+            set_names={name: words for name, words in set_names.items() if name in sets},
+            extra={
+                "contig_aliases": reading.contig_aliases,
+                "expression_unit": expression_unit,
+                "coding": coding,
+                "expression_rows": account,
+            },
         )
-        sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
-        n_small = len(every) - len(sets)
-        notes += more
-        notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
-    chosen = files.get("operons", operons)
-    units, told_units = choose_operons(
-        None if chosen is None else str(chosen), reading.genes, reading.aliases
-    )
-    notes.append(told_units)
-    matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
-    notes.append(f"genes matched: {matched.n_vars} of {account['rows']} ({matched_by})")
-    if measured is None:
-        notes[-1] = "no expression: enough to pretrain, scan and score variants, and no more"
-    for reason, lost in account["left_out"].items():
-        notes.append(f"genes left out, {reason}: {_counted(lost)}")
-    parts = BundleParts(
-        name=name or out.name,
-        genome=genome,
-        genes=reading.genes,
-        expression=matched,
-        network=edges,
-        gene_sets=sets,
-        motifs={},
-        operons=units,
-        inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
-        notes=notes,
-        gene_set_evidence=evidence or gene_set_evidence,
-        aliases=reading.aliases,
-        set_names={name: words for name, words in set_names.items() if name in sets},
-        extra={
-            "contig_aliases": reading.contig_aliases,
-            "expression_unit": expression_unit,
-            "coding": coding,
-            "expression_rows": account,
-        },
-    )
-    if relatives is not None:
-        parts = _with_relatives(parts, Path(relatives), None, progress)
-    options = {"relatives": relatives, "expression-unit": expression_unit, "operons": chosen,
-               "block-bp": block_bp, "folds": n_folds, "network-evidence": network_evidence,
-               "gene-set-evidence": gene_set_evidence}  # fmt: skip
-    given = {flag: value for flag, value in (files | options).items() if value}
-    flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
-    flags += " --allow-missing" * allow_missing
-    bundle = write_bundle(
-        parts,
-        out,
-        command=f"genesplice prepare {flags} --out {out}",
-        started=started,
-        overwrite=overwrite,
-        block_bp=block_bp,
-        n_folds=n_folds,
-        seed=seed,
-        progress=progress,
-    )
-    for note in notes:
-        tell(note)
-    return bundle
+        if relatives is not None:
+            parts = _with_relatives(parts, Path(relatives), None, progress)
+        options = {"relatives": relatives, "expression-unit": expression_unit, "operons": chosen,
+                   "block-bp": block_bp, "folds": n_folds, "network-evidence": network_evidence,
+                   "gene-set-evidence": gene_set_evidence}  # fmt: skip
+        given = {flag: value for flag, value in (files | options).items() if value}
+        flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
+        flags += " --allow-missing" * allow_missing
+        bundle = write_bundle(
+            parts,
+            out,
+            command=f"genesplice prepare {flags} --out {out}",
+            started=started,
+            overwrite=overwrite,
+            block_bp=block_bp,
+            n_folds=n_folds,
+            seed=seed,
+            progress=progress,
+        )
+        for note in notes:
+            tell(note)
+        return bundle
 
 
 def _with_relatives(

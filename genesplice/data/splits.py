@@ -173,15 +173,17 @@ def make_blocks(
     own = pd.Series(genes["gene_id"].to_numpy(), index=operon.index)
     operon = operon.where(operon.notna() & (operon != ""), own)
     spans = _operon_spans(genome, genes, operon)
+    # By contig once: assemblies in a hundred thousand pieces are common.
+    on_contig = dict(iter(spans.groupby("contig")))
     blocks = _blocks(
-        (contig.name, _cuts(contig, spans[spans["contig"] == contig.name], block_bp))
+        (contig.name, _cuts(contig, on_contig.get(contig.name, spans[:0]), block_bp))
         for contig in genome.contigs
     )
-    block_of = np.zeros(len(genes), dtype=np.int64)
-    for name, here in blocks.groupby("contig"):
-        mask = (genes["contig"] == name).to_numpy()
-        index = np.searchsorted(here["start"], genes.loc[mask, "start"], side="right") - 1
-        block_of[mask] = here["block"].to_numpy()[index]
+    block_of, starts = np.zeros(len(genes), dtype=np.int64), genes["start"].to_numpy()
+    cut = dict(iter(blocks.groupby("contig")))
+    for name, at in genes.groupby("contig").indices.items():
+        index = np.searchsorted(cut[name]["start"], starts[at], side="right") - 1
+        block_of[at] = cut[name]["block"].to_numpy()[index]
     load = np.bincount(block_of, minlength=len(blocks))
     kind, loads, unit = _units(blocks, load, n_folds, mode)
     if np.count_nonzero(loads) < n_folds:
@@ -310,14 +312,15 @@ def _deal(
     loads: Int64[np.ndarray, " regions"], n_folds: int, generator: np.random.Generator
 ) -> Int64[np.ndarray, " regions"]:
     """Deal units to folds in random order, each to the emptiest; keep the most even of 64 deals."""
-    best, best_spread = None, np.inf
+    best, best_spread, weights = None, np.inf, loads.tolist()
     for _ in range(N_DEALS):
-        folds, sums = np.zeros(len(loads), dtype=np.int64), np.zeros(n_folds)
-        for unit in generator.permutation(len(loads)):
-            tied = np.flatnonzero(sums == sums.min())
-            folds[unit] = generator.choice(tied)
-            sums[folds[unit]] += loads[unit]
-        spread = sums.max() - sums.min()
+        folds, sums = np.zeros(len(loads), dtype=np.int64), [0] * n_folds
+        for unit in generator.permutation(len(loads)).tolist():
+            lowest = min(sums)
+            tied = [fold for fold, load in enumerate(sums) if load == lowest]
+            folds[unit] = fold = tied[generator.integers(len(tied)) if len(tied) > 1 else 0]
+            sums[fold] += weights[unit]
+        spread = max(sums) - min(sums)
         if spread < best_spread:
             best, best_spread = folds, spread
     assert best is not None

@@ -1,5 +1,6 @@
 """Genes from GFF3 and GTF: coordinates, strands, circles, contig names, and what is refused."""
 
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
@@ -218,6 +219,25 @@ def test_ninth_column_may_be_the_bare_id(tmp_path):
     reading = parse(tmp_path, text, name="braker.gtf")
     assert ids(reading) == ["g1"]
     assert reading.genes["biotype"].tolist() == ["protein_coding"]
+
+
+def test_a_line_takes_little_memory_whatever_its_attributes_say(tmp_path):
+    said = "; ".join(f'key_{i} "value_{i}_%d"' for i in range(12))
+    lines = [line(1, 90_000, attributes='gene_id "g"')]
+    for i in range(4000):
+        own = f'gene_id "g"; transcript_id "t{i // 50}"; exon_number "{i}"; '
+        own += said.replace("%d", str(i))
+        lines += [line(9 * i + 1, 9 * i + 6, attributes=own, kind=kind) for kind in ("exon", "CDS")]
+    path = write(tmp_path / "a.gtf", "".join(lines))
+    genome = random_genome(90_000)
+    tracemalloc.start()
+    try:
+        reading = parse_annotation(path, genome)
+        highest = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert reading.lengths == {"g": 24_000}
+    assert highest < 600 * len(lines)
 
 
 def test_one_gene_id_at_two_loci_is_the_longest_and_told(tmp_path):

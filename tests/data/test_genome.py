@@ -2,6 +2,7 @@
 
 import gzip
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,6 +249,38 @@ def test_pieces_make_the_whole(tmp_path, chunk_bytes, suffix):
     assert genome.contigs == whole.contigs
     assert genome.soft_masked.tolist() == whole.soft_masked.tolist()
     assert list(digests) == [path.name]
+
+
+def resident_kb(path) -> int:
+    """How much of a mapped file is in this process's memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.endswith(str(path)))
+    return next(int(line.split()[1]) for line in lines[at:] if line.startswith("Rss:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells")
+def test_a_mapped_genome_takes_no_memory_for_what_was_read_before(tmp_path, monkeypatch):
+    path = tmp_path / "x.fa"
+    path.write_text(f">a\n{'ACGTN' * 100_000}\n>b\n{'ggTa' * 50_000}\n")
+    whole, genome = read_fasta(path), read_fasta(path, tmp_path)
+    assert genome.contigs == whole.contigs
+    assert genome.tokens.sum() == whole.tokens.sum()
+    assert resident_kb(tmp_path / "genome.u8") > 600
+    genome.forget()
+    assert resident_kb(tmp_path / "genome.u8") == 0
+    assert genome.digest == whole.digest
+    assert resident_kb(tmp_path / "genome.u8") == 0
+    monkeypatch.setattr("genesplice.data.genome.CHUNK_BYTES", 70_000)
+    for name, each in (("mapped", genome), ("whole", whole)):
+        (tmp_path / name).mkdir()
+        each.save(tmp_path / name)
+    assert resident_kb(tmp_path / "genome.u8") == 0
+    np.save(tmp_path / "genome.npy", whole.tokens)
+    for name in ("mapped", "whole"):
+        assert (tmp_path / name / "genome.npy").read_bytes() == (
+            tmp_path / "genome.npy"
+        ).read_bytes()
+    assert np.load(tmp_path / "mapped" / "soft_masked.npy").tolist() == whole.soft_masked.tolist()
 
 
 def test_several_genomes_follow_each_other_and_are_used_again(tmp_path):

@@ -8,16 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_files import gene_table, random_genome, spaced_genes, write
 
-from genesplice.data.genome import Genome, encode, reverse_complement
-from genesplice.data.leakage import (
-    KMER,
-    canonical_kmers,
-    evidence_of,
-    gene_similarity,
-    make_leakage_report,
-    windows_across_folds,
-)
+from genesplice.data.genome import Genome, decode, encode, reverse_complement
+from genesplice.data.leakage import evidence_of, make_leakage_report, windows_across_folds
 from genesplice.data.network import NETWORK_COLUMNS, read_network
+from genesplice.data.similarity import KMER, canonical_kmers, gene_similarity
 from genesplice.errors import InputError
 
 COPIES, RELATIVES = "copies in other folds", "relatives in other folds"
@@ -172,28 +166,98 @@ def test_chance_is_small_for_random_bases_and_one_where_all_is_the_same():
 
 def slow_kmers(text: str) -> set[str]:
     turn = str.maketrans("ACGT", "TGCA")
+    return {min(word, word[::-1].translate(turn)) for word in kmer_texts(text)}
+
+
+def kmer_texts(text: str) -> list[str]:
     words = (text[i : i + KMER] for i in range(len(text) - KMER + 1))
-    return {min(word, word[::-1].translate(turn)) for word in words if "N" not in word}
+    return [word for word in words if "N" not in word]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text("ACGT", max_size=60), st.text("ACGTN", max_size=30))
-def test_kmers_are_distinct_without_n_and_blind_to_strand(left, right):
-    tokens = encode(left + right)
-    codes = canonical_kmers(tokens)
-    spelled = {"".join("ACGT"[code >> 2 * i & 3] for i in reversed(range(KMER)))
-               for code in codes.tolist()}  # fmt: skip
-    assert spelled == slow_kmers(left + right)
-    assert np.array_equal(codes, canonical_kmers(reverse_complement(tokens)))
+def test_kmers_are_without_n_and_blind_to_strand(left, right):
+    text = left + right
+    for codes, read in zip(canonical_kmers(encode(text)), (text, text[::-1]), strict=True):
+        spelled = ["".join("ACGT"[code >> 2 * i & 3] for i in reversed(range(KMER)))
+                   for code in codes.tolist()]  # fmt: skip
+        assert set(spelled) == slow_kmers(read)
+        assert len(spelled) == len(kmer_texts(read))
+    turned = canonical_kmers(reverse_complement(encode(text)))
+    for one, other in zip(turned, canonical_kmers(encode(text)), strict=True):
+        assert np.array_equal(one[::-1], other)
 
 
 def test_scaled_kmers_are_the_same_share_of_any_sequence():
-    codes = canonical_kmers(GENOME.tokens[:50_000])
-    some = canonical_kmers(GENOME.tokens[:50_000], scale=10)
-    assert set(some.tolist()) < set(codes.tolist())
-    assert len(some) / len(codes) == pytest.approx(0.1, abs=0.01)
-    inner = canonical_kmers(GENOME.tokens[10_000:20_000], scale=10)
-    assert set(inner.tolist()) <= set(some.tolist())
+    for direction in (0, 1):
+        codes = canonical_kmers(GENOME.tokens[:50_000])[direction]
+        some = canonical_kmers(GENOME.tokens[:50_000], scale=10)[direction]
+        assert set(some.tolist()) < set(codes.tolist())
+        assert len(some) / len(codes) == pytest.approx(0.1, abs=0.01)
+        inner = canonical_kmers(GENOME.tokens[10_000:20_000], scale=10)[direction]
+        assert set(inner.tolist()) <= set(some.tolist())
+
+
+# --- bounded memory and time ---
+
+
+def slow_nearest(sets, others):
+    """Every pair of genes, one at a time: best containment and the first gene that has it."""
+    best = []
+    for i, one in enumerate(sets):
+        pairs = [(len(one & other) / max(1, min(len(one), len(other))), -j)
+                 for j, other in enumerate(others) if FOLDS[i] != FOLDS[j]]  # fmt: skip
+        best.append(max(pairs))
+    return [share for share, _ in best], [IDS[-j] if share else "" for share, j in best]
+
+
+def gene_kmers(genome, is_reversed=False):
+    texts = (decode(genome.fetch("c0", gene.start, gene.end)) for gene in GENES.itertuples())
+    return [slow_kmers(text[::-1] if is_reversed else text) for text in texts]
+
+
+MANY = copied([(0, 10), (0, 20), (1, 30), (2, 3), (8, 39)], change=0.05)
+
+
+@pytest.mark.parametrize("max_pairs", [1, 100, 1_000_000])
+def test_nearest_genes_are_those_of_every_pair_however_many_are_in_memory(max_pairs):
+    similarity = gene_similarity(MANY, GENES, FOLDS.tolist(), max_pairs=max_pairs)
+    sets = gene_kmers(MANY)
+    shares, ids = slow_nearest(sets, sets)
+    assert similarity.nearest["similarity"].tolist() == pytest.approx(shares, abs=1e-6)
+    assert similarity.nearest["nearest_gene_id"].tolist() == ids
+    by_chance, _ = slow_nearest(sets, gene_kmers(MANY, is_reversed=True))
+    assert similarity.chance == pytest.approx(np.quantile(by_chance, 0.99))
+
+
+def test_kmers_of_very_many_genes_are_left_out_and_nothing_else():
+    tokens, generator = MANY.tokens.copy(), np.random.default_rng(3)
+    repeat = generator.integers(0, 4, 300).astype(np.uint8)
+    for gene in GENES.itertuples():
+        tokens[gene.end - 300 : gene.end] = repeat
+    genome = Genome(tokens, MANY.contigs)
+    everything = gene_similarity(genome, GENES, FOLDS.tolist())
+    assert everything.nearest["similarity"].min() > 0.3
+    assert "repeats" not in everything.measure
+    # Of the repeat each k-mer has 40 ** 2 pairs of genes.
+    bounded = gene_similarity(genome, GENES, FOLDS.tolist(), max_matches=100_000)
+    assert "without the 14-mers of more than 39 genes" in bounded.measure
+    assert bounded.chance < 0.02
+    kept = [one - slow_kmers(decode(repeat)) for one in gene_kmers(genome)]
+    shares, ids = slow_nearest(kept, kept)
+    assert bounded.nearest["similarity"].tolist() == pytest.approx(shares, abs=1e-6)
+    assert bounded.nearest["nearest_gene_id"].tolist() == ids
+
+
+def test_kmers_beyond_the_budget_are_sampled_by_hash_and_the_measure_says_so():
+    whole = gene_similarity(MANY, GENES, FOLDS.tolist())
+    similarity = gene_similarity(MANY, GENES, FOLDS.tolist(), max_kmers=8000)
+    assert "a 4th of all k-mers" in similarity.measure
+    one, other = (made.nearest["similarity"] for made in (whole, similarity))
+    is_copy = one > 0.2
+    assert is_copy.sum() == 7
+    assert np.allclose(one[is_copy], other[is_copy], atol=0.15)
+    assert not np.array_equal(one, other)
 
 
 # --- operons, windows ---
