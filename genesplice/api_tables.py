@@ -154,7 +154,7 @@ def edge_attributions(
     edges = edges[edges["source"] != edges["target"]].rename(columns={"value": "weight"})
     edges = edges.loc[edges["weight"].abs().nlargest(count).index]
     nodes = pd.DataFrame(index=pd.Index(sorted({*edges["source"], *edges["target"]}), name="id"))
-    nodes["name"] = nodes.index.map(explainer.bundle.names)
+    nodes["name"] = nodes.index.map(explainer.bundle.labels)
     return nodes, edges, found.relative_delta
 
 

@@ -1,6 +1,7 @@
 """GenBank flat files, given as the features of GFF3 and the letters of FASTA."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,20 +48,26 @@ def read_records(path: Path) -> list[tuple[int, SeqRecord]]:
 
 
 def as_fasta(path: Path) -> io.StringIO:
-    """The sequences, named by accession and version.
+    """The sequences, named by accession and version, each line on the line that it has in the file.
 
     Raises
     ------
     InputError
         As `read_records`, and for a record without a sequence.
     """
-    text = io.StringIO()
+    text, names, is_sequence = io.StringIO(), dict[int, str](), False
     for line, record in read_records(path):
+        names[line] = str(record.id)
         try:
-            text.write(f">{record.id}\n{record.seq}\n")
+            str(record.seq)
         except UndefinedSequenceError:
             found, expected = f"record {record.id!r} without a sequence", "ORIGIN, or a FASTA file"
             raise InputError(found, expected, path=path, line=line) from None
+    for line, words in numbered_lines(path):
+        is_sequence = is_sequence and not words.startswith("//")
+        text.write(f">{names[line]}" if line in names else "")
+        text.write(re.sub(r"[\s\d]", "", words) * is_sequence + "\n")
+        is_sequence = is_sequence or words.startswith("ORIGIN")
     text.seek(0)
     return text
 

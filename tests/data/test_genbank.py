@@ -127,6 +127,15 @@ def test_genbank_without_sequences_is_refused(tmp_path, change, found):
     assert found in refusal(read_fasta, write(tmp_path / "g.gbk", change(genbank()))).found
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_letter_that_is_no_dna_is_refused_with_its_line_in_the_file(tmp_path, number):
+    lines = genbank().splitlines()
+    at = [i for i, line in enumerate(lines) if line.startswith("ORIGIN")][number] + 3
+    lines[at] = lines[at][:15] + "j" + lines[at][16:]
+    error = refusal(read_fasta, write(tmp_path / "g.gbk", "\n".join(lines) + "\n"))
+    assert (error.found, error.line) == ("the letter 'j'", at + 1)
+
+
 def test_record_of_another_length_is_refused(tmp_path):
     other = random_genome(6001, 3000, seed=4)
     error = refusal(parse_annotation, write(tmp_path / "g.gbk", genbank()), other)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import make_tiny, make_vectors
 
+from genesplice.api_tables import edge_attributions
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.pathways import (
     PROFILE,
@@ -162,6 +163,16 @@ def test_edges_of_genes_by_name(explainer, model, tiny_bundle, vectors):
     pd.testing.assert_frame_equal(
         explain_edges(explainer, list(named), steps=2).table, expected.table
     )
+
+
+def test_gene_sets_beside_genes_are_called_by_their_names(explainer, tiny_bundle):
+    named = dataclasses.replace(tiny_bundle, set_names={"KEGG:ko00001": "Light of the moon"})
+    other = Explainer(explainer.model, named, window_bp=2048, vectors=explainer.vectors)
+    nodes, edges, _ = edge_attributions(other, receivers(tiny_bundle))
+    assert "contains" in set(edges["kind"])
+    expected = tiny_bundle.names.reindex(nodes.index).fillna({"KEGG:ko00001": "Light of the moon"})
+    assert nodes["name"].dropna().to_dict() == expected.dropna().to_dict()
+    assert "Light of the moon" in set(nodes["name"])
 
 
 def test_what_cannot_be_explained_is_refused(model, tiny_bundle, vectors, explainer):
