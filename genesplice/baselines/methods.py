@@ -14,8 +14,12 @@ import pandas as pd
 from jaxtyping import Float, Int64
 from threadpoolctl import threadpool_limits
 
-from genesplice.baselines.conservation import conservation_features
-from genesplice.baselines.features import gene_set_features, kmer_codon_features, regulator_features
+from genesplice.baselines.features import (
+    conservation_features,
+    gene_set_features,
+    kmer_codon_features,
+    regulator_features,
+)
 from genesplice.baselines.ridge import fit_ridge
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import standardise

@@ -39,7 +39,7 @@ def prepare(
     fasta: Annotated[Path | None, typer.Option(help="Genome: FASTA or GenBank.")] = None,
     annotation: Annotated[Path | None, typer.Option(help="GFF3, GTF or GenBank.")] = None,
     expression: Annotated[
-        Path | None, typer.Option(help="TSV, CSV, Parquet, h5ad or none.")
+        Path | None, typer.Option(help="Table, h5ad, or a folder of samples.")
     ] = None,
     expression_unit: Annotated[
         str | None, typer.Option(help="tpm, rpkm, log2tpm or counts.")

@@ -1,9 +1,10 @@
 """Expression tables as AnnData: samples x genes, log2(TPM+1), with a condition per sample."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -11,7 +12,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from genesplice.data.tables import (
-    find_columns,
     is_number,
     line_of,
     on_disk,
@@ -46,6 +46,11 @@ MEASURES = {"tpm": ("tpm",), "counts": ("numreads", "est_counts", "expected_coun
 MEASURES |= dict.fromkeys(("rpkm", "fpkm"), ("fpkm", "rpkm"))
 """Columns of tables of one sample (Salmon, kallisto, RSEM) by unit."""
 OTHER_MEASURES = ("isopct",)
+TOOL_NAME = re.compile("[_-]?(ReadsPerGene|quant|abundance)$")
+"""What tools call the table of one sample."""
+STAR = ("both strands", "read's strand", "other strand")
+"""The columns of STAR's ReadsPerGene.out.tab, which has no header, after the genes."""
+STRANDED = 0.9
 
 
 class Measurements(NamedTuple):
@@ -61,58 +66,10 @@ class Measurements(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_expression(
-    path: Path,
-    unit: ExpressionUnit,
-    samples: Path | None = None,
-    lengths: Mapping[str, float | int] | None = None,
-) -> ad.AnnData:
-    """Read expression as log2(TPM+1): `read_measurements`, then `make_expression`.
-
-    Raises
-    ------
-    InputError
-        For a wrong header, a cell that is missing or not a number (with the line), a gene or a
-        sample twice, negative values, values that cannot be in the stated unit, a sample that
-        the sample table lacks, and counts of genes without a length.
-    """
-    values, obs, own, _ = read_measurements(path, unit, samples)
-    lengths = lengths if own is None else own.to_dict()
-    return make_expression(values, unit, obs, lengths=lengths, path=path)
-
-
-def read_measurements(
-    path: Path, unit: ExpressionUnit, samples: Path | None = None
-) -> Measurements:
-    """Read values as they are written.
-
-    TSV, CSV (either may be compressed) and Parquet have genes in rows, gene ids in the first
-    column and one column per sample; h5ad has samples in rows (obs) and genes in columns (var).
-    What counting tools write is known by its header: `ANNOTATION_COLUMNS` (featureCounts, merged
-    tables, GCT) are no samples, of a table of one sample (`MEASURES`) the column of the unit is
-    read, and two columns without a header (htseq-count) are one sample.
-
-    Parameters
-    ----------
-    unit
-        `tpm`, `rpkm` or `fpkm` (scaled to TPM within each sample), `log2tpm` (log2(TPM+1)) or
-        `counts` (reads or fragments per gene, also estimated ones). The unit is never guessed.
-    samples
-        Table whose first column is the sample id, with a column `condition`; replicates share a
-        condition. Without it (and without `condition` in an h5ad) each sample is its own.
-
-    Raises
-    ------
-    InputError
-        As `read_expression`.
-    """
-    if unit not in get_args(ExpressionUnit):
-        raise InputError(f"expression unit {unit!r}", ", ".join(get_args(ExpressionUnit)))
+def read_matrix(path: Path, unit: ExpressionUnit) -> Measurements:
+    """Read one file: `genesplice.data.measurements.read_measurements` says which there are."""
     is_h5ad = plain_suffix(path) == ".h5ad"
-    measured = _read_h5ad(path) if is_h5ad else _read_genes_by_samples(path, unit)
-    if samples is not None:
-        measured = measured._replace(obs=_read_samples(samples, list(measured.values), path))
-    return measured
+    return _read_h5ad(path) if is_h5ad else _read_genes_by_samples(path, unit)
 
 
 def make_expression(
@@ -136,7 +93,7 @@ def make_expression(
     Raises
     ------
     InputError
-        As `read_expression`.
+        As `genesplice.data.measurements.read_expression`.
     """
     for axis, names in (("gene", table.index), ("sample", table.columns)):
         twice = names[names.duplicated()]
@@ -176,9 +133,7 @@ def condition_means(expression: ad.AnnData) -> pd.DataFrame:
 
 
 def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
-    sample = path.name.split(".")[0]
-    if sample in ("quant", "abundance"):
-        sample = path.resolve().parent.name
+    sample = TOOL_NAME.sub("", path.name.split(".")[0]) or path.resolve().parent.name
     table = read_table(path, names=lambda row, _: _counts_without_header(row, sample),
                        row_names=True)  # fmt: skip
     ids, *columns = table.columns
@@ -207,19 +162,42 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
             raise InputError(found, f"one of them in unit {unit}", path=path, line=1)
         notes.append(f"{path.name}: one sample, {sample!r}: column {ours[0]!r}")
         chosen = ours
+    elif tuple(chosen) == STAR:
+        chosen, library = _star_column(table, path)
+        notes.append(f"{path.name}: one sample, {sample!r}: STAR's column {chosen[0]!r}, {library}")
     elif chosen == [sample]:
         notes.append(f"{path.name}: one sample, {sample!r}")
     if not chosen:
         raise InputError(f"no sample among {some(columns)}", "a column per sample", path=path)
     length = next((c for name in LENGTH_COLUMNS for c in others if lower[c] == name), None)
     lengths = None if length is None else pd.Series(_numbers(table[[length]], path)[:, 0], index)
-    names = [sample] if len(chosen) == 1 and lower[chosen[0]] in measures else chosen
+    is_one = len(chosen) == 1 and (chosen[0] in STAR or lower[chosen[0]] in measures)
+    names = [sample] if is_one else chosen
     values = pd.DataFrame(_numbers(table[chosen], path), index, names)
     return Measurements(values, lengths=lengths, notes=tuple(notes))
 
 
 def _counts_without_header(row: list[str], sample: str) -> tuple[str, ...]:
+    if len(row) == 4 and row[0] == "N_unmapped":
+        return ("gene", *STAR)
     return ("gene", sample) if len(row) == 2 and is_number(row[1]) else ()
+
+
+def _star_column(table: pd.DataFrame, path: Path) -> tuple[list[str], str]:
+    """The column of a library's kind, and which that is: all or half of its reads on one strand."""
+    counts = _numbers(table.loc[~table["gene"].str.startswith("N_"), list(STAR)], path)
+    _, forward, backward = counts.sum(axis=0)
+    share = forward / max(1.0, forward + backward)
+    if abs(share - 0.5) > STRANDED - 0.5:
+        return [STAR[1 if share > 0.5 else 2]], "a stranded library"
+    if min(forward, backward) > STRANDED * max(forward, backward):
+        return [STAR[0]], "an unstranded library"
+    raise InputError(
+        f"{max(share, 1 - share):.0%} of STAR's counts on one strand",
+        f"over {STRANDED:.0%} on one (stranded) or nearly half (unstranded); else gene and the "
+        "column that is right, in a table of two columns",
+        path=path,
+    )
 
 
 def _numbers(cells: pd.DataFrame, path: Path) -> Float[np.ndarray, "genes samples"]:
@@ -265,29 +243,6 @@ def _read_h5ad(path: Path) -> Measurements:
     if len(missing):
         raise InputError(f"no condition for sample {missing[0]!r}", "a condition", path=path)
     return Measurements(values, data.obs)
-
-
-def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.DataFrame:
-    table = read_table(path)
-    condition = find_columns(table, {"condition": ("condition",)}, path=path)["condition"]
-    key = table.columns[0]
-    if key == condition:
-        raise InputError(f"{condition!r} as first column", "the sample id first", path=path, line=1)
-    twice = table[key][table[key].duplicated()]
-    if len(twice):
-        found, line = f"sample {twice.iloc[0]!r} twice", line_of(table, twice.index[0])
-        raise InputError(found, "each sample once", path=path, line=line)
-    refuse_empty(table, condition, "condition", "a condition", path)
-    table = table.set_index(key).rename(columns={condition: "condition"})
-    missing = [name for name in names if name not in table.index]
-    if missing:
-        raise InputError(
-            f"no row for {len(missing)} of the {len(names)} samples in {expression_path.name} "
-            f"({some(missing, 3)})",
-            f"sample ids such as {some(table.index[:3])} in both",
-            path=path,
-        )
-    return table.loc[names]
 
 
 def _to_log2_tpm(

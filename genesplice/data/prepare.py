@@ -27,11 +27,11 @@ from genesplice.data.expression import (
     check_unit,
     make_expression,
     no_expression,
-    read_measurements,
 )
 from genesplice.data.gene_sets import read_gene_sets
 from genesplice.data.genome import read_fasta
 from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
+from genesplice.data.measurements import read_measurements, sample_files
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.relatives import align_relatives
 from genesplice.data.sources import MIN_SET_GENES, RECIPES, default_cache
@@ -142,7 +142,7 @@ def prepare_files(
     Parameters
     ----------
     samples
-        Table with sample id and `condition`; see `genesplice.data.expression`.
+        Table with sample id and `condition`; see `genesplice.data.measurements`.
     obo
         The Gene Ontology, for the names of GO terms and the genes of terms above others.
     operons
@@ -253,7 +253,7 @@ def prepare_files(
             gene_sets=sets,
             motifs={},
             operons=units,
-            inputs=[_input(flag.replace("-", "_"), path) for flag, path in files.items()],
+            inputs=[one for flag, path in files.items() for one in _inputs(flag, path)],
             notes=notes,
             gene_set_evidence=evidence or gene_set_evidence,
             aliases=reading.aliases,
@@ -295,7 +295,10 @@ def _with_relatives(
     """The parts with the genomes of a folder aligned, and in the inputs."""
     kept = (default_cache() if cache is None else Path(cache)) / "relatives"
     relatives = align_relatives(folder, parts.genome, kept, progress=progress)
-    inputs = [*parts.inputs, *(_input("relatives", folder / f) for f in relatives.table["file"])]
+    inputs = [
+        *parts.inputs,
+        *(_inputs("relatives", folder / f)[0] for f in relatives.table["file"]),
+    ]
     return parts._replace(relatives=relatives, inputs=inputs)
 
 
@@ -381,8 +384,12 @@ def _counted(group: Mapping[str, Any]) -> str:
     return f"{group['n']} ({', '.join(group['first'])}{more})"
 
 
-def _input(part: str, path: Path) -> dict[str, Any]:
-    name, path = path.name, on_disk(path)
-    return {"name": name, "part": part, "sha256": file_sha256(path),
-            "source": "the user's file", "licence": "not stated",
-            "counts": {"bytes": path.stat().st_size}}  # fmt: skip
+def _inputs(flag: str, path: Path) -> list[dict[str, Any]]:
+    """A record of each file."""
+    records = []
+    for one in sample_files(path).values():
+        name, file = one.name if one == path else str(one.relative_to(path.parent)), on_disk(one)
+        records.append({"name": name, "part": flag.replace("-", "_"), "sha256": file_sha256(file),
+                        "source": "the user's file", "licence": "not stated",
+                        "counts": {"bytes": file.stat().st_size}})  # fmt: skip
+    return records

@@ -16,9 +16,10 @@ import pandas as pd
 from genesplice.data.annotation import Annotation, make_genes, parse_annotation
 from genesplice.data.bundle import BundleParts, Progress
 from genesplice.data.coding import judge_coding
-from genesplice.data.expression import make_expression, read_measurements
+from genesplice.data.expression import make_expression
 from genesplice.data.gene_sets import set_name
 from genesplice.data.genome import Genome, read_fasta
+from genesplice.data.measurements import read_measurements
 from genesplice.data.motifs import read_meme
 from genesplice.data.network import PROTEINS, NetworkReading, make_network
 from genesplice.data.relatives import Relatives, read_summary

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from tiny_genomes import make_relatives
 
-from genesplice.baselines.conservation import UPSTREAM_BP, conservation_features
+from genesplice.baselines.features import CONSERVED_BP, conservation_features
 from genesplice.data.bundle import Bundle
 from genesplice.data.relatives import GAP
 
@@ -27,7 +27,7 @@ def test_shares_are_those_of_a_loop_over_bases(tiny_bundle: Bundle, is_summary: 
         inside = list(range(gene.start, gene.end))[::step]
         assert len(gene.exons) in (0, 2)
         regions = {f"codon_{k + 1}": inside[k::3] if len(gene.exons) else inside for k in range(3)}
-        regions["upstream"] = [gene.tss - step * d for d in range(1, UPSTREAM_BP + 1)]
+        regions["upstream"] = [gene.tss - step * d for d in range(1, CONSERVED_BP + 1)]
         for name, members in rows.items():
             if name == ("r1" if is_summary else "near"):
                 continue

@@ -22,9 +22,10 @@ from tiny_files import write
 
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.coding import exons_of
-from genesplice.data.expression import condition_means, read_expression, read_measurements
+from genesplice.data.expression import condition_means
 from genesplice.data.gene_sets import read_gene_sets
 from genesplice.data.genome import Contig, Genome, decode, encode, read_fasta
+from genesplice.data.measurements import read_expression, read_measurements
 from genesplice.data.network import read_network
 from genesplice.variants.vcf import read_header, read_records
 

@@ -1,5 +1,7 @@
 """Expression tables: formats, units, replicates, and everything that is refused."""
 
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -10,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from tiny_files import refusal, write
 
 from genesplice.data.expression import (
+    STAR,
     check_unit,
     condition_means,
     make_expression,
-    read_expression,
-    read_measurements,
 )
+from genesplice.data.measurements import read_expression, read_measurements, sample_files
 from genesplice.errors import InputError
 
 TABLE = pd.DataFrame(
@@ -237,6 +239,96 @@ def test_h5ad_with_a_gene_twice_or_without_values_is_refused(tmp_path):
     assert error.found == "no condition for sample 's2'"
     error = refusal(read_expression, write(tmp_path / "e.tsv", b"PK\x03\x04" + b"x" * 9), "tpm")
     assert error.found == "a zip archive"
+
+
+# --- a file a sample ---
+
+GENES = ["a", "b", "c"]
+
+
+def star(counts, other=0.02) -> str:
+    """STAR's table of a library with a share of its reads on the other strand."""
+    rows = [f"N_{word}\t9\t{90 * i}\t99" for i, word in enumerate(
+        ("unmapped", "multimapping", "noFeature", "ambiguous"))]  # fmt: skip
+    rows += [f"{gene}\t{n}\t{n * (1 - other):.0f}\t{n * other:.0f}"
+             for gene, n in zip(GENES, counts, strict=True)]  # fmt: skip
+    return "\n".join([*rows, ""])
+
+
+@pytest.mark.parametrize(
+    ("other", "column", "library"),
+    [(0.02, 1, "a stranded"), (0.97, 2, "a stranded"), (0.49, 0, "an unstranded")],
+)
+def test_column_of_star_is_that_of_its_strands(tmp_path, other, column, library):
+    counts = np.array([1000, 3000, 500])
+    values, _, _, notes = read_measurements(
+        write(tmp_path / "SRR1_ReadsPerGene.out.tab", star(counts, other)), "counts"
+    )
+    expected = (counts, np.round(counts * (1 - other)), np.round(counts * other))[column]
+    assert values.loc[GENES, "SRR1"].tolist() == expected.tolist()
+    assert notes[0].endswith(f"'SRR1': STAR's column {STAR[column]!r}, {library} library")
+
+
+@pytest.mark.parametrize("other", [0.15, 0.4, 0.7])
+def test_star_of_neither_kind_is_refused(tmp_path, other):
+    path = write(tmp_path / "ReadsPerGene.out.tab", star([1000, 3000, 500], other))
+    error = refusal(read_measurements, path, "counts")
+    assert error.found == f"{max(other, 1 - other):.0%} of STAR's counts on one strand"
+
+
+HTSEQ = "a\t10\nb\t{n}\nc\t30\n__no_feature\t5\n"
+SALMON = "Name\tLength\tEffectiveLength\tTPM\tNumReads\na\t9\t{n}\t1.5\t7\nb\t9\t5\t{n}\t2.5\n"
+FOLDERS = {
+    "files": ({"s1.counts.txt": HTSEQ, "s2.counts.txt": HTSEQ, "notes.pdf": "x"}, "counts"),
+    "dots": ({"s.1.tsv": HTSEQ, "s.2.tsv": HTSEQ}, "counts"),
+    "Salmon": ({"s1/quant.sf": SALMON, "s2/quant.sf": SALMON, "s2/lib.json": "{}", "logs/a": "x"},
+               "tpm"),
+    "STAR": ({"s1/s1_ReadsPerGene.out.tab": star([5, 1000, 9]), "s1/s1_SJ.out.tab": "x",
+              "s2/ReadsPerGene.out.tab": star([5, 2000, 9])}, "counts"),
+    "STAR's files": ({"s1_ReadsPerGene.out.tab": star([5, 1000, 9]), "s1_SJ.out.tab": "x",
+                      "s2_ReadsPerGene.out.tab": star([5, 2000, 9])}, "counts"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folder_of_samples_is_the_tables_side_by_side(tmp_path, kind):
+    files, unit = FOLDERS[kind]
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, text.replace("{n}", str(sum(map(ord, name)))))
+    values, _, lengths, notes = read_measurements(tmp_path, unit)
+    names = ["s.1", "s.2"] if kind == "dots" else ["s1", "s2"]
+    assert list(values) == names
+    for name, path in sample_files(tmp_path).items():
+        alone = read_measurements(path, unit)
+        assert values[name].tolist() == alone.values.iloc[:, 0].tolist()
+    assert notes[0] == f"{tmp_path.name}: samples, a file each: 2 ({', '.join(names)})"
+    left_out = {"files": "notes.pdf", "Salmon": "logs", "STAR's files": "s1_SJ.out.tab"}
+    assert left_out.get(kind, "") in notes[-1]
+    assert ("left out" in notes[-1]) == (kind in left_out)
+    if kind == "Salmon":
+        each = [sum(map(ord, name)) for name in ("s1/quant.sf", "s2/quant.sf")]
+        assert lengths["a"] == np.mean(each)
+        assert f"{tmp_path.name}: column 'TPM' (2 of 2 files)" in notes
+    else:
+        assert lengths is None
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"s1.txt": HTSEQ, "s2.txt": HTSEQ.replace("b", "d")}, "2 genes (b, d) that not all"),
+        ({"s1.tsv": "gene\tx\ty\na\t1\t2\n"}, "2 samples"),
+        ({"s1.quant.sf": SALMON, "s1/quant.sf": SALMON}, "s1.quant.sf and s1/quant.sf of sample"),
+        ({"x.pdf": "x"}, "a folder without a table"),
+    ],
+)
+def test_folders_that_are_no_samples_are_refused(tmp_path, files, found):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, text.replace("{n}", "8"))
+    with pytest.raises(InputError, match=re.escape(found)):
+        read_measurements(tmp_path, "counts")
 
 
 def test_table_without_a_file_is_refused_by_gene_and_sample():

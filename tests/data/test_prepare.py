@@ -98,6 +98,24 @@ def test_operons_and_transcription_starts_are_those_of_files(tmp_path):
     assert alone.splits["operon"].tolist() == IDS
 
 
+def test_folder_of_samples_is_in_the_manifest_file_by_file(tmp_path):
+    files = inputs(tmp_path / "in")
+    for n, sample in enumerate(("s1", "s2"), 1):
+        rows = [f"{gene}\t{n * i}\t{n * i}\t0" for i, gene in enumerate(IDS, 1)]
+        (tmp_path / "star" / sample).mkdir(parents=True)
+        text = "\n".join(["N_unmapped\t5\t5\t5", *rows, ""])
+        write(tmp_path / "star" / sample / "ReadsPerGene.out.tab", text)
+    files |= {"expression": tmp_path / "star", "expression_unit": "counts"}
+    bundle = prepare_files(**files, out=tmp_path / "mine", block_bp=2000)
+    assert bundle.expression.obs_names.tolist() == ["s1", "s2"]
+    names = [f"star/{sample}/ReadsPerGene.out.tab" for sample in ("s1", "s2")]
+    assert set(names) < set(bundle.manifest["data_sha256"])
+    assert any("STAR's column" in note and "(2 of 2" in note for note in bundle.manifest["notes"])
+    assert bundle.manifest["expression_rows"]["left_out"] == {
+        "spike-ins and counters": {"n": 1, "first": ["N_unmapped"]}
+    }
+
+
 def test_pipes_are_read_like_files(tmp_path):
     plain = prepared(tmp_path, options={"name": "mine"})
     folder = tmp_path / "in"
