@@ -6,47 +6,46 @@
 >>> values = gs.predict_expression(model, bundle)  # genes x conditions, log2(TPM+1)
 """
 
+import ast
 import importlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genesplice.api import (
-        configure,
-        describe_bundle,
-        expected_profiles,
-        find_output,
-        gene_groups,
-        level_and_spread,
-        list_inputs,
-        load_bundle,
-        nearest_genes,
-        neighbour_bars,
-        open_run,
-        prepare,
-        residuals,
-        similarity_to,
-        well_known_genes,
-        write_summary,
-    )
-    from genesplice.api_tables import (
         attribution_shares,
         best_simple_model,
         best_trials,
         class_results,
+        configure,
         context_tables,
         decide_again,
+        describe_bundle,
         describe_rule,
         edge_attributions,
+        expected_profiles,
+        find_output,
         find_rates,
+        gene_groups,
+        level_and_spread,
         level_errors,
+        list_inputs,
+        load_bundle,
         metric_table,
-        metrics_frame,
+        nearest_genes,
+        neighbour_bars,
+        open_run,
         pivot_metrics,
+        prepare,
+        residuals,
         scan_explorer,
         schedule_curves,
+        similarity_to,
         strongest_changes,
         substitutions_around,
+        well_known_genes,
+        write_summary,
     )
     from genesplice.baselines.methods import run_baselines
     from genesplice.config import Config, load_preset, override
@@ -81,7 +80,7 @@ if TYPE_CHECKING:
     from genesplice.predict.gene_output import Explainer, resolve_genes
     from genesplice.predict.models import load_model, open_models
     from genesplice.predict.pretrained import encoder_sentence, principal_components
-    from genesplice.results import read_metrics, to_metrics, write_metrics
+    from genesplice.results import metrics_frame, read_metrics, to_metrics, write_metrics
     from genesplice.runtime import project_path
     from genesplice.show import explorers, figures
     from genesplice.show.figures_explain import attribution_explorer
@@ -99,49 +98,16 @@ __version__ = "0.1.0"
 # cores a training step took up to 17 times longer. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Loaded when first asked for: `genesplice --help` need not wait for torch. As above, by module.
-_HOME = {
-    "api": "configure describe_bundle expected_profiles find_output gene_groups level_and_spread "
-    "list_inputs load_bundle nearest_genes neighbour_bars open_run prepare residuals "
-    "similarity_to well_known_genes write_summary",
-    "baselines.methods": "run_baselines",
-    "config": "Config load_preset override",
-    "context.perturbation": "kept_share",
-    "context.verdict": (
-        "condition_table context_test control_table controls_sentence hypothesis_table write_report"
-    ),
-    "data.bundle": "Bundle",
-    "errors": "InputError WorkError",
-    "evaluate.metrics": "compare",
-    "evaluate.reliability": "ablation_table coverage_metrics judge_difference strata_table",
-    "explain.attention": "attention_of",
-    "explain.faithfulness": "explain_genes",
-    "explain.pathways": "pathway_influence",
-    "model.genesplice": "GeneSplice",
-    "predict.expression": "embed_genes gene_means predict_expression regulator_edges",
-    "predict.gene_output": "Explainer resolve_genes",
-    "predict.models": "load_model open_models",
-    "predict.pretrained": "encoder_sentence principal_components",
-    "results": "read_metrics to_metrics write_metrics",
-    "runtime": "project_path",
-    "show": "explorers figures",
-    "show.figures_explain": "attribution_explorer",
-    "show.report": "Headline",
-    "api_tables": "attribution_shares best_simple_model best_trials class_results context_tables "
-    "decide_again describe_rule edge_attributions find_rates level_errors metric_table "
-    "metrics_frame pivot_metrics scan_explorer schedule_curves strongest_changes "
-    "substitutions_around",
-    "training.comparisons": "compare_contrast compare_schedules trial_config",
-    "training.finetuning": "finetune",
-    "training.pretraining": "pretrain",
-    "variants.annotate": "score_variants",
-    "variants.benchmarks": "class_benchmarks",
-    "variants.scan": "scan_promoter",
-}
-_PUBLIC = {
-    name: f"genesplice.{module}" for module, names in _HOME.items() for name in names.split()
-}
 
+def _homes() -> dict[str, str]:
+    """The module of every name above: loaded when first asked for, `--help` need not wait."""
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    lines = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(line.module) for line in lines for alias in line.names}
+
+
+_PUBLIC = _homes()
 __all__ = [*_PUBLIC, "__version__"]
 
 

@@ -1,12 +1,13 @@
-"""What notebooks ask for beyond the rooms' own functions: paths, settings and small tables.
+"""What notebooks ask for beyond the rooms' own functions: paths, settings, tables and explorers.
 
-Relative paths are those of the project, whatever folder the kernel works in.
+Relative paths are those of the project, whatever folder the kernel works in. What needs torch is
+imported where it is used.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from genesplice.data.prepare import is_outdated, prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
+from genesplice.results import Metric, MotifHit, metrics_frame
 from genesplice.runtime import project_path
-from genesplice.show.figures import metric_bars
+from genesplice.show.explorers import Explorer, ScanExplorer
+from genesplice.show.figures import metric_bars, scores_by_context
 
 RUNS = "reports/runs"
 
@@ -60,10 +63,9 @@ def prepare(recipe: str | None = None, *, out: Path | str, **files: Any) -> Bund
     InputError
         For an unknown recipe, or a file that cannot be read (which, where, and what was expected).
     """
-    path = project_path(out)
     if recipe is None:
-        return prepare_files(out=path, **files)
-    return prepare_recipe(recipe, path, **files)
+        return prepare_files(out=project_path(out), **files)
+    return prepare_recipe(recipe, project_path(out), **files)
 
 
 def open_run(folder: Path | str = "reports/interactive") -> Path:
@@ -73,10 +75,6 @@ def open_run(folder: Path | str = "reports/interactive") -> Path:
     return path
 
 
-@overload
-def find_output(run: Path, name: str) -> Path: ...
-@overload
-def find_output(run: Path, name: str, *, missing_ok: bool) -> Path | None: ...
 def find_output(run: Path, name: str, *, missing_ok: bool = False) -> Path | None:
     """Find what another notebook left: in `run`, else in the newest run that has it.
 
@@ -169,8 +167,7 @@ def gene_groups(bundle: Bundle) -> pd.DataFrame:
 def well_known_genes(bundle: Bundle, among: Iterable[str], count: int) -> list[str]:
     """Up to `count` gene_ids of `among`: those of `WELL_KNOWN_GENES`, then the most active."""
     rank = {name: position for position, name in enumerate(WELL_KNOWN_GENES)}
-    names = bundle.names
-    listed = list(among)
+    names, listed = bundle.names, list(among)
     known = sorted((g for g in listed if names[g] in rank), key=lambda g: rank[names[g]])
     measured = bundle.observed.index.intersection(listed)
     active = bundle.observed.loc[measured].mean(axis=1).nlargest(count).index
@@ -186,11 +183,9 @@ def expected_profiles(bundle: Bundle, genes: Iterable[str]) -> pd.DataFrame:
 
 def level_and_spread(bundle: Bundle) -> pd.DataFrame:
     """Level of every measured gene and the spread of its residuals, in log2(TPM+1)."""
-    columns = {
-        "level, log2(TPM+1)": bundle.observed.mean(axis=1),
-        "spread over conditions, log2(TPM+1)": residuals(bundle).std(axis=1),
-    }
-    return pd.DataFrame(columns)
+    level, spread = bundle.observed.mean(axis=1), residuals(bundle).std(axis=1)
+    unit = "log2(TPM+1)"
+    return pd.DataFrame({f"level, {unit}": level, f"spread over conditions, {unit}": spread})
 
 
 def similarity_to(embeddings: pd.DataFrame, gene_id: str) -> pd.Series:
@@ -221,13 +216,184 @@ def write_summary(path: Path, /, **values: Any) -> Path:
     return path
 
 
-def neighbour_bars(
-    embeddings: pd.DataFrame, bundle: Bundle, gene: str, *, count: int = 20
-) -> go.Figure:
-    """Draw the cosine of the genes of closest embedding, the gene itself left out."""
-    near = similarity_to(embeddings, gene).drop(gene).nlargest(count)
+def neighbour_bars(embeddings: pd.DataFrame, bundle: Bundle, gene: str) -> go.Figure:
+    """Draw the cosine of the 20 genes of closest embedding, the gene itself left out."""
+    near = similarity_to(embeddings, gene).drop(gene).nlargest(20)
     rows = {"metric": "cosine", "model": near.index.map(bundle.names) + " (" + near.index + ")"}
     table = pd.DataFrame({**rows, "value": near.to_numpy(), "split": "genome"})
     table[["ci_low", "ci_high", "fold"]], table["n"] = np.nan, len(embeddings)
     title = f"Promoters most similar to that of {bundle.names[gene]}"
     return metric_bars(table, "cosine", split="genome", title=title)
+
+
+def metric_table(
+    metrics: Sequence[Metric] | pd.DataFrame, prefix: str, model: str = ""
+) -> pd.DataFrame:
+    """Records over all folds whose metric begins with `prefix` and whose model contains `model`.
+
+    Columns metric, model, value, ci_low, ci_high and n.
+    """
+    table = metrics_frame(metrics)
+    is_chosen = table["metric"].str.startswith(prefix)
+    is_chosen &= table["model"].str.contains(model, regex=False)
+    shown = ["metric", "model", "value", "ci_low", "ci_high", "n"]
+    return table.loc[is_chosen, shown].reset_index(drop=True)
+
+
+def pivot_metrics(metrics: Sequence[Metric] | pd.DataFrame, prefix: str = "") -> pd.DataFrame:
+    """Metrics (`prefix` cut off) x models, the mean over seeds; differences are left out."""
+    table = metrics_frame(metrics)
+    pooled = table[table["fold"].isna()] if table["fold"].isna().any() else table
+    is_chosen = pooled["metric"].str.startswith(prefix)
+    pooled = pooled[is_chosen & ~pooled["metric"].str.endswith("_difference")]
+    rows = pooled["metric"].str.removeprefix(prefix).str.strip("_").replace("", "all")
+    shape = {"index": "metric", "columns": "model", "values": "value"}
+    wide = pooled.assign(metric=rows).pivot_table(**shape, sort=False)
+    return wide.rename_axis(index=None, columns=None)
+
+
+def best_simple_model(scores: pd.DataFrame) -> str:
+    """Name the model with the best level that is not one of ours."""
+    wide = pivot_metrics(scores).T
+    return str(wide.loc[~wide.index.str.startswith("genesplice"), "level_spearman"].idxmax())
+
+
+def find_rates(bundle: Bundle, config: Config, *, steps: int) -> Any:
+    """Try rising learning rates on the training folds: the curve, and the range it proposes."""
+    from genesplice.training.comparisons import range_test
+    from genesplice.training.corpus import bundle_source
+
+    settings = config.pretrain
+    source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
+    return range_test(source, config, steps=steps)
+
+
+def schedule_curves(config: Config) -> pd.DataFrame:
+    """Learning rate at each step of pre-training, for every schedule: the columns of a figure."""
+    from genesplice.training.schedules import SCHEDULES, schedule_factors
+
+    total, peak = config.pretrain.steps, config.pretrain.learning_rate
+    steps = np.unique(np.linspace(0, total - 1, 300).astype(int))
+    curves = pd.DataFrame({name: peak * schedule_factors(name, total) for name in SCHEDULES})
+    rates = curves.loc[steps].rename_axis("step").reset_index()
+    return rates.melt("step", var_name="schedule", value_name="learning_rate")
+
+
+def best_trials(compared: Any) -> pd.DataFrame:
+    """The best trial of every schedule of a `compare_schedules`, and how many it had."""
+    trials = compared.trials
+    table = trials[trials["is_best"]].set_index("schedule").drop(columns="is_best")
+    return table.assign(trials=trials.groupby("schedule").size())
+
+
+def scan_explorer(scan: Any, bundle: Bundle, **options: Any) -> Explorer:
+    """Explore a promoter scan (`scan_promoter`); `options` are those of `ScanExplorer`."""
+    scans = scan.table.assign(gene_id=scan.gene_id, position_bp=scan.table["distance_bp"])
+    hexamers = pd.DataFrame(scan.hexamers, columns=list(MotifHit._fields))
+    hexamers = hexamers.assign(gene_id=scan.gene_id)
+    return ScanExplorer(scans, hexamers, names=bundle.names, **options)
+
+
+def strongest_changes(scan: Any, *, count: int = 8) -> pd.DataFrame:
+    """The substitutions of a promoter scan that the model finds least likely."""
+    bases = [f"to_{base}" for base in "ACGT"]
+    long = scan.table.melt(["distance_bp", "ref"], bases, "alt", "log ratio")
+    long["alt"] = long["alt"].str.removeprefix("to_")
+    return long[long["alt"] != long["ref"]].nsmallest(count, "log ratio").reset_index(drop=True)
+
+
+def substitutions_around(scan: Any, bundle: Bundle, *, count: int, seed: int = 0) -> pd.DataFrame:
+    """Random substitutions of a scanned promoter: contig, position (from 1), ref and alt."""
+    from genesplice.variants.scan import Region, random_substitutions
+
+    low = int(scan.table["position"].min()) - 1
+    region = Region(scan.table["contig"].iloc[0], low, int(scan.table["position"].max()))
+    return random_substitutions(bundle.genome, region, count, seed)
+
+
+def class_results(records: Sequence[Metric]) -> pd.DataFrame:
+    """AUROC records of known classes as a table of one metric, "AUROC", a model a class."""
+    table = metrics_frame(records)
+    is_counted = table["model"] == "count_two_sided"
+    counts = is_counted.map({True: " (counts)", False: ""})
+    return table.assign(model=table["metric"].str.removeprefix("auroc_") + counts, metric="AUROC")
+
+
+def attribution_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of absolute attribution by distance from the TSS (rows) and gene (columns).
+
+    `table` is that of `explain_genes`.
+    """
+    edges = [-4096, -1024, -512, -256, -128, -64, 0, 64, 256, 1024, 4096]
+    interval = pd.cut(table["position_bp"], edges, right=False).rename("interval")
+    size = table["value"].abs().groupby([table["gene_id"], interval], observed=True).sum()
+    share = size.unstack("gene_id")
+    return share / share.sum()
+
+
+def level_errors(predicted: pd.DataFrame, bundle: Bundle, fold: int) -> pd.DataFrame:
+    """Observed and predicted level of every measured gene, its error, and if it is held out."""
+    level = bundle.observed.mean(axis=1).to_frame("observed")
+    level["predicted"] = predicted.mean(axis=1)
+    level["error"] = (level["predicted"] - level["observed"]).abs()
+    is_test = level.index.isin(bundle.test_genes(fold))
+    return level.assign(genes=np.where(is_test, "held out", "trained on"))
+
+
+def edge_attributions(
+    explainer: Any, genes: Sequence[str], *, condition: str | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """Nodes and edges that the predictions of genes rest on, and what share is unaccounted for.
+
+    The 80 edges of largest attribution into `genes`, which is their `weight`.
+    """
+    from genesplice.explain.pathways import explain_edges
+
+    found = explain_edges(explainer, genes, condition=condition)
+    edges = found.table[found.table["target"].isin(genes)]
+    edges = edges[edges["source"] != edges["target"]].rename(columns={"value": "weight"})
+    edges = edges.loc[edges["weight"].abs().nlargest(80).index]
+    nodes = pd.DataFrame(index=pd.Index(sorted({*edges["source"], *edges["target"]}), name="id"))
+    nodes["name"] = nodes.index.map(explainer.bundle.labels)
+    return nodes, edges, found.relative_delta
+
+
+def describe_rule(config: Config) -> pd.Series:
+    """What is agreed on before a context verdict."""
+    rule = config.verdict
+    words = {
+        "context lengths (bp)": ", ".join(f"{length:,}" for length in rule.contexts_bp),
+        "smallest effect of interest (per doubling)": rule.smallest_effect,
+        "probability of a false yes or no": rule.alpha,
+        "folds": "all" if rule.folds is None else ", ".join(map(str, rule.folds)),
+        "seeds": ", ".join(map(str, rule.seeds)),
+        "other architectures": ", ".join(rule.references) or "none in this preset",
+    }
+    return pd.Series(words, name="agreed on before")
+
+
+def decide_again(report: Any, bundle: Bundle, config: Config, smallest_effect: float) -> Any:
+    """Apply the rule to the predictions of a `context_test` with another smallest effect."""
+    from genesplice.context.conditions import judge_conditions, plan_conditions
+
+    settings = config.verdict
+    plan = plan_conditions(config, bundle.genome, settings.contexts_bp, settings.references)
+    made = report.predictions, bundle, plan, config
+    return judge_conditions(*made, smallest_effect=smallest_effect)
+
+
+def context_tables(report: Any, decision: Any = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores by context length, and slopes of the data and of every control, for an explorer.
+
+    `decision` is that of `decide_again`; left out, the verdict's own.
+    """
+    verdict = report.verdict
+    slopes = [slope._asdict() for slope in decision.slopes] if decision else verdict["slopes"]
+    answer = decision.answer if decision else verdict["answer"]
+    parts = [pd.DataFrame(slopes).assign(source="these data", answer=answer)]
+    for one in verdict["controls"]["controls"]:
+        about = {"source": f"control: {one['control']}", "answer": one["answer"]}
+        parts.append(pd.DataFrame(one["slopes"]).assign(**about))
+    scores = scores_by_context(verdict["conditions"], metrics_frame(report.metrics))
+    is_decided = scores["metric"].isin([slope["metric"] for slope in slopes])
+    return scores[is_decided], pd.concat(parts, ignore_index=True)

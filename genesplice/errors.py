@@ -38,3 +38,9 @@ class InputError(GeneSpliceError, ValueError):
 
 class WorkError(GeneSpliceError, RuntimeError):
     """The input was fine and the work failed all the same (exit code 1)."""
+
+
+def require(is_fine: object, found: str, expected: str, path: str | Path | None = None) -> None:
+    """Raise an InputError unless it is fine."""
+    if not is_fine:
+        raise InputError(found, expected, path=path)

@@ -30,6 +30,11 @@ class Metric(NamedTuple):
     seed: int | None = None
 
 
+def metrics_frame(records: Iterable[Metric] | pd.DataFrame) -> pd.DataFrame:
+    """Records as a table, a row each."""
+    return pd.DataFrame(records, columns=list(Metric._fields))
+
+
 def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     """Write `metrics` as the list of records that `metrics.json` is."""
     records = [metric._asdict() for metric in metrics]

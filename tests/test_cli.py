@@ -21,8 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from genesplice.api import describe_bundle
-from genesplice.cli import main
-from genesplice.cli.scores import show_scores
+from genesplice.cli import main, show_scores
 from genesplice.config import load_preset, override
 from genesplice.data.bundle import load_bundle
 from genesplice.data.gene_sets import write_gmt

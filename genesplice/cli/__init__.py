@@ -9,6 +9,8 @@ import json
 import os
 import shlex
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,6 +22,7 @@ from genesplice.errors import GeneSpliceError
 if TYPE_CHECKING:
     from genesplice.data.bundle import Bundle
     from genesplice.predict.models import Models, Needs
+    from genesplice.results import Metric
 
 app = typer.Typer(
     name="genesplice",
@@ -31,6 +34,8 @@ app = typer.Typer(
 )
 
 
+SHOWN = ("level_spearman", "level_r2", "profile_r")
+STARTED = time.monotonic()
 HELD = contextlib.ExitStack()
 """What a verb holds until it ends."""
 
@@ -84,6 +89,17 @@ def command_line() -> str:
     return "genesplice " + shlex.join(sys.argv[1:])
 
 
+def write_receipt(
+    folder: Path, *, data: Mapping[str, str] | None = None, has_model: bool = True, **about: Any
+) -> None:
+    """Write the manifest of this verb: `about` is what `write_manifest` takes besides."""
+    from genesplice.model.attention import backend_name
+    from genesplice.runtime import write_manifest
+
+    about |= {"command": command_line(), "started": STARTED}
+    write_manifest(folder, data=data, backend=backend_name() if has_model else None, **about)
+
+
 def read_config(preset: str, assignments: list[str] | None) -> Config:
     """The preset with each `--set` applied."""
     return override(load_preset(preset), assignments or [])
@@ -107,6 +123,45 @@ def open_with_data(
     for sentence in said:
         say(f"{verb}: {sentence}")
     return models, bundle
+
+
+def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
+    """Print scores of all folds together on stderr, the best level first, then differences.
+
+    A model with several seeds is there with their mean, and without an interval. A line without
+    colour is written where stderr is no terminal, or with `NO_COLOR`.
+    """
+    # Imported here: `genesplice --help` need not wait for it.
+    from rich.console import Console
+    from rich.table import Table
+
+    cells: dict[str, dict[str, list[Metric]]] = {}
+    for record in records:
+        metric = record.metric.removesuffix("_difference")
+        if metric in SHOWN and record.fold is None and record.split == "test":
+            cells.setdefault(record.model, {}).setdefault(metric, []).append(record)
+    table = Table("model", *SHOWN, title=f"{n_genes} held-out genes, 95 % intervals over blocks")
+
+    def value(model: str) -> float:
+        found = cells[model].get(SHOWN[0], [])
+        return sum(one.value for one in found) / len(found) if found else float("-inf")
+
+    names = sorted(cells, key=lambda name: (" - " in name, -value(name)))
+    for name, following in zip(names, [*names[1:], ""], strict=True):
+        shown = (_cell(cells[name].get(metric, []), " - " in name) for metric in SHOWN)
+        table.add_row(name, *shown, end_section=" - " in following and " - " not in name)
+    width = None if sys.stderr.isatty() else 120
+    Console(file=sys.stderr, width=width, highlight=False).print(table)
+
+
+def _cell(found: Sequence["Metric"], is_difference: bool) -> str:
+    if not found:
+        return "–"
+    mean, sign = sum(one.value for one in found) / len(found), "+" if is_difference else ""
+    if len(found) > 1:
+        return f"{mean:{sign}.3f} (mean of {len(found)} seeds)"
+    low, high = found[0].ci_low, found[0].ci_high
+    return f"{mean:{sign}.3f}" + ("" if low is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
 
 
 # Their verbs appear in the help in this order.

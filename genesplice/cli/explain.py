@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genesplice.cli import (
-    Data,
-    Json,
-    ModelDir,
-    OtherGenome,
-    Out,
-    Overwrite,
-    app,
-    command_line,
-    emit,
-    open_with_data,
-    say,
-)
+from genesplice import cli
 from genesplice.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,12 +27,12 @@ METHOD = (
 )
 
 
-@app.command()
+@cli.app.command()
 def explain(
-    model: ModelDir,
-    data: Data,
+    model: cli.ModelDir,
+    data: cli.Data,
     genes: Annotated[str, typer.Option(help="Names or ids, such as b0344,recA; all; or fold:0.")],
-    out: Out,
+    out: cli.Out,
     method: Annotated[str, typer.Option(help=f"{METHOD}.")] = "ig",
     condition: Annotated[str | None, typer.Option(help="Explain its residual; else level.")] = None,
     steps: Annotated[int, typer.Option(help="Steps or samples of a gradient method.", min=2)] = 32,
@@ -55,9 +42,9 @@ def explain(
     known_sites: Annotated[
         bool, typer.Option(help="Measure attribution on promoter hexamers and regulators' sites.")
     ] = False,
-    other_genome: OtherGenome = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    other_genome: cli.OtherGenome = False,
+    overwrite: cli.Overwrite = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Show which bases a gene's prediction rests on: tables, checks, and a page (index.html).
 
@@ -70,14 +57,14 @@ def explain(
     from genesplice.explain.faithfulness import explain_genes
     from genesplice.predict.ensemble import EnsembleExplainer
     from genesplice.predict.gene_output import is_group, resolve_genes
-    from genesplice.runtime import atomic_directory, write_manifest
+    from genesplice.runtime import atomic_directory
 
     if method not in (*METHODS, "ism", "attention"):
         raise InputError(f"--method {method}", METHOD)
     if known_sites and method not in METHODS:
         raise InputError(f"--known-sites with --method {method}", f"one of {', '.join(METHODS)}")
-    started, unfinished = time.monotonic(), out.with_name(f"{out.name}.parts")
-    models, bundle = open_with_data(
+    unfinished = out.with_name(f"{out.name}.parts")
+    models, bundle = cli.open_with_data(
         "explain", model, data, needs="expression", is_other_allowed=other_genome, follow=False
     )
     bundle.require_expression()
@@ -98,25 +85,17 @@ def explain(
             upstream_bp=upstream,
             downstream_bp=downstream,
             unfinished=unfinished,
-            report=say,
+            report=cli.say,
         )
     with atomic_directory(out, overwrite=overwrite) as scratch:
         if method == "attention":
-            names = _write_attention(
-                scratch, tables, bundle.genes.set_index("gene_id")["name"], facts=facts
-            )
+            names = _write_attention(scratch, tables, bundle.names, facts=facts)
         else:
             span_bp = upstream, downstream
             names = _write_explanation(scratch, found, span_bp=span_bp, facts=facts)
-        write_manifest(
-            scratch,
-            command=command_line(),
-            started=started,
-            data=bundle.data_sha256,
-            extra=models.record,
-        )
+        cli.write_receipt(scratch, data=bundle.data_sha256, extra=models.record)
     shutil.rmtree(unfinished, ignore_errors=True)
-    emit({"files": [out / name for name in names]}, as_json)
+    cli.emit({"files": [out / name for name in names]}, as_json)
 
 
 def _write_explanation(

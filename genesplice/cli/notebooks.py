@@ -1,17 +1,19 @@
 """Verbs around the notebooks: run, sweep, report, list, lab, doctor."""
 
+import importlib.util
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
-from genesplice.cli import Json, Preset, app, emit
+from genesplice import cli
 from genesplice.config import PRESETS, load_preset
 from genesplice.errors import InputError
-from genesplice.runtime import PROJECT_VARIABLE
+from genesplice.runtime import PROJECT_VARIABLE, versions
 
 
 def _pairs(items: list[str] | None) -> dict[str, str]:
@@ -29,7 +31,7 @@ Notebooks = Annotated[Path, typer.Option(help="Folder with the notebooks.")]
 Reports = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
 
 
-@app.command()
+@cli.app.command()
 def run(
     preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = None,
     only: Annotated[str | None, typer.Option(help="One notebook, such as 03.")] = None,
@@ -38,7 +40,7 @@ def run(
     resume: Annotated[str | None, typer.Option(help="A run, or latest: go on with it.")] = None,
     publish: Annotated[bool, typer.Option(help="Gather its numbers in OUT/results.")] = False,
     notebooks: Notebooks = Path("notebooks"),
-    as_json: Json = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Run the notebooks in order and write one offline report for each."""
     from genesplice.show.runner import run_notebooks
@@ -52,44 +54,44 @@ def run(
     written = {"run": result.run_dir, "reports": list(result.reports), "index": result.page}
     if publish and not result.exit_code:
         written["results"] = publish_results(result.run_dir, out / "results")
-    emit(written if as_json else {"index": result.page}, as_json)
+    cli.emit(written if as_json else {"index": result.page}, as_json)
     if result.exit_code:
         raise SystemExit(result.exit_code)
 
 
-@app.command()
+@cli.app.command()
 def sweep(
     notebook: Annotated[Path, typer.Argument(help="A notebook.")],
     parameter: Parameter = None,
-    preset: Preset = "quick",
+    preset: cli.Preset = "quick",
     out: Reports = Path("reports"),
-    as_json: Json = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Run one notebook over every combination of `-p key=a,b,c`."""
     from genesplice.show.runner import sweep_notebook
 
     load_preset(preset)
     result = sweep_notebook(notebook, _pairs(parameter), out, preset)
-    emit({"index": result.page}, as_json)
+    cli.emit({"index": result.page}, as_json)
     if result.exit_code:
         raise SystemExit(result.exit_code)
 
 
-@app.command()
+@cli.app.command()
 def report(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or latest.")],
     out: Reports = Path("reports"),
-    as_json: Json = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Write a run's reports again, from its executed notebooks."""
     from genesplice.show.runner import render_run
     from genesplice.show.runs import find_run
 
-    emit({"index": render_run(find_run(out, run_name))}, as_json)
+    cli.emit({"index": render_run(find_run(out, run_name))}, as_json)
 
 
-@app.command("list")
-def list_(notebooks: Notebooks = Path("notebooks"), as_json: Json = False) -> None:
+@cli.app.command("list")
+def list_(notebooks: Notebooks = Path("notebooks"), as_json: cli.Json = False) -> None:
     """List the notebooks, and the parameters that `-p` takes."""
     from genesplice.show.notebooks import list_notebooks
 
@@ -114,7 +116,7 @@ def list_(notebooks: Notebooks = Path("notebooks"), as_json: Json = False) -> No
             print(f"    -p {key}={info.default}  {info.help}".rstrip())
 
 
-@app.command()
+@cli.app.command()
 def lab(
     arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to JupyterLab.")] = None,
 ) -> None:
@@ -126,11 +128,67 @@ def lab(
     os.execve(sys.executable, command, os.environ | {PROJECT_VARIABLE: str(Path.cwd())})
 
 
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Say what this machine has, and what would be slow or missing."""
-    from genesplice.doctor import examine
+class Check(NamedTuple):
+    """One finding. Fatal: nothing will run before it is mended."""
 
+    name: str
+    found: str
+    is_fine: bool
+    is_fatal: bool = False
+
+
+def examine() -> list[Check]:
+    """Look at packages, processor, memory, disk, browser and data; changes nothing."""
+    import psutil
+    import torch
+
+    checks = [
+        Check(name, version, version != "not installed", version == "not installed")
+        for name, version in versions().items()
+    ]
+    memory = psutil.virtual_memory()
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    kernel = importlib.util.find_spec("ipykernel") is not None
+    flash = importlib.util.find_spec("flash_attn") is not None
+    cuda = torch.cuda.is_available()
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    recipe = Path("data/ecoli/manifest.json")
+    checks += [
+        Check("cores", str(os.cpu_count()), (os.cpu_count() or 1) >= 2),
+        Check(
+            "memory",
+            f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free",
+            memory.available > 4e9,
+        ),
+        Check("disk", f"{free_gb:.0f} GB free here", free_gb > 5),
+        Check("torch threads", str(torch.get_num_threads()), True),
+        Check(
+            "oneDNN",
+            "there"
+            if torch.backends.mkldnn.is_available()
+            else "missing: matrix products take the slower way",
+            torch.backends.mkldnn.is_available(),
+        ),
+        Check("CUDA", torch.cuda.get_device_name() if cuda else "none: runs on the CPU", True),
+        Check(
+            "flash-attn",
+            "there" if flash else "not installed: torch SDPA is used",
+            flash or not cuda,
+        ),
+        Check("Jupyter kernel", "there" if kernel else "ipykernel is missing", kernel, not kernel),
+        Check("Chromium", browser or "none: the browser tests are skipped", browser is not None),
+        Check(
+            "data/ecoli",
+            "prepared" if recipe.exists() else "not there yet: the first run fetches 50 MB",
+            True,
+        ),
+    ]
+    return checks
+
+
+@cli.app.command()
+def doctor(as_json: cli.Json = False) -> None:
+    """Say what this machine has, and what would be slow or missing."""
     checks = examine()
     if as_json:
         print(json.dumps([check._asdict() for check in checks]))

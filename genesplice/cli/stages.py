@@ -2,29 +2,12 @@
 
 import dataclasses
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genesplice.cli import (
-    Data,
-    Json,
-    ModelDir,
-    OtherGenome,
-    Out,
-    Overwrite,
-    Preset,
-    Resume,
-    Set,
-    app,
-    command_line,
-    emit,
-    open_with_data,
-    read_config,
-    say,
-)
+from genesplice import cli
 from genesplice.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -32,9 +15,9 @@ if TYPE_CHECKING:
     from genesplice.data.bundle import Bundle
 
 
-@app.command()
+@cli.app.command()
 def prepare(
-    out: Out,
+    out: cli.Out,
     recipe: Annotated[str | None, typer.Option(help="A data set that is fetched for you.")] = None,
     fasta: Annotated[Path | None, typer.Option(help="Genome: FASTA or GenBank.")] = None,
     annotation: Annotated[Path | None, typer.Option(help="GFF3, GTF or GenBank.")] = None,
@@ -60,8 +43,8 @@ def prepare(
     block_bp: Annotated[int | None, typer.Option(min=1, help="Of folds [100000].")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation [5].")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: cli.Overwrite = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Turn a recipe, or your own files, into a data folder."""
     from genesplice.data.prepare import prepare_files, prepare_recipe
@@ -73,7 +56,9 @@ def prepare(
         given = [flag for flag, value in (mine | sizes).items() if value is not None]
         if given:
             raise InputError(f"--recipe together with {', '.join(given)}", "one or the other")
-        bundle = prepare_recipe(recipe, out, relatives=relatives, overwrite=overwrite, progress=say)
+        bundle = prepare_recipe(
+            recipe, out, relatives=relatives, overwrite=overwrite, progress=cli.say
+        )
     else:
         if fasta is None or annotation is None:
             missing = [flag for flag in list(mine)[:2] if mine[flag] is None]
@@ -99,35 +84,33 @@ def prepare(
             name=name,
             out=out,
             overwrite=overwrite,
-            progress=say,
+            progress=cli.say,
         )
-    say(
+    cli.say(
         f"prepare: {len(bundle.genes)} genes, {bundle.expression.n_obs} samples, "
         f"leakage {bundle.leakage['status']}"
     )
-    emit({"data": bundle.path}, as_json)
+    cli.emit({"data": bundle.path}, as_json)
 
 
-@app.command()
+@cli.app.command()
 def baselines(
-    data: Data,
-    out: Out,
-    overwrite: Overwrite = False,
+    data: cli.Data,
+    out: cli.Out,
+    overwrite: cli.Overwrite = False,
     seed: Annotated[int, typer.Option(help="Seed of boosting and of the intervals.")] = 0,
-    as_json: Json = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Measure what simple methods reach on the held-out genes, and each against the best."""
     from genesplice.baselines.methods import run_baselines
-    from genesplice.cli.scores import show_scores
     from genesplice.data.bundle import load_bundle
     from genesplice.evaluate.metrics import differences, score
     from genesplice.results import write_metrics
-    from genesplice.runtime import atomic_directory, write_manifest
+    from genesplice.runtime import atomic_directory
 
-    started = time.monotonic()
     bundle = load_bundle(data)
     with atomic_directory(out, overwrite=overwrite) as scratch:
-        predictions = run_baselines(bundle, seed=seed, progress=say)
+        predictions = run_baselines(bundle, seed=seed, progress=cli.say)
         predictions.to_parquet(scratch / "predictions.parquet", index=False)
         metrics = score(predictions, bundle.block_of, seed=seed)
         pooled = [m for m in metrics if m.metric == "level_spearman" and m.fold is None]
@@ -135,41 +118,34 @@ def baselines(
             best = max(pooled, key=lambda metric: metric.value).model
             metrics += differences(predictions, bundle.block_of, model=best)
         write_metrics(scratch / "metrics.json", metrics)
-        write_manifest(
-            scratch,
-            command=command_line(),
-            started=started,
-            seeds={"baselines": seed},
-            data=bundle.data_sha256,
-        )
+        seeds = {"baselines": seed}
+        cli.write_receipt(scratch, seeds=seeds, data=bundle.data_sha256, has_model=False)
     if not as_json:
-        show_scores(metrics, predictions["gene_id"].nunique())
-    emit({"metrics": out / "metrics.json", "predictions": out / "predictions.parquet"}, as_json)
+        cli.show_scores(metrics, predictions["gene_id"].nunique())
+    cli.emit({"metrics": out / "metrics.json", "predictions": out / "predictions.parquet"}, as_json)
 
 
-@app.command()
+@cli.app.command()
 def pretrain(
-    out: Out,
+    out: cli.Out,
     data: Annotated[Path | None, typer.Option(help="A folder that `prepare` wrote.")] = None,
     fasta: Annotated[list[Path] | None, typer.Option(help="Or a genome, repeatable.")] = None,
     circular: Annotated[list[str] | None, typer.Option(help="Circular contig of it.")] = None,
     annotation: Annotated[Path | None, typer.Option(help="GFF3 or GTF of it.")] = None,
-    preset: Preset = "quick",
-    assignments: Set = None,
-    resume: Resume = False,
-    as_json: Json = False,
+    preset: cli.Preset = "quick",
+    assignments: cli.Set = None,
+    resume: cli.Resume = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Pre-train an encoder on the genome: masked bases and contrastive views."""
     from genesplice.data.bundle import load_bundle
-    from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
-    from genesplice.runtime import write_manifest
     from genesplice.training.corpus import genome_source, read_genes, read_genomes
     from genesplice.training.loops import is_first_process, is_taken
     from genesplice.training.pretraining import pretrain as pretrain_bundle
     from genesplice.training.pretraining import pretrain_source
 
-    config, started = read_config(preset, assignments), time.monotonic()
+    config = cli.read_config(preset, assignments)
     settings = config.pretrain
     if data is not None and not fasta and not annotation:
         bundle = load_bundle(data)
@@ -197,30 +173,22 @@ def pretrain(
     if not is_first_process():
         return
     write_metrics(out / "metrics.json", result.metrics)
-    write_manifest(
-        out,
-        command=command_line(),
-        started=started,
-        config=config.to_dict(),
-        seeds={"pretrain": config.pretrain.seed},
-        data=digests,
-        backend=backend_name(),
-        extra={"held_out": result.held_out},
-    )
-    emit({"model": out, "metrics": out / "metrics.json"}, as_json)
+    seeds, extra = {"pretrain": settings.seed}, {"held_out": result.held_out}
+    cli.write_receipt(out, config=config.to_dict(), seeds=seeds, data=digests, extra=extra)
+    cli.emit({"model": out, "metrics": out / "metrics.json"}, as_json)
 
 
-@app.command()
+@cli.app.command()
 def finetune(
-    data: Data,
-    out: Out,
+    data: cli.Data,
+    out: cli.Out,
     init: Annotated[Path | None, typer.Option(help="A folder that `pretrain` wrote.")] = None,
     network: Annotated[Path | None, typer.Option(help="Your edges in place of the data's.")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="Your GMT, GAF or two columns.")] = None,
-    preset: Preset = "quick",
-    assignments: Set = None,
-    resume: Resume = False,
-    as_json: Json = False,
+    preset: cli.Preset = "quick",
+    assignments: cli.Set = None,
+    resume: cli.Resume = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Train sequence, network and pathways to predict expression of held-out genes.
 
@@ -229,18 +197,15 @@ def finetune(
     import pandas as pd
 
     from genesplice.baselines.methods import run_baselines
-    from genesplice.cli.scores import show_scores
     from genesplice.data.bundle import load_bundle, own_files
     from genesplice.data.genome import trained_on
     from genesplice.evaluate.metrics import compare, fold_profiles
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
-    from genesplice.model.attention import backend_name
     from genesplice.results import to_metrics, write_metrics
-    from genesplice.runtime import write_manifest
     from genesplice.training.finetuning import finetune as work
     from genesplice.training.loops import is_taken
 
-    config, started = read_config(preset, assignments), time.monotonic()
+    config = cli.read_config(preset, assignments)
     if is_taken(out) and not resume:
         raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
     if is_taken(out) and not any(out.glob("fold*_seed*")):
@@ -249,12 +214,12 @@ def finetune(
     if network is not None or gene_sets is not None:
         config, bundle = with_knowledge(config, bundle, network, gene_sets)
     if init is not None and (other := trained_on(init, bundle.genome)):
-        say(f"finetune: the encoder was pre-trained on {other}, not on this genome")
+        cli.say(f"finetune: the encoder was pre-trained on {other}, not on this genome")
     result = work(bundle, config, out, init=init, resume=resume)
     predictions = result.predictions
     if config.finetune.baselines:
         held_out = sorted(predictions["fold"].unique())
-        simple = run_baselines(bundle, folds=held_out, progress=say)
+        simple = run_baselines(bundle, folds=held_out, progress=cli.say)
         simple = simple.astype({"gene_id": str, "condition": str, "model": str})
         predictions = pd.concat([predictions, simple], ignore_index=True)
     predictions.to_parquet(out / "predictions.parquet", index=False)
@@ -266,20 +231,16 @@ def finetune(
     )
     metrics += coverage_metrics(predictions, bundle.block_of) + result.costs
     write_metrics(out / "metrics.json", metrics)
-    write_manifest(
+    cli.write_receipt(
         out,
-        command=command_line(),
-        started=started,
         config=config.to_dict(),
         seeds={f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)},
         data={**bundle.data_sha256, **own_files(bundle)},
-        backend=backend_name(),
         extra={"init": init, "network": network, "gene_sets": gene_sets},
     )
     if not as_json:
-        show_scores(metrics, predictions["gene_id"].nunique())
-    models = sorted(out.glob("fold*_seed*"))
-    emit({"models": models, "metrics": out / "metrics.json"}, as_json)
+        cli.show_scores(metrics, predictions["gene_id"].nunique())
+    cli.emit({"models": sorted(out.glob("fold*_seed*")), "metrics": out / "metrics.json"}, as_json)
 
 
 def with_knowledge(
@@ -290,9 +251,9 @@ def with_knowledge(
 
     collections = config.model.gene_set_collections
     bundle = replace_knowledge(
-        bundle, network=network, gene_sets=gene_sets, collections=collections, tell=say
+        bundle, network=network, gene_sets=gene_sets, collections=collections, tell=cli.say
     )
-    say(
+    cli.say(
         f"finetune: {len(bundle.network)} edges, {len(bundle.gene_sets)} gene sets, "
         f"leakage {bundle.leakage['status']}"
     )
@@ -300,16 +261,16 @@ def with_knowledge(
     return dataclasses.replace(config, model=model), bundle
 
 
-@app.command()
+@cli.app.command()
 def predict(
-    model: ModelDir,
-    data: Data,
-    out: Out,
+    model: cli.ModelDir,
+    data: cli.Data,
+    out: cli.Out,
     genes_at_once: Annotated[
         int | None, typer.Option(help="For a graph that does not fit: genes read together.", min=1)
     ] = None,
-    other_genome: OtherGenome = False,
-    as_json: Json = False,
+    other_genome: cli.OtherGenome = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Predict every annotated gene in every condition: genes x conditions as Parquet.
 
@@ -318,21 +279,21 @@ def predict(
     from genesplice.predict.expression import predict_expression
     from genesplice.runtime import atomic_file
 
-    models, bundle = open_with_data(
+    models, bundle = cli.open_with_data(
         "predict", model, data, needs="expression", is_other_allowed=other_genome, follow=False
     )
     values = predict_expression(models, bundle, genes_at_once=genes_at_once)
     with atomic_file(out) as partial:
         values.reset_index().to_parquet(partial, index=False)
-    emit({"predictions": out}, as_json)
+    cli.emit({"predictions": out}, as_json)
 
 
-@app.command()
+@cli.app.command()
 def verdict(
-    data: Data,
-    out: Out,
-    preset: Preset = "quick",
-    assignments: Set = None,
+    data: cli.Data,
+    out: cli.Out,
+    preset: cli.Preset = "quick",
+    assignments: cli.Set = None,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
     ablations: Annotated[
         list[Path] | None, typer.Option(help="metrics.json of other stages, repeatable.")
@@ -341,8 +302,8 @@ def verdict(
         Path | None,
         typer.Option("--controls", help="Folder that keeps simulated controls for others."),
     ] = None,
-    resume: Resume = False,
-    as_json: Json = False,
+    resume: cli.Resume = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Say whether longer context helps: yes, no or cannot tell.
 
@@ -352,31 +313,31 @@ def verdict(
     from genesplice.data.bundle import load_bundle
     from genesplice.results import read_metrics
 
-    config, started = read_config(preset, assignments), time.monotonic()
+    config = cli.read_config(preset, assignments)
     others = [metric for path in ablations or () for metric in read_metrics(path)]
     bundle = load_bundle(data)
     report = context_test(
-        bundle, config, out, resume=resume, ray=ray, controls=controls_dir, progress=say
+        bundle, config, out, resume=resume, ray=ray, controls=controls_dir, progress=cli.say
     )
     page = write_report(
-        report, bundle, config, out, command=command_line(), started=started, others=others
+        report, bundle, config, out, command=cli.command_line(), started=cli.STARTED, others=others
     )
-    say(f"verdict: {report.verdict['answer']}. {report.verdict['sentence']}")
+    cli.say(f"verdict: {report.verdict['answer']}. {report.verdict['sentence']}")
     names = ("verdict.json", "metrics.json", "manifest.json")
-    emit({"page": page, "files": [out / name for name in names]}, as_json)
+    cli.emit({"page": page, "files": [out / name for name in names]}, as_json)
     if report.verdict["answer"] == REFUSED:
         raise WorkError(str(report.verdict["sentence"]))
 
 
-@app.command()
+@cli.app.command()
 def controls(
-    out: Out,
+    out: cli.Out,
     count: Annotated[int, typer.Option(min=1, help="Seeds.")] = 20,
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    preset: Preset = "quick",
-    assignments: Set = None,
+    preset: cli.Preset = "quick",
+    assignments: cli.Set = None,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
-    as_json: Json = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Judge the four simulated controls of many seeds: yes, no, no and no is right.
 
@@ -385,14 +346,14 @@ def controls(
     from genesplice.context.conditions import count_answers
     from genesplice.context.rule import ANSWERS
     from genesplice.context.verdict import make_runner
-    from genesplice.runtime import write_json, write_manifest
+    from genesplice.runtime import write_json
 
-    config, started = read_config(preset, assignments), time.monotonic()
+    config = cli.read_config(preset, assignments)
     seeds = range(first, first + count)
-    records = count_answers(config, out, make_runner(config, ray, say), seeds, progress=say)
+    records = count_answers(config, out, make_runner(config, ray, cli.say), seeds, progress=cli.say)
     for one in records:
         said = ", ".join(f"{answer} {one[answer]}" for answer in ANSWERS)
-        say(f"{one['control']}: must be {one['expected']}; {said}")
-    write_json(out / "verdict_controls.json", {"controls": records, "made_by": command_line()})
-    write_manifest(out, command=command_line(), started=started, config=config.to_dict())
-    emit({"controls": out / "verdict_controls.json"}, as_json)
+        cli.say(f"{one['control']}: must be {one['expected']}; {said}")
+    write_json(out / "verdict_controls.json", {"controls": records, "made_by": cli.command_line()})
+    cli.write_receipt(out, config=config.to_dict(), has_model=False)
+    cli.emit({"controls": out / "verdict_controls.json"}, as_json)

@@ -1,26 +1,13 @@
 """The verbs about variants."""
 
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from genesplice.cli import (
-    Data,
-    Json,
-    OtherGenome,
-    Out,
-    Overwrite,
-    app,
-    claim,
-    command_line,
-    emit,
-    open_with_data,
-    say,
-)
+from genesplice import cli
 from genesplice.errors import InputError
 
 Models = Annotated[
@@ -28,12 +15,12 @@ Models = Annotated[
 ]
 
 
-@app.command()
+@cli.app.command()
 def variants(
     model: Models,
-    data: Data,
+    data: cli.Data,
     out: Annotated[
-        Path, typer.Option(callback=claim, help="VCF to write; .vcf.gz is bgzip with an index.")
+        Path, typer.Option(callback=cli.claim, help="VCF to write; .vcf.gz is bgzip with an index.")
     ],
     vcf: Annotated[Path | None, typer.Option(help="VCF, plain or compressed.")] = None,
     measured: Annotated[
@@ -48,9 +35,9 @@ def variants(
     abstain: Annotated[float, typer.Option(help="Strands that differ so are no answer.")] = 0.5,
     percentile: Annotated[bool, typer.Option(help="Compare with matched random ones.")] = True,
     seed: Annotated[int, typer.Option(help="Draws the matched random variants.")] = 0,
-    other_genome: OtherGenome = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    other_genome: cli.OtherGenome = False,
+    overwrite: cli.Overwrite = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Score the variants of a VCF, and write all its records back with the scores.
 
@@ -59,14 +46,12 @@ def variants(
     for it.
     """
     from genesplice.data.tables import on_disk
-    from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
-    from genesplice.runtime import file_sha256, write_manifest
+    from genesplice.runtime import file_sha256
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
     from genesplice.variants.benchmarks import class_benchmarks, measured_benchmark
     from genesplice.variants.vcf import beside, read_header
 
-    started = time.monotonic()
     if vcf is None and measured is None and not classes:
         raise InputError("no --vcf, --measured or --classes", "one of them")
     if vcf is not None and out.resolve() == vcf.resolve():
@@ -76,7 +61,7 @@ def variants(
         raise InputError(f"{out} exists", "a new file (or --overwrite)")
     if vcf is not None:
         read_header(vcf)
-    models, bundle = open_with_data(
+    models, bundle = cli.open_with_data(
         "variants", model, data, needs=None, is_other_allowed=other_genome
     )
     settings = Settings(window, max_length, abstain, level_window, percentile, seed)
@@ -84,9 +69,9 @@ def variants(
     metrics = []
     contigs_renamed: Mapping[str, str] = {}
     if vcf is not None:
-        done = annotate_vcf(models, bundle, vcf, out, settings=settings, progress=say)
+        done = annotate_vcf(models, bundle, vcf, out, settings=settings, progress=cli.say)
         for name, count in done.flags.most_common():
-            say(f"variants: {name}: {count}")
+            cli.say(f"variants: {name}: {count}")
         files += done.files
         metrics += flag_metrics(done)
         contigs_renamed = done.renamed
@@ -97,43 +82,38 @@ def variants(
         metrics += class_benchmarks(models, bundle, n_genes=classes, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_metrics(records, metrics)
-    write_manifest(
+    cli.write_receipt(
         out.parent,
         name=receipt.name,
-        command=command_line(),
-        started=started,
         config=settings._asdict() | {"classes": classes},
         seeds={"matched": seed},
         data=bundle.data_sha256
         | {file.name: file_sha256(on_disk(file)) for file in (vcf, measured) if file},
-        backend=backend_name(),
         extra=models.record | {"contigs_renamed": contigs_renamed},
     )
-    emit({"files": [*files, records, receipt]}, as_json)
+    cli.emit({"files": [*files, records, receipt]}, as_json)
 
 
-@app.command()
+@cli.app.command()
 def scan(
     model: Models,
-    data: Data,
-    out: Out,
+    data: cli.Data,
+    out: cli.Out,
     region: Annotated[str, typer.Option(help="contig:start-end (1-based), contig, or all.")],
-    other_genome: OtherGenome = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    other_genome: cli.OtherGenome = False,
+    overwrite: cli.Overwrite = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Score every single-base substitution of a region: tables and a track.
 
     What is done is kept in OUT.parts until all is: the same command goes on where it was stopped.
     """
-    from genesplice.model.attention import backend_name
     from genesplice.results import write_metrics
-    from genesplice.runtime import atomic_directory, write_manifest
+    from genesplice.runtime import atomic_directory
     from genesplice.variants.likelihood import STRIDE_BP, MaskedBases
     from genesplice.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
 
-    started = time.monotonic()
-    models, bundle = open_with_data(
+    models, bundle = cli.open_with_data(
         "scan", model, data, needs="masked bases", is_other_allowed=other_genome
     )
     regions = parse_region(region, bundle.genome)
@@ -141,52 +121,43 @@ def scan(
     score = MaskedBases(models.masked)
     parts = out.with_name(f"{out.name}.parts")
     with atomic_directory(out, overwrite=overwrite) as scratch:
-        files = scan_regions(score, bundle.genome, regions, parts, scratch, progress=say)
+        files = scan_regions(score, bundle.genome, regions, parts, scratch, progress=cli.say)
         metrics = scan_metrics(score, bundle.genome, regions)
         write_metrics(scratch / "metrics.json", metrics)
-        write_manifest(
-            scratch,
-            command=command_line(),
-            started=started,
-            config={"region": region, "core_bp": CORE_BP, "hidden_every_bp": STRIDE_BP},
-            data=bundle.data_sha256,
-            backend=backend_name(),
-            extra=models.record,
-        )
+        config = {"region": region, "core_bp": CORE_BP, "hidden_every_bp": STRIDE_BP}
+        cli.write_receipt(scratch, config=config, data=bundle.data_sha256, extra=models.record)
     shutil.rmtree(parts, ignore_errors=True)
-    emit({"files": [out / file.name for file in files] + [out / "metrics.json"]}, as_json)
+    cli.emit({"files": [out / file.name for file in files] + [out / "metrics.json"]}, as_json)
 
 
-@app.command()
+@cli.app.command()
 def design(
     model: Models,
-    data: Data,
+    data: cli.Data,
     gene: Annotated[str, typer.Option(help="Name or id, such as lacZ.")],
     towards: Annotated[str, typer.Option(help="up or down.")],
-    out: Out,
+    out: cli.Out,
     edits: Annotated[int, typer.Option(help="Most substitutions.", min=1)] = 5,
     protect: Annotated[
         list[str] | None, typer.Option(help="contig:start-end not to be edited; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the random edits it is compared with.")] = 0,
-    other_genome: OtherGenome = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    other_genome: cli.OtherGenome = False,
+    overwrite: cli.Overwrite = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Edit a gene's promoter towards a higher or lower predicted level, compared with chance.
 
     Writes steps.tsv, designed.fasta, metrics.json. It is a model's proposal and no measurement.
     """
-    from genesplice.model.attention import backend_name
     from genesplice.predict.gene_output import resolve_genes
     from genesplice.results import write_metrics
-    from genesplice.runtime import atomic_directory, write_manifest
+    from genesplice.runtime import atomic_directory
     from genesplice.variants import design as search
     from genesplice.variants.levels import LevelModel
     from genesplice.variants.scan import parse_region
 
-    started = time.monotonic()
-    models, bundle = open_with_data(
+    models, bundle = cli.open_with_data(
         "design", model, data, needs="expression", is_other_allowed=other_genome, follow=False
     )
     bundle.require_expression()
@@ -197,7 +168,7 @@ def design(
     ]
     positions = search.editable_positions(bundle, gene_id, protected=protected)
     levels = search.PromoterLevels([LevelModel(m, bundle) for m in models.levels], bundle, gene_id)
-    found = search.design(levels, towards, positions, n_edits=edits, seed=seed, progress=say)
+    found = search.design(levels, towards, positions, n_edits=edits, seed=seed, progress=cli.say)
     split = search.split_of(bundle, gene_id, models.level_paths)
     with atomic_directory(out, overwrite=overwrite) as scratch:
         table = search.step_table(levels, found, bundle)
@@ -206,17 +177,13 @@ def design(
             search.design_fasta(levels, found), encoding="utf-8"
         )
         write_metrics(scratch / "metrics.json", search.design_metrics(found, split, seed=seed))
-        write_manifest(
+        config = {"gene_id": gene_id, "towards": towards, "edits": edits}
+        cli.write_receipt(
             scratch,
-            command=command_line(),
-            started=started,
-            config={
-                "gene_id": gene_id, "towards": towards, "edits": edits, "protect": protect or [],
-            },
+            config=config | {"protect": protect or []},
             seeds={"random_edits": seed},
             data=bundle.data_sha256,
-            backend=backend_name(),
             extra=models.record,
-        )  # fmt: skip
+        )
     files = ("steps.tsv", "designed.fasta", "metrics.json", "manifest.json")
-    emit({"files": [out / name for name in files]}, as_json)
+    cli.emit({"files": [out / name for name in files]}, as_json)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from genesplice.errors import InputError
+from genesplice.errors import require
 
 BIN_SIZES_BP = (4, 8, 16, 32, 128)
 SUMMARY_BP = 128
@@ -18,12 +18,6 @@ ArchName = Literal[
     "hierarchical", "short_cnn", "dilated_cnn", "plain_attention", "kmer_tokens", "enformer_like"
 ]
 HierarchyName = Literal["whole", "local_only", "permuted_regions"]
-
-
-def require(condition: bool, found: str, expected: str) -> None:
-    """Raise `InputError` unless `condition`."""
-    if not condition:
-        raise InputError(found, expected)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.evaluate.reliability import COST, ablation_table
 from genesplice.model.attention import backend_name
-from genesplice.results import Metric, write_metrics
+from genesplice.results import Metric, metrics_frame, write_metrics
 from genesplice.runtime import atomic_file, write_json, write_manifest
 from genesplice.show.figures import context_scores, dose_figure, mass_figure, slope_bars
 from genesplice.show.report import Part, write_page
@@ -284,7 +284,7 @@ def write_verdict_page(
     target: Path, report: VerdictReport, ablations: pd.DataFrame | None = None, name: str = ""
 ) -> Path:
     """Write one self-contained HTML page; `name` is that of the data."""
-    verdict, metrics = report.verdict, pd.DataFrame(report.metrics, columns=list(Metric._fields))
+    verdict, metrics = report.verdict, metrics_frame(report.metrics)
     parts: list[Part] = [f"**Note:** {html.escape(text)}" for text in verdict["disagreements"]]
     parts += [
         f"**Note:** Task {html.escape(task)} {html.escape(str(why))}"

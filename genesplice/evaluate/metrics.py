@@ -26,7 +26,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.evaluate import bootstrap
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, GeneStatistics, block_labels, summarise
-from genesplice.results import PREDICTION_COLUMNS, Metric
+from genesplice.results import PREDICTION_COLUMNS, Metric, metrics_frame
 
 METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
 LIMITS = {name: (-np.inf if name == "level_r2" else -1.0, 1.0) for name in METRICS}
@@ -228,7 +228,7 @@ def compare(
     about: dict[str, Any] = {"train_profile": profile, "n_bootstrap": n_bootstrap}
     records = score(predictions, blocks, seed=seed, **about)
     records += differences(predictions, blocks, **about)
-    return pd.DataFrame(records, columns=list(Metric._fields))
+    return metrics_frame(records)
 
 
 def _records(

@@ -57,7 +57,7 @@ from genesplice.data.features import (
 from genesplice.data.genome import Genome
 from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.results import Metric
 
@@ -79,7 +79,7 @@ REPLICATION = {"NC_000913.3": (3_925_743, 1_590_763)}
 Source: RefSeq NC_000913.3 (E. coli K-12 MG1655): `origin_of_replication` oriC, 3,925,744 to
 3,925,975; `recombination_feature` dif, 1,590,750 to 1,590,777.
 """
-NO_PROMOTER_BP = 300
+NO_PROMOTER_BP, EDGE_BP = 300, 128
 START_CODONS = (14, 46, 62)
 """ATG, GTG and TTG as numbers of base 4."""
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-9, 0, 2))
@@ -97,9 +97,10 @@ def make_probe_sites(
     n_sites: int = 1500,
     origin_bp: int | None = None,
     terminus_bp: int | None = None,
-    edge_bp: int = 128,
 ) -> pd.DataFrame:
     """Draw labelled sites for each of `TASKS`: `SITE_COLUMNS`, in the order of the tasks.
+
+    No site is nearer to an end of its genome block than `EDGE_BP`.
 
     `position` is 0-based, `strand` ("+", "-") is the one to be read, `block` and `fold` are those
     that the base lies in. A task is left out where a label has no site.
@@ -112,8 +113,6 @@ def make_probe_sites(
     origin_bp, terminus_bp
         Origin of replication and terminus on the longest contig, 0-based; None: those of
         `REPLICATION`. Without them there is no `replichore` task.
-    edge_bp
-        No site is nearer to an end of its genome block than this.
 
     Raises
     ------
@@ -124,7 +123,7 @@ def make_probe_sites(
     block_of = np.full(genome.length, -1, np.int64)
     for block in bundle.blocks.itertuples():
         contig = genome.contig(block.contig)
-        inner = np.arange(block.start + edge_bp, block.end - edge_bp) % contig.length
+        inner = np.arange(block.start + EDGE_BP, block.end - EDGE_BP) % contig.length
         block_of[contig.offset + inner] = block.block
     drawn = _Draw(bundle, generator, block_of >= 0).all_tasks(n_sites)
     if origin_bp is None and terminus_bp is None and genome.contigs:
@@ -282,7 +281,6 @@ def probe_metrics(
     *,
     fold: int,
     references: Sequence[str] = (),
-    n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
 ) -> list[Metric]:
     """Fit one probe per model and task outside of `fold` and score it on the sites in `fold`.
@@ -306,17 +304,15 @@ def probe_metrics(
         If there are no features, their rows are not those of `sites` or hold a value that is not
         finite, or a reference is not among them.
     """
-    if not features or set(references) - set(features):
-        raise InputError(
-            f"references {list(references)} among {sorted(features)}", "features of each model"
-        )
+    found = f"references {list(references)} among {sorted(features)}"
+    require(features and set(references) <= set(features), found, "features of each model")
     for name, values in features.items():
-        if len(values) != len(sites) or not np.isfinite(values).all():
-            raise InputError(f"features {name!r}", f"{len(sites)} rows of finite numbers")
+        is_fine = len(values) == len(sites) and np.isfinite(values).all()
+        require(is_fine, f"features {name!r}", f"{len(sites)} rows of finite numbers")
     is_held_out = (sites["fold"] == fold).to_numpy()
     label, block = sites["label"].to_numpy(), sites["block"].to_numpy()
     held_out_blocks = np.unique(block[is_held_out])
-    draws = make_draws(len(held_out_blocks), n_bootstrap, seed)
+    draws = make_draws(len(held_out_blocks), N_BOOTSTRAP, seed)
     scores: dict[str, dict[str, np.ndarray]] = {name: {} for name in features}
     count: dict[str, int] = {}
     with threadpool_limits(1):

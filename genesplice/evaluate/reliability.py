@@ -26,10 +26,10 @@ from scipy.stats import t as student
 from genesplice.data.bundle import Bundle
 from genesplice.data.leakage import COPY, RELATIVE
 from genesplice.data.splits import first_of_operon
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.evaluate.metrics import fold_profiles, score
-from genesplice.results import Metric, to_metrics
+from genesplice.results import Metric, metrics_frame, to_metrics
 
 STRATUM_METRICS = ("level_spearman", "profile_r")
 SPLIT = "held_out:"
@@ -63,10 +63,7 @@ def gene_strata(bundle: Bundle) -> dict[str, pd.Index]:
 
 
 def strata_metrics(
-    predictions: pd.DataFrame,
-    strata: Mapping[str, pd.Index],
-    blocks: pd.Series,
-    **about: Any,
+    predictions: pd.DataFrame, strata: Mapping[str, pd.Index], blocks: pd.Series, **about: Any
 ) -> list[Metric]:
     """`STRATUM_METRICS` of every model and seed on the held-out genes of each stratum.
 
@@ -93,9 +90,7 @@ def conformal_width(errors: Float[np.ndarray, " genes"], coverage: float = NOMIN
     return float(np.partition(errors, rank - 1)[rank - 1]) if rank <= len(errors) else math.nan
 
 
-def add_intervals(
-    predictions: pd.DataFrame, calibration: pd.DataFrame, coverage: float = NOMINAL
-) -> pd.DataFrame:
+def add_intervals(predictions: pd.DataFrame, calibration: pd.DataFrame) -> pd.DataFrame:
     """Return `predictions` with the columns `low` and `high`, log2(TPM + 1).
 
     Each model, seed and held-out fold is calibrated by its own rows of `calibration`, condition by
@@ -111,7 +106,7 @@ def add_intervals(
     keys = ["model", "seed", "fold", "condition"]
     errors = (calibration["observed"] - calibration["predicted"]).abs().astype(np.float64)
     grouped = errors.groupby([calibration[key] for key in keys], observed=True)
-    widths = {key: conformal_width(part.to_numpy(), coverage) for key, part in grouped}
+    widths = {key: conformal_width(part.to_numpy()) for key, part in grouped}
     width = np.full(len(predictions), np.nan)
     if widths:
         rows = pd.MultiIndex.from_frame(predictions[keys])
@@ -123,7 +118,7 @@ def add_intervals(
 
 
 def coverage_metrics(
-    predictions: pd.DataFrame, blocks: pd.Series, *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0
+    predictions: pd.DataFrame, blocks: pd.Series, *, seed: int = 0
 ) -> list[Metric]:
     """How many held-out measurements lie inside their interval, by model, seed and fold.
 
@@ -151,7 +146,7 @@ def coverage_metrics(
             part = sums if fold is None else sums[sums["fold"] == fold]
             names, block = np.unique(part["gene_id"].map(blocks), return_inverse=True)
             values, entries = part[["inside", "width"]].to_numpy(), part[["entries"] * 2].to_numpy()
-            draws = make_draws(len(names), n_bootstrap, seed)
+            draws = make_draws(len(names), N_BOOTSTRAP, seed)
             coverage, width = ratio_draws(values, entries, block, draws).T
             about: dict[str, Any] = {"model": str(model), "fold": fold, "seed": int(run_seed)}
             about |= {"n_blocks": len(names), "n": len(part)}
@@ -177,7 +172,7 @@ def strata_table(
     records = strata_metrics(
         both, gene_strata(bundle), bundle.block_of, train_profile=profile, seed=seed
     )
-    table = pd.DataFrame(records, columns=list(Metric._fields))
+    table = metrics_frame(records)
     table["stratum"] = table["split"].str.removeprefix(SPLIT)
     keys = ["metric", "stratum", "n"]
     table = table.drop_duplicates(["model", *keys]).set_index(keys)
@@ -196,36 +191,22 @@ ABLATION_COLUMNS = (
 COST = "cpu_seconds"
 NOT_RUN: Literal["not run"] = "not run"
 ENOUGH_RUNS, ENOUGH_SEEDS = 3, 2
-CONTEXT_METRICS = ("level_r2", "profile_r")
+CONTEXT = "context", ("level_r2", "profile_r")
 SHORTER = "the same network with a shorter context"
 
 
-class Hypothesis(NamedTuple):
-    """What is asked, of which model, and the names of its ablations in the records.
-
-    Without ablations the effect is per doubling of context, from records `<metric>_per_doubling`.
-    """
-
-    name: str
-    model: str
-    ablations: tuple[str, ...]
-
-
-ABLATIONS_OF = {
-    "hierarchical attention": "local_only permuted_regions",
-    "adaptive schedule": "constant_rate",
-    "graph attention": "rewired no_network",
-    "pre-training": "random_encoder shuffled_pretraining",
-    "pathway knowledge": "random_sets no_sets",
+HYPOTHESES = {
+    "longer context": (),
+    "hierarchical attention": ("local_only", "permuted_regions"),
+    "adaptive schedule": ("constant_rate",),
+    "graph attention": ("rewired", "no_network"),
+    "pre-training": ("random_encoder", "shuffled_pretraining"),
+    "pathway knowledge": ("random_sets", "no_sets"),
 }
-HYPOTHESES: tuple[Hypothesis, ...] = (
-    Hypothesis("longer context", "context", ()),
-    *(
-        Hypothesis(name, "genesplice", tuple(f"genesplice_{one}" for one in ablations.split()))
-        for name, ablations in ABLATIONS_OF.items()
-    ),
-)
-"""The question itself and the five proposals."""
+"""The question itself and the five proposals, and the ablations of each.
+
+Without ablations the effect is per doubling of context, from records `<metric>_per_doubling`.
+"""
 
 
 def answer_from_interval(
@@ -263,8 +244,8 @@ def judge(hypothesis: str, difference: Metric, *, is_lower_better: bool = False)
     InputError
         If the metric is not a difference.
     """
-    if not difference.metric.endswith("_difference"):
-        raise InputError(f"metric {difference.metric!r}", "a difference from an ablation")
+    is_difference = difference.metric.endswith("_difference")
+    require(is_difference, f"metric {difference.metric!r}", "a difference from an ablation")
     low, high = difference.ci_low, difference.ci_high
     interval, ends = "no interval", (low, high)
     if low is not None and high is not None:
@@ -308,27 +289,27 @@ def ablation_table(
     InputError
         If `smallest_effect` is not above 0.
     """
-    if smallest_effect <= 0:
-        raise InputError(f"smallest_effect {smallest_effect:g}", "above 0")
+    require(smallest_effect > 0, f"smallest_effect {smallest_effect:g}", "above 0")
     if isinstance(metrics, pd.DataFrame):
         metrics = to_metrics(metrics)
     records, rows = list(metrics), []
-    for one in HYPOTHESES:
-        of_metrics = STRATUM_METRICS if one.ablations else CONTEXT_METRICS
-        for ablation, name in product(one.ablations or (SHORTER,), of_metrics):
-            if one.ablations:
-                effect = _difference(records, one.model, ablation, name)
+    for hypothesis, ablations in HYPOTHESES.items():
+        model, of_metrics = ("genesplice", STRATUM_METRICS) if ablations else CONTEXT
+        names = [f"{model}_{one}" for one in ablations] or [SHORTER]
+        for ablation, name in product(names, of_metrics):
+            if ablations:
+                effect = _difference(records, model, ablation, name)
                 is_open = effect.n_seeds < ENOUGH_SEEDS and effect.n_runs < ENOUGH_RUNS
-                cost = _cost(records, one.model, ablation)
+                cost = _cost(records, model, ablation)
             else:
-                effect, cost = _slope(records, one.model, name), _cost(records, one.model)
+                effect, cost = _slope(records, model, name), _cost(records, model)
                 is_open = context_answer == "cannot tell"
             answer: str = answer_from_interval(effect.low, effect.high, smallest_effect)
-            if is_open and (one.ablations or answer == "no"):
+            if is_open and (ablations or answer == "no"):
                 answer = "cannot tell"
             if effect.value is None:
                 answer, cost = NOT_RUN, None
-            rows.append((one.name, name, one.model, ablation, *effect, cost, answer))
+            rows.append((hypothesis, name, model, ablation, *effect, cost, answer))
     return pd.DataFrame(rows, columns=list(ABLATION_COLUMNS))
 
 

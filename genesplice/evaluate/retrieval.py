@@ -25,7 +25,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
 from genesplice.data.bundle import Bundle
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import (
     FREE,
     N_BOOTSTRAP,
@@ -57,7 +57,6 @@ def retrieval_metrics(
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
     fold: int | None = None,
-    split: str = "test",
 ) -> list[Metric]:
     """All of the above for each model's vectors, on the same genes and resamples.
 
@@ -86,16 +85,14 @@ def retrieval_metrics(
         If a gene has no vector or no block, a K is below 1, a value is not finite, a reference is
         not among the models, or no two genes are of one group.
     """
-    if min(ks, default=1) < 1:
-        raise InputError(f"k {min(ks)}", "at least 1")
-    if set(references) - set(vectors):
-        raise InputError(f"references {list(references)}", f"among {sorted(vectors)}")
+    require(min(ks, default=1) >= 1, f"k {min(ks, default=1)}", "at least 1")
+    are_known = set(references) <= set(vectors)
+    require(are_known, f"references {list(references)}", f"among {sorted(vectors)}")
     is_mate = mates(groups, genes)
     if is_shown is not None:
         is_mate &= is_shown
     one, two = np.nonzero(np.triu(is_mate))
-    if not len(one):
-        raise InputError(f"no two of {len(genes)} genes in one group", "groups of several genes")
+    require(len(one), f"no two of {len(genes)} genes in one group", "groups of several genes")
     label = np.zeros(len(genes)) if blocks is None else block_labels(genes, blocks)
     names, block = np.unique(label, return_inverse=True)
     draws = make_draws(len(names), n_bootstrap, seed)
@@ -119,7 +116,7 @@ def retrieval_metrics(
             f"{metric}_difference": values[name][metric] - values[reference][metric]
             for metric in (f"retrieval_at_{k}" for k in ks)
         }
-    about: dict[str, Any] = {"n_blocks": draws.shape[1], "split": split, "fold": fold, "seed": seed}
+    about: dict[str, Any] = {"n_blocks": draws.shape[1], "fold": fold, "seed": seed}
     metrics = []
     for name, by_metric in values.items():
         for metric, drawn in by_metric.items():
@@ -242,7 +239,7 @@ def _unit_vectors(vectors: pd.DataFrame, genes: pd.Index) -> Unit:
     if len(missing):
         raise InputError(f"gene {missing[0]!r} without a vector", "a vector for each gene")
     values = vectors.loc[genes].to_numpy(dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise InputError("a vector with a value that is not finite", "finite numbers")
+    is_finite = np.isfinite(values).all()
+    require(is_finite, "a vector with a value that is not finite", "finite numbers")
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return values / np.where(length > 0, length, 1)

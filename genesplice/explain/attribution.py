@@ -8,15 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import (
-    DeepLift,
-    FeatureAblation,
-    GradientShap,
-    InputXGradient,
-    IntegratedGradients,
-    Occlusion,
-    Saliency,
-)
+from captum import attr
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -42,7 +34,7 @@ def _integrated_gradients(
     function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
 ) -> Tensor:
     """Source: Sundararajan et al., Axiomatic attribution for deep networks, 2017, equation 1."""
-    method, size = IntegratedGradients(function), settings.batch_steps
+    method, size = attr.IntegratedGradients(function), settings.batch_steps
     return _mean_over(
         references,
         lambda one: method.attribute(bases, one, n_steps=settings.steps, internal_batch_size=size),
@@ -51,14 +43,14 @@ def _integrated_gradients(
 
 def _saliency(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
     """The gradient of the base that is there. Source: Simonyan et al., 2013, section 3."""
-    gradient = Saliency(function).attribute(_leaf(bases), abs=True)
+    gradient = attr.Saliency(function).attribute(_leaf(bases), abs=True)
     return gradient * (bases == bases.max(-1, keepdim=True).values)
 
 
 def _input_x_gradient(
     function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
 ) -> Tensor:
-    return InputXGradient(function).attribute(_leaf(bases))
+    return attr.InputXGradient(function).attribute(_leaf(bases))
 
 
 def _deeplift(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
@@ -66,7 +58,7 @@ def _deeplift(function: nn.Module, bases: Tensor, references: Tensor, settings: 
     with warnings.catch_warnings():
         # It reports that it sets hooks, each time.
         warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
-        method = DeepLift(function)
+        method = attr.DeepLift(function)
         return _mean_over(references, lambda one: method.attribute(_leaf(bases), _leaf(one)))
 
 
@@ -74,7 +66,7 @@ def _gradient_shap(
     function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
 ) -> Tensor:
     """Source: Erion et al., expected gradients, 2021, equation 3."""
-    method, left = GradientShap(function), settings.steps
+    method, left = attr.GradientShap(function), settings.steps
     total = torch.zeros_like(bases)
     with _seeded(settings.seed):
         while left > 0:
@@ -88,7 +80,7 @@ def _occlusion(
     function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
 ) -> Tensor:
     """Windows of two bins, one bin apart; each base gets the mean of those over it, a base."""
-    method, size = Occlusion(function), (2 * TILE_BP, 4)
+    method, size = attr.Occlusion(function), (2 * TILE_BP, 4)
     options = {"strides": (TILE_BP, 4), "perturbations_per_eval": settings.batch_steps}
     return _mean_over(
         references, lambda one: method.attribute(bases, size, baselines=one, **options)
@@ -97,7 +89,7 @@ def _occlusion(
 
 def _ablation(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
     """One bin after another; what the prediction loses is shared among its bases."""
-    method = FeatureAblation(function)
+    method = attr.FeatureAblation(function)
     tiles = (torch.arange(bases.shape[1]) // TILE_BP)[None, :, None].expand(1, -1, 4)
     options = {"feature_mask": tiles, "perturbations_per_eval": settings.batch_steps}
     return _mean_over(references, lambda one: method.attribute(bases, baselines=one, **options)) / (

@@ -210,8 +210,6 @@ def context_scores(
     conditions: Sequence[Mapping[str, Any]],
     metrics: pd.DataFrame,
     metric: str = "level_r2",
-    *,
-    title: str = "Score against context",
 ) -> go.Figure:
     """Draw the conditions' score over all held-out genes against their context (mean over seeds).
 
@@ -220,13 +218,20 @@ def context_scores(
     InputError
         If no condition has a record of the metric.
     """
+    scores = scores_by_context(conditions, metrics)
+    scores = scores[scores["metric"] == metric].drop(columns="metric")
+    th.require(len(scores), f"no record of {metric} for any condition", "at least one")
+    return context_curve(scores, metric=metric, title="Score against context")
+
+
+def scores_by_context(
+    conditions: Sequence[Mapping[str, Any]], metrics: pd.DataFrame
+) -> pd.DataFrame:
+    """Scores over all held-out genes by metric and context_bp, mean over seeds, no references."""
     context = {one["name"]: one["context_bp"] for one in conditions if not one["is_reference"]}
-    is_mine = metrics["model"].isin(context) & (metrics["metric"] == metric)
-    rows = metrics[is_mine & metrics["fold"].isna()]
-    th.require(len(rows), f"no record of {metric} for any condition", "at least one")
-    mean = rows.groupby(rows["model"].map(context).rename("context_bp"))
-    mean = mean[["value", "ci_low", "ci_high"]].mean().reset_index()
-    return context_curve(mean, metric=metric, title=title)
+    rows = metrics[metrics["model"].isin(context) & metrics["fold"].isna()]
+    grouped = rows.groupby(["metric", rows["model"].map(context).rename("context_bp")])
+    return grouped[["value", "ci_low", "ci_high"]].mean().reset_index()
 
 
 def slope_bars(

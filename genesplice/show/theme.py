@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
 
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 # Okabe and Ito (2008), in the order in which groups take them: the pale ones come last.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = (
@@ -184,12 +184,6 @@ def broken_lines(*columns: np.ndarray | pd.Series) -> np.ndarray:
     """Interleave equally long columns and a NaN: the path plotly draws as separate strokes."""
     gap = np.full(len(columns[0]), np.nan)
     return np.column_stack([*(np.asarray(c, dtype=np.float64) for c in columns), gap]).ravel()
-
-
-def require(is_fine: object, found: str, expected: str) -> None:
-    """Raise an InputError unless it is fine."""
-    if not is_fine:
-        raise InputError(found, expected)
 
 
 def require_table(

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from jaxtyping import UInt8
-from torch import Tensor
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import region_masks
@@ -19,15 +18,8 @@ from genesplice.data.genome import Genome
 from genesplice.data.tables import some
 from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric
-from genesplice.variants.alleles import (
-    FLAGS,
-    MAX_LENGTH_BP,
-    Allele,
-    Survey,
-    check_record,
-    contig_names,
-    survey_file,
-)
+from genesplice.variants import alleles, vcf
+from genesplice.variants.alleles import Allele
 from genesplice.variants.consequence import Consequences
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
 from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
@@ -39,18 +31,6 @@ from genesplice.variants.likelihood import (
     allele_likelihoods,
 )
 from genesplice.variants.matched import REGIONS, Matched
-from genesplice.variants.vcf import (
-    Record,
-    Row,
-    beside,
-    contig_lengths,
-    index,
-    read_header,
-    read_records,
-    table_records,
-    write_table,
-    write_vcf,
-)
 
 CHUNK = 256
 MIN_AGREEMENT = 0.75
@@ -92,7 +72,7 @@ class Settings(NamedTuple):
     """
 
     window_bp: int = WINDOW_BP
-    max_length_bp: int = MAX_LENGTH_BP
+    max_length_bp: int = alleles.MAX_LENGTH_BP
     abstain: float = ABSTAIN
     level_window_bp: int = LEVEL_WINDOW_BP
     with_percentile: bool = True
@@ -142,20 +122,11 @@ def region_of(genome: Genome, track: UInt8[np.ndarray, " length"], contig: str, 
 
 
 class Scorer:
-    """Scores chunks of records; everything that chunks share is made once.
+    """Scores chunks of records; everything that chunks share is made once."""
 
-    `gene_features` are those of each expression model (`encode_genes`), where they are at hand.
-    """
-
-    def __init__(
-        self,
-        models: Models,
-        bundle: Bundle,
-        settings: Settings,
-        gene_features: Sequence[Tensor] | None = None,
-    ) -> None:
+    def __init__(self, models: Models, bundle: Bundle, settings: Settings) -> None:
         self.settings, self.genome = settings, bundle.genome
-        self.names = contig_names(bundle)
+        self.names = alleles.contig_names(bundle)
         self.track = region_track(bundle)
         self.consequences = Consequences(bundle.genome, bundle.genes)
         self.relatives = bundle.relatives
@@ -165,11 +136,7 @@ class Scorer:
             if settings.with_percentile:
                 self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
         if models.levels:
-            known: Sequence[Tensor | None] = gene_features or [None] * len(models.levels)
-            level_models = [
-                LevelModel(model, bundle, gene_features=own)
-                for model, own in zip(models.levels, known, strict=True)
-            ]
+            level_models = [LevelModel(model, bundle) for model in models.levels]
             self.levels = Levels(level_models, bundle, window_bp=settings.level_window_bp)
         self.gene_names = dict(zip(bundle.genes["gene_id"], bundle.genes["name"], strict=True))
         self.columns = pa.unify_schemas([COLUMNS, LEVEL_COLUMNS] if self.levels else [COLUMNS])
@@ -179,26 +146,26 @@ class Scorer:
         self.fields += ["GS_DLEVEL", "GS_GENE"] * bool(self.levels) + ["GS_FLAG"]
 
     def __call__(
-        self, records: Sequence[Record], first: int = 1
-    ) -> tuple[list[list[Row]], list[Row]]:
+        self, records: Sequence[vcf.Record], first: int = 1
+    ) -> tuple[list[list[vcf.Row]], list[vcf.Row]]:
         """For each record one row an allele (or one where it has none); and the rows of genes.
 
         `first` is the number of the first record.
         """
-        checked = [check_record(one, self.names, self.settings.max_length_bp) for one in records]
-        alleles = [one for found in checked for one in found if isinstance(one, Allele)]
-        window_bp = self.settings.window_bp
-        ratios: Iterator[Likelihood | None] = iter([None] * len(alleles))
+        checked = [
+            alleles.check_record(one, self.names, self.settings.max_length_bp) for one in records
+        ]
+        valid = [one for found in checked for one in found if isinstance(one, Allele)]
+        ratios: Iterator[Likelihood | None] = iter([None] * len(valid))
         if self.masked:
-            ratios = iter(
-                allele_likelihoods(self.masked, self.genome, alleles, window_bp=window_bp)
-            )
-        changes = iter(self.levels(alleles) if self.levels else [[]] * len(alleles))
-        rows, genes = [], list[Row]()
+            place = self.masked, self.genome, valid
+            ratios = iter(allele_likelihoods(*place, window_bp=self.settings.window_bp))
+        changes = iter(self.levels(valid) if self.levels else [[]] * len(valid))
+        rows, genes = [], list[vcf.Row]()
         for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
             own = []
             for alt, allele in zip(record.alts or (".",), found, strict=True):
-                row: Row = dict.fromkeys(self.columns.names)
+                row: vcf.Row = dict.fromkeys(self.columns.names)
                 row |= {
                     "record": number, "contig": record.contig, "position": record.position + 1,
                     "id": record.name, "ref": record.ref, "alt": alt,
@@ -212,8 +179,12 @@ class Scorer:
         return rows, genes
 
     def _score(
-        self, row: Row, allele: Allele, ratio: Likelihood | None, changes: Sequence[GeneChange]
-    ) -> list[Row]:
+        self,
+        row: vcf.Row,
+        allele: Allele,
+        ratio: Likelihood | None,
+        changes: Sequence[GeneChange],
+    ) -> list[vcf.Row]:
         flags = []
         region = region_of(self.genome, self.track, allele.contig, allele.start)
         row |= {"kind": allele.kind, "region": region}
@@ -251,11 +222,11 @@ class Scorer:
         ]  # fmt: skip
 
 
-def _change(one: GeneChange) -> Row:
+def _change(one: GeneChange) -> vcf.Row:
     return {"dlevel": one.mean, "model_spread": one.spread, "agreement": one.agreement}
 
 
-def info(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[str | None]]:
+def info(rows: Sequence[vcf.Row], fields: Sequence[str]) -> dict[str, list[str | None]]:
     """The INFO values of one record."""
     values: dict[str, list[str | None]] = {}
     for field in fields:
@@ -264,7 +235,7 @@ def info(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[str | Non
     return values
 
 
-def flags_of(row: Row) -> list[str]:
+def flags_of(row: vcf.Row) -> list[str]:
     """The flags of an allele."""
     return [] if row["flag"] is None else row["flag"].split("|")
 
@@ -275,10 +246,10 @@ def _text(value: Any) -> str | None:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _checked(vcf: Path, bundle: Bundle, progress: Progress) -> Survey:
+def _checked(path: Path, bundle: Bundle, progress: Progress) -> alleles.Survey:
     """Read the whole of a VCF, and compare every REF with the genome."""
-    read_header(vcf)
-    found = survey_file(read_records(vcf), bundle, vcf, contig_lengths(vcf))
+    vcf.read_header(path)
+    found = alleles.survey_file(vcf.read_records(path), bundle, path, vcf.contig_lengths(path))
     if found.unknown:
         named = some((name for name, _ in found.unknown.most_common()), 3)
         progress(f"variants: contigs that the data do not have: {named}")
@@ -293,37 +264,31 @@ def _checked(vcf: Path, bundle: Bundle, progress: Progress) -> Survey:
 def annotate_vcf(
     models: Models,
     bundle: Bundle,
-    vcf: Path,
+    path: Path,
     out: Path,
     *,
     settings: Settings | None = None,
-    gene_features: Sequence[Tensor] | None = None,
     progress: Progress = lambda text: None,
 ) -> Annotated:
-    """Write `out`: every record of `vcf` in its order, with INFO fields; and tables next to it.
+    """Write `out`: every record of `path` in its order, with INFO fields; and tables next to it.
 
     The file is read twice: first every REF is compared with the genome, then records are scored.
-
-    Parameters
-    ----------
-    gene_features
-        Of each expression model (`encode_genes`), where they are at hand.
 
     Raises
     ------
     InputError
-        If `vcf` is no VCF, declares other lengths of contigs than the genome's, or more than 5 % of
-        its REFs are not those of the genome.
+        If `path` is no VCF, declares other lengths of contigs than the genome's, or more than
+        5 % of its REFs are not those of the genome.
     """
-    checked = _checked(vcf, bundle, progress)
-    scorer = Scorer(models, bundle, settings or Settings(), gene_features)
-    flags, done, n_alleles, records = Counter[str](), 0, 0, read_records(vcf)
+    checked = _checked(path, bundle, progress)
+    scorer = Scorer(models, bundle, settings or Settings())
+    flags, done, n_alleles, records = Counter[str](), 0, 0, vcf.read_records(path)
     schemas = {"": scorer.columns} | ({".genes": GENE_COLUMNS} if scorer.levels else {})
     with ExitStack() as stack:
         notes = [f"##source=genesplice {bundle.name}"]
-        writer = stack.enter_context(write_vcf(out, vcf, scorer.fields, notes))
+        writer = stack.enter_context(vcf.write_vcf(out, path, scorer.fields, notes))
         write_rows, *write_genes = (
-            stack.enter_context(write_table(beside(out, stem), schema))
+            stack.enter_context(vcf.write_table(vcf.beside(out, stem), schema))
             for stem, schema in schemas.items()
         )
         while chunk := list(islice(records, CHUNK)):
@@ -338,13 +303,16 @@ def annotate_vcf(
             n_alleles, done = n_alleles + len(every), done + len(chunk)
             if done % (8 * CHUNK) == 0:
                 progress(f"variants: {done} of {checked.n_records} records")
-    files = [out, *(beside(out, s + ending) for s in schemas for ending in (".tsv", ".parquet"))]
+    files = [
+        out,
+        *(vcf.beside(out, s + ending) for s in schemas for ending in (".tsv", ".parquet")),
+    ]
     for old in (".tbi", ".csi"):
         out.with_name(out.name + old).unlink(missing_ok=True)
     if not writer.is_sorted:
         progress("variants: not sorted, so there is no index")
     elif out.suffix in (".gz", ".bgz"):
-        if made := index(out):
+        if made := vcf.index(out):
             files.append(made)
         else:
             progress("variants: a position beyond what an index holds, so there is none")
@@ -354,7 +322,7 @@ def annotate_vcf(
 def flag_metrics(done: Annotated) -> list[Metric]:
     """Records read, alleles without a flag, and those with each; then what else was measured."""
     counts = {"records": done.n_records, "scored": done.flags["scored"]}
-    counts |= {f"flag:{name}": done.flags[name] for name in FLAGS}
+    counts |= {f"flag:{name}": done.flags[name] for name in alleles.FLAGS}
     counted = [
         Metric(f"variants_{name}", float(count), None, None, done.n_alleles, "genesplice", "input")
         for name, count in counts.items()
@@ -368,7 +336,6 @@ def score_variants(
     variants: Path | pd.DataFrame,
     *,
     settings: Settings | None = None,
-    gene_features: Sequence[Tensor] | None = None,
 ) -> Scores:
     """Score a VCF, or a table with contig, position (from 1), ref and alt, as plain tables.
 
@@ -380,11 +347,11 @@ def score_variants(
         As `annotate_vcf`; for a column that the table lacks.
     """
     if isinstance(variants, pd.DataFrame):
-        records, renamed = table_records(variants), dict[str, str]()
+        records, renamed = vcf.table_records(variants), dict[str, str]()
     else:
         renamed = _checked(variants, bundle, lambda text: None).renamed
-        records = list(read_records(variants))
-    scorer = Scorer(open_models(models), bundle, settings or Settings(), gene_features)
+        records = list(vcf.read_records(variants))
+    scorer = Scorer(open_models(models), bundle, settings or Settings())
     scored, genes = scorer(records)
     rows = [row for own in scored for row in own]
     flags = Counter(flag for row in rows for flag in flags_of(row) or ["scored"])

@@ -100,7 +100,7 @@ def test_without_records_nothing_was_run():
     table = ablation_table([])
     assert tuple(table.columns) == ABLATION_COLUMNS
     assert set(table["answer"]) == {"not run"}
-    assert set(table["hypothesis"]) == {one.name for one in HYPOTHESES}
+    assert set(table["hypothesis"]) == set(HYPOTHESES)
     assert table["effect"].isna().all()
 
 
