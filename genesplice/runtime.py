@@ -310,6 +310,25 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
                     folder.rmdir()
 
 
+def claim_parts(parts: Path, what: str, models: Iterable[Any]) -> None:
+    """Note in `parts` what is worked out there and by which weights, or see that it is the same.
+
+    Raises
+    ------
+    InputError
+        If other work was begun there, or with another model.
+    """
+    parts.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    for name, value in (item for one in models for item in sorted(one.state_dict().items())):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    note, mine = parts / "scan.txt", f"{what}model {digest.hexdigest()[:16]}"
+    if note.exists() and note.read_text() != mine:
+        raise InputError(f"a scan with {note.read_text()}", mine, path=parts)
+    note.write_text(mine)
+
+
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genesplice import cli
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError, WorkError, require
 
 if TYPE_CHECKING:
     from genesplice.config import Config
@@ -47,45 +47,24 @@ def prepare(
     as_json: cli.Json = False,
 ) -> None:
     """Turn a recipe, or your own files, into a data folder."""
+    # What was typed goes on under the same names.
+    given = {name: value for name, value in locals().items() if value is not None}
     from genesplice.data.prepare import prepare_files, prepare_recipe
 
-    mine = {"--fasta": fasta, "--annotation": annotation, "--expression": expression,
-            "--expression-unit": expression_unit}  # fmt: skip
-    sizes = {"--block-bp": block_bp, "--folds": folds}
+    del given["as_json"]
+    own = ("fasta", "annotation", "expression", "expression_unit", "block_bp", "folds")
+    flags = [f"--{name.replace('_', '-')}" for name in own if name in given]
     if recipe is not None:
-        given = [flag for flag, value in (mine | sizes).items() if value is not None]
-        if given:
-            raise InputError(f"--recipe together with {', '.join(given)}", "one or the other")
+        require(not flags, f"--recipe together with {', '.join(flags)}", "one or the other")
         bundle = prepare_recipe(
             recipe, out, relatives=relatives, overwrite=overwrite, progress=cli.say
         )
     else:
-        if fasta is None or annotation is None:
-            missing = [flag for flag in list(mine)[:2] if mine[flag] is None]
-            raise InputError(f"no {', '.join(missing)}", "both, or --recipe ecoli")
-        bundle = prepare_files(
-            fasta=fasta,
-            annotation=annotation,
-            expression=expression,
-            expression_unit=expression_unit,  # type: ignore[arg-type]
-            samples=samples,
-            network=network,
-            gene_sets=gene_sets,
-            obo=obo,
-            operons=operons,
-            tss=tss,
-            network_evidence=network_evidence,
-            gene_set_evidence=gene_set_evidence,
-            relatives=relatives,
-            allow_missing=allow_missing,
-            block_bp=block_bp or 100_000,
-            n_folds=folds or 5,
-            circular=tuple(circular or ()),
-            name=name,
-            out=out,
-            overwrite=overwrite,
-            progress=cli.say,
-        )
+        missing = [flag for flag in ("--fasta", "--annotation") if flag not in flags]
+        require(not missing, f"no {', '.join(missing)}", "both, or --recipe ecoli")
+        if folds is not None:
+            given["n_folds"] = given.pop("folds")
+        bundle = prepare_files(**given, progress=cli.say)
     cli.say(
         f"prepare: {len(bundle.genes)} genes, {bundle.expression.n_obs} samples, "
         f"leakage {bundle.leakage['status']}"

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genesplice.data.genome import decode
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import WorkError, require
 from genesplice.predict.gene_output import Explainer, Reference
 from genesplice.results import Attribution, Metric
 
@@ -30,71 +30,74 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
-def _integrated_gradients(
-    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
-) -> Tensor:
+class Asked(NamedTuple):
+    """What a method is asked: a function, its input, and what that is compared with."""
+
+    function: nn.Module
+    bases: Float[Tensor, "1 length 4"]
+    references: Float[Tensor, "references length 4"]
+    settings: Settings
+
+    def mean(self, attribute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean over the references."""
+        return torch.stack([attribute(one[None]) for one in self.references]).mean(0)
+
+
+def _integrated_gradients(asked: Asked) -> Tensor:
     """Source: Sundararajan et al., Axiomatic attribution for deep networks, 2017, equation 1."""
-    method, size = attr.IntegratedGradients(function), settings.batch_steps
-    return _mean_over(
-        references,
-        lambda one: method.attribute(bases, one, n_steps=settings.steps, internal_batch_size=size),
-    )
+    method, settings = attr.IntegratedGradients(asked.function), asked.settings
+    options = {"n_steps": settings.steps, "internal_batch_size": settings.batch_steps}
+    return asked.mean(lambda one: method.attribute(asked.bases, one, **options))
 
 
-def _saliency(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
+def _saliency(asked: Asked) -> Tensor:
     """The gradient of the base that is there. Source: Simonyan et al., 2013, section 3."""
-    gradient = attr.Saliency(function).attribute(_leaf(bases), abs=True)
+    bases = asked.bases
+    gradient = attr.Saliency(asked.function).attribute(_leaf(bases), abs=True)
     return gradient * (bases == bases.max(-1, keepdim=True).values)
 
 
-def _input_x_gradient(
-    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
-) -> Tensor:
-    return attr.InputXGradient(function).attribute(_leaf(bases))
+def _input_x_gradient(asked: Asked) -> Tensor:
+    return attr.InputXGradient(asked.function).attribute(_leaf(asked.bases))
 
 
-def _deeplift(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
+def _deeplift(asked: Asked) -> Tensor:
     """Source: Shrikumar et al., Learning important features, 2017 (the rescale rule)."""
     with warnings.catch_warnings():
         # It reports that it sets hooks, each time.
         warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
-        method = attr.DeepLift(function)
-        return _mean_over(references, lambda one: method.attribute(_leaf(bases), _leaf(one)))
+        method = attr.DeepLift(asked.function)
+        return asked.mean(lambda one: method.attribute(_leaf(asked.bases), _leaf(one)))
 
 
-def _gradient_shap(
-    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
-) -> Tensor:
+def _gradient_shap(asked: Asked) -> Tensor:
     """Source: Erion et al., expected gradients, 2021, equation 3."""
-    method, left = attr.GradientShap(function), settings.steps
-    total = torch.zeros_like(bases)
+    method, settings = attr.GradientShap(asked.function), asked.settings
+    total, left = torch.zeros_like(asked.bases), settings.steps
     with _seeded(settings.seed):
         while left > 0:
             count = min(settings.batch_steps, left)
-            total += count * method.attribute(bases, references, n_samples=count, stdevs=0.0)
+            options = {"n_samples": count, "stdevs": 0.0}
+            total += count * method.attribute(asked.bases, asked.references, **options)
             left -= count
     return total / settings.steps
 
 
-def _occlusion(
-    function: nn.Module, bases: Tensor, references: Tensor, settings: Settings
-) -> Tensor:
+def _occlusion(asked: Asked) -> Tensor:
     """Windows of two bins, one bin apart; each base gets the mean of those over it, a base."""
-    method, size = attr.Occlusion(function), (2 * TILE_BP, 4)
-    options = {"strides": (TILE_BP, 4), "perturbations_per_eval": settings.batch_steps}
-    return _mean_over(
-        references, lambda one: method.attribute(bases, size, baselines=one, **options)
-    ) / (2 * TILE_BP * 4)
+    method, size = attr.Occlusion(asked.function), (2 * TILE_BP, 4)
+    options = {"strides": (TILE_BP, 4), "perturbations_per_eval": asked.settings.batch_steps}
+    values = asked.mean(lambda one: method.attribute(asked.bases, size, baselines=one, **options))
+    return values / (2 * TILE_BP * 4)
 
 
-def _ablation(function: nn.Module, bases: Tensor, references: Tensor, settings: Settings) -> Tensor:
+def _ablation(asked: Asked) -> Tensor:
     """One bin after another; what the prediction loses is shared among its bases."""
-    method = attr.FeatureAblation(function)
-    tiles = (torch.arange(bases.shape[1]) // TILE_BP)[None, :, None].expand(1, -1, 4)
-    options = {"feature_mask": tiles, "perturbations_per_eval": settings.batch_steps}
-    return _mean_over(references, lambda one: method.attribute(bases, baselines=one, **options)) / (
-        TILE_BP * 4
-    )
+    method = attr.FeatureAblation(asked.function)
+    tiles = (torch.arange(asked.bases.shape[1]) // TILE_BP)[None, :, None].expand(1, -1, 4)
+    options = {"feature_mask": tiles, "perturbations_per_eval": asked.settings.batch_steps}
+    values = asked.mean(lambda one: method.attribute(asked.bases, baselines=one, **options))
+    return values / (TILE_BP * 4)
 
 
 class Method(NamedTuple):
@@ -105,7 +108,7 @@ class Method(NamedTuple):
     label
         Its name in reports.
     run
-        From function, input and references to attributions, base by base.
+        Gives attributions, base by base.
     promises_sum
         Attributions ought to sum to the output less the mean output of the references.
     is_fragile
@@ -118,7 +121,7 @@ class Method(NamedTuple):
     """
 
     label: str
-    run: Callable[[nn.Module, Tensor, Tensor, Settings], Tensor]
+    run: Callable[[Asked], Tensor]
     promises_sum: bool = False
     is_fragile: bool = False
     reference: Reference | None = None
@@ -133,11 +136,7 @@ METHODS = {
         "DeepLift", _deeplift, promises_sum=True, is_fragile=True, is_threaded=False
     ),
     "gradientshap": Method(
-        "expected gradients",
-        _gradient_shap,
-        promises_sum=True,
-        reference="shuffle",
-        is_threaded=False,
+        "expected gradients", _gradient_shap, True, reference="shuffle", is_threaded=False
     ),
     "occlusion": Method("occlusion", _occlusion),
     "ablation": Method("feature ablation", _ablation),
@@ -171,10 +170,9 @@ def attribute(
     WorkError
         If a fragile method does not keep its promise on this function.
     """
-    if method not in METHODS:
-        raise InputError(f"method '{method}'", f"one of {', '.join(METHODS)}")
+    require(method in METHODS, f"method '{method}'", f"one of {', '.join(METHODS)}")
     chosen = METHODS[method]
-    values = chosen.run(function, bases, references, settings).detach()
+    values = chosen.run(Asked(function, bases, references, settings)).detach()
     with torch.no_grad():
         output = float(function(bases))
         empty = torch.cat([function(one) for one in references.split(settings.batch_steps)])
@@ -214,8 +212,7 @@ def attribute_gene(
     WorkError
         If the method is not valid for this model.
     """
-    if method not in METHODS:
-        raise InputError(f"method '{method}'", f"one of {', '.join(METHODS)}")
+    require(method in METHODS, f"method '{method}'", f"one of {', '.join(METHODS)}")
     function = explainer.forward_function(gene_id, condition)
     window, reference = function.window, METHODS[method].reference or baseline
     references = function.references(reference, n_references, seed)
@@ -239,48 +236,35 @@ def attribute_gene(
 
 def attribution_table(attributions: Sequence[Attribution]) -> pd.DataFrame:
     """One row a base; `position_bp` counts from the TSS along the sense strand."""
-    tables = [
-        pd.DataFrame(
-            {
-                "gene_id": one.gene_id,
-                "name": one.name,
-                "target": one.target,
-                "position_bp": np.arange(len(one.values)) + one.offset_bp,
-                "base": list(decode(one.tokens)),
-                "value": one.values,
-            }
-        )
-        for one in attributions
-    ]
+    tables = [base_table(one).assign(value=one.values) for one in attributions]
     return pd.concat(tables, ignore_index=True)
 
 
-def completeness_metrics(
-    attributions: Sequence[Attribution], *, model: str = "genesplice"
-) -> list[Metric]:
+def base_table(one: Any) -> pd.DataFrame:
+    """One row a base of something with tokens from `offset_bp` on, of a gene and a target."""
+    position = np.arange(len(one.tokens)) + one.offset_bp
+    about = {"gene_id": one.gene_id, "name": one.name, "target": one.target}
+    return pd.DataFrame({**about, "position_bp": position, "base": list(decode(one.tokens))})
+
+
+def completeness_metrics(attributions: Sequence[Attribution]) -> list[Metric]:
     """Per gene |delta| / |output - baseline|, and the median over genes.
 
     Genes whose prediction is that of the baseline have no such share and are left out.
     """
-    relative = {one.gene_id: one.relative_delta for one in attributions}
-    known = {gene_id: value for gene_id, value in relative.items() if np.isfinite(value)}
+    relative = {f"completeness_delta:{one.gene_id}": one.relative_delta for one in attributions}
+    known = {name: value for name, value in relative.items() if np.isfinite(value)}
     if not known:
         return []
-    records = {"completeness_delta": (float(np.median(list(known.values()))), len(known))}
-    records |= {f"completeness_delta:{gene_id}": (value, 1) for gene_id, value in known.items()}
-    return [
-        Metric(name, value, None, None, n, model, "explained")
-        for name, (value, n) in records.items()
-    ]
+    median = {"completeness_delta": float(np.median(list(known.values())))}
+    counted = [(name, value, len(known)) for name, value in median.items()]
+    counted += [(name, value, 1) for name, value in known.items()]
+    return [Metric(name, x, None, None, n, "genesplice", "explained") for name, x, n in counted]
 
 
 def _leaf(x: Tensor) -> Tensor:
     """A copy that asks for gradients, which Captum would otherwise warn about."""
     return x.detach().clone().requires_grad_()
-
-
-def _mean_over(references: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-    return torch.stack([run(one[None]) for one in references]).mean(0)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.explain.attribution import (
     COMPLETE,
     METHODS,
@@ -89,10 +89,9 @@ class Faithfulness(NamedTuple):
             found.append("the prediction is that of the baseline, there is nothing to explain")
         elif self.promises_sum and not self.relative_delta <= COMPLETE:
             found.append(f"{self.relative_delta:.0%} of the prediction is missing")
-        if not self.deletion_gain > BETTER_THAN_RANDOM:
-            found.append("deletion is no better than at random")
-        if not self.insertion_gain > BETTER_THAN_RANDOM:
-            found.append("insertion is no better than at random")
+        for name, gain in (("deletion", self.deletion_gain), ("insertion", self.insertion_gain)):
+            if not gain > BETTER_THAN_RANDOM:
+                found.append(f"{name} is no better than at random")
         if self.ism_spearman is not None and not self.ism_spearman >= ISM_AGREEMENT:
             found.append(f"rank agreement with mutagenesis is {self.ism_spearman:.2f}")
         if self.random_spearman is not None and not self.random_spearman <= RANDOM_AGREEMENT:
@@ -100,14 +99,9 @@ class Faithfulness(NamedTuple):
         return found
 
     @property
-    def is_faithful(self) -> bool:
-        """Whether every check that was made is passed."""
-        return not self.failures
-
-    @property
     def verdict(self) -> str:
         """The stamp of a figure: "faithful", or "not faithful" and why."""
-        return "faithful" if self.is_faithful else f"not faithful: {'; '.join(self.failures)}"
+        return f"not faithful: {'; '.join(self.failures)}" if self.failures else "faithful"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,37 +190,31 @@ def explain_genes(
             table=table,
             sites=motif_sites(found, scan, **span, genes=explainer.bundle.genes),
         )
-    if method not in METHODS:
-        raise InputError(f"method '{method}'", f"one of {', '.join(METHODS)}, ism")
+    require(method in METHODS, f"method '{method}'", f"one of {', '.join(METHODS)}, ism")
     options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
-    random_model = None
-    if is_checked or has_known_sites:
-        random_model = explainer.changed(randomised)
+    random_model = explainer.changed(randomised) if is_checked or has_known_sites else None
+    controls: dict[str, Attribution] = {}
+    curves: dict[str, Curves] = {}
+    checks: dict[str, Faithfulness] = {}
 
-    def explain(
-        gene_id: str,
-    ) -> tuple[Attribution, Attribution | None, Curves | None, Faithfulness | None]:
+    def explain(gene_id: str) -> Attribution:
         found, control = attribute_gene(explainer, gene_id, **options), None
         if random_model is not None:
-            control = attribute_gene(random_model, gene_id, **options)
-        if not is_checked:
-            return found, control, None, None
-        curves = deletion_insertion(explainer, found, condition=condition)
-        checked = check_attribution(
-            explainer, found, condition=condition, control=control, curves=curves
-        )
-        report(f"explain: {found.name}: {checked.verdict}")
-        return found, control, curves, checked
+            controls[gene_id] = control = attribute_gene(random_model, gene_id, **options)
+        if is_checked:
+            curves[gene_id] = drawn = deletion_insertion(explainer, found, condition=condition)
+            about: dict[str, Any] = {"control": control, "curves": drawn, "condition": condition}
+            checks[gene_id] = check_attribution(explainer, found, **about)
+            report(f"explain: {found.name}: {checks[gene_id].verdict}")
+        return found
 
-    rows = _each(explain, genes, report, is_threaded=METHODS[method].is_threaded)
-    found = [row[0] for row in rows]
+    found = _each(explain, genes, report, is_threaded=METHODS[method].is_threaded)
     metrics = completeness_metrics(found) if METHODS[method].promises_sum else []
-    checked = [row[3] for row in rows if row[3] is not None]
-    known_sites = None
+    checked, known_sites = [checks[gene] for gene in genes if gene in checks], None
     if is_checked:
         metrics += faithfulness_metrics(checked)
     if has_known_sites:
-        control = [row[1] for row in rows if row[1] is not None]
+        control = [controls[gene] for gene in genes]
         of_sites, known_sites = measure_known_sites(
             explainer.bundle, found, control, upstream_bp=upstream_bp
         )
@@ -237,7 +225,7 @@ def explain_genes(
         table=attribution_table(found),
         metrics=metrics,
         checks=faithfulness_table(checked) if is_checked else None,
-        curves={row[0].gene_id: pd.DataFrame(row[2]._asdict()) for row in rows if row[2]},
+        curves={gene: pd.DataFrame(curves[gene]._asdict()) for gene in genes if gene in curves},
         sites=motif_sites(found, scan, **SITES_BP, genes=explainer.bundle.genes),
         known_sites=known_sites,
     )
@@ -264,7 +252,6 @@ def deletion_insertion(
     condition: str | None = None,
     n_points: int = 11,
     n_random: int = 3,
-    seed: int = 0,
 ) -> Curves:
     """Delete and insert bases by rank, and at random for comparison.
 
@@ -277,7 +264,7 @@ def deletion_insertion(
         full, none = float(function(bases)), float(function(empty))
     scale = full - none if full != none else 1.0
     by_rank = known[np.argsort(-found.values[known] * np.sign(scale), kind="stable")]
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     shuffled = [generator.permutation(known) for _ in range(n_random)]
     fraction = np.linspace(0, 1, n_points)
 
@@ -353,17 +340,11 @@ def check_attribution(
     if control is not None:
         random = abs(rank_agreement(found.values, control.values))
     promises = {method.label: method.promises_sum for method in METHODS.values()}
-    deletion, insertion = curves.area("deletion"), curves.area("insertion")
-    return Faithfulness(
-        *(found.gene_id, found.name, found.method, found.relative_delta),
-        promises.get(found.method, False),
-        deletion,
-        insertion,
-        curves.area("random_deletion") - deletion,
-        insertion - curves.area("random_insertion"),
-        ism,
-        random,
-    )
+    about = found.gene_id, found.name, found.method, found.relative_delta
+    deletion, insertion, of_random, to_random = map(curves.area, Curves._fields[1:])
+    gains = of_random - deletion, insertion - to_random
+    is_sum = promises.get(found.method, False)
+    return Faithfulness(*about, is_sum, deletion, insertion, *gains, ism, random)
 
 
 def faithfulness_table(checked: Sequence[Faithfulness]) -> pd.DataFrame:
@@ -374,17 +355,11 @@ def faithfulness_table(checked: Sequence[Faithfulness]) -> pd.DataFrame:
     return table.set_index("gene_id").astype(dict.fromkeys(numbers, float))
 
 
-def faithfulness_metrics(
-    checked: Sequence[Faithfulness], *, model: str = "genesplice"
-) -> list[Metric]:
+def faithfulness_metrics(checked: Sequence[Faithfulness]) -> list[Metric]:
     """The share of genes that are faithful, and per gene every figure that was measured."""
-    share = float(np.mean([one.is_faithful for one in checked])) if checked else 0.0
-    return [
-        Metric("faithful_share", share, None, None, len(checked), model, "explained"),
-        *(
-            Metric(f"{name}:{one.gene_id}", getattr(one, name), None, None, 1, model, "explained")
-            for one in checked
-            for name in Faithfulness._fields[5:]
-            if getattr(one, name) is not None
-        ),
-    ]
+    share = float(np.mean([not one.failures for one in checked])) if checked else 0.0
+    values = [("faithful_share", share, len(checked))]
+    for one in checked:
+        measured = zip(Faithfulness._fields[5:], one[5:], strict=True)
+        values += [(f"{name}:{one.gene_id}", x, 1) for name, x in measured if x is not None]
+    return [Metric(name, x, None, None, n, "genesplice", "explained") for name, x, n in values]

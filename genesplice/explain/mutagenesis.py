@@ -4,7 +4,6 @@ A window is encoded once. A variant computes anew only the tokens around its cha
 regions (they are few), and the bins that the readout of the gene uses.
 """
 
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,14 +15,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from genesplice.data.genome import decode
 from genesplice.errors import InputError
+from genesplice.explain.attribution import base_table
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.readout import bins_read
 from genesplice.model.splicing import SplicedEncoder, splice
 from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution
-from genesplice.runtime import Countdown, atomic_file
+from genesplice.runtime import Countdown, atomic_file, claim_parts
 
 STEP_BP = 8
 TO_BASES = [f"to_{base}" for base in "ACGT"]
@@ -136,16 +135,7 @@ def mutate(
 
 def mutation_table(found: Mutagenesis) -> pd.DataFrame:
     """One row a base: the change of the prediction for each base that could stand there."""
-    return pd.DataFrame(
-        {
-            "gene_id": found.gene_id,
-            "name": found.name,
-            "target": found.target,
-            "position_bp": np.arange(len(found.tokens)) + found.offset_bp,
-            "base": list(decode(found.tokens)),
-            **{name: found.effects[:, i] for i, name in enumerate(TO_BASES)},
-        }
-    )
+    return base_table(found).join(pd.DataFrame(found.effects, columns=TO_BASES))
 
 
 def attribution_of_table(table: pd.DataFrame) -> list[Attribution]:
@@ -182,7 +172,9 @@ def scan_genes(
         If `out` holds a scan with another model, window, interval or condition.
     """
     if out:
-        _claim(out, explainer, f"-{upstream_bp} to +{downstream_bp} bp, {condition or 'level'}")
+        what = f"-{upstream_bp} to +{downstream_bp} bp, {condition or 'level'}"
+        what = f"{what}, window {explainer.window_bp} bp, "
+        claim_parts(out, what, (part.model for part in explainer.parts))
     span = {"upstream_bp": upstream_bp, "downstream_bp": downstream_bp}
     tables = []
     for gene_id in Countdown(len(genes), "explain: genes", report).over(genes):
@@ -195,16 +187,3 @@ def scan_genes(
                 with atomic_file(file) as partial:
                     tables[-1].to_parquet(partial, index=False)
     return pd.concat(tables, ignore_index=True)
-
-
-def _claim(out: Path, explainer: Explainer, what: str) -> None:
-    """Note in `out` what is scanned there, or check that it is the same."""
-    out.mkdir(parents=True, exist_ok=True)
-    states, digest = [part.model.state_dict() for part in explainer.parts], hashlib.sha256()
-    for value in (state[name] for state in states for name in sorted(state)):
-        digest.update(value.detach().contiguous().numpy().data)
-    mine = f"{what}, window {explainer.window_bp} bp, model {digest.hexdigest()[:16]}"
-    note = out / "scan.txt"
-    if note.exists() and note.read_text() != mine:
-        raise InputError(f"a scan of {note.read_text()}", mine, path=out)
-    note.write_text(mine)

@@ -32,7 +32,7 @@ class Failure(NamedTuple):
     """Where and why a notebook stopped.
 
     `cell` counts code cells from 1 (None before the first); `kind` is the name of the exception,
-    or one of "timeout", "kernel died", "interrupted", "kernel did not start".
+    or one of "kernel died", "interrupted", "kernel did not start".
     """
 
     notebook: str
@@ -59,14 +59,13 @@ def execute_notebook(
     cwd: Path,
     on_cell: Callable[[int, int], None] | None = None,
     on_text: Callable[[str], None] | None = None,
-    cell_timeout_s: int | None = None,
 ) -> tuple[float, Failure | None]:
     """Run `notebook` in a kernel of its own and write it, with its outputs, to `output`.
 
     What the kernel's process writes past Jupyter (a crash in a library, say) goes to a `.log` of
-    the same name. Nothing is raised for a cell that fails, a kernel that dies, a timeout or
-    Ctrl-C: `output` then holds the cells up to there, and its metadata (`genesplice`) what
-    happened. Returned are the seconds and, unless it is done, the failure.
+    the same name. Nothing is raised for a cell that fails, a kernel that dies or Ctrl-C: `output`
+    then holds the cells up to there, and its metadata (`genesplice`) what happened. Returned are
+    the seconds and, unless it is done, the failure.
 
     Parameters
     ----------
@@ -78,11 +77,9 @@ def execute_notebook(
         Called with the number of the code cell that starts, from 1, and how many there are.
     on_text
         Called with what a cell prints to stderr (its progress), as it comes.
-    cell_timeout_s
-        Seconds any one cell may take; None for no limit.
     """
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import DeadKernelError
 
     log = output.with_suffix(".log")
     log.unlink(missing_ok=True)
@@ -112,12 +109,9 @@ def execute_notebook(
                 on_cell_start=start_cell,
                 stderr_file=_Listener(on_text) if on_text else None,
                 kernel_manager_class=_kernel_manager(log),
-                execution_timeout=cell_timeout_s,
             )
     except papermill.PapermillExecutionError as error:
         kind, message = error.ename, f"{error.ename}: {error.evalue}".removesuffix(": ")
-    except CellTimeoutError:
-        kind, message = "timeout", f"took longer than {cell_timeout_s} s"
     except DeadKernelError:
         kind, message = "kernel died", "the kernel died (out of memory, or killed from outside)"
     except KeyboardInterrupt:

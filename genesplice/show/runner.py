@@ -64,7 +64,6 @@ class Session:
     out: Path | None
     cwd: Path
     progress: Progress
-    cell_timeout_s: int | None = None
     failures: list[Failure] = field(default_factory=list)
 
     def go(self, tasks: Sequence[Task], *, stops_at_failure: bool) -> RunResult:
@@ -90,7 +89,7 @@ class Session:
         self.progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
         seconds, failure = execute_notebook(
             task.notebook, executed, task.values, cwd=self.cwd, on_cell=self.progress.cell,
-            on_text=self.progress.text, cell_timeout_s=self.cell_timeout_s,
+            on_text=self.progress.text,
         )  # fmt: skip
         record |= {"state": "done", "seconds": seconds, "message": None}
         if failure:
@@ -111,7 +110,6 @@ def run_notebooks(
     parameters: Mapping[str, str] | None = None,
     resume: str | None = None,
     progress: Progress | None = None,
-    cell_timeout_s: int | None = None,
 ) -> RunResult:
     """Run the notebooks of `folder` in order, up to the first that fails, and render them.
 
@@ -129,8 +127,6 @@ def run_notebooks(
     resume
         A run's path, its name under `out/runs`, or `latest`. Goes on at the first notebook that is
         not done or whose source has changed, with the same preset and parameters.
-    cell_timeout_s
-        Seconds any one cell may take; None for no limit.
 
     Raises
     ------
@@ -164,7 +160,7 @@ def run_notebooks(
         going_on = tasks[n_done].name if n_done < len(tasks) else "the reports"
         progress.note(f"{run_dir.name}: {n_done} done before, going on at {going_on}")
     cwd = folder.resolve().parent
-    session = Session(run_dir, manifest, out, cwd, progress, cell_timeout_s)
+    session = Session(run_dir, manifest, out, cwd, progress)
     return session.go(tasks[n_done:], stops_at_failure=True)
 
 
@@ -207,18 +203,18 @@ def sweep_notebook(
     return session.go(tasks, stops_at_failure=False)
 
 
-def render_run(run_dir: Path, out: Path | None = None) -> Path:
-    """Write the reports and the index of a run again, from its executed notebooks.
+def render_run(run_dir: Path) -> Path:
+    """Write the reports and the index of a run again, from its executed notebooks; the index."""
+    return _render(run_dir, read_manifest(run_dir), None, again=True)
+
+
+def _render(run_dir: Path, manifest: Manifest, out: Path | None, again: bool = False) -> Path:
+    """Save the manifest, and write the index and those reports that are not there yet.
 
     With `out`, its `index.html` and reports are replaced by this run's; reports of notebooks that
     this run did not include stay, and are listed with the run they came from. Returned is the
     index: the one in `out` if that is given.
     """
-    return _render(run_dir, read_manifest(run_dir), out, again=True)
-
-
-def _render(run_dir: Path, manifest: Manifest, out: Path | None, again: bool = False) -> Path:
-    """Save the manifest, and write the index and those reports that are not there yet."""
     entries = []
     for record in manifest["notebooks"]:
         executed, report = (run_dir / f"{record['stem']}{suffix}" for suffix in (".ipynb", ".html"))

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import decode
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
 from genesplice.variants.alleles import Region
@@ -87,11 +87,8 @@ def editable_positions(
     is_there = contig.is_circular | ((at >= 0) & (at < contig.length))
     at = at % contig.length
     is_free = is_there & ~blocked[at] & (bundle.genome.tokens[contig.offset + at] < 4)
-    if not is_free.any():
-        raise InputError(
-            f"no base of the {upstream_bp} before {gene['name']} that may be edited",
-            "one that is neither protected, nor of another gene, nor N",
-        )
+    found = f"no base of the {upstream_bp} before {gene['name']} that may be edited"
+    require(is_free.any(), found, "one that is neither protected, nor of another gene, nor N")
     return distance[is_free]
 
 
@@ -170,11 +167,9 @@ def design(
     InputError
         If one of the numbers is below 1, or `towards` is neither up nor down.
     """
-    if towards not in ("up", "down"):
-        raise InputError(f"--towards {towards}", "up or down")
+    require(towards in ("up", "down"), f"--towards {towards}", "up or down")
     for name, count in (("edits", n_edits), ("beam", beam), ("screened", n_screened)):
-        if count < 1:
-            raise InputError(f"{count} {name}", "1 or more")
+        require(count >= 1, f"{count} {name}", "1 or more")
     sign = 1 if towards == "up" else -1
     kept: list[Edits] = [()]
     steps, found = [kept[0]], [levels([()])[0]]
@@ -234,24 +229,24 @@ def step_table(levels: PromoterLevels, found: Design, bundle: Bundle) -> pd.Data
     is_plus, contig = gene["strand"] == "+", bundle.genome.contig(gene["contig"])
     rows = []
     for step, (edits, level) in enumerate(zip(found.steps, found.levels, strict=True)):
+        predicted = map(float, (level.mean(), level.std(), (level - found.levels[0]).mean()))
+        of_step = tuple(predicted)
         for distance, base in edits:
             pair = [int(levels.tokens[distance + levels.window.start]), base]
             ref, alt = (BASES[token if is_plus else 3 - token] for token in pair)
             at = int(gene["start"]) + distance if is_plus else int(gene["end"]) - 1 - distance
-            change = float((level - found.levels[0]).mean())
-            rows.append((step, contig.name, at % contig.length + 1, ref, alt, distance,
-                         float(level.mean()), float(level.std()), change))  # fmt: skip
+            rows.append((step, contig.name, at % contig.length + 1, ref, alt, distance, *of_step))
     columns = ["step", "contig", "position", "ref", "alt", "distance_bp", "level", "model_spread"]
     return pd.DataFrame(rows, columns=[*columns, "change"])
 
 
-def design_fasta(levels: PromoterLevels, found: Design, upstream_bp: int = UPSTREAM_BP) -> str:
+def design_fasta(levels: PromoterLevels, found: Design) -> str:
     """The bases before the start, on the sense strand: as they are, and designed."""
     window, lines = levels.window, []
     for name, step in (("reference", 0), ("designed", -1)):
-        tokens = levels.edited(found.steps[step])[window.start - upstream_bp : window.start]
+        tokens = levels.edited(found.steps[step])[window.start - UPSTREAM_BP : window.start]
         lines.append(
-            f">{found.gene_id}_{name} {window.name} {-upstream_bp} to -1 of the start, sense "
+            f">{found.gene_id}_{name} {window.name} {-UPSTREAM_BP} to -1 of the start, sense "
             f"strand; predicted level {found.levels[step].mean():.4f}\n{decode(tokens)}\n"
         )
     return "".join(lines)
@@ -263,18 +258,16 @@ def design_metrics(found: Design, split: str, *, seed: int = 0) -> list[Metric]:
     The interval of `design_change` is the smallest and largest over models, that of
     `design_random_change` the middle 95 % of the draws.
     """
-    changes = found.levels[-1] - found.levels[0]
+    changes, n = found.levels[-1] - found.levels[0], found.levels.shape[1]
     low, high = np.quantile(found.random, [0.025, 0.975])
-    values: dict[str, tuple[float, float | None, float | None, int]] = {
-        "design_level_before": (float(found.levels[0].mean()), None, None, len(changes)),
-        "design_level": (float(found.levels[-1].mean()), None, None, len(changes)),
-        "design_change": (
-            found.change, float(changes.min()), float(changes.max()), len(changes)
-        ),
-        "design_random_change": (float(found.random.mean()), low, high, len(found.random)),
-        "design_edits": (float(len(found.steps[-1])), None, None, len(found.steps) - 1),
-    }  # fmt: skip
-    return [Metric(name, *value, "genesplice", split, None, seed) for name, value in values.items()]
+    values: list[tuple[str, float, float | None, float | None, int]] = [
+        ("design_level_before", float(found.levels[0].mean()), None, None, n),
+        ("design_level", float(found.levels[-1].mean()), None, None, n),
+        ("design_change", found.change, float(changes.min()), float(changes.max()), n),
+        ("design_random_change", float(found.random.mean()), low, high, len(found.random)),
+        ("design_edits", float(len(found.steps[-1])), None, None, len(found.steps) - 1),
+    ]
+    return [Metric(*value, "genesplice", split, None, seed) for value in values]
 
 
 def split_of(bundle: Bundle, gene_id: str, folders: Sequence[Path]) -> str:

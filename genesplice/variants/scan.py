@@ -5,17 +5,16 @@ strands. The other hidden bases depend on the position alone, so that a score is
 region it is asked for in, window edges aside (cores lie on a fixed grid).
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pysam
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import ALPHABET, Genome
@@ -25,7 +24,7 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
 from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric, MotifHit
-from genesplice.runtime import Countdown, atomic_file
+from genesplice.runtime import Countdown, atomic_file, claim_parts
 from genesplice.variants.alleles import Region
 from genesplice.variants.likelihood import (
     BASES,
@@ -142,17 +141,13 @@ class PromoterScan(NamedTuple):
     """A promoter on the sense strand; entry 0 of all lies `offset_bp` from the TSS.
 
     `table` has the rows of `scan_core` with the letters of the sense strand, and `distance_bp` from
-    the TSS. `values` has a row for every base (N too) and is 0 but for the base that is there: how
-    much less likely its three changes are, on average. `hexamers` are found without the model, and
-    count from the TSS.
+    the TSS. `hexamers` are found without the model, and count from the TSS.
     """
 
     gene_id: str
-    name: str
     offset_bp: int
     table: pd.DataFrame
     tokens: UInt8[np.ndarray, " length"]
-    values: Float[np.ndarray, "length 4"]
     hexamers: list[MotifHit]
 
 
@@ -186,14 +181,11 @@ def scan_promoter(
         row["strand"] == "+",
         int(row["tss"]),
     )
-    before, after = (
-        (upstream_bp, downstream_bp) if is_plus else (downstream_bp - 1, upstream_bp + 1)
-    )
-    low, high = max(tss - before, 0), min(tss + after, contig.length)
+    low, high = (-upstream_bp, downstream_bp) if is_plus else (1 - downstream_bp, upstream_bp + 1)
+    low, high = max(tss + low, 0), min(tss + high, contig.length)
     score, region = MaskedBases(model), Region(contig.name, low, high)
-    table = pd.concat(
-        [scan_core(score, bundle.genome, core) for core in cores([region])], ignore_index=True
-    )
+    parts = [scan_core(score, bundle.genome, core) for core in cores([region])]
+    table = pd.concat(parts, ignore_index=True)
     table["distance_bp"] = (table["position"] - 1 - tss) * (1 if is_plus else -1)
     if not is_plus:
         flip = dict(zip(BASES, BASES[::-1], strict=True))
@@ -202,14 +194,11 @@ def scan_promoter(
         table["ref"] = table["ref"].map(flip)
     tokens = bundle.genome.fetch(*region, row["strand"])
     offset = low - tss if is_plus else tss - high + 1
-    values = np.zeros((len(tokens), 4))
-    at = table["distance_bp"].to_numpy() - offset
-    values[at, tokens[at]] = -table[TO_BASES].sum(axis=1).to_numpy() / 3
     hexamers = [
         hit._replace(start=hit.start + offset, end=hit.end + offset)
         for hit in find_promoter(tokens[:-offset])
     ]
-    return PromoterScan(gene_id, str(row["name"]), offset, table, tokens, values, hexamers)
+    return PromoterScan(gene_id, offset, table, tokens, hexamers)
 
 
 def scan_regions(
@@ -233,8 +222,7 @@ def scan_regions(
     InputError
         If `parts` holds a scan with another model.
     """
-    parts.mkdir(parents=True, exist_ok=True)
-    _claim(parts, score)
+    claim_parts(parts, "", [score.model])
     every = list(cores(regions))
     files = []
     for core in Countdown(len(every), f"scan: intervals of {CORE_BP} bp", progress).over(every):
@@ -246,32 +234,18 @@ def scan_regions(
     return _write(files, out)
 
 
-def scan_metrics(
-    score: MaskedBases, genome: Genome, regions: Sequence[Region], *, seed: int = 0
-) -> list[Metric]:
+def scan_metrics(score: MaskedBases, genome: Genome, regions: Sequence[Region]) -> list[Metric]:
     """How far ratios of bases hidden together are from those of bases hidden alone."""
     every = list(cores(regions))
     row = _strided(genome, every[len(every) // 2])[1][0]
     if not len(row.positions):
         return []
-    return agreement(score, [row], substitutions(score, [row]), n_positions=32, seed=seed)
-
-
-def _claim(parts: Path, score: MaskedBases) -> None:
-    digest = hashlib.sha256()
-    for name, value in sorted(score.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    note, own = parts / "scan.txt", f"model {digest.hexdigest()[:16]}"
-    if note.exists() and note.read_text() != own:
-        raise InputError(f"a scan with {note.read_text()}", own, path=parts)
-    note.write_text(own)
+    return agreement(score, [row], substitutions(score, [row]), n_positions=32)
 
 
 def _write(files: Sequence[Path], out: Path) -> list[Path]:
-    table, text, graph = (
-        out / name for name in ("scan.parquet", "scan.tsv.gz", "mean_llr.bedgraph.gz")
-    )
+    names = "scan.parquet", "scan.tsv.gz", "mean_llr.bedgraph.gz"
+    table, text, graph = (out / name for name in names)
     schema = pq.read_schema(files[0])
     with (
         pq.ParquetWriter(table, schema) as writer,
@@ -287,8 +261,7 @@ def _write(files: Sequence[Path], out: Path) -> list[Path]:
             for sink, shown in ((rows, part), (track, line)):
                 lines = shown.to_csv(sep="\t", header=False, index=False, float_format="%.5g")
                 sink.write(lines.encode())
-    pysam.tabix_index(str(text), force=True, seq_col=0, start_col=1, end_col=1, meta_char="#")
-    pysam.tabix_index(
-        str(graph), force=True, seq_col=0, start_col=1, end_col=2, zerobased=True, meta_char="#"
-    )
+    place: dict[str, Any] = {"force": True, "seq_col": 0, "start_col": 1, "meta_char": "#"}
+    pysam.tabix_index(str(text), end_col=1, **place)
+    pysam.tabix_index(str(graph), end_col=2, zerobased=True, **place)
     return [table, text, graph]

@@ -82,7 +82,7 @@ def test_shuffled_attributions_are_not_faithful(explainer, found):
     wrong = np.random.default_rng(0).permutation(found.values)
     unfaithful = check_attribution(explainer, found._replace(values=wrong), ism_bp=24)
     assert judged.ism_spearman > unfaithful.ism_spearman
-    assert not unfaithful.is_faithful
+    assert unfaithful.failures
     assert unfaithful.verdict.startswith("not faithful: ")
 
 
@@ -177,9 +177,9 @@ def test_every_failure_is_named_and_counted():
         ({"random_spearman": 0.5}, "other weights"),
     ):
         bad = good._replace(**change)
-        assert not bad.is_faithful
+        assert bad.failures
         assert word in bad.verdict
-    assert good._replace(relative_delta=9.0, promises_sum=False).is_faithful
+    assert not good._replace(relative_delta=9.0, promises_sum=False).failures
     metrics = faithfulness_metrics([good, good._replace(gene_id="b", deletion_gain=0.0)])
     assert metrics[0].metric == "faithful_share"
     assert metrics[0].value == 0.5

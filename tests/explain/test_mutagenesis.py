@@ -149,7 +149,7 @@ def test_a_scan_goes_on_where_it_stopped(tiny_bundle, tmp_path):
     pd.testing.assert_frame_equal(whole, again)
     assert whole.groupby("gene_id").size().to_dict() == dict.fromkeys(genes, 8)
     for other, stretch in ((explainer, {}), (explain(tiny_bundle, window_bp=2048), size)):
-        with pytest.raises(InputError, match=r"a scan of -4 to \+4 bp, level, window 4096 bp"):
+        with pytest.raises(InputError, match=r"a scan with -4 to \+4 bp, level, window 4096 bp"):
             scan_genes(other, genes, tmp_path / "parts", **stretch)
 
 

@@ -300,7 +300,7 @@ def test_a_long_file_is_never_in_memory(models, tiny_bundle, tmp_path, monkeypat
         alive["written"] += 1
         return writer(record, values)
 
-    monkeypatch.setattr("genesplice.variants.annotate.read_records", reading)
+    monkeypatch.setattr("genesplice.variants.vcf.read_records", reading)
     monkeypatch.setattr("genesplice.variants.vcf.annotated", writing)
     lines = [line("nowhere", i, "A", "C") for i in range(5 * CHUNK + 3)]
     source = write_lines(tmp_path / "in.vcf", lines)
