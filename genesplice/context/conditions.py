@@ -270,14 +270,14 @@ def check_controls(
     where = out / f"controls-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
     for kind in CONTROLS:
         folder = where / kind
-        if (folder / "manifest.json").exists():
-            bundle = load_bundle(folder)
-        else:
-            bundle = make_control(folder, kind, seed, settings.control_domains)
-        bundles[kind] = bundle
-        plans[kind] = plan_conditions(config, bundle.genome, settings.control_contexts_bp)
+        bundles[kind] = (
+            load_bundle(folder)
+            if (folder / "manifest.json").exists()
+            else make_control(folder, kind, seed, settings.control_domains)
+        )
+        plans[kind] = plan_conditions(config, bundles[kind].genome, settings.control_contexts_bp)
         tasks += condition_tasks(
-            bundle, config, plans[kind], where / "runs", folds=settings.control_folds,
+            bundles[kind], config, plans[kind], where / "runs", folds=settings.control_folds,
             seeds=settings.control_seeds, epochs=settings.control_epochs, prefix=f"{kind}-",
         )  # fmt: skip
     swept = runner(tasks, where / "tasks", "controls")
@@ -331,9 +331,9 @@ def count_answers(
     records = []
     for kind, expected in CONTROLS.items():
         given = [one["answer"] for one in answers[kind]]
-        counts: dict[str, Any] = {answer: given.count(answer) for answer in ANSWERS}
-        counts |= {"n": len(given), "seeds": answers[kind]}
-        records.append({"control": kind, "expected": expected, **counts})
+        counts = {answer: given.count(answer) for answer in ANSWERS} | {"n": len(given)}
+        about: dict[str, Any] = {"control": kind, "expected": expected}
+        records.append(about | counts | {"seeds": answers[kind]})
     return records
 
 
@@ -375,11 +375,10 @@ def complete_runs(predictions: pd.DataFrame, plan: ConditionPlan) -> pd.DataFram
     if len(predictions):
         rows = predictions[predictions["model"].isin(wanted)]
         count = rows.groupby(["fold", "seed"])["model"].nunique()
-        whole = count[count == len(wanted)].index
-        complete = rows[pd.MultiIndex.from_frame(rows[["fold", "seed"]]).isin(whole)]
+        is_whole = count.eq(len(wanted)).unstack(fill_value=False)
+        is_whole = is_whole[is_whole.any(axis=1)]
         # Every seed must be there in every fold.
-        seeds = [set(part["seed"]) for _, part in complete.groupby("fold")]
-        shared = set.intersection(*seeds) if seeds else set()
-        if shared:
-            return complete[complete["seed"].isin(shared)]
+        seeds = is_whole.columns[is_whole.all()]
+        if is_whole.size and len(seeds):
+            return rows[rows["fold"].isin(is_whole.index) & rows["seed"].isin(seeds)]
     raise InputError("no fold and seed that all context conditions have", "one at least")

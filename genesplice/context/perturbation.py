@@ -20,9 +20,9 @@ from jaxtyping import Int64, UInt8
 
 from genesplice.data.ablation import dinucleotide_shuffle, shuffled_outside
 from genesplice.data.bundle import Bundle
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.explain.attribution import attribute_gene
-from genesplice.predict.gene_output import Explainer, GeneOutput
+from genesplice.predict.gene_output import Explainer, GeneOutput, GeneWindow
 from genesplice.predict.models import load_fold
 
 KEPT = 0.9
@@ -30,56 +30,48 @@ KEPT = 0.9
 FIELD = 0.9
 BLIND = 0.99
 """A model that keeps so much of its predictions when all sequence is shuffled can say no *no*."""
+NOTHING_KEPT = -1
+"""A distance at which all of the window is shuffled."""
 LARGEST_WINDOW_BP = 65_536
 """What is read of a longer context."""
 
 
-def distance_bands(window_bp: int, smallest_bp: int = 128) -> list[int]:
-    """Edges in bp, doubling, from 0 to half of the window."""
-    edges, edge = [0], smallest_bp
-    while edge < window_bp // 2:
-        edges.append(edge)
-        edge *= 2
-    return [*edges, window_bp // 2]
+def distance_bands(window_bp: int) -> list[int]:
+    """Edges in bp, doubling from 128, from 0 to half of the window."""
+    doubling = [128 << step for step in range(32)]
+    return [0, *(edge for edge in doubling if edge < window_bp // 2), window_bp // 2]
 
 
 def dose_response(
-    explainer: Explainer,
-    genes: Sequence[str],
-    distances_bp: Sequence[int],
-    *,
-    n_shuffles: int = 2,
-    seed: int = 0,
+    explainer: Explainer, genes: Sequence[str], distances_bp: Sequence[int], *, n_shuffles: int = 2
 ) -> pd.DataFrame:
     """Predicted level with everything beyond each distance shuffled: one row a gene and distance.
 
     Columns gene_id, distance_bp, level (mean over `n_shuffles`) and full, the level for the
-    window as it is.
+    window as it is. With a distance of `NOTHING_KEPT` the gene itself is shuffled too.
 
     Raises
     ------
     InputError
         Without genes or distances.
     """
-    if not len(genes) or not len(distances_bp):
-        raise InputError(f"{len(genes)} genes, {len(distances_bp)} distances", "at least one each")
+    found = f"{len(genes)} genes, {len(distances_bp)} distances"
+    require(len(genes) and len(distances_bp), found, "at least one each")
     rows = []
     for gene_id in genes:
-        function = explainer.forward_function(gene_id)
-        window, generator = function.window, _generator(seed, function)
+        function, window, generator = _open(explainer, gene_id)
         tokens = window.tokens[0].numpy()
         full = _level(function, tokens)
         for distance in distances_bp:
             low, high = window.start - distance, window.end + distance
-            shuffled = (shuffled_outside(tokens, low, high, generator) for _ in range(n_shuffles))
+            kept = (low, high) if distance > NOTHING_KEPT else (0, 0)
+            shuffled = (shuffled_outside(tokens, *kept, generator) for _ in range(n_shuffles))
             level = float(np.mean([_level(function, one) for one in shuffled]))
             rows.append((gene_id, int(distance), level, full))
     return pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
 
 
-def share_without_sequence(
-    explainer: Explainer, genes: Sequence[str], *, n_shuffles: int = 2, seed: int = 0
-) -> float:
+def share_without_sequence(explainer: Explainer, genes: Sequence[str]) -> float:
     """How much of the differences between genes is left once all sequence is shuffled.
 
     As `kept_share`, with the gene itself shuffled too. About 1: the predictions rest on other
@@ -90,17 +82,7 @@ def share_without_sequence(
     InputError
         Without genes.
     """
-    if not len(genes):
-        raise InputError("0 genes", "at least one")
-    rows = []
-    for gene_id in genes:
-        function = explainer.forward_function(gene_id)
-        tokens, generator = function.window.tokens[0].numpy(), _generator(seed, function)
-        shuffled = (dinucleotide_shuffle(tokens, generator) for _ in range(n_shuffles))
-        level = float(np.mean([_level(function, one) for one in shuffled]))
-        rows.append((gene_id, 0, level, _level(function, tokens)))
-    table = pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
-    return float(kept_share(table)["share"].iloc[0])
+    return float(kept_share(dose_response(explainer, genes, [NOTHING_KEPT]))["share"].iloc[0])
 
 
 def kept_share(doses: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +101,7 @@ def kept_share(doses: pd.DataFrame) -> pd.DataFrame:
 
 
 def mass_by_distance(
-    explainer: Explainer, genes: Sequence[str], edges_bp: Sequence[int], *, seed: int = 0
+    explainer: Explainer, genes: Sequence[str], edges_bp: Sequence[int]
 ) -> pd.DataFrame:
     """Share of gradient and of perturbation in each band of distance, mean over the genes.
 
@@ -133,12 +115,12 @@ def mass_by_distance(
         Without genes, or with fewer than two edges in growing order.
     """
     edges = [int(edge) for edge in edges_bp]
-    if not len(genes) or len(edges) < 2 or edges != sorted(set(edges)) or edges[0] != 0:
-        raise InputError(f"{len(genes)} genes, edges {edges}", "genes, and edges from 0 upwards")
+    are_rising = len(edges) >= 2 and edges[0] == 0 and edges == sorted(set(edges))
+    found = f"{len(genes)} genes, edges {edges}"
+    require(len(genes) and are_rising, found, "genes, and edges from 0 upwards")
     shares: dict[str, list[np.ndarray]] = {"gradient": [], "perturbation": []}
     for gene_id in genes:
-        function = explainer.forward_function(gene_id)
-        window, generator = function.window, _generator(seed, function)
+        function, window, generator = _open(explainer, gene_id)
         tokens = window.tokens[0].numpy()
         band = _bands(len(tokens), window.start, window.end, edges)
         gradient = attribute_gene(explainer, gene_id, method="inputxgradient").values
@@ -165,8 +147,10 @@ def field_bp(mass: pd.DataFrame, column: str, share: float = 0.9) -> int:
     return int(mass["high_bp"].iloc[band])
 
 
-def _generator(seed: int, function: GeneOutput) -> np.random.Generator:
-    return np.random.default_rng([seed, function.window.row])
+def _open(explainer: Explainer, gene_id: str) -> tuple[GeneOutput, GeneWindow, np.random.Generator]:
+    """What predicts a gene, its window, and a generator of its own."""
+    function = explainer.forward_function(gene_id)
+    return function, function.window, np.random.default_rng([0, function.window.row])
 
 
 @torch.no_grad()
@@ -265,9 +249,8 @@ def compare_distance_dependence(
             f"The methods disagree about the model of the longest context: {far} found that it "
             f"depends on sequence further than {half} bp, {near} did not."
         )
-    within = (
-        f", within the {half_window} bp that were measured" if 2 * half_window < longest_bp else ""
-    )
+    is_partial = 2 * half_window < longest_bp
+    within = f", within the {half_window} bp that were measured" if is_partial else ""
     for name, does in depends.items():
         if answer == "yes" and does is False:
             disagreements.append(

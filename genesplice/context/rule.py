@@ -48,7 +48,7 @@ import pandas as pd
 from jaxtyping import Float, Int64
 from scipy.stats import t as student
 
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import make_draws, summarise
 from genesplice.evaluate.reliability import answer_from_interval
 
@@ -161,14 +161,9 @@ def block_scores(
             values["profile_r"] = genes.profile_r
         for metric, value in values.items():
             scored = pd.DataFrame({"block": label, "value": value}).dropna()
-            means = scored.groupby("block")["value"].agg(["mean", "size"]).reset_index()
-            means.columns = ["block", "value", "n"]
-            labels = {
-                "metric": metric,
-                "model": condition,
-                "context_bp": context_bp[str(condition)],
-            }
-            tables.append(means.assign(**labels, fold=fold, seed=seed))
+            means = scored.groupby("block")["value"].agg(value="mean", n="size").reset_index()
+            labels = {"metric": metric, "model": condition, "fold": fold, "seed": seed}
+            tables.append(means.assign(**labels, context_bp=context_bp[str(condition)]))
     if not tables:
         raise InputError("no predictions of any condition", f"one of {', '.join(context_bp)}")
     return pd.concat(tables, ignore_index=True)[list(SCORE_COLUMNS)]
@@ -224,8 +219,7 @@ def decide(scores: pd.DataFrame, rule: Rule, metrics: Sequence[str] | None = Non
     names = there if metrics is None else list(metrics)
     if unknown := [name for name in names if name not in there]:
         raise InputError(f"no scores of {unknown[0]!r}", f"one of {', '.join(there)}")
-    if not names:
-        raise InputError("no scores", "at least one metric")
+    require(names, "no scores", "at least one metric")
     slopes = tuple(fit_slope(scores[scores["metric"] == name], rule, len(names)) for name in names)
     each = [answer_from_interval(s.ci_low, s.ci_high, rule.smallest_effect) for s in slopes]
     rising = [slope for slope, answer in zip(slopes, each, strict=True) if answer == "yes"]
@@ -258,8 +252,7 @@ def _block_error(
 ) -> tuple[float, float]:
     """Standard error of the weighted mean over resampled blocks, and its degrees of freedom."""
     n_blocks = len(by_block)
-    if n_blocks < 2:
-        raise InputError(f"{n_blocks} block of held-out genes", "at least 2 to resample")
+    require(n_blocks >= 2, f"{n_blocks} block of held-out genes", "at least 2 to resample")
     counts = make_draws(n_blocks, rule.n_bootstrap, rule.seed)[1:]
     drawn = counts @ (by_block * weight) / (counts @ weight)
     # Resampling n values gives (n - 1) / n of the variance.
@@ -290,18 +283,16 @@ def _training_error(
         centred = table.log2_context - table.log2_context.mean()
         left = runs[:, 0] - runs.mean() - centred * (contrast @ runs[:, 0])
         df = n_contexts - 2
-    if n_contexts < 2 or df < 1:
-        raise InputError(
-            f"{n_contexts} contexts with {len(folds)} fold and {n_seeds} seed",
-            "at least two contexts with two runs each, or three contexts",
-        )
+    found = f"{n_contexts} contexts with {len(folds)} fold and {n_seeds} seed"
+    wanted = "at least two contexts with two runs each, or three contexts"
+    require(n_contexts >= 2 and df >= 1, found, wanted)
     n_runs = runs.shape[1]
-    found = float(np.sqrt((left**2).sum() / df * (contrast**2).sum() / n_runs)), float(df)
+    error = float(np.sqrt((left**2).sum() / df * (contrast**2).sum() / n_runs)), float(df)
     if n_runs >= FEWEST_SLOPES:
         slopes = contrast @ runs
         of_slopes = float(slopes.std(ddof=1) / np.sqrt(n_runs)), n_runs - 1.0
-        found = _wider(found, of_slopes, level)
-    return *found, len(folds) > 1
+        error = _wider(error, of_slopes, level)
+    return *error, len(folds) > 1
 
 
 def _wider(
@@ -313,31 +304,27 @@ def _wider(
 
 def _to_array(scores: pd.DataFrame) -> _Scores:
     missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
-    if missing:
-        raise InputError(f"scores without column {missing[0]!r}", ", ".join(SCORE_COLUMNS))
-    if scores["metric"].nunique() != 1:
-        raise InputError(f"{scores['metric'].nunique()} metrics", "one")
-    contexts, context = np.unique(scores["context_bp"].to_numpy(np.int64), return_inverse=True)
-    seeds, seed = np.unique(scores["seed"].to_numpy(np.int64), return_inverse=True)
-    pairs = scores[["fold", "block"]].to_numpy(np.int64)
-    blocks, block = np.unique(pairs, axis=0, return_inverse=True)
-    size = len(contexts), len(seeds), len(blocks)
-    cell = np.ravel_multi_index((context, seed, block.ravel()), size)
-    times = np.bincount(cell, minlength=int(np.prod(size)))
-    if (times > 1).any():
-        raise InputError("two scores of one context, fold, seed and block", "one")
-    if (times == 0).any():
-        a, s, p = np.unravel_index(int(np.argmin(times)), size)
-        fold, number = blocks[p]
-        raise InputError(
-            f"no score of context {contexts[a]}, seed {seeds[s]} on block {number} of fold {fold}",
-            "the same blocks and seeds in all conditions",
-        )
-    value, weight = np.empty(size), np.empty(size)
-    value.flat[cell] = scores["value"].to_numpy(np.float64)
-    weight.flat[cell] = scores["n"].to_numpy(np.float64)
-    if not np.isfinite(value).all() or (weight <= 0).any():
-        raise InputError("a score that is not finite or of no genes", "finite scores of genes")
-    if not (weight == weight[:1, :1]).all():
-        raise InputError("conditions that scored different genes of a block", "the same genes")
-    return _Scores(np.log2(contexts), value, blocks[:, 0], weight[0, 0])
+    wanted = ", ".join(SCORE_COLUMNS)
+    require(not missing, f"scores without column {', '.join(missing[:1])!r}", wanted)
+    n_metrics = scores["metric"].nunique()
+    require(n_metrics == 1, f"{n_metrics} metrics", "one")
+    runs, where = ["context_bp", "seed"], ["fold", "block"]
+    is_twice = scores.duplicated([*runs, *where]).any()
+    require(not is_twice, "two scores of one context, fold, seed and block", "one")
+    contexts, seeds = (np.unique(scores[name].to_numpy(np.int64)) for name in runs)
+    wide = scores.pivot(index=where, columns=runs, values=["value", "n"])
+    every = pd.MultiIndex.from_product([contexts, seeds])
+    value, weight = (wide[name].reindex(columns=every).T for name in ("value", "n"))
+    for (context, seed), of_run in weight.iterrows():
+        for fold, block in of_run.index[of_run.isna()]:
+            raise InputError(
+                f"no score of context {context}, seed {seed} on block {block} of fold {fold}",
+                "the same blocks and seeds in all conditions",
+            )
+    is_fine = np.isfinite(value.to_numpy(float)).all() and (weight > 0).to_numpy().all()
+    require(is_fine, "a score that is not finite or of no genes", "finite scores of genes")
+    are_same = (weight == weight.iloc[0]).to_numpy().all()
+    require(are_same, "conditions that scored different genes of a block", "the same genes")
+    cube = value.to_numpy(np.float64).reshape(len(contexts), len(seeds), -1)
+    fold = wide.index.get_level_values("fold").to_numpy(np.int64)
+    return _Scores(np.log2(contexts), cube, fold, weight.iloc[0].to_numpy(np.float64))

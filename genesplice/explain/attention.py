@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import WorkError, require
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.sequence import Block, Merge
 from genesplice.model.splicing import Level, SplicedEncoder
@@ -43,9 +43,10 @@ def attention_of(
     genes: Sequence[str],
     *,
     condition: str | None = None,
-    positions_bp: Sequence[int] = POSITIONS_BP,
 ) -> AttentionTables:
     """What tokens around the starts of genes attend to, and which heads the prediction needs.
+
+    Attention is shown of `POSITIONS_BP` from the TSS; the rollout is that of the TSS.
 
     Of several models each gene has the first of its own: heads of two models are not the same.
 
@@ -55,8 +56,6 @@ def attention_of(
         Ids or names, "all", or "fold:0".
     condition
         Of head ablation: predict the residual in it; None: the level.
-    positions_bp
-        From the TSS: whose attention is shown. The rollout is that of the TSS.
 
     Raises
     ------
@@ -67,7 +66,7 @@ def attention_of(
     """
     own = {gene: explainer.of(gene)[0] for gene in resolve_genes(explainer.bundle, genes)}
     parts = (
-        [gene_attention(one, gene, positions_bp=positions_bp) for gene, one in own.items()],
+        [gene_attention(one, gene, positions_bp=POSITIONS_BP) for gene, one in own.items()],
         [attention_rollout(one, gene) for gene, one in own.items()],
         [head_ablation(one, gene, condition=condition) for gene, one in own.items()],
     )
@@ -86,11 +85,10 @@ def attention_rows(
     InputError
         If there is no such layer or row.
     """
-    length = level.is_real.shape[1]
-    if not (0 <= layer < len(level.blocks) and 0 <= low < high <= length):
-        raise InputError(
-            f"layer {layer}, rows {low} to {high}", f"{len(level.blocks)} layers of {length} tokens"
-        )
+    length, n_layers = level.is_real.shape[1], len(level.blocks)
+    is_there = 0 <= layer < n_layers and 0 <= low < high <= length
+    found = f"layer {layer}, rows {low} to {high}"
+    require(is_there, found, f"{n_layers} layers of {length} tokens")
     _, q, k, _ = level.states[layer]
     distance = (torch.arange(low, high)[:, None] - torch.arange(length)[None, :]).abs()
     allowed = level.is_real[0][None, :] | (distance == 0)
@@ -123,9 +121,9 @@ def encode_levels(
     encoder = _hierarchy(explainer)
     function = explainer.forward_function(gene_id)
     at, length = function.window.start + position_bp, function.window.tokens.shape[1]
-    if not 0 <= at < length:
-        low = function.window.offset_bp
-        raise InputError(f"position {position_bp} bp", f"{low} to {low + length - 1} for {gene_id}")
+    low = function.window.offset_bp
+    wanted = f"{low} to {low + length - 1} for {gene_id}"
+    require(0 <= at < length, f"position {position_bp} bp", wanted)
     inputs = torch.cat([function.bases, function.annotation], -1)
     return function, SplicedEncoder(encoder, inputs, function.is_real), at
 
@@ -155,15 +153,9 @@ def gene_attention(
             for layer in range(len(level.blocks)):
                 weights = attention_rows(level, layer, at // size, at // size + 1)[:, 0]
                 head, token = weights.nonzero(as_tuple=True)
-                columns = {
-                    "gene_id": gene_id,
-                    "position_bp": position,
-                    "level": name,
-                    "layer": layer,
-                    "head": head.numpy(),
-                }
-                table = _intervals(columns, token, size, function, weights[head, token])
-                tables.append(table)
+                query = {"gene_id": gene_id, "position_bp": position}
+                columns = query | {"level": name, "layer": layer, "head": head.numpy()}
+                tables.append(_intervals(columns, token, size, function, weights[head, token]))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -193,15 +185,9 @@ def head_ablation(
     encoder = _hierarchy(explainer)
     function = explainer.forward_function(gene_id, condition)
     reference = float(function(function.bases))
-    parts = (
-        encoder.bin_blocks,
-        encoder.summary_blocks,
-        encoder.region_blocks,
-        encoder.decoder_blocks,
-    )
     rows = []
-    for level, blocks in zip(LEVELS, parts, strict=True):
-        for layer, block in enumerate(blocks):
+    for level, part in zip(LEVELS, ("bin", "summary", "region", "decoder"), strict=True):
+        for layer, block in enumerate(getattr(encoder, f"{part}_blocks")):
             assert isinstance(block, Block)
             for head in range(block.heads):
                 with _ablated(block, head):

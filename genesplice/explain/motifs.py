@@ -308,7 +308,6 @@ def measure_known_sites(
     control: Sequence[Attribution],
     *,
     upstream_bp: int = 300,
-    seed: int = 0,
 ) -> tuple[list[Metric], pd.DataFrame]:
     """Attribution on the promoter's hexamers and on sites of regulators, with a control.
 
@@ -340,11 +339,11 @@ def measure_known_sites(
     known = regulator_targets(bundle) | {HEXAMERS: list(sequences)}
     targets = {name: [gene for gene in known[name] if gene in sequences] for name in scans}
     scores, of_control = (
-        site_scores(site_table(some, targets, scans, upstream_bp=upstream_bp, seed=seed), seed=seed)
+        site_scores(site_table(some, targets, scans, upstream_bp=upstream_bp))
         for some in (found, control)
     )
     scored = {name: scan for name, scan in scans.items() if name in set(scores["regulator"])}
-    counts = motif_counts(sequences, targets, scored, seed=seed)
+    counts = motif_counts(sequences, targets, scored)
     enriched = set(counts.loc[counts["found"] > counts["null_high"], "regulator"])
     metrics = []
     for model, table in (("genesplice", scores), (CONTROL, of_control)):

@@ -22,7 +22,7 @@ from torch_geometric.explain.algorithm.utils import set_masks
 
 from genesplice.data.ablation import random_gene_sets, rewired_network
 from genesplice.data.bundle import Bundle
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import WorkError, require
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import GraphLayer, cut_neighbourhood
 from genesplice.model.kernel import InnerProducts
@@ -104,10 +104,8 @@ class GraphOutput(nn.Module):
     ) -> None:
         super().__init__()
         conditions = list(model.conditions)
-        if target not in ("level", PROFILE, *conditions):
-            raise InputError(
-                f"target '{target}'", f"level, {PROFILE}, or one of {', '.join(conditions[:5])}, …"
-            )
+        wanted = f"level, {PROFILE}, or one of {', '.join(conditions[:5])}, …"
+        require(target in ("level", PROFILE, *conditions), f"target '{target}'", wanted)
         # A copy: masks stay on its layers, and nobody else's model changes.
         self.model = copy.deepcopy(model).eval()
         self.exchange = self.model.graph
@@ -129,15 +127,13 @@ class GraphOutput(nn.Module):
 
     def full_masks(self) -> tuple[Float[Tensor, "1 edges"], ...]:
         """The graph as it is: a row of ones for each kind of edge there is."""
-        return tuple(
-            torch.ones(1, self.graph[EDGES[kind]].edge_index.shape[1]) for kind in self.kinds
-        )
+        counts = (self.graph[EDGES[kind]].edge_index.shape[1] for kind in self.kinds)
+        return tuple(torch.ones(1, count) for count in counts)
 
     def forward(self, *masks: Tensor) -> Float[Tensor, " steps"]:
         """The prediction for each row of the masks, one tensor (steps, edges) a kind."""
-        return torch.stack(
-            [self._number(tuple(m[i : i + 1] for m in masks)) for i in range(len(masks[0]))]
-        )
+        steps = (tuple(m[i : i + 1] for m in masks) for i in range(len(masks[0])))
+        return torch.stack([self._number(step) for step in steps])
 
     @torch.no_grad()
     def _compare(self) -> InnerProducts | None:
@@ -179,13 +175,9 @@ def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution
         raise WorkError("there is no graph in this model, and nothing that it could have received")
     full = output.full_masks()
     empty = tuple(torch.zeros_like(mask) for mask in full)
-    shares = IntegratedGradients(output).attribute(
-        full, empty, n_steps=steps, internal_batch_size=1
-    )
-    tables = [
-        _edge_table(output.graph, kind, values[0].detach())
-        for kind, values in zip(output.kinds, shares, strict=True)
-    ]
+    method, options = IntegratedGradients(output), {"n_steps": steps, "internal_batch_size": 1}
+    shares = zip(output.kinds, method.attribute(full, empty, **options), strict=True)
+    tables = [_edge_table(output.graph, kind, values[0].detach()) for kind, values in shares]
     table = pd.concat(tables, ignore_index=True)
     with torch.no_grad():
         at_full, at_empty = float(output(*full)), float(output(*empty))
@@ -199,15 +191,10 @@ def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
     sign = np.zeros(len(values), np.int64)
     if "edge_attr" in edges:
         sign = (edges.edge_attr[:, 0] - edges.edge_attr[:, 1]).long().numpy()
-    return pd.DataFrame(
-        {
-            "source": np.array(graph[source].ids, object)[edges.edge_index[0].numpy()],
-            "target": np.array(graph[target].ids, object)[edges.edge_index[1].numpy()],
-            "kind": kind,
-            "sign": sign,
-            "value": values.double().numpy(),
-        }
-    )
+    from_ids, to_ids = (np.array(graph[node].ids, object) for node in (source, target))
+    rows, columns = edges.edge_index.numpy()
+    ends = {"source": from_ids[rows], "target": to_ids[columns]}
+    return pd.DataFrame({**ends, "kind": kind, "sign": sign, "value": values.double().numpy()})
 
 
 def explain_edges(
@@ -243,13 +230,9 @@ def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> 
     table = found.table[found.table["kind"].isin(SENDS[kind])]
     if genes and kind != "gene":
         table = table[table["target"].isin(set(genes))]
-    grouped = table.assign(size=table["value"].abs()).groupby("source")
-    out = grouped.agg(
-        n_edges=("value", "size"),
-        value=("value", "sum"),
-        mean=("value", "mean"),
-        size=("size", "mean"),
-    )
+    values = table.groupby("source")["value"]
+    out = values.agg(n_edges="size", value="sum", mean="mean")
+    out = out.assign(size=table["value"].abs().groupby(table["source"]).mean())
     out = out.reset_index(names="id")
     return out.sort_values(["size", "id"], ascending=[False, True], ignore_index=True)
 
@@ -282,10 +265,8 @@ def pathway_influence(
     """
     model, bundle = explainer.model, explainer.bundle
     measured = [gene_id for gene_id in genes if gene_id in bundle.observed.index]
-    if not measured or n_random < 1:
-        raise InputError(
-            f"{len(measured)} measured genes and {n_random} random graphs", "at least 1 of each"
-        )
+    found = f"{len(measured)} measured genes and {n_random} random graphs"
+    require(measured and n_random >= 1, found, "at least 1 of each")
     rows = torch.tensor([explainer.row[gene_id] for gene_id in measured])
     observed = bundle.observed.loc[measured, list(model.conditions)]
     above = torch.from_numpy(observed.sub(observed.mean(axis=1), axis=0).to_numpy(np.float32))
@@ -301,9 +282,8 @@ def pathway_influence(
 
     table = measure(bundle)
     ablation = rewired_network if kind == "regulator" else random_gene_sets
-    drawn = side_by_side(
-        lambda number: measure(ablation(bundle, seed + number))["mean"], range(n_random)
-    )
+    seeds = range(seed, seed + n_random)
+    drawn = side_by_side(lambda one: measure(ablation(bundle, one))["mean"], seeds)
     # A node whose random ties lead to none of the genes adds nothing there.
     null = np.stack([one.reindex(table.index).fillna(0.0).to_numpy() for one in drawn])
     table["null_low"], table["null_high"] = np.quantile(null, [0.025, 0.975], axis=0)
