@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from genesplice.data.genome import Genome, reverse_complement
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 CONTEXTS = ((5, 0), (4, 4))
 """Contexts (left, right) that are reported, where no others are given."""
@@ -108,8 +108,7 @@ def fit_count_model(
             _count(tokens, inner, left, right, counts)
             mirrored = slice(len(tokens) - inner.stop, len(tokens) - inner.start)
             _count(reverse_complement(tokens), mirrored, left, right, counts)
-    if not counts[0].sum():
-        raise InputError("no base to count", "intervals with A, C, G or T")
+    require(counts[0].sum(), "no base to count", "intervals with A, C, G or T")
     tables, pseudocounts = [], []
     shorter = np.full((1, 4), 0.25)
     for count in counts:

@@ -23,7 +23,7 @@ from genesplice.baselines.features import (
 from genesplice.baselines.ridge import fit_ridge
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import standardise
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.results import PREDICTION_COLUMNS
 
 RELATED = 0.04
@@ -148,8 +148,7 @@ def run_baselines(
     held_out = list(range(bundle.n_folds) if folds is None else sorted(set(folds)))
     for fold in held_out:
         bundle.test_genes(fold)  # raises for a fold that is not there
-    if not held_out:
-        raise InputError("no folds", f"some of 0 to {bundle.n_folds - 1}")
+    require(held_out, "no folds", f"some of 0 to {bundle.n_folds - 1}")
     tables = _feature_tables(bundle, {BASELINES[name].features for name in names})
     lacking = [n for n in names if BASELINES[n].features and BASELINES[n].features not in tables]
     if lacking and models is not None:
@@ -189,11 +188,8 @@ class _Fold:
         self.is_train = genes.isin(bundle.train_genes(fold))
         self.is_test = genes.isin(bundle.test_genes(fold))
         self.train, self.test = genes[self.is_train], genes[self.is_test]
-        if len(self.train) < 3 or self.test.empty:
-            raise InputError(
-                f"fold {fold} with {len(self.train)} training and {len(self.test)} held-out genes",
-                "at least 3 and 1",
-            )
+        found = f"fold {fold} with {len(self.train)} training and {len(self.test)} held-out genes"
+        require(len(self.train) >= 3 and not self.test.empty, found, "at least 3 and 1")
         self.block = bundle.block_of.loc[self.train].to_numpy()
         # Only training genes' expression is taken out of the bundle here.
         observed = bundle.observed.to_numpy()[self.is_train]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genesplice import cli
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,7 @@ def explain(
     from genesplice.predict.gene_output import is_group, resolve_genes
     from genesplice.runtime import atomic_directory
 
-    if method not in (*METHODS, "ism", "attention"):
-        raise InputError(f"--method {method}", METHOD)
+    require(method in (*METHODS, "ism", "attention"), f"--method {method}", METHOD)
     if known_sites and method not in METHODS:
         raise InputError(f"--known-sites with --method {method}", f"one of {', '.join(METHODS)}")
     unfinished = out.with_name(f"{out.name}.parts")

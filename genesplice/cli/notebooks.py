@@ -12,7 +12,7 @@ import typer
 
 from genesplice import cli
 from genesplice.config import PRESETS, load_preset
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.runtime import PROJECT_VARIABLE, versions
 
 
@@ -20,8 +20,7 @@ def _pairs(items: list[str] | None) -> dict[str, str]:
     pairs = {}
     for item in items or []:
         key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"-p {item}", "key=value")
+        require(equals and key.strip(), f"-p {item}", "key=value")
         pairs[key.strip()] = value
     return pairs
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from genesplice.config.model import ModelConfig, did_you_mean
 from genesplice.config.training import FinetuneConfig, PretrainConfig, VerdictConfig
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,7 @@ def load_preset(name: str) -> Config:
     InputError
         If there is none of that name.
     """
-    if name not in PRESETS:
-        raise InputError(f"preset '{name}'", f"one of {', '.join(PRESETS)}")
+    require(name in PRESETS, f"preset '{name}'", f"one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -102,8 +101,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section, dot, key = path.strip().partition(".")
-        if not (equals and dot):
-            raise InputError(f"--set {assignment}", "section.key=value, such as model.width=128")
+        require(equals and dot, f"--set {assignment}", "section.key=value, such as model.width=128")
         sections = {f.name for f in dataclasses.fields(Config)} - {"preset"}
         if section not in sections:
             raise InputError(
@@ -136,8 +134,7 @@ def _parse(text: str, wanted: Any, path: str) -> Any:
             raise InputError(f"--set {path}={text}: {did_you_mean(text, arguments)}")
         return text
     if wanted is bool:
-        if text.lower() not in {"true", "false"}:
-            raise InputError(f"--set {path}={text}", "true or false")
+        require(text.lower() in {"true", "false"}, f"--set {path}={text}", "true or false")
         return text.lower() == "true"
     try:
         return wanted(text)

@@ -164,8 +164,7 @@ def block_scores(
             means = scored.groupby("block")["value"].agg(value="mean", n="size").reset_index()
             labels = {"metric": metric, "model": condition, "fold": fold, "seed": seed}
             tables.append(means.assign(**labels, context_bp=context_bp[str(condition)]))
-    if not tables:
-        raise InputError("no predictions of any condition", f"one of {', '.join(context_bp)}")
+    require(tables, "no predictions of any condition", f"one of {', '.join(context_bp)}")
     return pd.concat(tables, ignore_index=True)[list(SCORE_COLUMNS)]
 
 

@@ -23,7 +23,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from genesplice.data.bundle import Bundle
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.evaluate import bootstrap
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, GeneStatistics, block_labels, summarise
 from genesplice.results import PREDICTION_COLUMNS, Metric, metrics_frame
@@ -178,15 +178,13 @@ def paired_difference(
     sides = [[run.of(common) for run in side] for side in sides]
     first = sides[0][0]
     for run in (run for side in sides for run in side):
-        if not (
+        require(
             run.conditions.equals(first.conditions)
             and np.array_equal(run.fold, first.fold)
-            and np.allclose(run.observed, first.observed, rtol=0, atol=1e-4)
-        ):
-            raise InputError(
-                f"{model_a} and {model_b} with other folds, conditions or observed values",
-                "predictions of the same held-out genes",
-            )
+            and np.allclose(run.observed, first.observed, rtol=0, atol=1e-4),
+            f"{model_a} and {model_b} with other folds, conditions or observed values",
+            "predictions of the same held-out genes",
+        )
     profile = _profile_rows(widest, train_profile)[widest.genes.isin(common)]
     block = block_labels(first.genes, blocks)
     statistics = [
@@ -266,8 +264,7 @@ def _runs(predictions: pd.DataFrame, *, allow_empty: bool = False) -> dict[tuple
     for name in PREDICTION_COLUMNS:
         if name not in predictions.columns:
             raise InputError(f"predictions without column {name!r}", ", ".join(PREDICTION_COLUMNS))
-    if predictions.empty and not allow_empty:
-        raise InputError("no predictions", "at least one row")
+    require(not (predictions.empty and not allow_empty), "no predictions", "at least one row")
     groups = dict(iter(predictions.groupby(["model", "seed"], sort=False, observed=True)))
     ordered = sorted(groups, key=lambda key: (str(key[0]), key[1]))
     return {key: _run(groups[key], f"model {key[0]!r}, seed {key[1]}") for key in ordered}

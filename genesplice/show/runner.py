@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.runtime import atomic_file, file_sha256
 from genesplice.show.execution import Failure, Progress, execute_notebook
 from genesplice.show.notebooks import (
@@ -184,8 +184,7 @@ def sweep_notebook(
     """
     info = select_notebook(list_notebooks(notebook.parent), notebook.name)
     axes = [[(name, value) for value in values.split(",")] for name, values in grid.items()]
-    if not axes:
-        raise InputError("no parameter", "at least one, -p name=value,value")
+    require(axes, "no parameter", "at least one, -p name=value,value")
     combinations = [dict(combination) for combination in itertools.product(*axes)]
     typed = [_check_all([info], given, preset)[info.stem] for given in combinations]
     run_dir, width = make_run_directory(out / "sweeps", info.stem), len(str(len(combinations)))

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Contig, Genome, encode
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.variants.vcf import Record
 
 Kind = Literal["snv", "mnv", "insertion", "deletion", "complex"]
@@ -111,8 +111,7 @@ def normalise(genome: Genome, contig: str, position: int, ref: str, alt: str) ->
         If both alleles are the same, or hold letters that are not DNA.
     """
     old, new = encode(ref), encode(alt)
-    if np.array_equal(old, new):
-        raise InputError(f"ALT {alt} equal to REF", "another allele")
+    require(not np.array_equal(old, new), f"ALT {alt} equal to REF", "another allele")
     tail = _shared(old[::-1], new[::-1])
     old, new = old[: len(old) - tail], new[: len(new) - tail]
     head = _shared(old, new)

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import ALPHABET, Genome
 from genesplice.data.motifs import find_promoter
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
 from genesplice.predict.models import Models, open_models
@@ -79,8 +79,7 @@ def random_substitutions(genome: Genome, region: Region, count: int, seed: int =
     generator = np.random.default_rng(seed)
     tokens = genome.fetch(*region)
     known = np.flatnonzero(tokens < 4)
-    if len(known) < count:
-        raise InputError(f"{len(known)} known bases in {region}", f"{count} or more")
+    require(len(known) >= count, f"{len(known)} known bases in {region}", f"{count} or more")
     positions = np.sort(generator.choice(known, count, replace=False))
     ref, step = tokens[positions].astype(int), generator.integers(1, 4, count)
     letters = np.array(list(ALPHABET))
