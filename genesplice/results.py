@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 
 class Metric(NamedTuple):
@@ -63,6 +63,51 @@ def to_metrics(table: pd.DataFrame) -> list[Metric]:
     whole = {"n": "Int64", "fold": "Int64", "seed": "Int64"}
     rows = table[list(Metric._fields)].astype(whole).astype(object)
     return [Metric(*row) for row in rows.where(rows.notna(), None).to_numpy().tolist()]
+
+
+LISTS = ("metrics", "ablations", "variants", "faithfulness", "bench")
+OBJECTS = ("verdict", "reliability")
+
+
+def gather_results(folder: Path) -> dict[str, Any]:
+    """What lies in files of a folder and below: lists of records, and objects.
+
+    Read are `metrics.json`, `ablations.json`, `variants.json`, `faithfulness.json` and `bench.json`
+    (lists of records, or an object whose `rows` are one) and `verdict.json` and `reliability.json`
+    (objects). A record found twice is there once. What no file gives is an empty list or object.
+
+    Raises
+    ------
+    InputError
+        If a file holds something else, or two verdicts differ.
+    """
+    results: dict[str, Any] = {name: [] for name in LISTS} | {name: {} for name in OBJECTS}
+    for path in sorted(path for path in folder.rglob("*.json") if path.stem in results):
+        name, content = path.stem, read_json(path)
+        if name in OBJECTS:
+            require(isinstance(content, dict), type(content).__name__, "an object", path)
+            require(results[name] in ({}, content), f"a second {name}", "one in a run", path)
+            results[name] = content
+            continue
+        rows = content.get("rows") if isinstance(content, dict) else content
+        if not isinstance(rows, list):
+            raise InputError(type(rows).__name__, "a list of records", path=path)
+        results[name] += [row for row in rows if row not in results[name]]
+    return results
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"not JSON ({error})", path=path) from None
 
 
 class Attribution(NamedTuple):

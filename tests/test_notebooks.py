@@ -9,10 +9,10 @@ import nbformat
 import pandas as pd
 import pytest
 
+from genesplice.cli.notebooks import publish_results
 from genesplice.data.bundle import load_bundle
 from genesplice.evaluate.metrics import METRICS, fold_profiles, score
 from genesplice.results import read_metrics
-from genesplice.show.runs import publish_results
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -43,7 +43,6 @@ def run(
 ) -> None:
     """Run the notebooks in order and write one offline report for each."""
     from genesplice.show.runner import run_notebooks
-    from genesplice.show.runs import publish_results
 
     if preset is not None:
         load_preset(preset)
@@ -56,6 +55,28 @@ def run(
     cli.emit(written if as_json else {"index": result.page}, as_json)
     if result.exit_code:
         raise SystemExit(result.exit_code)
+
+
+def publish_results(run_dir: Path, results_dir: Path) -> Path:
+    """Gather what a run measured (`gather_results`) into `results_dir/results.json`.
+
+    Raises
+    ------
+    InputError
+        If the run is not done, or as `gather_results`.
+    """
+    from genesplice.results import gather_results
+    from genesplice.runtime import write_json
+    from genesplice.show.runner import read_manifest
+
+    manifest = read_manifest(run_dir)
+    is_done = manifest["state"] == "done"
+    require(is_done, f"a run that is {manifest['state']}", "one that is done", run_dir)
+    results = gather_results(run_dir)
+    results["claims"] = results.pop("ablations")
+    results_dir.mkdir(parents=True, exist_ok=True)
+    write_json(results_dir / "results.json", results | {"made_by": manifest["command"]})
+    return results_dir / "results.json"
 
 
 @cli.app.command()
@@ -83,8 +104,7 @@ def report(
     as_json: cli.Json = False,
 ) -> None:
     """Write a run's reports again, from its executed notebooks."""
-    from genesplice.show.runner import render_run
-    from genesplice.show.runs import find_run
+    from genesplice.show.runner import find_run, render_run
 
     cli.emit({"index": render_run(find_run(out, run_name))}, as_json)
 

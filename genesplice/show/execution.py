@@ -51,131 +51,6 @@ class Failure(NamedTuple):
         return f"{self.notebook}, {where}: {self.message}"
 
 
-def execute_notebook(
-    notebook: NotebookInfo,
-    output: Path,
-    parameters: Mapping[str, Value],
-    *,
-    cwd: Path,
-    on_cell: Callable[[int, int], None] | None = None,
-    on_text: Callable[[str], None] | None = None,
-) -> tuple[float, Failure | None]:
-    """Run `notebook` in a kernel of its own and write it, with its outputs, to `output`.
-
-    What the kernel's process writes past Jupyter (a crash in a library, say) goes to a `.log` of
-    the same name. Nothing is raised for a cell that fails, a kernel that dies or Ctrl-C: `output`
-    then holds the cells up to there, and its metadata (`genesplice`) what happened. Returned are
-    the seconds and, unless it is done, the failure.
-
-    Parameters
-    ----------
-    parameters
-        Checked values; written into a cell behind the one tagged `parameters`.
-    cwd
-        The folder the kernel works in.
-    on_cell
-        Called with the number of the code cell that starts, from 1, and how many there are.
-    on_text
-        Called with what a cell prints to stderr (its progress), as it comes.
-    """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    log = output.with_suffix(".log")
-    log.unlink(missing_ok=True)
-    started, n_cells, position = time.monotonic(), notebook.n_cells + bool(parameters), 0
-    kind = ""
-
-    def start_cell(cell: nbformat.NotebookNode, cell_index: int) -> None:
-        nonlocal position
-        # nbclient's own handler shuts the kernel down, which looks like a kernel that died.
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-        if is_code(cell):
-            position += 1
-            if on_cell:
-                on_cell(position, n_cells)
-
-    try:
-        with _default_interrupt():
-            papermill.execute_notebook(
-                read_notebook(notebook.path),
-                str(output).replace("{", "{{").replace("}", "}}"),
-                parameters=dict(parameters),
-                kernel_name="python3",
-                cwd=str(cwd),
-                progress_bar=False,
-                store_widget_state=False,
-                extra_arguments=["--log-level=40"],
-                on_cell_start=start_cell,
-                stderr_file=_Listener(on_text) if on_text else None,
-                kernel_manager_class=_kernel_manager(log),
-            )
-    except papermill.PapermillExecutionError as error:
-        kind, message = error.ename, f"{error.ename}: {error.evalue}".removesuffix(": ")
-    except DeadKernelError:
-        kind, message = "kernel died", "the kernel died (out of memory, or killed from outside)"
-    except KeyboardInterrupt:
-        kind = message = "interrupted"
-    except RuntimeError as error:  # nbclient's word for a kernel that does not come up
-        kind, message = "kernel did not start", str(error)
-    if log.exists() and log.stat().st_size == 0:
-        log.unlink()
-    failure = None
-    if kind:
-        failure = Failure(notebook.stem, position or None, n_cells, kind, one_line(message))
-    seconds = round(time.monotonic() - started, 3)
-    # The report shows how it ended.
-    executed = read_notebook(output if output.exists() else notebook.path)
-    outcome = {"state": failure.state if failure else "done", "seconds": seconds}
-    outcome |= {"failure": failure._asdict()} if failure else {}
-    executed.metadata["genesplice"] = outcome
-    marked = "papermill-error-cell-tag"
-    executed.cells = [c for c in executed.cells if marked not in c.metadata.get("tags", [])]
-    nbformat.write(executed, output)
-    return seconds, failure
-
-
-class _Listener(io.TextIOBase):
-    """A file for papermill that calls a function instead."""
-
-    def __init__(self, on_text: Callable[[str], None]) -> None:
-        self.on_text = on_text
-
-    def write(self, text: str) -> int:
-        self.on_text(text)
-        return len(text)
-
-
-def _kernel_manager(log: Path) -> type:
-    """Make a kernel manager whose kernels write to a file instead of our terminal.
-
-    The kernel knows that it has no viewer, and plotly keeps its renderer.
-    """
-    from jupyter_client.manager import AsyncKernelManager
-
-    environment = os.environ | {HEADLESS_VARIABLE: "1", "PLOTLY_RENDERER": "plotly_mimetype"}
-
-    class LoggingManager(AsyncKernelManager):
-        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-            with log.open("ab") as stream:
-                options |= {"env": environment, "stdout": stream, "stderr": stream}
-                await super().start_kernel(**options)
-
-    return LoggingManager
-
-
-@contextmanager
-def _default_interrupt() -> Iterator[None]:
-    """Put the handler of Ctrl-C back that was there before nbclient set its own."""
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if is_main:
-            signal.signal(signal.SIGINT, before)
-
-
 class Progress:
     """A bar of the current notebook's cells and a clock on a terminal; plain lines elsewhere.
 
@@ -262,3 +137,124 @@ class Progress:
             return f"about {say_seconds(left)} left"
         n = len(to_come)
         return f"{n} notebook{'s' * (n != 1)} to come" if n else "the last notebook"
+
+
+def execute_notebook(
+    notebook: NotebookInfo,
+    output: Path,
+    parameters: Mapping[str, Value],
+    *,
+    cwd: Path,
+    progress: Progress,
+) -> tuple[float, Failure | None]:
+    """Run `notebook` in a kernel of its own and write it, with its outputs, to `output`.
+
+    What the kernel's process writes past Jupyter (a crash in a library, say) goes to a `.log` of
+    the same name. Nothing is raised for a cell that fails, a kernel that dies or Ctrl-C: `output`
+    then holds the cells up to there, and its metadata (`genesplice`) what happened. Returned are
+    the seconds and, unless it is done, the failure.
+
+    Parameters
+    ----------
+    parameters
+        Checked values; written into a cell behind the one tagged `parameters`.
+    cwd
+        The folder the kernel works in.
+    progress
+        Told of each code cell that starts, and what it prints to stderr, as it comes.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    log = output.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    started, n_cells, position = time.monotonic(), notebook.n_cells + bool(parameters), 0
+    kind = ""
+
+    def start_cell(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        nonlocal position
+        # nbclient's own handler shuts the kernel down, which looks like a kernel that died.
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        if is_code(cell):
+            position += 1
+            progress.cell(position, n_cells)
+
+    try:
+        with _default_interrupt():
+            papermill.execute_notebook(
+                read_notebook(notebook.path),
+                str(output).replace("{", "{{").replace("}", "}}"),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                cwd=str(cwd),
+                progress_bar=False,
+                store_widget_state=False,
+                extra_arguments=["--log-level=40"],
+                on_cell_start=start_cell,
+                stderr_file=_Listener(progress.text),
+                kernel_manager_class=_kernel_manager(log),
+            )
+    except papermill.PapermillExecutionError as error:
+        kind, message = error.ename, f"{error.ename}: {error.evalue}".removesuffix(": ")
+    except DeadKernelError:
+        kind, message = "kernel died", "the kernel died (out of memory, or killed from outside)"
+    except KeyboardInterrupt:
+        kind = message = "interrupted"
+    except RuntimeError as error:  # nbclient's word for a kernel that does not come up
+        kind, message = "kernel did not start", str(error)
+    if log.exists() and log.stat().st_size == 0:
+        log.unlink()
+    failure = None
+    if kind:
+        failure = Failure(notebook.stem, position or None, n_cells, kind, one_line(message))
+    seconds = round(time.monotonic() - started, 3)
+    # The report shows how it ended.
+    executed = read_notebook(output if output.exists() else notebook.path)
+    outcome = {"state": failure.state if failure else "done", "seconds": seconds}
+    outcome |= {"failure": failure._asdict()} if failure else {}
+    executed.metadata["genesplice"] = outcome
+    marked = "papermill-error-cell-tag"
+    executed.cells = [c for c in executed.cells if marked not in c.metadata.get("tags", [])]
+    nbformat.write(executed, output)
+    return seconds, failure
+
+
+class _Listener(io.TextIOBase):
+    """A file for papermill that calls a function instead."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self.on_text = on_text
+
+    def write(self, text: str) -> int:
+        self.on_text(text)
+        return len(text)
+
+
+def _kernel_manager(log: Path) -> type:
+    """Make a kernel manager whose kernels write to a file instead of our terminal.
+
+    The kernel knows that it has no viewer, and plotly keeps its renderer.
+    """
+    from jupyter_client.manager import AsyncKernelManager
+
+    environment = os.environ | {HEADLESS_VARIABLE: "1", "PLOTLY_RENDERER": "plotly_mimetype"}
+
+    class LoggingManager(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            with log.open("ab") as stream:
+                options |= {"env": environment, "stdout": stream, "stderr": stream}
+                await super().start_kernel(**options)
+
+    return LoggingManager
+
+
+@contextmanager
+def _default_interrupt() -> Iterator[None]:
+    """Put the handler of Ctrl-C back that was there before nbclient set its own."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)

@@ -1,16 +1,28 @@
-"""Notebooks run in order, or one over many parameters; each into a report as soon as it is done."""
+"""Notebooks run in order, or one over many parameters, each into a report as soon as it is done.
 
+Run directories are made once, never overwritten, and described by their manifest. `manifest.json`
+of a run has the fields of every manifest, and `kind` ("run" or "sweep"), `preset`, `given`
+(parameters as typed), `state`, `started` (local time), `seconds` (of all notebooks), and
+`notebooks`: a list of records with `stem, title, sha256, state, seconds, parameters, message,
+headline`.
+"""
+
+import contextlib
+import datetime
+import difflib
 import itertools
 import json
 import re
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from genesplice.errors import InputError, require
-from genesplice.runtime import atomic_file, file_sha256
+from genesplice.results import read_json
+from genesplice.runtime import atomic_file, file_sha256, write_json, write_manifest
 from genesplice.show.execution import Failure, Progress, execute_notebook
 from genesplice.show.notebooks import (
     NotebookInfo,
@@ -20,18 +32,8 @@ from genesplice.show.notebooks import (
     select_notebook,
 )
 from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
-from genesplice.show.runs import (
-    Manifest,
-    Task,
-    expected_seconds,
-    find_run,
-    iter_runs,
-    make_manifest,
-    make_run_directory,
-    read_manifest,
-    save_manifest,
-)
 
+Manifest = dict[str, Any]
 _RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder of its own"}
 
 
@@ -55,50 +57,52 @@ class RunResult(NamedTuple):
         return int(bool(self.failures))
 
 
-@dataclass
-class Session:
-    """A run under way. Reports and index are written as soon as each notebook is done."""
+class Task(NamedTuple):
+    """A notebook and its parameters; `name` is its stem, or a combination's name in a sweep."""
 
-    run_dir: Path
-    manifest: Manifest
-    out: Path | None
-    cwd: Path
-    progress: Progress
-    failures: list[Failure] = field(default_factory=list)
+    name: str
+    notebook: NotebookInfo
+    values: dict[str, Value]
 
-    def go(self, tasks: Sequence[Task], *, stops_at_failure: bool) -> RunResult:
-        """Execute `tasks` in order, and say where everything is."""
-        try:
-            for task in tasks:
-                failure = self._execute(task)
-                if failure and (stops_at_failure or failure.kind == "interrupted"):
-                    break
-        finally:
-            self.progress.stop()
-        page = _render(self.run_dir, self.manifest, self.out)
-        names = [f"{record['stem']}.html" for record in self.manifest["notebooks"]]
-        reports = tuple(page.parent / name for name in names if (self.run_dir / name).exists())
-        return RunResult(self.run_dir, page, reports, tuple(self.failures))
 
-    def _execute(self, task: Task) -> Failure | None:
-        record = next(one for one in self.manifest["notebooks"] if one["stem"] == task.name)
-        executed = self.run_dir / f"{task.name}.ipynb"
-        executed.with_suffix(".html").unlink(missing_ok=True)
-        record |= {"state": "running", "sha256": file_sha256(task.notebook.path)}
-        _render(self.run_dir, self.manifest, self.out)
-        self.progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
-        seconds, failure = execute_notebook(
-            task.notebook, executed, task.values, cwd=self.cwd, on_cell=self.progress.cell,
-            on_text=self.progress.text,
-        )  # fmt: skip
-        record |= {"state": "done", "seconds": seconds, "message": None}
-        if failure:
-            failure = failure._replace(notebook=task.name)
-            record |= {"state": failure.state, "message": str(failure)}
-            self.failures.append(failure)
-        _render(self.run_dir, self.manifest, self.out)
-        self.progress.end_notebook(record["state"], seconds)
-        return failure
+def _execute(
+    tasks: Sequence[Task],
+    run_dir: Path,
+    manifest: Manifest,
+    out: Path | None,
+    cwd: Path,
+    progress: Progress,
+) -> RunResult:
+    """Execute tasks in order; reports and index are written as soon as each one is done.
+
+    A run stops at the first that fails, a sweep goes on.
+    """
+    failures: list[Failure] = []
+    try:
+        for task in tasks:
+            record = next(one for one in manifest["notebooks"] if one["stem"] == task.name)
+            executed = run_dir / f"{task.name}.ipynb"
+            executed.with_suffix(".html").unlink(missing_ok=True)
+            record |= {"state": "running", "sha256": file_sha256(task.notebook.path)}
+            _render(run_dir, manifest, out)
+            progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
+            seconds, failure = execute_notebook(
+                task.notebook, executed, task.values, cwd=cwd, progress=progress
+            )
+            record |= {"state": "done", "seconds": seconds, "message": None}
+            if failure:
+                failures.append(failure._replace(notebook=task.name))
+                record |= {"state": failure.state, "message": str(failures[-1])}
+            _render(run_dir, manifest, out)
+            progress.end_notebook(record["state"], seconds)
+            if failure and (manifest["kind"] == "run" or failure.kind == "interrupted"):
+                break
+    finally:
+        progress.stop()
+    page = _render(run_dir, manifest, out)
+    names = [f"{record['stem']}.html" for record in manifest["notebooks"]]
+    reports = tuple(page.parent / name for name in names if (run_dir / name).exists())
+    return RunResult(run_dir, page, reports, tuple(failures))
 
 
 def run_notebooks(
@@ -160,8 +164,7 @@ def run_notebooks(
         going_on = tasks[n_done].name if n_done < len(tasks) else "the reports"
         progress.note(f"{run_dir.name}: {n_done} done before, going on at {going_on}")
     cwd = folder.resolve().parent
-    session = Session(run_dir, manifest, out, cwd, progress)
-    return session.go(tasks[n_done:], stops_at_failure=True)
+    return _execute(tasks[n_done:], run_dir, manifest, out, cwd, progress)
 
 
 def sweep_notebook(
@@ -198,8 +201,7 @@ def sweep_notebook(
     manifest = make_manifest(run_dir, tasks, command, kind="sweep", preset=preset, given=grid)
     progress = progress or Progress()
     progress.start([task.name for task in tasks], {})
-    session = Session(run_dir, manifest, None, notebook.resolve().parent.parent, progress)
-    return session.go(tasks, stops_at_failure=False)
+    return _execute(tasks, run_dir, manifest, None, notebook.resolve().parent.parent, progress)
 
 
 def render_run(run_dir: Path) -> Path:
@@ -210,9 +212,8 @@ def render_run(run_dir: Path) -> Path:
 def _render(run_dir: Path, manifest: Manifest, out: Path | None, again: bool = False) -> Path:
     """Save the manifest, and write the index and those reports that are not there yet.
 
-    With `out`, its `index.html` and reports are replaced by this run's; reports of notebooks that
-    this run did not include stay, and are listed with the run they came from. Returned is the
-    index: the one in `out` if that is given.
+    Those in `out` are replaced by this run's; reports of other notebooks stay, and are listed with
+    the run they came from. Returned is the index: the one in `out` if that is given.
     """
     entries = []
     for record in manifest["notebooks"]:
@@ -251,21 +252,16 @@ def _check_resumed(
     before: Manifest, preset: str | None, given: Mapping[str, str], run_dir: Path
 ) -> None:
     began = f"with which {run_dir.name} began"
-    if before["kind"] != "run":
-        raise InputError(f"a {before['kind']}", "a run, which can be resumed", path=run_dir)
-    if preset is not None and preset != before["preset"]:
-        raise InputError(f"--preset {preset}", f"{before['preset']}, {began}")
+    kind, old = before["kind"], before["preset"]
+    require(kind == "run", f"a {kind}", "a run, which can be resumed", run_dir)
+    require(preset in (None, old), f"--preset {preset}", f"{old}, {began}")
     for name, value in given.items():
-        if before["given"].get(name) != value:
-            old = before["given"].get(name, "nothing")
-            raise InputError(f"-p {name}={value}", f"{old}, {began}")
+        old = before["given"].get(name, "nothing")
+        require(value == old, f"-p {name}={value}", f"{old}, {began}")
 
 
 def _count_done(manifest: Manifest, notebooks: Sequence[NotebookInfo]) -> int:
-    """How many notebooks, from the first on, are done and have the same source still.
-
-    What comes behind may depend on what they make.
-    """
+    """How many notebooks, from the first on, are done and the same still; later ones need them."""
     records = {record["stem"]: record for record in manifest["notebooks"]}
     for position, notebook in enumerate(notebooks):
         record = records.get(notebook.stem, {"state": "not run"})
@@ -289,3 +285,116 @@ def _task(
 ) -> Task:
     values: dict[str, Value] = {"preset": preset, "run_dir": str(run_dir.resolve()), **typed}
     return Task(name, notebook, {k: v for k, v in values.items() if k in notebook.parameters})
+
+
+# --- run directories and their manifests ---
+
+
+def make_run_directory(parent: Path, label: str) -> Path:
+    """Create `parent/<time>-<label>`, with `-2`, `-3` … behind it where that exists already."""
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{label}"
+    for number in itertools.count(1):
+        directory = parent / (stem if number == 1 else f"{stem}-{number}")
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir()
+            break
+    return directory
+
+
+def make_manifest(
+    directory: Path,
+    tasks: Sequence[Task],
+    command: Sequence[str],
+    *,
+    preset: str,
+    given: Mapping[str, str],
+    kind: str = "run",
+) -> Manifest:
+    """Write the manifest of a run that is about to start."""
+    later = dict.fromkeys(("seconds", "message", "headline"))
+    records = [
+        {"stem": task.name, "title": task.notebook.title, "state": "not run", **later,
+         "sha256": file_sha256(task.notebook.path), "parameters": dict(task.values)}
+        for task in tasks
+    ]  # fmt: skip
+    options = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+    seed = given.get("seed", "")
+    started = f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}"
+    extra = {"kind": kind, "preset": preset, "given": dict(given), "state": "running"}
+    return write_manifest(
+        directory,
+        command=shlex.join([*command, *options]),
+        started=time.monotonic(),
+        config={"preset": preset, **given},
+        seeds={"seed": int(seed)} if seed.lstrip("-").isdigit() else None,
+        extra={**extra, "started": started, "notebooks": records},
+    )
+
+
+def save_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write the manifest, with `state` and `seconds` brought up to date from its notebooks."""
+    states = {record["state"] for record in manifest["notebooks"]}
+    order = ("running", "interrupted", "failed", "not run", "done")
+    state = next((one for one in order if one in states), manifest["state"])
+    manifest["state"] = "running" if state == "not run" else state
+    seconds = sum(record["seconds"] or 0.0 for record in manifest["notebooks"])
+    manifest["seconds"] = round(seconds, 3)
+    write_json(directory / "manifest.json", manifest)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest of a run or a sweep.
+
+    Raises
+    ------
+    InputError
+        If `directory` is not one.
+    """
+    path = directory / "manifest.json"
+    if not path.exists():
+        raise InputError("no manifest.json", "the folder of a run", path=directory)
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or "notebooks" not in manifest:
+        raise InputError("no notebooks in it", "the manifest of a run", path=path)
+    return manifest
+
+
+def iter_runs(out: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Go through the runs under `out/runs`, the newest first; folders that are none are skipped."""
+    found = []
+    for path in (out / "runs").glob("*/manifest.json"):
+        try:
+            found.append((path.parent, read_manifest(path.parent)))
+        except InputError:
+            continue
+    yield from sorted(found, key=lambda run: (run[1].get("started", ""), run[0].name), reverse=True)
+
+
+def find_run(out: Path, run: str) -> Path:
+    """Find a run by its path, its name under `out/runs`, or as `latest`.
+
+    Raises
+    ------
+    InputError
+        If there is no such run; the closest name is offered.
+    """
+    names = [directory.name for directory, _ in iter_runs(out)]
+    if run == "latest" and names:
+        return out / "runs" / names[0]
+    for candidate in (out / "runs" / run, Path(run)):
+        if (candidate / "manifest.json").exists():
+            return candidate
+    hint = "".join(f"; did you mean {one!r}?" for one in difflib.get_close_matches(run, names, 1))
+    listed = f"{len(names)} of them, the latest {names[0]}" if names else "there is none yet"
+    raise InputError(f"run {run!r}", f"a run under {out / 'runs'} ({listed}){hint}")
+
+
+def expected_seconds(out: Path, preset: str) -> dict[str, float]:
+    """How long each notebook took the last time it was done with this preset."""
+    seconds: dict[str, float] = {}
+    for _, manifest in iter_runs(out):
+        for record in manifest["notebooks"] if manifest.get("preset") == preset else []:
+            if record["state"] == "done" and record["seconds"]:
+                seconds.setdefault(record["stem"], float(record["seconds"]))
+    return seconds

@@ -16,8 +16,7 @@ from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
 from genesplice.show.execution import Progress
-from genesplice.show.runner import run_notebooks
-from genesplice.show.runs import read_manifest
+from genesplice.show.runner import read_manifest, run_notebooks
 
 pytestmark = pytest.mark.slow
 

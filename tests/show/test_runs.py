@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from tiny_notebooks import code, md, write_notebook
 
+from genesplice.cli.notebooks import publish_results
 from genesplice.errors import InputError
 from genesplice.results import Metric, write_metrics
 from genesplice.show.notebooks import NotebookInfo, list_notebooks
-from genesplice.show.runs import (
+from genesplice.show.runner import (
     Task,
     expected_seconds,
     find_run,
     iter_runs,
     make_manifest,
     make_run_directory,
-    publish_results,
     read_manifest,
     save_manifest,
 )

@@ -9,8 +9,7 @@ from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
 from genesplice.show.execution import Progress
-from genesplice.show.runner import sweep_notebook
-from genesplice.show.runs import read_manifest
+from genesplice.show.runner import read_manifest, sweep_notebook
 
 pytestmark = pytest.mark.slow
 
