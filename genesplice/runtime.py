@@ -25,15 +25,8 @@ from typing import Any, TypeVar
 from genesplice.errors import InputError, WorkError
 
 RECORDED_PACKAGES = (
-    "genesplice",
-    "numpy",
-    "torch",
-    "torch-geometric",
-    "captum",
-    "lightning",
-    "plotly",
-)
-
+    "genesplice", "numpy", "torch", "torch-geometric", "captum", "lightning", "plotly"
+)  # fmt: skip
 PROJECT_VARIABLE = "GENESPLICE_PROJECT"
 
 SECONDS_BETWEEN_LINES = 10
@@ -144,17 +137,11 @@ def write_manifest(
     plain = dict(config or {})
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
     manifest = {
-        "command": command,
-        "versions": versions(),
-        "seeds": dict(seeds or {}),
-        "config": plain,
-        "config_sha256": digest,
-        "data_sha256": dict(data or {}),
-        "git_commit": git_commit(),
-        "backend": backend,
-        "seconds": round(time.monotonic() - started, 3),
-        **dict(extra or {}),
-    }
+        "command": command, "versions": versions(), "seeds": dict(seeds or {}),
+        "config": plain, "config_sha256": digest, "data_sha256": dict(data or {}),
+        "git_commit": git_commit(), "backend": backend,
+        "seconds": round(time.monotonic() - started, 3), **dict(extra or {}),
+    }  # fmt: skip
     write_json(directory / name, manifest)
     return manifest
 

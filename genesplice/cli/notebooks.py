@@ -116,18 +116,12 @@ def list_(notebooks: Notebooks = Path("notebooks"), as_json: cli.Json = False) -
 
     found = list_notebooks(notebooks)
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {
-                        "name": n.stem,
-                        "title": n.title,
-                        "parameters": {k: v.default for k, v in n.parameters.items()},
-                    }
-                    for n in found
-                ]
-            )
-        )
+        shown = [
+            {"name": one.stem, "title": one.title,
+             "parameters": {name: info.default for name, info in one.parameters.items()}}
+            for one in found
+        ]  # fmt: skip
+        print(json.dumps(shown))
         return
     for notebook in found:
         print(f"{notebook.stem}  {notebook.title}")
@@ -172,35 +166,22 @@ def examine() -> list[Check]:
     cuda = torch.cuda.is_available()
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     recipe = Path("data/ecoli/manifest.json")
+    has_mkldnn = torch.backends.mkldnn.is_available()
+    one_dnn = "there" if has_mkldnn else "missing: matrix products take the slower way"
+    memory_gb = f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free"
+    data = "prepared" if recipe.exists() else "not there yet: the first run fetches 50 MB"
+    attention = "there" if flash else "not installed: torch SDPA is used"
     checks += [
         Check("cores", str(os.cpu_count()), (os.cpu_count() or 1) >= 2),
-        Check(
-            "memory",
-            f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free",
-            memory.available > 4e9,
-        ),
+        Check("memory", memory_gb, memory.available > 4e9),
         Check("disk", f"{free_gb:.0f} GB free here", free_gb > 5),
         Check("torch threads", str(torch.get_num_threads()), True),
-        Check(
-            "oneDNN",
-            "there"
-            if torch.backends.mkldnn.is_available()
-            else "missing: matrix products take the slower way",
-            torch.backends.mkldnn.is_available(),
-        ),
+        Check("oneDNN", one_dnn, has_mkldnn),
         Check("CUDA", torch.cuda.get_device_name() if cuda else "none: runs on the CPU", True),
-        Check(
-            "flash-attn",
-            "there" if flash else "not installed: torch SDPA is used",
-            flash or not cuda,
-        ),
+        Check("flash-attn", attention, flash or not cuda),
         Check("Jupyter kernel", "there" if kernel else "ipykernel is missing", kernel, not kernel),
         Check("Chromium", browser or "none: the browser tests are skipped", browser is not None),
-        Check(
-            "data/ecoli",
-            "prepared" if recipe.exists() else "not there yet: the first run fetches 50 MB",
-            True,
-        ),
+        Check("data/ecoli", data, True),
     ]
     return checks
 

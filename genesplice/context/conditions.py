@@ -118,38 +118,22 @@ def condition_config(
     settings, is_whole = config.verdict, condition.name == "context_whole"
     is_limited = not (condition.is_reference or is_whole)
     model = dataclasses.replace(
-        config.model,
-        **{name: getattr(settings, name) for name in SIZES},
-        arch=condition.arch,
-        context_bp=condition.context_bp if is_limited else None,
-        base_width=0,
-        annotation=True,
-        composition=False,
-        dropout=0.0,
-        head_dropout=0.0,
-    )
+        config.model, **{name: getattr(settings, name) for name in SIZES}, base_width=0,
+        arch=condition.arch, context_bp=condition.context_bp if is_limited else None,
+        annotation=True, composition=False, dropout=0.0, head_dropout=0.0,
+    )  # fmt: skip
     core_bp, flank_bp, batch_windows = plan.core_bp, plan.flank_bp, 1
     if condition.is_reference:
         core_bp, flank_bp = settings.reference_bp, _up(settings.reference_bp // 4)
         # As many genes a step, and as many steps, as the others.
         batch_windows = -(-plan.core_bp // core_bp)
     finetune = dataclasses.replace(
-        config.finetune,
-        mode="full",
-        core_bp=core_bp,
-        flank_bp=flank_bp,
-        batch_windows=batch_windows,
-        head_steps=settings.head_steps,
-        sequence_epochs=epochs,
-        sequence_rate=settings.learning_rate,
-        epochs=0,
-        learning_rate=settings.learning_rate,
-        validation_blocks=settings.validation_blocks,
-        kernel=True,
-        checkpoint_minutes=NEVER,
-        folds=(fold,),
-        seeds=(seed,),
-    )
+        config.finetune, folds=(fold,), seeds=(seed,),
+        core_bp=core_bp, flank_bp=flank_bp, batch_windows=batch_windows,
+        mode="full", kernel=True, head_steps=settings.head_steps, epochs=0, sequence_epochs=epochs,
+        learning_rate=settings.learning_rate, sequence_rate=settings.learning_rate,
+        validation_blocks=settings.validation_blocks, checkpoint_minutes=NEVER,
+    )  # fmt: skip
     return dataclasses.replace(config, model=model, finetune=finetune)
 
 
@@ -294,20 +278,14 @@ def check_controls(
             decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
         answers.append({"control": kind, "expected": expected, **decision.to_dict()})
         progress(f"controls: {kind}: {decision.answer} (expected {expected})")
+    epochs = settings.control_epochs
+    steps = [condition_steps(bundles[k].genome, config, plans[k], epochs) for k in CONTROLS]
     record = {
         "passed": all(one["answer"] == one["expected"] for one in answers),
-        **environment,
-        "seed": seed,
-        "smallest_effect": settings.control_smallest_effect,
-        "element_distance_bp": list(ELEMENT_DISTANCE_BP),
-        "controls": answers,
-        "steps": max(
-            condition_steps(bundles[kind].genome, config, plans[kind], settings.control_epochs)
-            for kind in CONTROLS
-        ),
-        "failures": swept.failures,
-        "cpu_seconds": round(swept.cpu_seconds, 1),
-    }
+        **environment, "seed": seed, "smallest_effect": settings.control_smallest_effect,
+        "element_distance_bp": list(ELEMENT_DISTANCE_BP), "controls": answers, "steps": max(steps),
+        "failures": swept.failures, "cpu_seconds": round(swept.cpu_seconds, 1),
+    }  # fmt: skip
     write_json(out / "controls.json", record)
     return record
 

@@ -191,19 +191,13 @@ def fit_slope(scores: pd.DataFrame, rule: Rule, n_metrics: int = 1) -> Slope:
     else:
         se, df = float(np.hypot(se_blocks, se_training)), min(df_blocks, df_training)
     quantile = student.ppf([level, rule.power], df)
+    reach, least = float(quantile[0] * se), float(quantile.sum() * se)
+    n_runs = len(np.unique(table.fold)) if is_total else table.value.shape[1]
     return Slope(
-        metric=str(scores["metric"].iloc[0]),
-        slope=slope,
-        ci_low=float(slope - quantile[0] * se),
-        ci_high=float(slope + quantile[0] * se),
-        se=float(se),
-        df=float(df),
-        se_blocks=float(se_blocks),
-        se_training=float(se_training),
-        minimum_detectable=float(quantile.sum() * se),
-        n=int(total),
-        n_runs=len(np.unique(table.fold)) if is_total else table.value.shape[1],
-    )
+        str(scores["metric"].iloc[0]), slope, slope - reach, slope + reach, se=se, df=df,
+        se_blocks=se_blocks, se_training=se_training, minimum_detectable=least,
+        n=int(total), n_runs=n_runs,
+    )  # fmt: skip
 
 
 def decide(scores: pd.DataFrame, rule: Rule, metrics: Sequence[str] | None = None) -> Decision:

@@ -229,17 +229,13 @@ def verdict_record(
         is_short = one.is_reference and one.context_bp < tested
         row = {"is_excluded": is_short or one.name in untrained, "reason": untrained.get(one.name)}
         rows.append(one._asdict() | row)
+    rule |= {"n_runs": n_runs, "counts_shared_variance": n_runs >= FEWEST_SLOPES}
     return {
-        **decision.to_dict(),
-        "rule": rule | {"n_runs": n_runs, "counts_shared_variance": n_runs >= FEWEST_SLOPES},
-        "context_under_test_bp": tested,
-        "conditions": rows,
-        "controls": controls,
-        "failures": swept.failures,
+        **decision.to_dict(), "rule": rule, "context_under_test_bp": tested, "conditions": rows,
+        "controls": controls, "failures": swept.failures,
         "cpu_seconds": round(swept.cpu_seconds + controls["cpu_seconds"], 1),
-        "distance_dependence": None,
-        "disagreements": [],
-    }
+        "distance_dependence": None, "disagreements": [],
+    }  # fmt: skip
 
 
 # --- the tables and the page ---

@@ -177,14 +177,11 @@ def paired_difference(
         raise InputError(f"no gene that {model_a} and {model_b} both predicted", "common genes")
     sides = [[run.of(common) for run in side] for side in sides]
     first = sides[0][0]
+    found = f"{model_a} and {model_b} with other folds, conditions or observed values"
     for run in (run for side in sides for run in side):
-        require(
-            run.conditions.equals(first.conditions)
-            and np.array_equal(run.fold, first.fold)
-            and np.allclose(run.observed, first.observed, rtol=0, atol=1e-4),
-            f"{model_a} and {model_b} with other folds, conditions or observed values",
-            "predictions of the same held-out genes",
-        )
+        is_same = run.conditions.equals(first.conditions) and np.array_equal(run.fold, first.fold)
+        is_same = is_same and np.allclose(run.observed, first.observed, rtol=0, atol=1e-4)
+        require(is_same, found, "predictions of the same held-out genes")
     profile = _profile_rows(widest, train_profile)[widest.genes.isin(common)]
     block = block_labels(first.genes, blocks)
     statistics = [

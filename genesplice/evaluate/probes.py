@@ -133,12 +133,12 @@ def make_probe_sites(
         sites = np.concatenate([drawn["coding", "coding"], drawn["coding", "intergenic"]])
         leading, lagging = _replichores(genome, sites, origin_bp, terminus_bp)
         drawn["replichore", "leading"], drawn["replichore", "lagging"] = leading, lagging
-    kept = [
-        (task, label)
-        for task, labels in TASKS.items()
-        if all(drawn.get((task, label), np.empty(0)).size for label in labels)
-        for label in labels
-    ]
+
+    def is_there(key: tuple[str, str]) -> bool:
+        return len(drawn.get(key, ())) > 0
+
+    pairs = [[(task, label) for label in labels] for task, labels in TASKS.items()]
+    kept = [key for keys in pairs if all(map(is_there, keys)) for key in keys]
     if not kept:
         return pd.DataFrame(columns=list(SITE_COLUMNS))
     names = np.repeat(np.array(kept, object), [len(drawn[key]) for key in kept], axis=0)
@@ -146,15 +146,10 @@ def make_probe_sites(
     offsets = np.array([contig.offset for contig in genome.contigs])
     at = np.searchsorted(offsets, sites // 2, side="right") - 1
     block = block_of[sites // 2]
-    columns = (
-        names[:, 0],
-        names[:, 1],
-        np.array([contig.name for contig in genome.contigs], object)[at],
-        sites // 2 - offsets[at],
-        np.where(sites % 2 == 0, "+", "-"),
-        block,
-        bundle.blocks.set_index("block")["fold"].loc[block].to_numpy(),
-    )
+    on = np.array([contig.name for contig in genome.contigs], object)[at]
+    strand = np.where(sites % 2 == 0, "+", "-")
+    fold = bundle.blocks.set_index("block")["fold"].loc[block].to_numpy()
+    columns = (*names.T, on, sites // 2 - offsets[at], strand, block, fold)
     return pd.DataFrame(dict(zip(SITE_COLUMNS, columns, strict=True)))
 
 

@@ -219,18 +219,10 @@ def attribute_gene(
     settings = Settings(steps, batch_steps, seed)
     by_base, delta, output = attribute(function, function.bases, references, method, settings)
     values = by_base[0].sum(-1).numpy().astype(np.float64)
+    about = gene_id, window.name, function.target, METHODS[method].label, reference
+    place = window.offset_bp, window.tokens[0].numpy()
     return Attribution(
-        gene_id=gene_id,
-        name=window.name,
-        target=function.target,
-        method=METHODS[method].label,
-        baseline=reference,
-        offset_bp=window.offset_bp,
-        tokens=window.tokens[0].numpy(),
-        values=values,
-        output=output,
-        baseline_output=output - (float(values.sum()) - delta),
-        delta=delta,
+        *about, *place, values, output, output - (float(values.sum()) - delta), delta
     )
 
 

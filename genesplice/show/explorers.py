@@ -38,6 +38,7 @@ __all__ = [
 
 N_TICK_LABELS = 12
 N_CATEGORIES = 6
+UNIT = "log2(TPM+1)"
 
 
 class ProfileExplorer(Explorer):
@@ -55,8 +56,6 @@ class ProfileExplorer(Explorer):
     points
         What the map of genes shows: two columns, x and y, indexed by gene_id. Left out, it is
         each gene's mean observed against its mean predicted by the first model.
-    unit
-        What the values are, for the axes.
     recompute
         Computes further genes in a live kernel.
 
@@ -73,7 +72,6 @@ class ProfileExplorer(Explorer):
         *,
         names: pd.Series | None = None,
         points: pd.DataFrame | None = None,
-        unit: str = "log2(TPM+1)",
         recompute: Recompute | None = None,
     ) -> None:
         found = f"{len(observed)} genes x {observed.shape[1]} conditions"
@@ -81,7 +79,7 @@ class ProfileExplorer(Explorer):
         tables = {model: _aligned(table, observed, model) for model, table in predicted.items()}
         if points is None:
             first, table = next(iter(tables.items()), ("observed", observed))
-            names_of = f"mean observed, {unit}", f"mean predicted by {first}, {unit}"
+            names_of = f"mean observed, {UNIT}", f"mean predicted by {first}, {UNIT}"
             means = observed.mean(axis=1), table.mean(axis=1)
             points = pd.DataFrame(dict(zip(names_of, means, strict=True)))
         values = [table.to_numpy(np.float64) for table in (observed, *tables.values())]
@@ -105,7 +103,7 @@ class ProfileExplorer(Explorer):
             title_text="condition" if is_named else f"{n} conditions",
             tickvals=list(range(n)) if is_named else [], ticktext=conditions, col=2,
         )  # fmt: skip
-        figure.update_yaxes(title_text=safe(unit), col=2)
+        figure.update_yaxes(title_text=UNIT, col=2)
 
         def mark(at: int) -> dict[str, Any]:
             fits = ", ".join(

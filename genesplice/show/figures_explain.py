@@ -41,20 +41,21 @@ def attribution_explorer(
     is_exact
         They are what attributions are checked against: no stamp.
     """
-    parts = [(one, slice(-one.offset_bp - shown_bp[0], -one.offset_bp + shown_bp[1]))
-             for one in found]  # fmt: skip
+    low, high = -shown_bp[0], shown_bp[1]
     genes = [one.gene_id for one in found]
     verdicts = pd.Series("exact" if is_exact else "not checked", index=genes)
     if checks is not None:
         verdicts.update(checks["verdict"])
-    predicted = {
-        one.gene_id: "" if np.isnan(one.output) else f"predicted {one.target} {one.output:.2f}, "
-        for one in found
-    }
-    values = np.stack([one.values[part] for one, part in parts])
+    values, sequences, predicted = {}, [], {}
+    for one in found:
+        part = slice(low - one.offset_bp, high - one.offset_bp)
+        values[one.gene_id] = one.values[part]
+        sequences.append("".join("ACGTN"[min(token, 4)] for token in one.tokens[part]))
+        said = "" if np.isnan(one.output) else f"predicted {one.target} {one.output:.2f}, "
+        predicted[one.gene_id] = said
     return AttributionExplorer(
-        pd.DataFrame(values, index=genes, columns=range(-shown_bp[0], shown_bp[1])),
-        ["".join("ACGTN"[min(token, 4)] for token in one.tokens[part]) for one, part in parts],
+        pd.DataFrame.from_dict(values, orient="index", columns=range(low, high)),
+        sequences,
         names=pd.Series({one.gene_id: one.name for one in found}),
         motifs=sites,
         notes=pd.Series(predicted) + verdicts.str.split(":").str[0],
@@ -154,7 +155,6 @@ class CurveExplorer(ex.Explorer):
         *,
         names: pd.Series | None = None,
         notes: pd.Series | None = None,
-        recompute: ex.Recompute | None = None,
     ) -> None:
         require(curves, "0 genes with curves", "at least 1")
         columns = ("deletion", "random_deletion", "insertion", "random_insertion")
@@ -168,12 +168,9 @@ class CurveExplorer(ex.Explorer):
         for number, column in enumerate(columns):
             is_random = column.startswith("random")
             colour, name = (th.MUTED, "in random order") if is_random else (BLUE, "by attribution")
-            look: dict[str, Any] = {
-                "dash": "dash" if is_random else "solid",
-                "mode": "lines+markers",
-                "name": name,
-            }
-            look |= {"legendgroup": name, "showlegend": number < 2, "marker": {"size": 5}}
+            look: dict[str, Any] = {"dash": "dash" if is_random else "solid", "name": name}
+            look |= {"mode": "lines+markers", "marker": {"size": 5}}
+            look |= {"legendgroup": name, "showlegend": number < 2}
             look["hover"] = "%{x:.0%} of the bases: %{y:.2f}<extra>" + name + "</extra>"
             figure.add_trace(line(fraction, [], colour, **look), 1, 1 + number // 2)
         for col, (x, y) in enumerate((("taken away", "left"), ("put back", "reached")), 1):
@@ -187,8 +184,7 @@ class CurveExplorer(ex.Explorer):
             return lines | {"annotations[0].text": ex.panel_title(gene.options[at], note)}
 
         bindings = ex.bind(gene, draw, decimals=4)
-        narrow = ex.stacked_panels(640)
-        super().__init__(figure, [gene], bindings, narrow=narrow, recompute=recompute)
+        super().__init__(figure, [gene], bindings, narrow=ex.stacked_panels(640))
 
 
 class AttentionExplorer(ex.Explorer):

@@ -189,14 +189,11 @@ def check_parameters(
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
             raise InputError(f"unknown parameter {name!r}: {hint}")
-    return {
-        stem: {
-            name: _parse(name, text.strip(), parameters[name])
-            for name, text in given.items()
-            if name in parameters
-        }
-        for stem, parameters in declared.items()
-    }
+    typed: dict[str, dict[str, Value]] = {}
+    for stem, parameters in declared.items():
+        own = {name: text.strip() for name, text in given.items() if name in parameters}
+        typed[stem] = {name: _parse(name, text, parameters[name]) for name, text in own.items()}
+    return typed
 
 
 def is_code(cell: nbformat.NotebookNode) -> bool:

@@ -302,21 +302,15 @@ def render_notebook(
     facts = [f"preset {given['preset']}"] if "preset" in given else []
     facts += [run] if run else []
     facts += [f"{outcome['state']} in {say_seconds(outcome['seconds'])}"] if outcome else []
-    declared = read_parameters(content, notebook)
+    parameters = [
+        {"name": name, "value": repr(given.get(name, one.default)), "help": one.help}
+        for name, one in read_parameters(content, notebook).items()
+    ]
     return _write(
-        target,
-        title=body.title or title or notebook.stem,
-        body=body,
-        facts=facts,
-        lead=lead,
-        failure=outcome.get("failure"),
-        parameters=[
-            {"name": name, "value": repr(given.get(name, one.default)), "help": one.help}
-            for name, one in declared.items()
-        ],
-        home="index.html",
+        target, title=body.title or title or notebook.stem, body=body, facts=facts, lead=lead,
+        failure=outcome.get("failure"), parameters=parameters, home="index.html",
         footer="The executed notebook is in the folder of the run.",
-    )
+    )  # fmt: skip
 
 
 def render_index(

@@ -323,13 +323,11 @@ def make_manifest(
     started = f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}"
     extra = {"kind": kind, "preset": preset, "given": dict(given), "state": "running"}
     return write_manifest(
-        directory,
-        command=shlex.join([*command, *options]),
-        started=time.monotonic(),
+        directory, command=shlex.join([*command, *options]), started=time.monotonic(),
         config={"preset": preset, **given},
         seeds={"seed": int(seed)} if seed.lstrip("-").isdigit() else None,
         extra={**extra, "started": started, "notebooks": records},
-    )
+    )  # fmt: skip
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:

@@ -125,15 +125,11 @@ def scan_core(score: MaskedBases, genome: Genome, core: Region) -> pd.DataFrame:
     known = np.flatnonzero(tokens < 4)
     change = change[:, start + known]
     mean = change.mean(0)
-    return pd.DataFrame(
-        {
-            "contig": core.contig,
-            "position": core.start + known + 1,
-            "ref": np.array(list(BASES))[tokens[known]],
-            **{name: mean[:, i].astype(np.float32) for i, name in enumerate(TO_BASES)},
-            "strand_spread": np.abs(change[0] - change[1]).max(1).astype(np.float32),
-        }
-    )
+    place = {"contig": core.contig, "position": core.start + known + 1}
+    table = pd.DataFrame(place | {"ref": np.array(list(BASES))[tokens[known]]})
+    table[TO_BASES] = mean.astype(np.float32)
+    spread = np.abs(change[0] - change[1]).max(1).astype(np.float32)
+    return table.assign(strand_spread=spread)
 
 
 class PromoterScan(NamedTuple):
