@@ -1,6 +1,9 @@
 """Every setting, frozen and checked; presets; strict overrides from the command line."""
 
+import contextlib
 import dataclasses
+import math
+import types
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -107,10 +110,10 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
             raise InputError(
                 f"--set {path}: unknown section '{section}'; {did_you_mean(section, sections)}"
             )
-        types = typing.get_type_hints(type(getattr(config, section)))
-        if key not in types:
-            raise InputError(f"--set {path}: unknown key '{key}'; {did_you_mean(key, types)}")
-        changes.setdefault(section, {})[key] = _parse(text.strip(), types[key], path)
+        hints = typing.get_type_hints(type(getattr(config, section)))
+        if key not in hints:
+            raise InputError(f"--set {path}: unknown key '{key}'; {did_you_mean(key, hints)}")
+        changes.setdefault(section, {})[key] = read_value(text.strip(), hints[key], f"--set {path}")
     # Together: what belongs together is checked together, whatever the order.
     parts = {
         name: dataclasses.replace(getattr(config, name), **values)
@@ -119,24 +122,42 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     return dataclasses.replace(config, **parts)
 
 
-def _parse(text: str, wanted: Any, path: str) -> Any:
+def read_value(text: str, wanted: Any, name: str) -> Any:
+    """Read typed text as a value of a type; `name` stands before it in messages.
+
+    `none` for an optional one, `true` or `false`, commas between the items of a list. Of a union
+    the first that fits, text last. NaN and infinity are no numbers.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if type(None) in arguments:
-        if text.lower() in {"none", "null", ""}:
-            return None
-        return _parse(text, next(a for a in arguments if a is not type(None)), path)
-    if origin is Sequence:
-        return tuple(
-            _parse(item.strip(), arguments[0], path) for item in text.split(",") if item.strip()
-        )
+    if type(None) in arguments and text.lower() in {"none", "null", ""}:
+        return None
+    if origin in (typing.Union, types.UnionType):
+        *others, last = sorted(set(arguments) - {type(None)}, key=lambda one: one is str)
+        for one in others:
+            with contextlib.suppress(InputError):
+                return read_value(text, one, name)
+        return read_value(text, last, name)
+    if origin in (Sequence, list):
+        items = text.removeprefix("[").removesuffix("]").split(",")
+        values = (read_value(one.strip(), arguments[0], name) for one in items if one.strip())
+        return list(values) if origin is list else tuple(values)
     if origin is Literal:
-        if text not in arguments:
-            raise InputError(f"--set {path}={text}: {did_you_mean(text, arguments)}")
-        return text
+        known = {str(one): one for one in arguments}
+        if text not in known:
+            raise InputError(f"{name}={text}: {did_you_mean(text, known)}")
+        return known[text]
     if wanted is bool:
-        require(text.lower() in {"true", "false"}, f"--set {path}={text}", "true or false")
+        require(text.lower() in {"true", "false"}, f"{name}={text}", "true or false")
         return text.lower() == "true"
     try:
-        return wanted(text)
-    except ValueError as error:
-        raise InputError(f"--set {path}={text}", f"a value of type {wanted.__name__}") from error
+        value = wanted(text)
+    except ValueError:
+        value = math.nan
+    is_number = not isinstance(value, float) or math.isfinite(value)
+    require(is_number, f"{name}={text}", f"a value of type {wanted.__name__}")
+    return value

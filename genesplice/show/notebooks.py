@@ -8,17 +8,17 @@ so the parameters cell is parsed here, and checked before a run starts.
 import ast
 import difflib
 import io
-import math
 import re
 import tokenize
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import nbformat
 
+from genesplice.config import read_value
 from genesplice.errors import InputError
 
 Value = int | float | bool | str | list[Any] | None
@@ -26,7 +26,6 @@ Value = int | float | bool | str | list[Any] | None
 
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "Literal": Literal}
 _TYPE_NODES = ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Subscript, ast.Tuple
-_CONSTANTS = {"true": True, "false": False, "none": None}
 _MESSAGE_CHARACTERS = 300
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -224,44 +223,19 @@ def _read_type(annotation: ast.expr) -> Any:
     return eval(compile(expression, "", "eval"), {"__builtins__": {}}, _TYPES)
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    return typing.get_args(kind) if is_union else (kind,)
-
-
 def _fits(value: object, kind: Any) -> bool:
     """Whether a value is of a type; True is no integer, and 1 is a number."""
-    for one in _alternatives(kind):
-        inner = typing.get_args(one)
-        if typing.get_origin(one) is list and isinstance(value, list):
-            if all(_fits(item, inner[0]) for item in value):
-                return True
-        elif type(value) is one or (one is float and type(value) is int) or value in inner:
-            return True
-    return False
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if typing.get_origin(kind) is list and isinstance(value, list):
+        return all(_fits(item, inner[0]) for item in value)
+    return type(value) is kind or (kind is float and type(value) is int) or value in inner
 
 
 def _parse(name: str, text: str, info: ParameterInfo) -> Value:
-    """Read what somebody typed as a value of the parameter's type; text is the last thing tried.
-
-    Lists are separated by commas, with or without brackets. NaN and infinity are no numbers here.
-    """
-    kinds = _alternatives(info.type)
-    items = [typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is list]
-
-    def read_list(text: str) -> list[Value]:
-        text = text.removeprefix("[").removesuffix("]")
-        inner = info._replace(type=items[0])
-        return [_parse(name, one.strip(), inner) for one in text.split(",") if text.strip()]
-
-    readers: list[Callable[[str], Any]] = [lambda text: _CONSTANTS[text.lower()], int, float]
-    readers += [read_list, str] if items else [str]
-    for read in readers:
-        try:
-            value = read(text)
-        except (KeyError, ValueError):
-            continue
-        if _fits(value, info.type) and not (type(value) is float and not math.isfinite(value)):
-            is_whole = type(value) is int and float in kinds and int not in kinds
-            return float(value) if is_whole else value
-    raise InputError(f"{name} = {text!r}", info.spelt)
+    """Read what somebody typed as a value of the parameter's type."""
+    try:
+        return read_value(text, info.type, name)
+    except InputError:
+        raise InputError(f"{name} = {text!r}", info.spelt) from None
