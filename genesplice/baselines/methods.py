@@ -152,10 +152,8 @@ def run_baselines(
     tables = _feature_tables(bundle, {BASELINES[name].features for name in names})
     lacking = [n for n in names if BASELINES[n].features and BASELINES[n].features not in tables]
     if lacking and models is not None:
-        raise InputError(
-            f"baseline {lacking[0]!r} on a bundle without {BASELINES[lacking[0]].features}",
-            ", ".join(available_baselines(bundle)),
-        )
+        found = f"baseline {lacking[0]!r} on a bundle without {BASELINES[lacking[0]].features}"
+        raise InputError(found, ", ".join(available_baselines(bundle)))
     if lacking:
         say(f"baselines: no features in this bundle for {', '.join(lacking)}")
     methods = {name: BASELINES[name] for name in names if name not in lacking}

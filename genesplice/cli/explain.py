@@ -74,18 +74,11 @@ def explain(
         tables = attention_of(explainer, chosen, condition=condition)
     else:
         found = explain_genes(
-            explainer,
-            chosen,
-            method=method,
-            condition=condition,
-            steps=steps,
-            is_checked=not is_group(genes),
-            has_known_sites=known_sites,
-            upstream_bp=upstream,
-            downstream_bp=downstream,
-            unfinished=unfinished,
-            report=cli.say,
-        )
+            explainer, chosen, method=method, condition=condition, steps=steps,
+            is_checked=not is_group(genes), has_known_sites=known_sites,
+            upstream_bp=upstream, downstream_bp=downstream,
+            unfinished=unfinished, report=cli.say,
+        )  # fmt: skip
     with atomic_directory(out, overwrite=overwrite) as scratch:
         if method == "attention":
             names = _write_attention(scratch, tables, bundle.names, facts=facts)

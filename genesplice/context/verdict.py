@@ -101,17 +101,16 @@ def context_test(
     )
     if not truth["passed"]:
         wrong = [one for one in truth["controls"] if one["answer"] != one["expected"]]
-        answers = (
-            f"{one['control']} {one['answer']} in place of {one['expected']}" for one in wrong
-        )
+        told = "{control} {answer} in place of {expected}"
+        answers = (told.format(**one) for one in wrong)
         sentence = f"No verdict: the simulated controls did not pass ({', '.join(answers)})."
         decision, empty = Decision(REFUSED, (), sentence), pd.DataFrame()
         verdict = verdict_record(decision, config, plan, truth, sweeps.SweepResult(empty, {}, 0.0))
         return VerdictReport(verdict, [], empty, empty, empty)
+    repeats: dict[str, Any] = {"folds": folds, "seeds": settings.seeds}
     tasks = conditions.condition_tasks(
-        bundle, config, plan, out / "runs", folds=folds, seeds=settings.seeds,
-        epochs=settings.epochs,
-    )  # fmt: skip
+        bundle, config, plan, out / "runs", epochs=settings.epochs, **repeats
+    )
     swept = runner(tasks, out / "tasks", "conditions")
     metrics: list[Metric] = []
     untrained = without_learning(swept.table, plan)
@@ -255,11 +254,9 @@ def write_report(
     `others` are records of other stages that the ablation table rests on as well; `made_by` is
     `command` and `started` of `write_manifest`.
     """
-    ablations = ablation_table(
-        [*report.metrics, *others],
-        smallest_effect=config.verdict.smallest_effect,
-        context_answer=report.verdict["answer"],
-    )
+    answer, smallest = report.verdict["answer"], config.verdict.smallest_effect
+    records = [*report.metrics, *others]
+    ablations = ablation_table(records, smallest_effect=smallest, context_answer=answer)
     ablations.to_csv(out / "ablations.tsv", sep="\t", index=False)
     write_json(out / "ablations.json", json.loads(ablations.to_json(orient="records")))
     write_json(out / "verdict.json", report.verdict)
@@ -270,8 +267,7 @@ def write_report(
     write_manifest(
         out, **made_by, config=config.to_dict(),
         seeds={f"verdict_{i}": seed for i, seed in enumerate(config.verdict.seeds)},
-        data=bundle.data_sha256, backend=backend_name(),
-        extra={"answer": report.verdict["answer"]},
+        data=bundle.data_sha256, backend=backend_name(), extra={"answer": answer},
     )  # fmt: skip
     return write_verdict_page(out / "verdict.html", report, ablations, bundle.name)
 

@@ -37,6 +37,7 @@ them; composition of the leading strand, Lobry 1996.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -259,10 +260,8 @@ def _replichores(
     contig = max(genome.contigs, key=lambda contig: contig.length)
     ends = {end for end in (origin_bp, terminus_bp) if end is not None and 0 <= end < contig.length}
     if origin_bp is None or terminus_bp is None or len(ends) < 2:
-        raise InputError(
-            f"origin_bp {origin_bp} and terminus_bp {terminus_bp}",
-            f"neither, or two positions from 0 to {contig.length - 1} of {contig.name}",
-        )
+        wanted = f"neither, or two positions from 0 to {contig.length - 1} of {contig.name}"
+        raise InputError(f"origin_bp {origin_bp} and terminus_bp {terminus_bp}", wanted)
     position = sites // 2 - contig.offset
     sites = sites[(position >= 0) & (position < contig.length)]
     along = (sites // 2 - contig.offset - origin_bp) % contig.length
@@ -336,14 +335,13 @@ def probe_metrics(
                 f"{task}_difference": values - scores[reference][task]
                 for task, values in scores[name].items()
             }
-    return [
-        to_metric(
-            f"probe_{task}", values, count[task.removesuffix("_difference")],
-            n_blocks=draws.shape[1], model=name, fold=fold, seed=seed, limits=(-1.0, 1.0),
-        )
-        for name, by_task in scores.items()
-        for task, values in by_task.items()
-    ]  # fmt: skip
+    metrics = []
+    about: dict[str, Any] = {"n_blocks": draws.shape[1], "fold": fold, "seed": seed}
+    for name, by_task in scores.items():
+        for task, values in by_task.items():
+            n, label = count[task.removesuffix("_difference")], f"probe_{task}"
+            metrics.append(to_metric(label, values, n, model=name, limits=(-1.0, 1.0), **about))
+    return metrics
 
 
 def predict_labels(

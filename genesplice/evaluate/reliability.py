@@ -52,13 +52,10 @@ def gene_strata(bundle: Bundle) -> dict[str, pd.Index]:
         f"nearest_train_below_{RELATIVE}": nearest < RELATIVE,
         f"nearest_train_{RELATIVE}_to_{COPY}": (nearest >= RELATIVE) & (nearest < COPY),
         f"nearest_train_from_{COPY}": nearest >= COPY,
-        "in_gene_set": has_set,
-        "in_no_gene_set": ~has_set,
-        "in_network": has_edge,
-        "not_in_network": ~has_edge,
-        "operon_first": is_first,
-        "operon_inner": ~is_first,
-    }
+        "in_gene_set": has_set, "in_no_gene_set": ~has_set,
+        "in_network": has_edge, "not_in_network": ~has_edge,
+        "operon_first": is_first, "operon_inner": ~is_first,
+    }  # fmt: skip
     return {name: genes[mask] for name, mask in masks.items()}
 
 
@@ -133,11 +130,9 @@ def coverage_metrics(
         Genome block by gene_id.
     """
     table = predictions[predictions["low"].notna()]
-    table = table.assign(
-        inside=table["observed"].between(table["low"], table["high"]).astype(float),
-        width=(table["high"] - table["low"]).astype(float),
-        entries=1.0,
-    )
+    inside = table["observed"].between(table["low"], table["high"]).astype(float)
+    width = (table["high"] - table["low"]).astype(float)
+    table = table.assign(inside=inside, width=width, entries=1.0)
     metrics = []
     for (model, run_seed), run in table.groupby(["model", "seed"], observed=True):
         genes = run.groupby(["fold", "gene_id"], observed=True)[["inside", "width", "entries"]]

@@ -104,7 +104,7 @@ class Faithfulness(NamedTuple):
         return f"not faithful: {'; '.join(self.failures)}" if self.failures else "faithful"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Explanation:
     """Attributions of several genes, and the evidence for and against them.
 
@@ -184,12 +184,8 @@ def explain_genes(
         span = {"upstream_bp": upstream_bp, "downstream_bp": downstream_bp}
         table = scan_genes(explainer, genes, unfinished, condition=condition, report=report, **span)
         found = attribution_of_table(table)
-        return Explanation(
-            method="in-silico mutagenesis",
-            attributions=found,
-            table=table,
-            sites=motif_sites(found, scan, **span, genes=explainer.bundle.genes),
-        )
+        sites = motif_sites(found, scan, **span, genes=explainer.bundle.genes)
+        return Explanation("in-silico mutagenesis", found, table, sites)
     require(method in METHODS, f"method '{method}'", f"one of {', '.join(METHODS)}, ism")
     options: dict[str, Any] = {"method": method, "condition": condition, "steps": steps}
     random_model = explainer.changed(randomised) if is_checked or has_known_sites else None
@@ -219,15 +215,11 @@ def explain_genes(
             explainer.bundle, found, control, upstream_bp=upstream_bp
         )
         metrics += of_sites
+    tables = {gene: pd.DataFrame(curves[gene]._asdict()) for gene in genes if gene in curves}
+    sites = motif_sites(found, scan, **SITES_BP, genes=explainer.bundle.genes)
+    shown = METHODS[method].label, found, attribution_table(found), sites, metrics
     return Explanation(
-        method=METHODS[method].label,
-        attributions=found,
-        table=attribution_table(found),
-        metrics=metrics,
-        checks=faithfulness_table(checked) if is_checked else None,
-        curves={gene: pd.DataFrame(curves[gene]._asdict()) for gene in genes if gene in curves},
-        sites=motif_sites(found, scan, **SITES_BP, genes=explainer.bundle.genes),
-        known_sites=known_sites,
+        *shown, faithfulness_table(checked) if is_checked else None, tables, known_sites
     )
 
 
@@ -279,13 +271,9 @@ def deletion_insertion(
                 values.append(float(function(changed)))
         return (np.array(values).reshape(len(orders), -1).mean(0) - none) / scale
 
-    return Curves(
-        fraction,
-        walk(bases, empty, [by_rank]),
-        walk(empty, bases, [by_rank]),
-        walk(bases, empty, shuffled),
-        walk(empty, bases, shuffled),
-    )
+    ways = [([by_rank], bases, empty), ([by_rank], empty, bases)]
+    ways += [(shuffled, bases, empty), (shuffled, empty, bases)]
+    return Curves(fraction, *(walk(start, goal, orders) for orders, start, goal in ways))
 
 
 def randomised(model: GeneSplice, seed: int = 0) -> GeneSplice:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,7 +138,6 @@ def motif_counts(
     scans: Mapping[str, Scan],
     *,
     n_shuffles: int = 20,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """How many of a regulator's targets have its site, compared with chance.
 
@@ -155,7 +155,7 @@ def motif_counts(
         mine = [gene for gene in targets.get(regulator, ()) if gene in sequences]
         if not mine:
             continue
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(0)
         null = [
             sum(bool(scan(dinucleotide_shuffle(sequences[gene], generator))) for gene in mine)
             for _ in range(n_shuffles)
@@ -177,7 +177,6 @@ def site_table(
     *,
     upstream_bp: int = 300,
     n_random: int = 10,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Attribution on known sites and on random intervals of the same width and the same gene.
 
@@ -192,12 +191,12 @@ def site_table(
     targets, scans
         Regulator to the ids of its targets, and to what finds its sites.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     tokens = {one.gene_id: upstream(one, upstream_bp) for one in attributions}
-    sizes = {
-        one.gene_id: np.abs(one.values[: -one.offset_bp][-len(tokens[one.gene_id]) :])
-        for one in attributions
-    }
+    sizes = {}
+    for one in attributions:
+        before = one.values[: -one.offset_bp]
+        sizes[one.gene_id] = np.abs(before[-len(tokens[one.gene_id]) :])
     rows = []
     for regulator, scan in scans.items():
         mine = [gene_id for gene_id in targets.get(regulator, ()) if gene_id in sizes]
@@ -269,7 +268,7 @@ def _intervals(
 
 
 def site_scores(
-    table: pd.DataFrame, *, min_targets: int = MIN_TARGETS, n_resamples: int = 200, seed: int = 0
+    table: pd.DataFrame, *, min_targets: int = MIN_TARGETS, n_resamples: int = 200
 ) -> pd.DataFrame:
     """How well attribution separates a regulator's sites from random intervals; best first.
 
@@ -285,10 +284,8 @@ def site_scores(
         if len(genes) < min_targets:
             continue
         groups = [part[part["gene_id"] == gene_id] for gene_id in genes]
-        auroc = resampled(
-            partial(_auroc, groups), np.arange(len(groups)),
-            n_bootstrap=n_resamples, seed=seed, limits=(0.0, 1.0),
-        )  # fmt: skip
+        options: dict[str, Any] = {"n_bootstrap": n_resamples, "limits": (0.0, 1.0)}
+        auroc = resampled(partial(_auroc, groups), np.arange(len(groups)), **options)
         n_sites = int(sum(group["is_site"].sum() for group in groups))
         rows.append((str(regulator), len(genes), n_sites, *auroc))
     columns = ["regulator", "n_targets", "n_sites", "auroc", "ci_low", "ci_high"]
@@ -365,8 +362,6 @@ def _mean_auroc(name: str, scores: pd.DataFrame, model: str) -> list[Metric]:
     if scores.empty:
         return []
     values = scores["auroc"].to_numpy()
-    mean = resampled(
-        lambda rows: float(values[rows].mean()),
-        np.arange(len(values)), n_bootstrap=2000, limits=(0.0, 1.0),
-    )  # fmt: skip
+    options: dict[str, Any] = {"n_bootstrap": 2000, "limits": (0.0, 1.0)}
+    mean = resampled(lambda rows: float(values[rows].mean()), np.arange(len(values)), **options)
     return [Metric(name, *mean, len(values), model, "explained")]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.explain.attribution import base_table
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.readout import bins_read
@@ -105,12 +105,10 @@ def mutate(
     """
     window = explainer.window(gene_id)
     low, high = window.start - upstream_bp, window.start + downstream_bp
-    if not 0 <= low < high <= explainer.window_bp:
-        raise InputError(
-            f"-{upstream_bp} to +{downstream_bp} bp of {window.name}",
-            f"an interval inside its window, {window.offset_bp} to "
-            f"{window.offset_bp + explainer.window_bp} bp",
-        )
+    found = f"-{upstream_bp} to +{downstream_bp} bp of {window.name}"
+    ends = f"{window.offset_bp} to {window.offset_bp + explainer.window_bp} bp"
+    is_inside = 0 <= low < high <= explainer.window_bp
+    require(is_inside, found, f"an interval inside its window, {ends}")
     function = explainer.forward_function(window, condition)
     outputs = [VariantOutput(part) for part in function.parts]
     tokens = window.tokens[0, low:high]

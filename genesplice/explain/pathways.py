@@ -33,11 +33,9 @@ from genesplice.runtime import side_by_side
 PROFILE = "profile"
 """Explain every gene's residual along one direction over conditions: predicted, or observed."""
 EDGES: dict[str, tuple[str, str, str]] = {
-    "regulates": ("gene", "regulates", "gene"),
-    "effects": ("effector", "regulates", "gene"),
-    "member_of": ("gene", "member_of", "pathway"),
-    "contains": ("pathway", "contains", "gene"),
-}
+    "regulates": ("gene", "regulates", "gene"), "effects": ("effector", "regulates", "gene"),
+    "member_of": ("gene", "member_of", "pathway"), "contains": ("pathway", "contains", "gene"),
+}  # fmt: skip
 Kind = Literal["regulator", "pathway", "gene"]
 # By which edges each kind sends: a gene to pathways, and as a regulator to other genes.
 SENDS: dict[str, tuple[str, ...]] = {

@@ -182,18 +182,12 @@ def execute_notebook(
     try:
         with _default_interrupt():
             papermill.execute_notebook(
-                read_notebook(notebook.path),
-                str(output).replace("{", "{{").replace("}", "}}"),
-                parameters=dict(parameters),
-                kernel_name="python3",
-                cwd=str(cwd),
-                progress_bar=False,
-                store_widget_state=False,
-                extra_arguments=["--log-level=40"],
-                on_cell_start=start_cell,
-                stderr_file=_Listener(progress.text),
-                kernel_manager_class=_kernel_manager(log),
-            )
+                read_notebook(notebook.path), str(output).replace("{", "{{").replace("}", "}}"),
+                parameters=dict(parameters), cwd=str(cwd),
+                kernel_name="python3", kernel_manager_class=_kernel_manager(log),
+                on_cell_start=start_cell, stderr_file=_Listener(progress.text),
+                extra_arguments=["--log-level=40"], progress_bar=False, store_widget_state=False,
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         kind, message = error.ename, f"{error.ename}: {error.evalue}".removesuffix(": ")
     except DeadKernelError:
