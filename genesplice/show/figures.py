@@ -210,6 +210,8 @@ def context_scores(
     conditions: Sequence[Mapping[str, Any]],
     metrics: pd.DataFrame,
     metric: str = "level_r2",
+    *,
+    title: str = "Score against context",
 ) -> go.Figure:
     """Draw the conditions' score over all held-out genes against their context (mean over seeds).
 
@@ -221,7 +223,7 @@ def context_scores(
     scores = scores_by_context(conditions, metrics)
     scores = scores[scores["metric"] == metric].drop(columns="metric")
     th.require(len(scores), f"no record of {metric} for any condition", "at least one")
-    return context_curve(scores, metric=metric, title="Score against context")
+    return context_curve(scores, metric=metric, title=title)
 
 
 def scores_by_context(
