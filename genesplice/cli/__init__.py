@@ -165,7 +165,7 @@ def _cell(found: Sequence["Metric"], is_difference: bool) -> str:
 
 
 # Their verbs appear in the help in this order.
-for part in ("stages", "explain", "variants", "notebooks"):
+for part in ("stages", "explain", "notebooks"):
     importlib.import_module(f"genesplice.cli.{part}")
 
 
