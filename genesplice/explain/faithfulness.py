@@ -217,10 +217,10 @@ def explain_genes(
         metrics += of_sites
     tables = {gene: pd.DataFrame(curves[gene]._asdict()) for gene in genes if gene in curves}
     sites = motif_sites(found, scan, **SITES_BP, genes=explainer.bundle.genes)
-    shown = METHODS[method].label, found, attribution_table(found), sites, metrics
     return Explanation(
-        *shown, faithfulness_table(checked) if is_checked else None, tables, known_sites
-    )
+        METHODS[method].label, found, attribution_table(found), sites, metrics, curves=tables,
+        checks=faithfulness_table(checked) if is_checked else None, known_sites=known_sites,
+    )  # fmt: skip
 
 
 def _each(

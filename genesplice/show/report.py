@@ -17,7 +17,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import bleach
 import jinja2
@@ -325,13 +324,6 @@ def render_index(
 
     `lead` are sentences on top: what the run as a whole has answered.
     """
-    cards = []
-    for entry in entries:
-        record, facts = entry.record, []
-        facts += [say_seconds(record["seconds"])] if record["seconds"] is not None else []
-        facts += [f"from run {entry.older}"] if entry.older else []
-        mark, href = MARKS.get(record["state"], ""), quote(entry.href) if entry.href else None
-        cards.append({**record, "mark": mark, "href": href, "facts": facts})
     n_done = sum(entry.record["state"] == "done" for entry in entries)
     facts = [f"preset {manifest['preset']}"] if manifest.get("preset") else []
     facts += [run, f"{n_done} of {len(entries)} done"]
@@ -339,7 +331,7 @@ def render_index(
     facts += [f"{name} = {value}" for name, value in (manifest.get("given") or {}).items()]
     title = "Sweep" if manifest.get("kind") == "sweep" else "Reports"
     footer = "Every report is one file that opens without a network."
-    return _write(target, title=title, cards=cards, facts=facts, lead=lead, footer=footer)
+    return _write(target, title=title, entries=entries, facts=facts, lead=lead, footer=footer)
 
 
 def read_headline(notebook: Path) -> str | None:
@@ -366,7 +358,9 @@ def _write(target: Path, *, body: PageBody | None = None, **content: Any) -> Pat
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     common = {"policy": policy, "css": _asset("report.css"), "version": versions()["genesplice"]}
-    template = jinja2.Environment(autoescape=True).from_string(_asset("page.j2"))
+    environment = jinja2.Environment(autoescape=True)
+    environment.filters |= {"clock": say_seconds, "mark": MARKS.get}
+    template = environment.from_string(_asset("page.j2"))
     text = template.render(body=body, scripts=scripts, **common, **content)
     target.write_text(text, encoding="utf-8")
     return target
