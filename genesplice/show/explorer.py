@@ -335,7 +335,7 @@ class Explorer:
 
     def to_widget(self) -> Any:
         """Make the live face: ipywidgets above a plotly FigureWidget."""
-        from genesplice.show.widgets import LiveExplorer  # ipywidgets take long to load
+        from genesplice.show.explorers import LiveExplorer
 
         return LiveExplorer(self, FIGURE_CONFIG).widget
 

@@ -209,34 +209,27 @@ def check_record(
     flag, contig = _check_ref(record, names)
     if not record.alts:
         return [flag or "no_alt"]
-    return [_check_alt(record, alt, flag, contig, names.genome, max_length_bp)
-            for alt in record.alts]  # fmt: skip
 
+    def check(alt: str) -> Allele | str:
+        kind = kind_of_alt(alt)
+        if kind != "bases" and flag in (None, "no_ref", "n_in_window"):
+            return kind
+        if flag is not None or contig is None:
+            return flag or "unknown_contig"
+        if alt.upper() == record.ref.upper():
+            return "same_allele"
+        if "N" in (alt + record.ref).upper():
+            return "n_in_window"
+        allele = normalise(names.genome, contig.name, record.position, record.ref, alt)
+        if max(len(allele.ref), len(allele.alt)) > max_length_bp:
+            return "too_long"
+        low, high = allele.start - NEAR_BP, allele.end + allele.shift_bp + NEAR_BP
+        if not contig.is_circular:
+            low, high = max(low, 0), min(high, contig.length)
+        is_known = (names.genome.fetch(contig.name, low, high) < 4).all()
+        return allele if is_known else "n_in_window"
 
-def _check_alt(
-    record: Record,
-    alt: str,
-    flag: str | None,
-    contig: Contig | None,
-    genome: Genome,
-    max_length_bp: int,
-) -> Allele | str:
-    kind = kind_of_alt(alt)
-    if kind != "bases" and flag in (None, "no_ref", "n_in_window"):
-        return kind
-    if flag is not None or contig is None:
-        return flag or "unknown_contig"
-    if alt.upper() == record.ref.upper():
-        return "same_allele"
-    if "N" in (alt + record.ref).upper():
-        return "n_in_window"
-    allele = normalise(genome, contig.name, record.position, record.ref, alt)
-    if max(len(allele.ref), len(allele.alt)) > max_length_bp:
-        return "too_long"
-    low, high = allele.start - NEAR_BP, allele.end + allele.shift_bp + NEAR_BP
-    if not contig.is_circular:
-        low, high = max(low, 0), min(high, contig.length)
-    return "n_in_window" if (genome.fetch(contig.name, low, high) > 3).any() else allele
+    return [check(alt) for alt in record.alts]
 
 
 class Survey(NamedTuple):
@@ -248,12 +241,16 @@ class Survey(NamedTuple):
 
     n_records: int
     n_compared: int
-    n_mismatches: int
     by_contig: Counter[str]
     renamed: dict[str, str]
     shifted: Counter[int]
     n_swapped: int
     unknown: Counter[str]
+
+    @property
+    def n_mismatches(self) -> int:
+        """REFs that are not what the genome has."""
+        return self.by_contig.total()
 
     @property
     def is_of_another_genome(self) -> bool:
@@ -319,9 +316,7 @@ def survey(
                 kind_of_alt(alt) == "bases" and _is_at(names.genome, contig, record.position, alt)
                 for alt in record.alts
             )
-    return Survey(
-        n_records, n_compared, by_contig.total(), by_contig, renamed, shifted, n_swapped, unknown
-    )
+    return Survey(n_records, n_compared, by_contig, renamed, shifted, n_swapped, unknown)
 
 
 def survey_file(
