@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from genesplice.baselines.count_models import CONTEXTS, CountModel, fit_count_model
-from genesplice.baselines.features import kmer_codon_features
+from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model, kmer_codon_features
 from genesplice.baselines.methods import run_baselines
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle

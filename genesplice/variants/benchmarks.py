@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
-from genesplice.baselines.count_models import CONTEXTS, CountModel, fit_count_model
+from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import UNKNOWN, coding_positions, coding_sequence, codon_meanings
 from genesplice.data.genome import Genome, decode

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_genomes import make_genome
 
-from genesplice.baselines.count_models import (
+from genesplice.baselines.features import (
     PSEUDOCOUNTS,
     CountModel,
     _best_pseudocount,
@@ -82,7 +82,7 @@ def test_the_tables_are_those_of_a_dictionary(left, right):
 def test_cutting_an_interval_up_does_not_change_it(monkeypatch):
     genome = make_genome(700)
     whole = fit_count_model(genome, [("c0", 5, 690)], 3, 2)
-    monkeypatch.setattr("genesplice.baselines.count_models.CHUNK_BP", 64)
+    monkeypatch.setattr("genesplice.baselines.features.CHUNK_BP", 64)
     cut = fit_count_model(genome, [("c0", 5, 690)], 3, 2)
     for one, two in zip(whole.tables, cut.tables, strict=True):
         np.testing.assert_array_equal(one, two)

@@ -6,7 +6,7 @@ import torch
 from tiny_genomes import make_genome
 from tiny_runs import config
 
-from genesplice.baselines.count_models import fit_count_model
+from genesplice.baselines.features import fit_count_model
 from genesplice.data.windows import make_random_windows
 from genesplice.evaluate.bootstrap import interval, make_draws
 from genesplice.model.genesplice import PretrainingModel

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_models import make_tiny, make_vectors
 from tiny_variants import call, letters, make_masked, other, save_masked
 
-from genesplice.baselines.count_models import fit_count_model
+from genesplice.baselines.features import fit_count_model
 from genesplice.data.coding import coding_sequence, codon_meanings
 from genesplice.data.genome import decode
 from genesplice.data.motifs import find_promoter
