@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
     from genesplice.variants.annotate import score_variants
-    from genesplice.variants.benchmarks import class_benchmarks
+    from genesplice.variants.classes import class_benchmarks
     from genesplice.variants.scan import scan_promoter
 
 __version__ = "0.1.0"

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from test_cli import refuse, succeed
 
-from genesplice.data.bundle import adopt_knowledge, load_bundle, own_files, replace_knowledge
+from genesplice.data.bundle import load_bundle
+from genesplice.data.knowledge import adopt_knowledge, own_files, replace_knowledge
 from genesplice.errors import InputError
 from genesplice.predict.expression import bundle_graph, predict_expression
 from genesplice.predict.models import load_model

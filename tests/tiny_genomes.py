@@ -76,6 +76,12 @@ def make_relatives(bundle, n, seed=0):
     return Relatives(bases, np.array(counts, np.uint8).transpose(0, 2, 1), table)
 
 
+def with_columns(bundle, n=6, seed=0):
+    """The bundle with the alignment columns of random relatives."""
+    columns = make_relatives(bundle, n, seed).columns
+    return dataclasses.replace(bundle, genome=dataclasses.replace(bundle.genome, columns=columns))
+
+
 def make_encoder(base_width):
     """Small, with random weights."""
     torch.manual_seed(0)

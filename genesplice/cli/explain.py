@@ -217,7 +217,8 @@ def variants(
     from genesplice.results import write_metrics
     from genesplice.runtime import file_sha256
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
-    from genesplice.variants.benchmarks import class_benchmarks, measured_benchmark
+    from genesplice.variants.classes import class_benchmarks
+    from genesplice.variants.measured import measured_benchmark
     from genesplice.variants.vcf import beside, read_header
 
     if vcf is None and measured is None and not classes:

@@ -176,8 +176,8 @@ def finetune(
     import pandas as pd
 
     from genesplice.baselines.methods import run_baselines
-    from genesplice.data.bundle import load_bundle, own_files
-    from genesplice.data.genome import trained_on
+    from genesplice.data.bundle import load_bundle
+    from genesplice.data.knowledge import own_files, trained_on
     from genesplice.evaluate.metrics import compare, fold_profiles
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
     from genesplice.results import to_metrics, write_metrics
@@ -226,7 +226,7 @@ def with_knowledge(
     config: "Config", bundle: "Bundle", network: Path | None, gene_sets: Path | None
 ) -> "tuple[Config, Bundle]":
     """Settings and data for the user's own edges and gene sets; say how they are judged."""
-    from genesplice.data.bundle import OWN, replace_knowledge
+    from genesplice.data.knowledge import OWN, replace_knowledge
 
     collections = config.model.gene_set_collections
     bundle = replace_knowledge(

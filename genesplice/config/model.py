@@ -12,6 +12,10 @@ from genesplice.errors import require
 BIN_SIZES_BP = (4, 8, 16, 32, 128)
 SUMMARY_BP = 128
 REGION_BP = 1024
+RELATIVE_GROUPS = 3
+"""Near, middle and far relatives: groups of an alignment column."""
+COMPLEMENT_COUNTS = [3, 2, 1, 0, 4]
+"""Of A, C, G, T and gaps in an alignment column: where the other strand's counts are."""
 """Windows start, end and are moved by whole regions."""
 
 ArchName = Literal[
@@ -139,6 +143,9 @@ class ModelConfig(Section):
         channels of each base of a token; the other references have none, or their width.
     annotation
         Add the sense-strand coding phase and gene body as input channels.
+    relatives
+        Take the alignment columns of relatives as input channels. Without them (in the data, or
+        left out in training now and then) these are zero.
     composition
         Add a gene's 4-mers, codons and length to its features from the encoder.
     graph_layers
@@ -173,6 +180,7 @@ class ModelConfig(Section):
     hierarchy: HierarchyName = "whole"
     base_width: Natural = 0
     annotation: bool = False
+    relatives: bool = False
     composition: bool = True
     graph_layers: Natural = 1
     neighbour_expression: bool = False

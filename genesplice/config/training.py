@@ -54,6 +54,9 @@ class PretrainConfig(Section):
     masks, masked_fraction, span_bp
         Each window takes one of `masks` by chance: single bases, spans of `span_bp`, or whole
         bins.
+    relatives_dropped
+        Chance that a window is trained on without a group of relatives, with part of it, or
+        without any: so that one model serves with every subset of them and with none.
     repeat_weight
         Weight of a soft-masked base in the loss, against 1 for any other.
     views, view_weights
@@ -97,6 +100,7 @@ class PretrainConfig(Section):
     masks: Sequence[MaskName] = ("span",)
     masked_fraction: Annotated[float, Bounds(0, 1, is_open=True)] = 0.17
     span_bp: Count = 1
+    relatives_dropped: Fraction = 0.2
     repeat_weight: NonNegative = 0.1
     masked_weight: NonNegative = 1.0
     contrastive_weight: NonNegative = 0.1

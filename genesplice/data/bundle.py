@@ -1,8 +1,7 @@
 """The bundle: a folder with everything that the other stages read."""
 
-import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +13,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from genesplice.data.expression import condition_means
-from genesplice.data.gene_sets import read_gene_sets, read_gmt, read_set_names, write_gmt
-from genesplice.data.genome import Contig, Genome, keep_genome
-from genesplice.data.leakage import judge_knowledge, make_leakage_report
+from genesplice.data.gene_sets import read_gmt, read_set_names, write_gmt
+from genesplice.data.genome import Contig, Genome
+from genesplice.data.leakage import make_leakage_report
 from genesplice.data.motifs import read_meme, write_meme
-from genesplice.data.network import gene_aliases, read_network
+from genesplice.data.network import gene_aliases
 from genesplice.data.relatives import FILES as RELATIVES_FILES
 from genesplice.data.relatives import Relatives, judge_relatives, read_relatives, write_relatives
 from genesplice.data.similarity import gene_similarity
@@ -28,8 +27,6 @@ from genesplice.runtime import atomic_directory, file_sha256, write_json, write_
 
 FORMAT = "genesplice-bundle"
 FORMAT_VERSION = 2
-OWN = "own"
-"""The collection of gene sets that are of no other collection."""
 NETWORK, GENE_SETS = "network.parquet", "gene_sets.gmt"
 TABLES = ("genes", "aliases", "network", "blocks", "splits", "similarity")
 FILES = (
@@ -244,6 +241,7 @@ def load_bundle(path: Path | str) -> Bundle:
         raise InputError(f"no {missing[0]}", "a complete bundle: prepare it again", path=path)
     try:
         contigs = json.loads((path / "contigs.json").read_text())
+        relatives = read_relatives(path) if has_relatives else None
         return Bundle(
             path=path,
             name=manifest["name"],
@@ -251,6 +249,7 @@ def load_bundle(path: Path | str) -> Bundle:
                 np.load(path / "genome.npy", mmap_mode="r"),
                 tuple(Contig(**contig) for contig in contigs),
                 np.load(path / "soft_masked.npy"),
+                None if relatives is None else relatives.columns,
             ),
             expression=ad.read_h5ad(path / "expression.h5ad"),
             gene_sets=read_gmt(path / GENE_SETS),
@@ -259,7 +258,7 @@ def load_bundle(path: Path | str) -> Bundle:
             motifs=read_meme(path / "motifs.meme") if manifest["counts"]["motifs"] else {},
             leakage=json.loads((path / "leakage.json").read_text()),
             manifest=manifest,
-            relatives=read_relatives(path) if has_relatives else None,
+            relatives=relatives,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         digests = manifest.get("files", {})
@@ -302,98 +301,3 @@ def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:
         "blocks": len(blocks),
         "folds": int(blocks["fold"].nunique()),
     }
-
-
-def replace_knowledge(
-    bundle: Bundle,
-    *,
-    network: Path | None = None,
-    gene_sets: Path | None = None,
-    collections: Sequence[str] = ("KEGG", "COG", "GO"),
-    tell: Progress = lambda text: None,
-) -> Bundle:
-    """The bundle with the edges of `network`, and the sets of `gene_sets`, instead of its own.
-
-    What is not given stays. Gene sets whose names do not begin with one of `collections` and a
-    colon are called "own:NAME". The leakage judges what is there now; `tell` gets the readers'
-    notes.
-
-    Raises
-    ------
-    InputError
-        As `genesplice.data.network.read_network` and `read_gene_sets`.
-    """
-    files = {"network": network, "gene_sets": gene_sets}
-    own = {
-        name: {"path": str(path), "sha256": file_sha256(path)}
-        for name, path in files.items()
-        if path is not None
-    }
-    changes: dict[str, Any] = {"manifest": {**bundle.manifest, OWN: own}}
-    evidence = ""
-    aliases = dict(bundle.aliases.itertuples(index=False))
-    if network is not None:
-        found = read_network(network, bundle.genes, aliases)
-        changes["network"] = found.edges
-        tell("; ".join(found.notes))
-    if gene_sets is not None:
-        reading = read_gene_sets(gene_sets, bundle.genes, aliases)
-        evidence = reading.evidence
-        tell("; ".join(reading.notes))
-        own_name = {
-            name: name if name.split(":", 1)[0] in collections else f"{OWN}:{name}"
-            for name in reading.gene_sets
-        }
-        changes["gene_sets"] = {own_name[n]: ids for n, ids in reading.gene_sets.items()}
-        changes["set_names"] = {own_name[name]: words for name, words in reading.names.items()}
-    leakage = judge_knowledge(
-        bundle.leakage, changes.get("network"), changes.get("gene_sets"), evidence
-    )
-    return dataclasses.replace(bundle, **changes, leakage=leakage)
-
-
-def own_files(bundle: Bundle) -> dict[str, str]:
-    """The sha256 of what was replaced: of "network", "gene_sets", both or none."""
-    return {name: record["sha256"] for name, record in bundle.manifest.get(OWN, {}).items()}
-
-
-def keep_knowledge(bundle: Bundle, directory: Path) -> None:
-    """Write what was replaced into a model's folder, and which genome it was trained on."""
-    keep_genome(directory, bundle.genome)
-    own = own_files(bundle)
-    if "network" in own:
-        bundle.network.to_parquet(directory / NETWORK, index=False)
-    if "gene_sets" in own:
-        write_gmt(directory / GENE_SETS, bundle.gene_sets, bundle.set_names)
-
-
-def adopt_knowledge(bundle: Bundle, *directories: Path) -> Bundle:
-    """The bundle with the network and gene sets that the models in `directories` were trained with.
-
-    A model that was trained with the bundle's own has none in its folder: nothing changes.
-
-    Raises
-    ------
-    InputError
-        If the models were not all trained with the same.
-    """
-    if not directories:
-        return bundle
-    names = (NETWORK, GENE_SETS)
-    kept = [
-        {name: file_sha256(folder / name) for name in names if (folder / name).exists()}
-        for folder in directories
-    ]
-    for folder, files in zip(directories, kept, strict=True):
-        if files != kept[0]:
-            raise InputError(
-                f"{directories[0]} and {folder}, trained with different networks or gene sets",
-                "models of one run",
-            )
-    changes: dict[str, Any] = {}
-    if NETWORK in kept[0]:
-        changes["network"] = pd.read_parquet(directories[0] / NETWORK)
-    if GENE_SETS in kept[0]:
-        changes["gene_sets"] = read_gmt(directories[0] / GENE_SETS)
-        changes["set_names"] = read_set_names(directories[0] / GENE_SETS)
-    return dataclasses.replace(bundle, **changes) if changes else bundle

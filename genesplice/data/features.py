@@ -1,5 +1,6 @@
 """Features of sequence and annotation: windows around sites, k-mers, regions; and their scale."""
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -33,13 +34,31 @@ def site_windows(
         Columns contig, position (0-based), strand, as from `make_probe_sites`.
     """
     windows = np.empty((len(sites), upstream_bp + downstream_bp), np.uint8)
-    columns = (sites[name].tolist() for name in ("contig", "position", "strand"))
-    for row, (contig, at, strand) in enumerate(zip(*columns, strict=True)):
-        if strand == "+":
-            windows[row] = genome.fetch(contig, at - upstream_bp, at + downstream_bp)
-        else:
-            windows[row] = genome.fetch(contig, at + 1 - downstream_bp, at + 1 + upstream_bp, "-")
+    for row, interval in enumerate(_site_intervals(sites, upstream_bp, downstream_bp)):
+        windows[row] = genome.fetch(*interval)
     return windows
+
+
+def site_columns(
+    genome: Genome, sites: pd.DataFrame, upstream_bp: int, downstream_bp: int
+) -> UInt8[np.ndarray, "sites length groups 5"]:
+    """Alignment columns of `site_windows`."""
+    n_groups = 0 if genome.columns is None else len(genome.columns)
+    columns = np.empty((len(sites), upstream_bp + downstream_bp, n_groups, 5), np.uint8)
+    for row, interval in enumerate(_site_intervals(sites, upstream_bp, downstream_bp)):
+        columns[row] = genome.fetch_columns(*interval)
+    return columns
+
+
+def _site_intervals(
+    sites: pd.DataFrame, upstream_bp: int, downstream_bp: int
+) -> Iterator[tuple[str, int, int, Any]]:
+    columns = (sites[name].tolist() for name in ("contig", "position", "strand"))
+    for contig, at, strand in zip(*columns, strict=True):
+        if strand == "+":
+            yield contig, at - upstream_bp, at + downstream_bp, "+"
+        else:
+            yield contig, at + 1 - downstream_bp, at + 1 + upstream_bp, "-"
 
 
 def tss_sites(bundle: Bundle, genes: pd.Index) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from genesplice.config.model import COMPLEMENT_COUNTS
 from genesplice.data.genbank import as_fasta, is_genbank
 from genesplice.data.tables import check_text, on_disk, open_input, open_text, some
 from genesplice.errors import InputError
@@ -22,8 +23,9 @@ from genesplice.runtime import atomic_directory, file_sha256, write_json
 ALPHABET = "ACGTN"
 N = 4
 CHUNK_BYTES = 1 << 24
-TOKENS, INDEX, RECORD = "genome.u8", "contigs.json", "genome.json"
+TOKENS, INDEX = "genome.u8", "contigs.json"
 Write = Callable[[bytes], int]
+Columns = UInt8[np.ndarray, "length groups 5"]
 INVALID = 255
 IUPAC_AMBIGUOUS = "NRYSWKMBDHV"
 
@@ -59,6 +61,11 @@ def decode(tokens: UInt8[np.ndarray, " length"]) -> str:
     return _BYTE_OF_TOKEN[tokens].tobytes().decode("ascii")
 
 
+def reverse_columns(columns: Columns) -> Columns:
+    """Read alignment columns on the other strand: counts of A are those of T; gaps stay gaps."""
+    return np.ascontiguousarray(columns[::-1][..., COMPLEMENT_COUNTS])
+
+
 def reverse_complement(tokens: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray, " length"]:
     """Read the other strand; N stays N."""
     # 3 - N wraps round to 255; arithmetic is ten times faster than a table.
@@ -80,6 +87,7 @@ class Genome:
 
     `tokens` is read-only and may be a memory map. `soft_masked` holds the lower-case intervals
     of the FASTA file, half-open in the coordinates of `tokens`; they never cross a contig's end.
+    `columns`, if any, are how many near, middle and far relatives have A, C, G, T, a gap there.
     """
 
     tokens: UInt8[np.ndarray, " length"] = field(repr=False)
@@ -87,6 +95,7 @@ class Genome:
     soft_masked: Int64[np.ndarray, "regions 2"] = field(
         default_factory=lambda: np.empty((0, 2), dtype=np.int64), repr=False
     )
+    columns: UInt8[np.ndarray, "groups length 5"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if sum(contig.length for contig in self.contigs) != self.length:
@@ -187,6 +196,17 @@ class Genome:
         position = np.arange(start, end)
         is_inside = (position >= 0) & (position < where.length)
         return where.offset + position % where.length, is_inside | where.is_circular
+
+    def fetch_columns(
+        self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
+    ) -> Columns:
+        """Alignment columns of what `fetch` reads, 0 beyond a contig; without any, of no group."""
+        if self.columns is None:
+            return np.zeros((end - start, 0, 5), np.uint8)
+        index, is_inside = self.indices(contig, start, end)
+        columns = np.stack([counts[index] for counts in self.columns], axis=1)
+        columns[~is_inside] = 0
+        return reverse_columns(columns) if strand == "-" else columns
 
     def fetch_soft_masked(self, contig: str, start: int, end: int) -> Bool[np.ndarray, " length"]:
         """Say which bases of `[start, end)` were lower case; the coordinates are `fetch`'s.
@@ -377,23 +397,3 @@ def _joined(
 
 
 # --- which genome a model was trained on ---
-
-
-def keep_genome(folder: Path, genome: Genome) -> None:
-    """Write which genome the model in `folder` was trained on."""
-    record = {"genome": genome.description, "contigs": sorted(genome.contig_digests)}
-    write_json(folder / RECORD, record)
-
-
-def trained_on(folder: Path, genome: Genome) -> str | None:
-    """Describe the genome of the model in `folder`; "" for this `genome`, None if it is not known.
-
-    Names of contigs do not count, and a genome counts as this one if all of its contigs are in
-    this one, or the other way round.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return None
-    record = json.loads(path.read_text())
-    trained, own = set(record["contigs"]), genome.contig_digests
-    return "" if trained <= own or own <= trained else str(record["genome"])

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 from genesplice.data.genome import Contig, Genome, N, decode, encode, read_fasta
 from genesplice.data.leakage import graded, worst_status
@@ -112,18 +112,26 @@ class Relatives(NamedTuple):
         at
             Indices into `Genome.tokens` of the bases that are replaced.
         """
-        counts = self.columns[:, at].sum(axis=0, dtype=np.int64) + 0.25
-        is_deletion = not len(alt)
-        if (len(alt) != len(ref) and not is_deletion) or not len(ref) or counts.sum(1).min() < 2:
+        columns, is_deletion = self.columns[:, at].swapaxes(0, 1), not len(alt)
+        if (len(alt) != len(ref) and not is_deletion) or not len(ref):
+            return None
+        if not columns.any(axis=(1, 2)).all():
             return None
         new = np.full(len(ref), GAP) if is_deletion else np.minimum(alt, GAP)
-        row = np.arange(len(ref))
-        ratios = np.log(counts[row, new] / counts[row, np.minimum(ref, GAP)])
+        row, logs = np.arange(len(ref)), column_log_counts(columns)
+        ratios = logs[row, new] - logs[row, np.minimum(ref, GAP)]
         return float(ratios.mean() if is_deletion else ratios[new != ref].sum())
 
     def size_of(self, source: str) -> int:
         """How many relatives a source of `sources` counts: 1, or those of a group."""
         return int((self.table["group"] == source).sum()) if source in GROUPS else 1
+
+
+def column_log_counts(
+    columns: UInt8[np.ndarray, "length groups 5"],
+) -> Float[np.ndarray, "length 5"]:
+    """Log of counts + 1/4 over all groups, of A, C, G, T and gaps."""
+    return np.log(columns.sum(axis=1, dtype=np.int64) + 0.25)
 
 
 def align_relatives(

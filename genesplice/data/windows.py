@@ -1,6 +1,6 @@
 """What a model is given: windows over a genome, and the graph of genes and pathways.
 
-A window has tokens, the coding phase, and the genes whose TSS lies in its core.
+A window has tokens, the coding phase, alignment columns, and the genes whose TSS lies in its core.
 
 Windows start on multiples of 1,024 bp, so that a gene falls into the same bins whichever window
 it is read from.
@@ -46,6 +46,7 @@ class WindowBatch(NamedTuple):
     `gene` is a row of the gene table, `window` a row of `tokens`; `start` and `end` count from
     the window's start and may lie outside of it. `exons` has the number of a gene in the batch,
     start and end of each of its exons (`exons_read`), gene by gene as they are transcribed.
+    `columns` are those of the genome (`Genome.fetch_columns`), on the + strand.
     """
 
     tokens: UInt8[Tensor, "batch length"]
@@ -56,6 +57,7 @@ class WindowBatch(NamedTuple):
     end: Int64[Tensor, " genes"]
     strand: Int8[Tensor, " genes"]
     exons: Int64[Tensor, "exons 3"]
+    columns: UInt8[Tensor, "batch length groups 5"]
 
 
 def annotation_track(genome: Genome, genes: pd.DataFrame) -> UInt8[np.ndarray, "2 length"]:
@@ -170,6 +172,7 @@ def make_batch(
     if len(lengths) != 1:
         raise InputError(f"windows of {lengths} bp in one batch", "one length")
     tokens = np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows])
+    alignment = np.stack([genome.fetch_columns(w.contig, w.start, w.end) for w in windows])
     phase = np.zeros((len(windows), 2, lengths[0]), np.uint8)
     if track is not None:
         for row, window in enumerate(windows):
@@ -182,7 +185,7 @@ def make_batch(
         number = np.repeat(np.arange(len(edges)), [len(own) for own in edges])
         exons = np.column_stack([number, np.concatenate([exons[:, 1:], *edges])])
     columns[-1] = columns[-1].astype(np.int8)
-    return WindowBatch(*map(torch.from_numpy, (tokens, phase, *columns, exons)))
+    return WindowBatch(*map(torch.from_numpy, (tokens, phase, *columns, exons, alignment)))
 
 
 def _genes_in(

@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP, HierarchyName
+from genesplice.model.channels import Inputs, fill_unknown
 from genesplice.model.sequence import (
     BasePath,
     Block,
     EncoderOutput,
-    Inputs,
     IsReal,
     Merge,
     SequenceEncoder,
     Stem,
-    fill_unknown,
     plan_context,
     run_blocks,
 )

@@ -4,6 +4,7 @@ window ─ both strands ─ encoder ─ gene features ─┬─ readout ─ grap
                                                  └─ kernel to training genes ┘
 """
 
+import copy
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import ModelConfig
 from genesplice.model.adapters import load_weights
+from genesplice.model.channels import Columns, Tokens, reverse_columns
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
@@ -29,7 +31,7 @@ from genesplice.model.references import (
     PlainAttention,
     ShortCnn,
 )
-from genesplice.model.sequence import EncoderOutput, SequenceEncoder, Tokens
+from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 
 CONVOLUTIONS: dict[str, Any] = {"short_cnn": ShortCnn, "dilated_cnn": DilatedCnn}
 FLAT: dict[str, Any] = {
@@ -76,7 +78,7 @@ def make_encoder(config: ModelConfig) -> SequenceEncoder:
     def chosen(*names: str) -> dict[str, Any]:
         return {name: getattr(config, name) for name in names}
 
-    sizes = chosen("bin_bp", "width", "annotation")
+    sizes = chosen("bin_bp", "width", "annotation", "relatives")
     if config.arch in CONVOLUTIONS:
         return CONVOLUTIONS[config.arch](**sizes)
     sizes |= chosen("heads", "dropout")
@@ -162,11 +164,15 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
 
     # --- sequence ---
 
-    def encode_strands(self, tokens: Tokens, phase: Phase) -> EncoderOutput:
+    def encode_strands(
+        self, tokens: Tokens, phase: Phase, columns: Columns | None = None
+    ) -> EncoderOutput:
         """Encode + strands, then - strands (each 5' to 3'), as 2 x batch rows."""
         both = torch.cat([tokens, reverse_complement(tokens)])
         phases = torch.cat([phase[:, 0], phase[:, 1].flip(1)])
-        return self.encoder(both, phases, with_bases=self.encoder.base_width > 0)
+        if columns is not None:
+            columns = torch.cat([columns, reverse_columns(columns)])
+        return self.encoder(both, phases, columns, with_bases=self.encoder.base_width > 0)
 
     def gene_features(
         self,
@@ -177,6 +183,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         end: Rows,
         strand: Int8[Tensor, " genes"],
         exons: Int64[Tensor, "exons 3"] | None = None,
+        columns: Columns | None = None,
     ) -> Float[Tensor, "genes features"]:
         """Features of every gene of the windows, on its sense strand (see `GeneReadout`).
 
@@ -185,7 +192,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         """
         n_windows, length = tokens.shape
         genes = sense_loci(window, start, end, strand, exons, n_windows=n_windows, length=length)
-        return self.readout.pool(self.encode_strands(tokens, phase), genes)
+        return self.readout.pool(self.encode_strands(tokens, phase, columns), genes)
 
     # --- graph and heads ---
 
@@ -276,9 +283,18 @@ class PretrainingModel(nn.Module):
         )
         self.contrastive = ContrastiveHead(config.width, contrastive_width)
 
-    def encode(self, tokens: Tokens) -> EncoderOutput:
+    def encode(self, tokens: Tokens, columns: Columns | None = None) -> EncoderOutput:
         """Encode masked `tokens`, at 1 bp too where there is a path for it."""
-        return self.encoder(tokens, with_bases=True)
+        return self.encoder(tokens, columns=columns, with_bases=True)
+
+    def reading(self, *groups: int) -> "PretrainingModel":
+        """The same weights, which read these groups of relatives only (none: the genome alone)."""
+        model = copy.copy(self)
+        model._modules = dict(self._modules, encoder=copy.copy(self.encoder))
+        channels = copy.deepcopy(self.encoder.channels)
+        channels.groups_read.zero_()[list(groups)] = 1
+        model.encoder._modules = dict(self.encoder._modules, channels=channels)
+        return model
 
     def base_logits(self, encoded: EncoderOutput) -> Float[Tensor, "batch length 4"]:
         """Logits over A, C, G, T for every base."""

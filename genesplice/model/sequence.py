@@ -18,25 +18,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.errors import InputError
 from genesplice.model.attention import AttentionPlan, Rotations, attend, make_plan, rope, rotate
+from genesplice.model.channels import N_TOKEN, Columns, InputChannels, Inputs, Tokens
 
-N_TOKEN = 4
-MASK_TOKEN = 5
-N_PHASES = 5
 LIFT_BP = 9
 KERNEL = 5
 DOWN_DILATIONS = (1, 2, 4, 8, 16)
 UP_DILATIONS = (32, 8, 2, 1)
 
-Tokens = UInt8[Tensor, "batch length"]
-Inputs = Float[Tensor, "batch length channels"]
 Bases = Float[Tensor, "batch length base_width"]
 Shorter = Float[Tensor, "batch shorter base_width"]
 Bins = Float[Tensor, "batch bins width"]
@@ -58,33 +53,6 @@ class EncoderOutput(NamedTuple):
     inputs: Inputs | None = None
 
 
-class InputChannels(nn.Module):
-    """Tokens to channels: A, C, G, T one-hot, N uniform, a masked base zero.
-
-    With `annotation`, four more: coding phase 1-3 and gene body on this strand.
-    """
-
-    base_table: Tensor
-    phase_table: Tensor
-
-    def __init__(self, annotation: bool = False) -> None:
-        super().__init__()
-        self.annotation = annotation
-        self.count = 4 + (N_PHASES - 1 if annotation else 0)
-        table = torch.cat([torch.eye(4), torch.full((1, 4), 0.25), torch.zeros(1, 4)])
-        self.register_buffer("base_table", table, persistent=False)
-        self.register_buffer("phase_table", torch.eye(N_PHASES)[:, 1:], persistent=False)
-
-    def forward(self, tokens: Tokens, phase: Tokens | None) -> Inputs:
-        """The channels; without `phase` nothing is annotated."""
-        bases = F.embedding(tokens.int(), self.base_table)
-        if not self.annotation:
-            return bases
-        if phase is None:
-            phase = torch.zeros_like(tokens)
-        return torch.cat([bases, F.embedding(phase.int(), self.phase_table)], -1)
-
-
 class SequenceEncoder(nn.Module, ABC):
     """One strand of a window to one vector a bin.
 
@@ -94,19 +62,32 @@ class SequenceEncoder(nn.Module, ABC):
         Bases of a bin and channels of its vector.
     annotation
         Take the coding-phase channels with the bases.
+    relatives
+        Take the channels of alignment columns too.
     base_width
         Channels of `EncoderOutput.bases`; 0 where there is nothing at 1 bp.
     """
 
     def __init__(
-        self, *, bin_bp: int, width: int, annotation: bool = False, base_width: int = 0
+        self,
+        *,
+        bin_bp: int,
+        width: int,
+        annotation: bool = False,
+        relatives: bool = False,
+        base_width: int = 0,
     ) -> None:
         super().__init__()
         self.bin_bp, self.width, self.base_width = bin_bp, width, base_width
-        self.channels = InputChannels(annotation)
+        self.channels = InputChannels(annotation, relatives)
 
     def forward(
-        self, tokens: Tokens, phase: Tokens | None = None, *, with_bases: bool = False
+        self,
+        tokens: Tokens,
+        phase: Tokens | None = None,
+        columns: Columns | None = None,
+        *,
+        with_bases: bool = False,
     ) -> EncoderOutput:
         """Encode `tokens` (0-3 bases, 4 N or padding, 5 masked), read 5' to 3'.
 
@@ -121,20 +102,12 @@ class SequenceEncoder(nn.Module, ABC):
         if length == 0 or length % REGION_BP:
             raise InputError(f"a window of {length} bp", f"a multiple of {REGION_BP} bp")
         is_real = (tokens != N_TOKEN).view(tokens.shape[0], -1, self.bin_bp).any(-1)
-        return self.encode(self.channels(tokens, phase), is_real, with_bases=with_bases)
+        inputs = self.channels(tokens, phase, columns)
+        return self.encode(inputs, is_real, with_bases=with_bases)
 
     @abstractmethod
     def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """Encode channels made by `channels`: where gradients to the bases begin."""
-
-
-def fill_unknown(inputs: Inputs, left: int, right: int) -> Float[Tensor, "batch longer channels"]:
-    """Add unknown bases on both ends: uniform over A, C, G, T, no annotation."""
-    padded = F.pad(inputs, (0, 0, left, right))
-    uniform = torch.full_like(padded[:1, :1, :4], 0.25)
-    padded[:, :left, :4] = uniform
-    padded[:, padded.shape[1] - right :, :4] = uniform
-    return padded
 
 
 # --- layers of the transformer ---

@@ -45,6 +45,8 @@ def embedding_digest(model: GeneSplice, bundle: Bundle, core_bp: int, flank_bp: 
     contigs = [contig._asdict() for contig in bundle.genome.contigs]
     digest.update(json.dumps([sizes, contigs], sort_keys=True, default=str).encode())
     digest.update(np.ascontiguousarray(bundle.genome.tokens).data)
+    if model.config.relatives and bundle.genome.columns is not None:
+        digest.update(np.ascontiguousarray(bundle.genome.columns).data)
     genes = bundle.genes[GENE_COLUMNS].assign(exons=bundle.genes["exons"].map(tuple))
     digest.update(pd.util.hash_pandas_object(genes).to_numpy().tobytes())
     for name, weight in sorted(model.encoder.state_dict().items()):

@@ -19,10 +19,11 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
+from genesplice.model.channels import MASK_TOKEN, N_TOKEN
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci
-from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, EncoderOutput
+from genesplice.model.sequence import EncoderOutput
 from genesplice.predict.expression import bundle_graph, encode_genes
 
 Reference = Literal["uniform", "masked", "shuffle"]
@@ -163,6 +164,7 @@ class GeneWindow(NamedTuple):
     tokens: UInt8[Tensor, "1 length"]
     phase: UInt8[Tensor, "1 length"]
     exons: Int64[Tensor, "exons 2"]
+    columns: UInt8[Tensor, "1 length groups 5"]
 
     def loci(self, rows: int = 1, first_bp: int = 0) -> GeneLoci:
         """The gene in each of several rows that begin `first_bp` into the window."""
@@ -264,6 +266,7 @@ class Explainer:
         middle = round(int(gene.tss) / REGION_BP) * REGION_BP + shift_bp
         low, high = middle - self.window_bp // 2, middle + self.window_bp // 2
         tokens = self.bundle.genome.fetch(gene.contig, low, high, gene.strand)
+        columns = self.bundle.genome.fetch_columns(gene.contig, low, high, gene.strand)
         phase = fetch_track(self.bundle.genome, self.track, gene.contig, low, high)
         exons = exons_read(gene)
         if gene.strand == "+":
@@ -282,6 +285,7 @@ class Explainer:
             torch.from_numpy(tokens)[None],
             torch.from_numpy(sense_phase)[None],
             torch.from_numpy(exons),
+            torch.from_numpy(columns)[None],
         )
 
     def forward_function(
@@ -314,7 +318,7 @@ class GeneOutput(nn.Module):
         if condition is not None and condition not in conditions:
             raise InputError(f"condition '{condition}'", f"one of {', '.join(conditions[:5])}, …")
         self.column = None if condition is None else conditions.index(condition)
-        channels = self.model.encoder.channels(window.tokens, window.phase)
+        channels = self.model.encoder.channels(window.tokens, window.phase, window.columns)
         self.register_buffer("bases", channels[..., :4], persistent=False)
         self.register_buffer("annotation", channels[..., 4:], persistent=False)
         bins = window.tokens.view(1, -1, self.model.config.bin_bp)

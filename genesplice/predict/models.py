@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from genesplice.data.bundle import Bundle, adopt_knowledge
-from genesplice.data.genome import trained_on
+from genesplice.data.bundle import Bundle
+from genesplice.data.knowledge import adopt_knowledge, trained_on
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.predict.pretrained import load_pretrained

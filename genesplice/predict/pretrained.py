@@ -15,10 +15,18 @@ from torch import Tensor
 from genesplice.config import ModelConfig, PretrainConfig
 from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
-from genesplice.data.features import kmer_features, one_hot_features, site_windows, tss_sites
-from genesplice.data.genome import Genome, trained_on
+from genesplice.data.features import (
+    kmer_features,
+    one_hot_features,
+    site_columns,
+    site_windows,
+    tss_sites,
+)
+from genesplice.data.genome import Genome
+from genesplice.data.knowledge import trained_on
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
+from genesplice.model.channels import Columns, reverse_columns
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 from genesplice.runtime import side_by_side
@@ -105,17 +113,22 @@ def _settings(init: Path | None) -> dict[str, Any] | None:
 
 
 def base_log_probabilities(
-    model: PretrainingModel, tokens: UInt8[Tensor, "batch length"], *, is_strand_averaged: bool
+    model: PretrainingModel,
+    tokens: UInt8[Tensor, "batch length"],
+    columns: Columns | None = None,
+    *,
+    is_strand_averaged: bool,
 ) -> Float[Tensor, "batch length 4"]:
     """Log-probabilities of A, C, G, T for every base, as far as the model can see.
 
     With `is_strand_averaged` the other strand is read too, and the mean of both strands'
     log-probabilities made to add up to 1 again: the answer is then the same on either strand.
     """
-    logits = model.base_logits(model.encode(tokens)).float()
+    logits = model.base_logits(model.encode(tokens, columns)).float()
     log_probs = F.log_softmax(logits, -1)
     if is_strand_averaged:
-        other = model.base_logits(model.encode(reverse_complement(tokens))).float()
+        columns = None if columns is None else reverse_columns(columns)
+        other = model.base_logits(model.encode(reverse_complement(tokens), columns)).float()
         # Read backwards, and A for T, C for G.
         both = log_probs + F.log_softmax(other, -1).flip(1, 2)
         log_probs = F.log_softmax(both / 2, -1)
@@ -254,9 +267,11 @@ def _encode_sites(
     size, half = max(1, batch_bp // window_bp), window_bp // 2
 
     def encode(start: int) -> Float[np.ndarray, "batch features"]:
-        windows = site_windows(genome, sites[start : start + size], half, window_bp - half)
-        tokens = torch.from_numpy(windows).to(device)
-        output = encoder(tokens, with_bases=encoder.base_width > 0)
+        part, columns = (genome, sites[start : start + size], half, window_bp - half), None
+        tokens = torch.from_numpy(site_windows(*part)).to(device)
+        if encoder.channels.relatives:
+            columns = torch.from_numpy(site_columns(*part)).to(device)
+        output = encoder(tokens, columns=columns, with_bases=encoder.base_width > 0)
         return torch.cat(pool(output), 1).float().cpu().numpy()
 
     encoder.eval()

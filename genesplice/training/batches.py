@@ -12,7 +12,8 @@ from genesplice.config import Config, PretrainConfig
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.config.training import GENE_VIEWS, MaskName, ViewName
 from genesplice.errors import InputError
-from genesplice.model.sequence import Tokens
+from genesplice.model.channels import Columns, Tokens
+from genesplice.model.heads import Vectors
 from genesplice.training.corpus import Source
 from genesplice.training.views import GeneSites, Loci, Side, View, check_lengths, make_loci
 
@@ -20,23 +21,27 @@ Mask = Bool[Tensor, "batch length"]
 
 
 class Rows(NamedTuple):
-    """Windows of one length that are encoded together; no `weight`: every base counts 1."""
+    """Windows of one length that are encoded together; no `weight`: every base counts 1.
+
+    `columns` are None where the model reads none.
+    """
 
     tokens: Tokens
     is_target: Mask
     weight: Float[Tensor, "batch length"] | None
+    columns: Columns | None
 
     def part(self, rows: slice) -> "Rows":
         """Some of the windows."""
-        weight = None if self.weight is None else self.weight[rows]
-        return Rows(self.tokens[rows], self.is_target[rows], weight)
+        weight, columns = (None if each is None else each[rows] for each in self[2:])
+        return Rows(self.tokens[rows], self.is_target[rows], weight, columns)
 
     @staticmethod
     def join(parts: "list[Rows]") -> "Rows":
-        """All windows of the parts, of which all or none are weighted."""
-        tokens, targets, weights = zip(*parts, strict=True)
-        weight = None if weights[0] is None else torch.cat(weights)
-        return Rows(torch.cat(tokens), torch.cat(targets), weight)
+        """All windows of the parts; weights and columns have all of them or none."""
+        tokens, targets, *rest = zip(*parts, strict=True)
+        weight, columns = (None if each[0] is None else torch.cat(each) for each in rest)
+        return Rows(torch.cat(tokens), torch.cat(targets), weight, columns)
 
 
 class Keys(NamedTuple):
@@ -135,6 +140,28 @@ def make_masks(
     return chosen
 
 
+def drop_relatives(columns: Columns, fraction: float, generator: np.random.Generator) -> Columns:
+    """Leave relatives out of alignment columns: another subset in every window.
+
+    Every group of a window is left out with the chance of `fraction`; of those that stay, a share
+    of the relatives, drawn evenly from 0 to 1, is left out at every base for itself in as many
+    windows. With the same chance once more a window is left with none at all.
+    """
+    n_windows, _, n_groups, _ = columns.shape
+    if not fraction:
+        return columns
+    kept = generator.random((n_windows, n_groups)) >= fraction
+    kept &= generator.random((n_windows, 1)) >= fraction
+    is_thinned = generator.random((n_windows, n_groups)) < fraction
+    share = np.where(is_thinned, generator.random((n_windows, n_groups)), 1.0) * kept
+    counts = columns.numpy()
+    if is_thinned.any():
+        counts = generator.binomial(counts, share[:, None, :, None]).astype(np.uint8)
+    else:
+        counts = counts * kept[:, None, :, None].astype(np.uint8)
+    return torch.from_numpy(counts)
+
+
 # --- steps ---
 
 
@@ -231,7 +258,10 @@ class StepMaker:
         is_target = make_masks(side.tokens, settings.masks, generator, fraction=fraction, **sizes)
         if len(self.source.genome.soft_masked) and settings.repeat_weight != 1:
             weight = torch.where(side.is_repeat, settings.repeat_weight, 1.0)
-        return Rows(side.tokens, is_target, weight)
+        columns = None
+        if self.config.model.relatives and side.columns.shape[2]:
+            columns = drop_relatives(side.columns, settings.relatives_dropped, generator)
+        return Rows(side.tokens, is_target, weight, columns)
 
 
 def _number_pairs(view: View, rows: int, begin: int, size: int, inside: slice) -> Pairs:
@@ -249,3 +279,61 @@ def _number_pairs(view: View, rows: int, begin: int, size: int, inside: slice) -
     )
     one, two = ends(view.one, view.offsets_one), ends(view.two, view.offsets_two)
     return Pairs(view.name, rows, one, two, keys)
+
+
+# --- vectors of pairs, and those of earlier steps ---
+
+
+def interval_summaries(
+    summaries: Float[Tensor, "batch summaries width"],
+    is_real: Bool[Tensor, "batch summaries"],
+    starts: Int64[Tensor, "pairs 2"],
+    n_summaries: int,
+) -> tuple[Float[Tensor, "pairs interval width"], Bool[Tensor, "pairs interval"]]:
+    """The summaries of intervals, each given by its row and first summary."""
+    column = starts[:, 1:] + torch.arange(n_summaries, device=starts.device)
+    return summaries[starts[:, :1], column], is_real[starts[:, :1], column]
+
+
+def retrieval_at_1(
+    one: Vectors, two: Vectors, is_related: Bool[Tensor, "pairs pairs"]
+) -> Float[Tensor, ""]:
+    """Share of the pairs whose first end has its second nearest, among those it must find it in."""
+    if not len(one):
+        return one.new_zeros(())
+    own = torch.arange(len(one), device=one.device)
+    others = is_related & (own[:, None] != own)
+    nearest = (one @ two.T).masked_fill(others, -torch.inf).argmax(1)
+    return (nearest == own).float().mean()
+
+
+class Earlier(NamedTuple):
+    """Both ends of earlier pairs, and what they showed."""
+
+    one: Vectors
+    two: Vectors
+    keys: Keys
+
+
+class Queue:
+    """Up to `size` pairs of earlier steps of each view; kept in checkpoints."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.views: dict[str, list[Tensor]] = {}
+
+    def get(self, view: str, device: torch.device) -> Earlier | None:
+        """Earlier pairs of a view; None before the first step."""
+        if view not in self.views:
+            return None
+        one, two, *keys = self.views[view] = [x.to(device) for x in self.views[view]]
+        return Earlier(one, two, Keys(*keys))
+
+    def add(self, view: str, one: Vectors, two: Vectors, keys: Keys) -> None:
+        """Add pairs; the oldest go where there are too many."""
+        if not self.size:
+            return
+        columns = [one.detach(), two.detach(), *keys]
+        before = self.views.get(view, [x[:0] for x in columns])
+        both = (torch.cat(pair) for pair in zip(before, columns, strict=True))
+        self.views[view] = [column[-self.size :].clone() for column in both]

@@ -45,7 +45,11 @@ def source_digests(source: Source) -> dict[str, str]:
     contigs = [tuple(contig) for contig in source.genome.contigs]
     genome = hashlib.sha256(json.dumps([contigs, source.genome.digest]).encode())
     blocks = json.dumps([source.training, source.validation, source.held_out], default=int)
-    return {"genome": genome.hexdigest(), "blocks": hashlib.sha256(blocks.encode()).hexdigest()}
+    digests = {"genome": genome.hexdigest(), "blocks": hashlib.sha256(blocks.encode()).hexdigest()}
+    if source.genome.columns is not None:
+        columns = np.ascontiguousarray(source.genome.columns)
+        digests["relatives"] = hashlib.sha256(columns.data).hexdigest()
+    return digests
 
 
 def bundle_source(bundle: Bundle, fold: int | None, validation_blocks: float = 0.0) -> Source:

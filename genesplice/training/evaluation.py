@@ -16,6 +16,7 @@ from torch import Tensor
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model, kmer_codon_features
 from genesplice.baselines.methods import run_baselines
 from genesplice.config import Config
+from genesplice.config.model import RELATIVE_GROUPS
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
@@ -25,8 +26,9 @@ from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, 
 from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
 from genesplice.evaluate.probes import make_probe_sites, probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mates, retrieval_metrics, whitened
+from genesplice.model.channels import MASK_TOKEN, Columns, Inputs
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.model.sequence import MASK_TOKEN, EncoderOutput, Inputs, IsReal, SequenceEncoder
+from genesplice.model.sequence import EncoderOutput, IsReal, SequenceEncoder
 from genesplice.predict import pretrained
 from genesplice.predict.expression import encode_genes
 from genesplice.results import Metric
@@ -35,6 +37,8 @@ from genesplice.training.batches import mask_bases
 from genesplice.training.corpus import Interval, Source
 
 RANDOM_WEIGHTS = "random_weights"
+GENOME_ALONE, FAR_RELATIVES = "genome_alone", "far_relatives"
+"""The measured model with fewer alignment columns than it can read."""
 Models = Mapping[str, PretrainingModel]
 """By name; the first is the one that is measured, the others are compared with it."""
 SITE_BP = 1000
@@ -72,7 +76,20 @@ def measure_bases(models: Models, bundle: Bundle, source: Source, config: Config
     about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
     about |= {"window_bp": settings.window_bp, "seed": settings.seed}
     about |= {"n_windows": settings.measure_windows, "regions": region_masks(bundle)}
+    models = with_subsets(models, source.genome)
     return masked_base_metrics(models, source.genome, source.held_out, counts=counts, **about)
+
+
+def with_subsets(models: Models, genome: Genome) -> dict[str, PretrainingModel]:
+    """Beside a first model that reads relatives: the same with the far ones only, and with none.
+
+    What is held out has relatives too: bits with them are not those of the genome alone.
+    """
+    (name, first), *others = models.items()
+    if genome.columns is None or not first.config.relatives:
+        return dict(models)
+    subsets = {GENOME_ALONE: first.reading(), FAR_RELATIVES: first.reading(RELATIVE_GROUPS - 1)}
+    return {name: first, **subsets, **dict(others)}
 
 
 def make_untrained(config: Config) -> PretrainingModel:
@@ -157,6 +174,7 @@ class _InPieces(SequenceEncoder):
             bin_bp=encoder.bin_bp,
             width=encoder.width,
             annotation=encoder.channels.annotation,
+            relatives=encoder.channels.relatives,
             base_width=encoder.base_width,
         )
         self.encoder, self.piece_bp = encoder, piece_bp
@@ -246,10 +264,11 @@ def masked_base_metrics(
     generator = np.random.default_rng([seed, 7])
     windows = make_random_windows(intervals, window_bp, n_windows, generator)
     tokens = torch.from_numpy(np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows]))
+    columns = np.stack([genome.fetch_columns(w.contig, w.start, w.end) for w in windows])
     is_target = mask_bases(tokens, 1 / EVERY_BP, 1, generator)
+    about_targets = torch.from_numpy(columns), is_target, is_strand_averaged
     log_probs = {
-        name: _target_log_probs(model, tokens, is_target, is_strand_averaged)
-        for name, model in models.items()
+        name: _target_log_probs(model, tokens, *about_targets) for name, model in models.items()
     }
     rows, hits = tokens.numpy(), is_target.numpy()
     for counted in counts:
@@ -310,6 +329,7 @@ def _units(
 def _target_log_probs(
     model: PretrainingModel,
     tokens: UInt8[Tensor, "windows length"],
+    columns: Columns,
     is_target: Bool[Tensor, "windows length"],
     is_strand_averaged: bool,
 ) -> Float[np.ndarray, "targets 4"]:
@@ -322,7 +342,7 @@ def _target_log_probs(
         rows = slice(first, first + size)
         hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
         logs = pretrained.base_log_probabilities(
-            model, hidden, is_strand_averaged=is_strand_averaged
+            model, hidden, columns[rows].to(device), is_strand_averaged=is_strand_averaged
         )
         return logs.cpu()[is_target[rows]].double().numpy() / np.log(2)
 

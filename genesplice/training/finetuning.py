@@ -25,7 +25,8 @@ from torch import Tensor
 
 from genesplice.baselines.ridge import KernelChoice, choose_mix, fit_kernel_path
 from genesplice.config import Config
-from genesplice.data.bundle import Bundle, keep_knowledge, own_files
+from genesplice.data.bundle import Bundle
+from genesplice.data.knowledge import keep_knowledge, own_files
 from genesplice.errors import InputError
 from genesplice.evaluate.reliability import COST, add_intervals
 from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks

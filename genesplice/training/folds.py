@@ -52,7 +52,7 @@ _NO_GENES = torch.zeros(0, dtype=torch.int64)
 NO_WINDOWS = WindowBatch(
     torch.zeros(0, 1024, dtype=torch.uint8), torch.zeros(0, 2, 1024, dtype=torch.uint8),
     _NO_GENES, _NO_GENES, _NO_GENES, _NO_GENES, torch.zeros(0, dtype=torch.int8),
-    torch.zeros(0, 3, dtype=torch.int64),
+    torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 1024, 0, 5, dtype=torch.uint8),
 )  # fmt: skip
 """The batch of a step in which the encoder stands still."""
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
@@ -25,19 +25,27 @@ from torch import Tensor
 from genesplice.config import Config
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.bundle import Bundle
-from genesplice.data.genome import keep_genome
+from genesplice.data.knowledge import keep_genome
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
+from genesplice.model.channels import MASK_TOKEN
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
-from genesplice.model.sequence import MASK_TOKEN, EncoderOutput
+from genesplice.model.sequence import EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.training import batches, loops
 from genesplice.training.ablations import ablate_pretraining
-from genesplice.training.batches import Keys, StepMaker, are_related
+from genesplice.training.batches import (
+    Keys,
+    Queue,
+    StepMaker,
+    are_related,
+    interval_summaries,
+    retrieval_at_1,
+)
 from genesplice.training.corpus import Source, bundle_source, source_digests
-from genesplice.training.evaluation import masked_base_metrics, measure
+from genesplice.training.evaluation import masked_base_metrics, measure, with_subsets
 from genesplice.training.schedules import PLATEAU, Validation, average_weights, make_optimizer
 
 VALIDATION_WINDOWS = 32
@@ -117,7 +125,8 @@ def pretrain_source(
         fold, genome, held_out = source.record["fold"], source.genome, source.held_out
         about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
         about |= {"window_bp": settings.window_bp, "seed": settings.seed}
-        metrics = masked_base_metrics({OURS: model}, genome, held_out, **about)
+        models = with_subsets({OURS: model}, genome)
+        metrics = masked_base_metrics(models, genome, held_out, **about)
     return PretrainingResult(model, rows, metrics, source.record)
 
 
@@ -205,64 +214,6 @@ def load_encoder_weights(model: GeneSplice, directory: Path) -> None:
     model.encoder.load_state_dict(encoder)
 
 
-# --- pairs ---
-
-
-def interval_summaries(
-    summaries: Float[Tensor, "batch summaries width"],
-    is_real: Bool[Tensor, "batch summaries"],
-    starts: Int64[Tensor, "pairs 2"],
-    n_summaries: int,
-) -> tuple[Float[Tensor, "pairs interval width"], Bool[Tensor, "pairs interval"]]:
-    """The summaries of intervals, each given by its row and first summary."""
-    column = starts[:, 1:] + torch.arange(n_summaries, device=starts.device)
-    return summaries[starts[:, :1], column], is_real[starts[:, :1], column]
-
-
-def retrieval_at_1(
-    one: Vectors, two: Vectors, is_related: Bool[Tensor, "pairs pairs"]
-) -> Float[Tensor, ""]:
-    """Share of the pairs whose first end has its second nearest, among those it must find it in."""
-    if not len(one):
-        return one.new_zeros(())
-    own = torch.arange(len(one), device=one.device)
-    others = is_related & (own[:, None] != own)
-    nearest = (one @ two.T).masked_fill(others, -torch.inf).argmax(1)
-    return (nearest == own).float().mean()
-
-
-class Earlier(NamedTuple):
-    """Both ends of earlier pairs, and what they showed."""
-
-    one: Vectors
-    two: Vectors
-    keys: Keys
-
-
-class Queue:
-    """Up to `size` pairs of earlier steps of each view; kept in checkpoints."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.views: dict[str, list[Tensor]] = {}
-
-    def get(self, view: str, device: torch.device) -> Earlier | None:
-        """Earlier pairs of a view; None before the first step."""
-        if view not in self.views:
-            return None
-        one, two, *keys = self.views[view] = [x.to(device) for x in self.views[view]]
-        return Earlier(one, two, Keys(*keys))
-
-    def add(self, view: str, one: Vectors, two: Vectors, keys: Keys) -> None:
-        """Add pairs; the oldest go where there are too many."""
-        if not self.size:
-            return
-        columns = [one.detach(), two.detach(), *keys]
-        before = self.views.get(view, [x[:0] for x in columns])
-        both = (torch.cat(pair) for pair in zip(before, columns, strict=True))
-        self.views[view] = [column[-self.size :].clone() for column in both]
-
-
 # --- steps ---
 
 
@@ -293,7 +244,7 @@ class PretrainingModule(LightningModule):
         """Weighted sum of masked-base bits and InfoNCE over the views."""
         settings = self.config.pretrain
         encoded = [
-            self.model.encode(rows.tokens.masked_fill(rows.is_target, MASK_TOKEN))
+            self.model.encode(rows.tokens.masked_fill(rows.is_target, MASK_TOKEN), rows.columns)
             for rows in batch.rows
         ]
         parts = zip(encoded, batch.rows, strict=True)

@@ -36,6 +36,7 @@ from genesplice.config.training import GENE_VIEWS, ViewName
 from genesplice.data.genome import Genome, N
 from genesplice.data.windows import make_random_windows
 from genesplice.errors import InputError
+from genesplice.model.channels import reverse_columns
 from genesplice.model.genesplice import reverse_complement
 from genesplice.training.corpus import Interval, Source
 
@@ -43,8 +44,8 @@ SHORTEST_GENE_BP = 128
 TRIES = 16
 
 
-Reading = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Tokens, which of them are soft-masked, and the span."""
+Reading = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Tokens, which of them are soft-masked, alignment columns, and the span."""
 
 
 class Side(NamedTuple):
@@ -52,6 +53,7 @@ class Side(NamedTuple):
 
     tokens: UInt8[Tensor, "items length"]
     is_repeat: Bool[Tensor, "items length"]
+    columns: UInt8[Tensor, "items length groups 5"]
 
 
 class View(NamedTuple):
@@ -112,7 +114,8 @@ def make_loci(
     if "strand" in views:
         shared = np.arange((length - shift) // REGION_BP) * REGION_BP
         other = part(shift)
-        sides.append(Side(reverse_complement(other.tokens), other.is_repeat.flip(1)))
+        backwards = reverse_complement(other.tokens), other.is_repeat.flip(1)
+        sides.append(Side(*backwards, reverse_columns(other.columns)))
         # From the other end of the window: it is read backwards there.
         ends, where = length - shared - REGION_BP, spans(shared + shift, REGION_BP)
         made.append(View("strand", 0, 1, shared + shift, ends, where, no_groups))
@@ -162,12 +165,14 @@ def _origin(genome: Genome, contig: str) -> int:
 
 def _read(
     genome: Genome, contig: str, start: int, end: int, strand: Any
-) -> tuple[UInt8[np.ndarray, " length"], Bool[np.ndarray, " length"]]:
-    """Tokens of a strand, and which of them are soft-masked."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens of a strand, which of them are soft-masked, and alignment columns."""
     is_repeat = np.zeros(end - start, bool)
     if len(genome.soft_masked):
         is_repeat = genome.fetch_soft_masked(contig, start, end)
-    return genome.fetch(contig, start, end, strand), is_repeat[:: -1 if strand == "-" else 1]
+    is_repeat = is_repeat[:: -1 if strand == "-" else 1]
+    columns = genome.fetch_columns(contig, start, end, strand)
+    return genome.fetch(contig, start, end, strand), is_repeat, columns
 
 
 # --- views of genes ---
@@ -254,8 +259,8 @@ class GeneSites:
         kept = len(couples) // n_parts * n_parts
         sides, spans = [], []
         for ends in (ones, twos):
-            tokens, repeats, span = (np.stack(column)[:kept] for column in zip(*ends, strict=True))
-            sides.append(Side(torch.from_numpy(tokens), torch.from_numpy(repeats)))
+            *read, span = (np.stack(column)[:kept] for column in zip(*ends, strict=True))
+            sides.append(Side(*map(torch.from_numpy, read)))
             spans.append(span)
         shown = np.stack([self._groups_of(view, *couple) for couple in couples])[:kept]
         start, where = np.zeros(1, np.int64), np.stack(spans, 1)[:, None]
@@ -289,11 +294,14 @@ class GeneSites:
         return self._sense(gene, start, min(start + REGION_BP, gene.end))
 
     def _sense(self, gene: Any, start: int, end: int) -> Reading:
-        """Tokens, repeats and span of the sense strand; N follows what is shorter."""
-        tokens, is_repeat = np.full(REGION_BP, N, np.uint8), np.zeros(REGION_BP, bool)
-        inside = slice(0, end - start)
-        tokens[inside], is_repeat[inside] = _read(self.genome, gene.contig, start, end, gene.strand)
-        return tokens, is_repeat, np.array([gene.origin + start, gene.origin + end])
+        """What the sense strand has; N without relatives follows what is shorter."""
+        tokens, *read = _read(self.genome, gene.contig, start, end, gene.strand)
+        rest = REGION_BP - (end - start)
+        tokens = np.pad(tokens, (0, rest), constant_values=N)
+        is_repeat, columns = (
+            np.pad(each, [(0, rest)] + [(0, 0)] * (each.ndim - 1)) for each in read
+        )
+        return tokens, is_repeat, columns, np.array([gene.origin + start, gene.origin + end])
 
 
 def _training_genes(genome: Genome, genes: pd.DataFrame, training: list[Interval]) -> pd.DataFrame:

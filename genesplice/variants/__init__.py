@@ -2,5 +2,5 @@
 
 alleles ─► likelihood (masked bases) ─► scan
         └► levels (expression) ───────► design
-   vcf ──► annotate (both scores) ────► benchmarks
+   vcf ──► annotate (both scores) ────► classes, measured
 """

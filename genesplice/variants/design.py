@@ -116,7 +116,8 @@ class PromoterLevels:
         if not variants:
             return np.zeros((0, len(self.models)))
         window, phase = self.window, self.window.phase[0].numpy()
-        windows = [Window(self.edited(edits), phase) for edits in variants]
+        columns = window.columns[0].numpy()
+        windows = [Window(self.edited(edits), phase, columns=columns) for edits in variants]
         place = window.start, window.end, window.exons.tolist()
         loci = [Locus(window.row, i, *place) for i in range(len(variants))]
         return np.stack([model(windows, loci)[:, 0] for model in self.models], axis=1)

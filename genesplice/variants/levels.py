@@ -20,19 +20,20 @@ from torch import Tensor
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
-from genesplice.data.genome import reverse_complement
+from genesplice.data.genome import reverse_columns, reverse_complement
 from genesplice.data.windows import annotation_track, fetch_track
+from genesplice.model.channels import N_TOKEN
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci, bins_read
-from genesplice.model.sequence import N_TOKEN, EncoderOutput
+from genesplice.model.sequence import EncoderOutput
 from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import SingleGenePredictor
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele
-from genesplice.variants.likelihood import BATCH_BP, edited, window_start
+from genesplice.variants.likelihood import BATCH_BP, edited, edited_columns, window_start
 
 WINDOW_BP = 4096
 KERNEL_ROWS = 256
@@ -90,12 +91,16 @@ class Locus(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Bases and coding phase of one strand; `changed` is where it differs from sequence `like`."""
+    """Bases and coding phase of one strand; `changed` is where it differs from sequence `like`.
+
+    `columns` are its alignment columns; None where nothing is aligned.
+    """
 
     tokens: UInt8[np.ndarray, " window"]
     phase: UInt8[np.ndarray, " window"]
     like: int | None = None
     changed: tuple[int, int] = (0, 0)
+    columns: UInt8[np.ndarray, "window groups 5"] | None = None
 
 
 Values = Float[np.ndarray, "loci columns"]
@@ -160,18 +165,20 @@ class LevelModel:
             features[own] = self.model.readout.pool(encoded, genes(rows, first_bp))
 
         def encode(rows: Sequence[int]) -> None:
-            pairs = zip(*((sequences[i].tokens, sequences[i].phase) for i in rows), strict=True)
-            tokens, phase = (torch.from_numpy(np.stack(part)) for part in pairs)
+            own = [sequences[i] for i in rows]
+            parts = [[one.tokens for one in own], [one.phase for one in own]]
+            parts.append([one.columns for one in own if one.columns is not None])
+            inputs = [torch.from_numpy(np.stack(part)) for part in parts if part]
             if rows[0] not in spliced:
-                return read(encoder(tokens, phase, with_bases=with_bases), rows)
+                return read(encoder(*inputs, with_bases=with_bases), rows)
             assert isinstance(encoder, HierarchicalEncoder)
-            channels, length = encoder.channels(tokens, phase), tokens.shape[1]
-            is_real = (tokens[:1] != N_TOKEN).view(1, -1, encoder.bin_bp).any(-1)
+            channels, length = encoder.channels(*inputs), inputs[0].shape[1]
+            is_real = (inputs[0][:1] != N_TOKEN).view(1, -1, encoder.bin_bp).any(-1)
             window = SplicedEncoder(encoder, channels[:1], is_real, with_bases=with_bases)
-            for own, i in zip(channels, rows, strict=True):
+            for changed, i in zip(channels, rows, strict=True):
                 bins = bins_read(genes([i]), length=length, bin_bp=encoder.bin_bp)
                 low, high = sequences[i].changed
-                encoded = window.encode(bins, low, own[None, low:high, :4])
+                encoded = window.encode(bins, low, changed[None, low:high, :4])
                 read(encoded, [i], bins[0] * encoder.bin_bp)
             return None
 
@@ -245,7 +252,8 @@ class Levels:
             if (*key, gene) not in known:
                 if key not in numbers:
                     numbers[key] = len(numbers)
-                    window = Window(*self.sequence(low, strand, allele, is_changed, moves_left))
+                    read = self.sequence(low, strand, allele, is_changed, moves_left)
+                    window = Window(*read[:2], columns=read[2])
                     if is_changed and not allele.growth_bp:
                         at = allele.start - low if strand == "+" else high - allele.end
                         changed = at, at + len(allele.alt)
@@ -275,8 +283,8 @@ class Levels:
 
     def sequence(
         self, low: int, strand: str, allele: Allele, is_changed: bool, moves_left: bool
-    ) -> tuple[UInt8[np.ndarray, " window"], UInt8[np.ndarray, " window"]]:
-        """Tokens and coding phase of the window from `low`, with or without the allele."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens, coding phase and alignment columns from `low`, with or without the allele."""
         high, fetch = low + self.window_bp, partial(self.genome.fetch, allele.contig)
 
         def phases(start: int, end: int) -> np.ndarray:
@@ -284,15 +292,17 @@ class Levels:
             return track[int(strand == "-")]
 
         tokens, phase = fetch(low, high), phases(low, high)
+        columns = self.genome.fetch_columns(allele.contig, low, high)
         if is_changed:
             # Phases of new bases: those of the ones they replace, then of the base before.
             old = phases(allele.start - 1, allele.end)
             new = np.concatenate([old[1:], np.full(len(allele.alt), old[0])])[: len(allele.alt)]
             tokens = edited(fetch, allele, allele.alt, low, high, moves_left=moves_left)
             phase = edited(phases, allele, new, low, high, moves_left=moves_left)
-        return (
-            (tokens, phase) if strand == "+" else (reverse_complement(tokens), phase[::-1].copy())
-        )
+            columns = edited_columns(self.genome, allele, low, high, moves_left=moves_left)
+        if strand == "+":
+            return tokens, phase, columns
+        return reverse_complement(tokens), phase[::-1].copy(), reverse_columns(columns)
 
     def edges(
         self, gene: int, tss: int, low: int, allele: Allele | None, moves_left: bool

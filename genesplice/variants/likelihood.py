@@ -26,9 +26,10 @@ from jaxtyping import Float, Int64, UInt8
 
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
+from genesplice.model.channels import MASK_TOKEN, N_TOKEN, reverse_columns
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
-from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, REGION_BP
+from genesplice.model.sequence import REGION_BP
 from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.results import Metric
@@ -45,7 +46,7 @@ BASES = "ACGT"
 ABSTAIN = 0.5
 """Natural log units by which both strands must disagree for a ratio to be withheld."""
 
-Fetch = Callable[[int, int], UInt8[np.ndarray, " length"]]
+Fetch = Callable[[int, int], UInt8[np.ndarray, "length *channels"]]
 
 
 def window_start(position: int, window_bp: int) -> int:
@@ -63,7 +64,7 @@ def window_start(position: int, window_bp: int) -> int:
 
 def edited(
     fetch: Fetch, allele: Allele, new: np.ndarray, low: int, high: int, *, moves_left: bool = False
-) -> UInt8[np.ndarray, " window"]:
+) -> UInt8[np.ndarray, "window *channels"]:
     """`[low, high)` of a track in which `new` replaces the allele's interval.
 
     What follows moves and the end is filled up; with `moves_left` what precedes it moves.
@@ -76,11 +77,27 @@ def edited(
     return np.concatenate([before, new, after])[:size]
 
 
+def edited_columns(
+    genome: Genome, allele: Allele, low: int, high: int, *, moves_left: bool = False
+) -> UInt8[np.ndarray, "window groups 5"]:
+    """Alignment columns of `edited` bases: of new ones, those of the bases that they replace."""
+    old = genome.fetch_columns(allele.contig, allele.start, allele.end)
+    new = np.zeros((len(allele.alt), *old.shape[1:]), np.uint8)
+    same = min(len(old), len(new))
+    new[:same] = old[:same]
+    fetch = partial(genome.fetch_columns, allele.contig)
+    return edited(fetch, allele, new, low, high, moves_left=moves_left)
+
+
 class Hidden(NamedTuple):
-    """A window, and positions whose bases the model must predict; these are still in `tokens`."""
+    """A window, and positions whose bases the model must predict; these are still in `tokens`.
+
+    `columns` are the window's alignment columns; None where nothing is aligned.
+    """
 
     tokens: UInt8[np.ndarray, " length"]
     positions: Int64[np.ndarray, " hidden"]
+    columns: UInt8[np.ndarray, "length groups 5"] | None = None
 
 
 class Likelihood(NamedTuple):
@@ -146,13 +163,17 @@ class MaskedBases:
 
     def _batch(self, part: Sequence[Hidden]) -> list[np.ndarray]:
         """Each row in a pass of its own."""
-        tokens = torch.from_numpy(np.stack([row.tokens for row in part]))
+        tokens, columns = torch.from_numpy(np.stack([row.tokens for row in part])), None
+        known = [row.columns for row in part if row.columns is not None]
+        if known:
+            columns = torch.from_numpy(np.stack(known)).to(self.device)
         for row, hidden in zip(tokens, part, strict=True):
             row[torch.from_numpy(hidden.positions)] = MASK_TOKEN
         tokens = tokens.to(self.device)
+        backwards = None if columns is None else reverse_columns(columns)
         forward, reverse = (
-            base_log_probabilities(self.model, strand, is_strand_averaged=False)
-            for strand in (tokens, reverse_complement(tokens))
+            base_log_probabilities(self.model, *strand, is_strand_averaged=False)
+            for strand in ((tokens, columns), (reverse_complement(tokens), backwards))
         )
         # The - strand backwards, and A for T, C for G.
         both = torch.stack([forward, reverse.flip(1, 2)], 1).cpu().double().numpy()
@@ -161,12 +182,16 @@ class MaskedBases:
     def _spliced(self, part: Sequence[Hidden]) -> list[np.ndarray]:
         """Rows of one window: it is encoded once, and again around what each row hides."""
         encoder, tokens = self.model.encoder, torch.from_numpy(part[0].tokens)[None]
+        known = part[0].columns
+        columns = None if known is None else torch.from_numpy(known)[None].to(self.device)
         assert isinstance(encoder, HierarchicalEncoder)
         strands, length, bin_bp = [], tokens.shape[1], encoder.bin_bp
         for is_reverse in (False, True):
             own = (reverse_complement(tokens) if is_reverse else tokens).to(self.device)
             is_real = (own != N_TOKEN).view(1, -1, bin_bp).any(-1)
-            channels = encoder.channels(own, None)
+            if is_reverse and columns is not None:
+                columns = reverse_columns(columns)
+            channels = encoder.channels(own, columns=columns)
             window = SplicedEncoder(encoder, channels, is_real, with_bases=True)
             for row in part:
                 at = length - 1 - row.positions[::-1] if is_reverse else row.positions
@@ -190,12 +215,13 @@ def allele_likelihoods(
     """
     window_start(0, window_bp)  # raises for a window that cannot be
     rows: dict[tuple, Hidden] = {}
-    keys, windows = [], dict[tuple[str, int], np.ndarray]()
+    keys, windows = [], dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]()
     for allele in alleles:
         low = window_start(allele.start, window_bp)
         if (allele.contig, low) not in windows:
-            windows[allele.contig, low] = genome.fetch(allele.contig, low, low + window_bp)
-        own = dict(_hidden(genome, allele, low, windows[allele.contig, low]))
+            interval = allele.contig, low, low + window_bp
+            windows[allele.contig, low] = genome.fetch(*interval), genome.fetch_columns(*interval)
+        own = dict(_hidden(genome, allele, low, *windows[allele.contig, low]))
         rows |= own
         keys.append(list(own))
     log_probs = dict(zip(rows, score(list(rows.values())), strict=True))
@@ -206,21 +232,31 @@ def allele_likelihoods(
 
 
 def _hidden(
-    genome: Genome, allele: Allele, low: int, tokens: UInt8[np.ndarray, " window"]
+    genome: Genome,
+    allele: Allele,
+    low: int,
+    tokens: UInt8[np.ndarray, " window"],
+    columns: UInt8[np.ndarray, "window groups 5"],
 ) -> Iterator[tuple[tuple, Hidden]]:
-    """What must be predicted for one allele: of the reference, then of the alternative."""
+    """What must be predicted for one allele: of the reference, then of the alternative.
+
+    Columns stay with their bases; nothing is aligned to new ones beyond those that they replace.
+    """
     fetch, at = partial(genome.fetch, allele.contig), allele.start - low
     key = (allele.contig, allele.start, len(allele.ref))
     if allele.growth_bp == 0:
-        yield key, Hidden(tokens, np.arange(at, at + len(allele.ref)))
+        yield key, Hidden(tokens, np.arange(at, at + len(allele.ref)), columns)
         return
     changed = edited(fetch, allele, allele.alt, low, low + len(tokens))
     span, first = _span(allele), at - FLANK_BP
-    for new, sequence, missing in zip((None, allele.alt.tobytes()), (tokens, changed),
-                                      _missing(allele), strict=True):  # fmt: skip
+    moved = edited_columns(genome, allele, low, low + len(tokens))
+    pairs = (tokens, columns), (changed, moved)
+    for new, (sequence, aligned), missing in zip(
+        (None, allele.alt.tobytes()), pairs, _missing(allele), strict=True
+    ):
         for turn in range(EVERY_BP):
             positions = np.arange(first - missing + turn, first + span, EVERY_BP)
-            yield (*key, new, span, missing, turn), Hidden(sequence, positions)
+            yield (*key, new, span, missing, turn), Hidden(sequence, positions, aligned)
 
 
 def _span(allele: Allele) -> int:
@@ -289,7 +325,7 @@ def agreement(
     every = [(i, j) for i, row in enumerate(rows) for j in range(len(row.positions))]
     picked = np.random.default_rng(seed).permutation(len(every))[:n_positions]
     chosen = [every[k] for k in picked]
-    alone = [Hidden(rows[i].tokens, rows[i].positions[j : j + 1]) for i, j in chosen]
+    alone = [rows[i]._replace(positions=rows[i].positions[j : j + 1]) for i, j in chosen]
     together, apart = [], []
     for (i, j), change in zip(chosen, substitutions(score, alone), strict=True):
         is_change = change[0, 0] != 0

@@ -117,7 +117,7 @@ class Matched:
             order = order[np.argsort(-region[order], kind="stable")]
             positions = spread_out(order[tokens[order] < 4], WINDOW_BP)
             if len(positions):
-                rows.append(Hidden(tokens, positions))
+                rows.append(Hidden(tokens, positions, self.genome.fetch_columns(*window)))
                 classes.append(region[positions])
         if not rows:
             return

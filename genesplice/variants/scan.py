@@ -102,10 +102,12 @@ def _strided(genome: Genome, core: Region) -> tuple[int, list[Hidden]]:
     All of the core's bases are hidden, asked for or not: scores must not depend on the region.
     """
     low = core.start // CORE_BP * CORE_BP - FLANK_BP
-    tokens = genome.fetch(core.contig, low, low + CORE_BP + 2 * FLANK_BP)
+    window = core.contig, low, low + CORE_BP + 2 * FLANK_BP
+    tokens, columns = genome.fetch(*window), genome.fetch_columns(*window)
     inner = np.arange(FLANK_BP, FLANK_BP + CORE_BP)
     inner = inner[tokens[inner] < 4]
-    rows = [Hidden(tokens, inner[(inner + low) % STRIDE_BP == turn]) for turn in range(STRIDE_BP)]
+    turns = (inner[(inner + low) % STRIDE_BP == turn] for turn in range(STRIDE_BP))
+    rows = [Hidden(tokens, turn, columns) for turn in turns]
     return low, rows
 
 

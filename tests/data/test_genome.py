@@ -132,6 +132,28 @@ def test_fetched_tokens_can_be_written_to_without_touching_the_genome():
     assert genome.tokens.max() < 4
 
 
+@pytest.mark.parametrize("is_circular", [False, True])
+def test_alignment_columns_follow_the_bases_on_both_strands(is_circular):
+    rng = np.random.default_rng(0)
+    contigs = (Contig("a", 0, 30, False), Contig("b", 30, 50, is_circular))
+    counts = rng.integers(0, 9, (2, 80, 5)).astype(np.uint8)
+    genome = Genome(rng.integers(0, 4, 80).astype(np.uint8), contigs, columns=counts)
+    for start, end in ((3, 20), (-7, 12), (40, 61)):
+        forward = genome.fetch_columns("b", start, end)
+        for i, position in enumerate(range(start, end)):
+            here = is_circular or 0 <= position < 50
+            wanted = counts[:, 30 + position % 50] if here else np.zeros((2, 5))
+            assert np.array_equal(forward[i], wanted)
+        backward = genome.fetch_columns("b", start, end, "-")
+        for i in range(end - start):
+            for code in range(4):
+                assert np.array_equal(
+                    backward[i, :, code], forward[end - start - 1 - i, :, 3 - code]
+                )
+            assert np.array_equal(backward[i, :, 4], forward[end - start - 1 - i, :, 4])
+    assert random_genome(40).fetch_columns("c0", 0, 40).shape == (40, 0, 5)
+
+
 def test_impossible_fetches_are_refused():
     with pytest.raises(InputError, match="interval 5-4, expected start <= end"):
         hand_made().fetch("c", 5, 4)

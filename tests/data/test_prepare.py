@@ -9,8 +9,9 @@ import pytest
 from tiny_files import write, write_truncated
 from tiny_inputs import ALL, BASES, IDS, N_GENES, STARTS, gff, inputs, table
 
-from genesplice.data.bundle import load_bundle, replace_knowledge
+from genesplice.data.bundle import load_bundle
 from genesplice.data.genome import decode
+from genesplice.data.knowledge import replace_knowledge
 from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256

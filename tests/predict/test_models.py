@@ -9,7 +9,8 @@ import pytest
 from tiny_models import make_tiny
 
 import genesplice as gs
-from genesplice.data.genome import Contig, Genome, keep_genome, trained_on
+from genesplice.data.genome import Contig, Genome
+from genesplice.data.knowledge import keep_genome, trained_on
 from genesplice.errors import InputError
 from genesplice.explain.attention import attention_of
 from genesplice.explain.faithfulness import explain_genes
@@ -18,6 +19,8 @@ from genesplice.predict.ensemble import EnsembleExplainer
 from genesplice.predict.expression import predict_expression
 from genesplice.predict.gene_output import Explainer
 from genesplice.predict.models import Models, load_fold, open_models
+
+pytestmark = pytest.mark.slow
 
 NAMES = ("fold0_seed0", "fold0_seed1", "fold1_seed0", "fold10_seed0")
 

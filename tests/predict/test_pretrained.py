@@ -10,7 +10,7 @@ import torch
 from tiny_genomes import SMALL, make_encoder
 
 import genesplice as gs
-from genesplice.data.genome import keep_genome
+from genesplice.data.knowledge import keep_genome
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.expression import embed_genes, encode_genes

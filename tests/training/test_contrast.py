@@ -6,14 +6,16 @@ import torch
 from tiny_runs import config, make_source
 
 from genesplice.model.genesplice import PretrainingModel
-from genesplice.training.batches import Keys, StepMaker, are_related, bases_per_batch
-from genesplice.training.pretraining import (
-    PretrainingModule,
+from genesplice.training.batches import (
+    Keys,
     Queue,
+    StepMaker,
+    are_related,
+    bases_per_batch,
     interval_summaries,
-    pretrain,
     retrieval_at_1,
 )
+from genesplice.training.pretraining import PretrainingModule, pretrain
 
 pytestmark = pytest.mark.slow
 

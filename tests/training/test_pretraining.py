@@ -14,6 +14,8 @@ from genesplice.training.evaluation import masked_base_metrics
 from genesplice.training.finetuning import make_model
 from genesplice.training.pretraining import load_encoder_weights, pretrain
 
+pytestmark = pytest.mark.slow
+
 # --- training ---
 
 

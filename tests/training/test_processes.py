@@ -8,11 +8,14 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pytest
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
 from genesplice.errors import InputError, WorkError
 from genesplice.training.corpus import read_genomes
+
+pytestmark = pytest.mark.slow
 
 RATE = 2e-4
 WORDS = [

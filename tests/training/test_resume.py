@@ -14,6 +14,8 @@ import torch
 
 from genesplice.training.loops import AtomicCheckpointIO
 
+pytestmark = pytest.mark.slow
+
 # --- checkpoints ---
 
 

@@ -20,6 +20,8 @@ from genesplice.training.schedules import (
     schedule_factors,
 )
 
+pytestmark = pytest.mark.slow
+
 RATE = 0.25
 
 

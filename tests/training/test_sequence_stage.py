@@ -19,6 +19,8 @@ from genesplice.training.folds import (
     epoch_steps,
 )
 
+pytestmark = pytest.mark.slow
+
 TWO = "finetune.sequence_epochs=2"
 ALONE = "finetune.head_steps=0", "finetune.epochs=0", "finetune.validation_blocks=0.3"
 

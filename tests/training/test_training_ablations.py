@@ -28,6 +28,8 @@ from genesplice.training.corpus import bundle_source
 from genesplice.training.finetuning import ENSEMBLE, add_ensemble, finetune
 from genesplice.training.pretraining import pretrain
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=65536", "finetune.flank_bp=1024",

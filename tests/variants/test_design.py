@@ -24,6 +24,8 @@ from genesplice.variants.design import (
 )
 from genesplice.variants.levels import LevelModel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def level_model(tiny_bundle):

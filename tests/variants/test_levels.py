@@ -47,7 +47,7 @@ def whole_window(levels, allele, gene, tss, bundle) -> tuple[GeneWindow, int]:
     low = window_start(allele.start, W)
     row = bundle.genes.iloc[gene]
     tokens = bundle.genome.fetch("chr", low, low + W, row.strand)
-    phase = levels.sequence(low, row.strand, allele, False, False)[1]
+    _, phase, columns = levels.sequence(low, row.strand, allele, False, False)
     start = tss if row.strand == "+" else W - 1 - tss
     end = start + int(row.end - row.start)
     first = row.start if row.strand == "+" else row.end
@@ -55,7 +55,8 @@ def whole_window(levels, allele, gene, tss, bundle) -> tuple[GeneWindow, int]:
     exons = [sorted(start + abs(edge - first) for edge in edges[i : i + 2])
              for i in range(0, len(edges), 2)]  # fmt: skip
     window = GeneWindow(gene, row.gene_id, "", -start, start, end, torch.from_numpy(tokens)[None],
-                        torch.from_numpy(phase)[None], torch.tensor(exons))  # fmt: skip
+                        torch.from_numpy(phase)[None], torch.tensor(exons),
+                        torch.from_numpy(columns)[None])  # fmt: skip
     return window, low
 
 

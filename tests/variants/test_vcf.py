@@ -55,6 +55,8 @@ from genesplice.variants.vcf import (
     write_vcf,
 )
 
+pytestmark = pytest.mark.slow
+
 # Without the random variants that percentiles are among.
 QUICK = Settings(with_percentile=False)
 

@@ -1,25 +1,22 @@
-"""Substitutions whose effect is known or was measured, and whether the scores find it.
+"""Substitutions whose effect is known, and whether the scores find it.
 
-**Known classes**, none of which uses the model: start and stop codons against coding changes (a
-change that leaves a stop a stop is no case); changes to a stop within a frame, codon positions 1
+None of the classes uses the model: start and stop codons against coding changes (a change that
+leaves a stop a stop is no case); changes to a stop within a frame, codon positions 1
 and 2 against 3, non-synonymous against synonymous (the gene's genetic code); the -10 and -35
 hexamers of an operon's first gene against what lies around and between them. High means that the
 model finds the change unlikely. Cases are ranked among controls of the same two bases: what depends
 on these alone gives 0.5. Below 0.5: a model that knows the frame and not where genes end finds a
-stop codon unlikely. `count_two_sided` is what counts of neighbouring bases give.
-
-**Measured values**: Spearman's rho, the share of right signs, and the AUROC of the upper half of
-the values against the lower half; with scores that need no network (GC, distance to a TSS, counts).
+stop codon unlikely. `count_two_sided` is what counts of neighbouring bases give, `column` the log
+ratio of counts + 1/4 in the alignment column.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped, UInt8
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
@@ -27,35 +24,33 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import UNKNOWN, coding_positions, coding_sequence, codon_meanings
 from genesplice.data.genome import Genome, decode
 from genesplice.data.motifs import find_promoter
+from genesplice.data.relatives import column_log_counts
 from genesplice.data.splits import first_of_operon
-from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import resampled
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
-from genesplice.runtime import atomic_file
-from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
-from genesplice.variants.annotate import Models, Settings
-from genesplice.variants.levels import LevelModel, Levels, Locus, Window, strongest
+from genesplice.variants.annotate import Models
+from genesplice.variants.levels import LevelModel, Locus, Window
 from genesplice.variants.likelihood import (
     BASES,
     STRIDE_BP,
     WINDOW_BP,
     Hidden,
     MaskedBases,
-    allele_likelihoods,
     substitutions,
 )
-from genesplice.variants.vcf import NEEDED, read_measured, table_records
 
 UPSTREAM_BP = 250
 FLANK_BP = 8
 INSIDE_BP = 300
 LEVEL_WINDOW_BP = 4096
-CONTEXT_BP = 64
 COLUMNS = [
     "gene_id", "site", "codon_position", "ref", "alt", "is_synonymous", "is_nonsense", "llr",
-    "llr_counts",
+    "llr_counts", "llr_column",
 ]  # fmt: skip
+
+
+SCORES = {"genesplice": "llr", "count_two_sided": "llr_counts", "column": "llr_column"}
 
 
 def auroc(is_case: Bool[np.ndarray, " rows"], value: Float[np.ndarray, " rows"]) -> float:
@@ -89,8 +84,9 @@ def class_table(
 
     Columns: gene_id, site (start, stop, body, hexamer, flank), codon_position (0 outside of
     codons), ref, alt (on the sense strand), is_synonymous, is_nonsense (None outside of codons),
-    llr, llr_counts. Bodies are `INSIDE_BP` on from the start and up to the end; hexamers those of
-    first genes of operons. Every 32nd base of a window is hidden at once.
+    llr, llr_counts, llr_column (0 everywhere without relatives). Bodies are `INSIDE_BP` on from the
+    start and up to the end; hexamers those of first genes of operons. Every 32nd base of a window
+    is hidden at once.
     """
     genes = bundle.genes
     size = genes["exons"].map(lambda edges: sum(edges[1::2]) - sum(edges[::2]))
@@ -123,6 +119,7 @@ def _gene_changes(
         if sign < 0:
             span = (first + 1 - low - WINDOW_BP, first + 1 - low)
         tokens = genome.fetch(gene.contig, *span, gene.strand)
+        columns = genome.fetch_columns(gene.contig, *span, gene.strand)
         here = {int(along[n]) - low: n for n in numbers if 0 <= along[n] - low < WINDOW_BP}
         sites = {at: "start" if n < 3 else "stop" if n >= len(read) - 3 else "body"
                  for at, n in here.items()}  # fmt: skip
@@ -130,17 +127,17 @@ def _gene_changes(
             sites = _promoter_sites(tokens, tss - low) | sites
         positions = np.array(sorted(sites), np.int64)
         turns = (positions[positions % STRIDE_BP == turn] for turn in range(STRIDE_BP))
-        rows = [Hidden(tokens, own) for own in turns if len(own)]
+        rows = [Hidden(tokens, own, columns) for own in turns if len(own)]
         llr = np.full((WINDOW_BP, 4), np.nan)
         for row, change in zip(rows, substitutions(score, rows), strict=True):
             llr[row.positions] = change.mean(0)
-        counted = np.log(counts.probabilities(tokens))
+        references = np.log(counts.probabilities(tokens)), column_log_counts(columns)
         for at in positions.tolist():
             number = here.get(at)
             codon = None if number is None else read[number - number % 3 :][:3]
             for alt, *codons in _changes(int(tokens[at]), codon, (number or 0) % 3, amino_acids):
-                ratios = llr[at, alt], counted[at, alt] - counted[at, tokens[at]]
-                yield gene.gene_id, sites[at], *codons, *ratios
+                ratios = (each[at, alt] - each[at, tokens[at]] for each in references)
+                yield gene.gene_id, sites[at], *codons, llr[at, alt], *ratios
 
 
 def _promoter_sites(tokens: UInt8[np.ndarray, " window"], zero: int) -> dict[int, str]:
@@ -179,7 +176,7 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
 
     `auroc_start`, `auroc_stop`, `auroc_start_stop`, `auroc_nonsense` (against coding changes),
     `auroc_codon_12_3`, `auroc_nonsynonymous`, `auroc_hexamers`; all against changes of the same two
-    bases. Of "genesplice", and of "count_two_sided" where the table has `llr_counts`.
+    bases. Of "genesplice", and of "count_two_sided" and "column" where the table has their scores.
     """
     site, is_body = table["site"], table["site"] == "body"
     is_start, is_stop = site == "start", (site == "stop") & table["is_synonymous"].eq(False)
@@ -196,8 +193,8 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     }
     return [
         metric._replace(model=model)
-        for model, column in (("genesplice", "llr"), ("count_two_sided", "llr_counts"))
-        if column in table
+        for model, column in SCORES.items()
+        if column in table and table[column].any()
         for name, (cases, controls) in classes.items()
         for metric in _matched(f"auroc_{name}", table[cases], table[controls], column, seed)
     ]
@@ -243,10 +240,10 @@ def hexamer_levels(
                  if tokens[at] < 4 and alt != tokens[at]]  # fmt: skip
         if not edits:
             continue
-        windows = [Window(tokens, phase)]
+        windows = [Window(tokens, phase, columns=window.columns[0].numpy())]
         for at, alt in edits:
             changed = np.concatenate([tokens[:at], np.array([alt], np.uint8), tokens[at + 1 :]])
-            windows.append(Window(changed, phase, 0, (at, at + 1)))
+            windows.append(windows[0]._replace(tokens=changed, like=0, changed=(at, at + 1)))
         place = window.start, window.end, window.exons.tolist()
         loci = [Locus(window.row, i, *place) for i in range(len(windows))]
         level = model(windows, loci)[:, 0]
@@ -281,119 +278,4 @@ def class_benchmarks(
         known = gene_features[0] if gene_features else None
         model = LevelModel(models.levels[0], bundle, gene_features=known)
         metrics += hexamer_levels(model, bundle, n_genes=n_genes, seed=seed)
-    return metrics
-
-
-def score_measured(
-    table: pd.DataFrame,
-    bundle: Bundle,
-    *,
-    masked: MaskedBases | None = None,
-    levels: Levels | None = None,
-) -> pd.DataFrame:
-    """The table with a column for each score, and `flag` where a row could not be scored."""
-    genome, names = bundle.genome, contig_names(bundle)
-    checked = [check_record(record, names)[0] for record in table_records(table)]
-    alleles = [one for one in checked if isinstance(one, Allele)]
-    scores: dict[str, list[Any]] = {}
-    if masked is not None:
-        scores["llr"] = [one.mean for one in allele_likelihoods(masked, genome, alleles)]
-    if levels is not None:
-        most = [strongest(changes) for changes in levels(alleles)]
-        scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
-    contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
-    counts = fit_count_model(genome, contigs, *CONTEXTS[-1])
-    scores["gc"] = [np.isin(a.alt, (1, 2)).sum() - np.isin(a.ref, (1, 2)).sum() for a in alleles]
-    scores["tss_distance"] = [_to_tss(bundle, one) for one in alleles]
-    scores[counts.name] = [_count_ratio(counts, genome, one) for one in alleles]
-    is_scored = np.array([isinstance(one, Allele) for one in checked], bool)
-    out = table.assign(flag=[None if isinstance(one, Allele) else one for one in checked])
-    for name, values in scores.items():
-        out[name] = np.nan
-        out.loc[is_scored, name] = np.array(values, float)
-    return out
-
-
-def _to_tss(bundle: Bundle, allele: Allele) -> float:
-    """Bases to the nearest TSS of the contig."""
-    contig, genes = bundle.genome.contig(allele.contig), bundle.genes
-    apart = np.abs(genes.loc[genes["contig"] == allele.contig, "tss"] - allele.start)
-    if contig.is_circular:
-        apart = np.minimum(apart % contig.length, -apart % contig.length)
-    return float(apart.min()) if len(apart) else float(contig.length)
-
-
-def _count_ratio(model: CountModel, genome: Genome, allele: Allele) -> float:
-    """Ratio log p(alt) - log p(ref), each base from its neighbours."""
-    left = genome.fetch(allele.contig, allele.start - CONTEXT_BP, allele.start)
-    right = genome.fetch(allele.contig, allele.end, allele.end + CONTEXT_BP)
-    totals = []
-    for middle in (allele.ref, allele.alt):
-        tokens = np.concatenate([left, middle, right])
-        at = np.arange(CONTEXT_BP, CONTEXT_BP + len(middle))
-        totals.append(np.log(model.probabilities(tokens)[at, np.minimum(middle, 3)]).sum())
-    return float(totals[1] - totals[0])
-
-
-def measured_metrics(scored: pd.DataFrame, seed: int = 0, path: Path | None = None) -> list[Metric]:
-    """The figures of every score; `model` is the score's name. `path` names the file.
-
-    Raises
-    ------
-    InputError
-        If fewer than ten rows could be scored.
-    """
-    columns = [name for name in scored.columns if name not in (*NEEDED, "value", "flag")]
-    kept = scored[scored["flag"].isna()]
-    if len(kept) < 10:
-        raise InputError(f"{len(kept)} measured variants that are scored", "10 or more", path=path)
-    value = kept["value"].to_numpy(float)
-    measures = (
-        ("measured_spearman", _spearman, value),
-        ("measured_sign_accuracy", _same_sign, value),
-        ("measured_auroc", auroc, value > np.median(value)),
-    )
-    return [
-        metric
-        for model in columns
-        for name, measure, y in measures
-        for metric in _measured(name, measure, y, kept[model].to_numpy(float), model, seed)
-    ]
-
-
-def _measured(
-    name: str, measure: Callable[..., float], y: np.ndarray, x: np.ndarray, model: str, seed: int
-) -> list[Metric]:
-    found = resampled(
-        lambda i: measure(y[i], x[i]), np.arange(len(y)), seed=seed, limits=(-1.0, 1.0)
-    )
-    record = Metric(name, *found, len(y), model, "measured", None, seed)
-    return [record] if np.isfinite(record.value) else []
-
-
-def _same_sign(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
-    """Share of rows with the sign of `y`, where it has one."""
-    is_same = (np.sign(x) == np.sign(y))[y != 0]
-    return float(is_same.mean()) if len(is_same) else float("nan")
-
-
-def _spearman(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
-    """Rank correlation; 0 where one side is all the same."""
-    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(spearmanr(x, y).statistic)
-
-
-def measured_benchmark(
-    models: Models, bundle: Bundle, path: Path, out: Path, settings: Settings
-) -> list[Metric]:
-    """Score a measured table, write it to `out` as TSV, and give its figures."""
-    table = read_measured(path)
-    survey_file(table_records(table), bundle, path)
-    masked = None if models.masked is None else MaskedBases(models.masked)
-    level_models = [LevelModel(model, bundle) for model in models.levels]
-    window_bp = settings.level_window_bp
-    levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None
-    scored = score_measured(table, bundle, masked=masked, levels=levels)
-    metrics = measured_metrics(scored, seed=settings.seed, path=path)
-    with atomic_file(out) as partial:
-        scored.to_csv(partial, sep="\t", index=False)
     return metrics

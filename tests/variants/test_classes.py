@@ -1,4 +1,4 @@
-"""Known classes and measured values: planted ones are found, random ones are not."""
+"""Known classes: planted ones are found, random ones are not."""
 
 import dataclasses
 from collections import Counter
@@ -8,29 +8,25 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from tiny_models import make_tiny, make_vectors
-from tiny_variants import call, letters, make_masked, other, save_masked
+from tiny_variants import make_masked
 
-from genesplice.baselines.features import fit_count_model
 from genesplice.data.coding import coding_sequence, codon_meanings
 from genesplice.data.genome import decode
 from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
-from genesplice.errors import InputError
 from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
-from genesplice.results import read_metrics
-from genesplice.variants.benchmarks import (
+from genesplice.variants.classes import (
     auroc,
     auroc_metric,
     class_metrics,
     class_table,
     hexamer_levels,
-    measured_metrics,
-    score_measured,
 )
 from genesplice.variants.levels import LevelModel
 from genesplice.variants.likelihood import MaskedBases
-from genesplice.variants.vcf import read_measured
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +99,24 @@ def test_codons_of_a_spliced_gene_are_those_of_its_own_sequence_and_code(
     assert table["is_synonymous"].eq(True).sum() == sum(same)
 
 
+def test_the_column_says_what_relatives_have(score, tiny_bundle):
+    # Every relative has the reference, but one has the next letter at every third base.
+    genome = tiny_bundle.genome
+    columns = np.zeros((3, genome.length, 5), np.uint8)
+    columns[2, np.arange(genome.length), genome.tokens] = 5
+    columns[0, np.arange(0, genome.length, 3), (genome.tokens[::3] + 1) % 4] = 1
+    known = dataclasses.replace(genome, columns=columns)
+    table = class_table(score, dataclasses.replace(tiny_bundle, genome=known), n_genes=3)
+    seen = np.log(1.25 / 5.25), np.log(0.25 / 5.25)
+    assert set(table["llr_column"].round(9)) == {round(value, 9) for value in seen}
+    on_grid = table["llr_column"] > np.log(0.5 / 5.25)
+    assert 0.06 < on_grid.mean() < 0.16  # one of three changes at one of three bases
+    plain = class_table(score, tiny_bundle, n_genes=3)
+    assert not plain["llr_column"].any()
+    assert "column" not in {metric.model for metric in class_metrics(plain)}
+    assert "column" in {metric.model for metric in class_metrics(table)}
+
+
 def test_planted_classes_are_told_apart_and_random_ones_are_not():
     generator = np.random.default_rng(0)
     rows = []
@@ -169,73 +183,3 @@ def test_hexamers_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):
     assert size.n == loss.n == sum(is_hexamer) > 0
     for metric, value in ((size, np.abs(change)), (loss, -np.array(change))):
         assert metric.value == pytest.approx(roc_auc_score(is_hexamer, value), abs=2e-3)
-
-
-# --- measured values ---
-
-
-@pytest.fixture(scope="module")
-def measured(tiny_bundle):
-    genome = tiny_bundle.genome
-    rows = []
-    counts = fit_count_model(genome, [("chr", 0, genome.length)], 4, 4)
-    for start in range(500, 700, 5):
-        ref = letters(genome, start)
-        alt = other(ref, 1 + start % 3)
-        tokens = genome.fetch("chr", start - 64, start + 65)
-        changed = tokens.copy()
-        changed[64] = "ACGT".index(alt)
-        own = np.log(counts.probabilities(tokens)[64])
-        value = own["ACGT".index(alt)] - own["ACGT".index(ref)]
-        rows.append(("chr", start + 1, ref, alt, float(value)))
-    return pd.DataFrame(rows, columns=["contig", "position", "ref", "alt", "value"])
-
-
-def test_measured_values_are_met_by_what_made_them(score, tiny_bundle, measured):
-    # The count model's own ratio, measured: it is found again, whole.
-    scored = score_measured(measured, tiny_bundle, masked=score)
-    found = {(m.model, m.metric): m for m in measured_metrics(scored)}
-    counts = fit_count_model(tiny_bundle.genome, [("chr", 0, 120_000)], 4, 4).name
-    assert {model for model, _ in found} == {"llr", "gc", "tss_distance", counts}
-    assert found[counts, "measured_spearman"].value == pytest.approx(1)
-    assert found[counts, "measured_sign_accuracy"].value == 1
-    assert found[counts, "measured_auroc"].value == 1
-    assert abs(found["llr", "measured_spearman"].value) < 0.6
-    low, high = (getattr(found["llr", "measured_spearman"], f"ci_{end}") for end in ("low", "high"))
-    assert low < found["llr", "measured_spearman"].value < high
-    gc = scored.apply(lambda r: (r["alt"] in "GC") - (r["ref"] in "GC"), axis=1)
-    assert np.array_equal(scored["gc"], gc)
-    tss = tiny_bundle.genes["tss"].to_numpy()
-    assert scored["tss_distance"][0] == np.abs(tss - 500).min()
-
-
-def test_rows_that_cannot_be_scored_are_kept_and_named(score, tiny_bundle, measured):
-    wrong = pd.concat([measured, measured.head(1).assign(ref="N"), measured.head(1).assign(
-        contig="x")], ignore_index=True)  # fmt: skip
-    scored = score_measured(wrong, tiny_bundle, masked=score)
-    assert scored["flag"].tolist()[-2:] == ["n_in_window", "unknown_contig"]
-    assert scored["llr"].isna().sum() == 2
-    assert measured_metrics(scored)[0].n == len(measured)
-    with pytest.raises(InputError, match="5 measured variants"):
-        measured_metrics(scored.head(5))
-
-
-def test_a_measured_file_comes_back(tmp_path, measured):
-    path = tmp_path / "m.tsv"
-    measured.to_csv(path, sep="\t", index=False)
-    pd.testing.assert_frame_equal(read_measured(path), measured, atol=1e-6, check_exact=False)
-
-
-def test_the_command(tiny_bundle, measured, tmp_path):
-    model = save_masked(tmp_path / "pre", "model.base_width=0")
-    words = ["--model", model, "--data", tiny_bundle.path]
-    measured.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
-    more = ["--measured", tmp_path / "m.tsv", "--classes", "1", "--out", tmp_path / "figures"]
-    answer = call("variants", *words, *more)
-    assert answer.code == 0, answer.err
-    names = {m.metric for m in read_metrics(tmp_path / "figures.metrics.json")}
-    assert names >= {"measured_spearman", "auroc_start_stop", "auroc_nonsynonymous"}
-    assert len(pd.read_csv(tmp_path / "figures.measured.tsv", sep="\t")) == len(measured)
-    answer = call("variants", *words, "--out", tmp_path / "none")
-    assert answer.code == 2
-    assert "no --vcf, --measured or --classes" in answer.err

@@ -1,0 +1,155 @@
+"""Variants whose effect was measured, and whether the scores find it.
+
+Spearman's rho, the share of right signs, and the AUROC of the upper half of the values against the
+lower half; with scores that need no network (GC, distance to a TSS, counts, alignment columns).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import spearmanr
+
+from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
+from genesplice.data.bundle import Bundle
+from genesplice.data.genome import Genome
+from genesplice.data.relatives import Relatives
+from genesplice.errors import InputError
+from genesplice.evaluate.bootstrap import resampled
+from genesplice.results import Metric
+from genesplice.runtime import atomic_file
+from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
+from genesplice.variants.annotate import Models, Settings
+from genesplice.variants.classes import auroc
+from genesplice.variants.levels import LevelModel, Levels, strongest
+from genesplice.variants.likelihood import MaskedBases, allele_likelihoods
+from genesplice.variants.vcf import NEEDED, read_measured, table_records
+
+CONTEXT_BP = 64
+
+
+def score_measured(
+    table: pd.DataFrame,
+    bundle: Bundle,
+    *,
+    masked: MaskedBases | None = None,
+    levels: Levels | None = None,
+) -> pd.DataFrame:
+    """The table with a column for each score, and `flag` where a row could not be scored."""
+    genome, names = bundle.genome, contig_names(bundle)
+    checked = [check_record(record, names)[0] for record in table_records(table)]
+    alleles = [one for one in checked if isinstance(one, Allele)]
+    scores: dict[str, list[Any]] = {}
+    if masked is not None:
+        scores["llr"] = [one.mean for one in allele_likelihoods(masked, genome, alleles)]
+    if levels is not None:
+        most = [strongest(changes) for changes in levels(alleles)]
+        scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
+    contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
+    counts = fit_count_model(genome, contigs, *CONTEXTS[-1])
+    scores["gc"] = [np.isin(a.alt, (1, 2)).sum() - np.isin(a.ref, (1, 2)).sum() for a in alleles]
+    scores["tss_distance"] = [_to_tss(bundle, one) for one in alleles]
+    scores[counts.name] = [_count_ratio(counts, genome, one) for one in alleles]
+    if bundle.relatives is not None:
+        scores["column"] = [_column_ratio(bundle.relatives, genome, one) for one in alleles]
+    is_scored = np.array([isinstance(one, Allele) for one in checked], bool)
+    out = table.assign(flag=[None if isinstance(one, Allele) else one for one in checked])
+    for name, values in scores.items():
+        out[name] = np.nan
+        out.loc[is_scored, name] = np.array(values, float)
+    return out
+
+
+def _to_tss(bundle: Bundle, allele: Allele) -> float:
+    """Bases to the nearest TSS of the contig."""
+    contig, genes = bundle.genome.contig(allele.contig), bundle.genes
+    apart = np.abs(genes.loc[genes["contig"] == allele.contig, "tss"] - allele.start)
+    if contig.is_circular:
+        apart = np.minimum(apart % contig.length, -apart % contig.length)
+    return float(apart.min()) if len(apart) else float(contig.length)
+
+
+def _count_ratio(model: CountModel, genome: Genome, allele: Allele) -> float:
+    """Ratio log p(alt) - log p(ref), each base from its neighbours."""
+    left = genome.fetch(allele.contig, allele.start - CONTEXT_BP, allele.start)
+    right = genome.fetch(allele.contig, allele.end, allele.end + CONTEXT_BP)
+    totals = []
+    for middle in (allele.ref, allele.alt):
+        tokens = np.concatenate([left, middle, right])
+        at = np.arange(CONTEXT_BP, CONTEXT_BP + len(middle))
+        totals.append(np.log(model.probabilities(tokens)[at, np.minimum(middle, 3)]).sum())
+    return float(totals[1] - totals[0])
+
+
+def _column_ratio(relatives: Relatives, genome: Genome, allele: Allele) -> float:
+    """As `Relatives.log_ratio`; 0 where columns say nothing of a change."""
+    at, _ = genome.indices(allele.contig, allele.start, allele.end)
+    ratio = relatives.log_ratio(at, allele.ref, allele.alt)
+    return 0.0 if ratio is None else ratio
+
+
+def measured_metrics(scored: pd.DataFrame, seed: int = 0, path: Path | None = None) -> list[Metric]:
+    """The figures of every score; `model` is the score's name. `path` names the file.
+
+    Raises
+    ------
+    InputError
+        If fewer than ten rows could be scored.
+    """
+    columns = [name for name in scored.columns if name not in (*NEEDED, "value", "flag")]
+    kept = scored[scored["flag"].isna()]
+    if len(kept) < 10:
+        raise InputError(f"{len(kept)} measured variants that are scored", "10 or more", path=path)
+    value = kept["value"].to_numpy(float)
+    measures = (
+        ("measured_spearman", _spearman, value),
+        ("measured_sign_accuracy", _same_sign, value),
+        ("measured_auroc", auroc, value > np.median(value)),
+    )
+    return [
+        metric
+        for model in columns
+        for name, measure, y in measures
+        for metric in _measured(name, measure, y, kept[model].to_numpy(float), model, seed)
+    ]
+
+
+def _measured(
+    name: str, measure: Callable[..., float], y: np.ndarray, x: np.ndarray, model: str, seed: int
+) -> list[Metric]:
+    found = resampled(
+        lambda i: measure(y[i], x[i]), np.arange(len(y)), seed=seed, limits=(-1.0, 1.0)
+    )
+    record = Metric(name, *found, len(y), model, "measured", None, seed)
+    return [record] if np.isfinite(record.value) else []
+
+
+def _same_sign(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
+    """Share of rows with the sign of `y`, where it has one."""
+    is_same = (np.sign(x) == np.sign(y))[y != 0]
+    return float(is_same.mean()) if len(is_same) else float("nan")
+
+
+def _spearman(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
+    """Rank correlation; 0 where one side is all the same."""
+    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(spearmanr(x, y).statistic)
+
+
+def measured_benchmark(
+    models: Models, bundle: Bundle, path: Path, out: Path, settings: Settings
+) -> list[Metric]:
+    """Score a measured table, write it to `out` as TSV, and give its figures."""
+    table = read_measured(path)
+    survey_file(table_records(table), bundle, path)
+    masked = None if models.masked is None else MaskedBases(models.masked)
+    level_models = [LevelModel(model, bundle) for model in models.levels]
+    window_bp = settings.level_window_bp
+    levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None
+    scored = score_measured(table, bundle, masked=masked, levels=levels)
+    metrics = measured_metrics(scored, seed=settings.seed, path=path)
+    with atomic_file(out) as partial:
+        scored.to_csv(partial, sep="\t", index=False)
+    return metrics

@@ -1,0 +1,101 @@
+"""Measured values: what made them is found, and the command."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_genomes import make_relatives
+from tiny_variants import call, letters, make_masked, other, save_masked
+
+from genesplice.baselines.features import fit_count_model
+from genesplice.errors import InputError
+from genesplice.results import read_metrics
+from genesplice.variants.likelihood import MaskedBases
+from genesplice.variants.measured import measured_metrics, score_measured
+from genesplice.variants.vcf import read_measured
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def score():
+    return MaskedBases(make_masked("model.base_width=0"))
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_bundle):
+    genome = tiny_bundle.genome
+    rows = []
+    counts = fit_count_model(genome, [("chr", 0, genome.length)], 4, 4)
+    for start in range(500, 700, 5):
+        ref = letters(genome, start)
+        alt = other(ref, 1 + start % 3)
+        tokens = genome.fetch("chr", start - 64, start + 65)
+        changed = tokens.copy()
+        changed[64] = "ACGT".index(alt)
+        own = np.log(counts.probabilities(tokens)[64])
+        value = own["ACGT".index(alt)] - own["ACGT".index(ref)]
+        rows.append(("chr", start + 1, ref, alt, float(value)))
+    return pd.DataFrame(rows, columns=["contig", "position", "ref", "alt", "value"])
+
+
+def test_measured_values_are_met_by_what_made_them(score, tiny_bundle, measured):
+    # The count model's own ratio, measured: it is found again, whole.
+    scored = score_measured(measured, tiny_bundle, masked=score)
+    found = {(m.model, m.metric): m for m in measured_metrics(scored)}
+    counts = fit_count_model(tiny_bundle.genome, [("chr", 0, 120_000)], 4, 4).name
+    assert {model for model, _ in found} == {"llr", "gc", "tss_distance", counts}
+    assert found[counts, "measured_spearman"].value == pytest.approx(1)
+    assert found[counts, "measured_sign_accuracy"].value == 1
+    assert found[counts, "measured_auroc"].value == 1
+    assert abs(found["llr", "measured_spearman"].value) < 0.6
+    low, high = (getattr(found["llr", "measured_spearman"], f"ci_{end}") for end in ("low", "high"))
+    assert low < found["llr", "measured_spearman"].value < high
+    gc = scored.apply(lambda r: (r["alt"] in "GC") - (r["ref"] in "GC"), axis=1)
+    assert np.array_equal(scored["gc"], gc)
+    tss = tiny_bundle.genes["tss"].to_numpy()
+    assert scored["tss_distance"][0] == np.abs(tss - 500).min()
+
+
+def test_rows_that_cannot_be_scored_are_kept_and_named(score, tiny_bundle, measured):
+    wrong = pd.concat([measured, measured.head(1).assign(ref="N"), measured.head(1).assign(
+        contig="x")], ignore_index=True)  # fmt: skip
+    scored = score_measured(wrong, tiny_bundle, masked=score)
+    assert scored["flag"].tolist()[-2:] == ["n_in_window", "unknown_contig"]
+    assert scored["llr"].isna().sum() == 2
+    assert measured_metrics(scored)[0].n == len(measured)
+    with pytest.raises(InputError, match="5 measured variants"):
+        measured_metrics(scored.head(5))
+
+
+def test_a_measured_file_comes_back(tmp_path, measured):
+    path = tmp_path / "m.tsv"
+    measured.to_csv(path, sep="\t", index=False)
+    pd.testing.assert_frame_equal(read_measured(path), measured, atol=1e-6, check_exact=False)
+
+
+def test_the_command(tiny_bundle, measured, tmp_path):
+    model = save_masked(tmp_path / "pre", "model.base_width=0")
+    words = ["--model", model, "--data", tiny_bundle.path]
+    measured.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    more = ["--measured", tmp_path / "m.tsv", "--classes", "1", "--out", tmp_path / "figures"]
+    answer = call("variants", *words, *more)
+    assert answer.code == 0, answer.err
+    names = {m.metric for m in read_metrics(tmp_path / "figures.metrics.json")}
+    assert names >= {"measured_spearman", "auroc_start_stop", "auroc_nonsynonymous"}
+    assert len(pd.read_csv(tmp_path / "figures.measured.tsv", sep="\t")) == len(measured)
+    answer = call("variants", *words, "--out", tmp_path / "none")
+    assert answer.code == 2
+    assert "no --vcf, --measured or --classes" in answer.err
+
+
+def test_the_column_is_among_the_scores(score, tiny_bundle, measured):
+    relatives = make_relatives(tiny_bundle, 6)
+    genome = dataclasses.replace(tiny_bundle.genome, columns=relatives.columns)
+    bundle = dataclasses.replace(tiny_bundle, genome=genome, relatives=relatives)
+    scored = score_measured(measured, bundle, masked=score)
+    for row in scored.itertuples():
+        counts = relatives.columns[:, row.position - 1].sum(0) + 0.25
+        wanted = np.log(counts["ACGT".index(row.alt)] / counts["ACGT".index(row.ref)])
+        assert row.column == pytest.approx(wanted if counts.sum() > 1.25 else 0)
