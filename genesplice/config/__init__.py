@@ -38,20 +38,22 @@ OVERNIGHT: dict[str, Any] = {
 PRESETS: dict[str, Config] = {
     "quick": Config(
         preset="quick",
-        model=ModelConfig(width=64, heads=4, base_width=32),
+        model=ModelConfig(width=64, heads=4, base_width=32, relatives=True),
         pretrain=PretrainConfig(steps=1000, batch_windows=1, ema_decay=0.99),
         finetune=FinetuneConfig(head_steps=120, epochs=0, folds=(0,)),
     ),
     "standard": Config(
         preset="standard",
-        model=ModelConfig(width=128, heads=4, base_width=64),
+        model=ModelConfig(width=128, heads=4, base_width=64, relatives=True),
         pretrain=PretrainConfig(
             steps=18_000, views_every=128, batch_windows=1, measure_windows=256, probe_sites=2000,
             measure_expression=True, ablations=("masked_only", "kmer_tokens"),
         ),
         finetune=FinetuneConfig(
             head_steps=100, epochs=0, seeds=(0, 1, 2, 3, 4), baselines=True,
-            ablations=("rewired", "random_sets", "sequence_only", "random_encoder"),
+            ablations=(
+                "rewired", "random_sets", "exchanged_relatives", "sequence_only", "random_encoder",
+            ),
         ),
         verdict=VerdictConfig(
             contexts_bp=(512, 2048, 8192, 32_768, 131_072, 8_388_608), epochs=48,
@@ -61,7 +63,8 @@ PRESETS: dict[str, Config] = {
     "full": Config(
         preset="full",
         model=ModelConfig(
-            width=256, heads=8, bin_layers=2, summary_layers=4, region_layers=4, base_width=128
+            width=256, heads=8, bin_layers=2, summary_layers=4, region_layers=4, base_width=128,
+            relatives=True,
         ),
         pretrain=PretrainConfig(
             steps=40000, window_bp=65536, batch_windows=16, measure_windows=64, probe_sites=3000

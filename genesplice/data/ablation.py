@@ -7,6 +7,8 @@ ablation              destroyed                         kept
 `without_network`     the network                       everything else
 `random_gene_sets`    which genes share a set           sizes, overlaps, coverage
 `without_gene_sets`   the gene sets                     everything else
+`exchanged_relatives` which gene has which columns      strand, length, bases, how conserved
+`without_relatives`   the alignment columns             everything else
 `shuffled_outside`    the sequence beyond an interval   dinucleotides on either side
 ====================  ================================  ===============================
 
@@ -18,12 +20,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import N
+from genesplice.data.relatives import turn_columns
 
 SWAPS_PER_EDGE = 10
+LENGTH_CLASS = 50
+"""Genes of one strand and nearly one length that exchange their columns."""
+UPSTREAM_BP = 300
 
 
 def rewired_network(bundle: Bundle, seed: int) -> Bundle:
@@ -94,6 +100,48 @@ def random_gene_sets(bundle: Bundle, seed: int) -> Bundle:
 def without_gene_sets(bundle: Bundle) -> Bundle:
     """The same data without gene sets."""
     return _ablation(bundle, "no gene sets", None, gene_sets={})
+
+
+def exchanged_relatives(bundle: Bundle, seed: int) -> Bundle:
+    """Give every gene, with what lies `UPSTREAM_BP` before it, the columns of another one.
+
+    Genes of one strand exchange theirs within `LENGTH_CLASS` of nearly one length. Columns are
+    counted from the reference's base on, so that as many relatives agree as before, elsewhere;
+    where the other gene ends earlier nothing is aligned.
+    """
+    genome, genes = bundle.genome, bundle.genes
+    assert genome.columns is not None
+    generator = np.random.default_rng([seed, 29])
+    old = np.stack([turn_columns(counts, genome.tokens, 1) for counts in genome.columns])
+    new = old.copy()
+    sense = [_sense_bases(bundle, gene) for gene in genes.itertuples()]
+    length = (genes["end"] - genes["start"]).to_numpy()
+    for strand in ("+", "-"):
+        rows = np.flatnonzero((genes["strand"] == strand).to_numpy())
+        rows = rows[np.argsort(length[rows], kind="stable")]
+        for first in range(0, len(rows), LENGTH_CLASS):
+            members = rows[first : first + LENGTH_CLASS]
+            # A cycle through all of them: no gene keeps its own.
+            cycle = generator.permutation(members)
+            for gene, other in zip(cycle, np.roll(cycle, 1), strict=True):
+                size = min(len(sense[gene]), len(sense[other]))
+                new[:, sense[gene]] = 0
+                new[:, sense[gene][:size]] = old[:, sense[other][:size]]
+    columns = np.stack([turn_columns(counts, genome.tokens, -1) for counts in new])
+    genome = replace(genome, columns=columns)
+    return _ablation(bundle, "exchanged relatives", seed, genome=genome)
+
+
+def _sense_bases(bundle: Bundle, gene: Any) -> Int64[np.ndarray, " bases"]:
+    """Indices of a gene's bases and of those before it, along its strand; none beyond a contig."""
+    before, after = (UPSTREAM_BP, 0) if gene.strand == "+" else (0, UPSTREAM_BP)
+    index, is_inside = bundle.genome.indices(gene.contig, gene.start - before, gene.end + after)
+    return index[is_inside][:: 1 if gene.strand == "+" else -1]
+
+
+def without_relatives(bundle: Bundle) -> Bundle:
+    """The same data without alignment columns."""
+    return _ablation(bundle, "no relatives", None, genome=replace(bundle.genome, columns=None))
 
 
 def shuffled_outside(

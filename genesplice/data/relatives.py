@@ -331,7 +331,7 @@ def write_summary(relatives: Relatives, genome: Genome, path: Path) -> None:
     parts: dict[str, np.ndarray] = {"genome": np.array(genome.digest)}
     for group, counts in zip(GROUPS, relatives.columns, strict=True):
         distinct, number, times = np.unique(
-            _turn(counts, genome, 1), axis=0, return_inverse=True, return_counts=True
+            turn_columns(counts, genome.tokens, 1), axis=0, return_inverse=True, return_counts=True
         )
         order = np.argsort(-times, kind="stable")
         rank = np.argsort(order)[number.ravel()].astype(np.uint16)
@@ -364,7 +364,7 @@ def read_summary(path: Path, genome: Genome) -> Relatives:
         columns = np.empty((len(GROUPS), genome.length, GAP + 1), np.uint8)
         for row, group in enumerate(GROUPS):
             rank = parts[f"{group}_high"].astype(np.uint16) << 8 | parts[f"{group}_low"]
-            columns[row] = _turn(parts[f"{group}_distinct"][rank], genome, -1)
+            columns[row] = turn_columns(parts[f"{group}_distinct"][rank], genome.tokens, -1)
     except InputError:
         raise
     except (OSError, lzma.LZMAError, ValueError, KeyError) as error:
@@ -372,9 +372,9 @@ def read_summary(path: Path, genome: Genome) -> Relatives:
     return Relatives(np.empty((0, genome.length), np.uint8), columns, table)
 
 
-def _turn(
-    counts: UInt8[np.ndarray, "length 5"], genome: Genome, way: int
+def turn_columns(
+    counts: UInt8[np.ndarray, "length 5"], tokens: UInt8[np.ndarray, " length"], way: int
 ) -> UInt8[np.ndarray, "length 5"]:
     """Count the four bases from the reference's on (`way` 1), or from A on again (-1)."""
-    at = (np.arange(GAP) + way * (genome.tokens[:, None] % GAP).astype(np.int8)) % GAP
+    at = (np.arange(GAP) + way * (tokens[:, None] % GAP).astype(np.int8)) % GAP
     return np.column_stack([np.take_along_axis(counts[:, :GAP], at, axis=1), counts[:, GAP:]])

@@ -59,6 +59,19 @@ class InputChannels(nn.Module):
         return shares.flatten(2)
 
 
+def conserved(
+    inputs: Float[Tensor, "rows length channels"],
+) -> Float[Tensor, "rows length relatives"]:
+    """Of every group of relatives: how many are aligned, n / (n + 1), and how many of them agree.
+
+    The channels are those of an encoder that reads relatives. Where a base is hidden or unknown
+    none or a quarter agrees.
+    """
+    groups = inputs[..., -6 * RELATIVE_GROUPS :].unflatten(-1, (RELATIVE_GROUPS, 6))
+    same = (groups[..., :4] * inputs[..., None, :4]).sum(-1)
+    return torch.cat([groups[..., 5], same], -1)
+
+
 def reverse_columns(columns: Columns) -> Columns:
     """Alignment columns of the other strand, 5' to 3'."""
     return columns.flip(1)[..., COMPLEMENT_COUNTS]

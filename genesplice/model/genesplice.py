@@ -146,7 +146,7 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         self.encoder = make_encoder(sizes)
         width, dropout, is_linear = sizes.width, sizes.head_dropout, sizes.is_linear
         self.readout = GeneReadout(
-            width, dropout, self.encoder.base_width, is_linear, sizes.composition
+            width, dropout, self.encoder.base_width, is_linear, sizes.composition, sizes.relatives
         )
         named: dict[str, Any] = {"regulators": regulators, "effectors": effectors}
         named |= {"pathways": pathways, "measured_genes": measured_genes}

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int8, Int64
 from torch import Tensor, nn
 
+from genesplice.config.model import RELATIVE_GROUPS
+from genesplice.model.channels import conserved
 from genesplice.model.sequence import EncoderOutput
 
 N_KMERS = 4**4
@@ -211,9 +213,10 @@ class GeneReadout(nn.Module):
 
     The parts, in this order (`parts` has their widths): mean bin vectors of every segment; with
     `base_width`, mean base vectors of promoter, start, end and the three codon positions; 4-mers
-    before the start; codon fractions; length. Means over a gene differ little from gene to gene
-    compared with what all of them share: `fit` takes mean and spread from training genes, and they
-    are kept as buffers.
+    before the start; codon fractions; length; with `relatives`, how conserved the intervals of
+    base vectors are (see `conserved`). Means over a gene differ little from gene to gene compared
+    with what all of them share: `fit` takes mean and spread from training genes, and they are kept
+    as buffers.
 
     With `is_linear` the projection is one linear map; without `composition`, 4-mers, codons and
     length are left out.
@@ -229,6 +232,7 @@ class GeneReadout(nn.Module):
         base_width: int = 0,
         is_linear: bool = False,
         composition: bool = True,
+        relatives: bool = False,
     ) -> None:
         super().__init__()
         self.parts = {
@@ -237,6 +241,7 @@ class GeneReadout(nn.Module):
             "kmers": N_KMERS * composition,
             "codons": N_CODONS * composition,
             "length": int(composition),
+            "conservation": 2 * RELATIVE_GROUPS * N_BASE_SEGMENTS * relatives,
         }
         n_features = sum(self.parts.values())
         self.register_buffer("centre", torch.zeros(n_features))
@@ -265,13 +270,16 @@ class GeneReadout(nn.Module):
         length, n_genes = inputs.shape[1], len(genes.row)
         weights = segment_weights(genes, length=length, bin_bp=length // bins.shape[1])
         parts = [weights.means(bins).view(n_genes, self.parts["bins"])]
+        if self.parts["bases"] or self.parts["conservation"]:
+            near = base_weights(genes, length=length)
         if self.parts["bases"]:
             assert encoded.bases is not None
-            means = base_weights(genes, length=length).means(encoded.bases)
-            parts.append(means.view(n_genes, self.parts["bases"]))
+            parts.append(near.means(encoded.bases).view(n_genes, self.parts["bases"]))
         if self.parts["length"]:
             parts += [upstream_kmers(inputs, genes), codon_fractions(inputs, genes)]
             parts.append(log_length(genes).to(inputs))
+        if self.parts["conservation"]:
+            parts.append(near.means(conserved(inputs)).view(n_genes, self.parts["conservation"]))
         return torch.cat(parts, 1)
 
     def standardise(

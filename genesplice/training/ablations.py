@@ -21,6 +21,8 @@ Of fine-tuning:
 `no_sets`               no gene sets
 `sequence_only`         neither network nor gene sets: DNA, and where the genes are
 `random_encoder`        an encoder that was never pre-trained
+`exchanged_relatives`   alignment columns of another gene of the strand, about as long
+`no_relatives`          no alignment columns
 `no_expression`         a graph without expression (where `model.neighbour_expression` is on)
 `local_only`, `permuted_regions`, `constant_rate`, `shuffled_pretraining`
                         an encoder that was pre-trained as such an ablation
@@ -38,10 +40,12 @@ from genesplice.config import Config
 from genesplice.config.training import AblationName, PretrainAblationName
 from genesplice.data.ablation import (
     dinucleotide_shuffle,
+    exchanged_relatives,
     random_gene_sets,
     rewired_network,
     without_gene_sets,
     without_network,
+    without_relatives,
 )
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
@@ -120,6 +124,8 @@ _CHANGES: dict[AblationName, _Change] = {
     "no_sets": _Change(lambda bundle, seed: without_gene_sets(bundle)),
     "sequence_only": _Change(lambda bundle, seed: without_gene_sets(without_network(bundle))),
     "random_encoder": _Change(),
+    "exchanged_relatives": _Change(exchanged_relatives),
+    "no_relatives": _Change(lambda bundle, seed: without_relatives(bundle)),
     "no_expression": _Change(model={"neighbour_expression": False}),
     "local_only": _Change(model={"hierarchy": "local_only"}, encoder="local_only"),
     "permuted_regions": _Change(

@@ -1,5 +1,6 @@
 """What a pre-training run reads: a genome, and which of its blocks are for what."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from genesplice.config import Config
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome, N, cache_fasta, is_cached
@@ -38,6 +40,21 @@ class Source(NamedTuple):
     genes: pd.DataFrame | None = None
     operon: pd.Series | None = None
     network: pd.DataFrame | None = None
+
+
+def for_genome(config: Config, genome: Genome, init: Path | None = None) -> Config:
+    """The settings without alignment columns where there are none, in the data or in training.
+
+    An encoder in `init` that has learned with them goes on to read them; where there are none it
+    reads that nothing is aligned.
+    """
+    if genome.columns is not None or not config.model.relatives:
+        return config
+    if init is not None and (init / "run.json").is_file():
+        learned = json.loads((init / "run.json").read_text())["model"]
+        if learned.get("relatives"):
+            return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, relatives=False))
 
 
 def source_digests(source: Source) -> dict[str, str]:

@@ -39,6 +39,7 @@ from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import atomic_file, file_sha256, write_json
 from genesplice.training import folds
 from genesplice.training.ablations import ablate_finetuning, replace
+from genesplice.training.corpus import for_genome
 from genesplice.training.loops import begin_run, check_run, last_checkpoint
 from genesplice.training.pretraining import load_encoder_weights
 
@@ -155,7 +156,7 @@ def finetune_fold(
     keep_model
         Write the weights, too.
     """
-    config, began = _for_mode(config), time.process_time()
+    config, began = for_genome(_for_mode(config), bundle.genome, init), time.process_time()
     settings = config.finetune
     data = folds.FoldData.read(bundle, settings.validation_blocks, fold)
     model = _begin_model(bundle, config, data, seed, init)
@@ -311,11 +312,14 @@ def finetune(
         encoder is missing, or a delta has nothing to differ from.
     """
     bundle.require_expression()
-    settings = config.finetune
+    settings, config = config.finetune, for_genome(config, bundle.genome, init)
     if settings.delta and init is None:
         raise InputError("finetune.delta without a pre-trained encoder", "--init")
     runs = [Run("genesplice", out, seed, bundle, config, init) for seed in settings.seeds]
     for name in settings.ablations:
+        if name == "exchanged_relatives" and bundle.genome.columns is None:
+            print("finetune: no relatives to exchange: this ablation is left out", file=sys.stderr)
+            continue
         for seed in settings.ablation_seeds:
             changed = ablate_finetuning(bundle, config, init, name, seed)
             runs.append(Run(f"genesplice_{name}", out / "ablations" / name, seed, *changed))

@@ -44,7 +44,7 @@ from genesplice.training.batches import (
     interval_summaries,
     retrieval_at_1,
 )
-from genesplice.training.corpus import Source, bundle_source, source_digests
+from genesplice.training.corpus import Source, bundle_source, for_genome, source_digests
 from genesplice.training.evaluation import masked_base_metrics, measure, with_subsets
 from genesplice.training.schedules import PLATEAU, Validation, average_weights, make_optimizer
 
@@ -78,7 +78,7 @@ def pretrain(
     InputError
         If `out` holds a run and `resume` is False, or the run in it had other settings.
     """
-    settings = config.pretrain
+    settings, config = config.pretrain, for_genome(config, bundle.genome)
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
     result = pretrain_source(source, config, out, resume=resume, is_scored=not settings.measure)
     models = {OURS: result.model}
@@ -103,6 +103,7 @@ def pretrain_source(
     InputError
         As `pretrain`, and if a view finds nothing to pair.
     """
+    config = for_genome(config, source.genome)
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=loops.process_number(), processes=loops.n_processes())
     checkpoint = loops.begin_run(out, config, resume, source_digests(source), ("model", "pretrain"))

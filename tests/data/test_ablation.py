@@ -13,11 +13,13 @@ from scipy.stats import chisquare
 
 from genesplice.data.ablation import (
     dinucleotide_shuffle,
+    exchanged_relatives,
     random_gene_sets,
     rewired_network,
     shuffled_outside,
     without_gene_sets,
     without_network,
+    without_relatives,
 )
 from genesplice.data.bundle import load_bundle
 from genesplice.data.genome import decode, encode
@@ -155,6 +157,41 @@ def test_random_sets_of_ecoli_share_with_the_real_ones_what_chance_gives(ecoli):
     by_chance = sum(len(real[name]) ** 2 / len(known) for name in large)
     assert shared < 1.3 * by_chance
     assert shared < 0.3 * sum(len(real[name]) for name in large)
+
+
+def test_columns_are_exchanged_on_one_strand_and_keep_how_many_agree(tiny_bundle):
+    # Each gene has columns of its own kind: relatives that have the base that many letters on.
+    genome = tiny_bundle.genome
+    starts = np.arange(8) * 5000 + 1000
+    genes = tiny_bundle.genes.head(8).assign(
+        start=starts, end=starts + 600 + np.arange(8), strand=list("++++----")
+    )
+    columns = np.zeros((3, genome.length, 5), np.uint8)
+    for number, start in enumerate(starts):
+        here = np.arange(start - 300, start + 1000)
+        columns[number % 3, here, (genome.tokens[here] + number // 3) % 4] = number + 1
+    bundle = replace(tiny_bundle, genes=genes, genome=replace(genome, columns=columns))
+    changed = exchanged_relatives(bundle, 0).genome.columns
+    owner = []
+    for number, gene in enumerate(genes.itertuples()):
+        upstream = np.arange(gene.start - 300, gene.start)
+        if gene.strand == "-":
+            upstream = np.arange(gene.end, gene.end + 300)
+        counts = changed[:, [*range(gene.start, gene.end), *upstream]]
+        (kind,) = set(counts[counts > 0].tolist())
+        other = kind - 1
+        owner.append(other)
+        assert other != number
+        assert genes["strand"].iloc[other] == gene.strand
+        shorter = min(gene.end - gene.start, genes["end"].iloc[other] - starts[other])
+        assert (counts.sum((0, 2)) > 0).sum() == 300 + shorter
+        at = np.arange(gene.start, gene.start + 500)
+        at = at + (gene.end - 500 - gene.start) * (gene.strand == "-")
+        letters = changed[other % 3, at].argmax(1)
+        assert np.array_equal(letters, (genome.tokens[at] + other // 3) % 4)
+    assert sorted(owner) == list(range(8))
+    assert bundle.genome.columns is columns
+    assert without_relatives(bundle).genome.columns is None
 
 
 def test_without_gene_sets(tiny_bundle):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genesplice.model.channels import InputChannels
 from genesplice.model.readout import (
     SEGMENTS,
     GeneReadout,
@@ -211,7 +212,9 @@ def test_the_parts_follow_each_other():
     readout, bins, bases = GeneReadout(WIDTH, base_width=WIDTH), bins_of(16), bins_of(1)
     values = joined(readout, bins, genes, bases=bases)
     assert values.shape == (2, sum(readout.parts.values()))
-    of_bins, of_bases, kmers, codons, length = values.split(list(readout.parts.values()), 1)
+    parts = values.split(list(readout.parts.values()), 1)
+    of_bins, of_bases, kmers, codons, length, conservation = parts
+    assert conservation.shape == (2, 0)
     torch.testing.assert_close(of_bins, pool(bins, genes).flatten(1))
     expected = base_weights(loci(genes), length=LENGTH).means(bases)
     torch.testing.assert_close(of_bases, expected.view(2, -1))
@@ -220,6 +223,31 @@ def test_the_parts_follow_each_other():
     torch.testing.assert_close(codons, torch.full((2, 64), 1 / 64))
     torch.testing.assert_close(length[:, 0], torch.tensor([500.0, 600.0]).log2())
     assert readout(values).shape == (2, WIDTH)
+
+
+@pytest.mark.parametrize("strand", [1, -1])
+def test_conservation_of_a_gene_is_counted_base_by_base(strand):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 4, (2, LENGTH), generator=generator, dtype=torch.uint8)
+    columns = torch.randint(0, 5, (2, LENGTH, 3, 5), generator=generator, dtype=torch.uint8)
+    inputs = InputChannels(relatives=True)(tokens, columns=columns)
+    readout, bins = GeneReadout(WIDTH, relatives=True), bins_of(16)
+    is_real = torch.ones(bins.shape[:2], dtype=torch.bool)
+    encoded = EncoderOutput(bins, bins[:, :0], bins[:, :0], is_real, None, inputs)
+    gene = (0, 700, 1300, strand)
+    found = readout.pool(encoded, loci([gene]))[0, -readout.parts["conservation"] :].view(6, 6)
+    row, start = (0, 700) if strand > 0 else (1, LENGTH - 1300)
+    segments = [range(start - 100, start), range(start - 20, start + 60)]
+    segments += [range(start + 540, start + 660)]
+    segments += [range(start + k, start + 600, 3) for k in range(3)]
+    for number, segment in enumerate(segments):
+        for group in range(3):
+            counts = columns[row, list(segment), group].double()
+            n = counts.sum(1)
+            own = counts[torch.arange(len(segment)), tokens[row, list(segment)].long()]
+            aligned, same = (n / (n + 1)).mean(), (own / n.clamp(min=1)).mean()
+            assert float(found[number, group]) == pytest.approx(float(aligned), abs=1e-5)
+            assert float(found[number, 3 + group]) == pytest.approx(float(same), abs=1e-5)
 
 
 def test_without_composition_a_gene_is_what_the_encoder_says_of_it():
