@@ -26,7 +26,7 @@ ScheduleName = Literal[
 ]
 PretrainScheduleName = Literal[ScheduleName, "plateau"]
 MaskName = Literal["single", "span", "bin"]
-ViewName = Literal["strand", "neighbour", "gene", "operon", "regulon"]
+ViewName = Literal["strand", "neighbour", "orthologue", "gene", "operon", "regulon"]
 GENE_VIEWS: tuple[ViewName, ...] = ("gene", "operon", "regulon")
 ModeName = Literal["probe", "head", "last_n", "lora", "ia3", "full"]
 PretrainAblationName = Literal[

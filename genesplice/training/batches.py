@@ -170,7 +170,7 @@ def bases_per_batch(settings: PretrainConfig) -> float:
     plain, length, views = settings.batch_windows, settings.window_bp, settings.active_views
     if not views:
         return float(plain * length)
-    sides = 1 + sum(name in views for name in ("strand", "neighbour"))
+    sides = 1 + sum(name in views for name in ("strand", "neighbour", "orthologue"))
     contrasted = sides * max(plain, settings.view_windows) * length
     contrasted += 2 * sum(name in views for name in GENE_VIEWS) * settings.view_genes * REGION_BP
     return plain * length + (contrasted - plain * length) / settings.views_every

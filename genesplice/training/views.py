@@ -6,6 +6,9 @@ Views of a locus, for any genome:
   interval must find itself on the other strand, at another position of its window.
 - `neighbour`: the window, and the one that follows it. Intervals one window apart belong together.
 
+- `orthologue`: the window, and what a relative has in its place, without alignment columns. Every
+  interval must find itself in another genome, among its neighbours.
+
 Views made of genes, read on the sense strand:
 
 - `gene`: what lies upstream of the TSS, and the gene's own sequence. They share no base.
@@ -41,6 +44,7 @@ from genesplice.model.genesplice import reverse_complement
 from genesplice.training.corpus import Interval, Source
 
 SHORTEST_GENE_BP = 128
+FEWEST_ALIGNED = 256
 TRIES = 16
 
 
@@ -125,7 +129,32 @@ def make_loci(
         # Everything in both windows is one locus.
         where = spans(np.zeros(len(every), np.int64), 2 * length)
         made.append(View("neighbour", 0, len(sides) - 1, every, every, where, no_groups))
+    if "orthologue" in views:
+        sides.append(_relative_side(sides[0], generator))
+        every = np.arange(0, length, REGION_BP)
+        made.append(View("orthologue", 0, len(sides) - 1, every, every, spans(every, REGION_BP),
+                         no_groups))  # fmt: skip
     return Loci(sides, made)
+
+
+def _relative_side(side: Side, generator: np.random.Generator) -> Side:
+    """What one group of relatives has in place of each window; nothing is aligned to it.
+
+    The group is drawn for the window, a base from the column of the group: a relative as far away
+    as these are. Where it lacks a base there is N, and an interval of which it has less than
+    `FEWEST_ALIGNED` bases stays what it is.
+    """
+    tokens, columns = side.tokens.numpy(), side.columns.numpy()
+    group = generator.integers(0, columns.shape[2], len(tokens))
+    counts = columns[np.arange(len(tokens)), :, group].cumsum(-1, dtype=np.int64)
+    drawn = generator.random(tokens.shape) * counts[..., -1]
+    # 0 to 3 for the base; 4, which is N, for a gap and where nothing is aligned.
+    bases = (drawn[..., None] >= counts[..., :4]).sum(-1)
+    bases[counts[..., -1] == 0] = N
+    per_interval = (bases < N).reshape(len(tokens), -1, REGION_BP).sum(-1)
+    is_kept = np.repeat(per_interval < FEWEST_ALIGNED, REGION_BP, axis=1)
+    relative = torch.from_numpy(np.where(is_kept, tokens, bases).astype(np.uint8))
+    return Side(relative, side.is_repeat, torch.zeros_like(side.columns))
 
 
 def locus_bp(length: int, shift: int, views: Collection[ViewName]) -> int:
@@ -142,6 +171,8 @@ def check_lengths(source: Source, settings: PretrainConfig) -> None:
         If no interval that is trained on, chosen by or held out is as long as what is read.
     """
     window_bp, views = settings.window_bp, settings.active_views
+    if "orthologue" in views and source.genome.columns is None:
+        raise InputError("pretrain.views orthologue without relatives", "a bundle with relatives")
     shift = settings.shift_bp // SUMMARY_BP * SUMMARY_BP if "strand" in views else 0
     for name, intervals, needed in (
         ("training", source.training, locus_bp(window_bp, shift, views)),

@@ -1,5 +1,7 @@
 """What belongs together, what is masked, what a step reads, and what it never reads."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,51 @@ def source(tiny_bundle):
 
 
 # --- views of a locus ---
+
+
+def test_an_orthologue_is_what_relatives_have_at_the_same_place(tiny_bundle):
+    # Middle relatives have the next letter everywhere but where nothing is aligned.
+    genome = tiny_bundle.genome
+    columns = np.zeros((3, genome.length, 5), np.uint8)
+    position = np.arange(genome.length)
+    columns[:, position, (genome.tokens + 1) % 4] = 3
+    columns[:, 5::10] = [0, 0, 0, 0, 2]
+    columns[:, 7::10] = 0
+    known = dataclasses.replace(tiny_bundle, genome=dataclasses.replace(genome, columns=columns))
+    settings = ("pretrain.views=orthologue", "pretrain.shift_bp=0", "model.relatives=true",
+                "pretrain.relatives_dropped=0")  # fmt: skip
+    make = maker(bundle_source(known, 0), *settings)
+    batch = make(0)
+    text = decode(genome.tokens)
+    turned = "".join("ACGT"["ACGT".index(letter) - 3] for letter in text)
+    ones, twos = intervals(batch)
+    assert len(ones) == 12
+    for one, two in zip(ones, twos, strict=True):
+        at, is_ahead = place(text, one), one in text
+        assert text.count(one if is_ahead else flipped(one)) == 1
+        wanted = turned[at : at + INTERVAL]
+        two = two if is_ahead else flipped(two)
+        for offset, (letter, expected) in enumerate(zip(two, wanted, strict=True)):
+            assert letter == ("N" if (at + offset) % 10 in (5, 7) else expected)
+    rows = batch.rows[batch.pairs[0].rows]
+    assert rows.columns[:6].any()
+    assert not rows.columns[6:].any()
+
+
+def test_where_a_relative_has_little_the_interval_stays_what_it_is(tiny_bundle):
+    genome = tiny_bundle.genome
+    columns = np.zeros((3, genome.length, 5), np.uint8)
+    columns[:, ::5, 0] = 3
+    sparse = dataclasses.replace(genome, columns=columns)
+    make = maker(bundle_source(dataclasses.replace(tiny_bundle, genome=sparse), 0),
+                 "pretrain.views=orthologue", "model.relatives=true")  # fmt: skip
+    for one, two in zip(*intervals(make(0)), strict=True):
+        assert one == two
+
+
+def test_an_orthologue_needs_relatives(source):
+    with pytest.raises(InputError, match="orthologue without relatives"):
+        maker(source, "pretrain.views=orthologue")
 
 
 def test_a_interval_must_find_its_own_reverse_complement(source):
