@@ -12,7 +12,13 @@ from genesplice.data.genome import Contig, Genome, encode, reverse_complement
 from genesplice.data.relatives import GAP, GROUPS, UNALIGNED, Relatives
 from genesplice.model.genesplice import PretrainingModel
 
-SMALL = ["model.width=16", "model.heads=2", "model.region_layers=1", "model.summary_layers=1"]
+SMALL = [
+    "model.relatives=false",
+    "model.width=16",
+    "model.heads=2",
+    "model.region_layers=1",
+    "model.summary_layers=1",
+]
 
 
 def make_genome(*lengths, circular=(), names=None, seed=0):

@@ -17,7 +17,8 @@ from genesplice.data.genome import decode
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.variants.vcf import Record
 
-SIZES = ("model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
+SIZES = ("model.relatives=false",
+         "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
          "model.summary_layers=1", "pretrain.contrastive_width=8")  # fmt: skip
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 HEADER = ("##fileformat=VCFv4.3", '##INFO=<ID=AF,Number=A,Type=Float,Description="a share">')

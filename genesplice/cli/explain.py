@@ -197,6 +197,9 @@ def variants(
     classes: Annotated[
         int, typer.Option(help="Genes for the figures of known classes; 0 leaves them out.", min=0)
     ] = 0,
+    sites: Annotated[
+        Path | None, typer.Option(help="BED of known sites, name = class; with --classes.")
+    ] = None,
     window: Annotated[int, typer.Option(help="Bases read for the masked-base ratio.")] = 2048,
     level_window: Annotated[int, typer.Option(help="Bases read for the change of level.")] = 4096,
     max_length: Annotated[int, typer.Option(help="Longest allele that is scored.", min=1)] = 64,
@@ -218,11 +221,19 @@ def variants(
     from genesplice.runtime import file_sha256
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
     from genesplice.variants.classes import class_benchmarks
-    from genesplice.variants.measured import measured_benchmark
+    from genesplice.variants.likelihood import MaskedBases
+    from genesplice.variants.measured import (
+        measured_benchmark,
+        read_sites,
+        site_metrics,
+        site_table,
+    )
     from genesplice.variants.vcf import beside, read_header
 
     if vcf is None and measured is None and not classes:
         raise InputError("no --vcf, --measured or --classes", "one of them")
+    if sites is not None and not classes:
+        raise InputError("--sites without --classes", "the number of sites of each class")
     if vcf is not None and out.resolve() == vcf.resolve():
         raise InputError(f"--out {out}", "another file than --vcf")
     records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
@@ -234,6 +245,7 @@ def variants(
         "variants", model, data, needs=None, is_other_allowed=other_genome
     )
     settings = Settings(window, max_length, abstain, level_window, percentile, seed)
+    known = None if sites is None else read_sites(sites, bundle)
     files: list[Path] = []
     metrics = []
     contigs_renamed: Mapping[str, str] = {}
@@ -249,6 +261,10 @@ def variants(
         metrics += measured_benchmark(models, bundle, measured, files[-1], settings)
     if classes:
         metrics += class_benchmarks(models, bundle, n_genes=classes, seed=seed)
+    if known is not None and models.masked is not None:
+        cli.say(f"variants: {len(known)} known sites")
+        score = MaskedBases(models.masked)
+        metrics += site_metrics(site_table(score, bundle, known, n_sites=classes, seed=seed))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_metrics(records, metrics)
     cli.write_receipt(
@@ -257,7 +273,7 @@ def variants(
         config=settings._asdict() | {"classes": classes},
         seeds={"matched": seed},
         data=bundle.data_sha256
-        | {file.name: file_sha256(on_disk(file)) for file in (vcf, measured) if file},
+        | {file.name: file_sha256(on_disk(file)) for file in (vcf, measured, sites) if file},
         extra=models.record | {"contigs_renamed": contigs_renamed},
     )
     cli.emit({"files": [*files, records, receipt]}, as_json)

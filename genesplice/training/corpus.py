@@ -50,9 +50,9 @@ def for_genome(config: Config, genome: Genome, init: Path | None = None) -> Conf
     """
     if genome.columns is not None or not config.model.relatives:
         return config
-    if init is not None and (init / "run.json").is_file():
-        learned = json.loads((init / "run.json").read_text())["model"]
-        if learned.get("relatives"):
+    if init is not None:
+        record = init / "run.json"
+        if not record.is_file() or json.loads(record.read_text())["model"].get("relatives"):
             return config
     return dataclasses.replace(config, model=dataclasses.replace(config.model, relatives=False))
 

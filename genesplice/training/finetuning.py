@@ -321,11 +321,12 @@ def finetune(
             print("finetune: no relatives to exchange: this ablation is left out", file=sys.stderr)
             continue
         for seed in settings.ablation_seeds:
-            changed = ablate_finetuning(bundle, config, init, name, seed)
-            runs.append(Run(f"genesplice_{name}", out / "ablations" / name, seed, *changed))
+            data, changed, start = ablate_finetuning(bundle, config, init, name, seed)
+            changed, where = for_genome(changed, data.genome, start), out / "ablations" / name
+            runs.append(Run(f"genesplice_{name}", where, seed, data, changed, start))
     held_out = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     check_views_held_out(init, held_out, bundle.genome)
-    encoded: dict[Path | int, Tensor] = {}
+    encoded: dict[tuple, Tensor] = {}
     tables, calibrations, histories = [], [], []
     costs: list[Metric] = []
     for fold in held_out:
@@ -355,16 +356,15 @@ def _run_fold(
     fold: int,
     out: Path,
     resume: bool,
-    encoded: dict[Path | int, Tensor],
+    encoded: dict[tuple, Tensor],
     kernel: KernelChoice | None,
 ) -> KernelChoice | None:
     """Train one fold of a run; the kernel for the next seed of the model.
 
-    Runs that start from the same encoder start from the same features, which are kept in `encoded`:
-    one pass over the genome.
+    Runs with the same encoder and genome start from the same features, kept in `encoded`.
     """
     settings, is_ablation = run.config.finetune, run.label != "genesplice"
-    start, began = run.seed if run.init is None else run.init, time.monotonic()
+    began, start = time.monotonic(), (run.init or run.seed, id(run.bundle.genome))
     if start not in encoded:
         torch.manual_seed(run.seed)
         model = make_model(run.bundle, run.config)

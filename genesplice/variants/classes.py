@@ -196,11 +196,11 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
         for model, column in SCORES.items()
         if column in table and table[column].any()
         for name, (cases, controls) in classes.items()
-        for metric in _matched(f"auroc_{name}", table[cases], table[controls], column, seed)
+        for metric in matched_auroc(f"auroc_{name}", table[cases], table[controls], column, seed)
     ]
 
 
-def _matched(
+def matched_auroc(
     name: str, cases: pd.DataFrame, controls: pd.DataFrame, column: str, seed: int
 ) -> list[Metric]:
     """Ratios ranked among controls of the same two bases; then cases against controls."""

@@ -12,9 +12,13 @@ from tiny_runs import config
 import genesplice as gs
 from genesplice.model.channels import MASK_TOKEN, InputChannels, reverse_columns
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
+from genesplice.predict.expression import predict_expression
 from genesplice.predict.gene_output import Explainer
+from genesplice.predict.models import open_models
 from genesplice.predict.pretrained import base_log_probabilities, encoder_features
 from genesplice.training.batches import drop_relatives
+from genesplice.training.corpus import for_genome
+from genesplice.training.finetuning import finetune
 from genesplice.training.pretraining import pretrain
 from genesplice.variants.alleles import Allele
 from genesplice.variants.levels import LevelModel, Levels
@@ -196,3 +200,44 @@ def test_masked_bases_are_learned_from_columns_and_the_model_serves_without(tiny
     assert bits["genesplice"] < 0.3
     assert bits["genome_alone"] > 1.9
     assert bits["far_relatives"] > 1.9
+
+
+def test_settings_read_relatives_where_there_are_any(bundle, tiny_bundle, tmp_path):
+    asked = config(RELATIVES)
+    plain = tiny_bundle.genome
+    assert for_genome(asked, bundle.genome) is asked
+    assert not for_genome(asked, plain).model.relatives
+    # An encoder that has learned with relatives reads that there are none.
+    for name, init in (("with", asked), ("without", config())):
+        pretrain(bundle, init, tmp_path / name)
+        found = for_genome(asked, plain, tmp_path / name)
+        assert found.model.relatives == (name == "with")
+
+
+@pytest.mark.slow
+def test_a_fold_is_finetuned_with_and_without_the_columns(bundle, tmp_path):
+    settings = config(
+        RELATIVES, "model.base_width=0", "finetune.core_bp=65536", "finetune.flank_bp=1024",
+        "finetune.head_steps=4", "finetune.ablations=exchanged_relatives,no_relatives",
+    )  # fmt: skip
+    pretrain(bundle, settings, tmp_path / "init")
+    found = finetune(bundle, settings, tmp_path / "out", init=tmp_path / "init").predictions
+    by_model = {
+        name: part.set_index(["gene_id", "condition"])["predicted"]
+        for name, part in found.groupby("model")
+    }
+    assert set(by_model) == {
+        "genesplice", "genesplice_exchanged_relatives", "genesplice_no_relatives"
+    }  # fmt: skip
+    for name, values in by_model.items():
+        assert np.isfinite(values).all()
+        if name != "genesplice":
+            assert float((values - by_model["genesplice"]).abs().max()) > 1e-4
+    explained = explain_with(tmp_path / "out", bundle)
+    assert np.isfinite(explained).all()
+
+
+def explain_with(folder, bundle):
+    """What a fold predicts of its genes when it is read back."""
+    models = open_models(folder)
+    return predict_expression(models.levels[0], bundle).to_numpy()

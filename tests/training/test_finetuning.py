@@ -28,6 +28,7 @@ from genesplice.training.folds import FoldData
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
+    "model.relatives=false",
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=16384", "finetune.flank_bp=1024",
     "finetune.head_steps=4", "finetune.epochs=2", "finetune.folds=0",
