@@ -314,9 +314,9 @@ def substitutions_around(scan: Any, bundle: Bundle, *, count: int, seed: int = 0
 def class_results(records: Sequence[Metric]) -> pd.DataFrame:
     """AUROC records of known classes as a table of one metric, "AUROC", a model a class."""
     table = metrics_frame(records)
-    is_counted = table["model"] == "count_two_sided"
-    counts = is_counted.map({True: " (counts)", False: ""})
-    return table.assign(model=table["metric"].str.removeprefix("auroc_") + counts, metric="AUROC")
+    references = {"count_two_sided": " (counts)", "column": " (column)"}
+    name = table["metric"].str.removeprefix("auroc_") + table["model"].map(references).fillna("")
+    return table.assign(model=name, metric="AUROC")
 
 
 def attribution_shares(table: pd.DataFrame) -> pd.DataFrame:
