@@ -8,7 +8,7 @@ from tiny_variants import make_masked
 
 from genesplice.errors import InputError
 from genesplice.variants.likelihood import MaskedBases
-from genesplice.variants.sites import read_sites, site_metrics, site_table
+from genesplice.variants.measured import read_sites, site_metrics, site_table
 
 pytestmark = pytest.mark.slow
 
