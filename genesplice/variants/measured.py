@@ -266,11 +266,3 @@ def site_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
             f"auroc_sites_{name}", part[part["is_site"]], part[~part["is_site"]], column, seed
         )
     ]
-
-
-def site_benchmark(
-    score: MaskedBases, bundle: Bundle, path: Path, *, n_sites: int, seed: int = 0
-) -> list[Metric]:
-    """The figures of the sites in a BED file, which `read_sites` reads."""
-    table = site_table(score, bundle, read_sites(path, bundle), n_sites=n_sites, seed=seed)
-    return site_metrics(table, seed=seed)
