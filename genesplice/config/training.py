@@ -36,7 +36,7 @@ PretrainAblationName = Literal[
 AblationName = Literal[
     "rewired", "no_network", "random_sets", "no_sets", "sequence_only", "random_encoder",
     "no_expression", "local_only", "permuted_regions", "constant_rate", "shuffled_pretraining",
-    "exchanged_relatives", "no_relatives",
+    "exchanged_relatives", "far_relatives", "no_relatives",
 ]  # fmt: skip
 
 

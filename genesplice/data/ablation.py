@@ -8,6 +8,7 @@ ablation              destroyed                         kept
 `random_gene_sets`    which genes share a set           sizes, overlaps, coverage
 `without_gene_sets`   the gene sets                     everything else
 `exchanged_relatives` which gene has which columns      strand, length, bases, how conserved
+`far_relatives`       columns of near and middle ones   those of far ones
 `without_relatives`   the alignment columns             everything else
 `shuffled_outside`    the sequence beyond an interval   dinucleotides on either side
 ====================  ================================  ===============================
@@ -137,6 +138,14 @@ def _sense_bases(bundle: Bundle, gene: Any) -> Int64[np.ndarray, " bases"]:
     before, after = (UPSTREAM_BP, 0) if gene.strand == "+" else (0, UPSTREAM_BP)
     index, is_inside = bundle.genome.indices(gene.contig, gene.start - before, gene.end + after)
     return index[is_inside][:: 1 if gene.strand == "+" else -1]
+
+
+def far_relatives(bundle: Bundle) -> Bundle:
+    """The same data with the far relatives only, which say least of a gene's own sequence."""
+    assert bundle.genome.columns is not None
+    columns = np.array(bundle.genome.columns)
+    columns[:-1] = 0
+    return _ablation(bundle, "far relatives", None, genome=replace(bundle.genome, columns=columns))
 
 
 def without_relatives(bundle: Bundle) -> Bundle:

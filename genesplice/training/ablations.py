@@ -22,6 +22,7 @@ Of fine-tuning:
 `sequence_only`         neither network nor gene sets: DNA, and where the genes are
 `random_encoder`        an encoder that was never pre-trained
 `exchanged_relatives`   alignment columns of another gene of the strand, about as long
+`far_relatives`         alignment columns of the far relatives only
 `no_relatives`          no alignment columns
 `no_expression`         a graph without expression (where `model.neighbour_expression` is on)
 `local_only`, `permuted_regions`, `constant_rate`, `shuffled_pretraining`
@@ -41,6 +42,7 @@ from genesplice.config.training import AblationName, PretrainAblationName
 from genesplice.data.ablation import (
     dinucleotide_shuffle,
     exchanged_relatives,
+    far_relatives,
     random_gene_sets,
     rewired_network,
     without_gene_sets,
@@ -125,6 +127,7 @@ _CHANGES: dict[AblationName, _Change] = {
     "sequence_only": _Change(lambda bundle, seed: without_gene_sets(without_network(bundle))),
     "random_encoder": _Change(),
     "exchanged_relatives": _Change(exchanged_relatives),
+    "far_relatives": _Change(lambda bundle, seed: far_relatives(bundle)),
     "no_relatives": _Change(lambda bundle, seed: without_relatives(bundle)),
     "no_expression": _Change(model={"neighbour_expression": False}),
     "local_only": _Change(model={"hierarchy": "local_only"}, encoder="local_only"),

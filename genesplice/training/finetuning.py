@@ -317,8 +317,8 @@ def finetune(
         raise InputError("finetune.delta without a pre-trained encoder", "--init")
     runs = [Run("genesplice", out, seed, bundle, config, init) for seed in settings.seeds]
     for name in settings.ablations:
-        if name == "exchanged_relatives" and bundle.genome.columns is None:
-            print("finetune: no relatives to exchange: this ablation is left out", file=sys.stderr)
+        if name in ("exchanged_relatives", "far_relatives") and bundle.genome.columns is None:
+            print(f"finetune: no relatives: {name} is left out", file=sys.stderr)
             continue
         for seed in settings.ablation_seeds:
             data, changed, start = ablate_finetuning(bundle, config, init, name, seed)

@@ -14,6 +14,7 @@ from scipy.stats import chisquare
 from genesplice.data.ablation import (
     dinucleotide_shuffle,
     exchanged_relatives,
+    far_relatives,
     random_gene_sets,
     rewired_network,
     shuffled_outside,
@@ -192,6 +193,9 @@ def test_columns_are_exchanged_on_one_strand_and_keep_how_many_agree(tiny_bundle
     assert sorted(owner) == list(range(8))
     assert bundle.genome.columns is columns
     assert without_relatives(bundle).genome.columns is None
+    far = far_relatives(bundle).genome.columns
+    assert not far[:2].any()
+    assert np.array_equal(far[2], columns[2])
 
 
 def test_without_gene_sets(tiny_bundle):

@@ -218,7 +218,8 @@ def test_settings_read_relatives_where_there_are_any(bundle, tiny_bundle, tmp_pa
 def test_a_fold_is_finetuned_with_and_without_the_columns(bundle, tmp_path):
     settings = config(
         RELATIVES, "model.base_width=0", "finetune.core_bp=65536", "finetune.flank_bp=1024",
-        "finetune.head_steps=4", "finetune.ablations=exchanged_relatives,no_relatives",
+        "finetune.head_steps=4",
+        "finetune.ablations=exchanged_relatives,far_relatives,no_relatives",
     )  # fmt: skip
     pretrain(bundle, settings, tmp_path / "init")
     found = finetune(bundle, settings, tmp_path / "out", init=tmp_path / "init").predictions
@@ -227,7 +228,8 @@ def test_a_fold_is_finetuned_with_and_without_the_columns(bundle, tmp_path):
         for name, part in found.groupby("model")
     }
     assert set(by_model) == {
-        "genesplice", "genesplice_exchanged_relatives", "genesplice_no_relatives"
+        "genesplice", "genesplice_exchanged_relatives", "genesplice_far_relatives",
+        "genesplice_no_relatives",
     }  # fmt: skip
     for name, values in by_model.items():
         assert np.isfinite(values).all()
