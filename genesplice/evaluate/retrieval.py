@@ -26,15 +26,7 @@ from jaxtyping import Bool, Float, Int64
 
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError, require
-from genesplice.evaluate.bootstrap import (
-    FREE,
-    N_BOOTSTRAP,
-    Draws,
-    block_labels,
-    make_draws,
-    ratio_draws,
-    to_metric,
-)
+from genesplice.evaluate import bootstrap
 from genesplice.results import Metric
 
 TEMPERATURE = 2.0
@@ -54,7 +46,7 @@ def retrieval_metrics(
     is_shown: Pairs | None = None,
     ks: Sequence[int] = (1, 10),
     references: Sequence[str] = (),
-    n_bootstrap: int = N_BOOTSTRAP,
+    n_bootstrap: int = bootstrap.N_BOOTSTRAP,
     seed: int = 0,
     fold: int | None = None,
 ) -> list[Metric]:
@@ -93,9 +85,9 @@ def retrieval_metrics(
         is_mate &= is_shown
     one, two = np.nonzero(np.triu(is_mate))
     require(len(one), f"no two of {len(genes)} genes in one group", "groups of several genes")
-    label = np.zeros(len(genes)) if blocks is None else block_labels(genes, blocks)
+    label = np.zeros(len(genes)) if blocks is None else bootstrap.block_labels(genes, blocks)
     names, block = np.unique(label, return_inverse=True)
-    draws = make_draws(len(names), n_bootstrap, seed)
+    draws = bootstrap.make_draws(len(names), n_bootstrap, seed)
     n_asked = {"alignment": len(one), "uniformity": len(genes) * (len(genes) - 1) // 2}
     values: dict[str, dict[str, np.ndarray]] = {}
     for name, table in vectors.items():
@@ -103,11 +95,11 @@ def retrieval_metrics(
         values[name] = by_metric = {}
         for k in ks:
             hits, asked = expected_hits(unit, is_mate, k, is_shown)
-            ratio = ratio_draws(hits[:, None], asked[:, None], block, draws)
+            ratio = bootstrap.ratio_draws(hits[:, None], asked[:, None], block, draws)
             by_metric[f"retrieval_at_{k}"] = ratio[:, 0]
             n_asked[f"retrieval_at_{k}"] = int(asked.sum())
         squared = ((unit[one] - unit[two]) ** 2).sum(axis=1, keepdims=True)
-        ratio = ratio_draws(squared, np.ones_like(squared), block[one], draws)
+        ratio = bootstrap.ratio_draws(squared, np.ones_like(squared), block[one], draws)
         by_metric["alignment"] = ratio[:, 0]
         by_metric["uniformity"] = uniformity_draws(unit, block, draws)
     compared = [name for name in vectors if name not in references]
@@ -121,8 +113,10 @@ def retrieval_metrics(
     for name, by_metric in values.items():
         for metric, drawn in by_metric.items():
             n, kind = n_asked[metric.removesuffix("_difference")], metric.split("_")[0]
-            limits = FREE if metric.endswith("_difference") else LIMITS[kind]
-            metrics.append(to_metric(metric, drawn, n, model=name, limits=limits, **about))
+            limits = bootstrap.FREE if metric.endswith("_difference") else LIMITS[kind]
+            metrics.append(
+                bootstrap.to_metric(metric, drawn, n, model=name, limits=limits, **about)
+            )
     return metrics
 
 
@@ -160,7 +154,7 @@ def expected_hits(
 
 def uniformity_draws(
     unit: Unit, block: Int64[np.ndarray, " genes"], draws: Int64[np.ndarray, "draws blocks"]
-) -> Draws:
+) -> bootstrap.Draws:
     """`uniformity` in each draw.
 
     A resample that draws two blocks a and b times counts the pairs between them a * b times, and

@@ -9,17 +9,8 @@ from jaxtyping import Float, Int64, UInt8
 
 from genesplice.data.genome import Genome
 from genesplice.results import Metric
+from genesplice.variants import likelihood
 from genesplice.variants.alleles import Allele, Region
-from genesplice.variants.likelihood import (
-    BASES,
-    STRIDE_BP,
-    WINDOW_BP,
-    Hidden,
-    MaskedBases,
-    agreement,
-    allele_likelihoods,
-    substitutions,
-)
 
 REGIONS = ("other", "intergenic", "coding", "promoter")
 N_WINDOWS, N_INDELS = 160, 30
@@ -27,7 +18,7 @@ EDGE_BP, MIN_MATCHED, LENGTHS = 128, 20, (1, 5, 64)
 
 
 def spread_out(
-    positions: Int64[np.ndarray, " candidates"], length: int, every_bp: int = STRIDE_BP
+    positions: Int64[np.ndarray, " candidates"], length: int, every_bp: int = likelihood.STRIDE_BP
 ) -> Int64[np.ndarray, " chosen"]:
     """The first of `positions`, in their order, `every_bp` or more from all before; sorted.
 
@@ -59,7 +50,7 @@ class Matched:
 
     def __init__(
         self,
-        score: MaskedBases,
+        score: likelihood.MaskedBases,
         genome: Genome,
         track: UInt8[np.ndarray, " length"],
         *,
@@ -82,7 +73,7 @@ class Matched:
             return None
         key: tuple[str, ...] = region, allele.kind, length_class(allele)
         if allele.kind == "snv":
-            key = region, BASES[allele.ref[0]], BASES[allele.alt[0]]
+            key = region, likelihood.BASES[allele.ref[0]], likelihood.BASES[allele.alt[0]]
         elif key not in self.ratios:
             self.ratios[key] = self._indels(*key)
         among = self.ratios.get(key, np.zeros(0))
@@ -95,12 +86,15 @@ class Matched:
         """Random windows, none beyond the end of a linear contig."""
         contigs = self.genome.contigs
         room = np.array(
-            [c.length if c.is_circular else max(c.length - WINDOW_BP + 1, 0) for c in contigs]
+            [
+                c.length if c.is_circular else max(c.length - likelihood.WINDOW_BP + 1, 0)
+                for c in contigs
+            ]
         )
         if room.sum():
             for i in generator.choice(len(room), count, p=room / room.sum()):
                 low = int(generator.integers(room[i]))
-                yield Region(contigs[i].name, low, low + WINDOW_BP)
+                yield Region(contigs[i].name, low, low + likelihood.WINDOW_BP)
 
     def _classes(self, window: Region) -> UInt8[np.ndarray, " window"]:
         contig = self.genome.contig(window.contig)
@@ -112,26 +106,30 @@ class Matched:
         for window in list(self._windows(n_windows, generator)):
             tokens, region = self.genome.fetch(*window), self._classes(window)
             # Close to an end of the window a base has few neighbours.
-            order = EDGE_BP + generator.permutation(WINDOW_BP - 2 * EDGE_BP)
+            order = EDGE_BP + generator.permutation(likelihood.WINDOW_BP - 2 * EDGE_BP)
             # The rarest class first.
             order = order[np.argsort(-region[order], kind="stable")]
-            positions = spread_out(order[tokens[order] < 4], WINDOW_BP)
+            positions = spread_out(order[tokens[order] < 4], likelihood.WINDOW_BP)
             if len(positions):
-                rows.append(Hidden(tokens, positions, self.genome.fetch_columns(*window)))
+                rows.append(
+                    likelihood.Hidden(tokens, positions, self.genome.fetch_columns(*window))
+                )
                 classes.append(region[positions])
         if not rows:
             return
-        changes = substitutions(self.score, rows)
+        changes = likelihood.substitutions(self.score, rows)
         table = pd.DataFrame(
-            np.concatenate([change.mean(0) for change in changes]), columns=list(BASES)
+            np.concatenate([change.mean(0) for change in changes]), columns=list(likelihood.BASES)
         ).assign(
             region=np.concatenate(classes),
             ref=np.concatenate([row.tokens[row.positions] for row in rows]),
         )
         for (region, ref), part in table.groupby(["region", "ref"]):
-            for alt in BASES.replace(BASES[ref], ""):
-                self.ratios[REGIONS[region], BASES[ref], alt] = np.sort(part[alt].to_numpy())
-        self.metrics = agreement(self.score, rows, changes, seed=self.seed)
+            for alt in likelihood.BASES.replace(likelihood.BASES[ref], ""):
+                self.ratios[REGIONS[region], likelihood.BASES[ref], alt] = np.sort(
+                    part[alt].to_numpy()
+                )
+        self.metrics = likelihood.agreement(self.score, rows, changes, seed=self.seed)
 
     def _indels(self, region: str, kind: str, length: str) -> Float[np.ndarray, " variants"]:
         low, high = (int(x) for x in length.split("-"))
@@ -142,7 +140,7 @@ class Matched:
             if len(alleles) == self.n_indels:
                 break
             own = np.flatnonzero(self._classes(window) == code[0])
-            own = own[(own > 80) & (own < WINDOW_BP - 80)]
+            own = own[(own > 80) & (own < likelihood.WINDOW_BP - 80)]
             size = int(generator.integers(low, min(high, 4 * low) + 1))
             if not len(own):
                 continue
@@ -157,4 +155,6 @@ class Matched:
                 alleles.append(Allele(window.contig, start, nothing, near[at : at + size]))
             else:
                 alleles.append(Allele(window.contig, start, lost, nothing))
-        return np.sort([one.mean for one in allele_likelihoods(self.score, self.genome, alleles)])
+        return np.sort(
+            [one.mean for one in likelihood.allele_likelihoods(self.score, self.genome, alleles)]
+        )

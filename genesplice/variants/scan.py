@@ -25,20 +25,13 @@ from genesplice.predict.gene_output import resolve_genes
 from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric, MotifHit
 from genesplice.runtime import Countdown, atomic_file, claim_parts
+from genesplice.variants import likelihood
 from genesplice.variants.alleles import Region
-from genesplice.variants.likelihood import (
-    BASES,
-    STRIDE_BP,
-    Hidden,
-    MaskedBases,
-    agreement,
-    substitutions,
-)
 
 CORE_BP = 6144
 FLANK_BP = 1024
 WELL_KNOWN = ("lacZ", "araB")
-TO_BASES = [f"to_{base}" for base in BASES]
+TO_BASES = [f"to_{base}" for base in likelihood.BASES]
 
 Progress = Callable[[str], None]
 
@@ -96,7 +89,7 @@ def cores(regions: Sequence[Region]) -> Iterator[Region]:
         yield from (Region(contig, *edge) for edge in pairwise(edges))
 
 
-def _strided(genome: Genome, core: Region) -> tuple[int, list[Hidden]]:
+def _strided(genome: Genome, core: Region) -> tuple[int, list[likelihood.Hidden]]:
     """Where the window of a core begins, and its bases hidden 32 apart.
 
     All of the core's bases are hidden, asked for or not: scores must not depend on the region.
@@ -106,12 +99,14 @@ def _strided(genome: Genome, core: Region) -> tuple[int, list[Hidden]]:
     tokens, columns = genome.fetch(*window), genome.fetch_columns(*window)
     inner = np.arange(FLANK_BP, FLANK_BP + CORE_BP)
     inner = inner[tokens[inner] < 4]
-    turns = (inner[(inner + low) % STRIDE_BP == turn] for turn in range(STRIDE_BP))
-    rows = [Hidden(tokens, turn, columns) for turn in turns]
+    turns = (
+        inner[(inner + low) % likelihood.STRIDE_BP == turn] for turn in range(likelihood.STRIDE_BP)
+    )
+    rows = [likelihood.Hidden(tokens, turn, columns) for turn in turns]
     return low, rows
 
 
-def scan_core(score: MaskedBases, genome: Genome, core: Region) -> pd.DataFrame:
+def scan_core(score: likelihood.MaskedBases, genome: Genome, core: Region) -> pd.DataFrame:
     """Ratios of all substitutions of an interval within one core.
 
     Columns: contig, position (from 1), ref, to_A … to_T (mean of both strands, 0 for the base
@@ -122,13 +117,13 @@ def scan_core(score: MaskedBases, genome: Genome, core: Region) -> pd.DataFrame:
     rows = [row for row in rows if ((row.positions >= start) & (row.positions < end)).any()]
     tokens = genome.fetch(*core)
     change = np.full((2, CORE_BP + 2 * FLANK_BP, 4), np.nan)
-    for row, found in zip(rows, substitutions(score, rows), strict=True):
+    for row, found in zip(rows, likelihood.substitutions(score, rows), strict=True):
         change[:, row.positions] = found
     known = np.flatnonzero(tokens < 4)
     change = change[:, start + known]
     mean = change.mean(0)
     place = {"contig": core.contig, "position": core.start + known + 1}
-    table = pd.DataFrame(place | {"ref": np.array(list(BASES))[tokens[known]]})
+    table = pd.DataFrame(place | {"ref": np.array(list(likelihood.BASES))[tokens[known]]})
     table[TO_BASES] = mean.astype(np.float32)
     spread = np.abs(change[0] - change[1]).max(1).astype(np.float32)
     return table.assign(strand_spread=spread)
@@ -180,12 +175,12 @@ def scan_promoter(
     )
     low, high = (-upstream_bp, downstream_bp) if is_plus else (1 - downstream_bp, upstream_bp + 1)
     low, high = max(tss + low, 0), min(tss + high, contig.length)
-    score, region = MaskedBases(model), Region(contig.name, low, high)
+    score, region = likelihood.MaskedBases(model), Region(contig.name, low, high)
     parts = [scan_core(score, bundle.genome, core) for core in cores([region])]
     table = pd.concat(parts, ignore_index=True)
     table["distance_bp"] = (table["position"] - 1 - tss) * (1 if is_plus else -1)
     if not is_plus:
-        flip = dict(zip(BASES, BASES[::-1], strict=True))
+        flip = dict(zip(likelihood.BASES, likelihood.BASES[::-1], strict=True))
         names_of = {f"to_{one}": f"to_{other}" for one, other in flip.items()}
         table = table.iloc[::-1].reset_index(drop=True).rename(columns=names_of)
         table["ref"] = table["ref"].map(flip)
@@ -199,7 +194,7 @@ def scan_promoter(
 
 
 def scan_regions(
-    score: MaskedBases,
+    score: likelihood.MaskedBases,
     genome: Genome,
     regions: Sequence[Region],
     parts: Path,
@@ -231,13 +226,17 @@ def scan_regions(
     return _write(files, out)
 
 
-def scan_metrics(score: MaskedBases, genome: Genome, regions: Sequence[Region]) -> list[Metric]:
+def scan_metrics(
+    score: likelihood.MaskedBases, genome: Genome, regions: Sequence[Region]
+) -> list[Metric]:
     """How far ratios of bases hidden together are from those of bases hidden alone."""
     every = list(cores(regions))
     row = _strided(genome, every[len(every) // 2])[1][0]
     if not len(row.positions):
         return []
-    return agreement(score, [row], substitutions(score, [row]), n_positions=32)
+    return likelihood.agreement(
+        score, [row], likelihood.substitutions(score, [row]), n_positions=32
+    )
 
 
 def _write(files: Sequence[Path], out: Path) -> list[Path]:
