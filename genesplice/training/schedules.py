@@ -110,10 +110,11 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     warm-up as in TensorFlow's ExponentialMovingAverage.
     """
 
-    def move(mean: Tensor, weight: Tensor, n_averaged: Tensor | int) -> Tensor:
-        return mean.lerp(weight, 1 - min(decay, float(n_averaged) / (float(n_averaged) + 9)))
+    def move(means: Any, weights: Any, n_averaged: Tensor | int) -> None:
+        share = 1 - min(decay, float(n_averaged) / (float(n_averaged) + 9))
+        torch._foreach_lerp_(means, weights, share)
 
-    return AveragedModel(model, avg_fn=move).requires_grad_(False)
+    return AveragedModel(model, multi_avg_fn=move).requires_grad_(False)
 
 
 class Validation(StepCallback):
