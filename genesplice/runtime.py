@@ -6,7 +6,6 @@ torch is imported where it is used: `genesplice --help` need not wait for it.
 import ctypes
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -197,7 +196,7 @@ def claimed(out: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-class _Watched(io.TextIOBase):
+class _Watched:
     """A text stream that knows its last line, and when something was last written."""
 
     def __init__(self, target: Any) -> None:
@@ -210,18 +209,8 @@ class _Watched(io.TextIOBase):
             self.line, self.began = text.strip().splitlines()[-1], self.last_write
         return int(self.target.write(text))
 
-    def flush(self) -> None:
-        self.target.flush()
-
-    def isatty(self) -> bool:
-        return bool(self.target.isatty())
-
-    def fileno(self) -> int:
-        return int(self.target.fileno())
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return str(self.target.encoding)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
 
 
 @contextmanager
@@ -239,7 +228,7 @@ def never_silent(every_s: float = 15.0) -> Iterator[None]:
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    sys.stderr = stream
+    sys.stderr = stream  # type: ignore[assignment]
     try:
         yield
     finally:
