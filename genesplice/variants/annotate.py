@@ -18,18 +18,11 @@ from genesplice.data.genome import Genome
 from genesplice.data.tables import some
 from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric
-from genesplice.variants import alleles, vcf
+from genesplice.variants import alleles, likelihood, vcf
 from genesplice.variants.alleles import Allele
 from genesplice.variants.consequence import Consequences
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
 from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
-from genesplice.variants.likelihood import (
-    ABSTAIN,
-    WINDOW_BP,
-    Likelihood,
-    MaskedBases,
-    allele_likelihoods,
-)
 from genesplice.variants.matched import REGIONS, Matched
 
 CHUNK = 256
@@ -71,9 +64,9 @@ class Settings(NamedTuple):
     ratio to be withheld.
     """
 
-    window_bp: int = WINDOW_BP
+    window_bp: int = likelihood.WINDOW_BP
     max_length_bp: int = alleles.MAX_LENGTH_BP
-    abstain: float = ABSTAIN
+    abstain: float = likelihood.ABSTAIN
     level_window_bp: int = LEVEL_WINDOW_BP
     with_percentile: bool = True
     seed: int = 0
@@ -132,7 +125,7 @@ class Scorer:
         self.relatives = bundle.relatives
         self.masked = self.matched = self.levels = None
         if models.masked is not None:
-            self.masked = MaskedBases(models.masked)
+            self.masked = likelihood.MaskedBases(models.masked)
             if settings.with_percentile:
                 self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
         if models.levels:
@@ -156,10 +149,10 @@ class Scorer:
             alleles.check_record(one, self.names, self.settings.max_length_bp) for one in records
         ]
         valid = [one for found in checked for one in found if isinstance(one, Allele)]
-        ratios: Iterator[Likelihood | None] = iter([None] * len(valid))
+        ratios: Iterator[likelihood.Likelihood | None] = iter([None] * len(valid))
         if self.masked:
             place = self.masked, self.genome, valid
-            ratios = iter(allele_likelihoods(*place, window_bp=self.settings.window_bp))
+            ratios = iter(likelihood.allele_likelihoods(*place, window_bp=self.settings.window_bp))
         changes = iter(self.levels(valid) if self.levels else [[]] * len(valid))
         rows, genes = [], list[vcf.Row]()
         for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
@@ -182,7 +175,7 @@ class Scorer:
         self,
         row: vcf.Row,
         allele: Allele,
-        ratio: Likelihood | None,
+        ratio: likelihood.Likelihood | None,
         changes: Sequence[GeneChange],
     ) -> list[vcf.Row]:
         flags = []
