@@ -56,6 +56,13 @@ def test_channels_are_shares_of_the_aligned_and_how_many_they_are():
     torch.testing.assert_close(channels, wanted)
 
 
+def test_the_other_strand_is_that_of_the_genome(bundle):
+    interval = "chr", 3072, 5120
+    forward, backward = (bundle.genome.fetch_columns(*interval, strand) for strand in "+-")
+    found = reverse_columns(torch.from_numpy(forward)[None])[0]
+    assert torch.equal(found, torch.from_numpy(backward))
+
+
 def test_none_at_all_is_the_same_as_nothing_aligned(masked, bundle):
     tokens, columns = window(bundle)
     with torch.no_grad():
