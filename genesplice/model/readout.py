@@ -241,8 +241,9 @@ class GeneReadout(nn.Module):
             "kmers": N_KMERS * composition,
             "codons": N_CODONS * composition,
             "length": int(composition),
-            "conservation": 2 * RELATIVE_GROUPS * N_BASE_SEGMENTS * relatives,
         }
+        if relatives:
+            self.parts["conservation"] = 2 * RELATIVE_GROUPS * N_BASE_SEGMENTS
         n_features = sum(self.parts.values())
         self.register_buffer("centre", torch.zeros(n_features))
         self.register_buffer("spread", torch.ones(n_features))
@@ -270,7 +271,7 @@ class GeneReadout(nn.Module):
         length, n_genes = inputs.shape[1], len(genes.row)
         weights = segment_weights(genes, length=length, bin_bp=length // bins.shape[1])
         parts = [weights.means(bins).view(n_genes, self.parts["bins"])]
-        if self.parts["bases"] or self.parts["conservation"]:
+        if self.parts["bases"] or "conservation" in self.parts:
             near = base_weights(genes, length=length)
         if self.parts["bases"]:
             assert encoded.bases is not None
@@ -278,7 +279,7 @@ class GeneReadout(nn.Module):
         if self.parts["length"]:
             parts += [upstream_kmers(inputs, genes), codon_fractions(inputs, genes)]
             parts.append(log_length(genes).to(inputs))
-        if self.parts["conservation"]:
+        if "conservation" in self.parts:
             parts.append(near.means(conserved(inputs)).view(n_genes, self.parts["conservation"]))
         return torch.cat(parts, 1)
 

@@ -102,12 +102,26 @@ def check_views_held_out(init: Path | None, folds: Sequence[int], genome: Genome
         )
 
 
+def encoder_reads_relatives(init: Path) -> bool | None:
+    """Whether the encoder in `init` has learned with alignment columns; None where nobody knows.
+
+    Raises
+    ------
+    InputError
+        If the record of its run is damaged.
+    """
+    settings = _settings(init)
+    return None if settings is None else bool(settings["relatives"])
+
+
 def _settings(init: Path | None) -> dict[str, Any] | None:
     if init is None or not (path := init / "run.json").exists():
         return None
     try:
-        settings = json.loads(path.read_text())["pretrain"]
-        return {name: settings[name] for name in ("holdout_fold", "contrastive_weight", "views")}
+        record = json.loads(path.read_text())
+        settings, reads_relatives = record["pretrain"], record["model"].get("relatives", False)
+        known = {name: settings[name] for name in ("holdout_fold", "contrastive_weight", "views")}
+        return known | {"relatives": reads_relatives}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"a damaged {path.name}", "one of this version", path=init) from error
 

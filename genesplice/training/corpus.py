@@ -17,6 +17,7 @@ from genesplice.data.genome import Genome, N, cache_fasta, is_cached
 from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
+from genesplice.predict.pretrained import encoder_reads_relatives
 from genesplice.runtime import file_sha256
 from genesplice.training.loops import GENOME, first_process_first, is_first_process, is_taken
 
@@ -50,10 +51,8 @@ def for_genome(config: Config, genome: Genome, init: Path | None = None) -> Conf
     """
     if genome.columns is not None or not config.model.relatives:
         return config
-    if init is not None:
-        record = init / "run.json"
-        if not record.is_file() or json.loads(record.read_text())["model"].get("relatives"):
-            return config
+    if init is not None and encoder_reads_relatives(init) is not False:
+        return config
     return dataclasses.replace(config, model=dataclasses.replace(config.model, relatives=False))
 
 

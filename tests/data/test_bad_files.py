@@ -462,7 +462,7 @@ WORDS = [
     (f"{PRETRAIN} model.width=20",
      "found model.width 20 with model.heads 4, expected a width that is an even multiple of heads"),
     (f"{PRETRAIN} pretrain.learning_rate=nan",
-     "found pretrain.learning_rate nan, expected at least 0"),
+     "found --set pretrain.learning_rate=nan, expected a value of type float"),
     (f"{PRETRAIN} pretrain.holdout_fold=9",
      "found pretrain.holdout_fold 9, expected one of [0, 1, 2, 3, 4], or none"),
     (f"{PRETRAIN} pretrain.steps=2 --preset quikc",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import make_tiny, make_vectors
 
-from genesplice.api_tables import edge_attributions
+from genesplice.api import edge_attributions
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.pathways import (
     PROFILE,

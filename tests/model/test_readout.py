@@ -212,9 +212,7 @@ def test_the_parts_follow_each_other():
     readout, bins, bases = GeneReadout(WIDTH, base_width=WIDTH), bins_of(16), bins_of(1)
     values = joined(readout, bins, genes, bases=bases)
     assert values.shape == (2, sum(readout.parts.values()))
-    parts = values.split(list(readout.parts.values()), 1)
-    of_bins, of_bases, kmers, codons, length, conservation = parts
-    assert conservation.shape == (2, 0)
+    of_bins, of_bases, kmers, codons, length = values.split(list(readout.parts.values()), 1)
     torch.testing.assert_close(of_bins, pool(bins, genes).flatten(1))
     expected = base_weights(loci(genes), length=LENGTH).means(bases)
     torch.testing.assert_close(of_bases, expected.view(2, -1))
