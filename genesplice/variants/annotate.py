@@ -37,6 +37,7 @@ COLUMNS = pa.schema([
     ("consequence", pa.string()), ("consequence_gene", pa.string()),
     ("flag", pa.string()), ("llr", pa.float64()), ("llr_forward", pa.float64()),
     ("llr_reverse", pa.float64()), ("strand_spread", pa.float64()), ("percentile", pa.float64()),
+    ("conservation", pa.float64()),
 ])  # fmt: skip
 LEVEL_COLUMNS = pa.schema([
     ("gene_id", pa.string()), ("n_genes", pa.int64()), ("dlevel", pa.float64()),

@@ -464,11 +464,18 @@ def test_without_a_masked_base_model_there_is_no_ratio(model, tiny_bundle, tmp_p
 def test_relatives_give_their_own_ratio(model, tiny_bundle, tmp_path):
     bundle = dataclasses.replace(tiny_bundle, relatives=make_relatives(tiny_bundle, 6))
     starts = (40_000, 40_500, 41_000)
-    source = write_lines(tmp_path / "in.vcf", [snv(bundle.genome, start) for start in starts])
+    lines = [snv(bundle.genome, start) for start in starts]
+    lines.append(f"chr\t{bundle.genome.length + 500}\t.\tA\tC\t.\t.\t.")
+    source = write_lines(tmp_path / "in.vcf", lines)
     models = Models(None, None, (model,), (tmp_path,))
     annotate_vcf(models, bundle, source, tmp_path / "o.vcf", settings=QUICK)
     with pysam.VariantFile(str(tmp_path / "o.vcf")) as handle:
-        for start, record in zip(starts, handle, strict=True):
+        *scored, beyond = handle
+        assert beyond.info["GS_FLAG"] == ("outside_contig",)
+        assert "GS_CONS" not in beyond.info
+        kept = pd.read_parquet(tmp_path / "o.parquet")["conservation"]
+        assert kept.isna().tolist() == [False, False, False, True]
+        for start, record in zip(starts, scored, strict=True):
             had = bundle.relatives.bases[:, start]
             new, old = ((had == "ACGT".index(base)).sum() for base in (record.alts[0], record.ref))
             expected = np.log((new + 0.25) / (old + 0.25))
