@@ -119,9 +119,9 @@ def _settings(init: Path | None) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text())
-        settings, reads_relatives = record["pretrain"], record["model"].get("relatives", False)
+        settings, sizes = record["pretrain"], dict(record.get("model", {}))
         known = {name: settings[name] for name in ("holdout_fold", "contrastive_weight", "views")}
-        return known | {"relatives": reads_relatives}
+        return known | {"relatives": sizes.get("relatives", False)}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"a damaged {path.name}", "one of this version", path=init) from error
 
