@@ -245,7 +245,7 @@ def pivot_metrics(metrics: Sequence[Metric] | pd.DataFrame, prefix: str = "") ->
     table = metrics_frame(metrics)
     pooled = table[table["fold"].isna()] if table["fold"].isna().any() else table
     is_chosen = pooled["metric"].str.startswith(prefix)
-    pooled = pooled[is_chosen & ~pooled["metric"].str.endswith("_difference")]
+    pooled = pooled[is_chosen & ~pooled["metric"].str.contains("_difference")]
     rows = pooled["metric"].str.removeprefix(prefix).str.strip("_").replace("", "all")
     shape = {"index": "metric", "columns": "model", "values": "value"}
     wide = pooled.assign(metric=rows).pivot_table(**shape, sort=False)

@@ -132,6 +132,8 @@ def test_tables_of_metrics():
     assert list(table.columns) == ["metric", "model", "value", "ci_low", "ci_high", "n"]
     wide = gs.pivot_metrics(records, "probe_")
     assert wide.loc["gc"].to_dict() == {"genesplice": 0.7, "kmers": 0.5}
+    by_region = metric("probe_difference_coding", 0.1, "genesplice - kmers")
+    assert gs.pivot_metrics([*records, by_region], "probe_").equals(wide)
     assert gs.pivot_metrics(records).loc["level", "genesplice"] == pytest.approx(0.7)
     again = gs.to_metrics(pd.DataFrame(records))
     assert again == records
