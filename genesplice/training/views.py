@@ -150,7 +150,6 @@ def _relative_side(side: Side, generator: np.random.Generator) -> Side:
     drawn = generator.random(tokens.shape) * counts[..., -1]
     # 0 to 3 for the base; 4, which is N, for a gap and where nothing is aligned.
     bases = (drawn[..., None] >= counts[..., :4]).sum(-1)
-    bases[counts[..., -1] == 0] = N
     per_interval = (bases < N).reshape(len(tokens), -1, REGION_BP).sum(-1)
     is_kept = np.repeat(per_interval < FEWEST_ALIGNED, REGION_BP, axis=1)
     relative = torch.from_numpy(np.where(is_kept, tokens, bases).astype(np.uint8))
