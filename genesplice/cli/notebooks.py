@@ -42,10 +42,13 @@ def run(
     as_json: cli.Json = False,
 ) -> None:
     """Run the notebooks in order and write one offline report for each."""
+    from genesplice.runtime import never_silent
     from genesplice.show.runner import run_notebooks
 
     if preset is not None:
         load_preset(preset)
+    if not sys.stderr.isatty():  # a terminal has a clock
+        cli.HELD.enter_context(never_silent())
     result = run_notebooks(
         notebooks, out, preset, only=only, parameters=_pairs(parameter), resume=resume
     )
@@ -54,6 +57,7 @@ def run(
         written["results"] = publish_results(result.run_dir, out / "results")
     cli.emit(written if as_json else {"index": result.page}, as_json)
     if result.exit_code:
+        cli.say(f"to go on from there: genesplice run --resume {result.run_dir}")
         raise SystemExit(result.exit_code)
 
 

@@ -25,7 +25,7 @@ def prepare(
         Path | None, typer.Option(help="Table, h5ad, or a folder of samples.")
     ] = None,
     expression_unit: Annotated[
-        str | None, typer.Option(help="tpm, rpkm, log2tpm or counts.")
+        str | None, typer.Option(help="tpm, rpkm, fpkm, log2tpm or counts.")
     ] = None,
     samples: Annotated[Path | None, typer.Option(help="sample and condition columns.")] = None,
     relatives: Annotated[Path | None, typer.Option(help="Folder of related genomes.")] = None,

@@ -101,8 +101,8 @@ def context_test(
     )
     if not truth["passed"]:
         wrong = [one for one in truth["controls"] if one["answer"] != one["expected"]]
-        told = "{control} {answer} in place of {expected}"
-        answers = (told.format(**one) for one in wrong)
+        words = "{control} {answer} in place of {expected}"
+        answers = (words.format(**one) for one in wrong)
         sentence = f"No verdict: the simulated controls did not pass ({', '.join(answers)})."
         decision, empty = Decision(REFUSED, (), sentence), pd.DataFrame()
         verdict = verdict_record(decision, config, plan, truth, sweeps.SweepResult(empty, {}, 0.0))

@@ -22,7 +22,7 @@ from genesplice.data.coding import (
 )
 from genesplice.data.genbank import is_genbank, read_features
 from genesplice.data.genome import Contig, Genome
-from genesplice.data.tables import numbered_lines, some, unique_owners
+from genesplice.data.tables import WHOLE_NUMBER, numbered_lines, some, unique_owners
 from genesplice.errors import InputError
 
 GENE_COLUMNS = (
@@ -30,7 +30,6 @@ GENE_COLUMNS = (
     "genetic_code",
 )  # fmt: skip
 ID_PREFIX = re.compile(r"^(gene|locus)[-:]", re.IGNORECASE)
-WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 MITOCHONDRION = re.compile("m$|mitochondri")
 SAME_LOCUS_BP = 1_000
 """Transcripts of one gene_id that are further apart are copies at different loci."""

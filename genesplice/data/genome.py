@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int64, UInt8
 from genesplice.config.model import COMPLEMENT_COUNTS
 from genesplice.data.genbank import as_fasta, is_genbank
 from genesplice.data.tables import check_text, on_disk, open_input, open_text, some
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.runtime import atomic_directory, file_sha256, write_json
 
 ALPHABET = "ACGTN"
@@ -177,10 +177,8 @@ class Genome:
             If `end < start`, the strand is neither "+" nor "-", or the contig is unknown.
         """
         where = self.contig(contig)
-        if end < start:
-            raise InputError(f"interval {start}-{end}", "start <= end")
-        if strand not in ("+", "-"):
-            raise InputError(f"strand {strand!r}", "'+' or '-'")
+        require(end >= start, f"interval {start}-{end}", "start <= end")
+        require(strand in ("+", "-"), f"strand {strand!r}", "'+' or '-'")
         if start >= 0 and end <= where.length:
             tokens = np.array(self.tokens[where.offset + start : where.offset + end])
         else:
@@ -201,11 +199,15 @@ class Genome:
         self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
     ) -> Columns:
         """Alignment columns of what `fetch` reads, 0 beyond a contig; without any, of no group."""
+        where = self.contig(contig)
         if self.columns is None:
             return np.zeros((end - start, 0, 5), np.uint8)
-        index, is_inside = self.indices(contig, start, end)
-        columns = np.stack([counts[index] for counts in self.columns], axis=1)
-        columns[~is_inside] = 0
+        if start >= 0 and end <= where.length:
+            found = self.columns[:, where.offset + start : where.offset + end]
+        else:
+            index, is_inside = self.indices(contig, start, end)
+            found = self.columns[:, index] * is_inside[:, None]
+        columns = np.ascontiguousarray(found.swapaxes(0, 1))
         return reverse_columns(columns) if strand == "-" else columns
 
     def fetch_soft_masked(self, contig: str, start: int, end: int) -> Bool[np.ndarray, " length"]:
@@ -237,8 +239,7 @@ class Genome:
 def read_fasta(path: Path, folder: Path | None = None) -> Genome:
     """Read a FASTA or GenBank file, plain or compressed; every contig is taken as linear.
 
-    A contig's name is the header up to the first blank, in GenBank accession and version. With
-    `folder` the tokens are written there and memory-mapped.
+    A contig is called as its header up to the first blank. In `folder` tokens are memory-mapped.
 
     Raises
     ------

@@ -10,6 +10,7 @@ import gzip
 import io
 import itertools
 import math
+import re
 import shutil
 import tempfile
 import zlib
@@ -29,6 +30,7 @@ SEPARATORS = {".csv": ","} | dict.fromkeys(
     ("", ".tsv", ".txt", ".tab", ".sf", ".gct", ".results", ".counts"), "\t"
 )
 ID_NAMES = ("gene", "gene_id", "geneid", "id", "name")
+WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 LINE = "line"
 """Name of the index of a table that was read from text: the lines its rows are on."""
 
@@ -135,6 +137,24 @@ def numbered_lines(path: Path, *, keep_ends: bool = False) -> Iterator[tuple[int
     with open_text(path) as handle:
         for number, text in enumerate(handle, start=1):
             yield number, check_text(text if keep_ends else text.rstrip("\n"), path, number)
+
+
+def bed_rows(path: Path, n_columns: int, expected: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of every line of a BED file that is no comment or header.
+
+    Raises
+    ------
+    InputError
+        For a line of fewer than `n_columns`, or whose start or end is no whole number.
+    """
+    for number, text in numbered_lines(path):
+        cells = text.split("\t")
+        if not text.strip() or text.startswith(("#", "track", "browser")):
+            continue
+        if len(cells) < n_columns or not all(map(WHOLE_NUMBER.fullmatch, cells[1:3])):
+            found = f"{len(cells)} tab-separated columns"
+            raise InputError(found, expected, path=path, line=number)
+        yield number, cells
 
 
 def table_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:

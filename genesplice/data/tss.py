@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from genesplice.data.annotation import WHOLE_NUMBER, Annotation
+from genesplice.data.annotation import Annotation
 from genesplice.data.genome import Genome
 from genesplice.data.tables import (
     LINE,
+    WHOLE_NUMBER,
+    bed_rows,
     counted,
     find_columns,
     line_of,
-    numbered_lines,
     plain_suffix,
     read_table,
 )
@@ -99,13 +100,7 @@ def _read_sites(path: Path) -> pd.DataFrame:
 
 def _read_bed(path: Path) -> pd.DataFrame:
     rows: dict[int, dict[str, str]] = {}
-    for number, text in numbered_lines(path):
-        cells = text.split("\t")
-        if not text.strip() or text.startswith(("#", "track", "browser")):
-            continue
-        if len(cells) < 6 or not all(map(WHOLE_NUMBER.fullmatch, cells[1:3])):
-            found = f"{len(cells)} tab-separated columns"
-            raise InputError(found, "BED: 6 with name and strand", path=path, line=number)
+    for number, cells in bed_rows(path, 6, "BED: 6 with name and strand"):
         contig, start, end, gene, _, strand = cells[:6]
         first = end if strand == "-" else str(int(start) + 1)
         rows[number] = dict(zip(COLUMNS, (gene, first, strand, contig), strict=True))

@@ -197,8 +197,9 @@ HYPOTHESES = {
     "graph attention": ("rewired", "no_network"),
     "pre-training": ("random_encoder", "shuffled_pretraining"),
     "pathway knowledge": ("random_sets", "no_sets"),
+    "related genomes": ("exchanged_relatives", "no_relatives"),
 }
-"""The question itself and the five proposals, and the ablations of each.
+"""The question itself and the six ingredients, and the ablations of each.
 
 Without ablations the effect is per doubling of context, from records `<metric>_per_doubling`.
 """

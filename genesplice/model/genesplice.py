@@ -170,9 +170,10 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         """Encode + strands, then - strands (each 5' to 3'), as 2 x batch rows."""
         both = torch.cat([tokens, reverse_complement(tokens)])
         phases = torch.cat([phase[:, 0], phase[:, 1].flip(1)])
-        if columns is not None:
-            columns = torch.cat([columns, reverse_columns(columns)])
-        return self.encoder(both, phases, columns, with_bases=self.encoder.base_width > 0)
+        aligned = None
+        if columns is not None and self.encoder.channels.relatives:
+            aligned = torch.cat([columns, reverse_columns(columns)])
+        return self.encoder(both, phases, aligned, with_bases=self.encoder.base_width > 0)
 
     def gene_features(
         self,

@@ -12,7 +12,7 @@ from genesplice.show.explorer import Control, Explorer, Recompute, bind, gene_co
 from genesplice.show.logo import LETTERS, letter_paths, letter_traces, site_lanes
 from genesplice.show.theme import PANEL_TITLE, broken_lines, line, require, require_table, safe
 
-FROM_TSS = "bp from the start of transcription"
+FROM_TSS = "bp from the gene's start"
 _LANES = 3
 _STAMP = "rgba(168,67,0,0.85)"
 

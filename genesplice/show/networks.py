@@ -225,7 +225,8 @@ class NetworkExplorer(Explorer):
     nodes
         Indexed by id; optional columns `name`, and `x` and `y` (else a seeded spring layout).
     edges
-        `source`, `target` (ids of nodes) and, optionally, `sign` (+1, -1, 0 = unknown) and `weight`
+        `source`, `target` (ids of nodes) and, optionally, `kind` (`member_of` and `contains` are of
+        gene sets, all others regulate), `sign` (+1, -1, 0 = unknown) and `weight`
         (attention or attribution): the dot on an edge grows with it, and its hover text has it.
         A click on the dot goes to the other end.
     weight_label
@@ -257,6 +258,7 @@ class NetworkExplorer(Explorer):
         if len(edges):
             require_table(edges, "edges", ["source", "target"], among={"sign": _SIGNS})
         ends = _require_ends(edges, ids)
+        of_set = np.isin(edges.get("kind", pd.Series("", edges.index)), ("member_of", "contains"))
         has_places = {"x", "y"} <= set(nodes.columns)
         xy = nodes[["x", "y"]].to_numpy(np.float64) if has_places else None
         xy = graph_layout(ids, edges, seed=seed) if xy is None else xy
@@ -271,7 +273,8 @@ class NetworkExplorer(Explorer):
         def tell(edge: int) -> str:
             value = f"<br>{safe(weight_label)}: {weight[edge]:.3g}"
             ways = f"{names[ends[0][edge]]} → {names[ends[1][edge]]}, "
-            return ways + _EDGE_STYLES[sign[edge]][0] + ("" if np.isnan(weight[edge]) else value)
+            style = _EDGE_STYLES["member_of" if of_set[edge] else sign[edge]][0]
+            return ways + style + ("" if np.isnan(weight[edge]) else value)
 
         def pick(at: int) -> dict[str, Any]:
             mine = touching[at]
@@ -283,8 +286,10 @@ class NetworkExplorer(Explorer):
             dots = 0.4 * xy[at] + 0.6 * xy[other]
             places = [*strokes, *(place.T for place in (xy[near], xy[[at]], dots))]
             itself = ", itself included" if len(drawn) < len(mine) else ""
-            n_out, n_in = (int((end[mine] == at).sum()) for end in ends)
+            n_sets, regulating = int(of_set[mine].sum()), mine[~of_set[mine]]
+            n_out, n_in = (int((end[regulating] == at).sum()) for end in ends)
             text = f"regulates {n_out:,}, regulated by {n_in:,}{itself}"
+            text += f"; {n_sets:,} gene sets" if n_sets else ""
             sizes = 7 + 13 * np.sqrt(np.nan_to_num(abs(weight[drawn])) / largest)
             shown: dict[str, Any] = {
                 f"data[{i}].{axis}": numbers
@@ -302,6 +307,9 @@ class NetworkExplorer(Explorer):
             }
 
         figure = _network_figure(xy, ends, labels, max(map(len, touching)))
+        if of_set.any():
+            unknown = f"{_EDGE_STYLES[0][0]}, or {_EDGE_STYLES['member_of'][0]} a gene set"
+            figure.update_traces(name=unknown, selector={"name": _EDGE_STYLES[0][0]})
         clicks = [Click(trace=trace, control="node") for trace in (1, 5, 7)]
         super().__init__(figure, [node], bind(node, pick), clicks, {"height": 560}, recompute)
 

@@ -201,9 +201,17 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
 
 
 def matched_auroc(
-    name: str, cases: pd.DataFrame, controls: pd.DataFrame, column: str, seed: int
+    name: str,
+    cases: pd.DataFrame,
+    controls: pd.DataFrame,
+    column: str,
+    seed: int,
+    unit: str = "gene_id",
 ) -> list[Metric]:
-    """Ratios ranked among controls of the same two bases; then cases against controls."""
+    """Ratios ranked among controls of the same two bases; then cases against controls.
+
+    The interval is over what the column `unit` numbers.
+    """
     both = pd.concat([cases.assign(is_case=True), controls.assign(is_case=False)])
     ranked = []
     for _, part in both.groupby(["ref", "alt"]):
@@ -215,7 +223,7 @@ def matched_auroc(
         return []
     table = pd.concat(ranked)
     columns = table["is_case"].to_numpy(bool), -table["rank"].to_numpy()
-    return auroc_metric(name, *columns, table["gene_id"].to_numpy(str), seed=seed)
+    return auroc_metric(name, *columns, table[unit].to_numpy(str), seed=seed)
 
 
 def hexamer_levels(

@@ -20,7 +20,7 @@ from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
 from genesplice.data.relatives import Relatives, column_log_counts
-from genesplice.data.tables import numbered_lines
+from genesplice.data.tables import bed_rows
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import resampled
 from genesplice.results import Metric
@@ -179,16 +179,11 @@ def read_sites(path: Path, bundle: Bundle) -> pd.DataFrame:
         of more than `LONGEST_BP` (with the line), and a file without a site.
     """
     names, rows = contig_names(bundle), []
-    for line, text in numbered_lines(path):
-        if not text.strip() or text.startswith(("#", "track", "browser")):
-            continue
-        cells = text.split("\t")
+    for line, cells in bed_rows(path, 3, "BED: contig, start, end, name"):
 
         def refuse(found: str, expected: str, line: int = line) -> InputError:
             return InputError(found, expected, path=path, line=line)
 
-        if len(cells) < 3 or not (cells[1].isdecimal() and cells[2].isdecimal()):
-            raise refuse(repr(text[:60]), "BED: contig, start and end, between tabs")
         contig, start, end = names.find(cells[0]), int(cells[1]), int(cells[2])
         if contig is None:
             raise refuse(f"contig {cells[0]!r}", "one of the genome's")
@@ -208,8 +203,8 @@ def site_table(
 ) -> pd.DataFrame:
     """Every substitution in `n_sites` sites of each class and `FLANK_BP` on both sides of them.
 
-    Flanks are bases of no site of any class. Columns: gene_id (number of the site, the unit of
-    intervals), name, is_site, ref, alt, llr, llr_counts, llr_column. A base is hidden alone.
+    Flanks are bases of no site of any class. Columns: site (its number), name, is_site, ref, alt,
+    llr, llr_counts, llr_column. A base is hidden alone.
     """
     genome, generator = bundle.genome, np.random.default_rng([seed, 31])
     is_site = np.zeros(genome.length, bool)
@@ -235,7 +230,7 @@ def site_table(
                         what = str(site.Index), site.name, near[at], BASES[ref], BASES[alt]
                         yield *what, float(change[:, 0, alt].mean()), *ratios
 
-    names = ["gene_id", "name", "is_site", "ref", "alt", "llr", "llr_counts", "llr_column"]
+    names = ["site", "name", "is_site", "ref", "alt", "llr", "llr_counts", "llr_column"]
     return pd.DataFrame(rows(), columns=names)
 
 
@@ -257,12 +252,11 @@ def _around(
 
 def site_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     """`auroc_sites_NAME` of every class, by every score of `SCORES`; units are sites."""
-    return [
-        metric._replace(model=model)
-        for name, part in table.groupby("name")
-        for model, column in SCORES.items()
-        if table[column].any()
-        for metric in matched_auroc(
-            f"auroc_sites_{name}", part[part["is_site"]], part[~part["is_site"]], column, seed
-        )
-    ]
+    metrics = []
+    for name, part in table.groupby("name"):
+        both = part[part["is_site"]], part[~part["is_site"]]
+        for model, column in SCORES.items():
+            if table[column].any():
+                found = matched_auroc(f"auroc_sites_{name}", *both, column, seed, unit="site")
+                metrics += [metric._replace(model=model) for metric in found]
+    return metrics

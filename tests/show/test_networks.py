@@ -270,3 +270,16 @@ def test_a_network_has_one_layout_and_no_loose_ends():
     ):
         with pytest.raises(InputError, match=match):
             NetworkExplorer(nodes_, edges_)
+
+
+def test_gene_sets_are_no_regulators():
+    nodes = pd.DataFrame(index=["a", "b", "KEGG:x"])
+    edges = pd.DataFrame({
+        "source": ["a", "KEGG:x"], "target": ["b", "b"], "sign": [1, 0],
+        "kind": ["regulates", "contains"],
+    })  # fmt: skip
+    explorer = NetworkExplorer(nodes, edges)
+    title = explorer.figure_at(node="b").layout.annotations[0].text
+    assert "regulates 0, regulated by 1; 1 gene sets" in title
+    assert "member of" in str(explorer.figure_at(node="b").data[7].hovertext)
+    assert any("member of a gene set" in str(trace.name) for trace in explorer.figure.data)

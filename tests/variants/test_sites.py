@@ -42,11 +42,11 @@ def test_conserved_sites_are_found_by_the_column_and_not_by_random_weights(
     sites = read_sites(written(tmp_path, "#bed\n" + "\n".join(lines) + "\n"), bundle)
     assert sites["name"].value_counts().to_dict() == {"box": 40, "site": 3}
     table = site_table(score, bundle, sites, n_sites=30)
-    per_class = table.groupby("name")["gene_id"].nunique().to_dict()
+    per_class = table.groupby("name")["site"].nunique().to_dict()
     assert per_class == {"box": 30, "site": 3}
     box = table[table["name"] == "box"]
-    assert (box.groupby("gene_id")["is_site"].sum() == 18).all()
-    assert (box.groupby("gene_id").size() == 3 * (6 + 16)).all()
+    assert (box.groupby("site")["is_site"].sum() == 18).all()
+    assert (box.groupby("site").size() == 3 * (6 + 16)).all()
     found = {(m.metric, m.model): m.value for m in site_metrics(table)}
     assert found["auroc_sites_box", "column"] == 1
     assert 0.35 < found["auroc_sites_box", "genesplice"] < 0.65
@@ -64,8 +64,8 @@ def test_flanks_are_bases_of_no_other_site(score, tiny_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("chr 5 9", "sites.bed:1: found 'chr 5 9', expected BED"),
-        ("chr\t5\tx", "expected BED: contig, start and end"),
+        ("chr 5 9", "sites.bed:1: found 1 tab-separated columns, expected BED"),
+        ("chr\t5\tx", "expected BED: contig, start, end"),
         ("other\t5\t9", "contig 'other'"),
         ("chr\t5\t999999999", "end 999999999, expected at most"),
         ("chr\t9\t9", "a site of 0 bp"),
