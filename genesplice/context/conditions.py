@@ -114,13 +114,17 @@ def condition_config(
     seed: int,
     epochs: int,
 ) -> Config:
-    """The settings of one run of one condition."""
+    """The settings of one run of one condition.
+
+    The genome alone: what is shuffled beyond a distance must not stay readable in the columns of
+    its relatives.
+    """
     settings, is_whole = config.verdict, condition.name == "context_whole"
     is_limited = not (condition.is_reference or is_whole)
     model = dataclasses.replace(
         config.model, **{name: getattr(settings, name) for name in SIZES}, base_width=0,
         arch=condition.arch, context_bp=condition.context_bp if is_limited else None,
-        annotation=True, composition=False, dropout=0.0, head_dropout=0.0,
+        annotation=True, relatives=False, composition=False, dropout=0.0, head_dropout=0.0,
     )  # fmt: skip
     core_bp, flank_bp, batch_windows = plan.core_bp, plan.flank_bp, 1
     if condition.is_reference:

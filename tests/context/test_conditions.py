@@ -87,6 +87,15 @@ def test_conditions_have_equal_parameters_windows_and_steps(tiny_bundle):
     assert len(sizes) == len(windows) == len(tuning) == 1
 
 
+def test_conditions_read_the_genome_alone(tiny_bundle):
+    own, plan = plan_of(tiny_bundle)
+    assert own.model.relatives  # as the main model does
+    for condition in plan.conditions:
+        settings = condition_config(own, plan, condition, fold=0, seed=0, epochs=1)
+        assert not settings.model.relatives
+        assert not make_model(tiny_bundle, settings).encoder.channels.relatives
+
+
 def test_the_context_of_a_condition_is_exact(tiny_bundle):
     own, plan = plan_of(tiny_bundle, "verdict.contexts_bp=512,4096,20000")
     for condition in plan.conditions[:2]:
