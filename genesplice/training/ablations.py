@@ -50,6 +50,7 @@ from genesplice.data.ablation import (
     without_relatives,
 )
 from genesplice.data.bundle import Bundle
+from genesplice.data.relatives import turn_columns
 from genesplice.errors import InputError
 from genesplice.training.batches import bases_per_batch
 from genesplice.training.corpus import Source
@@ -97,15 +98,27 @@ def masked_only(config: Config) -> Config:
 
 
 def _shuffled(source: Source, seed: int) -> Source:
-    """A genome whose training and validation blocks keep their dinucleotides and nothing else."""
-    tokens = np.array(source.genome.tokens)
+    """A genome whose training and validation blocks keep their dinucleotides and nothing else.
+
+    Alignment columns are in random order too, each counted from the reference's base on: as many
+    relatives agree with the new base as agreed with the old one somewhere else.
+    """
+    tokens, columns = np.array(source.genome.tokens), source.genome.columns
+    turned = None if columns is None else [turn_columns(one, tokens, 1) for one in columns]
     generator = np.random.default_rng([seed, 19])
     for name, start, end in [*source.training, *source.validation]:
         contig = source.genome.contig(name)
         # A block may lie across the origin of a circular contig.
         rows = contig.offset + np.arange(start, end) % contig.length
         tokens[rows] = dinucleotide_shuffle(tokens[rows], generator)
-    return source._replace(genome=dataclasses.replace(source.genome, tokens=tokens))
+        if turned is not None:
+            order = generator.permutation(rows)
+            for one in turned:
+                one[rows] = one[order]
+    if turned is not None:
+        columns = np.stack([turn_columns(one, tokens, -1) for one in turned])
+    genome = dataclasses.replace(source.genome, tokens=tokens, columns=columns)
+    return source._replace(genome=genome)
 
 
 # --- of fine-tuning ---

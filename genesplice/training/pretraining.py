@@ -139,6 +139,7 @@ def train_model(source: Source, config: Config) -> tuple[PretrainingModel, pd.Da
     InputError
         If a view finds nothing to pair.
     """
+    config = for_genome(config, source.genome)
     return _train(source, config, StepMaker(source, config))
 
 

@@ -1,5 +1,6 @@
 """Ablations lack what they should lack, read as much, and take nobody's place."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -220,6 +221,31 @@ def test_a_shuffled_genome_keeps_dinucleotides_and_held_out_blocks(source):
             for tokens in (honest, shuffled.tokens)
         ]
         assert (pairs[0] == pairs[1]).all()
+
+
+def test_columns_of_a_shuffled_genome_agree_as_often_and_elsewhere(source):
+    genome = source.genome
+    rng = np.random.default_rng(0)
+    columns = rng.integers(0, 3, (3, genome.length, 5)).astype(np.uint8)
+    known = dataclasses.replace(genome, columns=columns)
+    found = ablate_pretraining(source._replace(genome=known), config(), "shuffled_genome")[0].genome
+
+    def agreeing(one, rows):
+        tokens = one.tokens[rows]
+        return np.array(one.columns[:, rows, np.minimum(tokens, 3)])
+
+    for _, start, end in source.training:
+        rows = np.arange(start, end) % genome.length
+        before, after = agreeing(known, rows), agreeing(found, rows)
+        assert np.array_equal(
+            *(np.sort(one.T.copy().view("u1,u1,u1")[:, 0]) for one in (before, after))
+        )
+        assert (before != after).mean() > 0.3
+        gaps = columns[:, rows, 4], found.columns[:, rows, 4]
+        assert np.array_equal(*(one.sum(1) for one in gaps))
+    for _, start, end in source.held_out:
+        rows = np.arange(start, end) % genome.length
+        assert np.array_equal(found.columns[:, rows], columns[:, rows])
 
 
 def test_ablations_are_trained_and_measured_with_the_model(tiny_bundle, tmp_path):
