@@ -53,9 +53,8 @@ def explain(
     OUT.parts until it is finished: the same command goes on where it was stopped.
     """
     from genesplice.explain.attention import attention_of
-    from genesplice.explain.attribution import METHODS
+    from genesplice.explain.attribution import METHODS, EnsembleExplainer
     from genesplice.explain.faithfulness import explain_genes
-    from genesplice.predict.ensemble import EnsembleExplainer
     from genesplice.predict.gene_output import is_group, resolve_genes
     from genesplice.runtime import atomic_directory
 

@@ -1,14 +1,16 @@
-"""Measurements from files: one table of all samples, or a folder with a file of each."""
+"""Measurements from files: a table of all samples or a file of each; their genes; measured TSSs."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import anndata as ad
+import numpy as np
 import pandas as pd
 
+from genesplice.data.annotation import Annotation
 from genesplice.data.expression import (
     TOOL_NAME,
     ExpressionUnit,
@@ -16,8 +18,12 @@ from genesplice.data.expression import (
     make_expression,
     read_matrix,
 )
+from genesplice.data.genome import Genome
 from genesplice.data.tables import (
+    LINE,
     SEPARATORS,
+    WHOLE_NUMBER,
+    bed_rows,
     counted,
     find_columns,
     line_of,
@@ -30,6 +36,18 @@ from genesplice.errors import InputError
 
 TOOL_FILES = ("ReadsPerGene.out.tab", "quant.genes.sf", "quant.sf", "abundance.tsv")
 """Tables of one sample: STAR, Salmon (by gene, by transcript), kallisto."""
+
+NO_GENE = re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|ERCC-\d+")
+"""Rows that counting tools and spike-ins add to a table of genes."""
+MISSING_SHARE = 0.05
+SPREADSHEET_DATE = re.compile(r"\d{1,2}-[A-Z][a-z]{2}|[A-Z][a-z]{2}-\d{2}|\d{4}-\d\d-\d\d( .*)?")
+TSS_COLUMNS = {
+    "gene": ("gene", "gene_id", "locus_tag", "name"),
+    "position": ("position", "pos", "tss", "start"),
+    "strand": ("strand",),
+    "contig": ("contig", "chrom", "chr", "seqid"),
+}
+STRANDS = {"+": "+", "-": "-", "1": "+", "-1": "-", "forward": "+", "reverse": "-", "": ""}
 
 
 def read_expression(
@@ -176,3 +194,167 @@ def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.Dat
             path=path,
         )
     return table.loc[names]
+
+
+# --- genes of a table, by their names in the annotation ---
+
+
+def match_genes(
+    table: pd.DataFrame, reading: Annotation, path: Path, allow_missing: bool
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Gene ids of measured genes, and an account of rows matched by which key or left out, why.
+
+    Too many left out are refused: always if that is most, else unless `allow_missing`.
+    """
+    ids, aliases = set(reading.genes["gene_id"]), reading.aliases
+
+    def find(name: str) -> str | None:
+        return name if name in ids else aliases.get(name.lower())
+
+    written = table.index.tolist()
+    matches = {name: gene for name in written if (gene := find(name)) is not None}
+    taken: dict[str, str] = {}
+    for name, gene in matches.items():
+        if taken.setdefault(gene, name) != name:
+            found = f"two rows for gene {gene!r} ({taken[gene]!r} and {name!r})"
+            raise InputError(found, "each gene once", path=path)
+    # What is left may be an id with a version, or R's name for a row of a name that is taken.
+    stems = {name: find(name.rsplit(".", 1)[0]) for name in written if name not in matches}
+    for name, stem in stems.items():
+        if stem is not None and stem not in taken:
+            matches[name], taken[stem] = stem, name
+    matches = {name: matches[name] for name in written if name in matches}
+    lost = [name for name in written if name not in matches]
+    if 2 * len(lost) > len(written) or not written:
+        expected = f"gene ids such as {', '.join(reading.genes['gene_id'][:3])}"
+        if 2 * sum(find(str(name)) is not None for name in table.columns) > len(table.columns):
+            expected = "genes in rows: transpose the table"
+        raise InputError(
+            f"{len(lost)} of {len(written)} genes that the annotation lacks ({some(lost, 3)})",
+            expected,
+            path=path,
+        )
+    called = reading.genes.set_index("gene_id")["name"].str.lower()
+
+    def key(name: str, gene: str) -> str:
+        name = name.lower()
+        if name == gene.lower():
+            return "id"
+        if name not in aliases or name == re.sub(r"\.\d+$", "", gene.lower()):
+            return "id without version"
+        return "name" if name == called[gene] else "synonym"
+
+    def reason(name: str) -> str:
+        if SPREADSHEET_DATE.fullmatch(name):
+            return "dates that a spreadsheet made of names"
+        if NO_GENE.fullmatch(name):
+            return "spike-ins and counters"
+        return "of a gene that has a row" if stems[name] else "not in the annotation"
+
+    reasons = pd.Series(lost, map(reason, lost), dtype=object).groupby(level=0, sort=False)
+    groups = {why: {"n": len(names), "first": names.tolist()[:5]} for why, names in reasons}
+    account = {
+        "rows": len(written),
+        "matched": dict(Counter(key(name, gene) for name, gene in matches.items())),
+        "left_out": groups,
+    }
+    others = {why: group for why, group in groups.items() if why != "spike-ins and counters"}
+    n_lost = sum(group["n"] for group in others.values())
+    if n_lost > MISSING_SHARE * (n_lost + len(matches)) and not allow_missing:
+        lines = "; ".join(f"{why}: {counted_group(group)}" for why, group in others.items())
+        raise InputError(
+            f"{n_lost} of {n_lost + len(matches)} genes left out ({lines})",
+            f"at most {MISSING_SHARE:.0%} (or --allow-missing)",
+            path=path,
+        )
+    return matches, account
+
+
+def counted_group(group: Mapping[str, Any]) -> str:
+    """How many names a group of the account has, and the first of them."""
+    more = ", …" if group["n"] > len(group["first"]) else ""
+    return f"{group['n']} ({', '.join(group['first'])}{more})"
+
+
+# --- transcription start sites, in place of annotated starts of genes ---
+
+
+def place_tss(path: Path, reading: Annotation, genome: Genome) -> tuple[pd.DataFrame, list[str]]:
+    """Genes with the `tss` of a file, and what became of it; genes that it lacks keep theirs.
+
+    The file is BED (the name is the gene; its 5' end counts) or a table with gene, position (from
+    1) and, if given, strand and contig. Of several sites of a gene the one nearest to its
+    annotated start is taken.
+
+    Raises
+    ------
+    InputError
+        For no whole number, a strand or contig that is not the gene's, a position outside of the
+        contig or behind the gene's end (with the line), and where most names are no genes.
+    """
+    sites = _read_bed(path) if plain_suffix(path) == ".bed" else _read_sites(path)
+    genes = reading.genes.set_index("gene_id")
+    chosen: dict[str, tuple[int, int]] = {}
+    lost, n_more = [], 0
+    for site in sites.itertuples():
+
+        def refuse(found: str, expected: str, line: object = site.Index) -> InputError:
+            return InputError(found, expected, path=path, line=line_of(sites, line))
+
+        gene_id = reading.aliases.get(site.gene.lower())
+        if gene_id is None:
+            lost.append(site.gene)
+            continue
+        gene, contig = genes.loc[gene_id], genome.contig(genes.at[gene_id, "contig"])
+        if not WHOLE_NUMBER.fullmatch(site.position):
+            raise refuse(f"position {site.position!r}", "a whole number")
+        strand = STRANDS.get(site.strand.lower(), site.strand) or gene["strand"]
+        name = reading.contig_aliases.get(site.contig, site.contig) or contig.name
+        if (name, strand) != (contig.name, gene["strand"]):
+            place = f"{contig.name}, strand {gene['strand']}, as in the annotation"
+            raise refuse(f"gene {site.gene!r} on {name}, strand {strand}", place)
+        position = int(site.position) - 1
+        if not 0 <= position < contig.length:
+            expected = f"1 to {contig.length}, the length of {contig.name}"
+            raise refuse(f"position {site.position} of gene {site.gene!r}", expected)
+        ahead = (gene["tss"] - position) * (1 if strand == "+" else -1)
+        if contig.is_circular:
+            ahead = (ahead + contig.length // 2) % contig.length - contig.length // 2
+        if -ahead >= gene["end"] - gene["start"]:
+            raise refuse(f"a site of gene {site.gene!r} behind its end", "upstream or inside of it")
+        n_more += gene_id in chosen
+        chosen[gene_id] = min(chosen.get(gene_id, (abs(ahead), position)), (abs(ahead), position))
+    if 2 * len(lost) > len(sites):
+        found = f"{len(lost)} of {len(sites)} names that are no genes ({', '.join(lost[:3])})"
+        expected = f"such as {', '.join(reading.genes['gene_id'][:3])}"
+        raise InputError(found, expected, path=path)
+    placed = {gene: position for gene, (_, position) in chosen.items()}
+    tss = reading.genes["gene_id"].map(placed).fillna(reading.genes["tss"]).astype(np.int64)
+    notes = [
+        f"transcription starts of {len(placed)} of {len(genes)} genes from {path.name}; the others "
+        "keep the annotated start",
+        counted(f"names in {path.name} that are no genes", lost),
+    ]
+    if n_more:
+        notes.append(f"{n_more} further sites left out: the one nearest to the gene counts")
+    return reading.genes.assign(tss=tss), notes
+
+
+def _read_sites(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    columns = find_columns(table, TSS_COLUMNS, path=path, optional=("strand", "contig"))
+    sites = pd.DataFrame("", table.index, list(TSS_COLUMNS))
+    for part, column in columns.items():
+        sites[part] = table[column].str.strip()
+    return sites
+
+
+def _read_bed(path: Path) -> pd.DataFrame:
+    rows: dict[int, dict[str, str]] = {}
+    for number, cells in bed_rows(path, 6, "BED: 6 with name and strand"):
+        contig, start, end, gene, _, strand = cells[:6]
+        first = end if strand == "-" else str(int(start) + 1)
+        rows[number] = dict(zip(TSS_COLUMNS, (gene, first, strand, contig), strict=True))
+    if not rows:
+        raise InputError("no site", "BED", path=path)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(LINE)

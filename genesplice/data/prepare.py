@@ -2,16 +2,14 @@
 
 import difflib
 import json
-import re
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from genesplice.data.annotation import Annotation, parse_annotation
+from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import (
     FORMAT,
     FORMAT_VERSION,
@@ -31,20 +29,20 @@ from genesplice.data.expression import (
 from genesplice.data.gene_sets import read_gene_sets
 from genesplice.data.genome import read_fasta
 from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
-from genesplice.data.measurements import read_measurements, sample_files
+from genesplice.data.measurements import (
+    counted_group,
+    match_genes,
+    place_tss,
+    read_measurements,
+    sample_files,
+)
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.relatives import align_relatives
 from genesplice.data.sources import MIN_SET_GENES, RECIPES, default_cache
 from genesplice.data.splits import choose_operons
-from genesplice.data.tables import counted, on_disk, some
-from genesplice.data.tss import place_tss
+from genesplice.data.tables import counted, on_disk
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256, scratch_folder
-
-NO_GENE = re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|ERCC-\d+")
-"""Rows that counting tools and spike-ins add to a table of genes."""
-MISSING_SHARE = 0.05
-SPREADSHEET_DATE = re.compile(r"\d{1,2}-[A-Z][a-z]{2}|[A-Z][a-z]{2}-\d{2}|\d{4}-\d\d-\d\d( .*)?")
 
 
 def prepare_recipe(
@@ -148,7 +146,7 @@ def prepare_files(
     operons
         "none", "distance" or a file; see `genesplice.data.splits.choose_operons`.
     tss
-        Transcription start sites; see `genesplice.data.tss`.
+        Transcription start sites; see `genesplice.data.measurements`.
     network_evidence, gene_set_evidence
         What edges and gene sets rest on, where their file does not declare it: a word of
         `genesplice.data.leakage.EVIDENCE_WORDS` such as "binding" or "curated".
@@ -157,7 +155,7 @@ def prepare_files(
     circular
         Contigs whose ends join, beyond those that the annotation declares (`Is_circular=true`).
     allow_missing
-        Whether more than `MISSING_SHARE` of the expression table's genes may be left out.
+        Whether more than a twentieth of the expression table's genes may be left out.
     name
         Name of the bundle; that of the folder `out` if not given.
 
@@ -205,7 +203,7 @@ def prepare_files(
         matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
         if measured is not None and expression_unit is not None:
             values, obs, own, _ = measured
-            matches, account = _match_genes(values, reading, path, allow_missing)
+            matches, account = match_genes(values, reading, path, allow_missing)
             matched = make_expression(
                 values.loc[list(matches)].rename(index=matches),
                 expression_unit,
@@ -243,7 +241,7 @@ def prepare_files(
         if measured is None:
             notes[-1] = "no expression: enough to pretrain, scan and score variants, and no more"
         for reason, lost in account["left_out"].items():
-            notes.append(f"genes left out, {reason}: {_counted(lost)}")
+            notes.append(f"genes left out, {reason}: {counted_group(lost)}")
         parts = BundleParts(
             name=name or out.name,
             genome=genome,
@@ -306,82 +304,6 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
     """Say so before the work rather than after it."""
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise InputError(f"{out} exists and is not empty", "a new folder (or --overwrite)")
-
-
-def _match_genes(
-    table: pd.DataFrame, reading: Annotation, path: Path, allow_missing: bool
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Gene ids of measured genes, and an account of rows matched by which key or left out, why.
-
-    Too many left out are refused: always if that is most, else unless `allow_missing`.
-    """
-    ids, aliases = set(reading.genes["gene_id"]), reading.aliases
-
-    def find(name: str) -> str | None:
-        return name if name in ids else aliases.get(name.lower())
-
-    written = table.index.tolist()
-    matches = {name: gene for name in written if (gene := find(name)) is not None}
-    taken: dict[str, str] = {}
-    for name, gene in matches.items():
-        if taken.setdefault(gene, name) != name:
-            found = f"two rows for gene {gene!r} ({taken[gene]!r} and {name!r})"
-            raise InputError(found, "each gene once", path=path)
-    # What is left may be an id with a version, or R's name for a row of a name that is taken.
-    stems = {name: find(name.rsplit(".", 1)[0]) for name in written if name not in matches}
-    for name, stem in stems.items():
-        if stem is not None and stem not in taken:
-            matches[name], taken[stem] = stem, name
-    matches = {name: matches[name] for name in written if name in matches}
-    lost = [name for name in written if name not in matches]
-    if 2 * len(lost) > len(written) or not written:
-        expected = f"gene ids such as {', '.join(reading.genes['gene_id'][:3])}"
-        if 2 * sum(find(str(name)) is not None for name in table.columns) > len(table.columns):
-            expected = "genes in rows: transpose the table"
-        raise InputError(
-            f"{len(lost)} of {len(written)} genes that the annotation lacks ({some(lost, 3)})",
-            expected,
-            path=path,
-        )
-    called = reading.genes.set_index("gene_id")["name"].str.lower()
-
-    def key(name: str, gene: str) -> str:
-        name = name.lower()
-        if name == gene.lower():
-            return "id"
-        if name not in aliases or name == re.sub(r"\.\d+$", "", gene.lower()):
-            return "id without version"
-        return "name" if name == called[gene] else "synonym"
-
-    def reason(name: str) -> str:
-        if SPREADSHEET_DATE.fullmatch(name):
-            return "dates that a spreadsheet made of names"
-        if NO_GENE.fullmatch(name):
-            return "spike-ins and counters"
-        return "of a gene that has a row" if stems[name] else "not in the annotation"
-
-    reasons = pd.Series(lost, map(reason, lost), dtype=object).groupby(level=0, sort=False)
-    groups = {why: {"n": len(names), "first": names.tolist()[:5]} for why, names in reasons}
-    account = {
-        "rows": len(written),
-        "matched": dict(Counter(key(name, gene) for name, gene in matches.items())),
-        "left_out": groups,
-    }
-    others = {why: group for why, group in groups.items() if why != "spike-ins and counters"}
-    n_lost = sum(group["n"] for group in others.values())
-    if n_lost > MISSING_SHARE * (n_lost + len(matches)) and not allow_missing:
-        lines = "; ".join(f"{why}: {_counted(group)}" for why, group in others.items())
-        raise InputError(
-            f"{n_lost} of {n_lost + len(matches)} genes left out ({lines})",
-            f"at most {MISSING_SHARE:.0%} (or --allow-missing)",
-            path=path,
-        )
-    return matches, account
-
-
-def _counted(group: Mapping[str, Any]) -> str:
-    more = ", …" if group["n"] > len(group["first"]) else ""
-    return f"{group['n']} ({', '.join(group['first'])}{more})"
 
 
 def _inputs(flag: str, path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import pytest
 from tiny_files import gene_table, random_genome, refusal, write
 
 from genesplice.data.annotation import Annotation
-from genesplice.data.tss import place_tss
+from genesplice.data.measurements import place_tss
 
 GENOME = random_genome(3000, 2000)
 GENES = gene_table(

@@ -13,9 +13,9 @@ from genesplice.data.genome import Contig, Genome
 from genesplice.data.knowledge import keep_genome, trained_on
 from genesplice.errors import InputError
 from genesplice.explain.attention import attention_of
+from genesplice.explain.attribution import EnsembleExplainer
 from genesplice.explain.faithfulness import explain_genes
 from genesplice.explain.mutagenesis import mutate
-from genesplice.predict.ensemble import EnsembleExplainer
 from genesplice.predict.expression import predict_expression
 from genesplice.predict.gene_output import Explainer
 from genesplice.predict.models import Models, load_fold, open_models
