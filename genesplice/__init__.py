@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from genesplice.show.figures_explain import attribution_explorer
     from genesplice.show.report import Headline
     from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config
+    from genesplice.training.corpus import published_encoder, published_metrics
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
     from genesplice.variants.annotate import score_variants

@@ -161,7 +161,10 @@ def pretrain(
 def finetune(
     data: cli.Data,
     out: cli.Out,
-    init: Annotated[Path | None, typer.Option(help="A folder that `pretrain` wrote.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="A folder that `pretrain` wrote, or published weights: ecoli-k12."),
+    ] = None,
     network: Annotated[Path | None, typer.Option(help="Your edges in place of the data's.")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="Your GMT, GAF or two columns.")] = None,
     preset: cli.Preset = "quick",
@@ -171,7 +174,8 @@ def finetune(
 ) -> None:
     """Train sequence, network and pathways to predict expression of held-out genes.
 
-    An encoder that was pre-trained on another genome is taken, and said to be one.
+    The encoder keeps the sizes that it was pre-trained with. One that was pre-trained on another
+    genome is taken, and said to be one.
     """
     import pandas as pd
 
@@ -180,6 +184,7 @@ def finetune(
     from genesplice.data.knowledge import own_files, trained_on
     from genesplice.evaluate.metrics import compare, fold_profiles
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
+    from genesplice.predict.pretrained import find_pretrained
     from genesplice.results import to_metrics, write_metrics
     from genesplice.training.finetuning import finetune as work
     from genesplice.training.loops import is_taken
@@ -192,9 +197,10 @@ def finetune(
     bundle = load_bundle(data)
     if network is not None or gene_sets is not None:
         config, bundle = with_knowledge(config, bundle, network, gene_sets)
-    if init is not None and (other := trained_on(init, bundle.genome)):
+    encoder = None if init is None else find_pretrained(init)
+    if encoder is not None and (other := trained_on(encoder, bundle.genome)):
         cli.say(f"finetune: the encoder was pre-trained on {other}, not on this genome")
-    result = work(bundle, config, out, init=init, resume=resume)
+    result = work(bundle, config, out, init=encoder, resume=resume)
     predictions = result.predictions
     if config.finetune.baselines:
         held_out = sorted(predictions["fold"].unique())

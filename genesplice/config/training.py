@@ -52,6 +52,9 @@ class PretrainConfig(Section):
     learning_rate, schedule, lowest_rate
         Peak rate, how it changes (see `genesplice.training.schedules`), and where cycles begin,
         as a fraction of the peak. `plateau` needs `validation_blocks`.
+    muon_scale
+        Size of a step of the convolutions at 1 bp and of their linear maps, which Muon takes, in
+        units of the learning rate; 0 leaves them to AdamW, as all other weights.
     masks, masked_fraction, span_bp
         Each window takes one of `masks` by chance: single bases, spans of `span_bp`, or whole
         bins.
@@ -98,10 +101,11 @@ class PretrainConfig(Section):
     schedule: PretrainScheduleName = "cosine"
     lowest_rate: Positive = 0.1
     weight_decay: NonNegative = 0.01
+    muon_scale: NonNegative = 0.4
     masks: Sequence[MaskName] = ("span",)
-    masked_fraction: Annotated[float, Bounds(0, 1, is_open=True)] = 0.17
+    masked_fraction: Annotated[float, Bounds(0, 1, is_open=True)] = 0.25
     span_bp: Count = 1
-    relatives_dropped: Fraction = 0.2
+    relatives_dropped: Fraction = 0.4
     repeat_weight: NonNegative = 0.1
     masked_weight: NonNegative = 1.0
     contrastive_weight: NonNegative = 0.1

@@ -27,10 +27,10 @@ from genesplice.errors import InputError
 from genesplice.model.attention import AttentionPlan, Rotations, attend, make_plan, rope, rotate
 from genesplice.model.channels import N_TOKEN, Columns, InputChannels, Inputs, Tokens
 
-LIFT_BP = 9
+LIFT_BP = 5
 KERNEL = 5
-DOWN_DILATIONS = (1, 2, 4, 8, 16)
-UP_DILATIONS = (32, 8, 2, 1)
+DOWN_DILATIONS = (1, 4, 16)
+UP_DILATIONS = (16, 2)
 
 Bases = Float[Tensor, "batch length base_width"]
 Shorter = Float[Tensor, "batch shorter base_width"]
@@ -227,7 +227,7 @@ def _convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """Pre-norm dilated convolution and pointwise perceptron, each added to its input.
+    """A perceptron whose hidden layer is a dilated convolution, pre-norm, added to its input.
 
     Shortens its input by `margin_bp` on both sides.
     """
@@ -235,17 +235,14 @@ class ConvBlock(nn.Module):
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.margin_bp = (KERNEL - 1) // 2 * dilation
-        self.conv_norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width)
         self.conv = nn.Conv2d(width, width, (1, KERNEL), dilation=(1, dilation))
-        self.mlp_norm = nn.LayerNorm(width)
-        self.expand = SquaredReluLinear(width, 2 * width)
-        self.contract = nn.Linear(2 * width, width)
+        self.contract = nn.Linear(width, width)
 
     def forward(self, x: Bases) -> Shorter:
         """Return the inner positions."""
-        mixed = F.gelu(_convolve(self.conv_norm(x), self.conv))
-        x = x[:, self.margin_bp : x.shape[1] - self.margin_bp] + mixed
-        return x + self.contract(self.expand(self.mlp_norm(x)))
+        hidden = F.relu(_convolve(self.norm(x), self.conv), inplace=True).square()
+        return x[:, self.margin_bp : x.shape[1] - self.margin_bp] + self.contract(hidden)
 
 
 class BasePath(nn.Module):

@@ -15,7 +15,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import adopt_knowledge, trained_on
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.predict.pretrained import load_pretrained
+from genesplice.predict.pretrained import find_pretrained, load_pretrained
 
 VECTORS = "vectors"
 FOLD = re.compile(r"fold(\d+)_seed(\d+)")
@@ -163,6 +163,7 @@ def open_models(
 ) -> Models:
     """Load each folder: one that `finetune` wrote, with all its folds, one fold's, or `pretrain`'s.
 
+    Published weights go by their name.
     What is loaded already is given back. With `follow`, and no pre-trained folder among them, the
     one that the fine-tuned models began from (`init` in the manifest of their run) is taken, if it
     is still there.
@@ -179,7 +180,7 @@ def open_models(
     if not listed:
         raise InputError("no --model", "one or more")
     tuned, masked = [], []
-    for folder in listed:
+    for folder in map(find_pretrained, listed):
         folds = [path.parent for path in folder.glob("fold*_seed*/config.json")]
         folds = [path for path in folds if FOLD.fullmatch(path.name)]
         if (folder / "config.json").is_file():

@@ -31,7 +31,19 @@ from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import EncoderOutput, SequenceEncoder
 from genesplice.runtime import side_by_side
 
+PUBLISHED = Path(__file__).parents[1] / "weights"
+"""Encoders that come with the package, in folders as `pretrain` writes them, with a model card."""
+ENCODER_SIZES = (
+    "arch", "bin_bp", "width", "heads", "bin_layers", "summary_layers", "region_layers",
+    "decoder_layers", "bin_window", "summary_window", "base_width", "annotation",
+)  # fmt: skip
 BINS_BP, CODON_BP, BASES_BP = 128, 3, (24, 126)
+
+
+def find_pretrained(name: str | Path) -> Path:
+    """The folder of that name, else the one of published weights called so, if there are any."""
+    folder = Path(name)
+    return folder if folder.exists() or not (PUBLISHED / name).is_dir() else PUBLISHED / name
 
 
 def load_pretrained(directory: Path) -> PretrainingModel:
@@ -111,7 +123,19 @@ def encoder_reads_relatives(init: Path) -> bool | None:
         If the record of its run is damaged.
     """
     settings = _settings(init)
-    return None if settings is None else bool(settings["relatives"])
+    return None if settings is None else bool(settings["sizes"].get("relatives", False))
+
+
+def encoder_sizes(init: Path) -> dict[str, Any]:
+    """The model settings that the encoder in `init` was made with; nothing where nobody knows.
+
+    Raises
+    ------
+    InputError
+        If the record of its run is damaged.
+    """
+    sizes = {} if (settings := _settings(init)) is None else settings["sizes"]
+    return {name: sizes[name] for name in ENCODER_SIZES if name in sizes}
 
 
 def _settings(init: Path | None) -> dict[str, Any] | None:
@@ -121,7 +145,7 @@ def _settings(init: Path | None) -> dict[str, Any] | None:
         record = json.loads(path.read_text())
         settings, sizes = record["pretrain"], dict(record.get("model", {}))
         known = {name: settings[name] for name in ("holdout_fold", "contrastive_weight", "views")}
-        return known | {"relatives": sizes.get("relatives", False)}
+        return known | {"sizes": sizes}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"a damaged {path.name}", "one of this version", path=init) from error
 

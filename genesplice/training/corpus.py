@@ -17,7 +17,8 @@ from genesplice.data.genome import Genome, N, cache_fasta, is_cached
 from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
-from genesplice.predict.pretrained import encoder_reads_relatives
+from genesplice.predict.pretrained import PUBLISHED, encoder_reads_relatives, encoder_sizes
+from genesplice.results import Metric, read_metrics
 from genesplice.runtime import file_sha256
 from genesplice.training.loops import GENOME, first_process_first, is_first_process, is_taken
 
@@ -44,16 +45,40 @@ class Source(NamedTuple):
 
 
 def for_genome(config: Config, genome: Genome, init: Path | None = None) -> Config:
-    """The settings without alignment columns where there are none, in the data or in training.
+    """The settings with the sizes of the encoder in `init`, and with what there is to be read.
 
-    An encoder in `init` that has learned with them goes on to read them; where there are none it
-    reads that nothing is aligned.
+    Without alignment columns in the data none are read; but an encoder in `init` that has learned
+    with them goes on to read them: where there are none it reads that nothing is aligned.
     """
+    if init is not None:
+        model = dataclasses.replace(config.model, **encoder_sizes(init))
+        config = dataclasses.replace(config, model=model)
     if genome.columns is not None or not config.model.relatives:
         return config
     if init is not None and encoder_reads_relatives(init) is not False:
         return config
     return dataclasses.replace(config, model=dataclasses.replace(config.model, relatives=False))
+
+
+def published_encoder(bundle: Bundle) -> Path | None:
+    """Published weights that were trained on this very genome, with the same blocks held out."""
+    for folder in sorted(PUBLISHED.glob("*")):
+        settings = json.loads((folder / "run.json").read_text())["pretrain"]
+        source = bundle_source(bundle, settings["holdout_fold"], settings["validation_blocks"])
+        trained = json.loads((folder / "inputs.json").read_text())
+        own = source_digests(source)
+        if all(own[name] == trained[name] for name in ("genome", "blocks")):
+            return folder
+    return None
+
+
+def published_metrics(bundle: Bundle) -> list[Metric]:
+    """What was measured of `published_encoder`, under its name; nothing where there is none."""
+    if (folder := published_encoder(bundle)) is None:
+        return []
+    names = {"genesplice": folder.name, "genome_alone": f"{folder.name} alone"}
+    rows = read_metrics(folder / "metrics.json")
+    return [row._replace(model=names[row.model]) for row in rows if row.model in names]
 
 
 def source_digests(source: Source) -> dict[str, str]:

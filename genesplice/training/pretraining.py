@@ -31,7 +31,7 @@ from genesplice.model.adapters import read_weights
 from genesplice.model.channels import MASK_TOKEN
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
-from genesplice.model.sequence import EncoderOutput
+from genesplice.model.sequence import ConvBlock, EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.training import batches, loops
@@ -340,8 +340,9 @@ class PretrainingModule(LightningModule):
         self.queue.views = checkpoint["queue"]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig | OptimizerConfig:
-        """AdamW under the chosen schedule; for `plateau` validation sets the rate."""
+        """Muon and AdamW under the chosen schedule; for `plateau` validation sets the rate."""
         settings = self.config.pretrain
+        blocks = [one for one in self.model.modules() if isinstance(one, ConvBlock)]
         made = make_optimizer(
             [weight for weight in self.model.parameters() if weight.requires_grad],
             learning_rate=settings.learning_rate,
@@ -349,5 +350,7 @@ class PretrainingModule(LightningModule):
             schedule=settings.schedule,
             phases=((settings.steps, 1.0),),
             lowest=settings.lowest_rate,
+            matrices=[one.weight for block in blocks for one in (block.conv, block.contract)],
+            scale=settings.muon_scale,
         )
         return {"optimizer": made["optimizer"]} if settings.schedule == PLATEAU else made

@@ -78,6 +78,76 @@ def schedule_factors(name: str, steps: int, *, lowest: float = 0.1) -> Float[np.
     return factors[1::2]
 
 
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW; `matrices` move by their momentum made orthogonal instead, `scale` at the rate.
+
+    Convolutions count as matrices of a row an output. All singular values of a step are about
+    equal, so that rare directions are learned as fast as common ones; `scale` is the root mean
+    square of a step in units of the learning rate. (torch's own Muon takes no convolutions, comes
+    with newer versions only, and would be a second optimiser.)
+
+    Source: Jordan et al., Muon: an optimizer for hidden layers, 2024; the scale by Liu et al.,
+    Muon is scalable for LLM training, 2025, section 2.2.
+    """
+
+    momentum, polynomial, iterations = 0.95, (3.4445, -4.7750, 2.0315), 5
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float,
+        *,
+        weight_decay: float,
+        matrices: Iterable[nn.Parameter] = (),
+        scale: float = 0.0,
+    ) -> None:
+        chosen = {id(matrix): matrix for matrix in matrices if scale > 0}
+        others = [weight for weight in parameters if id(weight) not in chosen]
+        super().__init__(others, learning_rate, weight_decay=weight_decay, fused=True)
+        if chosen:
+            self.add_param_group({"params": [*chosen.values()], "scale": scale})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step of all weights."""
+        with torch.enable_grad():  # the closure clears and clips gradients of all groups
+            loss = None if closure is None else closure()
+        groups = self.param_groups
+        self.param_groups = groups[:1]
+        super().step()
+        self.param_groups = groups
+        for group in groups[1:]:
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:  # AdamW looks for "step" where it reads a checkpoint
+                    state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
+                state["momentum"].lerp_(weight.grad, 1 - self.momentum)
+                step = weight.grad.lerp(state["momentum"], self.momentum).flatten(1)
+                step = step if step.shape[0] <= step.shape[1] else step.T
+                alike.setdefault(step.shape, []).append((weight, step))
+            for shape, pairs in alike.items():
+                size = group["lr"] * group["scale"] * max(shape) ** 0.5
+                steps = self._orthogonal(torch.stack([step for _, step in pairs]))
+                for (weight, _), step in zip(pairs, steps, strict=True):
+                    is_wide = weight.shape[0] <= weight[0].numel()
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.sub_((step if is_wide else step.T).reshape(weight.shape), alpha=size)
+        return loss
+
+    def _orthogonal(self, steps: Tensor) -> Tensor:
+        """Each of the matrices with its singular values between about 0.7 and 1.2."""
+        a, b, c = self.polynomial
+        steps = steps / (torch.linalg.matrix_norm(steps)[:, None, None] + 1e-7)
+        for _ in range(self.iterations):
+            square = steps @ steps.mT
+            square = torch.baddbmm(square, square, square, beta=b, alpha=c)
+            steps = torch.baddbmm(steps, square, steps, beta=a)
+        return steps
+
+
 def make_optimizer(
     parameters: Iterable[nn.Parameter],
     *,
@@ -86,13 +156,14 @@ def make_optimizer(
     schedule: str,
     phases: Sequence[tuple[int, float]],
     lowest: float = 0.1,
+    **muon: Any,
 ) -> OptimizerLRSchedulerConfig:
-    """AdamW, its rate set at every step.
+    """AdamW, its rate set at every step; with `matrices` and `scale` as `MuonAdamW` has them.
 
     Each of the `phases` is (steps, fraction of `learning_rate`) and runs through the whole
     schedule, whose cycles begin at `lowest` times the peak rate.
     """
-    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = MuonAdamW(parameters, learning_rate, weight_decay=weight_decay, **muon)
     curves = [peak * schedule_factors(schedule, steps, lowest=lowest) for steps, peak in phases]
     factors = np.concatenate(curves).tolist()
     scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: factors[min(step, len(factors) - 1)])

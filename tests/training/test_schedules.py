@@ -15,6 +15,7 @@ from genesplice.training.schedules import (
     PLATEAU_FACTOR,
     PLATEAU_PATIENCE,
     SCHEDULES,
+    MuonAdamW,
     average_weights,
     make_optimizer,
     schedule_factors,
@@ -99,6 +100,66 @@ def test_each_phase_is_the_same_shape_at_its_share_of_the_peak(name):
     assert rates(*make(name, (0, 1.0), (6, 1.0)), 6) == rates(*make(name, (6, 1.0)), 6)
     # Beyond the end it stays.
     assert rates(*make(name, (4, 1.0)), 10)[4:] == [seen_last(name)] * 6
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 3, 1, 4), (7, 2, 1, 2)])
+def test_muon_turns_a_momentum_into_an_orthogonal_step(shape):
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.nn.Parameter(torch.randn(shape, generator=generator))
+    bias = torch.nn.Parameter(torch.randn(5, generator=generator))
+    optimizer = MuonAdamW([weight, bias], RATE, weight_decay=0.1, matrices=[weight], scale=0.6)
+    momentum = torch.zeros(shape)
+    for _ in range(3):
+        before, gradient = weight.detach().clone(), torch.randn(shape, generator=generator)
+        weight.grad, bias.grad = gradient.clone(), torch.randn(5, generator=generator)
+        optimizer.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        moved = (before * (1 - 0.1 * RATE) - weight.detach()).flatten(1)
+        u, sizes, v = torch.linalg.svd(
+            (0.05 * gradient + 0.95 * momentum).flatten(1), full_matrices=False
+        )
+        rows, columns = moved.shape
+        # In the singular vectors of the momentum a step is diagonal, its entries about alike.
+        stretched = u.T @ moved @ v.T / (RATE * 0.6 * max(rows, columns) ** 0.5)
+        off = stretched - torch.diag(stretched.diagonal())
+        assert off.abs().max() < 1e-4
+        is_large = sizes > 0.1 * sizes.max()
+        assert ((stretched.diagonal() > 0.6) & (stretched.diagonal() < 1.3))[is_large].all()
+
+
+def test_what_is_no_matrix_of_muon_moves_by_adamw():
+    generator = torch.Generator().manual_seed(4)
+    start = torch.randn(4, 3, generator=generator)
+    ours, torchs, matrix = (torch.nn.Parameter(start.clone()) for _ in range(3))
+    one = MuonAdamW([ours, matrix], RATE, weight_decay=0.1, matrices=[matrix], scale=0.2)
+    other = torch.optim.AdamW([torchs], RATE, weight_decay=0.1)
+    none = MuonAdamW([matrix], RATE, weight_decay=0.1, matrices=[matrix], scale=0.0)
+    assert len(one.param_groups) == 2
+    assert len(none.param_groups) == 1
+    for _ in range(4):
+        ours.grad = torchs.grad = torch.randn(4, 3, generator=generator)
+        one.step()
+        other.step()
+    torch.testing.assert_close(ours, torchs)
+    # Without a gradient nothing moves it.
+    assert torch.equal(matrix, start)
+
+
+def test_a_closure_sees_all_weights_of_the_optimizer():
+    weight, matrix = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    optimizer = MuonAdamW([weight, matrix], RATE, weight_decay=0.0, matrices=[matrix], scale=0.2)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (weight.sum() + matrix.sum()).square()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == 64
+    optimizer.step(closure)
+    expected = 2 * (weight.sum() + matrix.sum())
+    closure()
+    torch.testing.assert_close(matrix.grad, torch.full((2, 2), expected.item()))
 
 
 def seen_last(name: str) -> float:
