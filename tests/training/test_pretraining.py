@@ -1,5 +1,7 @@
 """What was never read, what is left behind, how it is scored, and that it can be interrupted."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,11 @@ from tiny_runs import config, random_tokens, with_genome, with_other_blocks
 
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
+from genesplice.predict.models import load_model
 from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.training.corpus import bundle_source
 from genesplice.training.evaluation import masked_base_metrics
-from genesplice.training.finetuning import make_model
+from genesplice.training.finetuning import finetune, make_model
 from genesplice.training.pretraining import load_encoder_weights, pretrain
 
 pytestmark = pytest.mark.slow
@@ -59,6 +62,7 @@ def test_it_learns_a_genome_that_repeats_itself(tiny_bundle, tmp_path):
     repeated = with_genome(tiny_bundle, motif[: tiny_bundle.genome.length].copy())
     settings = config(
         "pretrain.steps=50", "pretrain.learning_rate=0.02", "pretrain.batch_windows=1",
+        "pretrain.masked_fraction=0.17",
         "model.dropout=0", "pretrain.contrastive_weight=0",
     )  # fmt: skip
     bits, top = pretrain(repeated, settings, tmp_path / "out").metrics
@@ -251,3 +255,18 @@ def test_an_encoder_of_another_size_is_refused(pretrained, tiny_bundle, setting)
 def test_a_folder_without_a_model_is_refused(tiny_bundle, tmp_path):
     with pytest.raises(InputError, match=r"no model.safetensors, expected a folder that pretrain"):
         load_encoder_weights(make_model(tiny_bundle, config()), tmp_path)
+
+
+def test_finetuning_takes_the_sizes_of_its_encoder(pretrained, tiny_bundle, tmp_path):
+    other = config(
+        "model.width=32", "model.region_layers=2", "model.graph_layers=0", "finetune.folds=0",
+        "finetune.head_steps=1", "finetune.core_bp=16384", "finetune.flank_bp=1024",
+    )  # fmt: skip
+    result = finetune(tiny_bundle, other, tmp_path / "out", init=pretrained)
+    run = json.loads((tmp_path / "out" / "fold0_seed0" / "run.json").read_text())["model"]
+    assert (run["width"], run["region_layers"], run["graph_layers"]) == (16, 1, 0)
+    ours = load_model(tmp_path / "out" / "fold0_seed0")
+    weights = load_file(pretrained / "model.safetensors")
+    for name, value in ours.encoder.state_dict().items():
+        assert torch.equal(value, weights[f"encoder.{name}"]), name
+    assert result.predictions["predicted"].notna().all()
