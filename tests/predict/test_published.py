@@ -54,7 +54,10 @@ def test_it_is_found_by_name_and_a_folder_of_the_name_comes_first(published, tmp
 def test_it_has_learned_codons_of_its_genome(published):
     """Without any relatives: 30 codons of rpsA, each with its third base hidden."""
     # MTESFAQLFEESLKEIETRPGSIVRGVVVAI in MG1655
-    bases = "ATGACTGAATCTTTTGCTCAACTCTTTGAAGAGTCCTTAAAAGAAATCGAAACCCGCCCGGGTTCTATCGTTCGTGGCGTTGTTGTTGCTATC"
+    bases = (
+        "ATGACTGAATCTTTTGCTCAACTCTTTGAAGAGTCCTTAAAAGAAATC"
+        "GAAACCCGCCCGGGTTCTATCGTTCGTGGCGTTGTTGTTGCTATC"
+    )
     gene = torch.tensor(["ACGT".index(base) for base in bases], dtype=torch.uint8)
     tokens = random_tokens(1, 1024, seed=5)
     tokens[0, 400 : 400 + len(gene)] = gene
