@@ -110,12 +110,31 @@ def read_json(path: Path) -> Any:
         raise InputError(f"not JSON ({error})", path=path) from None
 
 
+class Conservation(NamedTuple):
+    """How the bases of an interval are conserved in each group of relatives, on one strand.
+
+    Of the `sizes[group]` relatives `aligned[i, g]` have a base or a gap at base i, and `same[i, g]`
+    have this base. `information` is that of the column over all groups, in bits: 2 less the entropy
+    of its bases, each counted a quarter too often; 0 where nothing is aligned.
+    """
+
+    sizes: dict[str, int]
+    aligned: np.ndarray
+    same: np.ndarray
+    information: np.ndarray
+
+    def part(self, at: slice) -> "Conservation":
+        """The same of some of the bases."""
+        return Conservation(self.sizes, self.aligned[at], self.same[at], self.information[at])
+
+
 class Attribution(NamedTuple):
     """What each base of a window contributed to one predicted number of one gene.
 
     Everything is on the gene's sense strand, 5' to 3': `tokens` and `values` have one entry a
-    base, and entry 0 lies `offset_bp` from the TSS (negative: upstream). `values` sum to
-    `output - baseline_output` up to `delta`, the completeness error of the method.
+    base, and entry 0 lies `offset_bp` from the TSS (negative: upstream). `by_group` has what each
+    group of relatives contributed with each base's alignment column, where the model reads these.
+    Both together sum to `output - baseline_output` up to `delta`, the method's completeness error.
     """
 
     gene_id: str
@@ -129,6 +148,8 @@ class Attribution(NamedTuple):
     output: float
     baseline_output: float
     delta: float
+    by_group: np.ndarray | None = None
+    conservation: Conservation | None = None
 
     @property
     def relative_delta(self) -> float:

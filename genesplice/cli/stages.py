@@ -28,7 +28,10 @@ def prepare(
         str | None, typer.Option(help="tpm, rpkm, fpkm, log2tpm or counts.")
     ] = None,
     samples: Annotated[Path | None, typer.Option(help="sample and condition columns.")] = None,
-    relatives: Annotated[Path | None, typer.Option(help="Folder of related genomes.")] = None,
+    relatives: Annotated[
+        Path | None,
+        typer.Option(help="Folder of related genomes, a MAF file, or recipe: those it names."),
+    ] = None,
     network: Annotated[Path | None, typer.Option(help="Edges: source, target[, sign, …].")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="GMT, GAF or two columns.")] = None,
     obo: Annotated[Path | None, typer.Option(help="Gene Ontology: names, ancestors.")] = None,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -23,6 +23,7 @@ from genesplice.data.relatives import Relatives, judge_relatives, read_relatives
 from genesplice.data.similarity import gene_similarity
 from genesplice.data.splits import make_blocks
 from genesplice.errors import InputError
+from genesplice.results import Conservation
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
 
 FORMAT = "genesplice-bundle"
@@ -136,6 +137,15 @@ class Bundle:
     def data_sha256(self) -> dict[str, str]:
         """File of the bundle to its sha256, for the manifest of what is made from it."""
         return dict(self.manifest["files"])
+
+    def conservation(
+        self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
+    ) -> Conservation | None:
+        """How relatives conserve the bases of an interval; None where there are no relatives."""
+        at = contig, start, end, strand
+        if self.relatives is None:
+            return None
+        return self.relatives.conservation(self.genome.fetch_columns(*at), self.genome.fetch(*at))
 
     def test_genes(self, fold: int) -> pd.Index:
         """Measured genes of a fold, as in `expression.var`; `InputError` without such a fold."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from genesplice.data.alignments import MAF_SUFFIXES, read_maf
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import (
     FORMAT,
@@ -38,7 +39,13 @@ from genesplice.data.measurements import (
 )
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.relatives import align_relatives
-from genesplice.data.sources import MIN_SET_GENES, RECIPES, default_cache
+from genesplice.data.sources import (
+    FROM_ARCHIVE,
+    MIN_SET_GENES,
+    RECIPES,
+    default_cache,
+    fetch_relatives,
+)
 from genesplice.data.splits import choose_operons
 from genesplice.data.tables import counted, on_disk
 from genesplice.errors import InputError
@@ -61,8 +68,10 @@ def prepare_recipe(
     out
         Folder to write; it appears only when the bundle is whole.
     relatives
-        Folder of genomes of related species in place of those that the recipe brings
-        (`genesplice.data.relatives.align_relatives`).
+        In place of those that the recipe brings: a folder or file as in `prepare_files`, or
+        "recipe" for the genomes that the recipe names, from the public archive
+        (`genesplice.data.sources.fetch_relatives`). Where that cannot be reached, what the recipe
+        brings is kept, and the manifest says so.
     cache
         Where downloads and aligned relatives are kept; see `genesplice.data.sources.default_cache`.
     progress
@@ -84,7 +93,13 @@ def prepare_recipe(
     _refuse_taken(Path(out), overwrite)
     parts, flag = RECIPES[name](cache, progress), ""
     if relatives is not None:
-        parts, flag = _with_relatives(parts, Path(relatives), cache, progress), " --relatives "
+        flag = " --relatives "
+        chosen: Path | None = Path(relatives)
+        if str(relatives) == FROM_ARCHIVE and not Path(relatives).exists():
+            chosen, told = fetch_relatives(default_cache() if cache is None else cache, progress)
+            parts = parts._replace(notes=[*parts.notes, *told])
+        if chosen is not None:
+            parts = _with_relatives(parts, chosen, cache, progress)
     return write_bundle(
         parts,
         Path(out),
@@ -151,7 +166,8 @@ def prepare_files(
         What edges and gene sets rest on, where their file does not declare it: a word of
         `genesplice.data.leakage.EVIDENCE_WORDS` such as "binding" or "curated".
     relatives
-        Folder of genomes of related species (`genesplice.data.relatives.align_relatives`).
+        Folder of genomes of related species (`genesplice.data.relatives.align_relatives`), or a MAF
+        file of an alignment to this genome (`genesplice.data.alignments.read_maf`).
     circular
         Contigs whose ends join, beyond those that the annotation declares (`Is_circular=true`).
     allow_missing
@@ -288,15 +304,16 @@ def prepare_files(
 
 
 def _with_relatives(
-    parts: BundleParts, folder: Path, cache: Path | None, progress: Progress | None
+    parts: BundleParts, path: Path, cache: Path | None, progress: Progress | None
 ) -> BundleParts:
-    """The parts with the genomes of a folder aligned, and in the inputs."""
-    kept = (default_cache() if cache is None else Path(cache)) / "relatives"
-    relatives = align_relatives(folder, parts.genome, kept, progress=progress)
-    inputs = [
-        *parts.inputs,
-        *(_inputs("relatives", folder / f)[0] for f in relatives.table["file"]),
-    ]
+    """The parts with the genomes of a folder, or what is aligned in a file, and these inputs."""
+    if path.name.lower().endswith(MAF_SUFFIXES):
+        relatives, files = read_maf(path, parts.genome, progress=progress), [path]
+    else:
+        kept = (default_cache() if cache is None else Path(cache)) / "relatives"
+        relatives = align_relatives(path, parts.genome, kept, progress=progress)
+        files = [path / name for name in relatives.table["file"]]
+    inputs = [*parts.inputs, *(_inputs("relatives", file)[0] for file in files)]
     return parts._replace(relatives=relatives, inputs=inputs)
 
 

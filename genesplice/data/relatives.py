@@ -5,14 +5,12 @@ reference. Tiles of the reference are mapped with minimap2 (Li 2018) at seeds th
 for four fifths of identity, and the best-matching tile decides where tiles overlap.
 
 Most of what it says is in the columns: how many near, middle and far relatives have A, C, G, T or
-a gap at each base. A summary keeps only those, in a few megabytes.
+a gap at each base.
 """
 
 import hashlib
-import io
-import lzma
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +22,7 @@ from jaxtyping import Float, Int64, UInt8
 from genesplice.data.genome import Contig, Genome, N, decode, encode, read_fasta
 from genesplice.data.leakage import graded, worst_status
 from genesplice.errors import InputError, WorkError
+from genesplice.results import Conservation
 from genesplice.runtime import atomic_file
 
 FILES = ("relatives.npy", "columns.npy", "relatives.tsv")
@@ -34,7 +33,7 @@ TILE_BP, TILE_STEP = 1_500, 750
 ALIGNER = {"k": 11, "w": 5, "min_chain_score": 25, "min_dp_score": 20,
            "scoring": (1, 1, 3, 1, 13, 1)}  # fmt: skip
 """minimap2's defaults are made for 95 % of identity: they find a third of what these find."""
-MAX_CONTIGS = 20_000
+MAX_CONTIGS, MAX_RELATIVES = 20_000, 3 * 255
 MIN_ALIGNED, STRAIN_IDENTITY = 0.05, 0.98
 TABLE_COLUMNS = (
     "name", "group", "aligned", "identity", "contigs", "length_bp", "file", "sha256", "note",
@@ -122,6 +121,25 @@ class Relatives(NamedTuple):
         ratios = logs[row, new] - logs[row, np.minimum(ref, GAP)]
         return float(ratios.mean() if is_deletion else ratios[new != ref].sum())
 
+    def conservation(
+        self,
+        columns: UInt8[np.ndarray, "length groups 5"],
+        tokens: UInt8[np.ndarray, " length"],
+    ) -> Conservation | None:
+        """How an interval's bases are conserved, from its columns on either strand; None of none.
+
+        `columns` are `Genome.fetch_columns`' and `tokens` `Genome.fetch`'s.
+        """
+        if not columns.shape[1]:
+            return None
+        counts = np.concatenate([columns[..., :GAP], np.zeros_like(columns[..., :1])], -1)
+        same = np.take_along_axis(counts, np.minimum(tokens, GAP)[:, None, None], axis=2)[..., 0]
+        share = columns.sum(axis=1, dtype=np.float64)[:, :GAP] + 0.25
+        share /= share.sum(axis=1, keepdims=True)
+        information = 2 + (share * np.log2(share)).sum(axis=1)
+        sizes = {group: self.size_of(group) for group in GROUPS}
+        return Conservation(sizes, columns.sum(axis=2, dtype=np.uint8), same, information)
+
     def size_of(self, source: str) -> int:
         """How many relatives a source of `sources` counts: 1, or those of a group."""
         return int((self.table["group"] == source).sum()) if source in GROUPS else 1
@@ -162,7 +180,9 @@ def align_relatives(
     say = progress or (lambda text: None)
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError("no such folder", "a folder of FASTA files, one a genome", path=folder)
+        raise InputError(
+            "no such folder", "a folder of FASTA files, one a genome, or a .maf", path=folder
+        )
     files = [f for f in sorted(folder.iterdir()) if _stem(f.name) is not None]
     if not files:
         expected = f"one a genome, named {', '.join('*' + s for s in SUFFIXES)}, plain or .gz"
@@ -180,6 +200,8 @@ def align_relatives(
         if digest in seen:
             raise InputError(f"the sequences of {seen[digest]}", "each genome once", path=path)
         seen[digest] = Path(path.name)
+        if _stem(path.name) in {row["name"] for row in rows}:
+            raise InputError(f"two files named {_stem(path.name)}", "different names", path=folder)
         key = hashlib.sha256(repr((reference, digest, TILE_BP, TILE_STEP, ALIGNER)).encode())
         kept = cache / f"{key.hexdigest()[:32]}.npy"
         if kept.is_file():
@@ -192,15 +214,27 @@ def align_relatives(
         row = {
             "name": _stem(path.name), "file": path.name, "sha256": digest,
             "contigs": len(relative.contigs), "length_bp": relative.length,
-            **_similarity(bases, genome),
+            **similarity_to(genome, bases),
         }  # fmt: skip
-        say(
-            f"relatives: {row['name']}: {row['aligned']:.0%} of the genome aligned at "
-            f"{row['identity']:.0%} identity{row['note'] and ': ' + str(row['note'])}"
-        )
+        say(describe(row))
         rows.append(row)
         aligned.append(bases)
+    return group_relatives(rows, aligned, folder)
+
+
+def group_relatives(
+    rows: Sequence[Mapping[str, Any]], aligned: Sequence[UInt8[np.ndarray, " length"]], path: Path
+) -> Relatives:
+    """The relatives of some rows of `TABLE_COLUMNS`, but for the group, and their bases.
+
+    Raises
+    ------
+    InputError
+        If a group has more relatives than can be counted.
+    """
     table = pd.DataFrame(rows).sort_values(["identity", "name"], ascending=[False, True])
+    if len(table) > MAX_RELATIVES:
+        raise InputError(f"{len(table)} relatives", f"at most {MAX_RELATIVES}", path=path)
     bases = np.stack([aligned[i] for i in table.index])
     table = table.reset_index(drop=True).assign(group=LEFT_OUT)
     kept = table.index[table["identity"] <= STRAIN_IDENTITY]
@@ -216,7 +250,16 @@ def _stem(name: str) -> str | None:
     return next((plain.removesuffix(s) for s in SUFFIXES if plain.lower().endswith(s)), None)
 
 
-def _similarity(bases: UInt8[np.ndarray, " length"], genome: Genome) -> dict[str, Any]:
+def describe(row: Mapping[str, Any]) -> str:
+    """A row of the table in one line."""
+    return (
+        f"relatives: {row['name']}: {row['aligned']:.0%} of the genome aligned at "
+        f"{row['identity']:.0%} identity{row['note'] and ': ' + str(row['note'])}"
+    )
+
+
+def similarity_to(genome: Genome, bases: UInt8[np.ndarray, " length"]) -> dict[str, Any]:
+    """`aligned`, `identity` and `note` of `TABLE_COLUMNS` for one row of the matrix."""
     is_base = bases < GAP
     identical = int((is_base & (bases == genome.tokens)).sum())
     share, identity = float(is_base.mean()), identical / max(1, int(is_base.sum()))
@@ -320,56 +363,6 @@ def judge_relatives(leakage: Mapping[str, Any], table: pd.DataFrame) -> dict[str
     )  # fmt: skip
     checks = [*leakage["checks"], check._asdict()]
     return {**leakage, "status": worst_status(r["status"] for r in checks), "checks": checks}
-
-
-def write_summary(relatives: Relatives, genome: Genome, path: Path) -> None:
-    """Write columns and table without the relatives themselves: 1 MB for 1 Mbp of a genome.
-
-    Columns are kept as numbers of the distinct ones, the commonest first, each counted from the
-    reference's base on: most columns of a conserved base are one number.
-    """
-    parts: dict[str, np.ndarray] = {"genome": np.array(genome.digest)}
-    for group, counts in zip(GROUPS, relatives.columns, strict=True):
-        distinct, number, times = np.unique(
-            turn_columns(counts, genome.tokens, 1), axis=0, return_inverse=True, return_counts=True
-        )
-        order = np.argsort(-times, kind="stable")
-        rank = np.argsort(order)[number.ravel()].astype(np.uint16)
-        parts |= {f"{group}_distinct": distinct[order],
-                  f"{group}_low": rank.astype(np.uint8),
-                  f"{group}_high": (rank >> 8).astype(np.uint8)}  # fmt: skip
-    table = io.StringIO()
-    relatives.table.to_csv(table, sep="\t", index=False, float_format="%.6f")
-    parts["table"] = np.array(table.getvalue())
-    packed = io.BytesIO()
-    np.savez(packed, allow_pickle=False, **parts)
-    with atomic_file(path) as scratch:
-        scratch.write_bytes(lzma.compress(packed.getvalue()))
-
-
-def read_summary(path: Path, genome: Genome) -> Relatives:
-    """Read what `write_summary` wrote.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it is damaged, or was made for another genome.
-    """
-    try:
-        packed = io.BytesIO(lzma.decompress(Path(path).read_bytes()))
-        parts = np.load(packed, allow_pickle=False)
-        table = pd.read_csv(io.StringIO(str(parts["table"])), sep="\t", keep_default_na=False)
-        if str(parts["genome"]) != genome.digest:
-            raise InputError("a summary of another genome's relatives", "this genome's", path=path)
-        columns = np.empty((len(GROUPS), genome.length, GAP + 1), np.uint8)
-        for row, group in enumerate(GROUPS):
-            rank = parts[f"{group}_high"].astype(np.uint16) << 8 | parts[f"{group}_low"]
-            columns[row] = turn_columns(parts[f"{group}_distinct"][rank], genome.tokens, -1)
-    except InputError:
-        raise
-    except (OSError, lzma.LZMAError, ValueError, KeyError) as error:
-        raise InputError("no summary of relatives", "one that is whole", path=path) from error
-    return Relatives(np.empty((0, genome.length), np.uint8), columns, table)
 
 
 def turn_columns(

