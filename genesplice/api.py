@@ -291,6 +291,7 @@ def scan_explorer(scan: Any, bundle: Bundle, **options: Any) -> Explorer:
     scans = scan.table.assign(gene_id=scan.gene_id, position_bp=scan.table["distance_bp"])
     hexamers = pd.DataFrame(scan.hexamers, columns=list(MotifHit._fields))
     hexamers = hexamers.assign(gene_id=scan.gene_id)
+    options["conservation"] = scan.conservation and [scan.conservation]
     return ScanExplorer(scans, hexamers, names=bundle.names, **options)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from genesplice.results import Conservation
 from genesplice.show.explorers import (
     AttributionExplorer,
     ContextExplorer,
@@ -65,6 +66,14 @@ def scan(genes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 
+def conservation(length: int, seed: int = 0) -> Conservation:
+    """Of 3 near, no middle and 5 far relatives."""
+    sizes = {"near": 3, "middle": 0, "far": 5}
+    aligned = np.random.default_rng(seed).integers(0, np.array([*sizes.values()]) + 1, (length, 3))
+    same = np.random.default_rng(seed + 9).integers(0, aligned + 1)
+    return Conservation(sizes, aligned.astype(np.uint8), same.astype(np.uint8), np.zeros(length))
+
+
 def scan_explorer(gene: str) -> ScanExplorer:
     return ScanExplorer(*scan([gene]), names=NAMES)
 
@@ -104,6 +113,8 @@ def make_explorers() -> dict[str, Explorer]:
             names=NAMES,
             motifs=motifs,
             notes=pd.Series({"b0000": "delta 0.01"}),
+            conservation=[conservation(100, seed) for seed in range(4)],
+            by_column=rng.normal(size=(4, 100)),
         ),
         "network": NetworkExplorer(*network()),
         "scan": ScanExplorer(

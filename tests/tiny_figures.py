@@ -117,6 +117,13 @@ def _logo(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _parts(name: str) -> dict[str, Any]:
+    values = np.random.default_rng(8).normal(size=(9, 4))
+    table = pd.DataFrame(values, columns=["sequence", "near", "middle", "far"])
+    table = table.assign(change=values.sum(1), gene_id=ids(9))
+    return {"table": table, "names": pd.Series(name, ids(9)), "title": name}
+
+
 def _completeness(name: str) -> dict[str, Any]:
     delta = pd.Series(np.linspace(0.001, 0.1, 15), index=ids(15))
     names = pd.Series(name, index=ids(15))
@@ -205,6 +212,7 @@ CASES = {
     "predicted_observed": Case(figures.predicted_observed, _scatter),
     "leakage_table": Case(figures.leakage_table, _leakage),
     "attribution_logo": Case(figures.attribution_logo, _logo),
+    "part_bars": Case(figures.part_bars, _parts),
     "completeness_bars": Case(figures.completeness_bars, _completeness),
     "pathway_graph": Case(figures.pathway_graph, _graph),
     "context_curve": Case(figures.context_curve, _context),

@@ -105,6 +105,7 @@ def _write_explanation(
         checks=made.checks,
         curves={one.gene_id: made.curves[one.gene_id] for one in shown if made.curves},
         sites=made.sites,
+        parts_of=None if is_exact else made.parts.head(N_SHOWN),
         shown_bp=span_bp if is_exact else SHOWN_BP,
         is_exact=is_exact,
         promises_sum=any(m.label == made.method and m.promises_sum for m in METHODS.values()),
@@ -116,12 +117,15 @@ def _write_explanation(
         else lead_of(made.checks, n_genes)
     )
     more = {} if made.checks is None else {"checks.tsv": made.checks.reset_index()}
+    if "near" in made.parts:
+        more["parts.tsv"] = made.parts
     if made.known_sites is not None:
         more["known_sites.tsv"] = made.known_sites
         parts += [
             "## On known sites\n\nIs attribution larger on a known site than on random intervals "
             "of the same gene's upstream region? AUROC, 0.5 by chance; `control` is the same model "
-            "with permuted weights.",
+            "with permuted weights, `genesplice columns` the attribution of alignment columns, and "
+            "`column` their information in bits, without a model.",
             made.known_sites,
         ]
     return _write(folder, title, lead, parts, made.table, more, made.metrics, facts)

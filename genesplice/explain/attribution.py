@@ -18,12 +18,15 @@ from torch import Tensor, nn
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import decode
+from genesplice.data.relatives import GROUPS
 from genesplice.errors import WorkError, require
+from genesplice.model.channels import RELATIVE_CHANNELS
 from genesplice.model.genesplice import GeneSplice
 from genesplice.predict.gene_output import Explainer, GeneOutput, GeneWindow, Reference
 from genesplice.predict.models import Models
-from genesplice.results import Attribution, Metric
+from genesplice.results import Attribution
 
+GROUP_CHANNELS = RELATIVE_CHANNELS // len(GROUPS)
 COMPLETE = 0.05
 """Missing share of |output - reference| up to which attributions count as complete."""
 TILE_BP = 16
@@ -37,74 +40,93 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
+Inputs = tuple[Tensor, ...]
+
+
 class Asked(NamedTuple):
-    """What a method is asked: a function, its input, and what that is compared with."""
+    """What a method is asked: a function, its inputs, and what these are compared with.
+
+    `inputs` are base channels (1, length, 4), and those of alignment columns where they are read.
+    """
 
     function: nn.Module
-    bases: Float[Tensor, "1 length 4"]
+    inputs: Inputs
     references: Float[Tensor, "references length 4"]
     settings: Settings
 
-    def mean(self, attribute: Callable[[Tensor], Tensor]) -> Tensor:
+    def against(self, references: Float[Tensor, "references length 4"]) -> Inputs:
+        """Whole references: these bases, and nothing aligned."""
+        nothing = (torch.zeros_like(x).expand(len(references), -1, -1) for x in self.inputs[1:])
+        return references, *nothing
+
+    def mean(self, attribute: Callable[[Inputs], Inputs]) -> Inputs:
         """Mean over the references."""
-        return torch.stack([attribute(one[None]) for one in self.references]).mean(0)
+        found = [attribute(self.against(one[None])) for one in self.references]
+        return tuple(torch.stack(part).mean(0) for part in zip(*found, strict=True))
 
 
-def _integrated_gradients(asked: Asked) -> Tensor:
+def _integrated_gradients(asked: Asked) -> Inputs:
     """Source: Sundararajan et al., Axiomatic attribution for deep networks, 2017, equation 1."""
     method, settings = attr.IntegratedGradients(asked.function), asked.settings
     options = {"n_steps": settings.steps, "internal_batch_size": settings.batch_steps}
-    return asked.mean(lambda one: method.attribute(asked.bases, one, **options))
+    return asked.mean(lambda one: method.attribute(asked.inputs, one, **options))
 
 
-def _saliency(asked: Asked) -> Tensor:
-    """The gradient of the base that is there. Source: Simonyan et al., 2013, section 3."""
-    bases = asked.bases
-    gradient = attr.Saliency(asked.function).attribute(_leaf(bases), abs=True)
-    return gradient * (bases == bases.max(-1, keepdim=True).values)
+def _saliency(asked: Asked) -> Inputs:
+    """The gradient of what is there. Source: Simonyan et al., 2013, section 3."""
+    gradients = attr.Saliency(asked.function).attribute(_leaves(asked.inputs), abs=True)
+    return tuple(x * (there != 0) for x, there in zip(gradients, asked.inputs, strict=True))
 
 
-def _input_x_gradient(asked: Asked) -> Tensor:
-    return attr.InputXGradient(asked.function).attribute(_leaf(asked.bases))
+def _input_x_gradient(asked: Asked) -> Inputs:
+    return attr.InputXGradient(asked.function).attribute(_leaves(asked.inputs))
 
 
-def _deeplift(asked: Asked) -> Tensor:
+def _deeplift(asked: Asked) -> Inputs:
     """Source: Shrikumar et al., Learning important features, 2017 (the rescale rule)."""
     with warnings.catch_warnings():
         # It reports that it sets hooks, each time.
         warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
         method = attr.DeepLift(asked.function)
-        return asked.mean(lambda one: method.attribute(_leaf(asked.bases), _leaf(one)))
+        return asked.mean(lambda one: method.attribute(_leaves(asked.inputs), _leaves(one)))
 
 
-def _gradient_shap(asked: Asked) -> Tensor:
+def _gradient_shap(asked: Asked) -> Inputs:
     """Source: Erion et al., expected gradients, 2021, equation 3."""
     method, settings = attr.GradientShap(asked.function), asked.settings
-    total, left = torch.zeros_like(asked.bases), settings.steps
+    total, left = [torch.zeros_like(x) for x in asked.inputs], settings.steps
+    references = asked.against(asked.references)
     with _seeded(settings.seed):
         while left > 0:
             count = min(settings.batch_steps, left)
             options = {"n_samples": count, "stdevs": 0.0}
-            total += count * method.attribute(asked.bases, asked.references, **options)
+            found = method.attribute(asked.inputs, references, **options)
+            total = [x + count * more for x, more in zip(total, found, strict=True)]
             left -= count
-    return total / settings.steps
+    return tuple(x / settings.steps for x in total)
 
 
-def _occlusion(asked: Asked) -> Tensor:
+def _occlusion(asked: Asked) -> Inputs:
     """Windows of two bins, one bin apart; each base gets the mean of those over it, a base."""
-    method, size = attr.Occlusion(asked.function), (2 * TILE_BP, 4)
-    options = {"strides": (TILE_BP, 4), "perturbations_per_eval": asked.settings.batch_steps}
-    values = asked.mean(lambda one: method.attribute(asked.bases, size, baselines=one, **options))
-    return values / (2 * TILE_BP * 4)
+    method, widths = attr.Occlusion(asked.function), (4, GROUP_CHANNELS)[: len(asked.inputs)]
+    sizes, strides = (tuple((n * TILE_BP, width) for width in widths) for n in (2, 1))
+    options = {"strides": strides, "perturbations_per_eval": asked.settings.batch_steps}
+    values = asked.mean(lambda one: method.attribute(asked.inputs, sizes, baselines=one, **options))
+    return tuple(x / (2 * TILE_BP * width) for x, width in zip(values, widths, strict=False))
 
 
-def _ablation(asked: Asked) -> Tensor:
-    """One bin after another; what the prediction loses is shared among its bases."""
-    method = attr.FeatureAblation(asked.function)
-    tiles = (torch.arange(asked.bases.shape[1]) // TILE_BP)[None, :, None].expand(1, -1, 4)
-    options = {"feature_mask": tiles, "perturbations_per_eval": asked.settings.batch_steps}
-    values = asked.mean(lambda one: method.attribute(asked.bases, baselines=one, **options))
-    return values / (TILE_BP * 4)
+def _ablation(asked: Asked) -> Inputs:
+    """One bin after another, and each group's part of it; the loss is shared among its bases."""
+    method, masks, first = attr.FeatureAblation(asked.function), [], 0
+    widths = (4, GROUP_CHANNELS)[: len(asked.inputs)]
+    for x, width in zip(asked.inputs, widths, strict=True):
+        position, channel = torch.arange(x.shape[1])[:, None], torch.arange(x.shape[2])
+        mask = first + position // TILE_BP + channel // width * (x.shape[1] // TILE_BP)
+        masks.append(mask[None])
+        first = int(mask.max()) + 1
+    options = {"perturbations_per_eval": asked.settings.batch_steps, "feature_mask": tuple(masks)}
+    values = asked.mean(lambda one: method.attribute(asked.inputs, baselines=one, **options))
+    return tuple(x / (TILE_BP * width) for x, width in zip(values, widths, strict=True))
 
 
 class Method(NamedTuple):
@@ -128,7 +150,7 @@ class Method(NamedTuple):
     """
 
     label: str
-    run: Callable[[Asked], Tensor]
+    run: Callable[[Asked], Inputs]
     promises_sum: bool = False
     is_fragile: bool = False
     reference: Reference | None = None
@@ -151,9 +173,12 @@ METHODS = {
 
 
 class Attributed(NamedTuple):
-    """Attributions, their completeness delta, and the output that they are of."""
+    """Attributions, their completeness delta, and the output that they are of.
 
-    values: Float[Tensor, "1 length 4"]
+    `values` of base channels, and after them of the channels of alignment columns, if any.
+    """
+
+    values: Float[Tensor, "1 length channels"]
     delta: float
     output: float
 
@@ -164,8 +189,13 @@ def attribute(
     references: Float[Tensor, "references length 4"],
     method: str,
     settings: Settings = Settings(),  # noqa: B008 - immutable
+    relatives: Float[Tensor, "1 length relatives"] | None = None,
 ) -> Attributed:
     """Attributions of `function` at `bases`, averaged over `references`.
+
+    With `relatives`, channels of alignment columns, these change together with the bases, and
+    every reference has nothing aligned: attributions of both sum to one change. Without, columns
+    stay what they are.
 
     The delta is the sum of the attributions less (output - mean output of the references), for
     every method: where no sum is promised it only says how far off they are.
@@ -179,10 +209,13 @@ def attribute(
     """
     require(method in METHODS, f"method '{method}'", f"one of {', '.join(METHODS)}")
     chosen = METHODS[method]
-    values = chosen.run(Asked(function, bases, references, settings)).detach()
+    inputs = (bases,) if relatives is None else (bases, relatives)
+    asked = Asked(function, inputs, references, settings)
+    values = torch.cat(chosen.run(asked), -1).detach()
     with torch.no_grad():
-        output = float(function(bases))
-        empty = torch.cat([function(one) for one in references.split(settings.batch_steps)])
+        output = float(function(*inputs))
+        parts = references.split(settings.batch_steps)
+        empty = torch.cat([function(*asked.against(one)) for one in parts])
     change = output - float(empty.double().mean())
     delta = float(values.double().sum()) - change
     if chosen.is_fragile and not abs(delta) <= COMPLETE * abs(change):
@@ -210,7 +243,8 @@ def attribute_gene(
 
     `baseline` "uniform" is a quarter of each base, "masked" the zero vector that pre-training
     uses for a hidden base, "shuffle" the mean over `n_references` sequences with the same
-    dinucleotides. A method that knows only one reference takes that one.
+    dinucleotides. A method that knows only one reference takes that one. Where the model reads
+    alignment columns the reference has none, and what each group adds is told apart.
 
     Raises
     ------
@@ -223,19 +257,34 @@ def attribute_gene(
     function = explainer.forward_function(gene_id, condition)
     window, reference = function.window, METHODS[method].reference or baseline
     references = function.references(reference, n_references, seed)
-    settings = Settings(steps, batch_steps, seed)
-    by_base, delta, output = attribute(function, function.bases, references, method, settings)
-    values = by_base[0].sum(-1).numpy().astype(np.float64)
+    settings, relatives = Settings(steps, batch_steps, seed), function.relatives
+    found, delta, output = attribute(
+        function, function.bases, references, method, settings, relatives
+    )
+    channels = found[0].numpy().astype(np.float64)
+    values, groups = channels[:, :4].sum(1), None
+    if relatives is not None:
+        groups = channels[:, 4:].reshape(len(values), -1, GROUP_CHANNELS).sum(2)
     about = gene_id, window.name, function.target, METHODS[method].label, reference
     place = window.offset_bp, window.tokens[0].numpy()
-    return Attribution(
-        *about, *place, values, output, output - (float(values.sum()) - delta), delta
-    )
+    empty = output - (float(channels.sum()) - delta)
+    return Attribution(*about, *place, values, output, empty, delta, groups)
 
 
 def attribution_table(attributions: Sequence[Attribution]) -> pd.DataFrame:
-    """One row a base; `position_bp` counts from the TSS along the sense strand."""
-    tables = [base_table(one).assign(value=one.values) for one in attributions]
+    """One row a base; `position_bp` counts from the TSS along the sense strand.
+
+    `value` is that of the base, `near`, `middle` and `far` that of the alignment column by group
+    where it is read; `information` of the column in bits where the data have relatives.
+    """
+    tables = []
+    for one in attributions:
+        table = base_table(one).assign(value=one.values)
+        if one.by_group is not None:
+            table[list(GROUPS)] = one.by_group
+        if one.conservation is not None:
+            table["information"] = one.conservation.information
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -246,24 +295,9 @@ def base_table(one: Any) -> pd.DataFrame:
     return pd.DataFrame({**about, "position_bp": position, "base": list(decode(one.tokens))})
 
 
-def completeness_metrics(attributions: Sequence[Attribution]) -> list[Metric]:
-    """Per gene |delta| / |output - baseline|, and the median over genes.
-
-    Genes whose prediction is that of the baseline have no such share and are left out.
-    """
-    relative = {f"completeness_delta:{one.gene_id}": one.relative_delta for one in attributions}
-    known = {name: value for name, value in relative.items() if np.isfinite(value)}
-    if not known:
-        return []
-    median = {"completeness_delta": float(np.median(list(known.values())))}
-    counted = [(name, value, len(known)) for name, value in median.items()]
-    counted += [(name, value, 1) for name, value in known.items()]
-    return [Metric(name, x, None, None, n, "genesplice", "explained") for name, x, n in counted]
-
-
-def _leaf(x: Tensor) -> Tensor:
-    """A copy that asks for gradients, which Captum would otherwise warn about."""
-    return x.detach().clone().requires_grad_()
+def _leaves(inputs: Inputs) -> Inputs:
+    """Copies that ask for gradients, which Captum would otherwise warn about."""
+    return tuple(x.detach().clone().requires_grad_() for x in inputs)
 
 
 @contextmanager
@@ -338,12 +372,21 @@ class MeanOutput(GeneOutput):
         """One for each model."""
         return [part for part in self._parts if isinstance(part, GeneOutput)]
 
+    @property
+    def relatives(self) -> Float[Tensor, "1 length relatives"] | None:
+        """Channels of the alignment columns, the same for each model that reads them."""
+        return next((x for part in self.parts if (x := part.relatives) is not None), None)
+
     def references(
         self, kind: Reference, count: int = 8, seed: int = 0
     ) -> Float[Tensor, "references length 4"]:
         """Base channels of what attributions are measured against, the same for each model."""
         return self.parts[0].references(kind, count, seed)
 
-    def forward(self, bases: Float[Tensor, "steps length 4"]) -> Float[Tensor, " steps"]:
-        """Predict for each of several sequences."""
-        return torch.stack([part(bases) for part in self.parts]).mean(0)
+    def forward(
+        self,
+        bases: Float[Tensor, "steps length 4"],
+        relatives: Float[Tensor, "steps length relatives"] | None = None,
+    ) -> Float[Tensor, " steps"]:
+        """Predict for each of several sequences, with other alignment columns if any are given."""
+        return torch.stack([part(bases, relatives) for part in self.parts]).mean(0)

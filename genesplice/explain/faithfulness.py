@@ -14,18 +14,23 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy.stats import spearmanr
-from torch import Tensor
 
+from genesplice.data.relatives import GROUPS
 from genesplice.errors import require
 from genesplice.explain.attribution import (
     COMPLETE,
     METHODS,
     attribute_gene,
     attribution_table,
-    completeness_metrics,
 )
 from genesplice.explain.motifs import MotifScanner, measure_known_sites, motif_sites
-from genesplice.explain.mutagenesis import attribution_of_table, mutate, scan_genes
+from genesplice.explain.mutagenesis import (
+    Curves,
+    attribution_of_table,
+    deletion_insertion,
+    mutate,
+    scan_genes,
+)
 from genesplice.model.genesplice import GeneSplice
 from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.results import Attribution, Metric
@@ -41,25 +46,6 @@ SITES_BP = {"upstream_bp": 512, "downstream_bp": 128}
 """Around the TSS, where motif sites are looked for."""
 Report = Callable[[str], None]
 Found = TypeVar("Found")
-
-
-class Curves(NamedTuple):
-    """The prediction as bases are deleted, or inserted, in the order of their attribution.
-
-    `fraction` of the bases, from 0 to 1. Values are shares of the change from empty to full: 1 is
-    the whole sequence's prediction, 0 the empty one's. Bases whose attribution points the way the
-    prediction changed come first: deletion should fall early and insertion rise early.
-    """
-
-    fraction: Float[np.ndarray, " points"]
-    deletion: Float[np.ndarray, " points"]
-    insertion: Float[np.ndarray, " points"]
-    random_deletion: Float[np.ndarray, " points"]
-    random_insertion: Float[np.ndarray, " points"]
-
-    def area(self, name: str) -> float:
-        """Area under a curve; small for a good deletion, large for a good insertion."""
-        return float(np.trapezoid(getattr(self, name), self.fraction))
 
 
 class Faithfulness(NamedTuple):
@@ -137,6 +123,11 @@ class Explanation:
     curves: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     known_sites: pd.DataFrame | None = None
 
+    @property
+    def parts(self) -> pd.DataFrame:
+        """What the sequence and each group of relatives add to each gene (`part_table`)."""
+        return part_table(self.attributions)
+
 
 def explain_genes(
     explainer: Explainer,
@@ -183,7 +174,7 @@ def explain_genes(
     if method == "ism":
         span = {"upstream_bp": upstream_bp, "downstream_bp": downstream_bp}
         table = scan_genes(explainer, genes, unfinished, condition=condition, report=report, **span)
-        found = attribution_of_table(table)
+        found = [with_conservation(explainer, one) for one in attribution_of_table(table)]
         sites = motif_sites(found, scan, **span, genes=explainer.bundle.genes)
         return Explanation("in-silico mutagenesis", found, table, sites)
     require(method in METHODS, f"method '{method}'", f"one of {', '.join(METHODS)}, ism")
@@ -195,6 +186,7 @@ def explain_genes(
 
     def explain(gene_id: str) -> Attribution:
         found, control = attribute_gene(explainer, gene_id, **options), None
+        found = with_conservation(explainer, found)
         if random_model is not None:
             controls[gene_id] = control = attribute_gene(random_model, gene_id, **options)
         if is_checked:
@@ -206,6 +198,7 @@ def explain_genes(
 
     found = _each(explain, genes, report, is_threaded=METHODS[method].is_threaded)
     metrics = completeness_metrics(found) if METHODS[method].promises_sum else []
+    metrics += part_metrics(found)
     checked, known_sites = [checks[gene] for gene in genes if gene in checks], None
     if is_checked:
         metrics += faithfulness_metrics(checked)
@@ -235,45 +228,6 @@ def _each(
         return found
 
     return side_by_side(one, genes) if is_threaded else [one(gene_id) for gene_id in genes]
-
-
-def deletion_insertion(
-    explainer: Explainer,
-    found: Attribution,
-    *,
-    condition: str | None = None,
-    n_points: int = 11,
-    n_random: int = 3,
-) -> Curves:
-    """Delete and insert bases by rank, and at random for comparison.
-
-    A deleted base is a quarter of each. Source: Petsiuk et al., RISE, 2018, section 4.2.
-    """
-    function = explainer.forward_function(found.gene_id, condition)
-    bases, empty = function.bases, function.references("uniform")
-    known = np.flatnonzero(found.tokens < 4)
-    with torch.no_grad():
-        full, none = float(function(bases)), float(function(empty))
-    scale = full - none if full != none else 1.0
-    by_rank = known[np.argsort(-found.values[known] * np.sign(scale), kind="stable")]
-    generator = np.random.default_rng(0)
-    shuffled = [generator.permutation(known) for _ in range(n_random)]
-    fraction = np.linspace(0, 1, n_points)
-
-    @torch.no_grad()
-    def walk(start: Tensor, goal: Tensor, orders: Sequence[np.ndarray]) -> np.ndarray:
-        values = []
-        for order in orders:
-            for share in fraction:
-                changed = start.clone()
-                at = torch.from_numpy(order[: round(share * len(order))])
-                changed[0, at] = goal[0, at]
-                values.append(float(function(changed)))
-        return (np.array(values).reshape(len(orders), -1).mean(0) - none) / scale
-
-    ways = [([by_rank], bases, empty), ([by_rank], empty, bases)]
-    ways += [(shuffled, bases, empty), (shuffled, empty, bases)]
-    return Curves(fraction, *(walk(start, goal, orders) for orders, start, goal in ways))
 
 
 def randomised(model: GeneSplice, seed: int = 0) -> GeneSplice:
@@ -351,3 +305,64 @@ def faithfulness_metrics(checked: Sequence[Faithfulness]) -> list[Metric]:
         measured = zip(Faithfulness._fields[5:], one[5:], strict=True)
         values += [(f"{name}:{one.gene_id}", x, 1) for name, x in measured if x is not None]
     return [Metric(name, x, None, None, n, "genesplice", "explained") for name, x, n in values]
+
+
+# --- what is said of attributions beside the checks ---
+
+
+def with_conservation(explainer: Explainer, found: Attribution) -> Attribution:
+    """The same with how relatives conserve its bases, where the data have relatives."""
+    relatives, window = explainer.bundle.relatives, explainer.window(found.gene_id)
+    if relatives is None:
+        return found
+    first = found.offset_bp - window.offset_bp
+    columns = window.columns[0, first : first + len(found.tokens)].numpy()
+    return found._replace(conservation=relatives.conservation(columns, found.tokens))
+
+
+def part_table(attributions: Sequence[Attribution]) -> pd.DataFrame:
+    """What the sequence and each group of relatives add to the prediction, a row a gene.
+
+    Columns: gene_id, name, sequence, and near, middle and far where columns are read; change (the
+    prediction less that of the baseline) and missing (what the parts lack of it).
+    """
+    rows = []
+    for one in attributions:
+        parts = {"gene_id": one.gene_id, "name": one.name, "sequence": float(one.values.sum())}
+        if one.by_group is not None:
+            parts |= dict(zip(GROUPS, one.by_group.sum(0).tolist(), strict=True))
+        change = one.output - one.baseline_output
+        rows.append(parts | {"change": change, "missing": -one.delta})
+    return pd.DataFrame(rows)
+
+
+def part_metrics(attributions: Sequence[Attribution]) -> list[Metric]:
+    """Mean share of absolute attribution on the sequence and on each group of relatives."""
+    sizes = np.array(
+        [
+            np.abs(np.column_stack([one.values, one.by_group])).sum(0)
+            for one in attributions
+            if one.by_group is not None
+        ]
+    ).reshape(-1, 1 + len(GROUPS))
+    sizes = sizes[sizes.sum(1) > 0]
+    shares = (sizes / sizes.sum(1, keepdims=True)).mean(0).tolist() if len(sizes) else ()
+    return [
+        Metric(f"attribution_share_{part}", x, None, None, len(sizes), "genesplice", "explained")
+        for part, x in zip(("sequence", *GROUPS), shares, strict=False)
+    ]
+
+
+def completeness_metrics(attributions: Sequence[Attribution]) -> list[Metric]:
+    """Per gene |delta| / |output - baseline|, and the median over genes.
+
+    Genes whose prediction is that of the baseline have no such share and are left out.
+    """
+    relative = {f"completeness_delta:{one.gene_id}": one.relative_delta for one in attributions}
+    known = {name: value for name, value in relative.items() if np.isfinite(value)}
+    if not known:
+        return []
+    median = {"completeness_delta": float(np.median(list(known.values())))}
+    counted = [(name, value, len(known)) for name, value in median.items()]
+    counted += [(name, value, 1) for name, value in known.items()]
+    return [Metric(name, x, None, None, n, "genesplice", "explained") for name, x, n in counted]

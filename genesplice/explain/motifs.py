@@ -26,7 +26,7 @@ SCORE_STEPS = 100
 # Gene names of regulators whose motifs go by another name.
 ALIASES = {"h_ns": "hns", "ihf": "ihfa", "frur": "cra", "ntrc": "glng"}
 HEXAMERS = "-10 and -35 hexamers"
-CONTROL = "permuted_weights"
+CONTROL, OF_COLUMNS, COLUMN = "permuted_weights", "genesplice_columns", "column"
 MIN_TARGETS = 10
 FEWEST_FREE, SMOOTH_BP, SMALLEST_USUAL = 5, 21, 1e-3
 
@@ -311,10 +311,12 @@ def measure_known_sites(
     Only first genes of operons are searched. Records: `motif_auroc` is the mean over regulators
     with ten targets, `motif_auroc:NAME` one of them, `hexamer_auroc` that of the promoter;
     `motif_auroc_enriched` is the mean over regulators of whose targets more have a site than of
-    97.5 % of shuffled ones. All of "genesplice" and of "permuted_weights".
+    97.5 % of shuffled ones. All of "genesplice" and of "permuted_weights"; with relatives also of
+    "column", the information of the alignment column without a model, and of "genesplice_columns",
+    the attribution of columns where the model reads them.
 
-    The table has one row a regulator: columns of `site_scores` and `motif_counts`, and `control`,
-    the AUROC with permuted weights (nan where there is none).
+    The table has one row a regulator: columns of `site_scores` and `motif_counts`, and the AUROC
+    of each other score there is (nan for a regulator that it has none for).
 
     Parameters
     ----------
@@ -335,15 +337,25 @@ def measure_known_sites(
     scans[HEXAMERS] = find_promoter
     known = regulator_targets(bundle) | {HEXAMERS: list(sequences)}
     targets = {name: [gene for gene in known[name] if gene in sequences] for name in scans}
-    scores, of_control = (
+    of_columns = [
+        one._replace(values=one.by_group.sum(1)) for one in found if one.by_group is not None
+    ]
+    alone = [
+        one._replace(values=one.conservation.information)
+        for one in found
+        if one.conservation is not None
+    ]
+    beside = {CONTROL: list(control), OF_COLUMNS: of_columns, COLUMN: alone}
+    beside = {model: some for model, some in beside.items() if some}
+    scores, *others = (
         site_scores(site_table(some, targets, scans, upstream_bp=upstream_bp))
-        for some in (found, control)
+        for some in (found, *beside.values())
     )
     scored = {name: scan for name, scan in scans.items() if name in set(scores["regulator"])}
     counts = motif_counts(sequences, targets, scored)
     enriched = set(counts.loc[counts["found"] > counts["null_high"], "regulator"])
     metrics = []
-    for model, table in (("genesplice", scores), (CONTROL, of_control)):
+    for model, table in zip(("genesplice", *beside), (scores, *others), strict=True):
         motifs = table[table["regulator"] != HEXAMERS]
         metrics += _mean_auroc("motif_auroc", motifs, model)
         for row in table.itertuples():
@@ -352,8 +364,9 @@ def measure_known_sites(
             metrics.append(Metric(name, *ends, model, "explained"))
         is_enriched = motifs["regulator"].isin(enriched)
         metrics += _mean_auroc("motif_auroc_enriched", motifs[is_enriched], model)
-    auroc = of_control.set_index("regulator")["auroc"]
-    scores.insert(6, "control", scores["regulator"].map(auroc).astype(float))
+    for at, (model, table) in enumerate(zip(beside, others, strict=True), start=6):
+        auroc = scores["regulator"].map(table.set_index("regulator")["auroc"])
+        scores.insert(at, "control" if model == CONTROL else model, auroc.astype(float))
     return metrics, scores.merge(counts.drop(columns="n_targets"), on="regulator", how="left")
 
 

@@ -1,4 +1,4 @@
-"""In-silico mutagenesis: what each base change does to a prediction, exactly.
+"""In-silico mutagenesis: what each base change does to a prediction, exactly; and many of them.
 
 A window is encoded once. A variant computes anew only the tokens around its changed bases, the
 regions (they are few), and the bins that the readout of the gene uses.
@@ -185,3 +185,64 @@ def scan_genes(
                 with atomic_file(file) as partial:
                     tables[-1].to_parquet(partial, index=False)
     return pd.concat(tables, ignore_index=True)
+
+
+# --- many bases at a time ---
+
+
+class Curves(NamedTuple):
+    """The prediction as bases are deleted, or inserted, in the order of their attribution.
+
+    `fraction` of the bases, from 0 to 1. Values are shares of the change from empty to full: 1 is
+    the whole sequence's prediction, 0 the empty one's. Bases whose attribution points the way the
+    prediction changed come first: deletion should fall early and insertion rise early.
+    """
+
+    fraction: Float[np.ndarray, " points"]
+    deletion: Float[np.ndarray, " points"]
+    insertion: Float[np.ndarray, " points"]
+    random_deletion: Float[np.ndarray, " points"]
+    random_insertion: Float[np.ndarray, " points"]
+
+    def area(self, name: str) -> float:
+        """Area under a curve; small for a good deletion, large for a good insertion."""
+        return float(np.trapezoid(getattr(self, name), self.fraction))
+
+
+def deletion_insertion(
+    explainer: Explainer,
+    found: Attribution,
+    *,
+    condition: str | None = None,
+    n_points: int = 11,
+    n_random: int = 3,
+) -> Curves:
+    """Delete and insert bases by rank, and at random for comparison.
+
+    A deleted base is a quarter of each. Source: Petsiuk et al., RISE, 2018, section 4.2.
+    """
+    function = explainer.forward_function(found.gene_id, condition)
+    bases, empty = function.bases, function.references("uniform")
+    known = np.flatnonzero(found.tokens < 4)
+    with torch.no_grad():
+        full, none = float(function(bases)), float(function(empty))
+    scale = full - none if full != none else 1.0
+    by_rank = known[np.argsort(-found.values[known] * np.sign(scale), kind="stable")]
+    generator = np.random.default_rng(0)
+    shuffled = [generator.permutation(known) for _ in range(n_random)]
+    fraction = np.linspace(0, 1, n_points)
+
+    @torch.no_grad()
+    def walk(start: Tensor, goal: Tensor, orders: Sequence[np.ndarray]) -> np.ndarray:
+        values = []
+        for order in orders:
+            for share in fraction:
+                changed = start.clone()
+                at = torch.from_numpy(order[: round(share * len(order))])
+                changed[0, at] = goal[0, at]
+                values.append(float(function(changed)))
+        return (np.array(values).reshape(len(orders), -1).mean(0) - none) / scale
+
+    ways = [([by_rank], bases, empty), ([by_rank], empty, bases)]
+    ways += [(shuffled, bases, empty), (shuffled, empty, bases)]
+    return Curves(fraction, *(walk(start, goal, orders) for orders, start, goal in ways))

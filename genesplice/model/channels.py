@@ -10,6 +10,8 @@ from genesplice.config.model import COMPLEMENT_COUNTS, RELATIVE_GROUPS
 N_TOKEN = 4
 MASK_TOKEN = 5
 N_PHASES = 5
+RELATIVE_CHANNELS = 6 * RELATIVE_GROUPS
+"""Of each group shares of A, C, G, T and gaps, and how many relatives are aligned."""
 
 Tokens = UInt8[Tensor, "batch length"]
 Columns = UInt8[Tensor, "batch length groups 5"]
@@ -32,7 +34,7 @@ class InputChannels(nn.Module):
     def __init__(self, annotation: bool = False, relatives: bool = False) -> None:
         super().__init__()
         self.annotation, self.relatives = annotation, relatives
-        self.count = 4 + (N_PHASES - 1) * annotation + 6 * RELATIVE_GROUPS * relatives
+        self.count = 4 + (N_PHASES - 1) * annotation + RELATIVE_CHANNELS * relatives
         self.register_buffer("groups_read", torch.ones(RELATIVE_GROUPS), persistent=False)
         table = torch.cat([torch.eye(4), torch.full((1, 4), 0.25), torch.zeros(1, 4)])
         self.register_buffer("base_table", table, persistent=False)
@@ -49,7 +51,7 @@ class InputChannels(nn.Module):
         if self.relatives and columns is not None and columns.shape[2]:
             channels.append(self._frequencies(columns))
         elif self.relatives:
-            channels.append(channels[0].new_zeros(*tokens.shape, 6 * RELATIVE_GROUPS))
+            channels.append(channels[0].new_zeros(*tokens.shape, RELATIVE_CHANNELS))
         return torch.cat(channels, -1)
 
     def _frequencies(self, columns: Columns) -> Float[Tensor, "batch length relatives"]:
@@ -67,7 +69,7 @@ def conserved(
     The channels are those of an encoder that reads relatives. Where a base is hidden or unknown
     none or a quarter agrees.
     """
-    groups = inputs[..., -6 * RELATIVE_GROUPS :].unflatten(-1, (RELATIVE_GROUPS, 6))
+    groups = inputs[..., -RELATIVE_CHANNELS:].unflatten(-1, (RELATIVE_GROUPS, 6))
     same = (groups[..., :4] * inputs[..., None, :4]).sum(-1)
     return torch.cat([groups[..., 5], same], -1)
 

@@ -19,7 +19,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
-from genesplice.model.channels import MASK_TOKEN, N_TOKEN
+from genesplice.model.channels import MASK_TOKEN, N_TOKEN, RELATIVE_CHANNELS
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci
@@ -321,6 +321,8 @@ class GeneOutput(nn.Module):
         channels = self.model.encoder.channels(window.tokens, window.phase, window.columns)
         self.register_buffer("bases", channels[..., :4], persistent=False)
         self.register_buffer("annotation", channels[..., 4:], persistent=False)
+        reads_relatives = self.model.encoder.channels.relatives and window.columns.shape[2] > 0
+        self.n_relatives = RELATIVE_CHANNELS * reads_relatives
         bins = window.tokens.view(1, -1, self.model.config.bin_bp)
         self.is_real = (bins != N_TOKEN).any(-1)
 
@@ -328,6 +330,11 @@ class GeneOutput(nn.Module):
     def parts(self) -> Sequence["GeneOutput"]:
         """One for each model."""
         return (self,)
+
+    @property
+    def relatives(self) -> Float[Tensor, "1 length relatives"] | None:
+        """Channels of the alignment columns; None where there are none or they are not read."""
+        return self.annotation[..., -self.n_relatives :] if self.n_relatives else None
 
     @property
     def target(self) -> str:
@@ -348,10 +355,17 @@ class GeneOutput(nn.Module):
         phase = self.window.phase.expand(len(tokens), -1)
         return self.model.encoder.channels(tokens, phase)[..., :4].to(self.bases)
 
-    def forward(self, bases: Float[Tensor, "steps length 4"]) -> Float[Tensor, " steps"]:
-        """Predict for each of several sequences."""
+    def forward(
+        self,
+        bases: Float[Tensor, "steps length 4"],
+        relatives: Float[Tensor, "steps length relatives"] | None = None,
+    ) -> Float[Tensor, " steps"]:
+        """Predict for each of several sequences, with other alignment columns if any are given."""
         steps, encoder = bases.shape[0], self.model.encoder
-        inputs = torch.cat([bases, self.annotation.expand(steps, -1, -1)], -1)
+        others = self.annotation.expand(steps, -1, -1)
+        if relatives is not None and self.n_relatives:
+            others = torch.cat([others[..., : -self.n_relatives], relatives], -1)
+        inputs = torch.cat([bases, others], -1)
         is_real = self.is_real.expand(steps, -1)
         encoded = encoder.encode(inputs, is_real, with_bases=encoder.base_width > 0)
         return self.read(encoded)

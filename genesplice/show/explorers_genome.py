@@ -7,9 +7,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from genesplice.results import Conservation
 from genesplice.show import theme as th
 from genesplice.show.explorer import Control, Explorer, Recompute, bind, gene_control, panel_title
-from genesplice.show.logo import LETTERS, letter_paths, letter_traces, site_lanes
+from genesplice.show.logo import (
+    LETTERS,
+    add_conservation,
+    conservation_areas,
+    letter_paths,
+    letter_traces,
+    site_lanes,
+)
 from genesplice.show.theme import PANEL_TITLE, broken_lines, line, require, require_table, safe
 
 FROM_TSS = "bp from the gene's start"
@@ -41,6 +49,11 @@ class AttributionExplorer(Explorer):
         What to print across the bars, by gene_id: why a gene's attribution is not to be believed.
     substitutions
         Genes x positions x ACGT: drawn as a heat map under the letters, the strongest as a table.
+    conservation
+        Of each gene how relatives conserve these bases: drawn below (`add_conservation`). Without
+        it the axis says so.
+    by_column
+        Genes x positions: attribution of alignment columns, a line over the bars.
     window_bp
         Width of the window; the slider moves by a quarter of it.
     recompute
@@ -64,6 +77,8 @@ class AttributionExplorer(Explorer):
         notes: pd.Series | None = None,
         stamps: pd.Series | None = None,
         substitutions: np.ndarray | None = None,
+        conservation: Sequence[Conservation] | None = None,
+        by_column: np.ndarray | None = None,
         window_bp: int = 60,
         recompute: Recompute | None = None,
     ) -> None:
@@ -96,6 +111,11 @@ class AttributionExplorer(Explorer):
             return {"xaxis2.range": [low, high], "shapes[0].x0": low, "shapes[0].x1": high}
 
         figure = _locus_figure(positions, self.value_name, motifs is not None)
+        if conservation is None:
+            figure.update_layout(xaxis2_title_text=f"{FROM_TSS}; no relatives")
+        panels = {"yaxis": (110, 0), "yaxis2": (150, 62)}
+        if motifs is not None:
+            panels["yaxis3"] = (92, 22)
         bindings = bind(gene, pick) + bind(window, slide)
         narrow: dict[str, Any] = {"data[1].textfont.size": 8, "annotations[1].font.size": 22}
         if substitutions is not None:
@@ -114,6 +134,31 @@ class AttributionExplorer(Explorer):
                 return {"data[8].z": substitutions[at].ravel(), "data[9].cells.values": strongest}
 
             bindings += bind(gene, letters, decimals=4) + bind(gene, change, decimals=3)
+            panels |= {"yaxis2": (220, 40), "yaxis3": (74, 24), "yaxis4": (90, 8)}
+        if by_column is not None:
+            n, look = len(figure.data), {"width": 1.5, "name": "alignment columns"}
+            hover = "%{x:+d} bp, alignment column: %{y:.4f}"
+            line_of = line(positions, [], th.INK, xaxis="x2", yaxis="y2", hover=hover, **look)
+            figure.add_trace(line_of.update(line_shape="hvh", showlegend=False))
+            columns = by_column.astype(np.float32)
+            bindings += bind(gene, lambda at: {f"data[{n}].y": columns[at]})
+        if conservation is not None:
+            first = len(figure.data)
+            axes = add_conservation(figure, positions, conservation[0], "x2")
+            panels |= {axis: (24, 4 if i else 12) for i, axis in enumerate(axes)}
+
+            def conserve(at: int) -> dict[str, Any]:
+                areas = conservation_areas(conservation[at])
+                return {f"data[{i}].y": area for i, area in enumerate(areas, first)}
+
+            bindings += bind(gene, conserve)
+        figure.update_xaxes(selector={"anchor": "y2"}, anchor=list(panels)[-1].replace("axis", ""))
+        if substitutions is not None:
+            panels["table"] = (220, 66)
+        figure.update_layout(height=th.stack_panels(figure, panels) + 100)
+        if substitutions is not None:
+            low, high = figure.layout.yaxis4.domain
+            figure.data[8].colorbar.update(y=(low + high) / 2, len=1.2 * (high - low))
         super().__init__(figure, [gene, window], bindings, narrow=narrow, recompute=recompute)
 
 
@@ -216,7 +261,7 @@ def _strongest(ratios: np.ndarray, tokens: np.ndarray, positions: np.ndarray) ->
 
 def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go.Figure:
     """Overview (trace 0), bars of the window (1), strokes (2) and names (3) of sites."""
-    figure = go.Figure(layout={"height": 540 if has_sites else 480})
+    figure = go.Figure()
     area = {"fill": "tozeroy", "fillcolor": "rgba(86,180,233,0.35)", "showlegend": False}
     overview = line(positions, [], th.MUTED, width=1, **area)
     figure.add_trace(overview.update(line_shape="hvh"))
@@ -232,16 +277,15 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
         # Names have a trace of their own: on a line, plotly.js loses the texts of thinned points.
         names = {"textfont": {"size": 11, "color": th.INK}, "name": "names of sites"}
         figure.add_scatter(mode="text", cliponaxis=False, hoverinfo="skip", **names, **under)
-        figure.update_layout(yaxis3={"domain": [0, 0.21], "anchor": "x2", "visible": False})
-        figure.update_layout(yaxis3={"range": [-_LANES + 0.05, 0.3], "fixedrange": True})
+        figure.update_layout(yaxis3={"anchor": "x2", "visible": False, "fixedrange": True})
+        figure.update_layout(yaxis3_range=[-_LANES + 0.05, 0.3])
     figure.update_layout(
         bargap=0.12,
         margin={"t": 48, "b": 52},
         xaxis={"anchor": "y", "fixedrange": True, "range": [positions[0], positions[-1]]},
-        yaxis={"domain": [0.74, 1], "fixedrange": True, "nticks": 4},
-        xaxis2={"anchor": "y3" if has_sites else "y2", "title_text": FROM_TSS},
-        yaxis2={"domain": [0.26 if has_sites else 0, 0.6], "anchor": "x2", "zeroline": True},
-        yaxis2_title_text=value_name,
+        yaxis={"fixedrange": True, "nticks": 4},
+        xaxis2={"anchor": "y2", "title_text": FROM_TSS},
+        yaxis2={"anchor": "x2", "zeroline": True, "title_text": value_name},
     )
     window = {"type": "rect", "xref": "x", "yref": "y domain", "y0": 0, "y1": 1}
     figure.add_shape(window | {"line": {"color": th.INK, "width": 1.5}})
@@ -262,15 +306,12 @@ def _add_substitutions(figure: go.Figure, positions: np.ndarray) -> None:
     figure.add_heatmap(
         x=np.repeat(positions, 4), y=list("ACGT") * len(positions), xaxis="x2", yaxis="y4",
         name="substitutions", zmid=0, colorscale=th.DIVERGING, hoverongaps=False,
-        colorbar={"thickness": 8, "len": 0.13, "y": 0.395, "outlinewidth": 0, "nticks": 3},
+        colorbar={"thickness": 8, "outlinewidth": 0, "nticks": 3},
         hovertemplate="%{x:+d} bp → %{y}: %{z:.3f}<extra></extra>",
     )  # fmt: skip
     figure.add_table(
-        domain={"x": [0, 1], "y": [0, 0.27]},
+        domain={"x": [0, 1]},
         header={"values": ["position", "strongest", "log ratio"], "align": "left"},
         cells={"align": "left", "fill_color": "white", "line_color": th.GRID, "height": 22},
     )
-    domains = {"yaxis": [0.89, 1], "yaxis2": [0.57, 0.84], "yaxis3": [0.47, 0.56]}
-    figure.update_layout({f"{axis}_domain": domain for axis, domain in domains.items()})
-    yaxis4 = {"domain": [0.35, 0.46], "anchor": "x2", "type": "category", "showgrid": False}
-    figure.update_layout(height=920, yaxis4=yaxis4, xaxis2={"anchor": "y4"})
+    figure.update_layout(yaxis4={"anchor": "x2", "type": "category", "showgrid": False})

@@ -29,7 +29,7 @@ from genesplice.show.theme import THEME
 __all__ = [
     "THEME", "attribution_logo", "completeness_bars", "condition_heatmap", "context_curve",
     "context_scores", "dose_figure", "expression_map", "fold_map", "influence_bars",
-    "leakage_table", "learning_curves", "mass_figure", "metric_bars", "pathway_graph",
+    "leakage_table", "learning_curves", "mass_figure", "metric_bars", "part_bars", "pathway_graph",
     "predicted_observed", "rate_range", "rate_schedules", "relatives_map",
     "slope_bars",
 ]  # fmt: skip
@@ -100,6 +100,53 @@ def completeness_bars(
     figure.update_xaxes(title_text=axis, tickformat=".1%", range=ends, nticks=6)
     th.name_rows(figure, [th.short(label, 24) for label in plain] if is_named else [])
     figure.update_yaxes(range=[n - 0.5, -0.5], title_text="" if is_named else "genes")
+    return figure
+
+
+def part_bars(
+    table: pd.DataFrame, *, names: pd.Series | None = None, title: str = "Sequence or relatives?"
+) -> go.Figure:
+    """Draw what the sequence, and the alignment columns of each group, add to each prediction.
+
+    Bars to the right raise it, bars to the left lower it; the diamond, where all of them together
+    should end, is the prediction less that of the baseline; the largest are on top.
+
+    Parameters
+    ----------
+    table
+        From `part_table`: gene_id, sequence, near, middle and far if columns are read, change.
+    names
+        Gene name by gene_id, for labels.
+
+    Raises
+    ------
+    InputError
+        A column that is missing, no genes, one gene twice, or values that are not finite.
+    """
+    parts = [part for part in ("sequence", "near", "middle", "far") if part in table]
+    given, key = ["gene_id", "sequence", "change"], {"key": np.abs, "ascending": False}
+    finite = [*parts, "change"]
+    table = th.require_table(table, "parts", given, unique=["gene_id"], finite=finite)
+    table = table.sort_values("gene_id").sort_values("change", kind="stable", **key)
+    said = "relatives by group" if len(parts) > 1 else "no relatives are read"
+    figure = th.blank_figure(120 + 26 * len(table), title, said, barmode="relative")
+    labels = th.gene_labels(table["gene_id"], names)
+    table = table.assign(label=labels, y=np.arange(len(table), dtype=float))
+    for i, part in enumerate(parts):
+        hover = th.row_texts(table, f"<b>{{label}}</b><br>{part}: {{{part}:+.3g}} log₂(TPM+1)")
+        look = {"bgcolor": th.COLOURS[i], "fgcolor": "white", "size": 6}
+        figure.add_bar(
+            x=table[part], y=table["y"], name=part, orientation="h", width=0.7, hovertext=hover,
+            hoverinfo="text", marker_color=th.COLOURS[i],
+            marker_pattern={"shape": ("", "/", "x", ".")[i], **look},
+        )  # fmt: skip
+    figure.add_scatter(
+        x=table["change"], y=table["y"], mode="markers", name="prediction − baseline",
+        marker={"symbol": "diamond", "size": 9, "color": th.INK}, hoverinfo="text",
+        hovertext=th.row_texts(table, "<b>{label}</b><br>prediction − baseline: {change:+.3g}"),
+    )  # fmt: skip
+    figure.update_xaxes(title_text="log₂(TPM+1)", zeroline=True, zerolinecolor=th.INK)
+    th.name_rows(figure, [th.short(label, 24) for label in labels])
     return figure
 
 

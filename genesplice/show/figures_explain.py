@@ -11,7 +11,7 @@ from genesplice.results import Attribution
 from genesplice.show import explorer as ex
 from genesplice.show import theme as th
 from genesplice.show.explorers_genome import FROM_TSS, AttributionExplorer
-from genesplice.show.figures import completeness_bars
+from genesplice.show.figures import completeness_bars, part_bars
 from genesplice.show.theme import BLUE, PANEL_TITLE, line, require, require_table, safe
 
 ALL_HEADS = "mean of heads"
@@ -46,13 +46,16 @@ def attribution_explorer(
     verdicts = pd.Series("exact" if is_exact else "not checked", index=genes)
     if checks is not None:
         verdicts.update(checks["verdict"])
-    values, sequences, predicted = {}, [], {}
+    values, sequences, predicted, kept = {}, [], {}, []
+    columns: list[np.ndarray] = []
     for one in found:
         part = slice(low - one.offset_bp, high - one.offset_bp)
         values[one.gene_id] = one.values[part]
         sequences.append("".join("ACGTN"[min(token, 4)] for token in one.tokens[part]))
         said = "" if np.isnan(one.output) else f"predicted {one.target} {one.output:.2f}, "
         predicted[one.gene_id] = said
+        kept += [] if one.conservation is None else [one.conservation.part(part)]
+        columns += [] if one.by_group is None else [one.by_group[part].sum(1)]
     return AttributionExplorer(
         pd.DataFrame.from_dict(values, orient="index", columns=range(low, high)),
         sequences,
@@ -60,6 +63,8 @@ def attribution_explorer(
         motifs=sites,
         notes=pd.Series(predicted) + verdicts.str.split(":").str[0],
         stamps=verdicts[~verdicts.isin(["faithful", "exact"])],
+        conservation=kept or None,
+        by_column=np.array(columns) if columns else None,
         recompute=recompute,
     )
 
@@ -70,23 +75,32 @@ def attribution_parts(
     checks: pd.DataFrame | None = None,
     curves: Mapping[str, pd.DataFrame] | None = None,
     sites: pd.DataFrame | None = None,
+    parts_of: pd.DataFrame | None = None,
     shown_bp: tuple[int, int] = SHOWN_BP,
     is_exact: bool = False,
     promises_sum: bool = True,
 ) -> list[Any]:
     """Explorer, checks and curves of some attributions, with a sentence before each.
 
-    Without `promises_sum` it is not shown how far they are from adding up.
+    Without `promises_sum` it is not shown how far they are from adding up. `parts_of` is a
+    `part_table`: drawn where alignment columns are read.
     """
     names = pd.Series({one.gene_id: one.name for one in found})
     parts: list[Any] = [
         "## Along the promoter\n\nEach bar is what one base adds to the prediction, in its unit. "
         "Choose a gene, then slide the window. A stamp across the bars means that a check below "
-        "was not passed: then the picture says nothing about the model.",
+        "was not passed: then the picture says nothing about the model. " + _of_relatives(found),
         attribution_explorer(
             found, checks=checks, sites=sites, shown_bp=shown_bp, is_exact=is_exact
         ),
     ]
+    if parts_of is not None and "near" in parts_of:
+        parts += [
+            "## Sequence or relatives?\n\nThe model reads bases and alignment columns; their "
+            "attributions together end at the diamond. The reference is an empty sequence with "
+            "nothing aligned.",
+            part_bars(parts_of, names=names),
+        ]
     delta = pd.Series({one.gene_id: one.delta for one in found})
     if promises_sum and np.isfinite(delta).all():
         relative = pd.Series({one.gene_id: min(one.relative_delta, 99.0) for one in found})
@@ -114,6 +128,16 @@ def attribution_parts(
             shown,
         ]
     return parts
+
+
+def _of_relatives(found: Sequence[Attribution]) -> str:
+    if any(one.conservation is None for one in found):
+        return "The data have no relatives: no conservation is shown."
+    said = "Below: how many near, middle and far relatives are aligned (pale) and have the base "
+    said += "that is there (dark)."
+    if all(one.by_group is None for one in found):
+        return f"{said} The model does not read them."
+    return f"{said} The line over the bars is what the alignment column of the base adds."
 
 
 def lead_of(checks: pd.DataFrame | None, n_genes: int) -> str:

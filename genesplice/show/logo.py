@@ -10,11 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float, Integer
 
+from genesplice.results import Conservation
 from genesplice.show import theme as th
 from genesplice.show.theme import broken_lines, require, row_texts, safe, short
 
 MAX_BASES = 2_000  # beyond this no screen resolves letters
-_LABEL_PX, _LANE_PX, _LOGO_PX = 6.6, 34, 250
+_LABEL_PX, _LANE_PX, _LOGO_PX, _GROUP_PX = 6.6, 34, 250, 26
 
 
 def _arc(radius: float, first: float, last: float, n_points: int = 17) -> np.ndarray:
@@ -78,6 +79,37 @@ def site_lanes(
     return lanes
 
 
+def add_conservation(figure: go.Figure, x: np.ndarray, found: Conservation, axis: str) -> list[str]:
+    """Add two areas for each group of relatives on a y axis of its own; the names of these axes.
+
+    The dark one is how many have the base that is there, the pale one how many are aligned. Where
+    the axes lie is up to the caller; `axis` is the x axis.
+    """
+    axes, areas = [], iter(conservation_areas(found))
+    for number, (group, size) in enumerate(_shown(found), len(list(figure.select_yaxes())) + 1):
+        for what, colour in (("are aligned", "#BFE3D8"), ("have this base", th.GREEN)):
+            hover = f"%{{x:+d}} bp: %{{y}} of {size} {group} relatives {what}"
+            look = {"width": 0, "fill": "tozeroy", "fillcolor": colour, "hover": hover}
+            look |= {"showlegend": False, "name": f"{group} relatives that {what}"}
+            area = th.line(x, next(areas), colour, xaxis=axis, yaxis=f"y{number}", **look)
+            figure.add_trace(area.update(line_shape="hvh"))
+        axes.append(f"yaxis{number}")
+        look = {"tickvals": [size / 2], "ticktext": [group], "ticks": "", "showgrid": False}
+        figure.update_layout({axes[-1]: {"range": [0, size], "fixedrange": True, **look}})
+    return axes
+
+
+def conservation_areas(found: Conservation) -> list[np.ndarray]:
+    """Heights of the areas of `add_conservation`, group by group."""
+    kept = [list(found.sizes).index(group) for group, _ in _shown(found)]
+    both = found.aligned, found.same
+    return [counts[:, group].astype(np.int16) for group in kept for counts in both]
+
+
+def _shown(found: Conservation) -> list[tuple[str, int]]:
+    return [(group, size) for group, size in found.sizes.items() if size]
+
+
 def attribution_logo(
     attributions: Float[np.ndarray, "length 4"],
     tokens: Integer[np.ndarray, " _"],
@@ -88,6 +120,7 @@ def attribution_logo(
     exons: Sequence[tuple[int, int]] = (),
     motifs: Sequence[tuple[int, int, str, float]] = (),
     max_motifs: int = 30,
+    conservation: Conservation | None = None,
     unit: str = "log₂(TPM+1)",
     title: str = "Attributions",
 ) -> go.Figure:
@@ -110,6 +143,9 @@ def attribution_logo(
         the window is not drawn. Of a gene with several coding exons these are boxes, and the rest
         of its body is a line. Of more hits than `max_motifs` the highest scores are kept, and
         the subtitle says so.
+    conservation
+        How relatives conserve the same bases: two areas a group below all of this (see
+        `add_conservation`).
     unit
         Unit of the attributions.
 
@@ -146,13 +182,16 @@ def attribution_logo(
     )  # fmt: skip
     _add_gene(figure, window, gene_body, gene, exons)
     n_lanes = 1 + _add_motifs(figure, window, kept)
-    lanes_px = n_lanes * _LANE_PX + 10
-    plot_px = _LOGO_PX + lanes_px
-    under = {"domain": [0.0, (lanes_px - 10) / plot_px], "range": [0.5 - n_lanes, 0.5]}
-    over = {"domain": [lanes_px / plot_px, 1.0], "zeroline": True, "zerolinecolor": th.INK}
-    figure.update_layout(height=plot_px + figure.layout.margin.t + 90, yaxis=over)
-    figure.update_layout(yaxis2={**under, "visible": False, "fixedrange": True})
-    figure.update_xaxes(anchor="y2", range=window, tickformat=",d", nticks=7, showgrid=False)
+    panels = {"yaxis": (_LOGO_PX, 0), "yaxis2": (n_lanes * _LANE_PX, 10)}
+    under = {"range": [0.5 - n_lanes, 0.5], "visible": False, "fixedrange": True}
+    figure.update_layout(yaxis={"zeroline": True, "zerolinecolor": th.INK}, yaxis2=under)
+    if conservation is not None:
+        axes = add_conservation(figure, x, conservation, "x")
+        panels |= {axis: (_GROUP_PX, 4) for axis in axes}
+    plot_px = th.stack_panels(figure, panels)
+    figure.update_layout(height=plot_px + figure.layout.margin.t + 90)
+    anchor = list(panels)[-1].replace("axis", "")
+    figure.update_xaxes(anchor=anchor, range=window, tickformat=",d", nticks=7, showgrid=False)
     figure.update_xaxes(title_text="position from the TSS (bp)")
     return figure.update_layout(yaxis_title_text=f"attribution, {short(unit, 20)}")
 

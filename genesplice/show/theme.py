@@ -171,6 +171,20 @@ def blank_figure(
     return figure.update_layout(**layout)
 
 
+def stack_panels(figure: go.Figure, panels: Mapping[str, tuple[int, int]]) -> int:
+    """Put y axes (and "table") below one another: height and gap above, in pixels; their sum."""
+    total = top = sum(height + gap for height, gap in panels.values())
+    for name, (height, gap) in panels.items():
+        top -= gap
+        domain = [max(0.0, (top - height) / total), top / total]
+        if name == "table":
+            figure.update_traces(domain_y=domain, selector={"type": "table"})
+        else:
+            figure.update_layout({f"{name}_domain": domain})
+        top -= height
+    return total
+
+
 def name_rows(figure: go.Figure, labels: Sequence[str], **where: object) -> None:
     """Label the y axis with one row per label, the first on top; plotly text already."""
     rows = np.arange(len(labels), dtype=np.float64)

@@ -23,7 +23,7 @@ from genesplice.errors import InputError, require
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
 from genesplice.predict.models import Models, open_models
-from genesplice.results import Metric, MotifHit
+from genesplice.results import Conservation, Metric, MotifHit
 from genesplice.runtime import Countdown, atomic_file, claim_parts
 from genesplice.variants import likelihood
 from genesplice.variants.alleles import Region
@@ -133,7 +133,8 @@ class PromoterScan(NamedTuple):
     """A promoter on the sense strand; entry 0 of all lies `offset_bp` from the TSS.
 
     `table` has the rows of `scan_core` with the letters of the sense strand, and `distance_bp` from
-    the TSS. `hexamers` are found without the model, and count from the TSS.
+    the TSS. `hexamers` are found without the model, and count from the TSS. `conservation` is that
+    of the bases from the table's first to its last, None where the data have no relatives.
     """
 
     gene_id: str
@@ -141,6 +142,7 @@ class PromoterScan(NamedTuple):
     table: pd.DataFrame
     tokens: UInt8[np.ndarray, " length"]
     hexamers: list[MotifHit]
+    conservation: Conservation | None
 
 
 def scan_promoter(
@@ -190,7 +192,9 @@ def scan_promoter(
         hit._replace(start=hit.start + offset, end=hit.end + offset)
         for hit in find_promoter(tokens[:-offset])
     ]
-    return PromoterScan(gene_id, offset, table, tokens, hexamers)
+    low, high = int(table["position"].min()) - 1, int(table["position"].max())
+    found = bundle.conservation(contig.name, low, high, row["strand"])
+    return PromoterScan(gene_id, offset, table, tokens, hexamers, found)
 
 
 def scan_regions(

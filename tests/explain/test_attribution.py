@@ -15,8 +15,8 @@ from genesplice.errors import InputError
 from genesplice.explain.attribution import (
     attribute_gene,
     attribution_table,
-    completeness_metrics,
 )
+from genesplice.explain.faithfulness import completeness_metrics
 from genesplice.predict.expression import predict_expression
 from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.training.finetuning import make_model

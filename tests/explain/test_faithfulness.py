@@ -9,18 +9,18 @@ from scipy.stats import rankdata
 from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError
-from genesplice.explain.attribution import attribute_gene, completeness_metrics
+from genesplice.explain.attribution import attribute_gene
 from genesplice.explain.faithfulness import (
-    Curves,
     Faithfulness,
     check_attribution,
-    deletion_insertion,
+    completeness_metrics,
     explain_genes,
     faithfulness_metrics,
     faithfulness_table,
     randomised,
     rank_agreement,
 )
+from genesplice.explain.mutagenesis import Curves, deletion_insertion
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import write_metrics
 

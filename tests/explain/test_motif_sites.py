@@ -26,7 +26,7 @@ from genesplice.explain.motifs import (
     site_scores,
     site_table,
 )
-from genesplice.results import Attribution
+from genesplice.results import Attribution, Conservation
 
 pytestmark = pytest.mark.slow
 
@@ -302,6 +302,30 @@ def test_sites_and_hexamers_are_separated_from_the_rest(regulated):
     assert boss["found"] == 12
     assert boss["expected"] < 3
     assert values["genesplice", "motif_auroc_enriched"].value == boss["auroc"]
+
+
+def test_sites_are_scored_by_their_columns_beside_the_attribution(regulated):
+    genes = [f"t{i}" for i in range(12)] + [f"u{i}" for i in range(12)]
+    found = []
+    for number, gene in enumerate(genes):
+        blind, seeing = explained(gene, False, number), explained(gene, True, number)
+        bits = Conservation({}, np.zeros((400, 3)), np.zeros((400, 3)), seeing.values)
+        by_group = np.random.default_rng(number).normal(size=(400, 3)) * 0.01
+        by_group[:, 1] -= seeing.values
+        found.append(blind._replace(by_group=by_group, conservation=bits))
+    metrics, table = measure_known_sites(regulated, found, found)
+    values = {(m.model, m.metric): m.value for m in metrics}
+    for metric in ("hexamer_auroc", "motif_auroc:boss"):
+        assert values["column", metric] > 0.95
+        assert values["genesplice_columns", metric] > 0.95
+        assert abs(values["genesplice", metric] - 0.5) < 0.2
+    boss = table.set_index("regulator").loc["boss"]
+    assert boss["column"] == values["column", "motif_auroc:boss"]
+    assert boss["control"] == boss["auroc"]
+    assert {"found", "expected"} <= set(table.columns)
+    _, table = measure_known_sites(regulated, [one._replace(by_group=None) for one in found], found)
+    assert "genesplice_columns" not in table
+    assert "column" in table
 
 
 def test_what_grows_towards_the_start_points_at_nothing(regulated):

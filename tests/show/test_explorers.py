@@ -16,6 +16,7 @@ from tiny_explorers import (
     HOSTILE,
     NAMES,
     SEQUENCES,
+    conservation,
     context,
     make_explorers,
     profiles,
@@ -388,6 +389,42 @@ def test_attributions_base_by_base() -> None:
     assert trace(figure, "names of sites").text == ("-35", short(HOSTILE, 24))
     assert trace(explorer.figure_at(gene=labels[1]), "names of sites").text == ()
     assert explorer.figure.layout.annotations[0].text.endswith("delta 0.01")
+
+
+def test_conservation_and_columns_follow_the_gene_under_its_bars() -> None:
+    explorer = EXPLORERS["attribution"]
+    for at, label in enumerate(explorer.controls["gene"].options):
+        figure, found = explorer.figure_at(gene=label), conservation(100, at)
+        for group, name in ((0, "near"), (2, "far")):
+            pale, dark = (
+                trace(figure, f"{name} relatives that {what}")
+                for what in ("are aligned", "have this base")
+            )
+            assert list(pale.y) == found.aligned[:, group].tolist()
+            assert list(dark.y) == found.same[:, group].tolist()
+            assert list(pale.x) == list(dark.x) == list(range(-80, 20))
+    assert not [one.name for one in explorer.figure.data if "middle" in str(one.name)]
+    first, second = (
+        trace(explorer.figure_at(gene=label), "alignment columns").y
+        for label in explorer.controls["gene"].options[:2]
+    )
+    assert list(first) != list(second)
+    layout = explorer.figure.layout
+    panels = [layout.yaxis, layout.yaxis2, layout.yaxis3, layout.yaxis4, layout.yaxis5]
+    assert panels[0].domain[1] == 1
+    for upper, lower in itertools.pairwise(panels):
+        assert upper.domain[0] > lower.domain[1]
+    assert layout.xaxis2.anchor == "y5"
+    assert [list(one.ticktext) for one in panels[3:]] == [["near"], ["far"]]
+    assert [one.range for one in panels[3:]] == [(0, 3), (0, 5)]
+    assert not layout.xaxis2.title.text.endswith("no relatives")
+    assert EXPLORERS["scan"].figure.layout.xaxis2.title.text.endswith("no relatives")
+    scanned = ScanExplorer(*scan(["b0000"]), conservation=[conservation(80)]).figure
+    names = ("yaxis2", "yaxis3", "yaxis4", "yaxis5", "yaxis6")
+    panels = [scanned.layout[name].domain for name in names]
+    panels.append(next(one for one in scanned.data if one.type == "table").domain.y)
+    assert all(upper[0] > lower[1] for upper, lower in itertools.pairwise(panels))
+    assert scanned.layout.xaxis2.anchor == "y6"
 
 
 def test_attributions_of_short_sequences_and_wrong_ones() -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_explorers import conservation
 from tiny_figures import polygons, row_labels, trace
 
 from genesplice.errors import InputError
@@ -490,3 +491,21 @@ def test_lanes_are_shared_where_they_are_free_and_reused_where_there_are_no_more
 def test_a_logo_that_cannot_be_drawn_is_refused(change, match):
     with pytest.raises(InputError, match=match):
         logo(**change)
+
+
+def test_a_logo_has_conservation_below_its_lanes():
+    rng, found = np.random.default_rng(0), conservation(60, 4)
+    given = rng.normal(size=(60, 4)), rng.integers(0, 4, 60).astype(np.uint8)
+    plain, figure = attribution_logo(*given, -20), attribution_logo(*given, -20, conservation=found)
+    areas = {one.name: one for one in figure.data if "relatives that" in str(one.name)}
+    assert list(areas["far relatives that have this base"].y) == found.same[:, 2].tolist()
+    assert list(areas["near relatives that are aligned"].y) == found.aligned[:, 0].tolist()
+    assert list(areas["near relatives that are aligned"].x) == list(range(-20, 40))
+    assert len(areas) == 4
+    layout = figure.layout
+    assert layout.yaxis2.domain[0] > layout.yaxis3.domain[1]
+    assert layout.yaxis3.domain[0] > layout.yaxis4.domain[1]
+    assert layout.xaxis.anchor == "y4"
+    assert layout.height > plain.layout.height
+    assert plain.layout.xaxis.anchor == "y2"
+    assert plain.layout.yaxis2.domain[0] == 0

@@ -547,3 +547,20 @@ def test_influences_stand_on_their_bands_and_only_those_above_are_full():
     assert "1 of 4 above" in figure.layout.title.text
     refused(figures.influence_bars, "also p", table.drop(columns="p"))
     refused(figures.influence_bars, "not finite", table.assign(mean=np.nan))
+
+
+def test_parts_end_where_the_prediction_is():
+    table = pd.DataFrame(
+        {"sequence": [-2.0, 1.0], "near": [1.0, 0.5], "middle": [0.5, 0.0], "far": [0.0, -0.25]}
+    ).assign(change=[-0.5, 1.3], gene_id=["b", "a"])
+    figure = figures.part_bars(table)
+    bars = [one for one in figure.data if one.type == "bar"]
+    assert [one.name for one in bars] == ["sequence", "near", "middle", "far"]
+    assert [list(one.x) for one in bars] == [table[one.name].tolist()[::-1] for one in bars]
+    assert figure.layout.barmode == "relative"
+    assert list(figure.data[-1].x) == [1.3, -0.5]
+    alone = figures.part_bars(table[["gene_id", "sequence", "change"]])
+    assert len(alone.data) == 2
+    assert "no relatives are read" in alone.layout.title.text
+    with pytest.raises(InputError, match="expected also change"):
+        figures.part_bars(table[["gene_id", "sequence"]])
