@@ -1,6 +1,7 @@
 # make run   : everything in quick size on real E. coli data; ends with the path of the report
 # make check : lint, types, import contract, fast tests; what to run before every commit
 # make test  : install what the tests need, then all of it
+# make controls : run the simulated controls of the verdict and put their record into the package
 # make setup : install only (then: .venv/bin/genesplice lab)
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup dev browser run check test lint bench
+.PHONY: setup dev browser run check test lint bench controls
 
 setup: $(VENV)/.base
 dev: $(VENV)/.dev
@@ -37,6 +38,11 @@ run: setup
 
 bench: dev
 	$(BIN)/python -m benchmarks --out reports/bench.json
+
+controls: setup
+	rm -rf reports/controls
+	$(BIN)/genesplice controls --count 1 --out reports/controls
+	cp reports/controls/seed0/controls.json genesplice/context/controls.json
 
 lint: dev
 	$(BIN)/ruff format --check .

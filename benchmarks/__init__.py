@@ -1,6 +1,5 @@
 """Speed and memory, beside peers, both sides in one run."""
 
-import platform
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from benchmarks.models import require_peers
 from benchmarks.page import write_bench_page
 from benchmarks.rows import BenchRow, Measurements, make_rows, run_bench
-from genesplice.runtime import atomic_file, write_json
+from genesplice.runtime import atomic_file, processor, write_json
 
 __all__ = ["BenchRow", "Measurements", "make_rows", "run_bench", "write_bench"]
 
@@ -29,7 +28,7 @@ def write_bench(
         require_peers()
     rows, found = run_bench(with_peers=with_peers, tell=tell)
     machine = (
-        f"{date.today()}: one core of {_processor()}, torch {torch.__version__}, fp32, batch 1, "
+        f"{date.today()}: one core of {processor()}, torch {torch.__version__}, fp32, batch 1, "
         "median process CPU time."
     )
     report = {
@@ -44,12 +43,3 @@ def write_bench(
     with atomic_file(out.with_suffix(".html")) as partial:
         write_bench_page(partial, rows, found, machine)
     return out
-
-
-def _processor() -> str:
-    names = Path("/proc/cpuinfo")
-    if names.exists():
-        for line in names.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -378,7 +378,7 @@ def decide_again(report: Any, bundle: Bundle, config: Config, smallest_effect: f
     from genesplice.context.conditions import judge_conditions, plan_conditions
 
     settings = config.verdict
-    plan = plan_conditions(config, bundle.genome, settings.contexts_bp, settings.references)
+    plan = plan_conditions(config, bundle, settings.contexts_bp, settings.references)
     made = report.predictions, bundle, plan, config
     return judge_conditions(*made, smallest_effect=smallest_effect)
 

@@ -27,6 +27,10 @@ RECORDED_PACKAGES = (
     "genesplice", "numpy", "torch", "torch-geometric", "captum", "lightning", "plotly"
 )  # fmt: skip
 PROJECT_VARIABLE = "GENESPLICE_PROJECT"
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"
+)  # fmt: skip
+"""What libraries read when they are loaded."""
 
 SECONDS_BETWEEN_LINES = 10
 PROBE_BYTES = 1 << 16
@@ -64,17 +68,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def source_sha256(*subpackages: str) -> str:
-    """Hex digest of the names and bytes of this package's modules in `subpackages`.
-
-    Two states of a source tree have one version.
-    """
-    root, digest = Path(__file__).resolve().parent, hashlib.sha256()
-    for name in sorted(subpackages):
-        for path in sorted((root / name).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def processor() -> str:
+    """The name of the processor, as the system gives it."""
+    names = Path("/proc/cpuinfo")
+    if names.exists():
+        for line in names.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
@@ -239,9 +240,12 @@ def never_silent(every_s: float = 15.0) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Give a scratch path next to `target` that is renamed to it only if the body succeeds."""
+    """Give a scratch path next to `target` that is renamed to it only if the body succeeds.
+
+    Each process has one of its own: of two that write the same file the later one stays.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, target)
@@ -329,6 +333,24 @@ class Countdown:
         for item in items:
             yield item
             self.step()
+
+
+def say_seconds(seconds: float | int) -> str:
+    """Say a duration the way a clock does: `0:42`, `12:05`, `1:02:05`."""
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def tell(text: str) -> None:
+    """One line of progress on stderr: in a notebook's run it reaches the terminal, no report."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def n_cores() -> int:
+    """Cores that this process may run on."""
+    has_own = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_own else os.cpu_count() or 1
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from genesplice.cli.notebooks import publish_results
 from genesplice.data.bundle import load_bundle
 from genesplice.evaluate.metrics import METRICS, fold_profiles, score
 from genesplice.results import read_metrics
+from genesplice.show.notebooks import list_notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -40,6 +41,24 @@ def test_a_story_on_the_face_of_the_package(path):
     calls = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
     assert "gs.explorers.Recompute" in calls, "nothing is computed live"
     assert any("assert" in source for source in sources(path)[-1:])
+
+
+def test_notebooks_need_those_whose_files_they_read():
+    """What a notebook writes or reads in the folder of the run is a name in its code."""
+    owner, needed = {}, {}
+    for info in list_notebooks(ROOT / "notebooks"):
+        nodes = [node for source in sources(info.path) for node in ast.walk(ast.parse(source))]
+        texts = {str(n.value).split("/")[0] for n in nodes if isinstance(n, ast.Constant)}
+        needed[info.stem] = {owner[text] for text in texts & owner.keys()}
+        joined = [n for n in nodes if isinstance(n, ast.BinOp) and ast.unparse(n.left) == "run"]
+        for node in joined:
+            owner.setdefault(ast.literal_eval(node.right), info.stem)
+        assert needed[info.stem] <= set(info.needs), info.stem
+    assert {"pretrained", "finetuned", "metrics.json"} <= owner.keys()
+    names = {name[:2]: {one[:2] for one in needs} for name, needs in needed.items()}
+    assert names["03"] == {"02"}
+    assert names["05"] == {"02", "03"}
+    assert names["06"] == set(), "the verdict would depend on what happens to be done"
 
 
 def test_every_notebook_was_done(tiny_run):

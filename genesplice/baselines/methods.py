@@ -25,6 +25,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.features import standardise
 from genesplice.errors import InputError, require
 from genesplice.results import PREDICTION_COLUMNS
+from genesplice.runtime import tell
 
 RELATED = 0.04
 """Similarity (shared 14-mers, as in the leakage report) of a relative: about 80 %
@@ -113,7 +114,7 @@ def run_baselines(
     models: Sequence[str] | None = None,
     extra: Mapping[str, pd.DataFrame] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = tell,
 ) -> pd.DataFrame:
     """Fit baselines on each fold's training genes and predict its held-out genes.
 
@@ -142,7 +143,6 @@ def run_baselines(
         For a name or fold that does not exist (or none at all), a baseline without features in
         this bundle, and a fold with fewer than three training genes.
     """
-    say = progress or (lambda text: None)
     extra = extra or {}
     names = [] if extra and models is not None and not models else _checked_names(models)
     held_out = list(range(bundle.n_folds) if folds is None else sorted(set(folds)))
@@ -155,7 +155,7 @@ def run_baselines(
         found = f"baseline {lacking[0]!r} on a bundle without {BASELINES[lacking[0]].features}"
         raise InputError(found, ", ".join(available_baselines(bundle)))
     if lacking:
-        say(f"baselines: no features in this bundle for {', '.join(lacking)}")
+        progress(f"baselines: no features in this bundle for {', '.join(lacking)}")
     methods = {name: BASELINES[name] for name in names if name not in lacking}
     if models is None:
         # Where the bundle knows no more than the sequence, "all" is that.
@@ -164,13 +164,13 @@ def run_baselines(
             columns = tuple(tables[one.features].columns) if one.features else ()
             same = first.setdefault((one.level, one.profile, columns), name)
             if same != name:
-                say(f"baselines: {name} is {same} in this bundle")
+                progress(f"baselines: {name} is {same} in this bundle")
                 del methods[name]
     methods |= {name: Baseline(("gbm", "ridge"), "ridge", name, name) for name in extra}
     predicted: dict[tuple[str, int], np.ndarray] = {}
     with threadpool_limits(THREADS):
         for fold in held_out:
-            work = _Fold(bundle, fold, {**tables, **extra}, seed, say)
+            work = _Fold(bundle, fold, {**tables, **extra}, seed, progress)
             predicted |= {(name, fold): work.predict(one) for name, one in methods.items()}
     return _table(bundle, predicted, seed)
 

@@ -180,21 +180,23 @@ def choose_kernel(
     small = parts[:, rows][:, :, rows].float().contiguous()
     chosen = start or KernelSettings((1 / len(parts),) * len(parts))
     some, own_blocks = targets[rows].float(), _members(blocks[rows])
-    best = _error(small, some, own_blocks, chosen)
+    errors = {chosen: _error(small, some, own_blocks, chosen)}
+    best = errors[chosen]
     for _ in range(rounds):
         before = best
         # Each change is tried from the best that was found until then.
         for change in _changes(len(parts)):
             tried = _changed(chosen, *change)
-            error = best if tried == chosen else _error(small, some, own_blocks, tried)
-            if error < best:
-                chosen, best = tried, error
+            if tried not in errors:
+                errors[tried] = _error(small, some, own_blocks, tried)
+            if errors[tried] < best:
+                chosen, best = tried, errors[tried]
         if best > 0.9995 * before:
             break
     everything, all_blocks = parts.float(), _members(blocks)
     ways = [chosen._replace(penalty=chosen.penalty * factor) for factor in (0.4, 0.7, 1.0, 1.6)]
-    errors = [_error(everything, targets.float(), all_blocks, way) for way in ways]
-    return ways[int(np.argmin(errors))]
+    of_ways = [_error(everything, targets.float(), all_blocks, way) for way in ways]
+    return ways[int(np.argmin(of_ways))]
 
 
 def _changes(n_parts: int) -> list[tuple[str, float, int]]:

@@ -27,6 +27,9 @@ def _pairs(items: list[str] | None) -> dict[str, str]:
 
 Parameter = Annotated[list[str] | None, typer.Option("-p", help="key=value, repeatable.")]
 Notebooks = Annotated[Path, typer.Option(help="Folder with the notebooks.")]
+AtOnce = Annotated[
+    int, typer.Option("--at-once", min=0, help="Notebooks side by side; 0: two, on two cores.")
+]
 Reports = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
 
 
@@ -38,10 +41,11 @@ def run(
     out: Reports = Path("reports"),
     resume: Annotated[str | None, typer.Option(help="A run, or latest: go on with it.")] = None,
     publish: Annotated[bool, typer.Option(help="Gather its numbers in OUT/results.")] = False,
+    at_once: AtOnce = 0,
     notebooks: Notebooks = Path("notebooks"),
     as_json: cli.Json = False,
 ) -> None:
-    """Run the notebooks in order and write one offline report for each."""
+    """Run the notebooks and write one offline report for each, as soon as it ends."""
     from genesplice.runtime import never_silent
     from genesplice.show.runner import run_notebooks
 
@@ -50,8 +54,9 @@ def run(
     if not sys.stderr.isatty():  # a terminal has a clock
         cli.HELD.enter_context(never_silent())
     result = run_notebooks(
-        notebooks, out, preset, only=only, parameters=_pairs(parameter), resume=resume
-    )
+        notebooks, out, preset,
+        only=only, parameters=_pairs(parameter), resume=resume, at_once=at_once,
+    )  # fmt: skip
     written = {"run": result.run_dir, "reports": list(result.reports), "index": result.page}
     if publish and not result.exit_code:
         written["results"] = publish_results(result.run_dir, out / "results")
@@ -64,12 +69,16 @@ def run(
 def publish_results(run_dir: Path, results_dir: Path) -> Path:
     """Gather what a run measured (`gather_results`) into `results_dir/results.json`.
 
+    `claims` are the table of hypotheses over all of its notebooks, with the smallest effect of
+    interest and the answer of its verdict, where it has one.
+
     Raises
     ------
     InputError
         If the run is not done, or as `gather_results`.
     """
-    from genesplice.results import gather_results
+    from genesplice.evaluate.reliability import ablation_table
+    from genesplice.results import Metric, gather_results
     from genesplice.runtime import write_json
     from genesplice.show.runner import read_manifest
 
@@ -77,7 +86,14 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
     is_done = manifest["state"] == "done"
     require(is_done, f"a run that is {manifest['state']}", "one that is done", run_dir)
     results = gather_results(run_dir)
-    results["claims"] = results.pop("ablations")
+    results.pop("ablations")  # a verdict's own, which knows of no other notebook
+    rule = results["verdict"].get("rule", {})
+    claims = ablation_table(
+        [Metric(**record) for record in results["metrics"]],
+        context_answer=results["verdict"].get("answer"),
+        **{name: rule[name] for name in ("smallest_effect",) if name in rule},
+    )
+    results["claims"] = json.loads(claims.to_json(orient="records"))
     results_dir.mkdir(parents=True, exist_ok=True)
     write_json(results_dir / "results.json", results | {"made_by": manifest["command"]})
     return results_dir / "results.json"
@@ -89,13 +105,14 @@ def sweep(
     parameter: Parameter = None,
     preset: cli.Preset = "quick",
     out: Reports = Path("reports"),
+    at_once: AtOnce = 0,
     as_json: cli.Json = False,
 ) -> None:
     """Run one notebook over every combination of `-p key=a,b,c`."""
     from genesplice.show.runner import sweep_notebook
 
     load_preset(preset)
-    result = sweep_notebook(notebook, _pairs(parameter), out, preset)
+    result = sweep_notebook(notebook, _pairs(parameter), out, preset, at_once=at_once)
     cli.emit({"index": result.page}, as_json)
     if result.exit_code:
         raise SystemExit(result.exit_code)
@@ -121,14 +138,15 @@ def list_(notebooks: Notebooks = Path("notebooks"), as_json: cli.Json = False) -
     found = list_notebooks(notebooks)
     if as_json:
         shown = [
-            {"name": one.stem, "title": one.title,
+            {"name": one.stem, "title": one.title, "needs": one.needs,
              "parameters": {name: info.default for name, info in one.parameters.items()}}
             for one in found
         ]  # fmt: skip
         print(json.dumps(shown))
         return
     for notebook in found:
-        print(f"{notebook.stem}  {notebook.title}")
+        needs = f"  (needs {', '.join(notebook.needs)})" if notebook.needs else ""
+        print(f"{notebook.stem}  {notebook.title}{needs}")
         for key, info in notebook.parameters.items():
             print(f"    -p {key}={info.default}  {info.help}".rstrip())
 

@@ -288,7 +288,7 @@ def verdict(
     ] = None,
     controls_dir: Annotated[
         Path | None,
-        typer.Option("--controls", help="Folder that keeps simulated controls for others."),
+        typer.Option("--controls", help="Folder that remembers passed controls, for yours."),
     ] = None,
     resume: cli.Resume = False,
     as_json: cli.Json = False,
@@ -296,6 +296,7 @@ def verdict(
     """Say whether longer context helps: yes, no or cannot tell.
 
     Four simulated controls are judged first: unless all come out as planted, there is no verdict.
+    Those that passed before with this code and these settings are not run again, all but one.
     """
     from genesplice.context.verdict import REFUSED, context_test, write_report
     from genesplice.data.bundle import load_bundle
@@ -331,7 +332,7 @@ def controls(
 
     Seeds that are in OUT already, with the same settings and versions, are not run again.
     """
-    from genesplice.context.conditions import count_answers
+    from genesplice.context.controls import count_answers
     from genesplice.context.rule import ANSWERS
     from genesplice.context.verdict import make_runner
     from genesplice.runtime import write_json

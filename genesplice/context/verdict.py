@@ -16,6 +16,7 @@ import pandas as pd
 
 from genesplice.config import Config
 from genesplice.context import conditions
+from genesplice.context.controls import check_controls, kept_folder
 from genesplice.context.perturbation import (
     BLIND,
     compare_distance_dependence,
@@ -29,7 +30,7 @@ from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.evaluate.reliability import COST, ablation_table
 from genesplice.model.attention import backend_name
 from genesplice.results import Metric, metrics_frame, write_metrics
-from genesplice.runtime import atomic_file, write_json, write_manifest
+from genesplice.runtime import atomic_file, tell, write_json, write_manifest
 from genesplice.show.figures import context_scores, dose_figure, mass_figure, slope_bars
 from genesplice.show.report import Part, write_page
 from genesplice.training import sweeps
@@ -39,6 +40,8 @@ FLAT = 1e-3
 """Predicted levels that vary less than this share of the measured ones are constant."""
 REFUSED = "refused"
 """The answer where the simulated controls have not passed."""
+SAID = ("genesplice", "python", "torch")
+"""Versions that are named with a control that was not run again."""
 
 
 class VerdictReport(NamedTuple):
@@ -52,7 +55,7 @@ class VerdictReport(NamedTuple):
 
 
 def make_runner(
-    config: Config, ray: str | None = None, progress: sweeps.Progress = print
+    config: Config, ray: str | None = None, progress: sweeps.Progress = tell
 ) -> conditions.Runner:
     """What runs tasks: a pool of processes here, or the Ray cluster at the address `ray`."""
     settings = config.verdict
@@ -74,14 +77,14 @@ def context_test(
     resume: bool = False,
     ray: str | None = None,
     controls: Path | None = None,
-    progress: sweeps.Progress = print,
+    progress: sweeps.Progress = tell,
 ) -> VerdictReport:
     """Run the simulated controls and the context conditions in `out` and apply the rule.
 
     Tables of tasks stay in `out`: with `resume` only what is missing is run. Until the controls
     have passed with these settings and versions the answer is `REFUSED` and no condition is run.
-    They do not depend on the data: `controls` is a folder where they are kept for several verdicts,
-    else `out`.
+    They do not depend on the data: where they have passed before (see `check_controls`), one is
+    run again; `controls` is the folder that remembers them, in place of this user's.
 
     Raises
     ------
@@ -95,10 +98,9 @@ def context_test(
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     for fold in folds:
         bundle.test_genes(fold)  # raises for a fold that is not there
-    truth = conditions.check_controls(config, controls or out, runner, progress=progress)
-    plan = conditions.plan_conditions(
-        config, bundle.genome, settings.contexts_bp, settings.references
-    )
+    kept = controls or kept_folder(config)
+    truth = check_controls(config, out, runner, kept=kept, progress=progress)
+    plan = conditions.plan_conditions(config, bundle, settings.contexts_bp, settings.references)
     if not truth["passed"]:
         wrong = [one for one in truth["controls"] if one["answer"] != one["expected"]]
         words = "{control} {answer} in place of {expected}"
@@ -297,9 +299,7 @@ def write_verdict_page(
     parts.append(f"{rule_sentence(verdict['rule'])} Cost: {verdict['cpu_seconds']:.0f} s of CPU.")
     title = f"Does longer context help{f' on {name}' if name else ''}?"
     lead = [f"{verdict['answer']}. {verdict['sentence']}"]
-    with atomic_file(target) as partial:
-        write_page(partial, title, parts, lead=lead)
-    return target
+    return write_page(target, title, parts, lead=lead)
 
 
 def condition_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> pd.DataFrame:
@@ -323,20 +323,39 @@ def condition_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> pd.Dat
 
 
 def control_table(controls: Mapping[str, Any]) -> pd.DataFrame:
-    """What each simulated control must come out as, and did."""
-    columns = {"control": "what decides", "expected": "must be", "answer": "is",
+    """What each simulated control must come out as, and did, and when it was run."""
+    columns = {"control": "what decides", "expected": "must be", "answer": "is", "run": "run",
                "sentence": "because"}  # fmt: skip
-    return pd.DataFrame(controls["controls"])[list(columns)].rename(columns=columns)
+    table, reused = pd.DataFrame(controls["controls"]), controls["reused"]
+    days = [str(one["made"]["when"])[:10] for one in controls["controls"]]
+    is_old = table["control"].isin(reused)
+    table["run"] = pd.Series(days).where(is_old, "now")
+    return table[list(columns)].rename(columns=columns)
 
 
 def controls_sentence(controls: Mapping[str, Any]) -> str:
-    """What the controls do not show."""
+    """Which controls were not run now and where they had passed, and what controls do not show."""
     low, high = controls["element_distance_bp"]
-    return (
+    listed = {one["control"]: one for one in controls["controls"]}
+    parts, reused = [], controls["reused"]
+    if reused:
+        now = ", ".join(name for name in listed if name not in reused)
+        parts.append(
+            f"Run again for this verdict: {now}, the one that had passed longest ago here."
+        )
+    for name in reused:
+        made = listed[name]["made"]
+        libraries = ", ".join(f"{one} {made['versions'][one]}" for one in SAID)
+        parts.append(
+            f"Not run again: {name}, which passed on {made['when'][:10]} with the same code and "
+            f"settings, {libraries}, on {made['processor']} ({made['system']})."
+        )
+    parts.append(
         f"In simulated controls {controls['smallest_effect']:g} per doubling matters. The planted "
         f"distal element lies {low:,} to {high:,} bp from its genes: that a model finds what acts "
         "from further away is not shown."
     )
+    return " ".join(parts)
 
 
 def rule_sentence(rule: Mapping[str, Any]) -> str:

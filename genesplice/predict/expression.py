@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -148,9 +148,10 @@ def predict_expression(
     *,
     vectors: Float[Tensor, "genes features"] | None = None,
     genes_at_once: int | None = None,
+    genes: Sequence[str] | pd.Index | None = None,
     **windows: Any,
 ) -> pd.DataFrame:
-    """Genes x conditions in log2(TPM + 1), for every annotated gene, measured or not.
+    """Genes x conditions in log2(TPM + 1), for every annotated gene, measured or not, or `genes`.
 
     `vectors` are those of `encode_genes` where they are at hand; else `windows` is passed on to it.
     `genes_at_once` are read from their own part of the graph, for graphs that do not fit: the
@@ -162,12 +163,14 @@ def predict_expression(
     if isinstance(model, Models):
         assert vectors is None, "each model has vectors of its own"
         each = [
-            predict_expression(one, bundle, genes_at_once=genes_at_once, **windows)
+            predict_expression(one, bundle, genes_at_once=genes_at_once, genes=genes, **windows)
             for one in model.levels
         ]
         values = np.mean(each, axis=0)
         row = pd.Index(each[0].index)
         for gene_id, members in model.held_out_by(bundle).items():
+            if gene_id not in row:
+                continue
             at = row.get_loc(gene_id)
             values[at] = np.mean([each[i].to_numpy()[at] for i in members], axis=0)
         return pd.DataFrame(values, index=row, columns=each[0].columns)
@@ -176,23 +179,28 @@ def predict_expression(
         vectors = encode_genes(model, bundle, **windows)
     model.eval()
     graph = bundle_graph(model, bundle).to(str(vectors.device))
+    annotated = pd.Index(bundle.genes["gene_id"], name="gene_id")
+    wanted = annotated if genes is None else pd.Index(genes, name="gene_id")
+    rows = torch.from_numpy(annotated.get_indexer(wanted)).to(vectors.device)
     if genes_at_once is None:
-        prediction = model(vectors, graph)
+        prediction = model(vectors, graph, rows)
     else:
-        prediction = _predict_parts(model, vectors, graph, genes_at_once)
+        prediction = _predict_parts(model, vectors, graph, rows, genes_at_once)
     values = model.expression_head.expression(prediction).cpu().numpy()
     model.train(was_training)
-    return pd.DataFrame(
-        values, index=pd.Index(bundle.genes["gene_id"], name="gene_id"), columns=model.conditions
-    )
+    return pd.DataFrame(values, index=wanted, columns=model.conditions)
 
 
 def _predict_parts(
-    model: GeneSplice, vectors: Float[Tensor, "genes features"], graph: HeteroData, size: int
+    model: GeneSplice,
+    vectors: Float[Tensor, "genes features"],
+    graph: HeteroData,
+    rows: Int64[Tensor, " rows"],
+    size: int,
 ) -> Prediction:
     parts = []
-    for rows in torch.arange(len(vectors)).split(size):
-        part = cut_neighbourhood(graph, rows, len(model.graph.layers))
+    for some in rows.split(size):
+        part = cut_neighbourhood(graph, some, len(model.graph.layers))
         parts.append(model(vectors[part.genes], part.graph, part.rows))
     return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
 

@@ -1,22 +1,22 @@
-"""One notebook through papermill, in this process, and what a person reads meanwhile."""
+"""Notebooks through papermill, each in a kernel, and what a person reads meanwhile."""
 
-import asyncio
 import io
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from genesplice.runtime import THREAD_VARIABLES, atomic_file, say_seconds
 from genesplice.show.explorer import HEADLESS_VARIABLE
 from genesplice.show.notebooks import (
     NotebookInfo,
@@ -24,8 +24,10 @@ from genesplice.show.notebooks import (
     is_code,
     one_line,
     read_notebook,
-    say_seconds,
 )
+
+NICE = 5
+"""How far a kernel stands back that nobody waits for."""
 
 
 class Failure(NamedTuple):
@@ -51,10 +53,40 @@ class Failure(NamedTuple):
         return f"{self.notebook}, {where}: {self.message}"
 
 
-class Progress:
-    """A bar of the current notebook's cells and a clock on a terminal; plain lines elsewhere.
+class RunResult(NamedTuple):
+    """Where a run is and how it ended.
 
-    `NO_COLOR` and `TERM=dumb` give lines too; then cells are named at most every `every_s` seconds.
+    `page` is the index to open; `failures` is empty where everything is done. The exit code is
+    0 then, 130 after Ctrl-C, and 1 otherwise.
+    """
+
+    run_dir: Path
+    page: Path
+    reports: tuple[Path, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        if any(failure.kind == "interrupted" for failure in self.failures):
+            return 130
+        return int(bool(self.failures))
+
+
+class _Clock:
+    """When a notebook began, when it was last spoken of, and its bar."""
+
+    def __init__(self, bar: TaskID) -> None:
+        self.bar, self.begun = bar, time.monotonic()
+        self.said = self.begun
+
+
+class Progress:
+    """Bars of the running notebooks' cells and clocks on a terminal; plain lines elsewhere.
+
+    Each line begins with the number and the name of its notebook, of which several may run, each
+    in a thread of its own. `NO_COLOR` and `TERM=dumb` give lines too; then cells of a notebook are
+    named at most every `every_s` seconds.
     """
 
     def __init__(self, stream: Any = None, every_s: float = 10.0) -> None:
@@ -62,7 +94,9 @@ class Progress:
         self.every_s = every_s
         self.names: list[str] = []
         self.expected: dict[str, float] = {}
-        self.position, self.begun, self.said = 0, 0.0, 0.0
+        self.at_once = 1
+        self.running: dict[str, _Clock] = {}
+        self.to_come: list[str] = []
         is_dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.is_plain = bool(is_dumb or not self.stream.isatty())
         cells = "cell {task.fields[number]}/{task.total:.0f}"
@@ -72,71 +106,111 @@ class Progress:
             name, BarColumn(bar_width=20), cell, TimeElapsedColumn(), left, disable=self.is_plain,
             console=Console(file=self.stream, highlight=False, emoji=False),
         )  # fmt: skip
-        self.task = self.bars.add_task("", start=False, visible=False, number=0, left="")
 
-    def start(self, names: Sequence[str], expected: Mapping[str, float]) -> None:
-        """Begin a run of `names`; `expected` has seconds of those that ran before."""
-        self.names, self.expected, self.position = list(names), dict(expected), 0
+    def start(self, names: Sequence[str], expected: Mapping[str, float], at_once: int = 1) -> None:
+        """Begin a run of `names`, `at_once` side by side at most.
+
+        `expected` has seconds of those that ran before.
+        """
+        self.names, self.expected, self.at_once = list(names), dict(expected), at_once
+        self.running, self.to_come = {}, list(names)
         self.bars.start()
 
     def notebook(self, name: str, n_cells: int) -> None:
         """Begin one notebook."""
-        self.position += 1
-        self.begun = self.said = time.monotonic()
-        shown: dict[str, Any] = {"description": self._label, "number": 0, "left": self._remaining()}
-        self.bars.reset(self.task, visible=True, total=n_cells, **shown)
+        self.to_come.remove(name)
+        bar = self.bars.add_task(self._label(name), total=n_cells, number=0, left="")
+        self.running[name] = _Clock(bar)
+        left = self._remaining()
+        self.bars.update(bar, left=left)
         if self.is_plain:
-            self.note(f"{self._label}: {n_cells} cells, {self._remaining()}")
+            self.note(f"{self._label(name)}: {n_cells} cells, {left}")
 
-    def cell(self, number: int, n_cells: int) -> None:
-        """Begin one code cell, counted from 1."""
-        shown: dict[str, Any] = {"number": number, "left": self._remaining()}
-        self.bars.update(self.task, completed=number - 1, total=n_cells, **shown)
-        now = time.monotonic()
-        if self.is_plain and now - self.said >= self.every_s:
-            self.said, elapsed = now, say_seconds(now - self.begun)
-            where = f"{self._label}: cell {number}/{n_cells}, {elapsed} elapsed"
-            self.note(f"{where}, {shown['left']}")
+    def cell(self, name: str, number: int, n_cells: int) -> None:
+        """Begin one code cell of a notebook, counted from 1."""
+        clock, left = self.running[name], self._remaining()
+        about: dict[str, Any] = {"number": number, "left": left}
+        self.bars.update(clock.bar, completed=number - 1, total=n_cells, **about)
+        if self._is_time(clock):
+            elapsed = say_seconds(clock.said - clock.begun)
+            self.note(f"{self._label(name)}: cell {number}/{n_cells}, {elapsed} elapsed, {left}")
 
-    def text(self, printed: str) -> None:
-        """Show the last line that the current cell printed about its progress."""
+    def text(self, name: str, printed: str) -> None:
+        """Show the last line that a notebook's current cell printed about its progress."""
         lines = [line.strip() for line in printed.replace("\r", "\n").splitlines() if line.strip()]
         if not lines:
             return
-        now = time.monotonic()
-        if not self.is_plain:
-            self.bars.update(self.task, left=lines[-1][:60])
-        elif now - self.said >= self.every_s:
-            self.said = now
-            self.note(f"{self._label}: {lines[-1]}")
+        clock = self.running[name]
+        self.bars.update(clock.bar, left=lines[-1][:60])
+        if self._is_time(clock):
+            self.note(f"{self._label(name)}: {lines[-1]}")
 
-    def end_notebook(self, state: str, seconds: float) -> None:
-        """Leave one line about the notebook."""
+    def end_notebook(self, name: str, state: str, seconds: float) -> None:
+        """Leave one line about a notebook."""
         mark = "" if self.is_plain else "✓ " if state == "done" else "✗ "
-        self.bars.update(self.task, visible=False)
-        self.note(f"{mark}{self._label}: {state} in {say_seconds(seconds)}")
+        self.bars.remove_task(self.running.pop(name).bar)
+        self.note(f"{mark}{self._label(name)}: {state} in {say_seconds(seconds)}")
 
     def note(self, text: str) -> None:
-        """Print one line, above the bar where there is one."""
+        """Print one line, above the bars where there are any."""
         self.bars.console.print(text, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Take the bars away."""
         self.bars.stop()
 
-    @property
-    def _label(self) -> str:
-        return f"[{self.position}/{len(self.names)}] {self.names[self.position - 1]}"
+    def _is_time(self, clock: _Clock) -> bool:
+        """Whether a line may be said now; it is taken to be said then."""
+        now = time.monotonic()
+        is_time = self.is_plain and now - clock.said >= self.every_s
+        clock.said = now if is_time else clock.said
+        return is_time
+
+    def _label(self, name: str) -> str:
+        return f"[{self.names.index(name) + 1}/{len(self.names)}] {name}"
 
     def _remaining(self) -> str:
         """Time left, where every notebook to come has run before; else how many there are."""
-        current, *to_come = self.names[self.position - 1 :]
-        if all(name in self.expected for name in [current, *to_come]):
-            in_this = max(0.0, self.expected[current] - (time.monotonic() - self.begun))
-            left = in_this + sum(self.expected[name] for name in to_come)
-            return f"about {say_seconds(left)} left"
-        n = len(to_come)
-        return f"{n} notebook{'s' * (n != 1)} to come" if n else "the last notebook"
+        running, to_come = dict(self.running), list(self.to_come)
+        if all(name in self.expected for name in [*running, *to_come]):
+            now = time.monotonic()
+            left = [
+                max(0.0, self.expected[name] - (now - clock.begun))
+                for name, clock in running.items()
+            ]
+            rest = sum(left) + sum(self.expected[name] for name in to_come)
+            return f"about {say_seconds(max(*left, rest / self.at_once))} left"
+        if to_come:
+            return f"{len(to_come)} notebook{'s' * (len(to_come) != 1)} to come"
+        return "the last notebook" if len(running) == 1 else f"the last {len(running)} notebooks"
+
+
+class Kernels:
+    """The kernels of notebooks that run side by side, each in a thread; one call ends them all."""
+
+    def __init__(self) -> None:
+        self.is_stopping = False
+        self.groups: dict[str, int] = {}
+        """Of processes, by the name of the notebook."""
+
+    def interrupt(self) -> None:
+        """Interrupt what they are at, as Ctrl-C does; no further cell is begun."""
+        self.is_stopping = True
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End those that are left."""
+        self.is_stopping = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        for group in list(self.groups.values()):
+            with suppress(ProcessLookupError):
+                os.killpg(group, number) if os.name == "posix" else os.kill(group, signal.SIGTERM)
+
+
+class _Stopping(Exception):
+    """No further cell is to begin."""
 
 
 def execute_notebook(
@@ -146,13 +220,17 @@ def execute_notebook(
     *,
     cwd: Path,
     progress: Progress,
+    name: str | None = None,
+    kernels: Kernels | None = None,
+    threads: int | None = None,
+    gives_way: bool = False,
 ) -> tuple[float, Failure | None]:
     """Run `notebook` in a kernel of its own and write it, with its outputs, to `output`.
 
     What the kernel's process writes past Jupyter (a crash in a library, say) goes to a `.log` of
-    the same name. Nothing is raised for a cell that fails, a kernel that dies or Ctrl-C: `output`
-    then holds the cells up to there, and its metadata (`genesplice`) what happened. Returned are
-    the seconds and, unless it is done, the failure.
+    the same name. Nothing is raised for a cell that fails, a kernel that dies or is stopped:
+    `output` then holds the cells up to there, and its metadata (`genesplice`) what happened.
+    Returned are the seconds and, unless it is done, the failure.
 
     Parameters
     ----------
@@ -162,40 +240,59 @@ def execute_notebook(
         The folder the kernel works in.
     progress
         Told of each code cell that starts, and what it prints to stderr, as it comes.
+    name
+        What `progress` knows the notebook by; its stem, if that is not given.
+    kernels
+        Where the kernel is kept meanwhile, for whoever wants to stop it.
+    threads
+        Of the kernel's libraries, unless the environment says how many.
+    gives_way
+        Other processes of this user come first.
     """
     import papermill
+    from jupyter_core.utils import ensure_event_loop
     from nbclient.exceptions import DeadKernelError
 
+    name, kernels, output = name or notebook.stem, kernels or Kernels(), output.resolve()
     log = output.with_suffix(".log")
     log.unlink(missing_ok=True)
     started, n_cells, position = time.monotonic(), notebook.n_cells + bool(parameters), 0
-    kind = ""
+    kind = message = ""
 
     def start_cell(cell: nbformat.NotebookNode, cell_index: int) -> None:
         nonlocal position
-        # nbclient's own handler shuts the kernel down, which looks like a kernel that died.
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
         if is_code(cell):
+            if kernels.is_stopping:
+                raise _Stopping
             position += 1
-            progress.cell(position, n_cells)
+            progress.cell(name, position, n_cells)
+
+    def start_kernel(process: int) -> None:
+        kernels.groups[name] = process
+        if gives_way and os.name == "posix":
+            os.setpriority(os.PRIO_PGRP, process, NICE)
 
     try:
-        with _default_interrupt():
-            papermill.execute_notebook(
-                read_notebook(notebook.path), str(output).replace("{", "{{").replace("}", "}}"),
-                parameters=dict(parameters), cwd=str(cwd),
-                kernel_name="python3", kernel_manager_class=_kernel_manager(log),
-                on_cell_start=start_cell, stderr_file=_Listener(progress.text),
-                extra_arguments=["--log-level=40"], progress_bar=False, store_widget_state=False,
-            )  # fmt: skip
+        papermill.execute_notebook(
+            read_notebook(notebook.path), str(output).replace("{", "{{").replace("}", "}}"),
+            parameters=dict(parameters), kernel_name="python3",
+            kernel_manager_class=_kernel_manager(log, cwd, threads, start_kernel),
+            on_cell_start=start_cell, stderr_file=_Listener(partial(progress.text, name)),
+            extra_arguments=["--log-level=40"], progress_bar=False, store_widget_state=False,
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         kind, message = error.ename, f"{error.ename}: {error.evalue}".removesuffix(": ")
     except DeadKernelError:
         kind, message = "kernel died", "the kernel died (out of memory, or killed from outside)"
-    except KeyboardInterrupt:
-        kind = message = "interrupted"
+    except _Stopping:
+        kind = "stopped"
     except RuntimeError as error:  # nbclient's word for a kernel that does not come up
         kind, message = "kernel did not start", str(error)
+    finally:
+        kernels.groups.pop(name, None)
+        ensure_event_loop().close()  # that of this thread
+    if kind and kernels.is_stopping:
+        kind = message = "interrupted"
     if log.exists() and log.stat().st_size == 0:
         log.unlink()
     failure = None
@@ -209,7 +306,8 @@ def execute_notebook(
     executed.metadata["genesplice"] = outcome
     marked = "papermill-error-cell-tag"
     executed.cells = [c for c in executed.cells if marked not in c.metadata.get("tags", [])]
-    nbformat.write(executed, output)
+    with atomic_file(output) as whole:
+        nbformat.write(executed, whole)
     return seconds, failure
 
 
@@ -224,31 +322,24 @@ class _Listener(io.TextIOBase):
         return len(text)
 
 
-def _kernel_manager(log: Path) -> type:
+def _kernel_manager(
+    log: Path, cwd: Path, threads: int | None, on_start: Callable[[int], None]
+) -> type:
     """Make a kernel manager whose kernels write to a file instead of our terminal.
 
     The kernel knows that it has no viewer, and plotly keeps its renderer.
     """
     from jupyter_client.manager import AsyncKernelManager
 
-    environment = os.environ | {HEADLESS_VARIABLE: "1", "PLOTLY_RENDERER": "plotly_mimetype"}
+    share = {} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads))
+    environment = share | os.environ
+    environment |= {HEADLESS_VARIABLE: "1", "PLOTLY_RENDERER": "plotly_mimetype"}
 
     class LoggingManager(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("ab") as stream:
                 options |= {"env": environment, "stdout": stream, "stderr": stream}
-                await super().start_kernel(**options)
+                await super().start_kernel(**options, cwd=str(cwd))
+            on_start(getattr(self.provisioner, "pid", 0))
 
     return LoggingManager
-
-
-@contextmanager
-def _default_interrupt() -> Iterator[None]:
-    """Put the handler of Ctrl-C back that was there before nbclient set its own."""
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if is_main:
-            signal.signal(signal.SIGINT, before)

@@ -12,14 +12,15 @@ import re
 import tokenize
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import nbformat
 
 from genesplice.config import read_value
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
+from genesplice.runtime import n_cores
 
 Value = int | float | bool | str | list[Any] | None
 """What a parameter can be."""
@@ -42,7 +43,8 @@ class ParameterInfo(NamedTuple):
 class NotebookInfo(NamedTuple):
     """A notebook, its title (the first heading) and what can be set in it.
 
-    `n_cells` counts code cells that hold code.
+    `n_cells` counts code cells that hold code. `needs` are the notebooks, by stem, whose results it
+    reads: all before it, unless its metadata has `genesplice.needs`, the beginnings of their names.
     """
 
     stem: str
@@ -50,6 +52,7 @@ class NotebookInfo(NamedTuple):
     path: Path
     parameters: dict[str, ParameterInfo]
     n_cells: int
+    needs: tuple[str, ...] = ()
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -77,12 +80,13 @@ def list_notebooks(folder: Path) -> list[NotebookInfo]:
     Raises
     ------
     InputError
-        If there is no notebook, or a parameters cell holds something else than annotated literals.
+        If there is no notebook, a parameters cell holds something else than annotated literals, or
+        a notebook needs one that is not before it.
     """
     paths = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
     if not paths:
         raise InputError("no notebook", "files ending in .ipynb", path=folder)
-    found = []
+    found: list[NotebookInfo] = []
     for path in paths:
         notebook = read_notebook(path)
         text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -90,7 +94,15 @@ def list_notebooks(folder: Path) -> list[NotebookInfo]:
         words = re.sub(r"[_-]+", " ", re.sub(r"^\d+[_-]*", "", path.stem)).strip()
         title = heading.group(1) if heading else (words or path.stem).capitalize()
         n_cells = sum(is_code(cell) for cell in notebook.cells)
-        found.append(NotebookInfo(path.stem, title, path, read_parameters(notebook, path), n_cells))
+        needs = [one.stem for one in found]
+        if (declared := notebook.metadata.get("genesplice", {}).get("needs")) is not None:
+            before = f"one of {', '.join(needs) or 'no notebook'} before it"
+            fits = [[stem for stem in needs if stem.startswith(one)] for one in declared]
+            for name, stems in zip(declared, fits, strict=True):
+                require(len(stems) == 1, f"it needs notebook {name!r}", before, path)
+            needs = [stem for stems in fits for stem in stems]
+        parameters = read_parameters(notebook, path)
+        found.append(NotebookInfo(path.stem, title, path, parameters, n_cells, tuple(needs)))
     return found
 
 
@@ -195,6 +207,69 @@ def check_parameters(
     return typed
 
 
+# --- notebooks as tasks of a run ---
+
+RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder of its own"}
+"""What runs set themselves, and the hint to whoever types it."""
+
+
+class Task(NamedTuple):
+    """A notebook and its parameters; `name` is its stem, or a combination's name in a sweep.
+
+    `needs` are tasks that must be done first, if they are of the same run, `threads` those of its
+    kernel; where `gives_way`, those come first that others wait for.
+    """
+
+    name: str
+    notebook: NotebookInfo
+    values: dict[str, Value]
+    needs: tuple[str, ...] = ()
+    threads: int | None = None
+    gives_way: bool = False
+
+
+def share_cores(tasks: Sequence[Task], at_once: int) -> list[Task]:
+    """Threads for each task: all cores where no other can run beside it, else its share of them.
+
+    They depend on the tasks alone, never on which happen to run: a thread more or less changes
+    the last digits of a result.
+    """
+    before: dict[str, set[str]] = {}
+    for task in tasks:
+        before[task.name] = set(task.needs).union(*(before.get(one, ()) for one in task.needs))
+    shared = []
+    for task in tasks:
+        others = before.keys() - before[task.name] - {task.name}
+        has_company = any(task.name not in before[other] for other in others)
+        threads = n_cores() // at_once if has_company else n_cores()
+        is_last = not any(task.name in other.needs for other in tasks)
+        gives_way = has_company and is_last
+        shared.append(task._replace(threads=max(1, threads), gives_way=gives_way))
+    return shared
+
+
+def make_task(
+    name: str, notebook: NotebookInfo, typed: Mapping[str, Value], preset: str, run_dir: Path
+) -> Task:
+    """The task of running a notebook with these values and what every run gives."""
+    values: dict[str, Value] = {"preset": preset, "run_dir": str(run_dir.resolve()), **typed}
+    values = {k: v for k, v in values.items() if k in notebook.parameters}
+    return Task(name, notebook, values, notebook.needs)
+
+
+def check_run_parameters(
+    notebooks: Sequence[NotebookInfo], given: Mapping[str, str], preset: str
+) -> dict[str, dict[str, Value]]:
+    """Check what was typed, and that every notebook that has a preset knows this one."""
+    with_preset = [notebook for notebook in notebooks if "preset" in notebook.parameters]
+    if with_preset:
+        check_parameters(with_preset, {"preset": preset})
+    return check_parameters(notebooks, given, RESERVED)
+
+
+# --- small things ---
+
+
 def is_code(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell holds code that runs."""
     return cell.cell_type == "code" and bool(cell.source.strip())
@@ -204,13 +279,6 @@ def one_line(text: str) -> str:
     """The first line of a message, without colours, cut to what fits a screen."""
     line = (_ANSI.sub("", text).strip().splitlines() or [""])[0]
     return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 1] + "…"
-
-
-def say_seconds(seconds: float | int) -> str:
-    """Say a duration the way a clock does: `0:42`, `12:05`, `1:02:05`."""
-    whole = max(0, round(seconds))
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def _read_type(annotation: ast.expr) -> Any:

@@ -33,9 +33,9 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from genesplice.runtime import versions
+from genesplice.runtime import atomic_file, say_seconds, versions
 from genesplice.show.explorer import EXPLORER_MIME, PLOTLY_MIME, WIDGET_MIME, Explorer
-from genesplice.show.notebooks import read_notebook, read_parameters, say_seconds
+from genesplice.show.notebooks import read_notebook, read_parameters
 
 HEADLINE_MIME = "application/vnd.genesplice.headline+json"
 DEFAULT_HEIGHT_PX = 450
@@ -300,7 +300,9 @@ def render_notebook(
     outcome = content.metadata.get("genesplice", {})
     facts = [f"preset {given['preset']}"] if "preset" in given else []
     facts += [run] if run else []
-    facts += [f"{outcome['state']} in {say_seconds(outcome['seconds'])}"] if outcome else []
+    facts += (
+        [f"{outcome['state']} in {say_seconds(outcome['seconds'])}"] if "state" in outcome else []
+    )
     parameters = [
         {"name": name, "value": repr(given.get(name, one.default)), "help": one.help}
         for name, one in read_parameters(content, notebook).items()
@@ -362,7 +364,8 @@ def _write(target: Path, *, body: PageBody | None = None, **content: Any) -> Pat
     environment.filters |= {"clock": say_seconds, "mark": MARKS.get}
     template = environment.from_string(_asset("page.j2"))
     text = template.render(body=body, scripts=scripts, **common, **content)
-    target.write_text(text, encoding="utf-8")
+    with atomic_file(target) as partial:
+        partial.write_text(text, encoding="utf-8")
     return target
 
 

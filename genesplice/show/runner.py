@@ -1,4 +1,4 @@
-"""Notebooks run in order, or one over many parameters, each into a report as soon as it is done.
+"""Notebooks run side by side, or one over many parameters, each into a report as soon as it ends.
 
 Run directories are made once, never overwritten, and described by their manifest. `manifest.json`
 of a run has the fields of every manifest, and `kind` ("run" or "sweep"), `preset`, `given`
@@ -7,7 +7,6 @@ of a run has the fields of every manifest, and `kind` ("run" or "sweep"), `prese
 headline`.
 """
 
-import contextlib
 import datetime
 import difflib
 import itertools
@@ -17,52 +16,31 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from genesplice.errors import InputError, require
 from genesplice.results import read_json
-from genesplice.runtime import atomic_file, file_sha256, write_json, write_manifest
-from genesplice.show.execution import Failure, Progress, execute_notebook
+from genesplice.runtime import atomic_file, file_sha256, n_cores, write_json, write_manifest
+from genesplice.show.execution import Failure, Kernels, Progress, RunResult, execute_notebook
 from genesplice.show.notebooks import (
     NotebookInfo,
-    Value,
-    check_parameters,
+    Task,
+    check_run_parameters,
     list_notebooks,
+    make_task,
     select_notebook,
+    share_cores,
 )
 from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
 
 Manifest = dict[str, Any]
-_RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder of its own"}
-
-
-class RunResult(NamedTuple):
-    """Where a run is and how it ended.
-
-    `page` is the index to open; `failures` is empty where everything is done. The exit code is
-    0 then, 130 after Ctrl-C, and 1 otherwise.
-    """
-
-    run_dir: Path
-    page: Path
-    reports: tuple[Path, ...]
-    failures: tuple[Failure, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """What the command ends with."""
-        if any(failure.kind == "interrupted" for failure in self.failures):
-            return 130
-        return int(bool(self.failures))
-
-
-class Task(NamedTuple):
-    """A notebook and its parameters; `name` is its stem, or a combination's name in a sweep."""
-
-    name: str
-    notebook: NotebookInfo
-    values: dict[str, Value]
+AT_ONCE = 2
+"""Notebooks side by side, where there are so many cores."""
+SECONDS_TO_END = 8.0
+"""For a notebook that is interrupted, before its kernel is killed."""
 
 
 def _execute(
@@ -72,33 +50,72 @@ def _execute(
     out: Path | None,
     cwd: Path,
     progress: Progress,
+    at_once: int,
 ) -> RunResult:
-    """Execute tasks in order; reports and index are written as soon as each one is done.
+    """Execute tasks that are not done, up to `at_once` side by side (0: `AT_ONCE` or one a core).
 
-    A run stops at the first that fails, a sweep goes on.
+    Report and index are written as each one ends. What needs a task that failed is not run.
     """
-    failures: list[Failure] = []
+    at_once = at_once or min(AT_ONCE, n_cores())
+    records = {record["stem"]: record for record in manifest["notebooks"]}
+    tasks, own = share_cores(tasks, at_once), {task.name for task in tasks}
+    waiting = [task for task in tasks if records[task.name]["state"] != "done"]
+    failures, kernels = list[Failure](), Kernels()
+    running: dict[Future[tuple[float, Failure | None]], Task] = {}
+    pool = ThreadPoolExecutor(at_once)
+    expected = expected_seconds(out, manifest["preset"]) if out else {}
+    progress.start([task.name for task in waiting], expected, at_once)
+
+    def end(future: Future[tuple[float, Failure | None]]) -> None:
+        task, (seconds, failure) = running.pop(future), future.result()
+        record = records[task.name]
+        record |= {"state": "done", "seconds": seconds, "message": None}
+        if failure:
+            failures.append(failure._replace(notebook=task.name))
+            record |= {"state": failure.state, "message": str(failures[-1])}
+        progress.end_notebook(task.name, record["state"], seconds)
+
+    def is_done(name: str) -> bool:
+        return name not in own or records[name]["state"] == "done"
+
     try:
-        for task in tasks:
-            record = next(one for one in manifest["notebooks"] if one["stem"] == task.name)
-            executed = run_dir / f"{task.name}.ipynb"
-            executed.with_suffix(".html").unlink(missing_ok=True)
-            record |= {"state": "running", "sha256": file_sha256(task.notebook.path)}
+        while True:
+            ready = [task for task in waiting if all(map(is_done, task.needs))]
+            for task in (starting := ready[: at_once - len(running)]):
+                waiting.remove(task)
+                sha256 = file_sha256(task.notebook.path)
+                records[task.name] |= {"state": "running", "sha256": sha256}
+                (run_dir / f"{task.name}.html").unlink(missing_ok=True)
             _render(run_dir, manifest, out)
-            progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
-            seconds, failure = execute_notebook(
-                task.notebook, executed, task.values, cwd=cwd, progress=progress
-            )
-            record |= {"state": "done", "seconds": seconds, "message": None}
-            if failure:
-                failures.append(failure._replace(notebook=task.name))
-                record |= {"state": failure.state, "message": str(failures[-1])}
-            _render(run_dir, manifest, out)
-            progress.end_notebook(record["state"], seconds)
-            if failure and (manifest["kind"] == "run" or failure.kind == "interrupted"):
+            for task in starting:
+                progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
+                future = pool.submit(
+                    execute_notebook, task.notebook, run_dir / f"{task.name}.ipynb", task.values,
+                    cwd=cwd, progress=progress, name=task.name, kernels=kernels,
+                    threads=task.threads, gives_way=task.gives_way,
+                )  # fmt: skip
+                running[future] = task
+            if not running:
                 break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                end(future)
+    except KeyboardInterrupt:
+        kernels.interrupt()
+        wait(running, timeout=SECONDS_TO_END)
+        kernels.kill()
+        for future in wait(running).done:
+            end(future)
+        for name, record in records.items():
+            if name in own and record["state"] == "running":  # it was about to begin
+                failures.append(Failure(name, None, 0, "interrupted", "interrupted"))
+                record |= {"state": failures[-1].state, "message": str(failures[-1])}
     finally:
+        kernels.kill()
+        pool.shutdown()
         progress.stop()
+    for task in waiting:
+        lacking = ", ".join(name for name in sorted(task.needs) if not is_done(name))
+        records[task.name]["message"] = lacking and f"needs {lacking}"
     page = _render(run_dir, manifest, out)
     names = [f"{record['stem']}.html" for record in manifest["notebooks"]]
     reports = tuple(page.parent / name for name in names if (run_dir / name).exists())
@@ -113,9 +130,10 @@ def run_notebooks(
     only: str | None = None,
     parameters: Mapping[str, str] | None = None,
     resume: str | None = None,
+    at_once: int = 0,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Run the notebooks of `folder` in order, up to the first that fails, and render them.
+    """Run the notebooks of `folder` and render them; what needs one that failed is not run.
 
     A new run gets `out/runs/<time>-<preset>/`; `out/index.html` and `out/<stem>.html` are copies
     of the latest reports. The kernels work in the parent of `folder`.
@@ -129,8 +147,12 @@ def run_notebooks(
     parameters
         As typed on the command line; checked before anything runs.
     resume
-        A run's path, its name under `out/runs`, or `latest`. Goes on at the first notebook that is
-        not done or whose source has changed, with the same preset and parameters.
+        A run's path, its name under `out/runs`, or `latest`. Goes on with the notebooks that are
+        not done, whose source has changed, or that need one of these, with the same preset and
+        parameters.
+    at_once
+        Notebooks side by side, none of which needs another (`NotebookInfo.needs`); 0: `AT_ONCE`,
+        if there are as many cores.
 
     Raises
     ------
@@ -145,26 +167,23 @@ def run_notebooks(
         _check_resumed(before, preset, given, run_dir)
         known = {name for notebook in selected for name in notebook.parameters}
         given, preset = {k: v for k, v in before["given"].items() if k in known}, before["preset"]
-    n_done = _count_done(before, notebooks) if before and not only else 0
+    done = _find_done(before, notebooks) if before and not only else {}
     preset = preset or "quick"
-    typed = _check_all(selected, given, preset)
+    typed = check_run_parameters(selected, given, preset)
     run_dir = run_dir or make_run_directory(out / "runs", preset)
-    tasks = [_task(n.stem, n, typed[n.stem], preset, run_dir) for n in selected]
+    tasks = [make_task(n.stem, n, typed[n.stem], preset, run_dir) for n in selected]
     command = ["genesplice", "run", "--preset", preset, *(["--only", only] if only else [])]
     manifest = make_manifest(run_dir, tasks, command, preset=preset, given=given)
     if before:
         manifest |= {name: before[name] for name in ("started", "command", "given")}
         old, new = ({one["stem"]: one for one in m["notebooks"]} for m in (before, manifest))
-        done = {notebook.stem: old[notebook.stem] for notebook in selected[:n_done]}
         merged = (old if only else {}) | new | done
         manifest["notebooks"] = [merged[stem] for stem in sorted(merged)]
     progress = progress or Progress()
-    progress.start([task.name for task in tasks[n_done:]], expected_seconds(out, preset))
-    if n_done:
-        going_on = tasks[n_done].name if n_done < len(tasks) else "the reports"
-        progress.note(f"{run_dir.name}: {n_done} done before, going on at {going_on}")
-    cwd = folder.resolve().parent
-    return _execute(tasks[n_done:], run_dir, manifest, out, cwd, progress)
+    if done:
+        going_on = next((task.name for task in tasks if task.name not in done), "the reports")
+        progress.note(f"{run_dir.name}: {len(done)} done before, going on at {going_on}")
+    return _execute(tasks, run_dir, manifest, out, folder.resolve().parent, progress, at_once)
 
 
 def sweep_notebook(
@@ -173,12 +192,14 @@ def sweep_notebook(
     out: Path = Path("reports"),
     preset: str = "quick",
     *,
+    at_once: int = 0,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run one notebook once for every combination of `grid` (`{"seed": "0,1,2"}`).
 
     Each combination works in a folder of its own under `out/sweeps/<time>-<stem>/`; one that fails
-    does not stop the others. The index of the sweep lists them all.
+    does not stop the others. The index of the sweep lists them all. `at_once` is as in
+    `run_notebooks`.
 
     Raises
     ------
@@ -189,19 +210,18 @@ def sweep_notebook(
     axes = [[(name, value) for value in values.split(",")] for name, values in grid.items()]
     require(axes, "no parameter", "at least one, -p name=value,value")
     combinations = [dict(combination) for combination in itertools.product(*axes)]
-    typed = [_check_all([info], given, preset)[info.stem] for given in combinations]
+    typed = [check_run_parameters([info], given, preset)[info.stem] for given in combinations]
     run_dir, width = make_run_directory(out / "sweeps", info.stem), len(str(len(combinations)))
     tasks = []
     for number, (given, values) in enumerate(zip(combinations, typed, strict=True), 1):
         words = [f"{number:0{width}}", *(f"{key}={value}" for key, value in given.items())]
         name = re.sub(r"[^\w.=+-]+", "_", "-".join(words))[:80]
-        tasks.append(_task(name, info, values, preset, run_dir / name))
+        tasks.append(make_task(name, info, values, preset, run_dir / name))
         (run_dir / name).mkdir()
     command = ["genesplice", "sweep", notebook.name, "--preset", preset]
     manifest = make_manifest(run_dir, tasks, command, kind="sweep", preset=preset, given=grid)
-    progress = progress or Progress()
-    progress.start([task.name for task in tasks], {})
-    return _execute(tasks, run_dir, manifest, None, notebook.resolve().parent.parent, progress)
+    cwd = notebook.resolve().parent.parent
+    return _execute(tasks, run_dir, manifest, None, cwd, progress or Progress(), at_once)
 
 
 def render_run(run_dir: Path) -> Path:
@@ -243,9 +263,7 @@ def _render(run_dir: Path, manifest: Manifest, out: Path | None, again: bool = F
             if stem not in listed and (out / href).exists() and directory != run_dir:
                 listed[stem] = IndexEntry(record, href, older=directory.name)
     cards = [listed[name] for name in sorted(listed)]
-    with atomic_file(out / "index.html") as partial:
-        render_index(partial, cards, manifest, run_dir.name, lead=lead)
-    return out / "index.html"
+    return render_index(out / "index.html", cards, manifest, run_dir.name, lead=lead)
 
 
 def _check_resumed(
@@ -260,31 +278,15 @@ def _check_resumed(
         require(value == old, f"-p {name}={value}", f"{old}, {began}")
 
 
-def _count_done(manifest: Manifest, notebooks: Sequence[NotebookInfo]) -> int:
-    """How many notebooks, from the first on, are done and the same still; later ones need them."""
-    records = {record["stem"]: record for record in manifest["notebooks"]}
-    for position, notebook in enumerate(notebooks):
+def _find_done(manifest: Manifest, notebooks: Sequence[NotebookInfo]) -> dict[str, Any]:
+    """Records of notebooks that are done and the same still, as all are that they need."""
+    records, done = {record["stem"]: record for record in manifest["notebooks"]}, dict[str, Any]()
+    for notebook in notebooks:
         record = records.get(notebook.stem, {"state": "not run"})
-        if record["state"] != "done" or record["sha256"] != file_sha256(notebook.path):
-            return position
-    return len(notebooks)
-
-
-def _check_all(
-    notebooks: Sequence[NotebookInfo], given: Mapping[str, str], preset: str
-) -> dict[str, dict[str, Value]]:
-    """Check what was typed, and that every notebook that has a preset knows this one."""
-    with_preset = [notebook for notebook in notebooks if "preset" in notebook.parameters]
-    if with_preset:
-        check_parameters(with_preset, {"preset": preset})
-    return check_parameters(notebooks, given, _RESERVED)
-
-
-def _task(
-    name: str, notebook: NotebookInfo, typed: Mapping[str, Value], preset: str, run_dir: Path
-) -> Task:
-    values: dict[str, Value] = {"preset": preset, "run_dir": str(run_dir.resolve()), **typed}
-    return Task(name, notebook, {k: v for k, v in values.items() if k in notebook.parameters})
+        is_done = record["state"] == "done" and record["sha256"] == file_sha256(notebook.path)
+        if is_done and done.keys() >= set(notebook.needs):
+            done[notebook.stem] = record
+    return done
 
 
 # --- run directories and their manifests ---
@@ -296,7 +298,7 @@ def make_run_directory(parent: Path, label: str) -> Path:
     stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{label}"
     for number in itertools.count(1):
         directory = parent / (stem if number == 1 else f"{stem}-{number}")
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             directory.mkdir()
             break
     return directory

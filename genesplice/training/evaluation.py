@@ -1,7 +1,6 @@
 """How well a pre-trained encoder restores hidden bases."""
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,7 +31,7 @@ from genesplice.model.sequence import EncoderOutput, IsReal, SequenceEncoder
 from genesplice.predict import pretrained
 from genesplice.predict.expression import encode_genes
 from genesplice.results import Metric
-from genesplice.runtime import side_by_side
+from genesplice.runtime import side_by_side, tell
 from genesplice.training.batches import mask_bases
 from genesplice.training.corpus import Interval, Source
 
@@ -55,14 +54,17 @@ def measure(models: Models, bundle: Bundle, source: Source, config: Config) -> l
     Where no fold is held out there are bits only: everything else would be judged by what was
     trained on. What a bundle lacks (RNA genes, operons of two, expression) is left out.
     """
-    started = time.monotonic()
+    started, steps = time.monotonic(), "measure: {} ({:.0f} s so far)".format
+    tell(steps("bits per base", 0))
     metrics = measure_bases(models, bundle, source, config)
     if config.pretrain.holdout_fold is not None:
+        tell(steps("probes and retrieval", time.monotonic() - started))
         models = {**models, RANDOM_WEIGHTS: make_untrained(config)}
         metrics += measure_vectors(models, bundle, config)
         if config.pretrain.measure_expression and bundle.is_measured:
+            tell(steps("expression from frozen embeddings", time.monotonic() - started))
             metrics += measure_expression(models, bundle, config)
-    print(f"measure: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    tell(f"measure: {time.monotonic() - started:.0f} s")
     return metrics
 
 

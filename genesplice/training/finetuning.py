@@ -12,7 +12,6 @@ GNNAutoScale, 2021 (historical embeddings).
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ from genesplice.model.heads import Prediction
 from genesplice.predict import expression, models
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
-from genesplice.runtime import atomic_file, file_sha256, write_json
+from genesplice.runtime import atomic_file, file_sha256, tell, write_json
 from genesplice.training import folds
 from genesplice.training.ablations import ablate_finetuning, replace
 from genesplice.training.corpus import for_genome
@@ -186,6 +185,7 @@ def finetune_fold(
         guess = folds.predict_part(model, vectors, graph, unseen, settings)
     if settings.kernel:
         both = data.both
+        tell(f"finetune fold {fold} seed {seed}: kernel path of {len(both.rows)} genes")
         kernel, left_out = fit_kernel_path(model, graph, vectors, both, data.block, kernel)
         # Solved without each gene's block, for the validation genes.
         solved = Prediction(*(part[torch.isin(both.rows, unseen)] for part in left_out))
@@ -193,15 +193,15 @@ def finetune_fold(
         mix = choose_mix(guess, solved, head.split(truth)) if steps else (1.0, 1.0)
         model.mix.copy_(torch.tensor(mix))
         guess = mix_paths(guess, solved, model.mix) if steps else solved
-    at_once, tested = settings.graph_genes, bundle.test_genes(fold)
-    values = expression.predict_expression(model, bundle, vectors=vectors, genes_at_once=at_once)
+    tested, about = bundle.test_genes(fold), {"genes_at_once": settings.graph_genes}
+    values = expression.predict_expression(model, bundle, vectors=vectors, genes=tested, **about)
     guesses = pd.DataFrame(
         head.expression(guess).cpu().numpy(), data.validation_ids, values.columns
     )
     held_by = pd.concat([bundle.fold_of.loc[tested], pd.Series(fold, data.validation_ids)])
     calibration, predictions = (
         expression.prediction_table(part, bundle.observed, held_by, model=label, seed=seed)
-        for part in (guesses, values.loc[tested])
+        for part in (guesses, values)
     )
     predictions = add_intervals(predictions, calibration)
     history = pd.concat(histories, ignore_index=True).assign(fold=fold, seed=seed)
@@ -237,6 +237,7 @@ def _inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:
 
 def _encode(model: GeneSplice, bundle: Bundle, config: Config) -> Features:
     sizes = config.finetune
+    tell(f"finetune: reading {bundle.genome.length / 1e6:.1f} Mb for the features of genes")
     return expression.encode_genes(model, bundle, core_bp=sizes.core_bp, flank_bp=sizes.flank_bp)
 
 
@@ -318,7 +319,7 @@ def finetune(
     runs = [Run("genesplice", out, seed, bundle, config, init) for seed in settings.seeds]
     for name in settings.ablations:
         if name in ("exchanged_relatives", "far_relatives") and bundle.genome.columns is None:
-            print(f"finetune: no relatives: {name} is left out", file=sys.stderr)
+            tell(f"finetune: no relatives: {name} is left out")
             continue
         for seed in settings.ablation_seeds:
             data, changed, start = ablate_finetuning(bundle, config, init, name, seed)
@@ -384,7 +385,7 @@ def _run_fold(
         )
         expression.cache_embeddings(models.cache_folder(out), digest, result.vectors)
     took = time.monotonic() - began
-    print(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s", file=sys.stderr)
+    tell(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s")
     return kernel
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from genesplice.config import Config
 from genesplice.errors import InputError, WorkError
-from genesplice.runtime import atomic_file, keep_freed_memory, write_json
+from genesplice.runtime import atomic_file, keep_freed_memory, say_seconds, tell, write_json
 
 Result = TypeVar("Result")
 GENOME = "genome"
@@ -121,7 +121,7 @@ class Checkpoints(StepCallback, Checkpoint):
 
 
 class ProgressLines(StepCallback):
-    """A line on stderr every ten seconds: step, loss, bases per second, time left."""
+    """A line on stderr every ten seconds: step, loss, bases per second, minutes left."""
 
     def __init__(self, name: str, bases_per_step: int | float) -> None:
         self.name, self.bases = name, bases_per_step
@@ -138,11 +138,9 @@ class ProgressLines(StepCallback):
             return
         self.printed = now
         pace = (now - self.began) / max(step - self.first, 1)
-        print(
+        tell(
             f"{self.name}: step {step}/{steps}, loss {float(outputs['loss']):.3f}, "
-            f"{self.bases / pace / 1e6:.2f} Mbp/s, {pace * (steps - step):.0f} s left",
-            file=sys.stderr,
-            flush=True,
+            f"{self.bases / pace / 1e3:,.1f} kbp/s, {say_seconds(pace * (steps - step))} left"
         )
 
 

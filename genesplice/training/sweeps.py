@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from genesplice.errors import InputError, WorkError
-from genesplice.runtime import atomic_file
+from genesplice.runtime import THREAD_VARIABLES, atomic_file, n_cores, tell
 
 ATTEMPTS = 2
 CPU_SECONDS = "cpu_seconds"
@@ -119,8 +119,7 @@ def _reason(error: Exception) -> str:
 
 def count_workers(workers: int, threads: int) -> int:
     """Processes at once: as asked for, or so many that their threads fill the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return workers or max((cores or 1) // threads, 1)
+    return workers or max(n_cores() // threads, 1)
 
 
 def execute(task: Task, threads: int) -> pd.DataFrame:
@@ -143,7 +142,7 @@ def run_tasks(
     *,
     workers: int = 0,
     threads: int = 1,
-    progress: Progress = print,
+    progress: Progress = tell,
     label: str = "sweep",
     preload: Sequence[str] = ("genesplice.training.finetuning",),
 ) -> SweepResult:
@@ -187,14 +186,13 @@ def _leave_with_parent() -> None:
 
 @contextmanager
 def _thread_variables(threads: int) -> Iterator[None]:
-    """What libraries read when they are loaded, for processes that are started meanwhile."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(dict.fromkeys(names, str(threads)))
+    """`THREAD_VARIABLES` for processes that are started meanwhile."""
+    before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     try:
         yield
     finally:
-        for name in names:
+        for name in THREAD_VARIABLES:
             del os.environ[name]
         os.environ.update(before)
 
@@ -208,7 +206,7 @@ def run_tasks_on_ray(
     address: str,
     *,
     threads: int = 1,
-    progress: Progress = print,
+    progress: Progress = tell,
     label: str = "sweep",
 ) -> SweepResult:
     """As `run_tasks`, on the nodes of a Ray cluster that is there already (extra `cluster`).

@@ -13,11 +13,11 @@ from genesplice.context.conditions import (
     condition_config,
     condition_steps,
     condition_tasks,
-    control_settings,
     judge_conditions,
     plan_conditions,
     run_condition,
 )
+from genesplice.context.controls import control_settings
 from genesplice.context.perturbation import compare_distance_dependence
 from genesplice.context.rule import Decision
 from genesplice.context.verdict import (
@@ -29,6 +29,7 @@ from genesplice.context.verdict import (
 )
 from genesplice.data.windows import tile_windows
 from genesplice.errors import InputError
+from genesplice.predict.expression import encode_genes
 from genesplice.training.finetuning import make_model
 from genesplice.training.folds import epoch_steps
 from genesplice.training.sweeps import SweepResult
@@ -46,7 +47,7 @@ def config(*more):
 
 def plan_of(bundle, *more):
     own = config(*more)
-    return own, plan_conditions(own, bundle.genome, own.verdict.contexts_bp, own.verdict.references)
+    return own, plan_conditions(own, bundle, own.verdict.contexts_bp, own.verdict.references)
 
 
 def test_contexts_beyond_the_contig_become_the_whole_of_it(tiny_bundle):
@@ -71,20 +72,39 @@ def test_every_gene_of_a_core_has_its_context(tiny_bundle):
     assert plan.flank_bp % 1024 == 0
 
 
-def test_conditions_have_equal_parameters_windows_and_steps(tiny_bundle):
+def test_conditions_have_equal_parameters_cores_and_steps(tiny_bundle):
     own, plan = plan_of(tiny_bundle)
-    sizes, windows, tuning = set(), set(), set()
+    sizes, cores, tuning = set(), set(), set()
     for condition in plan.conditions:
         if condition.is_reference:
             continue
         settings = condition_config(own, plan, condition, fold=0, seed=0, epochs=3)
         model = make_model(tiny_bundle, settings)
         sizes.add(sum(weight.numel() for weight in model.parameters()))
-        tuning.add(settings.finetune)
-        windows.add((settings.finetune.core_bp, settings.finetune.flank_bp))
+        tuning.add(dataclasses.replace(settings.finetune, flank_bp=0))
+        cores.add(settings.finetune.core_bp)
         others = dataclasses.replace(settings.model, context_bp=None)
         assert others == condition_config(own, plan, plan.longest, fold=0, seed=0, epochs=3).model
-    assert len(sizes) == len(windows) == len(tuning) == 1
+    assert len(sizes) == len(cores) == len(tuning) == 1
+
+
+def test_what_lies_beyond_a_context_is_not_encoded_and_changes_nothing(tiny_bundle):
+    own, plan = plan_of(tiny_bundle, "verdict.contexts_bp=512,2048,20000", "verdict.core_bp=8192")
+    longest = int((tiny_bundle.genes["end"] - tiny_bundle.genes["start"]).max())
+    assert plan.gene_bp == longest
+    flanks = []
+    for condition in plan.conditions[:3]:
+        settings = condition_config(own, plan, condition, fold=0, seed=0, epochs=1)
+        flanks.append(settings.finetune.flank_bp)
+        torch.manual_seed(0)
+        model = make_model(tiny_bundle, settings).eval()
+        windows = {"core_bp": plan.core_bp, "flank_bp": flanks[-1]}
+        some = encode_genes(model, tiny_bundle, **windows)
+        all_of_it = encode_genes(model, tiny_bundle, **windows | {"flank_bp": plan.flank_bp})
+        torch.testing.assert_close(some, all_of_it, rtol=1e-4, atol=1e-5)
+    assert flanks == sorted(flanks)
+    assert flanks[0] < longest + 3072
+    assert flanks[0] < plan.flank_bp == flanks[-1]
 
 
 def test_conditions_read_the_genome_alone(tiny_bundle):
@@ -333,7 +353,7 @@ def test_a_no_of_conditions_that_learned_for_a_shorter_time_is_taken_back():
 
 def test_steps_are_those_of_a_run(tiny_bundle):
     settings = gs.override(gs.load_preset("quick"), ["verdict.core_bp=32768"])
-    plan = plan_conditions(settings, tiny_bundle.genome, (512, 2048))
+    plan = plan_conditions(settings, tiny_bundle, (512, 2048))
     windows = len(tile_windows(tiny_bundle.genome, plan.core_bp, plan.flank_bp, offset_bp=1))
     assert condition_steps(tiny_bundle.genome, settings, plan, 3) == 3 * windows
 
@@ -341,5 +361,5 @@ def test_steps_are_those_of_a_run(tiny_bundle):
 def test_a_pass_over_a_whole_circle_is_one_step(tiny_bundle):
     assert tiny_bundle.genome.contigs[0].is_circular
     settings = gs.load_preset("quick")
-    plan = plan_conditions(settings, tiny_bundle.genome, (512, 8_388_608))
+    plan = plan_conditions(settings, tiny_bundle, (512, 8_388_608))
     assert condition_steps(tiny_bundle.genome, settings, plan, 5) == 5

@@ -37,9 +37,12 @@ def call(capsys, *words, verb="verdict"):
     return code, told.out, told.err
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def out(tmp_path_factory):
-    return tmp_path_factory.mktemp("verdict") / "out"
+    """A folder of a verdict; what passes is remembered for nobody else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield tmp_path_factory.mktemp("verdict") / "out"
 
 
 def test_there_is_no_verdict_until_the_controls_have_passed(out, tiny_bundle, capsys):
@@ -154,12 +157,14 @@ def test_controls_are_kept_for_another_verdict_and_counted(out, tiny_bundle, cap
     shutil.copytree(out, tmp_path / "seed7")
     assert call(capsys, "--out", tmp_path, "--first", 7, "--count", 1, verb="controls")[0] == 0
     assert not (tmp_path / "seed1").exists()
-    (kept / "controls.json").write_text(json.dumps({**record, "passed": False}))
+    # It is not as planted when it is run again: a record says so, and none is left that passed.
     new = tmp_path / "new"
     code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", new, "--controls", kept)
     assert code == 1
-    assert "not passed before" in told
-    assert not (new / "controls.json").exists()
+    assert "controls: distal is run again, the others passed before" in told
+    assert "controls: distal did not come out as planted: all are run again" in told
+    assert "controls: 4 of 16 tasks are there already" in told
+    assert not json.loads((new / "controls.json").read_text())["passed"]
 
 
 def test_a_used_folder_needs_resume(out, tiny_bundle, capsys):

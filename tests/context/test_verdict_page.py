@@ -45,8 +45,9 @@ VERDICT = {
              "counts_shared_variance": False}, "failures": {"a-task": "died"},
     "disagreements": ["The conditions say yes, but gradient does not."], "cpu_seconds": 12.0,
     "controls": {"controls": [
-        {"control": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps."},
-    ], "smallest_effect": 0.02, "element_distance_bp": [1024, 3312]},
+        {"control": "distal", "expected": "yes", "answer": "yes", "sentence": "It helps.",
+         "made": {"when": "2026-11-02T10:00:00.000"}},
+    ], "reused": [], "smallest_effect": 0.02, "element_distance_bp": [1024, 3312]},
 }  # fmt: skip
 
 NOT_RUN = {

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
-from genesplice.show.notebooks import check_parameters, list_notebooks, say_seconds, select_notebook
+from genesplice.runtime import say_seconds
+from genesplice.show.notebooks import check_parameters, list_notebooks, select_notebook
 
 CELL = """\
 # What a reader may want to change

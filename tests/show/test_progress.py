@@ -17,9 +17,9 @@ def tell(progress, expected: dict[str, float]) -> None:
     progress.start(["01_a", "02_b", "03_c"], expected)
     for name in ("01_a", "02_b", "03_c"):
         progress.notebook(name, 4)
-        progress.cell(1, 4)
-        progress.cell(2, 4)
-        progress.end_notebook("failed" if name == "03_c" else "done", 75.0)
+        progress.cell(name, 1, 4)
+        progress.cell(name, 2, 4)
+        progress.end_notebook(name, "failed" if name == "03_c" else "done", 75.0)
     progress.note("[b]as it is[/b]")
     progress.stop()
 
@@ -85,11 +85,32 @@ def test_what_a_cell_prints_of_its_progress_is_passed_on() -> None:
     progress = Progress(stream, every_s=0.0)
     progress.start(["01_a"], {})
     progress.notebook("01_a", 2)
-    progress.text("pretrain: step 1/9\nfold 0\rfold 1\n")
-    progress.text("\n")
+    progress.text("01_a", "pretrain: step 1/9\nfold 0\rfold 1\n")
+    progress.text("01_a", "\n")
     assert stream.getvalue().splitlines()[1:] == ["[1/1] 01_a: fold 1"]
     slow = Progress(io.StringIO(), every_s=60.0)
     slow.start(["01_a"], {})
     slow.notebook("01_a", 2)
-    slow.text("step 1\n")
+    slow.text("01_a", "step 1\n")
     assert "step 1" not in slow.stream.getvalue()
+
+
+def test_two_at_once_are_told_apart() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream, every_s=0.0)
+    progress.start(["01_a", "02_b", "03_c"], {"01_a": 100.0, "02_b": 40.0, "03_c": 50.0}, 2)
+    progress.notebook("01_a", 2)
+    progress.notebook("03_c", 3)
+    progress.text("03_c", "step 1\n")
+    progress.cell("01_a", 1, 2)
+    progress.end_notebook("03_c", "done", 50.0)
+    progress.expected = {}
+    progress.notebook("02_b", 1)
+    assert stream.getvalue().splitlines() == [
+        "[1/3] 01_a: 2 cells, about 1:40 left",
+        "[3/3] 03_c: 3 cells, about 1:40 left",
+        "[3/3] 03_c: step 1",
+        "[1/3] 01_a: cell 1/2, 0:00 elapsed, about 1:40 left",
+        "[3/3] 03_c: done in 0:50",
+        "[2/3] 02_b: 1 cells, the last 2 notebooks",
+    ]

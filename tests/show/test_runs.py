@@ -8,6 +8,7 @@ from tiny_notebooks import code, md, write_notebook
 
 from genesplice.cli.notebooks import publish_results
 from genesplice.errors import InputError
+from genesplice.evaluate.reliability import SHORTER
 from genesplice.results import Metric, write_metrics
 from genesplice.show.notebooks import NotebookInfo, list_notebooks
 from genesplice.show.runner import (
@@ -110,6 +111,9 @@ def test_durations_come_from_the_newest_run_of_the_same_preset(
     assert expected_seconds(tmp_path, "standard") == {}
 
 
+PAIR = "genesplice - genesplice"
+
+
 def metric(value: float, model: str) -> Metric:
     return Metric("profile_r", value, None, None, 10, model, "test")
 
@@ -122,7 +126,11 @@ def test_results_are_gathered_from_a_finished_run(
         (run / name).mkdir()
     write_metrics(run / "baselines" / "metrics.json", [metric(0.3, "ridge")])
     write_metrics(run / "finetune" / "metrics.json", [metric(0.3, "ridge"), metric(0.4, "gs")])
-    (run / "verdict.json").write_text('{"answer": "no"}')
+    slope = Metric("profile_r_per_doubling", 0.012, 0.001, 0.025, 9, "context", "test")
+    gain = Metric("profile_r_difference", 0.03, 0.02, 0.04, 9, f"{PAIR}_rewired", "test")
+    write_metrics(run / "metrics.json", [slope, gain])
+    verdict = {"answer": "no", "rule": {"smallest_effect": 0.02}}
+    (run / "verdict.json").write_text(json.dumps(verdict))
     (run / "finetune" / "bench.json").write_text('{"rows": [{"name": "speed"}]}')
     target = publish_results(run, tmp_path / "deep" / "results")
     results = json.loads(target.read_text())
@@ -137,14 +145,21 @@ def test_results_are_gathered_from_a_finished_run(
         "reliability",
         "made_by",
     }
-    assert [(m["model"], m["value"]) for m in results["metrics"]] == [("ridge", 0.3), ("gs", 0.4)]
-    assert results["verdict"] == {"answer": "no"}
+    assert [(m["model"], m["value"]) for m in results["metrics"]] == [
+        ("ridge", 0.3), ("gs", 0.4), ("context", 0.012), (gain.model, 0.03)
+    ]  # fmt: skip
+    assert results["verdict"] == verdict
     assert results["bench"] == [{"name": "speed"}]
-    assert results["claims"] == results["variants"] == results["faithfulness"] == []
+    assert results["variants"] == results["faithfulness"] == []
+    # Of what all notebooks measured, whichever was done first.
+    claims = {(row["ablation"], row["metric"]): row for row in results["claims"]}
+    assert claims["genesplice_rewired", "profile_r"]["effect"] == 0.03
+    assert claims[SHORTER, "profile_r"]["answer"] == "yes"
+    assert {row["answer"] for row in results["claims"]} == {"yes", "cannot tell", "not run"}
     assert results["reliability"] == {}
     assert results["made_by"] == "genesplice run"
 
-    (run / "finetune" / "verdict.json").write_text('{"answer": "no"}')
+    (run / "finetune" / "verdict.json").write_text(json.dumps(verdict))
     assert publish_results(run, tmp_path) == tmp_path / "results.json"
     for name, text, match in (
         ("verdict.json", '{"answer": "yes"}', "a second verdict, expected one"),
