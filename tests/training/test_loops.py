@@ -1,8 +1,14 @@
 """What a run trains on."""
 
+import re
+import time
+
 import pytest
 import torch
+from lightning import LightningModule
+from torch import nn
 
+from genesplice.training import loops
 from genesplice.training.loops import choose_accelerator
 
 
@@ -25,3 +31,28 @@ def test_without_such_a_gpu_lightning_chooses(monkeypatch, capsys):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_accelerator() == "auto"
     assert not capsys.readouterr().err
+
+
+class Slow(LightningModule):
+    """Half a second a step, and no more to learn than a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constant = nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.5)
+        return (self.constant - 1.0).square().sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def test_progress_says_step_pace_and_minutes(capsys):
+    loops.train(Slow(), 3, lambda step: step, [loops.ProgressLines("pretrain", 8192)])
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    found = re.fullmatch(
+        r"pretrain: step 3/3, loss 1\.000, (\d+\.\d) kbp/s, 0:00 left", line.strip()
+    )
+    assert found, line
+    assert 1.0 < float(found[1]) <= 16.4  # 8,192 bases in half a second at best
