@@ -240,12 +240,9 @@ def never_silent(every_s: float = 15.0) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Give a scratch path next to `target` that is renamed to it only if the body succeeds.
-
-    Each process has one of its own: of two that write the same file the later one stays.
-    """
+    """Give a scratch path next to `target` that is renamed to it only if the body succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{target.name}.partial")
     try:
         yield partial
         os.replace(partial, target)
