@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from jaxtyping import Int64, UInt8
 
-from genesplice.data.ablation import dinucleotide_shuffle, shuffled_outside
 from genesplice.data.bundle import Bundle
+from genesplice.data.knowledge import dinucleotide_shuffle, shuffled_outside
 from genesplice.errors import require
 from genesplice.explain.attribution import attribute_gene
 from genesplice.predict.gene_output import Explainer, GeneOutput, GeneWindow

@@ -10,9 +10,9 @@ from Bio.motifs import Motif
 from jaxtyping import Float, UInt8
 from sklearn.metrics import roc_auc_score
 
-from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_of
+from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
 from genesplice.evaluate.bootstrap import resampled

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.explain.algorithm.utils import set_masks
 
-from genesplice.data.ablation import random_gene_sets, rewired_network
 from genesplice.data.bundle import Bundle
+from genesplice.data.knowledge import random_gene_sets, rewired_network
 from genesplice.errors import WorkError, require
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import GraphLayer, cut_neighbourhood

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from genesplice.config.model import REGION_BP
-from genesplice.data.ablation import dinucleotide_shuffle
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
+from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
 from genesplice.model.channels import MASK_TOKEN, N_TOKEN, RELATIVE_CHANNELS

@@ -39,7 +39,8 @@ import numpy as np
 
 from genesplice.config import Config
 from genesplice.config.training import AblationName, PretrainAblationName
-from genesplice.data.ablation import (
+from genesplice.data.bundle import Bundle
+from genesplice.data.knowledge import (
     dinucleotide_shuffle,
     exchanged_relatives,
     far_relatives,
@@ -49,7 +50,6 @@ from genesplice.data.ablation import (
     without_network,
     without_relatives,
 )
-from genesplice.data.bundle import Bundle
 from genesplice.data.relatives import turn_columns
 from genesplice.errors import InputError
 from genesplice.training.batches import bases_per_batch

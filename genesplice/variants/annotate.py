@@ -20,10 +20,9 @@ from genesplice.predict.models import Models, open_models
 from genesplice.results import Metric
 from genesplice.variants import alleles, likelihood, vcf
 from genesplice.variants.alleles import Allele
-from genesplice.variants.consequence import Consequences
+from genesplice.variants.consequence import REGIONS, Consequences, Matched
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
 from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
-from genesplice.variants.matched import REGIONS, Matched
 
 CHUNK = 256
 MIN_AGREEMENT = 0.75

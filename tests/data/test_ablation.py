@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from genesplice.data.ablation import (
+from genesplice.data.bundle import load_bundle
+from genesplice.data.genome import decode, encode
+from genesplice.data.knowledge import (
     dinucleotide_shuffle,
     exchanged_relatives,
     far_relatives,
@@ -22,8 +24,6 @@ from genesplice.data.ablation import (
     without_network,
     without_relatives,
 )
-from genesplice.data.bundle import load_bundle
-from genesplice.data.genome import decode, encode
 
 
 def with_edges(bundle, edges):

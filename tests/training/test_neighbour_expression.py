@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_finetuning import config, with_other_labels
 
-from genesplice.data.ablation import without_gene_sets, without_network
+from genesplice.data.knowledge import without_gene_sets, without_network
 from genesplice.errors import InputError
 from genesplice.predict.expression import bundle_graph, predict_expression
 from genesplice.predict.models import load_model

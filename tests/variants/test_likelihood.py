@@ -14,6 +14,7 @@ from genesplice.model.genesplice import reverse_complement
 from genesplice.predict.pretrained import load_pretrained
 from genesplice.variants.alleles import Allele, normalise
 from genesplice.variants.annotate import region_track
+from genesplice.variants.consequence import EDGE_BP, Matched, length_class, spread_out
 from genesplice.variants.likelihood import (
     EVERY_BP,
     FLANK_BP,
@@ -25,7 +26,6 @@ from genesplice.variants.likelihood import (
     substitutions,
     window_start,
 )
-from genesplice.variants.matched import EDGE_BP, Matched, length_class, spread_out
 
 
 @pytest.fixture(scope="module")

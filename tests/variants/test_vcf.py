@@ -42,8 +42,7 @@ from genesplice.variants.annotate import (
     region_track,
     score_variants,
 )
-from genesplice.variants.consequence import Consequences
-from genesplice.variants.matched import REGIONS
+from genesplice.variants.consequence import REGIONS, Consequences
 from genesplice.variants.scan import Region, random_substitutions
 from genesplice.variants.vcf import (
     FIELDS,
