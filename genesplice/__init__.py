@@ -58,7 +58,9 @@ if TYPE_CHECKING:
         hypothesis_table,
         write_report,
     )
+    from genesplice.data.assay import read_assay
     from genesplice.data.bundle import Bundle
+    from genesplice.data.simulate import make_own_files
     from genesplice.errors import InputError, WorkError
     from genesplice.evaluate.metrics import compare
     from genesplice.evaluate.reliability import (
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from genesplice.training.corpus import published_encoder, published_metrics
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
+    from genesplice.training.tasks import run_task
     from genesplice.variants.annotate import score_variants
     from genesplice.variants.classes import class_benchmarks
     from genesplice.variants.scan import scan_promoter

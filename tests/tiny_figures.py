@@ -147,6 +147,11 @@ def _context(name: str) -> dict[str, Any]:
     return {"metrics": table, "metric": name, "title": name}
 
 
+def _sizes(name: str) -> dict[str, Any]:
+    given = _context(name)
+    return given | {"metrics": given["metrics"].rename(columns={"context_bp": "n"})}
+
+
 def _range(name: str) -> dict[str, Any]:
     rates = np.geomspace(1e-5, 1.0, 30)
     curve = pd.DataFrame({"learning_rate": rates, "loss": 2.0, "smoothed": 1.9})
@@ -219,6 +224,7 @@ CASES = {
     "influence_bars": Case(figures.influence_bars, _influence),
     "rate_range": Case(figures.rate_range, _range),
     "rate_schedules": Case(figures.rate_schedules, _schedules),
+    "sample_curve": Case(figures.sample_curve, _sizes),
     "slope_bars": Case(figures.slope_bars, _slopes),
     "context_scores": Case(figures.context_scores, _arms),
     "dose_figure": Case(figures.dose_figure, _doses),

@@ -1,4 +1,4 @@
-"""Verbs around the notebooks: run, sweep, report, list, lab, doctor."""
+"""Verbs for a table of your own (task), and around the notebooks (run, sweep, report, lab …)."""
 
 import importlib.util
 import json
@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -14,6 +14,129 @@ from genesplice import cli
 from genesplice.config import PRESETS, load_preset
 from genesplice.errors import require
 from genesplice.runtime import PROJECT_VARIABLE, versions
+
+if TYPE_CHECKING:
+    from genesplice.data.assay import Assay
+    from genesplice.show.report import Part
+    from genesplice.training.tasks import TaskResult
+
+
+@cli.app.command()
+def task(
+    table: Annotated[Path, typer.Option(help="TSV, CSV, Parquet or FASTA; [SPLIT/]CLASS/*.txt.")],
+    out: cli.Out,
+    init: Annotated[Path | None, typer.Option(help="Folder of `pretrain`, or ecoli-k12.")] = None,
+    mode: Annotated[
+        Literal["probe", "lora", "ia3", "full"], typer.Option(help="What of the encoder learns.")
+    ] = "probe",
+    labels: Annotated[Path | None, typer.Option(help="Of a FASTA: name and value.")] = None,
+    sequence: Annotated[str | None, typer.Option(help="Column of sequences.")] = None,
+    value: Annotated[str | None, typer.Option(help="Column of values or classes.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Column of folds, or of train and test; or clusters.")
+    ] = None,
+    kind: Annotated[
+        Literal["class", "value"] | None, typer.Option(help="What the values are.")
+    ] = None,
+    both_strands: Annotated[
+        bool, typer.Option("--both-strands", help="The other strand is the same sequence.")
+    ] = False,
+    folds: Annotated[int, typer.Option(min=2, help="Of clusters of similar sequences.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and of all that learns.")] = 0,
+    overwrite: cli.Overwrite = False,
+    as_json: cli.Json = False,
+) -> None:
+    """Learn a value or class from each sequence of a table, and score it on held-out ones.
+
+    The encoder's result stands beside k-mer ridge and boosting, a small convolutional network and
+    the same encoder with random weights. Rows without a value are predicted (unmeasured.parquet).
+    """
+    from genesplice.data.assay import read_assay
+    from genesplice.predict.pretrained import find_pretrained
+    from genesplice.results import write_metrics
+    from genesplice.runtime import atomic_directory, file_sha256
+    from genesplice.training.tasks import run_task
+
+    assay = read_assay(
+        table, labels, sequence=sequence, value=value, split=split, kind=kind, n_folds=folds,
+        seed=seed,
+    )  # fmt: skip
+    for note in assay.notes:
+        cli.say(f"task: {note}")
+    encoder = None if init is None else find_pretrained(init)
+    with atomic_directory(out, overwrite=overwrite) as scratch:
+        result = run_task(
+            assay, init=encoder, mode=mode, both_strands=both_strands, seed=seed, progress=cli.say
+        )
+        result.predictions.to_parquet(scratch / "predictions.parquet", index=False)
+        if len(result.unmeasured):
+            result.unmeasured.to_parquet(scratch / "unmeasured.parquet", index=False)
+        write_metrics(scratch / "metrics.json", result.metrics)
+        data = dict(assay.data_sha256)
+        if encoder is not None:
+            data["encoder"] = file_sha256(encoder / "model.safetensors")
+        notes = [*assay.notes, *result.notes, *result.answers]
+        extra = {"init": init, "mode": mode, "both_strands": both_strands, "notes": notes,
+                 "leakage": assay.leakage}  # fmt: skip
+        _write_page(scratch, assay, result, mode)
+        cli.write_receipt(scratch, seeds={"task": seed}, data=data, extra=extra)
+    for sentence in (*result.notes, *result.answers):
+        cli.say(f"task: {sentence}")
+    names = ("metrics.json", "predictions.parquet", "index.html")
+    cli.emit({"files": [out / name for name in names]}, as_json)
+
+
+def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -> None:
+    """Write the report: scores, learning curve, and what was read."""
+    import pandas as pd
+
+    from genesplice.results import metrics_frame
+    from genesplice.show.figures import sample_curve
+    from genesplice.show.figures_model import metric_bars
+    from genesplice.show.report import write_page
+
+    metrics, main = metrics_frame(result.metrics), result.metric
+    names = sorted(set(metrics["metric"]) - {main}, key=str.lower)
+    shown = [main, *(one for one in names if not one.endswith("_difference"))]
+    parts: list[Part] = [
+        "## Scores on held-out sequences\n\nEvery method learned from the same rows. "
+        "`genesplice_random` is the same encoder with random weights: what it reaches owes "
+        "nothing to pre-training.",
+        metric_bars(metrics, shown, highlight="genesplice", title="Held-out sequences"),
+    ]
+    curve = metrics[(metrics["split"] == "learning_curve") & (metrics["metric"] == main)]
+    if len(curve):
+        parts += [
+            "## Learning curve\n\nFold 0, with fewer sequences to learn from. Lines that still "
+            "climb on the right say that more measurements would help.",
+            sample_curve(curve, metric=main),
+        ]
+    ours = result.predictions[result.predictions["model"] == "genesplice"]
+    if assay.classes:
+        parts += [
+            "## Which classes are mistaken for which\n\nHeld-out sequences by their class "
+            "(rows) and the predicted one.",
+            pd.crosstab(ours["observed"], ours["predicted"])
+            .rename_axis(columns=None)
+            .reset_index(),
+        ]
+    else:
+        some = ours.sample(min(len(ours), 2000), random_state=0)
+        title = "Predicted and measured value of held-out sequences"
+        points = some.plot.scatter(
+            x="observed", y="predicted", hover_data=["id", "fold"], title=title, backend="plotly"
+        )
+        parts += ["## Predicted and measured", points]
+    notes = [*assay.notes, *result.notes]
+    parts += ["## What was read\n\n" + "\n".join(f"- {note}" for note in notes)]
+    facts = [f"mode {mode}", f"{assay.n_folds} folds", f"{len(assay.rows):,} sequences"]
+    write_page(
+        folder / "index.html", f"Task: {assay.name}", parts, facts=facts, lead=result.answers,
+        footer="metrics.json and predictions.parquet are in the same folder.",
+    )  # fmt: skip
+
+
+# --- notebooks ---
 
 
 def _pairs(items: list[str] | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
 from genesplice.errors import InputError
 
-LONGEST_K = 8
+LONGEST_K, MOST_ROWS = 8, 3000
 RNA_BIOTYPES = frozenset({"tRNA", "rRNA", "Mt_tRNA", "Mt_rRNA"})
 PROMOTER_DISTANCE_BP = (20, 100)
 """Before the `tss`: from the nearer to the farther base. In a bundle whose `tss` is the start codon
@@ -127,6 +127,29 @@ def standardise(
     mean, scale = values[is_train].mean(axis=0), values[is_train].std(axis=0)
     is_constant = scale < 1e-12
     return np.where(is_constant, 0, (values - mean) / np.where(is_constant, 1, scale))
+
+
+def principal_basis(
+    values: Float[np.ndarray, "rows features"], most: int, seed: int = 0
+) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, "features components"]]:
+    """Centre and basis of features that are scaled to variance 1; a constant feature counts 0.
+
+    (values - centre) @ basis are the scaled features, or, of more than `most`, their principal
+    components of most variance, each with its own variance (from `MOST_ROWS` of the rows).
+
+    Source: Halko, Martinsson and Tropp, Finding structure with randomness, 2011.
+    """
+    # Imported here: it takes a second.
+    from sklearn.decomposition import PCA
+
+    centre, scale = values.mean(axis=0), values.std(axis=0)
+    factor = np.where(scale < 1e-6, 0, 1 / np.where(scale < 1e-6, 1, scale)).astype(values.dtype)
+    if min(values.shape) <= most:
+        return centre, np.diag(factor)
+    chosen = np.random.default_rng(seed).permutation(len(values))[:MOST_ROWS]
+    pca = PCA(most, svd_solver="randomized", iterated_power=3, random_state=seed)
+    found = pca.fit((values[np.sort(chosen)] - centre) * factor)
+    return centre, factor[:, None] * found.components_.T
 
 
 def region_masks(

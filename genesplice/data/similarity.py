@@ -1,4 +1,4 @@
-"""Genes that look alike: the share of its k-mers that a gene has in common with another one.
+"""Genes and sequences that look alike: the share of its k-mers that one has in common with another.
 
 Memory and time are bounded, whatever the number of genes and of their bases: k-mers are sampled
 beyond `MAX_KMERS`, those of very many genes are left out beyond `MAX_MATCHES`, and pairs of genes
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64, UInt, UInt8, UInt32
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from genesplice.data.genome import Genome
 
@@ -20,6 +21,8 @@ Kmers = UInt32[np.ndarray, " _kmers"]
 KMER = 14
 """At most 16: a k-mer is a number of 32 bits."""
 MAX_KMERS, MAX_MATCHES, MAX_PAIRS = 40_000_000, 500_000_000, 10_000_000
+MOST_OWNERS = 8
+"""Of a k-mer of more sequences only the first is compared with the others."""
 SIMILARITY_MEASURE = (
     f"shared canonical {KMER}-mers of two genes (start to end, both strands, distinct, without N) "
     "over the smaller of their two numbers of them; 90 % identity gives about 0.23, 80 % about 0.04"
@@ -97,6 +100,42 @@ def gene_similarity(
         }
     )
     return Similarity(nearest, float(np.quantile(by_chance, 0.99)) if len(ids) else 0.0, measure)
+
+
+def sequence_clusters(
+    sequences: Sequence[UInt8[np.ndarray, " _length"]],
+    same: Int64[np.ndarray, " sequences"],
+    least: float,
+) -> Int64[np.ndarray, " sequences"]:
+    """Number the clusters: chains of sequences each like the next one, on either strand.
+
+    Alike are those of one number in `same`, and those that share `least` of the k-mers of the one
+    that has fewer. Memory and time are linear in the k-mers, however often one of them is there.
+
+    Source: Steinegger and Söding 2018 (Linclust): a k-mer's sequences are compared with the first.
+    """
+    n = len(sequences)
+    scale = max(1, -(-sum(map(len, sequences)) // MAX_KMERS))
+    _, matrix = _incidence([canonical_kmers(tokens, scale)[0] for tokens in sequences])
+    size, owners = matrix.getnnz(axis=1), matrix.indices.astype(np.int64)
+    count = np.diff(matrix.indptr)
+    first, column = (
+        np.repeat(owners[matrix.indptr[:-1]], count),
+        np.repeat(np.arange(len(count)), count),
+    )
+    is_common = count[column] > MOST_OWNERS
+    pairs = [first[is_common] * n + owners[is_common]]
+    for apart in range(1, MOST_OWNERS):
+        is_pair = (column[:-apart] == column[apart:]) & ~is_common[apart:]
+        pairs.append(owners[:-apart][is_pair] * n + owners[apart:][is_pair])
+    code, shared = np.unique(np.concatenate(pairs), return_counts=True)
+    one, other = np.divmod(code, max(n, 1))
+    is_like = shared >= least * np.minimum(size[one], size[other])
+    _, leader, number = np.unique(same, return_index=True, return_inverse=True)
+    one = np.concatenate([one[is_like], leader[number]])
+    other = np.concatenate([other[is_like], np.arange(n)])
+    graph = sparse.coo_matrix((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def canonical_kmers(tokens: UInt8[np.ndarray, " length"], scale: int = 1) -> tuple[Kmers, Kmers]:

@@ -6,6 +6,7 @@ promoter element, and a network in which every gene has one regulator that activ
 it. The controls differ in what decides expression. The test must say yes, no, no, no.
 """
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from jaxtyping import Float
 
 from genesplice.data.annotation import make_genes
 from genesplice.data.bundle import Bundle, BundleParts, write_bundle
-from genesplice.data.genome import Contig, Genome, encode, reverse_complement
+from genesplice.data.genome import Contig, Genome, decode, encode, reverse_complement
 from genesplice.data.network import NETWORK_COLUMNS
 from genesplice.errors import InputError
 
@@ -118,6 +119,38 @@ def make_bundle(
         },
         truth=truth,
     )  # fmt: skip
+
+
+def make_own_files(folder: Path, seed: int = 0, n_sequences: int = 240) -> dict[str, Any]:
+    """Write small files as users have them, with the truth of `make_bundle` in them.
+
+    Given are the arguments of `prepare_files` (genome, annotation, expression in TPM, samples), and
+    `table`: sequences of 96 bp, half of which have `PROMOTER_MOTIF` at base 40 and a higher value.
+    """
+    shutil.rmtree(folder / "made_up", ignore_errors=True)
+    bundle = make_bundle(folder / "made_up", seed)
+    (contig,), generator = bundle.genome.contigs, np.random.default_rng(seed)
+    (folder / "genome.fa").write_text(f">{contig.name}\n{decode(bundle.genome.tokens)}\n")
+    lines = [
+        f"{gene.contig}\tmade_up\tgene\t{gene.start + 1}\t{gene.end}\t.\t{gene.strand}\t.\t"
+        f"ID={gene.gene_id};Name={gene.name};gene_biotype=protein_coding"
+        for gene in bundle.genes.itertuples(index=False)
+    ]
+    (folder / "genes.gff3").write_text("\n".join(["##gff-version 3", *lines]) + "\n")
+    tpm = 2 ** bundle.expression.to_df().T - 1
+    tpm.rename_axis("gene").round(3).to_csv(folder / "tpm.tsv", sep="\t")
+    bundle.expression.obs.rename_axis("sample").to_csv(folder / "samples.tsv", sep="\t")
+    texts, has_motif = list[str](), np.arange(n_sequences) % 2 == 0
+    for one in has_motif:
+        text = decode(generator.integers(0, 4, 96).astype(np.uint8))
+        texts.append(f"{text[:40]}{PROMOTER_MOTIF}{text[52:]}" if one else text)
+    strength = GAIN * has_motif + generator.normal(size=n_sequences)
+    rows = {"sequence": texts, "strength": strength.round(3)}
+    pd.DataFrame(rows).to_csv(folder / "strength.tsv", sep="\t", index=False)
+    named = {"fasta": "genome.fa", "annotation": "genes.gff3", "expression": "tpm.tsv"}
+    named |= {"samples": "samples.tsv", "table": "strength.tsv"}
+    more = {"expression_unit": "tpm", "circular": (contig.name,), "block_bp": 8000}
+    return {part: folder / name for part, name in named.items()} | more
 
 
 def _bundle_truth(ids: list[str], generator: np.random.Generator) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from scipy.stats import norm
 from scipy.stats import t as student
 
@@ -152,6 +152,45 @@ def to_metric(
     return Metric(metric, float(values[0]), low, high, n, model, split, **run)
 
 
+def pearson_draws(
+    x: Float[np.ndarray, " units"],
+    y: Float[np.ndarray, " units"],
+    block: Int64[np.ndarray, " units"],
+    draws: Int64[np.ndarray, "draws blocks"],
+) -> Draws:
+    """Pearson's r of each draw: 0 where x is flat, NaN where y is."""
+    x, y = x - x.mean(), y - y.mean()
+    sums = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1).astype(np.float64)
+    return _correlation(*block_sums(sums, block, draws).T)
+
+
+def ranking_draws(
+    is_case: Bool[np.ndarray, " units"],
+    score: Float[np.ndarray, " units"],
+    block: Int64[np.ndarray, " units"],
+    draws: Int64[np.ndarray, "draws blocks"],
+) -> tuple[Draws, Draws]:
+    """AUROC and AUPRC (average precision) of each draw; NaN without cases or without others.
+
+    Units of one score share one rank.
+    """
+    order = np.argsort(-score, kind="stable")
+    ordered, case = score[order], is_case[order]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    parts = []
+    for start in range(0, len(draws), CHUNK // 5):
+        weight = draws[start : start + CHUNK // 5][:, block[order]].astype(np.float64)
+        hits, misses = (np.add.reduceat(weight * one, first, axis=1) for one in (case, ~case))
+        above, false = hits.cumsum(1), misses.cumsum(1)
+        n_cases, n_others = above[:, -1], false[:, -1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            auroc = (hits * (n_others[:, None] - false + misses / 2)).sum(1) / n_cases / n_others
+            precision = np.nan_to_num(above / (above + false))
+            parts.append((auroc, (hits * precision).sum(1) / np.where(n_others, n_cases, np.nan)))
+    auroc, auprc = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return auroc, auprc
+
+
 class GeneStatistics(NamedTuple):
     """What the metrics need of each gene.
 
@@ -238,6 +277,45 @@ def _correlation(
     norm = np.sqrt(np.where(is_flat_x | is_flat_y, 1, var_x * var_y))
     r = np.where(is_flat_x, 0.0, (xy / n - x * y / n**2) / norm)
     return np.where(is_flat_y, np.nan, r)
+
+
+def task_draws(
+    observed: Float[np.ndarray, "rows targets"],
+    predicted: Float[np.ndarray, "rows targets"],
+    block: Int64[np.ndarray, " rows"],
+    draws: Int64[np.ndarray, "draws blocks"],
+) -> dict[str, Draws]:
+    """Metrics of one value a row, or of classes (1 or 0 for each, and their scores), in each draw.
+
+    Values: `spearman`, `pearson`, `r2`. Classes: `auroc` (each against all others, the mean over
+    those that are there), `accuracy` and `mcc`, Matthews' correlation, of the class of the highest
+    score. A metric that a draw does not define is NaN there.
+
+    Source: Gorodkin, Comparing two K-category assignments by a K-category correlation, 2004.
+    """
+    n_classes = observed.shape[1]
+    if n_classes == 1:
+        scale = observed.std() or 1.0
+        truth, guess = ((each - observed.mean()) / scale for each in (observed, predicted))
+        found = resampled_metrics(summarise(truth, guess, np.zeros_like(truth), block), draws)
+        pearson = pearson_draws(guess[:, 0], truth[:, 0], block, draws)
+        return {"spearman": found["level_spearman"], "pearson": pearson, "r2": found["level_r2"]}
+    chosen = np.eye(n_classes)[predicted.argmax(1)]
+    is_right = (chosen * observed).sum(1, keepdims=True)
+    sums = block_sums(np.concatenate([is_right, chosen, observed], 1), block, draws)
+    right, (guess, truth) = sums[:, 0], np.split(sums[:, 1:], 2, axis=1)
+    n = truth.sum(1)
+    spread = [n * n - (each * each).sum(1) for each in (guess, truth)]
+    is_defined = spread[1] > 0
+    norm = np.sqrt(np.where(spread[0] * spread[1] > 0, spread[0] * spread[1], np.inf))
+    mcc = np.where(is_defined, (right * n - (guess * truth).sum(1)) / norm, np.nan)
+    there = np.flatnonzero((observed.sum(0) > 0) & (observed.sum(0) < len(observed)))
+    if n_classes == 2:
+        # Both say the same.
+        predicted, there = predicted - predicted[:, ::-1], there[-1:]
+    areas = [ranking_draws(observed[:, k] > 0, predicted[:, k], block, draws)[0] for k in there]
+    auroc = np.mean(areas, axis=0) if areas else np.full(len(draws), np.nan)
+    return {"auroc": auroc, "accuracy": right / n, "mcc": mcc}
 
 
 def _rank_correlation(genes: GeneStatistics, draws: np.ndarray) -> np.ndarray:

@@ -51,6 +51,9 @@ class HierarchicalEncoder(SequenceEncoder):
         cheaper to keep than to compute again.
     encoder
         `bin_bp`, `width` and `annotation` (see `SequenceEncoder`).
+
+    With `skips_padding` (off, to be set) what is N in all rows up to the window's end is not
+    computed, with the same result: short sequences cost what they are long. Gradients to N are 0.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class HierarchicalEncoder(SequenceEncoder):
         bin_bp, width = self.bin_bp, self.width
         self.chunk_bp, self.checkpointing = chunk_bp, checkpointing
         self.recompute_above, self.head_width = recompute_above, width // heads
+        self.skips_padding = False
         self.stem = Stem(bin_bp, width, self.channels.count)
         self.base_path: BasePath | None = None
         if self.base_width:
@@ -113,39 +117,51 @@ class HierarchicalEncoder(SequenceEncoder):
         """Up the hierarchy, across the regions and down again."""
         context, near_bp = self.context, self.context.bin_half * self.bin_bp
         real = is_real.unflatten(1, (-1, SUMMARY_BP // self.bin_bp)).any(-1)
-        local = partial(self._in_chunks, real.shape[1])
+        n_units = real.shape[1]
+        if self.skips_padding and real.any():
+            n_units = int(real.any(0).nonzero().max()) + 1
+        known, is_known = (x[:, : x.shape[1] // real.shape[1] * n_units] for x in (inputs, is_real))
+        spare, is_there = real.shape[1] - n_units, real[:, :n_units]
+        local = partial(self._in_chunks, n_units)
 
         up_bp = max(self.margins) + len(self.bin_blocks) * near_bp
-        bins, summaries, *bases = local(self._up, up_bp, inputs, is_real)
+        bins, summaries, *bases = local(self._up, up_bp, known, is_known)
         if not context.sees_summaries:
-            summaries, real = torch.zeros_like(summaries), torch.ones_like(real)
+            summaries, is_there = torch.zeros_like(summaries), torch.ones_like(is_there)
         halo_bp = len(self.summary_blocks) * context.summary_half * SUMMARY_BP
-        (summaries,) = local(self._among_summaries, halo_bp, summaries, real)
+        (summaries,) = local(self._among_summaries, halo_bp, summaries, is_there)
 
-        regions = self._across(summaries, real)
+        summaries, is_there = _padded(summaries, spare), _padded(is_there, spare)
+        regions = self._across(summaries, is_there)
         message = self.from_regions(regions)
         if self.permutes_regions:
             message = message[:, displace(message.shape[1], is_random=self.training)]
         summaries = summaries + message.repeat_interleave(REGION_BP // SUMMARY_BP, 1)
 
-        message = self.from_summaries(summaries)
+        message = self.from_summaries(summaries[:, :n_units])
         down_bp = len(self.decoder_blocks) * near_bp
-        (bins,) = local(self._down, down_bp, bins, message, is_real)
+        (bins,) = local(self._down, down_bp, bins, message, is_known)
         track = None
         if with_bases and bases:
             (track,) = local(self._to_bases, BasePath.up_bp, *bases, bins)
+            track = _padded(track, spare * SUMMARY_BP)
+        bins = _padded(bins, spare * SUMMARY_BP // self.bin_bp)
         return EncoderOutput(bins, summaries, regions, is_real, track, inputs)
+
+    def enter(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """Bins before any attention and, with a base path, bases: what no adapter changes."""
+        left, right = self.margins
+        x, end = fill_unknown(inputs, left, right), inputs.shape[1] + left
+        bins = self.stem(x[:, left - self.stem.left : end + self.stem.right])
+        if self.base_path is None:
+            return (bins,)
+        bases = self.base_path.down(x[:, left - BasePath.down_bp : end + BasePath.down_bp])
+        return bins + self.base_path.to_bins(bases), bases
 
     def _up(self, inputs: Tensor, is_real: Tensor) -> tuple[Tensor, ...]:
         """Bins among their neighbours, summaries merged from these and, with a base path, bases."""
-        left, right = self.margins
-        x, end, real = fill_unknown(inputs, left, right), inputs.shape[1] + left, is_real[..., None]
-        bins, bases = self.stem(x[:, left - self.stem.left : end + self.stem.right]), []
-        if self.base_path is not None:
-            margin = BasePath.down_bp
-            bases = [self.base_path.down(x[:, left - margin : end + margin])]
-            bins = bins + self.base_path.to_bins(bases[0])
-            bases = [bases[0] * real.repeat_interleave(self.bin_bp, 1)]
+        (bins, *bases), real = self.enter(inputs), is_real[..., None]
+        bases = [one * real.repeat_interleave(self.bin_bp, 1) for one in bases]
         bins = run_blocks(bins * real, is_real, self.bin_blocks, self.context.bin_half) * real
         return bins, self.to_summaries(bins, is_real)[0], *bases
 
@@ -192,6 +208,11 @@ class HierarchicalEncoder(SequenceEncoder):
             stage = partial(checkpoint, stage, use_reentrant=False)
         chunk, halo = chunk_bp // SUMMARY_BP, -(-halo_bp // SUMMARY_BP)
         return run_in_chunks(stage, inputs, n_units=n_units, chunk=chunk, halo=halo)
+
+
+def _padded(x: Tensor, spare: int) -> Tensor:
+    """`spare` more tokens of zeros, or False, at the end."""
+    return torch.cat([x, x.new_zeros(len(x), spare, *x.shape[2:])], 1) if spare else x
 
 
 def displace(n_regions: int, *, is_random: bool) -> Int64[Tensor, " regions"]:

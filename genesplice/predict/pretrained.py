@@ -138,6 +138,18 @@ def encoder_sizes(init: Path) -> dict[str, Any]:
     return {name: sizes[name] for name in ENCODER_SIZES if name in sizes}
 
 
+def window_read(init: Path | None) -> int:
+    """Bases of the windows that an encoder has learned from; without one those of the presets.
+
+    Raises
+    ------
+    InputError
+        If the record of its run is damaged.
+    """
+    settings = _settings(init)
+    return PretrainConfig().window_bp if settings is None else int(settings["window_bp"])
+
+
 def _settings(init: Path | None) -> dict[str, Any] | None:
     if init is None or not (path := init / "run.json").exists():
         return None
@@ -145,7 +157,8 @@ def _settings(init: Path | None) -> dict[str, Any] | None:
         record = json.loads(path.read_text())
         settings, sizes = record["pretrain"], dict(record.get("model", {}))
         known = {name: settings[name] for name in ("holdout_fold", "contrastive_weight", "views")}
-        return known | {"sizes": sizes}
+        window_bp = settings.get("window_bp", PretrainConfig().window_bp)
+        return known | {"window_bp": window_bp, "sizes": sizes}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"a damaged {path.name}", "one of this version", path=init) from error
 

@@ -31,7 +31,7 @@ __all__ = [
     "context_scores", "dose_figure", "expression_map", "fold_map", "influence_bars",
     "leakage_table", "learning_curves", "mass_figure", "metric_bars", "part_bars", "pathway_graph",
     "predicted_observed", "rate_range", "rate_schedules", "relatives_map",
-    "slope_bars",
+    "sample_curve", "slope_bars",
 ]  # fmt: skip
 
 _LABELS_MAX = 60  # rows that are still named on an axis
@@ -205,7 +205,12 @@ def influence_bars(
 
 
 def context_curve(
-    metrics: pd.DataFrame, *, metric: str = "score", title: str = "Score against context length"
+    metrics: pd.DataFrame,
+    *,
+    metric: str = "score",
+    title: str = "Score against context length",
+    unit: str = "bp",
+    axis: str = "context length (bp, log scale)",
 ) -> go.Figure:
     """Draw a score against context length, a line per context condition, bands for intervals.
 
@@ -216,8 +221,8 @@ def context_curve(
     ----------
     metrics
         Columns context_bp, value, ci_low, ci_high and, for several conditions, model.
-    metric
-        Name of the value, for the axis.
+    metric, unit, axis
+        Name of the value, for its axis; unit and title of the other one.
 
     Raises
     ------
@@ -235,15 +240,31 @@ def context_curve(
         value, down, up = th.whiskers(part)
         x, colour, name = part["context_bp"].to_numpy(), th.COLOURS[i % 8], th.safe(model)
         figure.add_trace(band(x, value - down, value + up, colour, f"interval of {name}", name))
-        about = "<b>{model}</b>, {context_bp:,.0f} bp<br>{value:.3f} [{ci_low:.3f}, {ci_high:.3f}]"
+        about = f"<b>{{model}}</b>, {{context_bp:,.0f}} {unit}<br>"
+        about += "{value:.3f} [{ci_low:.3f}, {ci_high:.3f}]"
         look = {"mode": "lines+markers", "marker": {"symbol": th.SYMBOLS[i % 8], "size": 8}}
         look |= {"hovertext": th.row_texts(part, about), "hoverinfo": "text", "legendgroup": name}
         figure.add_trace(th.line(x, value, colour, name=th.short(model, 36), **look))
     ticks = sorted(set(table["context_bp"]))
     names = [f"{tick:,.0f}" for tick in ticks]
     figure.update_xaxes(type="log", tickmode="array", tickvals=ticks, ticktext=names)
-    figure.update_xaxes(title_text="context length (bp, log scale)")
+    figure.update_xaxes(title_text=axis)
     return figure.update_yaxes(title_text=th.words(metric))
+
+
+def sample_curve(
+    metrics: pd.DataFrame, *, metric: str = "score", title: str = "Learning curve"
+) -> go.Figure:
+    """Draw scores against `n`, the number of examples learned from, a line a model.
+
+    Raises
+    ------
+    InputError
+        As `context_curve`.
+    """
+    axis = "examples learned from (log scale)"
+    table = metrics.rename(columns={"n": "context_bp"})
+    return context_curve(table, metric=metric, title=title, unit="examples", axis=axis)
 
 
 def band(x: Any, low: Any, high: Any, colour: str, name: str, group: str = "") -> go.Scatter:

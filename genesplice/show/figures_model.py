@@ -190,7 +190,7 @@ def metric_bars(
     rows = rows.astype(dict.fromkeys(ends, np.float64))
     tables = [rows[rows["metric"] == name] for name in chosen]
     heights = [28.0 * table["model"].nunique() for table in tables]
-    gap = 66.0 / (sum(heights) + 66 * (len(chosen) - 1))
+    gap = 66.0 / (sum(heights) + 66 * (len(chosen) - 1)) if len(chosen) > 1 else 0.0
     figure = make_subplots(len(chosen), 1, row_heights=heights, vertical_spacing=gap)
     body = sum(heights) + 66 * len(chosen) + 10
     th.blank_figure(body, title, "whiskers: 95 % intervals", figure)

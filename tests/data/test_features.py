@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 from tiny_genomes import make_genes, make_genome
 
-from genesplice.data.features import PROMOTER_DISTANCE_BP, region_masks, upstream_mask
+from genesplice.data.features import (
+    PROMOTER_DISTANCE_BP,
+    principal_basis,
+    region_masks,
+    standardise,
+    upstream_mask,
+)
 from genesplice.data.splits import first_of_operon
 
 ROWS = [
@@ -107,3 +113,16 @@ def test_upstream_ends_with_a_linear_contig_and_goes_round_a_circle(control):
     near = make_genes(("o", "c0", 50, 80, "+", "protein_coding"))
     mask = upstream_mask(control.genome, near, 20, 100)[0]
     assert sorted(np.flatnonzero(mask)) == [*range(31), *range(2950, 3000)]
+
+
+def test_components_are_those_of_most_variance():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(50, 8)) @ generator.normal(size=(8, 8))
+    values[:, 3] = 2.0
+    scaled = standardise(values, np.ones(50, bool))
+    centre, basis = principal_basis(values, 8)
+    np.testing.assert_allclose((values - centre) @ basis, scaled, atol=1e-12)
+    centre, basis = principal_basis(values, 3)
+    left, singular, _ = np.linalg.svd(scaled, full_matrices=False)
+    found = np.abs((values - centre) @ basis)
+    np.testing.assert_allclose(found, np.abs(left[:, :3] * singular[:3]), atol=1e-10)

@@ -1,9 +1,12 @@
 """Simulated data: what the manifest says was planted is there, and nothing else is."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from genesplice.data.bundle import load_bundle
 from genesplice.data.genome import decode, encode
+from genesplice.data.prepare import prepare_files
 from genesplice.data.simulate import (
     CONTROLS,
     DOMAIN_BP,
@@ -16,6 +19,7 @@ from genesplice.data.simulate import (
     REGULATOR_MOTIF,
     make_bundle,
     make_control,
+    make_own_files,
 )
 from genesplice.errors import InputError
 
@@ -260,3 +264,19 @@ def test_unknown_and_tiny_genomes_are_refused(tmp_path):
     with pytest.raises(InputError, match="9 domains, expected at least 10"):
         make_control(tmp_path / "w", "distal", 0, 9)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_small_files_are_read_as_they_were_made(tmp_path):
+    files = [make_own_files(tmp_path) for _ in range(2)][1]
+    rows = pd.read_csv(files.pop("table"), sep="\t")
+    read, made = prepare_files(**files, out=tmp_path / "data"), load_bundle(tmp_path / "made_up")
+    np.testing.assert_array_equal(read.genome.tokens, made.genome.tokens)
+    assert read.genome.contigs == made.genome.contigs
+    same = ["gene_id", "name", "start", "end", "strand", "tss"]
+    pd.testing.assert_frame_equal(read.genes[same], made.genes[same])
+    observed = read.observed.loc[made.observed.index, made.observed.columns]
+    np.testing.assert_allclose(observed, made.observed, atol=1e-3)
+    has_motif = rows["sequence"].str[40:52] == PROMOTER_MOTIF
+    assert has_motif.sum() == len(rows) // 2
+    apart = rows["strength"][has_motif].mean() - rows["strength"][~has_motif].mean()
+    assert abs(apart - 3) < 0.5

@@ -384,6 +384,21 @@ def test_contexts_that_cannot_be_drawn_are_refused():
     refused(figures.context_curve, "1 of 6 value of metrics", CONTEXT.replace(0.63, np.nan))
 
 
+def test_a_learning_curve_counts_examples():
+    table = CONTEXT.rename(columns={"context_bp": "n"})
+    figure = figures.sample_curve(table, metric="auroc")
+    real = trace(figure, "real")
+    assert real.hovertext[0] == "<b>real</b>, 512 examples<br>0.600 [0.580, 0.610]"
+    assert figure.layout.xaxis.title.text == "examples learned from (log scale)"
+
+
+def test_one_or_two_models_of_one_metric_have_room():
+    table = pd.DataFrame({"metric": "auroc", "value": [0.6, 0.7], "model": ["a", "b"], "n": 9})
+    table = table.assign(ci_low=0.5, ci_high=0.8, split="test", fold=None)
+    for n in (1, 2):
+        assert len(figures.metric_bars(table.iloc[:n], "auroc").data[0].x) == n
+
+
 # ---- completeness_bars
 
 RELATIVE = pd.Series({"g1": 0.01, "g2": -0.20, "g3": 0.05, "g4": 0.07})
