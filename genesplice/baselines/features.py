@@ -22,10 +22,11 @@ from genesplice.data.features import (
     site_windows,
     tss_sites,
 )
-from genesplice.data.genome import Genome, reverse_complement
+from genesplice.data.genome import Contig, Genome, reverse_complement
 from genesplice.errors import InputError, require
 
 KMER = 4
+SMOOTHED_BINS = (1, 3, 9, 33)
 UPSTREAM_BP, CONSERVED_BP = 300, 200
 MIN_GENES = 10
 MIN_TARGETS = 3
@@ -363,3 +364,22 @@ def _best_pseudocount(
     times, others, guess = seen[is_seen], total[is_seen] - 1, shorter[is_seen]
     bits = [-(times * np.log2((times - 1 + c * guess) / (others + c))).sum() for c in PSEUDOCOUNTS]
     return PSEUDOCOUNTS[int(np.argmin(bits))]
+
+
+def smoothed_kmers(
+    genome: Genome, contig: Contig, start: int, end: int, bin_bp: int, k: int = 4
+) -> Float[np.ndarray, "bins features"]:
+    """How often each k-mer begins in each bin of a part of a contig, and around it.
+
+    For the bin and the means over `SMOOTHED_BINS` bins with it in the middle. GC is a sum of these.
+    """
+    reach = max(SMOOTHED_BINS) // 2 * bin_bp
+    tokens = genome.fetch(contig.name, start - reach, end + reach + k - 1)
+    code = kmer_codes(tokens, k)
+    cell = np.arange(len(code)) // bin_bp * 4**k + code
+    counts = np.bincount(cell[code >= 0], minlength=len(code) // bin_bp * 4**k)
+    sums = np.concatenate([np.zeros((1, 4**k)), counts.reshape(-1, 4**k).cumsum(0)])
+    middle = np.arange((end - start) // bin_bp) + reach // bin_bp
+    return np.hstack(
+        [(sums[middle + n // 2 + 1] - sums[middle - n // 2]) / n for n in SMOOTHED_BINS]
+    )

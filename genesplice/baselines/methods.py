@@ -5,7 +5,7 @@ level[g] + m[c] + residual[g, c] (see `genesplice.evaluate.metrics`). Everything
 chosen (coefficients, penalties, scales, m[c]) comes from the training genes of the fold.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -19,10 +19,19 @@ from genesplice.baselines.features import (
     gene_set_features,
     kmer_codon_features,
     regulator_features,
+    smoothed_kmers,
 )
-from genesplice.baselines.ridge import fit_ridge
+from genesplice.baselines.ridge import fit_ridge, ridge_on_bins
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import standardise
+from genesplice.data.tracks import (
+    BIN_BP,
+    CHUNK_BP,
+    bin_blocks,
+    bin_offsets,
+    n_bins,
+    scale_targets,
+)
 from genesplice.errors import InputError, require
 from genesplice.results import PREDICTION_COLUMNS
 from genesplice.runtime import tell
@@ -293,3 +302,42 @@ def _table(
         }
         frames.append(pd.DataFrame({name: columns[name] for name in PREDICTION_COLUMNS}))
     return pd.concat(frames, ignore_index=True)
+
+
+def predict_tracks(
+    bundle: Bundle, means: Mapping[int, Float[np.ndarray, " tracks"]]
+) -> Float[np.ndarray, "tracks bins"]:
+    """Tracks by a ridge regression on smoothed k-mers, each bin by the fit without its fold.
+
+    Parameters
+    ----------
+    means
+        Of each track's coverage over the training bins, by held-out fold; only these are predicted.
+    """
+    assert bundle.tracks is not None
+    genome, tracks, offsets = bundle.genome, bundle.tracks, bin_offsets(bundle.genome)
+    block_of = bin_blocks(genome, bundle.blocks)
+    fold_of = np.where(block_of < 0, -1, bundle.blocks["fold"].to_numpy()[block_of])
+
+    def pieces() -> Iterator[tuple[np.ndarray, slice]]:
+        for contig in genome.contigs:
+            for start in range(0, contig.length, CHUNK_BP):
+                end = min(start + CHUNK_BP, n_bins(contig) * BIN_BP)
+                first = offsets[contig.name] + start // BIN_BP
+                found = smoothed_kmers(genome, contig, start, end, BIN_BP)
+                yield found, slice(first, first + len(found))
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for features, at in pieces():
+            raw = tracks.values[:, at]
+            kept = np.isfinite(raw).all(0) & (fold_of[at] >= 0)
+            seen = (scale_targets(raw[:, kept], tracks.is_peaks, one).T for one in means.values())
+            yield features[kept], np.stack(list(seen), 1).astype(np.float64), fold_of[at][kept]
+
+    fits = ridge_on_bins(parts(), list(means))
+    out = np.full(tracks.values.shape, np.nan, np.float32)
+    for features, at in pieces():
+        for fold, (coefficients, intercept) in zip(means, fits, strict=True):
+            own = at.start + np.flatnonzero(fold_of[at] == fold)
+            out[:, own] = (features[own - at.start] @ coefficients + intercept).T
+    return out

@@ -8,9 +8,9 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, e
 5.13, with blocks in place of single rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -323,3 +323,58 @@ def choose_mix(neural: Prediction, kernel: Prediction, truth: Prediction) -> tup
         errors = [float((one + w * (other - one) - true).square().mean()) for w in MIXTURES]
         chosen.append(MIXTURES[int(np.argmin(errors))])
     return chosen[0], chosen[1]
+
+
+# --- on bins of the genome, which may be more than fit into memory: from sums by fold ---
+
+
+def ridge_on_bins(
+    parts: Iterable[tuple[np.ndarray, Float[np.ndarray, "bins held_out tracks"], np.ndarray]],
+    held_out: Sequence[int],
+) -> list[tuple[Float[np.ndarray, "features tracks"], Float[np.ndarray, " tracks"]]]:
+    """Coefficients and intercepts for each of the folds `held_out`, from the bins of all others.
+
+    The penalty of each track is the one that predicts the fold after the held-out one best, from
+    the rest.
+
+    Parameters
+    ----------
+    parts
+        Features, targets as each held-out fold's training sees them, and the fold of each bin.
+    """
+    sums: dict[int, tuple[Any, Any]] = {}
+    for features, targets, fold in parts:
+        x = np.hstack([features, np.ones((len(features), 1))])
+        n_tracks = targets.shape[2]
+        for one in set(fold.tolist()):
+            own, y = x[fold == one], targets[fold == one].reshape((fold == one).sum(), -1)
+            gram, cross = sums.get(one, (0.0, 0.0))
+            sums[one] = gram + own.T @ own, cross + own.T @ y
+    fits = []
+    for i, without in enumerate(held_out):
+        others = sorted(sums.keys() - {without}, key=lambda one: (one < without, one))
+        at = slice(i * n_tracks, (i + 1) * n_tracks)
+        pick = {one: (sums[one][0], sums[one][1][:, at]) for one in others}
+        gram, cross = pick[others[0]]
+        tried = _ridge_from_sums([pick[one] for one in others[1:] or others])
+        errors = [(b * (gram @ b - 2 * cross)).sum(0) for b in tried]
+        fitted = np.stack(_ridge_from_sums(list(pick.values())))
+        best = fitted[np.argmin(errors, axis=0), :, np.arange(n_tracks)].T
+        fits.append((best[:-1], best[-1]))
+    return fits
+
+
+def _ridge_from_sums(sums: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Coefficients at each of `PENALTIES`, the intercept last, of standardised features."""
+    gram, cross = (np.sum(part, axis=0) for part in zip(*sums, strict=True))
+    n, mean, y_mean = gram[-1, -1], gram[-1, :-1] / gram[-1, -1], cross[-1] / gram[-1, -1]
+    centred = gram[:-1, :-1] - n * np.outer(mean, mean)
+    spread = np.sqrt(np.maximum(np.diag(centred) / n, 0))
+    spread = np.where(spread < 1e-9, np.inf, spread)
+    values, vectors = np.linalg.eigh(centred / spread / spread[:, None])
+    along = vectors.T @ ((cross[:-1] - n * np.outer(mean, y_mean)) / spread[:, None])
+    found = []
+    for penalty in PENALTIES:
+        b = vectors @ (along / (np.maximum(values, 0)[:, None] + penalty)) / spread[:, None]
+        found.append(np.vstack([b, y_mean - mean @ b]))
+    return found

@@ -32,6 +32,10 @@ def prepare(
         Path | None,
         typer.Option(help="Folder of related genomes, a MAF file, or recipe: those it names."),
     ] = None,
+    tracks: Annotated[
+        list[str] | None, typer.Option(help="bigWig (PLUS.bw,MINUS.bw) or BED, repeatable.")
+    ] = None,
+    blacklist: Annotated[Path | None, typer.Option(help="BED: no track counts there.")] = None,
     network: Annotated[Path | None, typer.Option(help="Edges: source, target[, sign, …].")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="GMT, GAF or two columns.")] = None,
     obo: Annotated[Path | None, typer.Option(help="Gene Ontology: names, ancestors.")] = None,
@@ -59,9 +63,10 @@ def prepare(
     flags = [f"--{name.replace('_', '-')}" for name in own if name in given]
     if recipe is not None:
         require(not flags, f"--recipe together with {', '.join(flags)}", "one or the other")
-        bundle = prepare_recipe(
-            recipe, out, relatives=relatives, overwrite=overwrite, progress=cli.say
-        )
+        parts = {
+            name: given[name] for name in ("relatives", "tracks", "blacklist") if name in given
+        }
+        bundle = prepare_recipe(recipe, out, **parts, overwrite=overwrite, progress=cli.say)
     else:
         missing = [flag for flag in ("--fasta", "--annotation") if flag not in flags]
         require(not missing, f"no {', '.join(missing)}", "both, or --recipe ecoli")
@@ -170,6 +175,7 @@ def finetune(
     ] = None,
     network: Annotated[Path | None, typer.Option(help="Your edges in place of the data's.")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="Your GMT, GAF or two columns.")] = None,
+    tracks: Annotated[bool, typer.Option("--tracks", help="Predict the data's tracks.")] = False,
     preset: cli.Preset = "quick",
     assignments: cli.Set = None,
     resume: cli.Resume = False,
@@ -178,7 +184,8 @@ def finetune(
     """Train sequence, network and pathways to predict expression of held-out genes.
 
     The encoder keeps the sizes that it was pre-trained with. One that was pre-trained on another
-    genome is taken, and said to be one.
+    genome is taken, and said to be one. With --tracks coverage and peaks of held-out blocks are
+    predicted instead, from sequence alone.
     """
     import pandas as pd
 
@@ -191,6 +198,7 @@ def finetune(
     from genesplice.results import to_metrics, write_metrics
     from genesplice.training.finetuning import finetune as work
     from genesplice.training.loops import is_taken
+    from genesplice.training.tracks import finetune_tracks
 
     config = cli.read_config(preset, assignments)
     if is_taken(out) and not resume:
@@ -198,6 +206,24 @@ def finetune(
     if is_taken(out) and not any(out.glob("fold*_seed*")):
         raise InputError(f"no run in {out}", "a run to resume")
     bundle = load_bundle(data)
+    if tracks:
+        require(not (network or gene_sets), "--tracks with --network or --gene-sets", "one of them")
+        encoder = None if init is None else find_pretrained(init)
+        metrics = finetune_tracks(bundle, config, out, init=encoder, resume=resume)
+        write_metrics(out / "metrics.json", metrics)
+        seeds = {f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)}
+        cli.write_receipt(
+            out,
+            config=config.to_dict(),
+            seeds=seeds,
+            data=bundle.data_sha256,
+            extra={"init": init, "tracks": True},
+        )
+        for one in metrics:
+            ends = "" if one.ci_low is None else f" [{one.ci_low:.3f}, {one.ci_high:.3f}]"
+            cli.say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
+        cli.emit({"metrics": out / "metrics.json", "genes": out / "genes.parquet"}, as_json)
+        return
     if network is not None or gene_sets is not None:
         config, bundle = with_knowledge(config, bundle, network, gene_sets)
     encoder = None if init is None else find_pretrained(init)

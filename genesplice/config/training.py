@@ -177,6 +177,9 @@ class FinetuneConfig(Section):
         of its own vectors, without network and gene sets; and the learning rate of these.
     head_steps
         Steps of readout, graph and heads over all genes with a frozen encoder.
+    track_steps
+        With tracks in place of expression: steps of their head, a window each, with a frozen
+        encoder, at `sequence_rate`. The settings of network, gene sets and kernel have no effect.
     epochs
         Passes over the genome after these, in which everything learns.
     mode
@@ -210,6 +213,7 @@ class FinetuneConfig(Section):
     sequence_epochs: Natural = 0
     sequence_rate: NonNegative = 4e-3
     head_steps: Natural = 200
+    track_steps: Count = 600
     epochs: Natural = 2
     mode: ModeName = "full"
     last_n: Count = 1

@@ -74,7 +74,7 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
         genome lacks or that has another length there, names a gene twice, or coordinates outside
         the contig (with the line).
     """
-    contigs = _ContigNames(path, genome)
+    contigs = FileContigs(path, genome)
     genes: dict[str, list[Feature]] = defaultdict(list)
     parts: list[Feature] = []
     for line in _lines(path, contigs):
@@ -96,7 +96,7 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
     for gene_id, group in genes.items():
         try:
             rows.append(_gene(path, gene_id, group, contigs, notes))
-        except _Unplaced as error:
+        except Unplaced as error:
             unplaced.append((gene_id, error))
     if unplaced:
         if 2 * len(unplaced) >= len(genes):
@@ -157,14 +157,14 @@ def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
     return table.astype({"start": "int64", "end": "int64", "tss": "int64"})
 
 
-class _Unplaced(InputError):
+class Unplaced(InputError):
     """A gene without a position on the genome."""
 
 
-class _ContigNames:
+class FileContigs:
     """Matches the file's contig names to the genome's, or refuses them by name.
 
-    `lengths` are those that the file declares, and the lines that say so.
+    `lengths` are those that the file declares, and the lines that say so (0 in a binary file).
     """
 
     def __init__(self, path: Path, genome: Genome) -> None:
@@ -183,7 +183,7 @@ class _ContigNames:
 
         Raises
         ------
-        _Unplaced
+        Unplaced
             If there is none.
         InputError
             If its length is not the one declared.
@@ -194,7 +194,7 @@ class _ContigNames:
             if match is None or match in self.renamed.values():
                 expected = some(dict.fromkeys(contig.name for contig in self.contigs.values()))
                 found = f"contig {name!r}, which the genome lacks"
-                raise _Unplaced(found, expected, path=self.path, line=number)
+                raise Unplaced(found, expected, path=self.path, line=number or None)
             self.renamed[name], self.contigs[name] = match, self.contigs[match]
         contig = self.contigs[name]
         if length not in (None, contig.length):
@@ -202,7 +202,7 @@ class _ContigNames:
                 f"contig {name!r} of {length} bp",
                 f"{contig.length} bp, the length of {contig.name} in the genome (another version?)",
                 path=self.path,
-                line=line,
+                line=line or None,
             )
         return contig
 
@@ -214,7 +214,7 @@ def _contig_key(name: str) -> str:
     return {"mt": "m", "mito": "m"}.get(key, key)
 
 
-def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
+def _lines(path: Path, contigs: FileContigs) -> Iterator[Feature]:
     """Features that genes are made of; contigs' lengths and circles go to `contigs`."""
     circles, organelles = list[tuple[str, int]](), list[tuple[str, int]]()
     said = dict[str, dict[str, list[str]]]()
@@ -257,7 +257,7 @@ def _lines(path: Path, contigs: _ContigNames) -> Iterator[Feature]:
         yield Feature(number, name, kind, start, end, strand, skipped, own)
     for those, named in ((contigs.circular, circles), (contigs.mitochondria, organelles)):
         for name, number in named:
-            with suppress(_Unplaced):
+            with suppress(Unplaced):
                 those.add(contigs.find(name, number).name)
 
 
@@ -293,7 +293,7 @@ def _owners(
 
 
 def _gene(
-    path: Path, gene_id: str, group: list[Feature], contigs: _ContigNames, notes: list[str]
+    path: Path, gene_id: str, group: list[Feature], contigs: FileContigs, notes: list[str]
 ) -> dict[str, Any]:
     """A row of the gene table; parts elsewhere than most of the gene are left out and noted."""
     is_gene = group[0].kind.endswith("gene")
@@ -329,10 +329,10 @@ def _gene(
     }
 
 
-def _check_position(path: Path, line: Feature, contigs: _ContigNames) -> None:
+def _check_position(path: Path, line: Feature, contigs: FileContigs) -> None:
     contig = contigs.find(line.contig, line.number)
     if line.strand not in ("+", "-"):
-        kind = _Unplaced if line.strand in (".", "?") else InputError
+        kind = Unplaced if line.strand in (".", "?") else InputError
         raise kind(f"a gene on strand {line.strand!r}", "'+' or '-'", path=path, line=line.number)
     limit = 2 * contig.length if contig.name in contigs.circular else contig.length
     if not 0 <= line.start < line.end <= limit or line.start >= contig.length:

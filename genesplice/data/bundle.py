@@ -1,7 +1,7 @@
 """The bundle: a folder with everything that the other stages read."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from genesplice.data.relatives import FILES as RELATIVES_FILES
 from genesplice.data.relatives import Relatives, judge_relatives, read_relatives, write_relatives
 from genesplice.data.similarity import gene_similarity
 from genesplice.data.splits import make_blocks
+from genesplice.data.tracks import FILES as TRACKS_FILES
+from genesplice.data.tracks import Tracks, read_tracks, write_tracks
 from genesplice.errors import InputError
 from genesplice.results import Conservation
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
@@ -43,7 +45,8 @@ class BundleParts(NamedTuple):
 
     `inputs` are the records of the manifest (`name, sha256, source, licence, counts`), `notes`
     the sentences a reader of the manifest needs to know, `aliases` every name of a gene in lower
-    case, with its gene_id, beyond ids and names; `set_names` what people read for ids of sets.
+    case, with its gene_id, beyond ids and names; `set_names` what people read for ids of sets;
+    `tracks` and `blacklist` are files, see `genesplice.data.tracks`.
     """
 
     name: str
@@ -60,6 +63,8 @@ class BundleParts(NamedTuple):
     aliases: Mapping[str, str] = {}
     set_names: Mapping[str, str] = {}
     relatives: Relatives | None = None
+    tracks: Sequence[str | Path] = ()
+    blacklist: Path | None = None
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
 
 
@@ -71,7 +76,7 @@ class Bundle:
     own, or none: see `is_measured`. `blocks` and `splits` are those of
     `genesplice.data.splits.make_blocks`; `similarity` has each gene's nearest gene of another fold;
     `aliases` every name of a gene, in lower case, with its `gene_id`; `relatives` is None where
-    none were given. The genome and its relatives are memory-mapped.
+    none were given, and so are `tracks`. The genome, its relatives and tracks are memory-mapped.
     """
 
     path: Path
@@ -90,6 +95,7 @@ class Bundle:
     leakage: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     relatives: Relatives | None = field(default=None, repr=False)
+    tracks: Tracks | None = field(default=None, repr=False)
 
     @cached_property
     def observed(self) -> pd.DataFrame:
@@ -190,13 +196,22 @@ def write_bundle(
         tell("folds: cutting the genome between operons")
         genome, genes = parts.genome, parts.genes
         blocks, splits = make_blocks(genome, genes, parts.operons, block_bp, n_folds, seed)
+        files, notes = FILES, list(parts.notes)
+        if parts.tracks:
+            tell("tracks: in bins")
+            aliases = parts.extra.get("contig_aliases")
+            told = write_tracks(
+                parts.tracks, genome, blocks, folder, blacklist=parts.blacklist, aliases=aliases
+            )
+            for note in told:
+                tell(note)
+            files, notes = files + TRACKS_FILES, notes + told
         tell("leakage: comparing genes across folds")
         similarity = gene_similarity(genome, genes, splits["fold"].tolist())
         leakage = make_leakage_report(
             genome, genes, parts.expression, parts.network, parts.gene_sets, splits,
             similarity=similarity, gene_set_evidence=parts.gene_set_evidence,
         )  # fmt: skip
-        files = FILES
         if parts.relatives is not None:
             leakage = judge_relatives(leakage, parts.relatives.table)
             write_relatives(parts.relatives, folder)
@@ -225,7 +240,7 @@ def write_bundle(
                 "name": parts.name,
                 "inputs": parts.inputs,
                 "counts": _counts(parts, blocks),
-                "notes": parts.notes,
+                "notes": notes,
                 "files": {name: file_sha256(folder / name) for name in files},
                 **parts.extra,
             },
@@ -245,7 +260,8 @@ def load_bundle(path: Path | str) -> Bundle:
     path = Path(path)
     manifest = _read_manifest(path)
     has_relatives = RELATIVES_FILES[0] in manifest.get("files", {})
-    files = FILES + RELATIVES_FILES * has_relatives
+    has_tracks = TRACKS_FILES[0] in manifest.get("files", {})
+    files = FILES + RELATIVES_FILES * has_relatives + TRACKS_FILES * has_tracks
     missing = [name for name in files if not (path / name).is_file()]
     if missing:
         raise InputError(f"no {missing[0]}", "a complete bundle: prepare it again", path=path)
@@ -269,6 +285,7 @@ def load_bundle(path: Path | str) -> Bundle:
             leakage=json.loads((path / "leakage.json").read_text()),
             manifest=manifest,
             relatives=relatives,
+            tracks=read_tracks(path) if has_tracks else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         digests = manifest.get("files", {})
@@ -308,6 +325,7 @@ def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:
         "gene_sets": len(parts.gene_sets),
         "motifs": len(parts.motifs),
         "relatives": 0 if parts.relatives is None else len(parts.relatives.table),
+        "tracks": len(parts.tracks),
         "blocks": len(blocks),
         "folds": int(blocks["fold"].nunique()),
     }

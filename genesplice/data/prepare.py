@@ -47,7 +47,7 @@ from genesplice.data.sources import (
     fetch_relatives,
 )
 from genesplice.data.splits import choose_operons
-from genesplice.data.tables import counted, on_disk
+from genesplice.data.tables import counted, on_disk, open_input
 from genesplice.errors import InputError
 from genesplice.runtime import file_sha256, scratch_folder
 
@@ -57,6 +57,8 @@ def prepare_recipe(
     out: Path | str,
     *,
     relatives: Path | str | None = None,
+    tracks: Iterable[Path | str] = (),
+    blacklist: Path | str | None = None,
     overwrite: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
@@ -72,6 +74,8 @@ def prepare_recipe(
         "recipe" for the genomes that the recipe names, from the public archive
         (`genesplice.data.sources.fetch_relatives`). Where that cannot be reached, what the recipe
         brings is kept, and the manifest says so.
+    tracks, blacklist
+        Coverage and peaks, and intervals where neither counts (`genesplice.data.tracks`).
     cache
         Where downloads and aligned relatives are kept; see `genesplice.data.sources.default_cache`.
     progress
@@ -91,19 +95,22 @@ def prepare_recipe(
         hint = f"{close[0]!r}" if close else " or ".join(map(repr, RECIPES))
         raise InputError(f"recipe {name!r}", hint)
     _refuse_taken(Path(out), overwrite)
-    parts, flag = RECIPES[name](cache, progress), ""
+    parts = RECIPES[name](cache, progress)
     if relatives is not None:
-        flag = " --relatives "
         chosen: Path | None = Path(relatives)
         if str(relatives) == FROM_ARCHIVE and not Path(relatives).exists():
             chosen, told = fetch_relatives(default_cache() if cache is None else cache, progress)
             parts = parts._replace(notes=[*parts.notes, *told])
         if chosen is not None:
             parts = _with_relatives(parts, chosen, cache, progress)
+    parts = _with_tracks(parts, tracks, blacklist)
+    flags = [f"--{flag} {value} " for flag, value in
+             (("relatives", relatives), *(("tracks", one) for one in tracks),
+              ("blacklist", blacklist)) if value]  # fmt: skip
     return write_bundle(
         parts,
         Path(out),
-        command=f"genesplice prepare --recipe {name}{flag}{relatives or ''} --out {out}",
+        command=f"genesplice prepare --recipe {name} {''.join(flags)}--out {out}",
         started=started,
         overwrite=overwrite,
         progress=progress,
@@ -136,6 +143,8 @@ def prepare_files(
     network_evidence: str = "",
     gene_set_evidence: str = "",
     relatives: Path | str | None = None,
+    tracks: Iterable[Path | str] = (),
+    blacklist: Path | str | None = None,
     name: str | None = None,
     circular: Iterable[str] = (),
     allow_missing: bool = False,
@@ -168,6 +177,9 @@ def prepare_files(
     relatives
         Folder of genomes of related species (`genesplice.data.relatives.align_relatives`), or a MAF
         file of an alignment to this genome (`genesplice.data.alignments.read_maf`).
+        Folder of genomes of related species (`genesplice.data.relatives.align_relatives`).
+    tracks, blacklist
+        Coverage and peaks, and intervals where neither counts (`genesplice.data.tracks`).
     circular
         Contigs whose ends join, beyond those that the annotation declares (`Is_circular=true`).
     allow_missing
@@ -281,11 +293,14 @@ def prepare_files(
         )
         if relatives is not None:
             parts = _with_relatives(parts, Path(relatives), None, progress)
+        parts = _with_tracks(parts, tracks, blacklist)
         options = {"relatives": relatives, "expression-unit": expression_unit, "operons": chosen,
                    "block-bp": block_bp, "folds": n_folds, "network-evidence": network_evidence,
                    "gene-set-evidence": gene_set_evidence}  # fmt: skip
         given = {flag: value for flag, value in (files | options).items() if value}
         flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
+        flags += "".join(f" --tracks {one}" for one in tracks)
+        flags += f" --blacklist {blacklist}" if blacklist else ""
         flags += " --allow-missing" * allow_missing
         bundle = write_bundle(
             parts,
@@ -315,6 +330,22 @@ def _with_relatives(
         files = [path / name for name in relatives.table["file"]]
     inputs = [*parts.inputs, *(_inputs("relatives", file)[0] for file in files)]
     return parts._replace(relatives=relatives, inputs=inputs)
+
+
+def _with_tracks(
+    parts: BundleParts, tracks: Iterable[Path | str], blacklist: Path | str | None
+) -> BundleParts:
+    """The parts with files of tracks, and these in the inputs."""
+    given, inputs = list(tracks), list(parts.inputs)
+    if blacklist and not given:
+        raise InputError("--blacklist without --tracks", "both")
+    paths = [("tracks", part) for one in given for part in str(one).split(",")]
+    paths += [("blacklist", str(blacklist))] if blacklist else []
+    for flag, path in paths:
+        with open_input(Path(path)):
+            inputs += _inputs(flag, Path(path))
+    black = None if blacklist is None else Path(blacklist)
+    return parts._replace(tracks=given, blacklist=black, inputs=inputs)
 
 
 def _refuse_taken(out: Path, overwrite: bool) -> None:

@@ -7,18 +7,21 @@ it is read from.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int8, Int64, UInt8
+from jaxtyping import Bool, Float, Int8, Int64, UInt8
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from genesplice.config.model import REGION_BP
 from genesplice.data.coding import coding_positions, exons_read
 from genesplice.data.genome import Genome
+from genesplice.data.tracks import BIN_BP, Tracks, bin_offsets, n_bins, scale_targets
 from genesplice.errors import InputError
 
 GENE_BODY = 4
@@ -293,3 +296,100 @@ def make_graph(
 
 def _edge_index(source: Iterable[int], target: Iterable[int]) -> Int64[Tensor, "2 edges"]:
     return torch.tensor([list(source), list(target)], dtype=torch.int64)
+
+
+# --- windows with tracks ---
+
+
+class TrackBatch(NamedTuple):
+    """Windows, each read on one strand; `bins` is empty where the encoder is to be asked.
+
+    `observed` is scaled, and NaN where nothing is to be learned: in flanks, too.
+    """
+
+    tokens: UInt8[Tensor, "batch length"]
+    columns: UInt8[Tensor, "batch length groups 5"]
+    bins: Float[Tensor, "batch bins width"]
+    observed: Float[Tensor, "batch track_bins tracks"]
+
+
+@dataclass(frozen=True)
+class TrackWindows:
+    """Batches of one window, each a function of its number; a pass is `len(windows)` of them.
+
+    Parameters
+    ----------
+    learned
+        Bins that are seen; windows without any are left out.
+    means
+        Of each track's coverage over the training bins.
+    cache
+        Bins of an encoder for each strand, in + coordinates, where it stands still.
+    seed
+        Windows begin elsewhere in each pass and are read on either strand; None: neither.
+    """
+
+    genome: Genome
+    tracks: Tracks
+    learned: Bool[np.ndarray, " bins"]
+    means: Float[np.ndarray, " tracks"]
+    core_bp: int
+    flank_bp: int
+    cache: Float[np.ndarray, "2 encoder_bins width"] | None = None
+    seed: tuple[int, ...] | None = None
+
+    @cached_property
+    def windows(self) -> list[Window]:
+        """Those that begin with their contigs."""
+        return self._from(0)
+
+    def _from(self, offset_bp: int) -> list[Window]:
+        sizes = self.core_bp, self.flank_bp
+        windows = tile_windows(self.genome, *sizes, offset_bp=offset_bp)
+        return [one for one in windows if self.learned[self.core_bins(one)[0]].any()]
+
+    def core_bins(self, window: Window) -> tuple[slice, slice]:
+        """The bins of a window's core, and where they are in the window."""
+        offset = bin_offsets(self.genome)[window.contig]
+        count, first = n_bins(self.genome.contig(window.contig)), window.start // BIN_BP
+        low = max(window.core_start // BIN_BP, 0)
+        high = max(min(-(-window.core_end // BIN_BP), count), low)
+        return slice(offset + low, offset + high), slice(low - first, high - first)
+
+    def __call__(self, step: int) -> TrackBatch:
+        """The window of one step."""
+        epoch, position = divmod(step, len(self.windows))
+        if self.seed is None:
+            return self.read(self.windows[position], is_reverse=False)
+        generator = np.random.default_rng([*self.seed, epoch])
+        offset_bp = int(generator.integers(self.core_bp // REGION_BP)) * REGION_BP
+        windows, is_reverse = self._from(offset_bp), generator.integers(2, size=len(self.windows))
+        chosen = windows[generator.permutation(len(windows))[position % len(windows)]]
+        return self.read(chosen, is_reverse=bool(is_reverse[position]))
+
+    def read(self, window: Window, *, is_reverse: bool) -> TrackBatch:
+        """Tokens, columns, the encoder's bins and targets, 5' to 3' on the strand that is read."""
+        strand: Literal["+", "-"] = "-" if is_reverse else "+"
+        tokens = self.genome.fetch(window.contig, window.start, window.end, strand)
+        columns = self.genome.fetch_columns(window.contig, window.start, window.end, strand)
+        (own, at), n = self.core_bins(window), len(tokens) // BIN_BP
+        observed = np.full((len(self.tracks.values), n), np.nan, np.float32)
+        known = np.where(self.learned[own], self.tracks.values[:, own], np.nan)
+        observed[:, at] = scale_targets(known, self.tracks.is_peaks, self.means)
+        bins = self._cached(window, n, int(is_reverse))
+        if is_reverse:
+            observed, bins = observed[self.tracks.other_strand, ::-1], bins[::-1]
+        arrays = tokens, columns, bins, observed.T
+        return TrackBatch(*(torch.from_numpy(np.ascontiguousarray(one))[None] for one in arrays))
+
+    def _cached(self, window: Window, n: int, strand: int) -> Float[np.ndarray, "bins width"]:
+        """The encoder's bins of a window, flanks too; 0 beyond the contig."""
+        if self.cache is None:
+            return np.zeros((0, 0), np.float32)
+        per, first = self.cache.shape[1] // len(self.learned), window.start // BIN_BP
+        offset = bin_offsets(self.genome)[window.contig]
+        low, high = max(first, 0), min(first + n, n_bins(self.genome.contig(window.contig)))
+        bins = np.zeros((n * per, self.cache.shape[2]), np.float32)
+        found = self.cache[strand, (offset + low) * per : (offset + high) * per]
+        bins[(low - first) * per : (high - first) * per] = found
+        return bins

@@ -16,16 +16,27 @@ Intervals are 95 % percentile intervals over resampled genome blocks: genes of o
 independent. The blocks of all folds are resampled together, m stays as it is.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError, require
 from genesplice.evaluate import bootstrap
-from genesplice.evaluate.bootstrap import N_BOOTSTRAP, GeneStatistics, block_labels, summarise
+from genesplice.evaluate.bootstrap import (
+    N_BOOTSTRAP,
+    Draws,
+    GeneStatistics,
+    block_labels,
+    make_draws,
+    pearson_draws,
+    ranking_draws,
+    summarise,
+    to_metric,
+)
 from genesplice.results import PREDICTION_COLUMNS, Metric, metrics_frame
 
 METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
@@ -319,3 +330,57 @@ def _other_folds(
         raise InputError(f"genes of fold {folds[0]} only", wanted)
     centred = observed - observed.mean(axis=1, keepdims=True)
     return np.stack([centred[fold != number].mean(axis=0) for number in folds])
+
+
+# --- tracks along the genome ---
+
+
+def track_metrics(
+    observed: Float[np.ndarray, "tracks units"],
+    predicted: Mapping[str, Float[np.ndarray, "tracks units"]],
+    labels: Sequence[str],
+    is_peaks: Bool[np.ndarray, " tracks"],
+    block: Int64[np.ndarray, " units"],
+    *,
+    prefix: str = "track",
+    seed: int = 0,
+) -> list[Metric]:
+    """`track_pearson_NAME` of coverage, `track_auroc_NAME` and `track_auprc_NAME` of peaks.
+
+    Of every model on the units (bins, genes) that all of them predicted, with intervals over
+    blocks, and of the first model minus each other one in the same draws (`_difference`).
+
+    Parameters
+    ----------
+    block
+        Of each unit; one below 0 counts nowhere.
+    """
+    records: list[Metric] = []
+    for i, label in enumerate(labels):
+        known = np.isfinite([observed[i], *(values[i] for values in predicted.values())]).all(0)
+        known &= block >= 0
+        numbered, n = np.unique(block[known], return_inverse=True)[1], int(known.sum())
+        if not n:
+            continue
+        n_blocks = int(numbered.max()) + 1
+        draws, found = make_draws(n_blocks, N_BOOTSTRAP, seed), dict[str, dict[str, Draws]]()
+        for model, values in predicted.items():
+            x, y = values[i][known].astype(np.float64), observed[i][known].astype(np.float64)
+            if is_peaks[i]:
+                auroc, auprc = ranking_draws(y > 0.5, x, numbered, draws)
+                found[model] = {"auroc": auroc, "auprc": auprc}
+            else:
+                found[model] = {"pearson": pearson_draws(x, y, numbered, draws)}
+        first = next(iter(found))
+        for model, scores in found.items():
+            for name, drawn in scores.items():
+                about: dict[str, Any] = {"n": n, "n_blocks": n_blocks, "seed": None}
+                metric, low = f"{prefix}_{name}_{label}", -1.0 if name == "pearson" else 0.0
+                if not np.isfinite(drawn[0]):
+                    continue
+                records.append(to_metric(metric, drawn, model=model, limits=(low, 1.0), **about))
+                if model != first:
+                    about |= {"model": f"{first} - {model}"}
+                    change = found[first][name] - drawn
+                    records.append(to_metric(f"{metric}_difference", change, **about))
+    return records

@@ -1,4 +1,4 @@
-"""Heads with their losses: expression level and profile, masked bases, contrastive projection."""
+"""Heads with their losses: expression level and profile, masked bases, contrast, tracks."""
 
 import math
 from typing import NamedTuple
@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
+
+from genesplice.config.model import SUMMARY_BP
 
 Conditions = Float[Tensor, "genes conditions"]
 Logits = Float[Tensor, "batch length 4"]
@@ -242,3 +244,94 @@ def info_nce(
             candidates = torch.cat([candidates, more], 1)
         losses.append(F.cross_entropy(candidates, target))
     return (losses[0] + losses[1]) / 2
+
+
+class TrackHead(nn.Module):
+    """Tracks in bins of 128 bp, from an encoder's bins and the bases themselves.
+
+    Filters over the bases, read on both strands, find what a frozen encoder has not learned to
+    tell apart; both go through one hidden layer, the strongest of a track's bin counts, and a
+    convolution spreads it over the neighbours: fragments are longer than a bin. Coverage comes out
+    as times its mean, peaks as logits.
+
+    Parameters
+    ----------
+    width
+        Channels of the encoder's bins; 0 where there is no encoder.
+    is_peaks
+        Which tracks have peaks.
+    """
+
+    is_peaks: Tensor
+    centre: Tensor
+    scale: Tensor
+    filter_bp, spread_bins = 15, 5
+
+    def __init__(
+        self,
+        width: int,
+        bin_bp: int,
+        is_peaks: Bool[Tensor, " tracks"],
+        *,
+        filters: int = 32,
+        hidden: int = 64,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.bin_bp, self.per_track_bin = bin_bp, SUMMARY_BP // bin_bp
+        self.register_buffer("is_peaks", is_peaks)
+        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.filters = nn.Parameter(torch.randn(filters, 4, self.filter_bp) / self.filter_bp**0.5)
+        self.detect = nn.Linear(width + 2 * filters, hidden)
+        self.spread = nn.Conv1d(hidden, hidden, self.spread_bins, padding=self.spread_bins // 2)
+        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(hidden, len(is_peaks))
+        nn.init.zeros_(self.out.weight)
+        # Where nothing is known: the mean, or a peak in a hundred bins.
+        nn.init.constant_(self.out.bias, math.log(math.e - 1))
+        self.out.bias.data[is_peaks] = math.log(0.01)
+
+    def forward(
+        self,
+        bases: Float[Tensor, "batch length 4"],
+        bins: Float[Tensor, "batch bins width"],
+    ) -> Float[Tensor, "batch track_bins tracks"]:
+        """Predict from what is read on one strand, 5' to 3'."""
+        filters = torch.cat([self.filters, self.filters.flip(1, 2)])
+        found = F.conv1d(bases.transpose(1, 2), filters, padding=self.filter_bp // 2)
+        found = F.max_pool1d(F.gelu(found), self.bin_bp).transpose(1, 2)
+        known = (bins - self.centre) / self.scale
+        hidden = F.gelu(self.detect(torch.cat([known, found], -1)))
+        hidden = hidden.unflatten(1, (-1, self.per_track_bin)).amax(2)
+        hidden = hidden + F.gelu(self.spread(hidden.transpose(1, 2)).transpose(1, 2))
+        raw = self.out(self.dropout(hidden))
+        return torch.where(self.is_peaks, raw, F.softplus(raw))
+
+
+def track_loss(
+    predicted: Float[Tensor, "batch bins tracks"],
+    observed: Float[Tensor, "batch bins tracks"],
+    is_peaks: Bool[Tensor, " tracks"],
+    total_weight: float = 0.2,
+) -> Float[Tensor, ""]:
+    r"""Mean over tracks of what a bin is off; bins whose target is NaN are left out.
+
+    Of coverage, with totals S and s over the bins of a window and shares Q and q of them,
+    :math:`\sum_b y_b \log(q_b / p_b) + 0.2\,(S - s + s \log(s / S))`: the multinomial says where,
+    the Poisson term how much, 0 where both are right. Of peaks the cross-entropy of their logits.
+
+    Source: Linder et al., Predicting RNA-seq coverage from DNA sequence as a unifying model of
+    gene regulation, 2025, methods (less a constant).
+    """
+    is_known = torch.isfinite(observed)
+    weight = is_known.to(predicted)
+    count = weight.sum(1).clamp_min(1)
+    y, small = observed.nan_to_num(0), 1e-6
+    p = torch.where(is_peaks, torch.ones_like(predicted), predicted) + small
+    total_p, total_y = (p * weight).sum(1) + small, (y * weight).sum(1) + small
+    where = torch.xlogy(y, (y + small) / p * (total_p / total_y)[:, None]) * weight
+    amount = total_p - total_y + torch.xlogy(total_y, total_y / total_p)
+    coverage = (where.sum(1) + total_weight * amount) / count
+    logits = torch.where(is_peaks, predicted, torch.zeros_like(predicted))
+    errors = F.binary_cross_entropy_with_logits(logits, y.clamp(0, 1), reduction="none")
+    return torch.where(is_peaks, (errors * weight).sum(1) / count, coverage).mean()

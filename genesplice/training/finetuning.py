@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -66,8 +66,8 @@ def make_model(
     )
 
 
-def freeze_parameters(model: GeneSplice, config: Config) -> None:
-    """Freeze what the mode leaves alone, and add adapters where it has some.
+def freeze_parameters(model: Any, config: Config) -> None:
+    """Freeze what the mode leaves alone in `model.encoder`, and add adapters where it has some.
 
     Raises
     ------

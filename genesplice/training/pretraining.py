@@ -29,7 +29,7 @@ from genesplice.data.knowledge import keep_genome
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
 from genesplice.model.channels import MASK_TOKEN
-from genesplice.model.genesplice import GeneSplice, PretrainingModel
+from genesplice.model.genesplice import PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
 from genesplice.model.sequence import ConvBlock, EncoderOutput
 from genesplice.results import Metric
@@ -195,7 +195,7 @@ def _train(
     return module.model, module.history.to_frame()
 
 
-def load_encoder_weights(model: GeneSplice, directory: Path) -> None:
+def load_encoder_weights(model: Any, directory: Path) -> None:
     """Copy a pre-trained encoder into `model.encoder`.
 
     Raises
