@@ -21,7 +21,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,tracks]"
 	@$(PIP) install --quiet --constraint constraints.txt mappy || \
 	echo "no C compiler: the tests that align relatives will be skipped"
 	touch $@ $(VENV)/.base

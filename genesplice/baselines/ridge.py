@@ -329,10 +329,10 @@ def choose_mix(neural: Prediction, kernel: Prediction, truth: Prediction) -> tup
 
 
 def ridge_on_bins(
-    parts: Iterable[tuple[np.ndarray, Float[np.ndarray, "bins held_out tracks"], np.ndarray]],
+    parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
     held_out: Sequence[int],
-) -> list[tuple[Float[np.ndarray, "features tracks"], Float[np.ndarray, " tracks"]]]:
-    """Coefficients and intercepts for each of the folds `held_out`, from the bins of all others.
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Coefficients (features, tracks) and intercepts for each fold of `held_out`, from all others.
 
     The penalty of each track is the one that predicts the fold after the held-out one best, from
     the rest.
@@ -340,7 +340,8 @@ def ridge_on_bins(
     Parameters
     ----------
     parts
-        Features, targets as each held-out fold's training sees them, and the fold of each bin.
+        Features (bins, features), targets as the training of each held-out fold sees them (bins,
+        held_out, tracks), and the fold of each bin.
     """
     sums: dict[int, tuple[Any, Any]] = {}
     for features, targets, fold in parts:
