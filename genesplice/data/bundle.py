@@ -16,8 +16,7 @@ from genesplice.data.expression import condition_means
 from genesplice.data.gene_sets import read_gmt, read_set_names, write_gmt
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.leakage import make_leakage_report
-from genesplice.data.motifs import read_meme, write_meme
-from genesplice.data.network import gene_aliases
+from genesplice.data.network import gene_aliases, read_meme, write_meme
 from genesplice.data.relatives import FILES as RELATIVES_FILES
 from genesplice.data.relatives import Relatives, judge_relatives, read_relatives, write_relatives
 from genesplice.data.similarity import gene_similarity

@@ -13,6 +13,7 @@ from genesplice.data.genome import Genome, N, reverse_complement
 from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
 from genesplice.errors import InputError
+from genesplice.results import MotifHit
 
 LONGEST_K, MOST_ROWS = 8, 3000
 RNA_BIOTYPES = frozenset({"tRNA", "rRNA", "Mt_tRNA", "Mt_rRNA"})
@@ -207,3 +208,72 @@ def upstream_mask(
             position = position[(position >= 0) & (position < contig.length)]
         mask[int(is_minus), contig.offset + position % contig.length] = True
     return mask
+
+
+# --- the -10 and -35 hexamers of a promoter ---
+
+# Consensus of each hexamer and the frequency of its base at each position; the other three bases
+# share the rest. Source: Lisser and Margalit, Compilation of E. coli mRNA promoter sequences,
+# 1993, table 2.
+CONSENSUS = {
+    "-35": ("TTGACA", (0.69, 0.79, 0.61, 0.56, 0.54, 0.54)),
+    "-10": ("TATAAT", (0.77, 0.76, 0.60, 0.61, 0.56, 0.82)),
+}
+SPACERS_BP = range(15, 20)
+MIN_BITS = 8.0
+DISTANCE_BP = 20, 120
+"""From a -10 hexamer to the start of translation; farther away there are no more than by chance."""
+
+
+def _log_odds(consensus: str, frequency: tuple[float, ...]) -> Float[np.ndarray, "6 5"]:
+    """Bits of A, C, G, T and N (never) at each position, against even bases."""
+    table = np.repeat((1 - np.array(frequency))[:, None] / 3, 5, axis=1)
+    table[np.arange(6), ["ACGT".index(base) for base in consensus]] = frequency
+    bits = np.log2(table / 0.25)
+    bits[:, 4] = -np.inf
+    return bits
+
+
+HEXAMER_BITS = {name: _log_odds(*hexamer) for name, hexamer in CONSENSUS.items()}
+
+
+def find_promoter(
+    upstream: UInt8[np.ndarray, " length"],
+    *,
+    min_bits: float = MIN_BITS,
+    distance_bp: tuple[int, int] = DISTANCE_BP,
+) -> list[MotifHit]:
+    """The best pair of -35 and -10 hexamers, 15 to 19 bp apart, on this strand; or nothing.
+
+    Of equally good pairs the one nearest to the end is taken.
+
+    Parameters
+    ----------
+    upstream
+        Sense strand, up to the start of translation.
+    min_bits
+        Of both hexamers together.
+    distance_bp
+        Least and most bases from the first base of the -10 hexamer to the end of `upstream`.
+    """
+    known, count = np.minimum(upstream, 4), max(len(upstream) - 5, 0)
+    minus_35, minus_10 = (
+        sum((row[known[i : i + count]] for i, row in enumerate(bits)), np.zeros(count))
+        for bits in HEXAMER_BITS.values()
+    )
+    distance = len(upstream) - np.arange(count)
+    minus_10[(distance < distance_bp[0]) | (distance > distance_bp[1])] = -np.inf
+    best = (min_bits, -1, -1)
+    for spacer in SPACERS_BP:
+        gap = 6 + spacer
+        pair = minus_35[: max(count - gap, 0)] + minus_10[gap:]
+        if len(pair):
+            first = len(pair) - 1 - int(pair[::-1].argmax())
+            best = max(best, (float(pair[first]), first + gap, first))
+    _, second, first = best
+    if second < 0:
+        return []
+    return [
+        MotifHit(first, first + 6, "-35", float(minus_35[first]), "+"),
+        MotifHit(second, second + 6, "-10", float(minus_10[second]), "+"),
+    ]

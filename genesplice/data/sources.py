@@ -24,8 +24,7 @@ from genesplice.data.expression import make_expression
 from genesplice.data.gene_sets import set_name
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.measurements import read_measurements
-from genesplice.data.motifs import read_meme
-from genesplice.data.network import PROTEINS, NetworkReading, make_network
+from genesplice.data.network import PROTEINS, NetworkReading, make_network, read_meme
 from genesplice.data.relatives import Relatives
 from genesplice.data.tables import find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError

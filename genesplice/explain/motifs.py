@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_of
+from genesplice.data.features import find_promoter
 from genesplice.data.knowledge import dinucleotide_shuffle
-from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
 from genesplice.evaluate.bootstrap import resampled
 from genesplice.results import Attribution, Metric, MotifHit

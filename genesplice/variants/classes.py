@@ -22,8 +22,8 @@ from torch import Tensor
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import UNKNOWN, coding_positions, coding_sequence, codon_meanings
+from genesplice.data.features import find_promoter
 from genesplice.data.genome import Genome, decode
-from genesplice.data.motifs import find_promoter
 from genesplice.data.relatives import column_log_counts
 from genesplice.data.splits import first_of_operon
 from genesplice.evaluate.bootstrap import resampled

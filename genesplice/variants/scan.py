@@ -17,8 +17,8 @@ import pysam
 from jaxtyping import UInt8
 
 from genesplice.data.bundle import Bundle
+from genesplice.data.features import find_promoter
 from genesplice.data.genome import ALPHABET, Genome
-from genesplice.data.motifs import find_promoter
 from genesplice.errors import InputError, require
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes

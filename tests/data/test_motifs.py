@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny_files import refusal, write, write_truncated
 
+from genesplice.data.features import CONSENSUS, find_promoter
 from genesplice.data.genome import encode
-from genesplice.data.motifs import CONSENSUS, find_promoter, read_meme, write_meme
+from genesplice.data.network import read_meme, write_meme
 
 HEAD = "MEME version 4\n\nALPHABET= ACGT\n\nstrands: + -\n\n"
 MATRIX = "letter-probability matrix: alength= 4 w= 2\n0.7 0.1 0.1 0.1\n 0\t0 1 0\n"

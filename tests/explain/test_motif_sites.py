@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny_genomes import make_genes, make_genome, with_operons
 
 from genesplice.data.coding import coding_sequence
+from genesplice.data.features import find_promoter
 from genesplice.data.genome import encode, reverse_complement
-from genesplice.data.motifs import find_promoter
 from genesplice.data.simulate import PROMOTER_MOTIF
 from genesplice.data.splits import first_of_operon
 from genesplice.explain.motifs import (

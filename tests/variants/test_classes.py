@@ -11,8 +11,8 @@ from tiny_models import make_tiny, make_vectors
 from tiny_variants import make_masked
 
 from genesplice.data.coding import coding_sequence, codon_meanings
+from genesplice.data.features import find_promoter
 from genesplice.data.genome import decode
-from genesplice.data.motifs import find_promoter
 from genesplice.data.splits import first_of_operon
 from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
