@@ -22,8 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import make_workload
 from benchmarks.mutagenesis import measure_mutagenesis
-from genesplice.model.channels import InputChannels
-from genesplice.model.sequence import Stem
+from genesplice.model.sequence import InputChannels, Stem
 
 __all__ = ["measure"]
 

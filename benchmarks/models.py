@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from genesplice.config import ModelConfig
 from genesplice.errors import InputError
-from genesplice.model.channels import InputChannels
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
+from genesplice.model.sequence import InputChannels
 
 __all__ = ["MODELS", "OURS", "make_workload", "require_peers"]
 

@@ -20,8 +20,8 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.genome import decode
 from genesplice.data.relatives import GROUPS
 from genesplice.errors import WorkError, require
-from genesplice.model.channels import RELATIVE_CHANNELS
 from genesplice.model.genesplice import GeneSplice
+from genesplice.model.sequence import RELATIVE_CHANNELS
 from genesplice.predict.gene_output import Explainer, GeneOutput, GeneWindow, Reference
 from genesplice.predict.models import Models
 from genesplice.results import Attribution

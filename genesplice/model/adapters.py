@@ -30,9 +30,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from genesplice.errors import InputError
-from genesplice.model.channels import N_TOKEN, InputChannels
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.sequence import Block, SequenceEncoder
+from genesplice.model.sequence import N_TOKEN, Block, InputChannels, SequenceEncoder
 from genesplice.runtime import file_sha256
 
 AdapterName = Literal["lora", "ia3"]

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP, HierarchyName
-from genesplice.model.channels import Inputs, fill_unknown
+from genesplice.model.attention import plan_context
 from genesplice.model.sequence import (
     BasePath,
     Block,
     EncoderOutput,
+    Inputs,
     IsReal,
     Merge,
     SequenceEncoder,
     Stem,
-    plan_context,
+    fill_unknown,
     run_blocks,
 )
 

@@ -18,7 +18,6 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import ModelConfig
 from genesplice.model.adapters import load_weights
-from genesplice.model.channels import Columns, Tokens, reverse_columns
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
@@ -31,7 +30,13 @@ from genesplice.model.references import (
     PlainAttention,
     ShortCnn,
 )
-from genesplice.model.sequence import EncoderOutput, SequenceEncoder
+from genesplice.model.sequence import (
+    Columns,
+    EncoderOutput,
+    SequenceEncoder,
+    Tokens,
+    reverse_columns,
+)
 
 CONVOLUTIONS: dict[str, Any] = {"short_cnn": ShortCnn, "dilated_cnn": DilatedCnn}
 FLAT: dict[str, Any] = {

@@ -8,8 +8,7 @@ from jaxtyping import Float, Int8, Int64
 from torch import Tensor, nn
 
 from genesplice.config.model import RELATIVE_GROUPS
-from genesplice.model.channels import conserved
-from genesplice.model.sequence import EncoderOutput
+from genesplice.model.sequence import EncoderOutput, conserved
 
 N_KMERS = 4**4
 N_CODONS = 4**3

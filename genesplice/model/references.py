@@ -10,16 +10,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP
-from genesplice.model.channels import Inputs, fill_unknown
 from genesplice.model.sequence import (
     Bases,
     Bins,
     Block,
     ConvBlock,
     EncoderOutput,
+    Inputs,
     IsReal,
     SequenceEncoder,
     Stem,
+    fill_unknown,
     run_blocks,
 )
 

@@ -18,14 +18,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from genesplice.config.model import REGION_BP, SUMMARY_BP
+from genesplice.config.model import COMPLEMENT_COUNTS, REGION_BP, RELATIVE_GROUPS
 from genesplice.errors import InputError
 from genesplice.model.attention import AttentionPlan, Rotations, attend, make_plan, rope, rotate
-from genesplice.model.channels import N_TOKEN, Columns, InputChannels, Inputs, Tokens
+
+N_TOKEN = 4
+MASK_TOKEN = 5
+N_PHASES = 5
+RELATIVE_CHANNELS = 6 * RELATIVE_GROUPS
+"""Of each group shares of A, C, G, T and gaps, and how many relatives are aligned."""
+
+Tokens = UInt8[Tensor, "batch length"]
+Columns = UInt8[Tensor, "batch length groups 5"]
+Inputs = Float[Tensor, "batch length channels"]
 
 LIFT_BP = 5
 KERNEL = 5
@@ -36,6 +46,82 @@ Bases = Float[Tensor, "batch length base_width"]
 Shorter = Float[Tensor, "batch shorter base_width"]
 Bins = Float[Tensor, "batch bins width"]
 IsReal = Bool[Tensor, "batch bins"]
+
+
+# --- channels: bases, and what is known of them on the strand that is read ---
+
+
+class InputChannels(nn.Module):
+    """Tokens to channels: A, C, G, T one-hot, N uniform, a masked base zero.
+
+    With `annotation`, four more: coding phase 1-3 and gene body on this strand. With `relatives`,
+    six more for each group of relatives: how often A, C, G, T and a gap stand in the alignment
+    column, and n / (n + 1) of the n relatives that are aligned there. Of groups that are not in
+    `groups_read` they are zero, as where nothing is aligned.
+    """
+
+    base_table: Tensor
+    phase_table: Tensor
+    groups_read: Tensor
+
+    def __init__(self, annotation: bool = False, relatives: bool = False) -> None:
+        super().__init__()
+        self.annotation, self.relatives = annotation, relatives
+        self.count = 4 + (N_PHASES - 1) * annotation + RELATIVE_CHANNELS * relatives
+        self.register_buffer("groups_read", torch.ones(RELATIVE_GROUPS), persistent=False)
+        table = torch.cat([torch.eye(4), torch.full((1, 4), 0.25), torch.zeros(1, 4)])
+        self.register_buffer("base_table", table, persistent=False)
+        self.register_buffer("phase_table", torch.eye(N_PHASES)[:, 1:], persistent=False)
+
+    def forward(
+        self, tokens: Tokens, phase: Tokens | None = None, columns: Columns | None = None
+    ) -> Inputs:
+        """The channels; without `phase` nothing is annotated, without `columns` aligned."""
+        channels = [F.embedding(tokens.int(), self.base_table)]
+        if self.annotation:
+            phase = torch.zeros_like(tokens) if phase is None else phase
+            channels.append(F.embedding(phase.int(), self.phase_table))
+        if self.relatives and columns is not None and columns.shape[2]:
+            channels.append(self._frequencies(columns))
+        elif self.relatives:
+            channels.append(channels[0].new_zeros(*tokens.shape, RELATIVE_CHANNELS))
+        return torch.cat(channels, -1)
+
+    def _frequencies(self, columns: Columns) -> Float[Tensor, "batch length relatives"]:
+        counts = columns * self.groups_read[:, None]
+        aligned = counts.sum(-1, keepdim=True)
+        shares = torch.cat([counts / aligned.clamp(min=1), aligned / (aligned + 1)], -1)
+        return shares.flatten(2)
+
+
+def conserved(
+    inputs: Float[Tensor, "rows length channels"],
+) -> Float[Tensor, "rows length relatives"]:
+    """Of every group of relatives: how many are aligned, n / (n + 1), and how many of them agree.
+
+    The channels are those of an encoder that reads relatives. Where a base is hidden or unknown
+    none or a quarter agrees.
+    """
+    groups = inputs[..., -RELATIVE_CHANNELS:].unflatten(-1, (RELATIVE_GROUPS, 6))
+    same = (groups[..., :4] * inputs[..., None, :4]).sum(-1)
+    return torch.cat([groups[..., 5], same], -1)
+
+
+def reverse_columns(columns: Columns) -> Columns:
+    """Alignment columns of the other strand, 5' to 3'."""
+    return columns.flip(1)[..., COMPLEMENT_COUNTS]
+
+
+def fill_unknown(inputs: Inputs, left: int, right: int) -> Float[Tensor, "batch longer channels"]:
+    """Add unknown bases on both ends: uniform over A, C, G, T, no annotation."""
+    padded = F.pad(inputs, (0, 0, left, right))
+    uniform = torch.full_like(padded[:1, :1, :4], 0.25)
+    padded[:, :left, :4] = uniform
+    padded[:, padded.shape[1] - right :, :4] = uniform
+    return padded
+
+
+# --- the encoder ---
 
 
 class EncoderOutput(NamedTuple):
@@ -292,73 +378,3 @@ class BasePath(nn.Module):
         for block in self.up_blocks:
             x = block(x)
         return self.norm(x)
-
-
-# --- the exact context ---
-
-
-class ContextPlan(NamedTuple):
-    """Attention windows with which no path leaves the promised context.
-
-    Half-windows are in tokens of the level. `sees_summaries` / `sees_regions` False: that level
-    runs on zeros, so that parameters and cost stay equal while nothing passes through it.
-    `region_half` None: global. `receptive_bp` bounds what an output depends on beyond its own bin,
-    on each side; None where it is the whole window.
-    """
-
-    bin_half: int
-    summary_half: int
-    region_half: int | None
-    sees_summaries: bool
-    sees_regions: bool
-    receptive_bp: int | None
-
-
-def plan_context(
-    context_bp: int | None,
-    *,
-    bin_bp: int,
-    stem_bp: int,
-    bin_layers: int,
-    summary_layers: int,
-    region_layers: int,
-    bin_window: int,
-    summary_window: int,
-    base_bp: int = 0,
-) -> ContextPlan:
-    """Spend half of `context_bp` on the levels, finest first.
-
-    Parameters
-    ----------
-    stem_bp
-        Bases beyond its bin that the stem takes in, on one side.
-    bin_layers
-        All windowed layers on bins, before and after the coarse levels.
-    base_bp
-        Bases that the base-resolution path adds to that once the bins are done.
-
-    Raises
-    ------
-    InputError
-        If not even one bin on each side fits.
-    """
-    if context_bp is None:
-        return ContextPlan(bin_window, summary_window, None, True, True, None)
-    budget = context_bp // 2 - base_bp
-    smallest = stem_bp + max(bin_layers, 1) * bin_bp
-    if budget < smallest:
-        needed = 2 * (smallest + base_bp)
-        raise InputError(f"context_bp {context_bp}", f"at least {needed} for this model")
-    bin_half = min(bin_window, (budget - stem_bp) // (max(bin_layers, 1) * bin_bp))
-    spent = stem_bp + bin_layers * bin_half * bin_bp
-    summary_cell, region_cell = SUMMARY_BP - bin_bp, REGION_BP - SUMMARY_BP
-    summary_half = (budget - spent - summary_cell) // (summary_layers * SUMMARY_BP)
-    if summary_half < 1:
-        return ContextPlan(bin_half, summary_window, None, False, False, spent)
-    summary_half = min(summary_window, summary_half)
-    spent += summary_cell + summary_layers * summary_half * SUMMARY_BP
-    region_half = (budget - spent - region_cell) // (region_layers * REGION_BP)
-    if region_half < 1:
-        return ContextPlan(bin_half, summary_half, None, True, False, spent)
-    spent += region_cell + region_layers * region_half * REGION_BP
-    return ContextPlan(bin_half, summary_half, region_half, True, True, spent)

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from genesplice.errors import WorkError
 from genesplice.model.attention import attend, make_plan, rope
-from genesplice.model.channels import fill_unknown
 from genesplice.model.encoder import HierarchicalEncoder
-from genesplice.model.sequence import Block, EncoderOutput
+from genesplice.model.sequence import Block, EncoderOutput, fill_unknown
 
 Span = tuple[int, int]
 

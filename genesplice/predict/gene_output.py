@@ -19,11 +19,10 @@ from genesplice.data.coding import exons_read
 from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
-from genesplice.model.channels import MASK_TOKEN, N_TOKEN, RELATIVE_CHANNELS
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci
-from genesplice.model.sequence import EncoderOutput
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, RELATIVE_CHANNELS, EncoderOutput
 from genesplice.predict.expression import bundle_graph, encode_genes
 
 Reference = Literal["uniform", "masked", "shuffle"]

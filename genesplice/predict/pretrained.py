@@ -26,9 +26,8 @@ from genesplice.data.genome import Genome
 from genesplice.data.knowledge import trained_on
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
-from genesplice.model.channels import Columns, reverse_columns
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
-from genesplice.model.sequence import EncoderOutput, SequenceEncoder
+from genesplice.model.sequence import Columns, EncoderOutput, SequenceEncoder, reverse_columns
 from genesplice.runtime import side_by_side
 
 PUBLISHED = Path(__file__).parents[1] / "weights"

@@ -12,8 +12,8 @@ from genesplice.config import Config, PretrainConfig
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.config.training import GENE_VIEWS, MaskName, ViewName
 from genesplice.errors import InputError
-from genesplice.model.channels import Columns, Tokens
 from genesplice.model.heads import Vectors
+from genesplice.model.sequence import Columns, Tokens
 from genesplice.training.corpus import Source
 from genesplice.training.views import GeneSites, Loci, Side, View, check_lengths, make_loci
 

@@ -25,9 +25,15 @@ from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, 
 from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
 from genesplice.evaluate.probes import make_probe_sites, probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mates, retrieval_metrics, whitened
-from genesplice.model.channels import MASK_TOKEN, Columns, Inputs
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.model.sequence import EncoderOutput, IsReal, SequenceEncoder
+from genesplice.model.sequence import (
+    MASK_TOKEN,
+    Columns,
+    EncoderOutput,
+    Inputs,
+    IsReal,
+    SequenceEncoder,
+)
 from genesplice.predict import pretrained
 from genesplice.predict.expression import encode_genes
 from genesplice.results import Metric

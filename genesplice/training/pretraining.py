@@ -28,10 +28,9 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_genome
 from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
-from genesplice.model.channels import MASK_TOKEN
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
-from genesplice.model.sequence import ConvBlock, EncoderOutput
+from genesplice.model.sequence import MASK_TOKEN, ConvBlock, EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.training import batches, loops

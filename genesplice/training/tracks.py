@@ -35,10 +35,9 @@ from genesplice.data.tracks import (
 from genesplice.data.windows import TrackBatch, TrackWindows, Window, make_batch, tile_windows
 from genesplice.errors import InputError, require
 from genesplice.evaluate.metrics import track_metrics
-from genesplice.model.channels import InputChannels, reverse_columns
 from genesplice.model.genesplice import make_encoder, reverse_complement
 from genesplice.model.heads import TrackHead, track_loss
-from genesplice.model.sequence import SequenceEncoder
+from genesplice.model.sequence import InputChannels, SequenceEncoder, reverse_columns
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import Metric
 from genesplice.runtime import (

@@ -39,8 +39,8 @@ from genesplice.config.training import GENE_VIEWS, ViewName
 from genesplice.data.genome import Genome, N
 from genesplice.data.windows import make_random_windows
 from genesplice.errors import InputError
-from genesplice.model.channels import reverse_columns
 from genesplice.model.genesplice import reverse_complement
+from genesplice.model.sequence import reverse_columns
 from genesplice.training.corpus import Interval, Source
 
 SHORTEST_GENE_BP = 128

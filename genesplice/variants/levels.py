@@ -22,12 +22,11 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
 from genesplice.data.genome import reverse_columns, reverse_complement
 from genesplice.data.windows import annotation_track, fetch_track
-from genesplice.model.channels import N_TOKEN
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci, bins_read
-from genesplice.model.sequence import EncoderOutput
+from genesplice.model.sequence import N_TOKEN, EncoderOutput
 from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import SingleGenePredictor

@@ -26,10 +26,9 @@ from jaxtyping import Float, Int64, UInt8
 
 from genesplice.data.genome import Genome
 from genesplice.errors import InputError
-from genesplice.model.channels import MASK_TOKEN, N_TOKEN, reverse_columns
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
-from genesplice.model.sequence import REGION_BP
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, REGION_BP, reverse_columns
 from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.results import Metric

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from genesplice.config import ModelConfig
 from genesplice.errors import InputError
-from genesplice.model.channels import MASK_TOKEN, N_TOKEN
 from genesplice.model.genesplice import GeneSplice, PretrainingModel, make_encoder
 from genesplice.model.references import DilatedCnn, ShortCnn, relative_basis, shift_rows
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 ARMS = ("short_cnn", "dilated_cnn", "plain_attention", "kmer_tokens", "enformer_like")
 SMALL = ModelConfig(width=16, heads=2, dropout=0.0, annotation=False, base_width=4)

@@ -10,8 +10,8 @@ from tiny_models import SMALL, make_tiny, make_vectors
 from tiny_runs import config
 
 import genesplice as gs
-from genesplice.model.channels import MASK_TOKEN, InputChannels, reverse_columns
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
+from genesplice.model.sequence import MASK_TOKEN, InputChannels, reverse_columns
 from genesplice.predict.expression import predict_expression
 from genesplice.predict.gene_output import Explainer
 from genesplice.predict.models import open_models

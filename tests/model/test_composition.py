@@ -11,7 +11,6 @@ from test_readout import loci
 
 from genesplice.baselines.features import kmer_codon_features
 from genesplice.data.genome import decode
-from genesplice.model.channels import InputChannels
 from genesplice.model.genesplice import reverse_complement
 from genesplice.model.readout import (
     UPSTREAM_BP,
@@ -22,6 +21,7 @@ from genesplice.model.readout import (
     sense_loci,
     upstream_kmers,
 )
+from genesplice.model.sequence import InputChannels
 
 LENGTH = 1500
 KMERS = ["".join(word) for word in itertools.product("ACGT", repeat=4)]

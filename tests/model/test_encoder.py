@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesplice.errors import InputError
-from genesplice.model.channels import MASK_TOKEN, N_TOKEN
+from genesplice.model.attention import plan_context
 from genesplice.model.encoder import HierarchicalEncoder, displace
-from genesplice.model.sequence import plan_context
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 SMALL = {
     "bin_bp": 16, "width": 16, "heads": 2, "bin_layers": 1, "summary_layers": 1,

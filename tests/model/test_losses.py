@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from genesplice.model.channels import MASK_TOKEN, N_TOKEN
 from genesplice.model.heads import ExpressionHead, Prediction, info_nce, masked_base_loss
+from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 
 def random(*shape, seed=0, dtype=torch.float64):

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genesplice.model.channels import InputChannels
 from genesplice.model.readout import (
     SEGMENTS,
     GeneReadout,
@@ -14,7 +13,7 @@ from genesplice.model.readout import (
     segment_weights,
     sense_loci,
 )
-from genesplice.model.sequence import EncoderOutput
+from genesplice.model.sequence import EncoderOutput, InputChannels
 
 LENGTH, WIDTH = 2048, 3
 

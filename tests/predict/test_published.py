@@ -9,7 +9,7 @@ import torch
 from tiny_runs import random_tokens
 
 import genesplice as gs
-from genesplice.model.channels import MASK_TOKEN
+from genesplice.model.sequence import MASK_TOKEN
 from genesplice.predict.models import open_models
 from genesplice.predict.pretrained import PUBLISHED, find_pretrained, load_pretrained
 from genesplice.results import read_metrics

@@ -11,7 +11,7 @@ from genesplice.data.genome import Genome, decode
 from genesplice.data.genome import reverse_complement as other_strand
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError
-from genesplice.model.channels import N_TOKEN
+from genesplice.model.sequence import N_TOKEN
 from genesplice.training.batches import (
     StepMaker,
     bases_per_batch,
