@@ -48,7 +48,10 @@ def test_notebooks_need_those_whose_files_they_read():
     owner, needed = {}, {}
     for info in list_notebooks(ROOT / "notebooks"):
         nodes = [node for source in sources(info.path) for node in ast.walk(ast.parse(source))]
-        texts = {str(n.value).split("/")[0] for n in nodes if isinstance(n, ast.Constant)}
+        paths = [n for n in nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)]
+        elsewhere = {n.right for n in paths if ast.unparse(n.left) != "run"}
+        constants = [n for n in nodes if isinstance(n, ast.Constant) and n not in elsewhere]
+        texts = {str(n.value).split("/")[0] for n in constants}
         needed[info.stem] = {owner[text] for text in texts & owner.keys()}
         joined = [n for n in nodes if isinstance(n, ast.BinOp) and ast.unparse(n.left) == "run"]
         for node in joined:

@@ -61,7 +61,7 @@ def network(control):
 @pytest.fixture(scope="module")
 def listener(network):
     """A graph that has learned the profiles; the genes' own vectors say nothing of them."""
-    model = make_tiny(network, "model.width=32")
+    model = make_tiny(network, "model.width=32", "model.base_width=0")  # not about bases
     # One vector for all: from zero, the head's norm would make any message as large as any other.
     gene_features = len(model.readout.centre)
     same = 3 * torch.randn(1, gene_features, generator=torch.Generator().manual_seed(0))

@@ -24,7 +24,7 @@ WORDS = [
     "pretrain.batch_windows=4", "pretrain.contrastive_width=8", "pretrain.steps=8",
     "pretrain.accumulate=2", "pretrain.views=strand,gene", "pretrain.view_genes=4",
     "pretrain.contrastive_weight=1", "pretrain.queue=40", "pretrain.checkpoint_minutes=0.0001",
-    "pretrain.measure=false", f"pretrain.learning_rate={RATE}",
+    "pretrain.measure=false", f"pretrain.learning_rate={RATE}", "pretrain.masked_fraction=0.17",
 ]  # fmt: skip
 
 
