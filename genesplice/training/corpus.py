@@ -73,12 +73,13 @@ def published_encoder(bundle: Bundle) -> Path | None:
 
 
 def published_metrics(bundle: Bundle) -> list[Metric]:
-    """What was measured of `published_encoder`, under its name; nothing where there is none."""
+    """What was measured on the fold that `published_encoder` held out; nothing without one."""
     if (folder := published_encoder(bundle)) is None:
         return []
     names = {"genesplice": folder.name, "genome_alone": f"{folder.name} alone"}
     rows = read_metrics(folder / "metrics.json")
-    return [row._replace(model=names[row.model]) for row in rows if row.model in names]
+    own = [row for row in rows if row.model in names and row.fold is not None]
+    return [row._replace(model=names[row.model]) for row in own]
 
 
 def source_digests(source: Source) -> dict[str, str]:

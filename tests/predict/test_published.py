@@ -74,6 +74,18 @@ def test_it_has_learned_codons_of_its_genome(published):
     assert bits < 1.9
 
 
+def test_the_genome_they_were_made_from_has_them(ecoli):
+    folder = gs.published_encoder(ecoli)
+    assert folder is not None
+    rows = gs.published_metrics(ecoli)
+    wide = gs.pivot_metrics(rows, "bits_per_base")
+    assert list(wide) == [folder.name, f"{folder.name} alone"]
+    assert (wide[folder.name] < wide[f"{folder.name} alone"]).all()
+    # As a table with those of a run, whose rows have a fold too.
+    own = [row._replace(model="genesplice") for row in rows]
+    assert set(gs.pivot_metrics([*own, *rows], "probe_")) == {"genesplice", folder.name}
+
+
 def test_another_genome_has_no_published_weights(tiny_bundle):
     assert gs.published_encoder(tiny_bundle) is None
     assert gs.published_metrics(tiny_bundle) == []
