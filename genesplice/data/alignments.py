@@ -58,7 +58,7 @@ def read_maf(path: Path, genome: Genome, *, progress: Progress | None = None) ->
     """Read an alignment to the genome, plain or compressed.
 
     Of several rows of a species in a block the one with most equal bases counts, and of several
-    blocks over a base the first; both are told. Ancestors (Anc0, …) are left out.
+    blocks over a base the first; both are reported. Ancestors (Anc0, …) are left out.
 
     Raises
     ------

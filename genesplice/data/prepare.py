@@ -99,8 +99,8 @@ def prepare_recipe(
     if relatives is not None:
         chosen: Path | None = Path(relatives)
         if str(relatives) == FROM_ARCHIVE and not Path(relatives).exists():
-            chosen, told = fetch_relatives(default_cache() if cache is None else cache, progress)
-            parts = parts._replace(notes=[*parts.notes, *told])
+            chosen, said = fetch_relatives(default_cache() if cache is None else cache, progress)
+            parts = parts._replace(notes=[*parts.notes, *said])
         if chosen is not None:
             parts = _with_relatives(parts, chosen, cache, progress)
     parts = _with_tracks(parts, tracks, blacklist)

@@ -244,7 +244,7 @@ def attribute_gene(
     `baseline` "uniform" is a quarter of each base, "masked" the zero vector that pre-training
     uses for a hidden base, "shuffle" the mean over `n_references` sequences with the same
     dinucleotides. A method that knows only one reference takes that one. Where the model reads
-    alignment columns the reference has none, and what each group adds is told apart.
+    alignment columns the reference has none, and what each group adds is kept apart.
 
     Raises
     ------

@@ -226,7 +226,8 @@ def train_fold(
         load_encoder_weights(model, init)
         freeze_parameters(model, config)
     if cache is not None:
-        sample = cache[:, :: max(1, cache.shape[1] // 20_000)].reshape(-1, cache.shape[2])
+        seen = np.flatnonzero(np.repeat(training, cache.shape[1] // len(training)))
+        sample = cache[:, seen[:: max(1, len(seen) // 20_000)]].reshape(-1, cache.shape[2])
         model.head.centre.copy_(torch.from_numpy(sample.mean(0, dtype=np.float32)))
         model.head.scale.copy_(torch.from_numpy(sample.std(0, dtype=np.float32) + 1e-3))
 

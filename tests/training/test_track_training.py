@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -17,12 +18,13 @@ from genesplice.baselines.ridge import ridge_on_bins
 from genesplice.config import load_preset, override
 from genesplice.data.features import kmer_codes
 from genesplice.data.genome import Contig, Genome, N
-from genesplice.data.tracks import BIN_BP, Tracks, write_tracks
+from genesplice.data.tracks import BIN_BP, Tracks, bin_blocks, write_tracks
 from genesplice.data.windows import TrackWindows
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import make_draws, pearson_draws, ranking_draws
 from genesplice.model.genesplice import make_encoder
 from genesplice.model.heads import TrackHead, track_loss
+from genesplice.training.pretraining import pretrain
 from genesplice.training.tracks import encode_bins, finetune_tracks
 
 
@@ -268,6 +270,30 @@ def test_nothing_of_the_held_out_fold_is_read(tmp_path, tiny_bundle):
     about = [json.loads((tmp_path / name / "fold0_seed0" / "tracks.json").read_text())
              for name in ("one", "other")]  # fmt: skip
     assert about[0] == about[1]
+
+
+@pytest.mark.slow
+def test_bins_of_an_encoder_are_scaled_by_those_of_training_blocks(tmp_path, tiny_bundle):
+    bundle, encoded = planted(tiny_bundle, tmp_path), tmp_path / "encoder"
+    config = small_config(
+        "finetune.folds=0", "finetune.track_steps=2", "finetune.validation_blocks=0",
+        "pretrain.steps=1", "pretrain.window_bp=2048", "pretrain.contrastive_weight=0",
+        "pretrain.measure=false",
+    )  # fmt: skip
+    model = pretrain(bundle, config, encoded).model
+    metrics = finetune_tracks(bundle, config, tmp_path / "out", init=encoded)
+    models = {m.model for m in metrics if " - " not in m.model}
+    assert models == {"genesplice", "bases_only", "kmer_ridge"}
+    cache = encode_bins(model.encoder, bundle, config, tmp_path / "bins.npy")
+    block_of = bin_blocks(bundle.genome, bundle.blocks)
+    is_seen = (block_of >= 0) & (bundle.blocks["fold"].to_numpy()[block_of] != 0)
+    seen = is_seen.repeat(8)  # of 16 bp each
+    weights = load_file(tmp_path / "out" / "fold0_seed0" / "model.safetensors")
+    own = cache[:, seen].reshape(-1, 16).astype(np.float64)
+    np.testing.assert_allclose(weights["head.centre"], own.mean(0), atol=1e-3)
+    np.testing.assert_allclose(weights["head.scale"], own.std(0) + 1e-3, atol=1e-3)
+    everything = cache.reshape(-1, 16).astype(np.float64)
+    assert np.abs(everything.mean(0) - own.mean(0)).max() > 3e-3
 
 
 def test_what_cannot_be_done_is_refused(tmp_path, tiny_bundle):
