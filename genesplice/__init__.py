@@ -63,12 +63,7 @@ if TYPE_CHECKING:
     from genesplice.data.simulate import make_own_files
     from genesplice.errors import InputError, WorkError
     from genesplice.evaluate.metrics import compare
-    from genesplice.evaluate.reliability import (
-        ablation_table,
-        coverage_metrics,
-        judge_difference,
-        strata_table,
-    )
+    from genesplice.evaluate.reliability import ablation_table, coverage_metrics, strata_table
     from genesplice.explain.attention import attention_of
     from genesplice.explain.faithfulness import explain_genes
     from genesplice.explain.pathways import pathway_influence
@@ -82,7 +77,13 @@ if TYPE_CHECKING:
     from genesplice.predict.gene_output import Explainer, resolve_genes
     from genesplice.predict.models import load_model, open_models
     from genesplice.predict.pretrained import encoder_sentence, principal_components
-    from genesplice.results import metrics_frame, read_metrics, to_metrics, write_metrics
+    from genesplice.results import (
+        judge_difference,
+        metrics_frame,
+        read_metrics,
+        to_metrics,
+        write_metrics,
+    )
     from genesplice.runtime import project_path
     from genesplice.show import explorers, figures
     from genesplice.show.figures_explain import attribution_explorer

@@ -1,9 +1,9 @@
-"""The values that stages hand to one another and write to disk."""
+"""The values that stages hand to one another and write to disk, and what a difference answers."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -170,3 +170,75 @@ class MotifHit(NamedTuple):
 
 PREDICTION_COLUMNS = ("gene_id", "condition", "fold", "model", "seed", "observed", "predicted")
 """Of `predictions.parquet`: held-out rows, log2(TPM + 1)."""
+
+
+# --- what a difference answers ---
+
+Answer = Literal["yes", "no", "cannot tell"]
+NOT_RUN: Literal["not run"] = "not run"
+
+
+def answer_from_interval(
+    low: float | None, high: float | None, smallest_effect: float = 0.0
+) -> Answer:
+    """*yes* above 0 where the effect may matter, *no* where it is below what matters, or neither.
+
+    Parameters
+    ----------
+    low, high
+        95 % interval of a difference, more is better; without one nobody can tell.
+    smallest_effect
+        The smallest effect of interest.
+    """
+    if low is None or high is None:
+        return "cannot tell"
+    if low > 0 and high >= smallest_effect:
+        return "yes"
+    return "no" if high < smallest_effect else "cannot tell"
+
+
+class Judgement(NamedTuple):
+    """What was asked, the answer ("not run" without a record), and why, in a sentence."""
+
+    hypothesis: str
+    answer: Answer | Literal["not run"]
+    sentence: str
+
+
+def judge(hypothesis: str, difference: Metric, *, is_lower_better: bool = False) -> Judgement:
+    """Answer from the interval of the difference between a model and its ablation.
+
+    Raises
+    ------
+    InputError
+        If the metric is not a difference.
+    """
+    is_difference = difference.metric.endswith("_difference")
+    require(is_difference, f"metric {difference.metric!r}", "a difference from an ablation")
+    low, high = difference.ci_low, difference.ci_high
+    interval, ends = "no interval", (low, high)
+    if low is not None and high is not None:
+        interval = f"{low:+.4f} to {high:+.4f}"
+        ends = (-high, -low) if is_lower_better else (low, high)
+    answer = answer_from_interval(*ends)
+    name = difference.metric.removesuffix("_difference")
+    sentence = (
+        f"{hypothesis}: {answer}. {name} of {difference.model}: {difference.value:+.4f} "
+        f"({interval}, n = {difference.n:,}; {'lower' if is_lower_better else 'higher'} is better)."
+    )
+    return Judgement(hypothesis, answer, sentence)
+
+
+def judge_difference(
+    hypothesis: str, metrics: Sequence[Metric], pair: str, metric: str, **direction: bool
+) -> Judgement:
+    """Judge a hypothesis by the record of a difference, such as "model - ablation".
+
+    `direction` is `is_lower_better` of `judge`. "not run" where nothing was measured: a genome
+    without usable probe tasks has no probes.
+    """
+    for one in metrics:
+        if (one.model, one.metric) == (pair, metric):
+            return judge(hypothesis, one, **direction)
+    sentence = f"{hypothesis}: {NOT_RUN}. These data have no {metric} of {pair}."
+    return Judgement(hypothesis, NOT_RUN, sentence)

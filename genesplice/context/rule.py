@@ -50,7 +50,7 @@ from scipy.stats import t as student
 
 from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import make_draws, summarise
-from genesplice.evaluate.reliability import answer_from_interval
+from genesplice.results import answer_from_interval
 
 ANSWERS = ("yes", "no", "cannot tell")
 FEWEST_SLOPES = 5

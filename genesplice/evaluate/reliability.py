@@ -1,13 +1,16 @@
 """What predictions and differences can be relied on: by stratum, by interval, by ablation.
 
-Intervals of single predictions are split conformal. In each condition the errors
-|observed - predicted| of n calibration genes, which were not learned from, are sorted; the
-half-width is the ceil((n + 1) coverage)-th of them. A further gene that could as well have been a
-calibration gene then lies inside with at least that probability. Genes of one block resemble each
-other, and weights and mixes are chosen by the same genes, so the coverage of held-out genes is
-measured, not assumed.
+Intervals of single predictions are split conformal, scaled by the error that is expected of a gene.
+That is learned from n calibration genes, which the model was not fitted to: the logarithm of a
+gene's mean |observed - predicted| by its predicted level (and its square) and by how far its
+predictions differ between conditions. In each condition the errors of these genes, each over what
+the other four fifths of them expect of it, are sorted; the half-width is the
+ceil((n + 1) coverage)-th of them times what is expected of the gene. A further gene that could as
+well have been a calibration gene then lies inside with about that probability. Genes of one block
+resemble each other, and weights and mixes are chosen by the same genes, so the coverage of held-out
+genes is measured, not assumed.
 
-Source: Lei et al., Distribution-free predictive inference for regression, 2018, section 2.2.
+Source: Lei et al., Distribution-free predictive inference for regression, 2018, sections 2.2, 5.2.
 
 An ablation is the same model with the ingredient in question destroyed. A hypothesis is as good as
 its strongest ablation: where the model does not beat one of them, the ingredient has shown nothing.
@@ -16,7 +19,7 @@ its strongest ablation: where the model does not beat one of them, the ingredien
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +32,7 @@ from genesplice.data.splits import first_of_operon
 from genesplice.errors import require
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.evaluate.metrics import fold_profiles, score
-from genesplice.results import Metric, metrics_frame, to_metrics
+from genesplice.results import NOT_RUN, Metric, answer_from_interval, metrics_frame, to_metrics
 
 STRATUM_METRICS = ("level_spearman", "profile_r")
 SPLIT = "held_out:"
@@ -38,6 +41,10 @@ FEWEST_GENES = 10
 NOMINAL = 0.9
 """Share of held-out measurements that intervals are made to hold."""
 INTERVAL_COLUMNS = ("low", "high")
+SPREAD_PARTS = 5
+"""Of the calibration genes, as they lie on the genome: each is scaled by the others."""
+FEWEST_FOR_SPREAD = 50
+"""With fewer calibration genes every gene is expected to err alike."""
 
 
 def gene_strata(bundle: Bundle) -> dict[str, pd.Index]:
@@ -87,6 +94,32 @@ def conformal_width(errors: Float[np.ndarray, " genes"], coverage: float = NOMIN
     return float(np.partition(errors, rank - 1)[rank - 1]) if rank <= len(errors) else math.nan
 
 
+def expected_errors(
+    genes: pd.DataFrame, known: pd.DataFrame
+) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, " known"]]:
+    """The error expected of each gene, and of each `known` one by the others, log2(TPM + 1).
+
+    Columns are `level` and `varies`, mean and standard deviation of a gene's predictions, and of
+    `known` their mean absolute `error` too.
+    """
+    count = len(known)
+    if count < FEWEST_FOR_SPREAD:
+        return np.ones(len(genes)), np.ones(count)
+    one, other = (
+        np.stack([np.ones(len(t)), t["level"], t["level"] ** 2, t["varies"].fillna(0)], axis=1)
+        for t in (known, genes)
+    )
+    part = np.arange(count) * SPREAD_PARTS // count
+    errors = np.log(np.maximum(known["error"], 1e-3)).to_numpy()
+    fits = [
+        np.linalg.lstsq(one[part != k], errors[part != k], rcond=None)[0]
+        for k in range(SPREAD_PARTS + 1)
+    ]
+    own = np.concatenate([one[part == k] @ fits[k] for k in range(SPREAD_PARTS)])
+    # A gene beyond all calibration genes is expected to err as those at the border.
+    return np.exp(np.clip(other, one.min(0), one.max(0)) @ fits[-1]), np.exp(own)
+
+
 def add_intervals(predictions: pd.DataFrame, calibration: pd.DataFrame) -> pd.DataFrame:
     """Return `predictions` with the columns `low` and `high`, log2(TPM + 1).
 
@@ -100,15 +133,25 @@ def add_intervals(predictions: pd.DataFrame, calibration: pd.DataFrame) -> pd.Da
         Tables as in `predictions.parquet`. The `fold` of a calibration gene is the held-out fold
         of the model that predicts it, which is not the gene's own.
     """
-    keys = ["model", "seed", "fold", "condition"]
-    errors = (calibration["observed"] - calibration["predicted"]).abs().astype(np.float64)
-    grouped = errors.groupby([calibration[key] for key in keys], observed=True)
-    widths = {key: conformal_width(part.to_numpy()) for key, part in grouped}
-    width = np.full(len(predictions), np.nan)
-    if widths:
-        rows = pd.MultiIndex.from_frame(predictions[keys])
-        width = pd.Series(widths).reindex(rows).to_numpy(np.float64)
-    middle = predictions["predicted"].to_numpy(np.float64)
+    keys, width = ["model", "seed", "fold"], pd.Series(np.nan, index=predictions.index)
+    learned = dict(list(calibration.groupby(keys, observed=True)))
+    for key, rows in predictions.groupby(keys, observed=True):
+        own = learned.get(key, calibration.iloc[:0])
+        error = (own["observed"] - own["predicted"]).abs().astype(np.float64)
+        own, about = own.assign(error=error), {"level": ("predicted", "mean")}
+        about |= {"varies": ("predicted", "std"), "error": ("predicted", "size")}
+        genes = rows.groupby("gene_id", sort=False, observed=True).agg(**about)
+        known = own.groupby("gene_id", sort=False, observed=True)
+        known = known.agg(**about | {"error": ("error", "mean")})
+        expected, by_others = expected_errors(genes, known)
+        scaled = error / by_others[known.index.get_indexer(own["gene_id"])]
+        halves = {
+            name: conformal_width(part.to_numpy())
+            for name, part in scaled.groupby(own["condition"], observed=True)
+        }
+        factor = expected[genes.index.get_indexer(rows["gene_id"])]
+        width[rows.index] = rows["condition"].map(halves).astype(np.float64) * factor
+    middle = predictions["predicted"].astype(np.float64)
     return predictions.assign(
         low=(middle - width).astype(np.float32), high=(middle + width).astype(np.float32)
     )
@@ -178,13 +221,11 @@ def strata_table(
 
 # --- hypotheses and their ablation controls ---
 
-Answer = Literal["yes", "no", "cannot tell"]
 ABLATION_COLUMNS = (
     "hypothesis", "metric", "model", "ablation", "effect", "ci_low", "ci_high", "n_runs", "seeds",
     "cpu_seconds", "answer",
 )  # fmt: skip
 COST = "cpu_seconds"
-NOT_RUN: Literal["not run"] = "not run"
 ENOUGH_RUNS, ENOUGH_SEEDS = 3, 2
 CONTEXT = "context", ("level_r2", "profile_r")
 SHORTER = "the same network with a shorter context"
@@ -203,57 +244,6 @@ HYPOTHESES = {
 
 Without ablations the effect is per doubling of context, from records `<metric>_per_doubling`.
 """
-
-
-def answer_from_interval(
-    low: float | None, high: float | None, smallest_effect: float = 0.0
-) -> Answer:
-    """*yes* above 0 where the effect may matter, *no* where it is below what matters, or neither.
-
-    Parameters
-    ----------
-    low, high
-        95 % interval of a difference, more is better; without one nobody can tell.
-    smallest_effect
-        The smallest effect of interest.
-    """
-    if low is None or high is None:
-        return "cannot tell"
-    if low > 0 and high >= smallest_effect:
-        return "yes"
-    return "no" if high < smallest_effect else "cannot tell"
-
-
-class Judgement(NamedTuple):
-    """What was asked, the answer ("not run" without a record), and why, in a sentence."""
-
-    hypothesis: str
-    answer: Answer | Literal["not run"]
-    sentence: str
-
-
-def judge(hypothesis: str, difference: Metric, *, is_lower_better: bool = False) -> Judgement:
-    """Answer from the interval of the difference between a model and its ablation.
-
-    Raises
-    ------
-    InputError
-        If the metric is not a difference.
-    """
-    is_difference = difference.metric.endswith("_difference")
-    require(is_difference, f"metric {difference.metric!r}", "a difference from an ablation")
-    low, high = difference.ci_low, difference.ci_high
-    interval, ends = "no interval", (low, high)
-    if low is not None and high is not None:
-        interval = f"{low:+.4f} to {high:+.4f}"
-        ends = (-high, -low) if is_lower_better else (low, high)
-    answer = answer_from_interval(*ends)
-    name = difference.metric.removesuffix("_difference")
-    sentence = (
-        f"{hypothesis}: {answer}. {name} of {difference.model}: {difference.value:+.4f} "
-        f"({interval}, n = {difference.n:,}; {'lower' if is_lower_better else 'higher'} is better)."
-    )
-    return Judgement(hypothesis, answer, sentence)
 
 
 def ablation_table(
@@ -357,18 +347,3 @@ def _slope(records: Sequence[Metric], model: str, name: str) -> _Effect:
 def _cost(records: Sequence[Metric], *models: str) -> float | None:
     spent = [[m.value for m in records if (m.metric, m.model) == (COST, one)] for one in models]
     return sum(map(sum, spent)) if all(spent) else None
-
-
-def judge_difference(
-    hypothesis: str, metrics: Sequence[Metric], pair: str, metric: str, **direction: bool
-) -> Judgement:
-    """Judge a hypothesis by the record of a difference, such as "model - ablation".
-
-    `direction` is `is_lower_better` of `judge`. "not run" where nothing was measured: a genome
-    without usable probe tasks has no probes.
-    """
-    for one in metrics:
-        if (one.model, one.metric) == (pair, metric):
-            return judge(hypothesis, one, **direction)
-    sentence = f"{hypothesis}: {NOT_RUN}. These data have no {metric} of {pair}."
-    return Judgement(hypothesis, NOT_RUN, sentence)

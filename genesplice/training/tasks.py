@@ -35,14 +35,13 @@ from genesplice.data.features import kmer_features, principal_basis, standardise
 from genesplice.data.genome import N
 from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, task_draws, to_metric
-from genesplice.evaluate.reliability import judge_difference
 from genesplice.model import adapters
 from genesplice.model.adapters import Reader, Strand, TaskNetwork
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
 from genesplice.model.sequence import SequenceEncoder
 from genesplice.predict.pretrained import find_pretrained, load_pretrained, window_read
-from genesplice.results import Metric
+from genesplice.results import Metric, judge_difference
 from genesplice.runtime import side_by_side
 from genesplice.training.loops import train
 from genesplice.training.schedules import Validation, make_optimizer

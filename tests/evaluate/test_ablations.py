@@ -11,10 +11,8 @@ from genesplice.evaluate.reliability import (
     COST,
     HYPOTHESES,
     ablation_table,
-    answer_from_interval,
-    judge,
 )
-from genesplice.results import Metric
+from genesplice.results import Metric, answer_from_interval, judge
 
 
 def difference(low, high, value=0.1):

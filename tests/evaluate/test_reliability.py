@@ -8,10 +8,12 @@ import pytest
 
 from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.evaluate.reliability import (
+    FEWEST_FOR_SPREAD,
     STRATUM_METRICS,
     add_intervals,
     conformal_width,
     coverage_metrics,
+    expected_errors,
     gene_strata,
     strata_metrics,
 )
@@ -171,11 +173,16 @@ def test_too_few_genes_promise_nothing():
     assert conformal_width(np.ones(9), 0.9) == 1
 
 
-def test_each_condition_run_and_fold_has_its_own_width():
+def halves(told):
+    return ((told["high"] - told["low"]) / 2).to_numpy(float)
+
+
+@pytest.mark.parametrize("count", [40, 200])
+def test_each_condition_run_and_fold_has_its_own_width(count):
     parts = [
-        (noisy(1, 200, [1.0, 4.0], fold=0), noisy(2, 20, [1.0, 4.0], fold=0)),
-        (noisy(3, 200, [0.1, 0.2], fold=1), noisy(4, 20, [0.1, 0.2], fold=1)),
-        (noisy(5, 200, [9.0, 9.0], model="n"), noisy(6, 20, [9.0, 9.0], model="n")),
+        (noisy(1, count, [1.0, 4.0], fold=0), noisy(2, 20, [1.0, 4.0], fold=0)),
+        (noisy(3, count, [0.1, 0.2], fold=1), noisy(4, 20, [0.1, 0.2], fold=1)),
+        (noisy(5, count, [9.0, 9.0], model="n"), noisy(6, 20, [9.0, 9.0], model="n")),
     ]
     calibration, predictions = (
         pd.concat(side, ignore_index=True) for side in zip(*parts, strict=True)
@@ -187,10 +194,49 @@ def test_each_condition_run_and_fold_has_its_own_width():
         same = both.merge(held_out[keys].drop_duplicates(), on=keys)
         pd.testing.assert_frame_equal(same, alone)
         for condition, rows in alone.groupby("condition"):
-            errors = mine[mine["condition"] == condition].eval("abs(observed - predicted)")
-            half = (rows["high"] - rows["low"]) / 2
-            np.testing.assert_allclose(half, conformal_width(errors.to_numpy(float)), rtol=1e-5)
             np.testing.assert_allclose((rows["high"] + rows["low"]) / 2, rows["predicted"], 1e-5)
+            errors = mine[mine["condition"] == condition].eval("abs(observed - predicted)")
+            width = conformal_width(errors.to_numpy(float))
+            if count < FEWEST_FOR_SPREAD:
+                np.testing.assert_allclose(halves(rows), width, rtol=1e-5)
+            else:
+                # Errors do not depend on the gene: what is expected of one hardly does.
+                assert np.median(halves(rows)) == pytest.approx(width, rel=0.25)
+
+
+def uneven(seed, n_genes):
+    """Genes whose errors are four times as large where they are little expressed."""
+    generator = np.random.default_rng(seed)
+    level = generator.uniform(0, 10, (n_genes, 1))
+    error = np.exp(-level / 10 * np.log(4)) * generator.normal(0, 2, (n_genes, 3))
+    return table(level + error, np.repeat(level, 3, axis=1))
+
+
+def test_an_interval_is_as_wide_as_the_gene_is_hard_to_predict():
+    held_out, calibration = uneven(0, 4000), uneven(1, 300)
+    told = add_intervals(held_out, calibration)
+    low, high = (told["predicted"] < 2).to_numpy(), (told["predicted"] > 8).to_numpy()
+    assert np.mean(halves(told)[low]) / np.mean(halves(told)[high]) == pytest.approx(3, rel=0.2)
+    inside = told.eval("low <= observed <= high").to_numpy()
+    assert [inside[part].mean() for part in (low, high)] == pytest.approx([0.9, 0.9], abs=0.04)
+    # The same for all would be too narrow for one and too wide for the other.
+    errors = calibration.eval("abs(observed - predicted)").to_numpy(float)
+    same = held_out.eval("abs(observed - predicted)").to_numpy() <= conformal_width(errors)
+    assert same[low].mean() < 0.85 < 0.97 < same[high].mean()
+
+
+def test_expected_errors_are_those_that_the_other_parts_show():
+    genes = np.arange(100.0)
+    known = pd.DataFrame({"level": genes, "varies": np.nan, "error": np.exp(0.01 * genes)})
+    beyond = pd.DataFrame({"level": [50.0, 1000.0], "varies": [np.nan, np.nan]})
+    expected, own = expected_errors(beyond, known)
+    np.testing.assert_allclose(expected, np.exp([0.5, 0.99]), rtol=1e-6)
+    np.testing.assert_allclose(own, known["error"], rtol=1e-6)
+    # One part's own errors do not move what is expected of it.
+    wrong = known.assign(error=known["error"].where(genes >= 20, 100.0))
+    again = expected_errors(beyond, wrong)[1]
+    np.testing.assert_allclose(again[:20], own[:20], rtol=1e-6)
+    assert (np.abs(again[20:] / own[20:] - 1) > 0.01).any()
 
 
 def test_nine_of_ten_exchangeable_genes_lie_inside():
