@@ -2,7 +2,7 @@
 
 Of the windowed levels these are the tokens around the changed bases, with queries, keys and values
 of all others as they were; summaries and regions are few; of what leads down again it is the bins
-that are read.
+that are read. In the graph it is one gene: what all others send is worked out once.
 """
 
 from functools import cached_property
@@ -10,15 +10,20 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.nn import GATv2Conv
 
 from genesplice.errors import WorkError
 from genesplice.model.attention import attend, make_plan, rope
 from genesplice.model.encoder import HierarchicalEncoder
+from genesplice.model.graph import MESSAGES, GeneGraph, Genes, GraphLayer
 from genesplice.model.sequence import Block, EncoderOutput, fill_unknown
 
 Span = tuple[int, int]
+SMALLEST_MASS = 1e-16
+"""Added to a sum of attention weights, as PyG does."""
 
 
 class State(NamedTuple):
@@ -258,3 +263,123 @@ class SplicedEncoder:
         changed = splice(self.padded[..., :4], bases, low_bp + self.left, low, high)
         rest = self.padded[:, low:high, 4:].expand(len(bases), -1, -1)
         return torch.cat([changed, rest], -1)
+
+
+# --- one gene in the graph ---
+
+
+class GeneAmongOthers:
+    """What one gene is after a single graph layer, as a function of its own vector.
+
+    The same as the whole graph gives, where nothing else changes: what the other genes send, and
+    what they add to each pathway's attention, is worked out once.
+
+    Parameters
+    ----------
+    gene
+        Vectors of all genes, as `GeneGraph.forward` takes them; that of `row` is not read.
+    graph
+        From `GeneGraph.bind`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, exchange: GeneGraph, gene: Genes, graph: HeteroData, row: int) -> None:
+        (layer,) = exchange.layers
+        assert isinstance(layer, GraphLayer)
+        self.layer = layer
+        sender, self.own_measured = gene, 0 * gene[row]
+        if exchange.measured_row:
+            measured = exchange.from_measured(graph["gene"].measured.to(gene))
+            sender, self.own_measured = gene + measured, measured[row]
+        regulator, effector, pathway = (
+            exchange.identity[kind](graph[kind].identity)
+            for kind in ("gene", "effector", "pathway")
+        )
+        self.own_regulator = regulator[row]
+        source, target = graph[MESSAGES["regulates"]].edge_index
+        into = target == row
+        self.is_own = source[into] == row
+        at = source[into]
+        self.regulators = _heads(layer.regulates, layer.source_norm(sender[at] + regulator[at]))
+        self.signs = graph[MESSAGES["regulates"]].edge_attr[into].to(gene)
+        source, target = graph[MESSAGES["effects"]].edge_index
+        into = target == row
+        self.effectors = _heads(layer.effects, effector[source[into]])
+        self.effector_signs = graph[MESSAGES["effects"]].edge_attr[into].to(gene)
+        source, target = graph[MESSAGES["contains"]].edge_index
+        # A pathway may be there more than once; it is informed once.
+        nodes, self.pathway = source[target == row].unique(return_inverse=True)
+        self.identity = pathway[nodes]
+        self._gather_members(graph, sender, nodes, row)
+
+    def _gather_members(
+        self, graph: HeteroData, sender: Genes, nodes: Int64[Tensor, " nodes"], row: int
+    ) -> None:
+        """Attention of the gene's pathways to their other members, before it is normalised."""
+        layer = self.layer.member_of
+        source, target = graph[MESSAGES["member_of"]].edge_index
+        number = torch.full((int(graph["pathway"].num_nodes),), -1)
+        number[nodes] = torch.arange(len(nodes))
+        number = number[target]
+        self.times = torch.bincount(number[(number >= 0) & (source == row)], minlength=len(nodes))
+        kept = (number >= 0) & (source != row)
+        number, message = number[kept], _heads(layer, self.layer.gene_norm(sender[source[kept]]))
+        self.query = layer.lin_r(self.identity).view(len(nodes), *message.shape[1:])
+        logits = _logits(layer, message, self.query[number])
+        index = number[:, None].expand_as(logits)
+        lowest = logits.new_full((len(nodes), logits.shape[1]), -torch.inf)
+        self.top = lowest.scatter_reduce(0, index, logits, "amax")
+        weight = (logits - self.top[number]).exp()
+        self.mass = torch.zeros_like(self.top).index_add(0, number, weight)
+        sums = message.new_zeros(len(nodes), *message.shape[1:])
+        self.total = sums.index_add(0, number, weight[..., None] * message)
+
+    def __call__(self, own: Float[Tensor, "variants width"]) -> Float[Tensor, "variants width"]:
+        """The gene's vector after the layer, for each vector it might have before."""
+        layer, x = self.layer, self.layer.gene_norm(own)
+        sent = own + self.own_measured
+        regulators = self.regulators.expand(len(own), *self.regulators.shape)
+        if self.is_own.any():
+            itself = _heads(layer.regulates, layer.source_norm(sent + self.own_regulator))
+            regulators = torch.where(self.is_own[:, None, None], itself[:, None], regulators)
+        pathways = _heads(layer.contains, self._inform_pathways(layer.gene_norm(sent)))
+        received = _receive(layer.regulates, regulators, x, self.signs)
+        received = received + _receive(layer.effects, self.effectors[None], x, self.effector_signs)
+        return own + received + _receive(layer.contains, pathways[:, self.pathway], x)
+
+    def _inform_pathways(
+        self, member: Float[Tensor, "variants width"]
+    ) -> Float[Tensor, "variants pathways width"]:
+        layer, message = self.layer.member_of, _heads(self.layer.member_of, member)[:, None]
+        logits = _logits(layer, message, self.query)
+        top = torch.maximum(self.top, logits.detach())
+        mine = self.times[:, None] * (logits - top).exp()
+        others = (self.top - top).exp()
+        total = others[..., None] * self.total + mine[..., None] * message
+        out = total / (others * self.mass + mine + SMALLEST_MASS)[..., None]
+        return self.layer.pathway_norm(self.identity + out.flatten(-2))
+
+
+def _heads(layer: GATv2Conv, x: Float[Tensor, "*many width"]) -> Float[Tensor, "*many heads part"]:
+    return layer.lin_l(x).unflatten(-1, (layer.heads, layer.out_channels))
+
+
+def _logits(
+    layer: GATv2Conv, message: Tensor, query: Tensor, signs: Tensor | None = None
+) -> Float[Tensor, "*many heads"]:
+    x = message + query
+    if signs is not None:
+        x = x + layer.lin_edge(signs).unflatten(-1, (layer.heads, layer.out_channels))
+    return (F.leaky_relu(x, layer.negative_slope) * layer.att[0]).sum(-1)
+
+
+def _receive(
+    layer: GATv2Conv,
+    message: Float[Tensor, "some sources heads part"],
+    x: Float[Tensor, "variants width"],
+    signs: Tensor | None = None,
+) -> Float[Tensor, "variants width"]:
+    """What a gene with each of several vectors receives from the same sources."""
+    query = layer.lin_r(x).unflatten(-1, (1, layer.heads, layer.out_channels))
+    weight = _logits(layer, message, query, signs).softmax(1)
+    return (weight[..., None] * message).sum(1).flatten(1)

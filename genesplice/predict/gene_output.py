@@ -19,10 +19,11 @@ from genesplice.data.coding import exons_read
 from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
-from genesplice.model.genesplice import GeneSplice
+from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, RELATIVE_CHANNELS, EncoderOutput
+from genesplice.model.splicing import GeneAmongOthers
 from genesplice.predict.expression import bundle_graph, encode_genes
 
 Reference = Literal["uniform", "masked", "shuffle"]
@@ -45,11 +46,7 @@ def neighbourhood(graph: HeteroData, row: int, hops: int) -> dict[str, Tensor]:
 def single_gene_subgraph(
     graph: HeteroData, row: int, n_copies: int, *, layers: int
 ) -> tuple[HeteroData, Tensor, Tensor]:
-    """A graph with `n_copies` of gene `row`, each receiving what the gene receives in `graph`.
-
-    With one layer of exchange, neighbours that do not change are there once: they only send to the
-    gene, or to its own copies of its pathways. With more layers they receive from it as well, so
-    that each copy has a neighbourhood to itself.
+    """`n_copies` of the neighbourhood of gene `row`, in which each gene receives as in `graph`.
 
     Returns
     -------
@@ -60,36 +57,26 @@ def single_gene_subgraph(
     at
         Where the copies of `row` are.
     """
-    distance = neighbourhood(graph, row, 2 * layers)
-    # Of node i in copy c: first[i] + c * step[i]; first is -1 where the node is not near.
-    out, rows, index_of = HeteroData(), {}, {}
-    for kind, hops in distance.items():
-        is_own = hops >= 0 if layers > 1 else hops == (0 if kind == "gene" else 1)
-        own, shared = is_own.nonzero()[:, 0], ((hops >= 0) & ~is_own).nonzero()[:, 0]
-        rows[kind] = torch.cat([shared, own.repeat(n_copies)])
-        first = torch.full((int(graph[kind].num_nodes),), -1)
-        step = torch.zeros_like(first)
-        first[shared] = torch.arange(len(shared))
-        first[own] = len(shared) + torch.arange(len(own))
-        step[own] = len(own)
-        index_of[kind] = first, step
+    out, rows, place, size = HeteroData(), {}, {}, {}
+    for kind, hops in neighbourhood(graph, row, 2 * layers).items():
+        near = (hops >= 0).nonzero()[:, 0]
+        rows[kind], size[kind] = near.repeat(n_copies), len(near)
+        place[kind] = torch.full((int(graph[kind].num_nodes),), -1)
+        place[kind][near] = torch.arange(len(near))
         for name, value in graph[kind].items():
             if isinstance(value, Tensor) and value.shape[:1] == (graph[kind].num_nodes,):
                 out[kind][name] = value[rows[kind]]
         out[kind].num_nodes = len(rows[kind])
     copies = torch.arange(n_copies)[:, None]
     for key, (source, target) in graph.edge_index_dict.items():
-        # Edges that end at a node with copies; what a shared node receives does not matter.
-        (from_, from_step), (to, to_step) = index_of[key[0]], index_of[key[2]]
-        kept = ((to_step[target] > 0) & (from_[source] >= 0)).nonzero()[:, 0]
-        source, target = source[kept], target[kept]
-        ends = from_[source] + copies * from_step[source], to[target] + copies * to_step[target]
-        out[key].edge_index = torch.stack([end.flatten() for end in ends])
+        kept = ((place[key[2]][target] >= 0) & (place[key[0]][source] >= 0)).nonzero()[:, 0]
+        ends = place[key[0]][source[kept]], place[key[2]][target[kept]]
+        moved = [end + copies * size[kind] for end, kind in zip(ends, key[::2], strict=True)]
+        out[key].edge_index = torch.stack([end.flatten() for end in moved])
         for name, value in graph[key].items():
             if name != "edge_index" and isinstance(value, Tensor):
                 out[key][name] = value[kept].repeat(n_copies, *[1] * (value.dim() - 1))
-    first, step = index_of["gene"]
-    return out, rows["gene"], first[row] + torch.arange(n_copies) * step[row]
+    return out, rows["gene"], place["gene"][row] + torch.arange(n_copies) * size["gene"]
 
 
 class SingleGenePredictor(nn.Module):
@@ -116,16 +103,35 @@ class SingleGenePredictor(nn.Module):
         self.model, self.graph, self.row = model, graph, row
         self.register_buffer("vectors", vectors, persistent=False)
         self._copies: dict[int, tuple[HeteroData, Tensor, Tensor]] = {}
+        self._alone: dict[torch.dtype, GeneAmongOthers] = {}
 
     def forward(self, own: Float[Tensor, "variants features"]) -> Prediction:
         """Predict the gene once for each vector it might have."""
-        everyone, graph, at = self._among_others(own)
-        return self.model(everyone, graph, at)
+        if len(self.model.graph.layers) != 1:
+            return self.model(*self._among_others(own))
+        neural = self.model.expression_head(self._among(own, has_read=False))
+        if not self.model.kernel.n_support:
+            return neural
+        known = self.graph["gene"].knowledge[[self.row]].expand(len(own), -1).to(own)
+        solved = self.model.kernel(self.model.readout.standardise(own), known)
+        return mix_paths(neural, solved, self.model.mix)
 
     def informed(self, own: Float[Tensor, "variants width"]) -> Float[Tensor, "variants width"]:
         """After the graph; here `vectors` are what the readout makes of features."""
-        everyone, graph, at = self._among_others(own)
-        return self.model.graph(everyone, graph)[0][at]
+        if len(self.model.graph.layers) != 1:
+            everyone, graph, at = self._among_others(own)
+            return self.model.graph(everyone, graph)[0][at]
+        return self._among(own, has_read=True)
+
+    def _among(self, own: Float[Tensor, "variants some"], *, has_read: bool) -> Tensor:
+        """The gene after the only layer; `has_read` where the readout has read the vectors."""
+        if own.dtype not in self._alone:
+            with torch.no_grad():
+                all_genes = self.vectors if has_read else self.model.readout(self.vectors)
+            self._alone[own.dtype] = GeneAmongOthers(
+                self.model.graph, all_genes, self.graph, self.row
+            )
+        return self._alone[own.dtype](own if has_read else self.model.readout(own))
 
     def _among_others(
         self, own: Float[Tensor, "variants features"]

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import make_tiny
+from tiny_models import SMALL, make_tiny
 
+import genesplice as gs
 from genesplice.errors import InputError
 from genesplice.model.readout import codon_fractions
+from genesplice.model.splicing import GeneAmongOthers
 from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import (
     Explainer,
@@ -19,6 +21,7 @@ from genesplice.predict.gene_output import (
     resolve_genes,
     single_gene_subgraph,
 )
+from genesplice.training.finetuning import make_model
 
 pytestmark = pytest.mark.slow
 
@@ -101,14 +104,37 @@ def walk(graph, start, goal, most: int) -> int:
     return -1
 
 
-def test_neighbours_that_do_not_change_are_there_once(tangled):
+def test_each_copy_has_a_neighbourhood_to_itself(tangled):
     graph = bundle_graph(make_tiny(tangled), tangled)
-    shared, rows, places = single_gene_subgraph(graph, 5, 4, layers=1)
-    assert (rows == 5).sum() == 4
+    one, of_one, _ = single_gene_subgraph(graph, 5, 1, layers=1)
+    copies, rows, places = single_gene_subgraph(graph, 5, 4, layers=1)
     assert rows[places].tolist() == [5] * 4
-    assert rows[rows != 5].unique().numel() == (rows != 5).sum()
-    assert single_gene_subgraph(graph, 5, 4, layers=2)[0]["gene"].num_nodes > len(rows)
-    assert shared["pathway"].identity.numel() % 4 == 0
+    assert rows.tolist() == of_one.tolist() * 4
+    for key, index in copies.edge_index_dict.items():
+        assert index.shape[1] == 4 * one[key].edge_index.shape[1]
+
+
+def test_a_gene_alone_is_what_it_is_in_the_whole_graph(tangled):
+    """Its own pathways twice, none but itself in one, and expression that goes with messages."""
+    ids = tangled.genes["gene_id"].tolist()
+    sets = {**tangled.gene_sets, "KEGG:alone": (ids[3],), "KEGG:again": tuple(ids[:8])}
+    bundle = dataclasses.replace(tangled, gene_sets=sets)
+    config = gs.override(gs.load_preset("quick"), [*SMALL, "model.smallest_set=1"])
+    model = make_model(bundle, config, measured_genes=ids[::2]).eval()
+    generator = torch.Generator().manual_seed(2)
+    model.graph.measured.normal_(generator=generator)
+    graph = bundle_graph(model, bundle)
+    width = model.config.width
+    everyone = torch.randn(len(ids), width, generator=generator)
+    key = ("pathway", "contains", "gene")
+    graph[key].edge_index = graph[key].edge_index.repeat(1, 2)
+    for row in (0, 3, 5, 19, 59):
+        own = 5 * torch.randn(4, width, generator=generator)
+        with torch.no_grad():
+            found = GeneAmongOthers(model.graph, everyone, graph, row)(own)
+            for i, one in enumerate(own):
+                wanted = model.graph(everyone.index_copy(0, torch.tensor([row]), one[None]), graph)
+                torch.testing.assert_close(found[i], wanted[0][row], rtol=1e-5, atol=1e-5)
 
 
 def test_genes_are_named_one_by_one_or_by_fold(tiny_bundle):
