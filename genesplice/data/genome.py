@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from genesplice.config.model import COMPLEMENT_COUNTS
 from genesplice.data.genbank import as_fasta, is_genbank
-from genesplice.data.tables import check_text, on_disk, open_input, open_text, some
+from genesplice.data.tables import LineWidths, check_text, on_disk, open_input, open_text, some
 from genesplice.errors import InputError, require
 from genesplice.runtime import atomic_directory, file_sha256, write_json
 
@@ -254,8 +254,7 @@ def read_fasta(path: Path, folder: Path | None = None) -> Genome:
         return Genome(np.memmap(folder / TOKENS, np.uint8, mode="r"), tuple(contigs), masked)
     out = io.BytesIO()
     masked = _append(Path(path), "", out.write, contigs, CHUNK_BYTES)
-    tokens = np.frombuffer(out.getbuffer(), np.uint8)
-    tokens.setflags(write=False)
+    tokens = np.frombuffer(out.getvalue(), np.uint8)
     return Genome(tokens, tuple(contigs), masked)
 
 
@@ -291,8 +290,8 @@ def cache_fasta(
                     for path, stem in zip(paths, stems, strict=True)
                 ]
             np.save(scratch / "soft_masked.npy", np.concatenate(masks))
-            rows = [contig._asdict() for contig in contigs]
-            write_json(scratch / INDEX, {"files": digests, "contigs": rows})
+            rows = {"files": digests, "contigs": [contig._asdict() for contig in contigs]}
+            write_json(scratch / INDEX, rows)
     genome = Genome(
         np.memmap(folder / TOKENS, np.uint8, mode="r"),
         tuple(Contig(**row) for row in json.loads((folder / INDEX).read_text())["contigs"]),
@@ -303,8 +302,8 @@ def cache_fasta(
 
 def is_cached(paths: Sequence[Path], folder: Path) -> bool:
     """Say whether `folder` holds just these files."""
-    index = folder / INDEX
-    return index.exists() and json.loads(index.read_text())["files"] == _digests(paths)
+    there = (folder / INDEX).exists()
+    return there and json.loads((folder / INDEX).read_text())["files"] == _digests(paths)
 
 
 def _digests(paths: Sequence[Path]) -> dict[str, str]:
@@ -320,7 +319,7 @@ def _append(
 ) -> Int64[np.ndarray, "regions 2"]:
     """Append a file's contigs and write their tokens; give its lower-case intervals."""
     names: dict[str, int] = {}
-    masks, line = [np.empty((0, 2), np.int64)], 1
+    masks, line, widths = [np.empty((0, 2), np.int64)], 1, LineWidths(path)
 
     def check_last() -> None:
         if names and not contigs[-1].length:
@@ -339,7 +338,9 @@ def _append(
                     names[name] = line + at
                     offset = contigs[-1].offset + contigs[-1].length if contigs else 0
                     contigs.append(Contig(prefix + name, offset, 0, False))
-                text = "".join(map(str.strip, lines[at + 1 : end]))
+                stripped = [text.strip() for text in lines[at + 1 : end]]
+                widths.follow(stripped, line + at + 1, is_new=at >= 0)
+                text = "".join(stripped)
                 if not text:
                     continue
                 raw = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
@@ -351,8 +352,7 @@ def _append(
                 contigs[-1] = last._replace(length=last.length + len(tokens))
                 write(tokens.tobytes())
             line += len(lines)
-    if not names:
-        raise InputError("no FASTA record", "at least one contig", path=path)
+    require(names, "no FASTA record", "at least one contig", path)
     check_last()
     return _joined(np.concatenate(masks), contigs)
 

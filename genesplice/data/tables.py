@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from genesplice.errors import InputError
+from genesplice.runtime import tell
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
 SEPARATORS = {".csv": ","} | dict.fromkeys(
@@ -55,6 +56,29 @@ def unique_owners(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     for name, gene_id in pairs:
         owners[name.lower()].add(gene_id)
     return {name: next(iter(ids)) for name, ids in owners.items() if len(ids) == 1}
+
+
+class LineWidths:
+    """Says once where a line of wrapped sequence is shorter, or longer, than those around it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.width, self.odd, self.is_said = path, 0, (0, 0), False
+
+    def follow(self, lines: Sequence[str], first: int, *, is_new: bool) -> None:
+        """Take the next lines of a record, or the first of a new one; `first` is their number."""
+        if is_new:
+            self.width, self.odd = 0, (0, 0)
+        for line, length in enumerate(map(len, lines), first):
+            # The last line of a record may be shorter: an odd one is one that others follow.
+            if length and self.odd[0] and not self.is_said:
+                self.is_said, (at, found) = True, self.odd
+                tell(
+                    f"{self.path}:{at}: {found} letters between lines of {self.width}: if "
+                    "something is missing there, all behind it is shifted against the annotation"
+                )
+            self.width = self.width or length
+            if length not in (0, self.width) and not self.odd[0]:
+                self.odd = line, length
 
 
 def plain_suffix(path: Path) -> str:

@@ -24,7 +24,7 @@ from genesplice.data.features import (
 )
 from genesplice.data.genome import Genome
 from genesplice.data.knowledge import trained_on
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import Columns, EncoderOutput, SequenceEncoder, reverse_columns
@@ -40,9 +40,20 @@ BINS_BP, CODON_BP, BASES_BP = 128, 3, (24, 126)
 
 
 def find_pretrained(name: str | Path) -> Path:
-    """The folder of that name, else the one of published weights called so, if there are any."""
+    """The folder of that name, else the one of published weights called so.
+
+    Raises
+    ------
+    InputError
+        If there is neither.
+    """
     folder = Path(name)
-    return folder if folder.exists() or not (PUBLISHED / name).is_dir() else PUBLISHED / name
+    if not folder.exists() and (PUBLISHED / name).is_dir():
+        return PUBLISHED / name
+    published = sorted(one.name for one in PUBLISHED.iterdir() if one.is_dir())
+    expected = f"a folder that pretrain wrote, or published weights: {', '.join(published)}"
+    require(folder.is_dir(), f"no folder {folder}", expected)
+    return folder
 
 
 def load_pretrained(directory: Path) -> PretrainingModel:

@@ -350,3 +350,21 @@ def test_even_blocks_tile_every_contig_and_weigh_the_same(tmp_path):
     assert bases.max() - bases.min() <= 60
     with pytest.raises(InputError, match="2 blocks of about 900 bp"):
         make_even_blocks(genome, 900)
+
+
+@pytest.mark.parametrize("chunk_bytes", [8, 1 << 20])
+def test_a_line_that_lost_letters_is_said(tmp_path, capsys, chunk_bytes):
+    def said(*records: str) -> str:
+        for number, lines in enumerate(records):
+            (tmp_path / f"{number}.fa").write_text(lines)
+        paths = [tmp_path / f"{number}.fa" for number in range(len(records))]
+        cache_fasta(paths, tmp_path / "cache", chunk_bytes=chunk_bytes)
+        return capsys.readouterr().err
+
+    # The last line of a record may be shorter, a record may be one line, blank lines are none.
+    assert said(">a\nACGTA\nACGTA\nAC\n>b\nACGTACGTACGT\n>c\nACG\nACG\n\n", ">d\nAC\n") == ""
+    cut = ">a\nACGTA\nACG\nACGTA\nACGTA\nAC\nACGTA\n"
+    where = f"{tmp_path}/0.fa:3: 3 letters between lines of 5: if something is missing there, "
+    assert said(cut) == where + "all behind it is shifted against the annotation\n"
+    where = f"{tmp_path}/1.fa:6: 4 letters between lines of 3: "
+    assert said(">a\nAC\n", ">a\nAC\nA\n>b\nACG\nACGT\nA\n").startswith(where)
