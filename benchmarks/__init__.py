@@ -1,8 +1,10 @@
 """Speed and memory, beside peers, both sides in one run."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +13,15 @@ from benchmarks.page import write_bench_page
 from benchmarks.rows import BenchRow, Measurements, make_rows, run_bench
 from genesplice.runtime import atomic_file, processor, write_json
 
-__all__ = ["BenchRow", "Measurements", "make_rows", "run_bench", "write_bench"]
+__all__ = ["BenchRow", "Measurements", "make_rows", "record", "run_bench", "write_bench"]
+
+
+def record(out: Path, name: str, found: Mapping[str, Any], command: str) -> None:
+    """Put what one script found under its name into a JSON file, beside what others found."""
+    report = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    machine = {"made_by": command, "date": str(date.today()), "processor": processor()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, report | {name: machine | dict(found)})
 
 
 def write_bench(

@@ -4,7 +4,6 @@ Relative paths are those of the project, whatever folder the kernel works in. Wh
 imported where it is used.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
 from genesplice.results import Metric, MotifHit, metrics_frame
-from genesplice.runtime import project_path
+from genesplice.runtime import project_path, write_json
 from genesplice.show.explorers import Explorer, ScanExplorer
 from genesplice.show.figures import metric_bars, scores_by_context
 
@@ -212,7 +211,7 @@ def nearest_genes(
 
 def write_summary(path: Path, /, **values: Any) -> Path:
     """Write plain values as JSON."""
-    path.write_text(json.dumps(values, indent=1, default=str) + "\n")
+    write_json(path, values)
     return path
 
 

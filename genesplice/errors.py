@@ -3,6 +3,11 @@
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    r"""Write what cannot be printed as its code: a line end as \n, a direction as \u202e."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 class GeneSpliceError(Exception):
     """Base of every error that GeneSplice raises on purpose."""
 
@@ -18,6 +23,9 @@ class InputError(GeneSpliceError, ValueError):
         What was read, and what would have been accepted.
     path, line
         Where it was found; `line` counts from 1.
+
+    What cannot be printed (control characters, marks of direction) is written as its code: the
+    message is one line, whatever a file holds, and moves no cursor.
     """
 
     exit_code = 2
@@ -30,10 +38,11 @@ class InputError(GeneSpliceError, ValueError):
         path: str | Path | None = None,
         line: int | None = None,
     ) -> None:
+        found, expected = printable(found), expected and printable(expected)
         self.found, self.expected, self.path, self.line = found, expected, path, line
         where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
         what = found if expected is None else f"found {found}, expected {expected}"
-        super().__init__(where + what)
+        super().__init__(printable(where) + what)
 
 
 class WorkError(GeneSpliceError, RuntimeError):

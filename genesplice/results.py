@@ -1,6 +1,7 @@
 """The values that stages hand to one another and write to disk, and what a difference answers."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,7 +39,12 @@ def metrics_frame(records: Iterable[Metric] | pd.DataFrame) -> pd.DataFrame:
 def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     """Write `metrics` as the list of records that `metrics.json` is."""
     records = [metric._asdict() for metric in metrics]
-    path.write_text(json.dumps(records, indent=1, allow_nan=False) + "\n")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(records, indent=1, allow_nan=False) + "\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_metrics(path: Path) -> list[Metric]:

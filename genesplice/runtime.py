@@ -4,6 +4,7 @@ torch is imported where it is used: `genesplice --help` need not wait for it.
 """
 
 import ctypes
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -13,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +31,9 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"
 )  # fmt: skip
 """What libraries read when they are loaded."""
+
+SCRATCH, BEFORE = ".scratch", ".before"
+"""How scratch folders end, and what holds a folder's former content while it is replaced."""
 
 SECONDS_BETWEEN_LINES = 10
 PROBE_BYTES = 1 << 16
@@ -102,9 +105,14 @@ def git_commit() -> str | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON next to its target and rename it, so that a reader never sees half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=False, default=str) + "\n")
-    os.replace(partial, path)
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=False, default=str) + "\n")
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a data frame as Parquet, without its index, whole or not at all."""
+    with atomic_file(path) as partial:
+        table.to_parquet(partial, index=False)
 
 
 def write_manifest(
@@ -154,16 +162,31 @@ def _above(path: Path) -> Path:
 @contextmanager
 def scratch_folder(out: Path) -> Iterator[Path]:
     """A folder on the disk of `out`, for what may be larger than memory; gone in the end."""
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_above(out)) as scratch:
+    with tempfile.TemporaryDirectory(SCRATCH, f".{out.name}.", _above(out)) as scratch:
         yield Path(scratch)
+
+
+def _tidy(out: Path) -> None:
+    """Take away what a killed process left beside `out`; give back what it was about to replace.
+
+    For whoever has claimed `out`: nobody else is writing it.
+    """
+    folder, name = _above(out), glob.escape(f".{out.name}.")
+    for before in folder.glob(f"{name}????????{BEFORE}"):
+        if (before / "old").exists() and not out.exists():
+            os.replace(before / "old", out)
+        shutil.rmtree(before, ignore_errors=True)
+    for scratch in folder.glob(f"{name}????????{SCRATCH}"):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
     """See before the work that `out` can be written, and that no other process is writing it.
 
-    The claim is a lock on a file among the temporary ones, which ends with its process. Of several
-    processes of `torchrun` the first one claims.
+    What a process that was killed there left half-written is taken away. The claim is a lock on a
+    file among the temporary ones, which ends with its process. Of several processes of `torchrun`
+    the first one claims.
 
     Raises
     ------
@@ -193,49 +216,9 @@ def claimed(out: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        _tidy(out)
         yield
         path.unlink(missing_ok=True)
-
-
-class _Watched:
-    """A text stream that knows its last line, and when something was last written."""
-
-    def __init__(self, target: Any) -> None:
-        self.target, self.line = target, "genesplice: at work"
-        self.last_write = self.began = time.monotonic()
-
-    def write(self, text: str) -> int:
-        self.last_write = time.monotonic()
-        if text.strip():
-            self.line, self.began = text.strip().splitlines()[-1], self.last_write
-        return int(self.target.write(text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.target, name)
-
-
-@contextmanager
-def never_silent(every_s: float = 15.0) -> Iterator[None]:
-    """Say the last line of stderr again, with its seconds, where nothing was said for so long."""
-    stream, is_over = _Watched(sys.stderr), threading.Event()
-
-    def watch() -> None:
-        while not is_over.wait(min(1.0, every_s / 4)):
-            now = time.monotonic()
-            if now - stream.last_write >= every_s:
-                stream.last_write = now
-                stream.target.write(f"{stream.line} ({now - stream.began:.0f} s)\n")
-                stream.target.flush()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    sys.stderr = stream  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.stderr = stream.target
-        is_over.set()
-        thread.join()
 
 
 @contextmanager
@@ -248,6 +231,16 @@ def atomic_file(target: Path) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(folder: Path) -> Iterator[Path]:
+    """Give a scratch folder in `folder` whose files move there if the body succeeds, each whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(SCRATCH, ".", folder) as scratch:
+        yield Path(scratch)
+        for file in sorted(Path(scratch).iterdir()):
+            os.replace(file, folder / file.name)
 
 
 @contextmanager
@@ -267,12 +260,12 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         raise InputError(f"{target} exists and is not empty", "a new folder (or --overwrite)")
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = Path(tempfile.mkdtemp(SCRATCH, f".{target.name}.", target.parent))
     try:
         yield scratch
         scratch.chmod(0o755)
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            old = Path(tempfile.mkdtemp(BEFORE, f".{target.name}.", target.parent))
             os.replace(target, old / "old")
             os.replace(scratch, target)
             shutil.rmtree(old)
@@ -303,7 +296,8 @@ def claim_parts(parts: Path, what: str, models: Iterable[Any]) -> None:
     note, mine = parts / "scan.txt", f"{what}model {digest.hexdigest()[:16]}"
     if note.exists() and note.read_text() != mine:
         raise InputError(f"a scan with {note.read_text()}", mine, path=parts)
-    note.write_text(mine)
+    with atomic_file(note) as partial:
+        partial.write_text(mine)
 
 
 Item = TypeVar("Item")

@@ -20,6 +20,8 @@ from genesplice.results import Attribution, Metric, read_metrics, write_metrics
 from genesplice.runtime import (
     atomic_directory,
     atomic_file,
+    atomic_files,
+    claimed,
     file_sha256,
     git_commit,
     versions,
@@ -169,6 +171,46 @@ def test_killed_there_is_no_file(tmp_path):
     assert names(target.parent) == ["predictions.parquet"]
 
 
+def test_files_of_a_library_appear_together_when_all_are_done(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "card").write_text("old")
+    with atomic_files(tmp_path / "out") as scratch:
+        (scratch / "card").write_text("new")
+        (scratch / "weights").write_text("w")
+        assert (tmp_path / "out" / "card").read_text() == "old"
+    assert names(tmp_path / "out") == ["card", "weights"]
+    assert (tmp_path / "out" / "card").read_text() == "new"
+    with pytest.raises(ZeroDivisionError):
+        fail_inside(atomic_files(tmp_path / "out"))
+    assert names(tmp_path / "out") == ["card", "weights"]
+
+
+@pytest.mark.parametrize("more", ["", ", overwrite=True"])
+def test_the_next_to_claim_a_folder_takes_away_what_a_kill_left(tmp_path, more):
+    target, others = tmp_path / "data", [".data.20261130", ".data.x.12345678.scratch"]
+    for other in others:
+        (tmp_path / other).mkdir()
+    kill_inside("atomic_directory", target, tmp_path / "first", more)
+    kill_inside("scratch_folder", target, tmp_path / "second")
+    for ready in ("first", "second"):
+        (tmp_path / ready).unlink()
+    assert len(names(tmp_path)) == 4
+    with claimed(target):
+        assert names(tmp_path) == others
+
+
+def test_killed_while_it_is_replaced_the_old_folder_comes_back(tmp_path):
+    target, old = tmp_path / "data", tmp_path / ".data.12345678.before"
+    (old / "old").mkdir(parents=True)
+    (old / "old" / "a").touch()
+    with claimed(target):
+        assert (names(tmp_path), names(target)) == (["data"], ["a"])
+    # The new one had its name already.
+    (old / "old").mkdir(parents=True)
+    with claimed(target):
+        assert (names(tmp_path), names(target)) == (["data"], ["a"])
+
+
 def test_killed_there_is_no_folder(tmp_path):
     target = tmp_path / "data"
     kill_inside("atomic_directory", target, tmp_path / "ready")
@@ -312,6 +354,10 @@ def test_an_error_says_where_what_and_what_else():
     assert str(InputError("x", "y")) == "found x, expected y"
     assert str(InputError("x", "y", path="f.tsv")) == "f.tsv: found x, expected y"
     assert str(InputError("x", "y", path="f.tsv", line=3)) == "f.tsv:3: found x, expected y"
+    hostile = InputError("'a\x1b[2J\n\u202eb\udc80'", "\r", path="d\a", line=1)
+    assert str(hostile) == r"d\x07:1: found 'a\x1b[2J\n\u202eb\udc80', expected \r"
+    assert (hostile.found, hostile.expected) == (r"'a\x1b[2J\n\u202eb\udc80'", r"\r")
+    assert str(InputError("Ünïcode Ж 'µ'")) == "Ünïcode Ж 'µ'"
 
 
 def test_errors_have_the_exit_codes_of_the_command_line():

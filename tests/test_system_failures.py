@@ -11,18 +11,34 @@ import numpy as np
 import pytest
 from test_cli import call
 
-from genesplice.cli import system_failure
+from genesplice.cli import never_silent, system_failure
 from genesplice.data.bundle import load_bundle
 from genesplice.errors import WorkError
-from genesplice.runtime import Countdown, claimed, never_silent
+from genesplice.runtime import Countdown, claimed
 
 CLAIM = """
 import sys, time
 from pathlib import Path
-from genesplice.runtime import Countdown, claimed, never_silent
+from genesplice.runtime import claimed
 with claimed(Path(sys.argv[1])):
     print("claimed", flush=True)
     time.sleep(60)
+"""
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from genesplice import cli
+from genesplice.runtime import atomic_directory
+from genesplice.show import notebooks
+
+def slowly(folder):
+    with atomic_directory(folder):
+        print("begun", flush=True)
+        time.sleep(60)
+
+notebooks.list_notebooks = slowly
+cli.main()
 """
 
 
@@ -69,6 +85,80 @@ def test_a_dead_process_holds_nothing(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "ended from outside"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_ended_by_a_signal_nothing_half_written_is_left(tmp_path, number, code, word):
+    folder = tmp_path / "data"
+    words = [sys.executable, "-c", SLOW, "list", "--notebooks", str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "begun\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        one.send_signal(number)
+        _, said = one.communicate(timeout=60)
+    assert (one.returncode, said) == (code, f"genesplice: {word}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_at_work_is_not_taken_up_by_another(tmp_path):
+    run = tmp_path / "reports" / "runs" / "now"
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text('{"notebooks": [], "kind": "run", "preset": "quick"}')
+    words = ["run", "--notebooks", tmp_path, "--out", tmp_path / "reports", "--resume", "latest"]
+    with claimed(run):
+        answer = call(*words)
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == f"genesplice: {run} is being written by process {os.getpid()}\n"
+
+
+OPENED: list[Path] = []
+WATCHED: list[Path] = []
+
+
+def remember(event: str, about: tuple) -> None:
+    """Note what Python opens to write below a watched folder."""
+    is_written = event == "open" and bool((about[2] or 0) & (os.O_WRONLY | os.O_RDWR))
+    if is_written and WATCHED and isinstance(about[0], str | Path):
+        path = Path(about[0])
+        if path.is_relative_to(WATCHED[0]):
+            OPENED.append(path.relative_to(WATCHED[0]))
+
+
+@pytest.mark.slow
+def test_nothing_is_written_under_its_final_name(tiny_bundle, tmp_path):
+    """A kill at any moment leaves no half file that looks whole."""
+    sys.addaudithook(remember)
+    settings = [
+        "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
+        "model.summary_layers=1", "pretrain.window_bp=2048", "pretrain.batch_windows=2",
+        "pretrain.steps=3", "pretrain.measure=false", "pretrain.checkpoint_minutes=0.00001",
+        "finetune.core_bp=65536", "finetune.flank_bp=1024", "finetune.head_steps=2",
+        "finetune.epochs=1", "finetune.baselines=false", "finetune.sequence_epochs=1",
+        "finetune.delta=true", "finetune.checkpoint_minutes=0.00001",
+    ]  # fmt: skip
+    small = [word for setting in settings for word in ("--set", setting)]
+    edges = tmp_path / "edges.tsv"
+    edges.write_text("source\ttarget\ng0001\tg0002\n")
+    data = ["--data", tiny_bundle.path]
+    WATCHED.append(tmp_path / "out")
+    try:
+        for words in (
+            ["pretrain", *data, "--out", tmp_path / "out" / "pre", *small],
+            ["finetune", *data, "--out", tmp_path / "out" / "tuned", "--network", edges,
+             "--init", tmp_path / "out" / "pre", *small],
+        ):  # fmt: skip
+            answer = call(*words)
+            assert answer.code == 0, answer.err
+    finally:
+        WATCHED.clear()
+    made = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*")}
+    assert len(OPENED) > 12
+    assert made.isdisjoint(OPENED)
+    assert not [path for path in made if path.name[0] == "." or "partial" in path.name]
+
+
 def test_a_full_disk_is_one_line_however_it_is_wrapped():
     with pytest.raises(OSError, match="No space left") as full:
         Path("/dev/full").write_text("x")
@@ -77,6 +167,8 @@ def test_a_full_disk_is_one_line_however_it_is_wrapped():
     wrapped.__context__ = full.value
     assert system_failure(wrapped) == "No space left on device"
     assert system_failure(FileNotFoundError(2, "No such file", "a")) == "a: No such file"
+    several = OSError(27, "Unable to extend file, errno = 27\n, filename = x")
+    assert system_failure(several) == "File too large"
     short = OSError("600 requested and 12 written")
     assert system_failure(short) == "writing or reading failed: 600 requested and 12 written"
     assert system_failure(ValueError("a bug")) is None

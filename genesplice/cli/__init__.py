@@ -1,6 +1,7 @@
 """The command line: `genesplice VERB`. Paths on stdout, progress on stderr.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 130 interrupted.
+Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 130 interrupted, 143 ended from
+outside (SIGTERM).
 """
 
 import contextlib
@@ -8,9 +9,11 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -40,12 +43,53 @@ HELD = contextlib.ExitStack()
 """What a verb holds until it ends."""
 
 
+class _Watched:
+    """A text stream that knows its last line, and when something was last written."""
+
+    def __init__(self, target: Any) -> None:
+        self.target, self.line = target, "genesplice: at work"
+        self.last_write = self.began = time.monotonic()
+
+    def write(self, text: str) -> int:
+        self.last_write = time.monotonic()
+        if text.strip():
+            self.line, self.began = text.strip().splitlines()[-1], self.last_write
+        return int(self.target.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
+
+
+@contextlib.contextmanager
+def never_silent(every_s: float = 15.0) -> Iterator[None]:
+    """Say the last line of stderr again, with its seconds, where nothing was said for so long."""
+    stream, is_over = _Watched(sys.stderr), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(min(1.0, every_s / 4)):
+            now = time.monotonic()
+            if now - stream.last_write >= every_s:
+                stream.last_write = now
+                stream.target.write(f"{stream.line} ({now - stream.began:.0f} s)\n")
+                stream.target.flush()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    sys.stderr = stream  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stderr = stream.target
+        is_over.set()
+        thread.join()
+
+
 def claim(out: Path) -> Path:
     """See that `out` can be written and that nobody else does, for as long as the verb runs.
 
     Until then the verb is never silent for long.
     """
-    from genesplice.runtime import claimed, never_silent
+    from genesplice.runtime import claimed
 
     HELD.enter_context(claimed(out))
     HELD.enter_context(never_silent())
@@ -177,9 +221,10 @@ def system_failure(error: BaseException | None) -> str | None:
     while error is not None:
         lines = str(error).splitlines()
         if isinstance(error, OSError) and error.strerror:
-            return (
-                error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-            )
+            # h5py's own words for a full disk are several lines.
+            is_one_line = error.strerror.isprintable()
+            why = error.strerror if is_one_line else os.strerror(error.errno or 0)
+            return why if error.filename is None else f"{error.filename}: {why}"
         if lines and (isinstance(error, OSError) or "os error" in lines[0]):
             return f"writing or reading failed: {lines[0]}"
         error = error.__cause__ or error.__context__
@@ -187,8 +232,25 @@ def system_failure(error: BaseException | None) -> str | None:
 
 
 def _end_interrupted() -> NoReturn:
-    say("genesplice: interrupted")
-    raise SystemExit(130) from None
+    is_ended = SIGNALS and SIGNALS[-1] == signal.SIGTERM
+    say(f"genesplice: {'ended from outside' if is_ended else 'interrupted'}")
+    raise SystemExit(143 if is_ended else 130) from None
+
+
+def _print_unless_h5py(kind: type[BaseException], error: Any, trace: Any) -> None:
+    """Print an error, but none of an HDF5 file that cannot be closed: why is said already."""
+    if "decrement id ref count" not in str(error):
+        sys.__excepthook__(kind, error, trace)
+
+
+SIGNALS: list[int] = []
+"""Those that were received."""
+
+
+def _receive(number: int, _: object) -> None:
+    """End as by Ctrl-C, and take half-written files away: a batch system's end is SIGTERM."""
+    SIGNALS.append(number)
+    raise KeyboardInterrupt
 
 
 def main() -> None:
@@ -200,22 +262,27 @@ def main() -> None:
         words = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, words, {**os.environ, "PYTHONUTF8": "1"})
     keep_freed_memory()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _receive)
+    # Of a file on a full disk h5py prints one after the other, in both ways.
+    sys.excepthook = _print_unless_h5py
+    sys.unraisablehook = lambda at: _print_unless_h5py(
+        at.exc_type, at.exc_value or at.exc_type(), at.exc_traceback
+    )
     try:
         with HELD:
             app()
     except GeneSpliceError as error:
         say(f"genesplice: {error}")
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        _end_interrupted()
-    except Exception as error:
-        # Ctrl-C while a checkpoint was written: closing the file fails as well.
+    except BaseException as error:
+        # Of Ctrl-C typer makes an exit; while a checkpoint is written, closing the file fails too.
         context: BaseException | None = error
         while context is not None:
             if isinstance(context, KeyboardInterrupt):
                 _end_interrupted()
             context = context.__context__
-        failure = system_failure(error)
+        failure = system_failure(error) if isinstance(error, Exception) else None
         if failure is None:
             raise
         say(f"genesplice: {failure}")

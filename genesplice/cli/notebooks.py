@@ -169,13 +169,15 @@ def run(
     as_json: cli.Json = False,
 ) -> None:
     """Run the notebooks and write one offline report for each, as soon as it ends."""
-    from genesplice.runtime import never_silent
-    from genesplice.show.runner import run_notebooks
+    from genesplice.runtime import claimed
+    from genesplice.show.runner import find_run, run_notebooks
 
     if preset is not None:
         load_preset(preset)
     if not sys.stderr.isatty():  # a terminal has a clock
-        cli.HELD.enter_context(never_silent())
+        cli.HELD.enter_context(cli.never_silent())
+    if resume:
+        cli.HELD.enter_context(claimed(find_run(out, resume)))
     result = run_notebooks(
         notebooks, out, preset,
         only=only, parameters=_pairs(parameter), resume=resume, at_once=at_once,

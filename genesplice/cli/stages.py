@@ -196,6 +196,7 @@ def finetune(
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
     from genesplice.predict.pretrained import find_pretrained
     from genesplice.results import to_metrics, write_metrics
+    from genesplice.runtime import write_table
     from genesplice.training.finetuning import finetune as work
     from genesplice.training.loops import is_taken
     from genesplice.training.tracks import finetune_tracks
@@ -236,8 +237,8 @@ def finetune(
         simple = run_baselines(bundle, folds=held_out, progress=cli.say)
         simple = simple.astype({"gene_id": str, "condition": str, "model": str})
         predictions = pd.concat([predictions, simple], ignore_index=True)
-    predictions.to_parquet(out / "predictions.parquet", index=False)
-    result.history.to_parquet(out / "history.parquet", index=False)
+    write_table(out / "predictions.parquet", predictions)
+    write_table(out / "history.parquet", result.history)
     profiles = fold_profiles(bundle.observed, bundle.fold_of)
     metrics = to_metrics(compare(predictions, bundle))
     metrics += strata_metrics(
@@ -291,14 +292,13 @@ def predict(
     Of a folder with all folds a measured gene is predicted by the models that held it out.
     """
     from genesplice.predict.expression import predict_expression
-    from genesplice.runtime import atomic_file
+    from genesplice.runtime import write_table
 
     models, bundle = cli.open_with_data(
         "predict", model, data, needs="expression", is_other_allowed=other_genome, follow=False
     )
     values = predict_expression(models, bundle, genes_at_once=genes_at_once)
-    with atomic_file(out) as partial:
-        values.reset_index().to_parquet(partial, index=False)
+    write_table(out, values.reset_index())
     cli.emit({"predictions": out}, as_json)
 
 

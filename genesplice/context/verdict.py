@@ -30,7 +30,7 @@ from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.evaluate.reliability import COST, ablation_table
 from genesplice.model.attention import backend_name
 from genesplice.results import Metric, metrics_frame, write_metrics
-from genesplice.runtime import atomic_file, tell, write_json, write_manifest
+from genesplice.runtime import atomic_file, tell, write_json, write_manifest, write_table
 from genesplice.show.figures import context_scores, dose_figure, mass_figure, slope_bars
 from genesplice.show.report import Part, write_page
 from genesplice.training import sweeps
@@ -259,13 +259,13 @@ def write_report(
     answer, smallest = report.verdict["answer"], config.verdict.smallest_effect
     records = [*report.metrics, *others]
     ablations = ablation_table(records, smallest_effect=smallest, context_answer=answer)
-    ablations.to_csv(out / "ablations.tsv", sep="\t", index=False)
+    with atomic_file(out / "ablations.tsv") as partial:
+        ablations.to_csv(partial, sep="\t", index=False)
     write_json(out / "ablations.json", json.loads(ablations.to_json(orient="records")))
     write_json(out / "verdict.json", report.verdict)
-    with atomic_file(out / "metrics.json") as partial:
-        write_metrics(partial, report.metrics)
+    write_metrics(out / "metrics.json", report.metrics)
     if len(report.predictions):
-        report.predictions.to_parquet(out / "predictions.parquet", index=False)
+        write_table(out / "predictions.parquet", report.predictions)
     write_manifest(
         out, **made_by, config=config.to_dict(),
         seeds={f"verdict_{i}": seed for i, seed in enumerate(config.verdict.seeds)},

@@ -40,10 +40,17 @@ def read_records(path: Path) -> list[tuple[int, SeqRecord]]:
     except (ValueError, AssertionError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"no GenBank file ({reason})", "GenBank", path=path) from error
+    if len(heads) != len(records):
+        found = f"{len(heads)} LOCUS lines and {len(records)} records"
+        raise InputError(found, "a record a line", path=path)
     for (line, words), record in zip(heads, records, strict=True):
-        if str(len(record)) != words[2]:
-            found = f"{len(record)} of {words[2]} bases of {record.id!r}"
+        if [str(len(record))] != words[2:3]:
+            found = f"{len(record)} of {(*words[2:3], '?')[0]} bases of {record.id!r}"
             raise InputError(found, "a whole file", path=path, line=line)
+        for feature in record.features:
+            if feature.location is None:
+                found = f"a {feature.type} of {record.id!r} at no place that can be read"
+                raise InputError(found, "places such as complement(3..9)", path=path, line=line)
     return [(line, record) for (line, _), record in zip(heads, records, strict=True)]
 
 

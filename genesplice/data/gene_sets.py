@@ -20,6 +20,7 @@ from genesplice.data.tables import (
     refuse_empty,
 )
 from genesplice.errors import InputError
+from genesplice.runtime import atomic_file
 
 SET_NAMES = {"gene": ("gene", "gene_id"), "set": ("set", "pathway", "term", "gene_set", "go")}
 GAF_IDS = ("DB_Object_ID", "DB_Object_Symbol", "DB_Object_Synonym")
@@ -168,7 +169,8 @@ def write_gmt(
         "\t".join([name, called.get(name) or name.split(":", 1)[0], *members])
         for name, members in gene_sets.items()
     ]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    with atomic_file(path) as partial:
+        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:

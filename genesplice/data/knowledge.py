@@ -37,7 +37,7 @@ from genesplice.data.leakage import judge_knowledge
 from genesplice.data.network import read_network
 from genesplice.data.relatives import turn_columns
 from genesplice.errors import InputError
-from genesplice.runtime import file_sha256, write_json
+from genesplice.runtime import file_sha256, write_json, write_table
 
 OWN, RECORD = "own", "genome.json"
 """The collection of gene sets that are of no other collection; a model's record of its genome."""
@@ -101,7 +101,7 @@ def keep_knowledge(bundle: Bundle, directory: Path) -> None:
     keep_genome(directory, bundle.genome)
     own = own_files(bundle)
     if "network" in own:
-        bundle.network.to_parquet(directory / NETWORK, index=False)
+        write_table(directory / NETWORK, bundle.network)
     if "gene_sets" in own:
         write_gmt(directory / GENE_SETS, bundle.gene_sets, bundle.set_names)
 

@@ -22,7 +22,7 @@ from genesplice.model.readout import bins_read
 from genesplice.model.splicing import SplicedEncoder, splice
 from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.results import Attribution
-from genesplice.runtime import Countdown, atomic_file, claim_parts
+from genesplice.runtime import Countdown, claim_parts, write_table
 
 STEP_BP = 8
 TO_BASES = [f"to_{base}" for base in "ACGT"]
@@ -182,8 +182,7 @@ def scan_genes(
         else:
             tables.append(mutation_table(mutate(explainer, gene_id, condition=condition, **span)))
             if file is not None:
-                with atomic_file(file) as partial:
-                    tables[-1].to_parquet(partial, index=False)
+                write_table(file, tables[-1])
     return pd.concat(tables, ignore_index=True)
 
 

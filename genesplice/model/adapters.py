@@ -32,7 +32,7 @@ from torch.nn.utils import parametrize
 from genesplice.errors import InputError
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.sequence import N_TOKEN, Block, InputChannels, SequenceEncoder
-from genesplice.runtime import file_sha256
+from genesplice.runtime import atomic_file, file_sha256
 
 AdapterName = Literal["lora", "ia3"]
 WEIGHTS = "model.safetensors"
@@ -141,7 +141,8 @@ def save_delta(
         "base": os.path.relpath(base, directory),
         "base_sha256": file_sha256(base / WEIGHTS),
     }
-    save_file({**changed, **adapters}, directory / WEIGHTS, metadata=header)
+    with atomic_file(directory / WEIGHTS) as partial:
+        save_file({**changed, **adapters}, partial, metadata=header)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ from genesplice.model.heads import Prediction
 from genesplice.predict import expression, models
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
-from genesplice.runtime import atomic_file, file_sha256, tell, write_json
+from genesplice.runtime import atomic_files, file_sha256, tell, write_json, write_table
 from genesplice.training import folds
 from genesplice.training.ablations import ablate_finetuning, replace
 from genesplice.training.corpus import for_genome
@@ -206,14 +206,15 @@ def finetune_fold(
     predictions = add_intervals(predictions, calibration)
     history = pd.concat(histories, ignore_index=True).assign(fold=fold, seed=seed)
     if keep_model:
-        model.save_pretrained(out)
+        with atomic_files(out) as scratch:
+            model.save_pretrained(scratch)
         if settings.delta and init is not None:
             save_delta(model, adapters, init, out)
         keep_knowledge(bundle, out)
     write_json(out / "cost.json", {COST: round(time.process_time() - began, 2)})
     tables = {"history": history, "validation": calibration, "predictions": predictions}
     for name, table in tables.items():
-        table.to_parquet(out / f"{name}.parquet", index=False)
+        write_table(out / f"{name}.parquet", table)
     shutil.rmtree(out / "sequence", ignore_errors=True)
     return FoldResult(model, history, predictions, calibration, kernel, vectors)
 
@@ -256,18 +257,18 @@ def _learn_from_sequence(
     """
     folder = out / "sequence"
     encoder, history = folder / "encoder.safetensors", folder / "history.parquet"
-    if encoder.exists():
+    if history.exists():
         model.encoder.load_state_dict(load_file(encoder))
         return pd.read_parquet(history)
     stage = folds.SequenceStage(model, config, data, gene_features, passes)
     steps, kept = config.finetune.sequence_epochs * passes.steps, folder / "checkpoints"
     name = f"sequence fold {passes.fold} seed {passes.seed}"
     stage.run(steps, passes, model.encoder, kept, last_checkpoint(kept), name)
-    folder.mkdir(parents=True, exist_ok=True)
     rows = stage.history.to_frame()
-    rows.to_parquet(history, index=False)
-    with atomic_file(encoder) as partial:
-        save_file({k: v.contiguous() for k, v in model.encoder.state_dict().items()}, partial)
+    with atomic_files(folder) as scratch:  # the history last
+        rows.to_parquet(scratch / history.name, index=False)
+        parts = model.encoder.state_dict().items()
+        save_file({k: v.contiguous() for k, v in parts}, scratch / encoder.name)
     return rows
 
 
@@ -303,8 +304,7 @@ def finetune(
     """Every fold and seed of `config.finetune`, each in its own folder under `out`.
 
     Ablations are under `out/ablations`, and keep no weights; features of all genes are kept in
-    `out/vectors` for whoever opens the models. A fold that was finished in an earlier run is read
-    back, not run again (`resume`).
+    `out/vectors` for whoever opens the models. With `resume` a finished fold is read back.
 
     Raises
     ------

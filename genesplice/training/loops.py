@@ -300,8 +300,11 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def is_taken(out: Path) -> bool:
-    """Say whether `out` holds anything but the genome that a run keeps there."""
-    return out.exists() and (not out.is_dir() or any(p.name != GENOME for p in out.iterdir()))
+    """Say whether `out` holds anything but what a run leaves there before it has begun."""
+    return out.exists() and (
+        not out.is_dir()
+        or any(p.name not in (GENOME, INPUTS) and p.suffix != ".partial" for p in out.iterdir())
+    )
 
 
 def begin_run(
@@ -332,8 +335,9 @@ def begin_run(
                 raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
             check_run(out, config, inputs, sections)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / SETTINGS, config.to_dict())
+        # The settings last: with them a run has begun.
         write_json(out / INPUTS, dict(inputs))
+        write_json(out / SETTINGS, config.to_dict())
 
     first_process_first(begin, f"begin {out}")
     return last_checkpoint(out / "checkpoints")

@@ -32,7 +32,7 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, ConvBlock, EncoderOutput
 from genesplice.results import Metric
-from genesplice.runtime import atomic_file
+from genesplice.runtime import atomic_file, write_table
 from genesplice.training import batches, loops
 from genesplice.training.ablations import ablate_pretraining
 from genesplice.training.batches import (
@@ -114,7 +114,7 @@ def pretrain_source(
     else:
         model, rows = _train(source, config, maker, out / "checkpoints", checkpoint)
         if is_first:
-            rows.to_parquet(history, index=False)
+            write_table(history, rows)
             keep_genome(out, source.genome)
             with atomic_file(weights) as partial:
                 save_file(model.state_dict(), partial)

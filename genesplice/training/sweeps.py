@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from genesplice.errors import InputError, WorkError
-from genesplice.runtime import THREAD_VARIABLES, atomic_file, n_cores, tell
+from genesplice.runtime import THREAD_VARIABLES, n_cores, tell, write_table
 
 ATTEMPTS = 2
 CPU_SECONDS = "cpu_seconds"
@@ -85,8 +85,7 @@ def _sweep(
             if isinstance(answer, str):
                 failures[name] = answer
                 continue
-            with atomic_file(paths[name]) as partial:
-                answer.to_parquet(partial, index=False)
+            write_table(paths[name], answer)
             tables[name] = answer
             spent = _cost(tables)
             to_come = (len(tasks) - len(tables) - len(failures)) * spent / len(tables)

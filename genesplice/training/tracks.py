@@ -47,6 +47,7 @@ from genesplice.runtime import (
     scratch_folder,
     side_by_side,
     write_json,
+    write_table,
 )
 from genesplice.training.corpus import for_genome
 from genesplice.training.finetuning import freeze_parameters
@@ -255,7 +256,7 @@ def train_fold(
         model.load_state_dict(choice.weights)
     own = windows(held_out, None if settings.epochs else cache)
     predicted = predict_bins(model, own)[:, held_out]
-    stage.history.to_frame().assign(fold=fold, seed=seed).to_parquet(out / "history.parquet")
+    write_table(out / "history.parquet", stage.history.to_frame().assign(fold=fold, seed=seed))
     with atomic_file(out / "model.safetensors") as partial:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
     write_json(out / "tracks.json", {"tracks": tracks.labels, "means": means.tolist()})
@@ -382,7 +383,7 @@ def _gene_metrics(
                       "predicted": guesses["genesplice"][i]})
         for i, label in enumerate(tracks.labels)
     ]  # fmt: skip
-    pd.concat(rows).dropna().to_parquet(out / "genes.parquet", index=False)
+    write_table(out / "genes.parquet", pd.concat(rows).dropna())
     block = pd.factorize(bundle.block_of.loc[genes["gene_id"]])[0]
     return track_metrics(truth, guesses, tracks.labels, tracks.is_peaks, block, prefix="track_gene")
 

@@ -24,7 +24,7 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
 from genesplice.predict.models import Models, open_models
 from genesplice.results import Conservation, Metric, MotifHit
-from genesplice.runtime import Countdown, atomic_file, claim_parts
+from genesplice.runtime import Countdown, claim_parts, write_table
 from genesplice.variants import likelihood
 from genesplice.variants.alleles import Region
 
@@ -224,8 +224,7 @@ def scan_regions(
     for core in Countdown(len(every), f"scan: intervals of {CORE_BP} bp", progress).over(every):
         file = parts / f"{core.contig.replace('/', '_')}_{core.start}_{core.end}.parquet"
         if not file.exists():
-            with atomic_file(file) as partial:
-                scan_core(score, genome, core).to_parquet(partial, index=False)
+            write_table(file, scan_core(score, genome, core))
         files.append(file)
     return _write(files, out)
 

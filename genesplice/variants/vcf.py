@@ -144,7 +144,7 @@ def read_records(path: Path) -> Iterator[Record]:
     for number, text in _lines(path):
         columns = tuple(text.split("\t"))
         if text.startswith("#CHROM"):
-            n_columns = len(columns)
+            n_columns = max(len(columns), len(COLUMNS))
         if text.startswith("#") or not text.strip():
             continue
         if len(columns) != n_columns:

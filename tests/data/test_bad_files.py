@@ -62,6 +62,14 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "GenBank"),
         (GENBANK + "ORIGIN\n        1 acgtac\n//\n",
          "g.gbk:1: found 6 of 10 bases of 'chr1', expected a whole file"),
+        ("LOCUS chr1\n",
+         "g.gbk: found 1 LOCUS lines and 0 records, expected a record a line"),
+        ("LOCUS       chr1\nORIGIN\n        1 acgt\n//\n",
+         "g.gbk:1: found 4 of ? bases of 'chr1', expected a whole file"),
+        (f"{GENBANK}FEATURES             Location/Qualifiers\n     gene            3.4.5\n"
+         "ORIGIN\n        1 acgtacgtac\n//\n",
+         "g.gbk:1: found a gene of 'chr1' at no place that can be read, expected places such as "
+         "complement(3..9)"),
     ],
     f"{PREPARE} --annotation": [
         ("", "g.gff: found an empty file, expected data"),
@@ -300,6 +308,7 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         (VCF + "c 1 . A C . . .\n",
          "v.vcf:4: found columns separated by blanks, expected 8, separated by tabs"),
         (VCF + "c\t5\t.\tA\tC\t.\t.\n", "v.vcf:4: found 7 columns, expected 8, separated by tabs"),
+        (VCF + "#CHROM\tPOS\nc\t5\n", "v.vcf:5: found 2 columns, expected 8, separated by tabs"),
         (VCF + "c\tfive\t.\tA\tC\t.\t.\t.\n",
          "v.vcf:4: found POS 'five', expected a whole number below 10^18"),
         (VCF + "c\t-5\t.\tA\tC\t.\t.\t.\n",

@@ -8,8 +8,10 @@ import torch
 from lightning import LightningModule
 from torch import nn
 
+from genesplice.config import load_preset
+from genesplice.errors import InputError
 from genesplice.training import loops
-from genesplice.training.loops import choose_accelerator
+from genesplice.training.loops import begin_run, choose_accelerator, is_taken
 
 
 @pytest.mark.parametrize("has_float64", [True, False])
@@ -56,3 +58,30 @@ def test_progress_says_step_pace_and_minutes(capsys):
     )
     assert found, line
     assert 1.0 < float(found[1]) <= 16.4  # 8,192 bases in half a second at best
+
+
+# --- the folder of a run ---
+
+
+@pytest.mark.parametrize("left", [[], ["inputs.json"], [".inputs.json.partial", ".x.partial"]])
+def test_a_run_that_was_killed_before_it_had_begun_is_begun_again(tmp_path, left):
+    config, out = load_preset("quick"), tmp_path / "out"
+    begin_run(out, config, False, {"genome": "a"})
+    (out / "run.json").rename(tmp_path / "run.json")
+    (out / "inputs.json").unlink()
+    for name in left:
+        (out / name).write_text("{")
+    assert not is_taken(out)
+    begin_run(out, config, True, {"genome": "a"})
+    assert (out / "run.json").read_bytes() == (tmp_path / "run.json").read_bytes()
+    with pytest.raises(InputError, match=r"other inputs \(genome\)"):
+        begin_run(out, config, True, {"genome": "b"})
+    with pytest.raises(InputError, match="not empty"):
+        begin_run(out, config, False, {"genome": "a"})
+
+
+def test_a_run_has_begun_when_its_settings_are_there(tmp_path, monkeypatch):
+    written: list[str] = []
+    monkeypatch.setattr(loops, "write_json", lambda path, value: written.append(path.name))
+    begin_run(tmp_path / "out", load_preset("quick"), False, {})
+    assert written == ["inputs.json", "run.json"]
