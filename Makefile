@@ -3,25 +3,36 @@
 # make test  : install what the tests need, then all of it
 # make controls : run the simulated controls of the verdict and put their record into the package
 # make setup : install only (then: .venv/bin/genesplice lab)
+# make docs  : the pages of docs/ with the API reference, into site/
+# make results, make pictures : README's tables and pictures again
+#
+# TORCH=cpu (or cu126, ...) on the first of them installs that build of torch: a folder of the
+# index of pytorch.org. Without it, Linux gets the default wheels, with several GB of CUDA.
 
 PYTHON ?= python3
+TORCH ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup dev browser run check test lint bench controls
+install_torch = $(if $(TORCH),$(PIP) install --quiet --constraint constraints.txt --no-deps \
+	--index-url https://download.pytorch.org/whl/$(TORCH) torch)
+
+.PHONY: setup dev browser run check test lint bench controls docs results pictures
 
 setup: $(VENV)/.base
 dev: $(VENV)/.dev
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(install_torch)
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,tracks]"
+	$(install_torch)
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,docs,tracks]"
 	@$(PIP) install --quiet --constraint constraints.txt mappy || \
 	echo "no C compiler: the tests that align relatives will be skipped"
 	touch $@ $(VENV)/.base
@@ -38,6 +49,15 @@ run: setup
 
 bench: dev
 	$(BIN)/python -m benchmarks --out reports/bench.json
+
+results: dev
+	$(BIN)/python -m benchmarks.results
+
+pictures: dev browser
+	$(BIN)/python -m benchmarks.pictures reports
+
+docs: dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --strict
 
 controls: setup
 	rm -rf reports/controls

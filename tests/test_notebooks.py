@@ -100,8 +100,11 @@ def test_the_verdict_is_in_its_report_the_index_and_the_results(tiny_run, tmp_pa
     results = json.loads(publish_results(run, tmp_path).read_text())
     assert results["verdict"] == verdict
     answers = {row["hypothesis"]: row["answer"] for row in results["claims"]}
-    assert (answers["longer context"] == "not run") == (not verdict["slopes"])
-    assert answers["hierarchical attention"] == "not run"
+    assert (answers["longer context"] == "not measured") == (not verdict["slopes"])
+    assert answers["hierarchical attention"] == "not measured"
+    explained = {row["metric"] for row in results["faithfulness"]}
+    assert "completeness_delta" in explained
+    assert {row["split"] for row in results["variants"]} <= {"genome", "measured"}
 
 
 def test_the_notebooks_numbers_are_in_the_predictions(tiny_run, tiny_bundle):

@@ -63,8 +63,11 @@ def tracked() -> list[Path]:
 
 @pytest.mark.parametrize(
     "lines",
-    [PROJECT["dependencies"], PROJECT["optional-dependencies"]["dev"]],
-    ids=["base", "dev"],
+    [
+        PROJECT["dependencies"],
+        *(PROJECT["optional-dependencies"][name] for name in ("dev", "docs")),
+    ],
+    ids=["base", "dev", "docs"],
 )
 def test_every_dependency_is_pinned_within_its_range(lines):
     pinned = pins()
@@ -98,7 +101,24 @@ def test_conda_and_ruff_have_a_python_that_the_project_admits():
                if part.startswith("python="))  # fmt: skip
     assert admitted.contains(line.removeprefix("python="))
     lowest = tomllib.loads(read("pyproject.toml"))["tool"]["ruff"]["target-version"]
-    assert PROJECT["requires-python"] == f">=3.{lowest.removeprefix('py3')}"
+    assert PROJECT["requires-python"].startswith(f">=3.{lowest.removeprefix('py3')},")
+
+
+def test_one_variable_chooses_the_build_of_torch():
+    """With its own index for that one package, which has no other of the pinned versions."""
+    for target in ("run", "test"):
+        printed = [
+            subprocess.run(
+                ["make", "--dry-run", target, "VENV=nowhere", *words], cwd=ROOT, text=True,
+                capture_output=True, check=True,
+            ).stdout.replace("\\\n", " ") for words in ((), ("TORCH=cpu",))
+        ]  # fmt: skip
+        assert "whl/" not in printed[0]
+        (line,) = [line for line in printed[1].splitlines() if "whl/" in line]
+        assert line.endswith("--index-url https://download.pytorch.org/whl/cpu torch")
+        assert {"--no-deps", "--constraint", "constraints.txt"} <= set(line.split())
+        at = printed[1].index(line)
+        assert printed[1].index("-m venv") < at < printed[1].index("--editable")
 
 
 def test_the_version_is_the_same_everywhere():
@@ -160,36 +180,55 @@ def test_the_readme_lists_the_notebooks_there_are():
 
 
 def test_the_readme_has_every_verb_and_no_other():
-    written = set()
-    for line in re.findall(r"genesplice ([a-z][a-z |A-Z]*)", read("README.md")):
-        for part in line.split("|"):
-            written |= {word for word in part.split()[:1] if word.islower()}
-    assert set(VERBS) == written & set(VERBS)
-    blocks = re.findall(r"^    (?:\S*/)?genesplice ([a-z]+)", read("README.md"), flags=re.MULTILINE)
-    assert set(blocks) <= set(VERBS)
+    (listed,) = re.findall(r"```text\n(genesplice .*?)```", read("README.md"), flags=re.DOTALL)
+    written = []
+    for line in listed.splitlines():
+        names = re.split(r"  +", line)[0].removeprefix("genesplice ")
+        written += names.split(" | ")
+    assert sorted(written) == sorted(VERBS)
+    for name in re.findall(r"(?:^|[`/])genesplice ([a-z]+)", read("README.md"), flags=re.MULTILINE):
+        assert name in VERBS
 
 
 def options(verb: str) -> set[str]:
     return {option for parameter in VERBS[verb].params for option in parameter.opts}
 
 
-def test_the_readme_uses_options_that_exist():
-    text = read("README.md").replace("\\\n", " ")
-    lines = re.findall(r"^    genesplice ([a-z]+)(.*)$", text, flags=re.MULTILINE)
-    lines = [(verb, rest) for verb, rest in lines if not rest.startswith(" |")]
-    used = [(verb, o) for verb, rest in lines for o in re.findall(r"(?<!\S)\[?(--?[a-z-]+)", rest)]
-    assert {verb for verb, _ in used} >= {"prepare", "run"}
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_uses_verbs_and_options_that_exist(page):
+    lines = re.findall(r"(?:^|[\s/])genesplice ([a-z]+) (.*)$", commands(page), flags=re.MULTILINE)
+    used = [(verb, o) for verb, rest in lines for o in re.findall(r"(?<!\S)(--?[a-z-]+)", rest)]
+    assert page != "README.md" or {verb for verb, _ in used} >= {"prepare", "run"}
     for verb, option in used:
         assert option in options(verb), f"{verb} {option}"
     for anywhere in ("--json", "--set"):
-        assert f"`{anywhere}" in text
+        assert page != "README.md" or f"`{anywhere}" in read(page)
         assert any(anywhere in options(verb) for verb in VERBS)
 
 
-def test_the_readme_links_to_files_that_exist():
-    for path in ("README.md", "CONTRIBUTING.md", "data/README.md", "reports/README.md"):
-        for link in re.findall(r"\]\(([^)#:]+)\)", read(path)):
-            assert ((ROOT / path).parent / link).exists(), f"{path}: {link}"
+def commands(page: str) -> str:
+    """Its shell blocks, a command a line."""
+    blocks = re.findall(r"^```bash[^\n]*\n(.*?)^```", read(page), flags=re.DOTALL | re.MULTILINE)
+    return "\n".join(blocks).replace("\\\n", " ")
+
+
+def test_the_readme_is_short():
+    assert len(read("README.md").splitlines()) <= 120
+
+
+def test_pages_link_to_files_that_exist():
+    for path in (*PAGES, "CONTRIBUTING.md", "data/README.md", "reports/README.md"):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|<img src=\"([^\"]+)", read(path)):
+            assert ((ROOT / path).parent / "".join(link)).exists(), f"{path}: {link}"
+
+
+def test_pictures_are_small():
+    pictures = list((ROOT / "docs" / "images").glob("*"))
+    assert {path.name for path in pictures} >= {"report.png", "explorer.png"}
+    assert all(path.stat().st_size <= 150_000 for path in pictures)
 
 
 def test_the_top_level_is_what_the_readme_says():
@@ -197,10 +236,11 @@ def test_the_top_level_is_what_the_readme_says():
     assert there >= {
         "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile",
         "pyproject.toml", "constraints.txt", "environment.yml", ".gitignore",
-        "notebooks", "genesplice", "data", "reports", "tests", "benchmarks",
+        "notebooks", "genesplice", "data", "docs", "reports", "tests", "benchmarks",
     }  # fmt: skip
     folders = {name for name in there if (ROOT / name).is_dir() and not name.startswith(".")}
-    assert folders == {"notebooks", "genesplice", "data", "reports", "tests", "benchmarks"}
+    of_this_project = {"notebooks", "genesplice", "data", "docs", "reports", "tests", "benchmarks"}
+    assert folders == of_this_project
 
 
 # --- nothing of one machine ---

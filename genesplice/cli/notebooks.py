@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -194,16 +194,15 @@ def run(
 def publish_results(run_dir: Path, results_dir: Path) -> Path:
     """Gather what a run measured (`gather_results`) into `results_dir/results.json`.
 
-    `claims` are the table of hypotheses over all of its notebooks, with the smallest effect of
-    interest and the answer of its verdict, where it has one.
+    `claims` are `claim_records` over all of its notebooks; `variants` and `faithfulness` are the
+    records of known classes and of attributions.
 
     Raises
     ------
     InputError
         If the run is not done, or as `gather_results`.
     """
-    from genesplice.evaluate.reliability import ablation_table
-    from genesplice.results import Metric, gather_results
+    from genesplice.results import gather_results
     from genesplice.runtime import write_json
     from genesplice.show.runner import read_manifest
 
@@ -212,16 +211,45 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
     require(is_done, f"a run that is {manifest['state']}", "one that is done", run_dir)
     results = gather_results(run_dir)
     results.pop("ablations")  # a verdict's own, which knows of no other notebook
-    rule = results["verdict"].get("rule", {})
-    claims = ablation_table(
-        [Metric(**record) for record in results["metrics"]],
-        context_answer=results["verdict"].get("answer"),
-        **{name: rule[name] for name in ("smallest_effect",) if name in rule},
-    )
-    results["claims"] = json.loads(claims.to_json(orient="records"))
+    command = manifest["command"]
+    results["claims"] = claim_records(results["metrics"], results["verdict"], command)
+    for name, splits in SPLITS.items():
+        results[name] += [row for row in results["metrics"] if row["split"] in splits]
     results_dir.mkdir(parents=True, exist_ok=True)
-    write_json(results_dir / "results.json", results | {"made_by": manifest["command"]})
+    write_json(results_dir / "results.json", results | {"made_by": command})
     return results_dir / "results.json"
+
+
+SPLITS = {"variants": ("genome", "measured"), "faithfulness": ("explained",)}
+"""Of the records that `results.json` has under these names as well."""
+ANSWERS = {"yes": "helps", "no": "does not help", "not run": "not measured"}
+
+
+def claim_records(
+    metrics: list[dict[str, Any]], verdict: dict[str, Any], command: str | list[str]
+) -> list[dict[str, Any]]:
+    """The table of hypotheses (`ablation_table`) as records, with the command behind each.
+
+    The smallest effect of interest and the answer about context are the verdict's, where there is
+    one. `answer` is helps, hurts (below 0, and it may matter), does not help (a gain that matters
+    is ruled out), cannot tell or not measured.
+    """
+    from genesplice.evaluate.reliability import ablation_table
+    from genesplice.results import Metric
+
+    matters = verdict.get("rule", {}).get("smallest_effect", 0.01)
+    table = ablation_table(
+        [Metric(*(row[name] for name in Metric._fields)) for row in metrics],
+        context_answer=verdict.get("answer"),
+        smallest_effect=matters,
+    ).rename(columns={"effect": "value", "ablation": "control"})
+    records: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    for row in records:
+        row["answer"] = ANSWERS.get(row["answer"], row["answer"])
+        if row["answer"] == "does not help" and row["ci_high"] < 0 and row["ci_low"] <= -matters:
+            row["answer"] = "hurts"
+        row["command"] = None if row["value"] is None else command
+    return records
 
 
 @cli.app.command()

@@ -137,12 +137,12 @@ class Relatives(NamedTuple):
         share = columns.sum(axis=1, dtype=np.float64)[:, :GAP] + 0.25
         share /= share.sum(axis=1, keepdims=True)
         information = 2 + (share * np.log2(share)).sum(axis=1)
-        sizes = {group: self.size_of(group) for group in GROUPS}
+        sizes = {group: int((self.table["group"] == group).sum()) for group in GROUPS}
         return Conservation(sizes, columns.sum(axis=2, dtype=np.uint8), same, information)
 
     def size_of(self, source: str) -> int:
-        """How many relatives a source of `sources` counts: 1, or those of a group."""
-        return int((self.table["group"] == source).sum()) if source in GROUPS else 1
+        """How many relatives a source of `sources` counts: 1, or, of a summary, the group."""
+        return 1 if len(self.bases) else int((self.table["group"] == source).sum())
 
 
 def column_log_counts(

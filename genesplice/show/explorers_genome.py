@@ -175,8 +175,8 @@ class ScanExplorer(AttributionExplorer):
         to_C, to_G and to_T: log ratios, 0 or NaN for the base that is there.
     hexamers
         gene_id, start, end (half-open, as position_bp) and name.
-    names, notes, window_bp, recompute
-        As in `AttributionExplorer`.
+    **options
+        `names`, `notes`, `window_bp` and `recompute` of `AttributionExplorer`.
 
     Raises
     ------

@@ -49,6 +49,18 @@ def test_shares_are_those_of_a_loop_over_bases(tiny_bundle: Bundle, is_summary: 
                 assert identity == pytest.approx(equal / there if there else 0)
 
 
+def test_a_relative_may_be_called_like_a_group(tiny_bundle: Bundle) -> None:
+    relatives = make_relatives(tiny_bundle, 6)
+    names = ["far", "near", *relatives.table["name"][2:]]
+    called = relatives._replace(table=relatives.table.assign(name=names))
+    one, other = (
+        conservation_features(dataclasses.replace(tiny_bundle, relatives=each))
+        for each in (relatives, called)
+    )
+    assert other.columns[0] == "aligned:codon_1:far"
+    assert (one.to_numpy() == other.to_numpy()).all()
+
+
 def test_without_relatives_there_are_no_columns(tiny_bundle: Bundle) -> None:
     assert tiny_bundle.relatives is None
     assert conservation_features(tiny_bundle).shape == (len(tiny_bundle.observed), 0)

@@ -129,6 +129,11 @@ def test_results_are_gathered_from_a_finished_run(
     slope = Metric("profile_r_per_doubling", 0.012, 0.001, 0.025, 9, "context", "test")
     gain = Metric("profile_r_difference", 0.03, 0.02, 0.04, 9, f"{PAIR}_rewired", "test")
     write_metrics(run / "metrics.json", [slope, gain])
+    nonsense = Metric("auroc_nonsense", 0.9, 0.8, 1.0, 50, "genesplice", "genome")
+    faithful = Metric("faithful_share", 1.0, None, None, 3, "genesplice", "explained")
+    for name, one in (("variants", nonsense), ("explained", faithful)):
+        (run / name).mkdir()
+        write_metrics(run / name / "metrics.json", [one])
     verdict = {"answer": "no", "rule": {"smallest_effect": 0.02}}
     (run / "verdict.json").write_text(json.dumps(verdict))
     (run / "finetune" / "bench.json").write_text('{"rows": [{"name": "speed"}]}')
@@ -146,16 +151,21 @@ def test_results_are_gathered_from_a_finished_run(
         "made_by",
     }
     assert [(m["model"], m["value"]) for m in results["metrics"]] == [
-        ("ridge", 0.3), ("gs", 0.4), ("context", 0.012), (gain.model, 0.03)
+        ("ridge", 0.3), ("genesplice", 1.0), ("gs", 0.4), ("context", 0.012), (gain.model, 0.03),
+        ("genesplice", 0.9),
     ]  # fmt: skip
     assert results["verdict"] == verdict
     assert results["bench"] == [{"name": "speed"}]
-    assert results["variants"] == results["faithfulness"] == []
+    assert results["variants"] == [nonsense._asdict()]
+    assert results["faithfulness"] == [faithful._asdict()]
     # Of what all notebooks measured, whichever was done first.
-    claims = {(row["ablation"], row["metric"]): row for row in results["claims"]}
-    assert claims["genesplice_rewired", "profile_r"]["effect"] == 0.03
-    assert claims[SHORTER, "profile_r"]["answer"] == "yes"
-    assert {row["answer"] for row in results["claims"]} == {"yes", "cannot tell", "not run"}
+    claims = {(row["control"], row["metric"]): row for row in results["claims"]}
+    assert claims["genesplice_rewired", "profile_r"]["value"] == 0.03
+    assert claims["genesplice_rewired", "profile_r"]["command"] == "genesplice run"
+    assert claims[SHORTER, "profile_r"]["answer"] == "helps"
+    assert claims["genesplice_random_sets", "profile_r"]["command"] is None
+    answers = {row["answer"] for row in results["claims"]}
+    assert answers == {"helps", "cannot tell", "not measured"}
     assert results["reliability"] == {}
     assert results["made_by"] == "genesplice run"
 
