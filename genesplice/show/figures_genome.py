@@ -15,7 +15,7 @@ _RING_LABELS_MAX = 80  # blocks that a ring still has room to number on a narrow
 _STATUS = {
     "red": ("■ red", "#F7D5C2"), "amber": ("▲ amber", "#FBE8C4"), "green": ("● green", "#D5F0E6")
 }  # fmt: skip
-_CELL_CHARACTERS = 39  # a line of the wide column on a narrow screen
+_TABLE_PX = (500, 700, 850)  # widths that a report knows the height of a table for
 
 
 def _natural(name: object) -> list[tuple[int, int, str]]:
@@ -277,10 +277,19 @@ def leakage_table(leakage: Mapping[str, Any], *, title: str = "Leakage report") 
     texts = [
         f"<b>{th.safe(name)}</b>: {th.safe(one)}" for name, one in zip(names, lines, strict=True)
     ]
-    # Rows grow with their text: the height is what they need on a narrow screen.
     full = [f"{name}: {one}" for name, one in zip(names, lines, strict=True)]
-    height = 60 + sum(17 * len(th.text_lines(one, _CELL_CHARACTERS)) + 14 for one in full)
-    figure = th.blank_figure(height, title, f"overall: {_STATUS[overall][0]}")
+
+    def height(width: float | int) -> int:
+        """Rows grow with their text, which has 78 % of the width, in letters of 6 px."""
+        wrapped = (len(th.text_lines(one, int(0.13 * width))) for one in full)
+        return 60 + sum(17 * n + 14 for n in wrapped)
+
+    figure = th.blank_figure(height(_TABLE_PX[-1]), title, f"overall: {_STATUS[overall][0]}")
+    above = figure.layout.height - height(_TABLE_PX[-1])
+    # A report takes the height of the widest that it has room for.
+    heights = [[0, above + height(th.NARROW_PX)]]
+    heights += [[width, above + height(width)] for width in _TABLE_PX]
+    figure.update_layout(meta={"heights": heights})
     status, colours = zip(*(_STATUS[one] for one in table["status"]), strict=True)
     shared: dict[str, Any] = {"align": "left", "font": {"size": 12, "color": th.INK}, "height": 26}
     head: dict[str, Any] = {"values": ["<b>status</b>", "<b>check</b>"], "fill_color": "white"}

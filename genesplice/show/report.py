@@ -50,6 +50,7 @@ _TAGS = re.findall(
 _ATTRIBUTES = {"class", "title", "alt", "colspan", "rowspan", "scope", "span", "start", "open"}
 _STYLED = {"td", "th", "tr", "span", "div"}
 _STYLES = CSSSanitizer(["background-color", "color", "font-weight", "text-align", "width"])
+_LONG_CELL = re.compile(r'<td(?: class="([^"]*)")?([^>]*)>(?=[^<]{41,}</td>)')
 _DROPPED = re.compile(r"<(script|style)\b.*?</\1\s*>", flags=re.IGNORECASE | re.DOTALL)
 
 
@@ -194,6 +195,7 @@ def _clean(markup: str) -> str:
         protocols={"http", "https", "mailto", "data"}, strip=True,
     )  # fmt: skip
     kept = kept.replace("<table", '<div class="scroll"><table')
+    kept = _LONG_CELL.sub(lambda cell: f'<td class="{cell[1] or ""} long"{cell[2]}>', kept)
     return kept.replace("</table>", "</table></div>")
 
 
@@ -382,5 +384,7 @@ def _display(part: go.Figure | Explorer | pd.DataFrame) -> nbformat.NotebookNode
         data = {PLOTLY_MIME: json.loads(str(part.to_json()))}
     else:
         number = f"{{:.{N_DIGITS}g}}".format
-        data = {"text/html": part.to_html(index=False, float_format=number, na_rep="–", border=0)}
+        with pd.option_context("display.max_colwidth", None):
+            text = part.to_html(index=False, float_format=number, na_rep="–", border=0)
+        data = {"text/html": text}
     return nbformat.v4.new_output("display_data", data=data)

@@ -42,6 +42,7 @@
         bar.append(element);
       }
       if (this.explorer.note) bar.append(make("p", { className: "note", textContent: this.explorer.note }));
+      this.fit(this.canvas.clientWidth); // its height, before it is drawn: nothing moves then
     }
 
     /* `data[1].marker.size` is a property of a trace, anything else one of the layout. */
@@ -76,6 +77,8 @@
         for (const [path, value] of values) setPath(this.holder(path), path, structuredClone(value));
       }
       this.narrow = narrow;
+      const heights = (this.layout.meta?.heights ?? []).filter(([from]) => from <= width);
+      if (heights.length) this.layout.height = heights.at(-1)[1];
       this.layout.width = Math.floor(width);
       this.canvas.style.height = `${this.layout.height}px`;
     }

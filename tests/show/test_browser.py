@@ -67,6 +67,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(md(f"paragraph {i}\n\n" + "words " * 200) for i in range(8)),
         code("figure = go.Figure(go.Scattergl(y=np.arange(100.)))\nfigure.show()"),
         code("go.Figure(go.Heatmap(z=np.eye(5)), layout={'title': 'last'})"),
+        code(
+            "grow = {'height': 200, 'meta': {'heights': [[0, 410], [700, 210]]}}\n"
+            "go.Figure(go.Scatter(y=[1, 2]), layout=grow)"
+        ),
         code("pd.DataFrame(np.ones((3, 40))).add_prefix('a long column name ')"),
         code("print('x' * 500)"),
     )
@@ -132,7 +136,7 @@ def visit(browser) -> Iterator:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize(("name", "n_figures"), [("01_explorers", 6), ("02_figures", 3)])
+@pytest.mark.parametrize(("name", "n_figures"), [("01_explorers", 6), ("02_figures", 4)])
 def test_every_figure_is_drawn_inside_the_page(
     reports: Path, visit, width: int, name: str, n_figures: int
 ) -> None:
@@ -292,6 +296,15 @@ def test_panels_stand_below_one_another_when_it_is_narrow(reports: Path, visit) 
     assert one.page.evaluate("genesplice.figures[0].canvas.offsetHeight") == 460
 
 
+def test_a_figure_takes_the_height_that_its_width_needs(reports: Path, visit) -> None:
+    one = visit(reports / "02_figures.html", 390)
+    one.draw_all()
+    height = "document.querySelector('#figure-4 .main-svg').getBoundingClientRect().height"
+    assert one.page.evaluate(height) == 410
+    one.page.set_viewport_size({"width": 1280, "height": 800})
+    one.until(f"{height} === 210")
+
+
 def test_names_that_are_markup_stay_names(reports: Path, visit) -> None:
     one = visit(reports / "01_explorers.html")
     one.draw_all()
@@ -319,7 +332,7 @@ def test_code_opens_and_paper_has_every_figure(reports: Path, visit) -> None:
     button = one.page.locator("#toggle-code")
     assert one.page.locator("details.code[open]").count() == 0
     button.click()
-    assert one.page.locator("details.code[open]").count() == 6
+    assert one.page.locator("details.code[open]").count() == 7
     assert one.page.locator("details.code pre").first.is_visible()
     button.click()
     assert one.page.locator("details.code[open]").count() == 0
@@ -327,7 +340,7 @@ def test_code_opens_and_paper_has_every_figure(reports: Path, visit) -> None:
     one.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert one.page.locator(".plot.drawn .main-svg").count() >= 3
     widths = one.page.evaluate("genesplice.figures.map((figure) => figure.layout.width)")
-    assert widths == [680] * 3
+    assert widths == [680] * 4
     one.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert one.page.evaluate("genesplice.figures[0].layout.width") > 700
 

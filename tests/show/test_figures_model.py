@@ -484,7 +484,9 @@ def test_checks_are_drawn_worst_first_with_value_limit_and_reason(tiny_bundle):
     assert len(set(figure.data[0].cells.fill.color[0])) == 3
     long = [CHECKS[0] | {"why": "word " * 60}, *CHECKS[1:]]
     longer = figures.leakage_table({"status": "red", "checks": long})
-    assert longer.layout.height - figure.layout.height >= 17 * (300 // 39 - 1)
+    (_, narrow), *_, (_, wide) = longer.layout.meta["heights"]
+    assert narrow - figure.layout.meta["heights"][0][1] >= 17 * (300 // 39 - 1)
+    assert wide == longer.layout.height < narrow - 17 * (300 // 39 - 300 // 110 - 1)
     real = figures.leakage_table(tiny_bundle.leakage)
     assert len(cells(real)) == len(tiny_bundle.leakage["checks"])
 

@@ -44,6 +44,7 @@ def curve(shift):
 def test_a_page_has_every_part_once_and_nothing_runs_but_its_scripts(tmp_path):
     explorer = make_explorers()["network"]
     table = pd.DataFrame({"gene": [HOSTILE, "x"], "value": [0.123456, np.nan]})
+    table["note"] = ["short", "why " * 15 + "."]
     figure = go.Figure(go.Scatter(y=[1, 2]))
     parts = ["## Part\n\nSome *text*.", explorer, figure, table]
     page = write_page(
@@ -57,6 +58,7 @@ def test_a_page_has_every_part_once_and_nothing_runs_but_its_scripts(tmp_path):
     assert "<img src=x" not in page
     assert "<td>0.123</td>" in page
     assert "<td>–</td>" in page
+    assert f'<td class=" long">{"why " * 15}.</td>' in page
     assert "Tables.</footer>" in page
     assert "index.html" not in page
     assert "<summary>Code</summary>" not in page
