@@ -237,9 +237,13 @@ def _end_interrupted() -> NoReturn:
     raise SystemExit(143 if is_ended else 130) from None
 
 
-def _print_unless_h5py(kind: type[BaseException], error: Any, trace: Any) -> None:
-    """Print an error, but none of an HDF5 file that cannot be closed: why is said already."""
-    if "decrement id ref count" not in str(error):
+UNCLOSED = ("decrement id ref count", "Error closing BGZFile")
+"""What h5py and pysam say of a file that cannot be closed, on a full disk."""
+
+
+def _print(kind: type[BaseException], error: Any, trace: Any) -> None:
+    """Print an error, but not that a file could not be closed: why is said already."""
+    if not any(words in str(error) for words in UNCLOSED):
         sys.__excepthook__(kind, error, trace)
 
 
@@ -264,11 +268,8 @@ def main() -> None:
     keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _receive)
-    # Of a file on a full disk h5py prints one after the other, in both ways.
-    sys.excepthook = _print_unless_h5py
-    sys.unraisablehook = lambda at: _print_unless_h5py(
-        at.exc_type, at.exc_value or at.exc_type(), at.exc_traceback
-    )
+    sys.excepthook = _print
+    sys.unraisablehook = lambda at: _print(at.exc_type, at.exc_value, at.exc_traceback)
     try:
         with HELD:
             app()

@@ -26,7 +26,6 @@ Value = int | float | bool | str | list[Any] | None
 """What a parameter can be."""
 
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "Literal": Literal}
-_TYPE_NODES = ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Subscript, ast.Tuple
 _MESSAGE_CHARACTERS = 300
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -282,13 +281,19 @@ def one_line(text: str) -> str:
 
 
 def _read_type(annotation: ast.expr) -> Any:
-    """Evaluate an annotation made of known names, `|`, `list[...]` and `Literal[...]` only."""
-    expression = ast.Expression(annotation)
-    for node in ast.walk(expression):
-        is_known = isinstance(node, (*_TYPE_NODES, ast.BinOp, ast.BitOr))
-        if not is_known or (isinstance(node, ast.Name) and node.id not in _TYPES):
-            raise ValueError(f"unknown type {ast.unparse(annotation)}")
-    return eval(compile(expression, "", "eval"), {"__builtins__": {}}, _TYPES)
+    """What an annotation made of known names, `|`, `list[...]` and `Literal[...]` stands for."""
+    match annotation:
+        case ast.Name(name) if name in _TYPES:
+            return _TYPES[name]
+        case ast.Constant(value):
+            return value
+        case ast.Tuple(parts):
+            return tuple(map(_read_type, parts))
+        case ast.Subscript(name, inner):
+            return _read_type(name)[_read_type(inner)]
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _read_type(left) | _read_type(right)
+    raise ValueError(f"unknown type {ast.unparse(annotation)}")
 
 
 def _fits(value: object, kind: Any) -> bool:
