@@ -1,7 +1,9 @@
 """Notebook 4 in a live JupyterLab: Run All, then a slider changes a figure."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +33,33 @@ def wait_until_listening(port: int, seconds: float = 60) -> None:
     raise TimeoutError(f"JupyterLab did not listen within {seconds} s")
 
 
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """`genesplice lab` in a folder, for someone who has never opened JupyterLab; its address."""
+    port = free_port()
+    options = [
+        "--no-browser", "--allow-root", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1",
+        "--IdentityProvider.token=", "--ServerApp.password=",
+    ]  # fmt: skip
+    home = folder / "home"
+    home.mkdir()
+    with (folder / "lab.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "genesplice", "lab", "--", *options],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"HOME": str(home), "JUPYTER_PREFER_ENV_PATH": "1"},
+            start_new_session=True,
+        )
+        try:
+            wait_until_listening(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
 @pytest.fixture
 def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
     """`genesplice lab` in a project that has data and a finished run; paths are the defaults.
@@ -48,28 +77,29 @@ def lab(tiny_run, tiny_bundle, tmp_path) -> Iterator[str]:
     cell.source += f"\ngenes = {json.dumps(two)}\nig_steps = 4"
     (tmp_path / "notebooks").mkdir()
     nbformat.write(notebook, tmp_path / "notebooks" / "04.ipynb")
-    port = free_port()
-    options = [
-        "--no-browser", "--allow-root", f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1",
-        "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.news_url=",
-    ]  # fmt: skip
-    home = tmp_path / "home"
-    home.mkdir()
-    with (tmp_path / "lab.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "genesplice", "lab", "--", *options],
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"HOME": str(home), "JUPYTER_PREFER_ENV_PATH": "1"},
-            start_new_session=True,
-        )
-        try:
-            wait_until_listening(port)
-            yield f"http://127.0.0.1:{port}/lab/tree/notebooks/04.ipynb"
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
+    with serve(tmp_path) as address:
+        yield f"{address}/lab/tree/notebooks/04.ipynb"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_launcher_opens_and_asks_nothing(browser, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "01_data_preparation.ipynb", tmp_path / "notebooks")
+    with serve(tmp_path) as address:
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        calls: list[str] = []
+        page.on("request", lambda request: calls.append(request.url))
+        page.goto(f"{address}/lab/tree/notebooks")
+        page.locator(".jp-Launcher-content").wait_for(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).wait_for(timeout=60_000)
+        page.locator(".jp-DirListing-item").get_by_text("01_data_preparation").wait_for()
+        page.wait_for_timeout(3000)  # it asks after a while
+        assert page.get_by_text("news").count() == 0
+        assert page.locator(".Toastify__toast, .jp-Dialog").count() == 0
+        assert all(call.startswith((address, "ws:", "data:", "blob:")) for call in calls), calls
+        assert not any("/api/news" in call or "/api/update" in call for call in calls)
+        page.close()
 
 
 @pytest.mark.browser

@@ -308,12 +308,17 @@ def list_(notebooks: Notebooks = Path("notebooks"), as_json: cli.Json = False) -
 def lab(
     arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to JupyterLab.")] = None,
 ) -> None:
-    """Open JupyterLab on the notebooks."""
+    """Open JupyterLab on the notebooks; it asks for no news and looks for no updates."""
     command = [sys.executable, "-m", "jupyter", "lab", "--notebook-dir=.", *(arguments or [])]
     if not arguments:
         command.append("--LabApp.default_url=/lab/tree/notebooks")
     # Notebooks find `data/` and `reports/` from here, wherever their kernels work.
-    os.execve(sys.executable, command, os.environ | {PROJECT_VARIABLE: str(Path.cwd())})
+    # Our defaults (labconfig/) come before those of the machine, and after a person's own settings.
+    config = os.pathsep.join(
+        [str(Path(__file__).parent), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    )
+    more = {PROJECT_VARIABLE: str(Path.cwd()), "JUPYTER_CONFIG_PATH": config}
+    os.execve(sys.executable, command, os.environ | more)
 
 
 class Check(NamedTuple):
