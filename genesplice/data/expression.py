@@ -210,10 +210,16 @@ def _numbers(cells: pd.DataFrame, path: Path) -> Float[np.ndarray, "genes sample
     return numbers
 
 
+def _is_finite(cell: str) -> bool:
+    try:
+        return bool(np.isfinite(float(cell)))
+    except ValueError:
+        return False
+
+
 def _bad_cell(cells: pd.DataFrame, path: Path) -> InputError:
     """The first cell that is no finite number; only called where there is one."""
-    numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy()
-    row, column = np.argwhere(~np.isfinite(numbers))[0]
+    row, column = np.argwhere(~cells.map(_is_finite).to_numpy())[0]
     cell = cells.iat[row, column].strip()
     found = f"{cell!r}" if cell else "an empty cell"
     expected = "a number" + " with a point, or semicolons between columns" * ("," in cell)

@@ -105,7 +105,8 @@ def read_network(
     path, aliases = Path(path), aliases or gene_aliases(genes)
     table = read_table(path, names=partial(_columns_without_header, aliases), blanks=True)
     notes = [table.attrs["separated"]] if "separated" in table.attrs else []
-    if len(table.columns) > 3 and table.iloc[:, 1:].isin(["0", "1", ""]).all(axis=None):
+    is_matrix = len(table.columns) > 3 and {"target", "sign"}.isdisjoint(table.columns)
+    if is_matrix and table.iloc[:, 1:].isin(["0", "1", ""]).all(axis=None):
         notes.append("matrix of YEASTRACT: regulators in rows, targets in columns, no signs")
         pairs = table.melt(table.columns[0], var_name="target", value_name="sign")
         edges = pairs[pairs["sign"] == "1"].set_axis(["source", "target", "sign"], axis=1)

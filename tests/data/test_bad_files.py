@@ -127,6 +127,8 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         ("gene\ts1\na\t1,5\n",
          "e.tsv:2: found '1,5' for sample 's1', expected a number with a point, or semicolons "
          "between columns"),
+        ("gene\ts1\na\t5\nb\t1.\x005\n",
+         "e.tsv:3: found '1.\\x005' for sample 's1', expected a number"),
         ("gene\ts1\na\t5\nb\tinf\n", "e.tsv:3: found 'inf' for sample 's1', expected a number"),
         ("gene\ts1\nb0000\t50\nb0001\t-0.5\n",
          "e.tsv: found -0.5 for gene 'b0001', sample 's1', expected values >= 0"),
@@ -219,6 +221,7 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
     f"{PREPARE} --network": [
         ("", "n.tsv: found an empty file, expected data"),
         ("source\ttarget\n", "n.tsv: found a header and no rows, expected at least one row"),
+        ("source\ttarget\ta\tsign\nb1\n", "n.tsv:2: found an empty target, expected a name"),
         ("source\tsign\nb1\t+\n",
          "n.tsv:1: found no column 'target' (header: source, sign), expected a column named "
          "target or gene_id or gene or regulatedname or targetgene or protein2 or node2 or to"),
