@@ -280,6 +280,11 @@ class GeneAmongOthers:
         Vectors of all genes, as `GeneGraph.forward` takes them; that of `row` is not read.
     graph
         From `GeneGraph.bind`.
+
+    Attributes
+    ----------
+    sources
+        Kind and nodes of what `receive` tells apart.
     """
 
     @torch.no_grad()
@@ -298,16 +303,18 @@ class GeneAmongOthers:
         self.own_regulator = regulator[row]
         source, target = graph[MESSAGES["regulates"]].edge_index
         into = target == row
-        self.is_own = source[into] == row
         at = source[into]
+        self.is_own, self.sources = at == row, [("regulator", at)]
         self.regulators = _heads(layer.regulates, layer.source_norm(sender[at] + regulator[at]))
         self.signs = graph[MESSAGES["regulates"]].edge_attr[into].to(gene)
         source, target = graph[MESSAGES["effects"]].edge_index
         into = target == row
+        self.sources.append(("effector", source[into]))
         self.effectors = _heads(layer.effects, effector[source[into]])
         self.effector_signs = graph[MESSAGES["effects"]].edge_attr[into].to(gene)
         source, target = graph[MESSAGES["contains"]].edge_index
         # A pathway may be there more than once; it is informed once.
+        self.sources.append(("pathway", source[target == row]))
         nodes, self.pathway = source[target == row].unique(return_inverse=True)
         self.identity = pathway[nodes]
         self._gather_members(graph, sender, nodes, row)
@@ -336,6 +343,12 @@ class GeneAmongOthers:
 
     def __call__(self, own: Float[Tensor, "variants width"]) -> Float[Tensor, "variants width"]:
         """The gene's vector after the layer, for each vector it might have before."""
+        return own + sum(received.sum(1) for received in self.receive(own))
+
+    def receive(
+        self, own: Float[Tensor, "variants width"]
+    ) -> list[Float[Tensor, "variants sources width"]]:
+        """What it receives from each of its regulators, effectors and pathways (`sources`)."""
         layer, x = self.layer, self.layer.gene_norm(own)
         sent = own + self.own_measured
         regulators = self.regulators.expand(len(own), *self.regulators.shape)
@@ -343,9 +356,11 @@ class GeneAmongOthers:
             itself = _heads(layer.regulates, layer.source_norm(sent + self.own_regulator))
             regulators = torch.where(self.is_own[:, None, None], itself[:, None], regulators)
         pathways = _heads(layer.contains, self._inform_pathways(layer.gene_norm(sent)))
-        received = _receive(layer.regulates, regulators, x, self.signs)
-        received = received + _receive(layer.effects, self.effectors[None], x, self.effector_signs)
-        return own + received + _receive(layer.contains, pathways[:, self.pathway], x)
+        return [
+            _receive(layer.regulates, regulators, x, self.signs),
+            _receive(layer.effects, self.effectors[None], x, self.effector_signs),
+            _receive(layer.contains, pathways[:, self.pathway], x),
+        ]
 
     def _inform_pathways(
         self, member: Float[Tensor, "variants width"]
@@ -378,8 +393,8 @@ def _receive(
     message: Float[Tensor, "some sources heads part"],
     x: Float[Tensor, "variants width"],
     signs: Tensor | None = None,
-) -> Float[Tensor, "variants width"]:
-    """What a gene with each of several vectors receives from the same sources."""
+) -> Float[Tensor, "variants sources width"]:
+    """What a gene with each of several vectors receives from each of the sources."""
     query = layer.lin_r(x).unflatten(-1, (1, layer.heads, layer.out_channels))
     weight = _logits(layer, message, query, signs).softmax(1)
-    return (weight[..., None] * message).sum(1).flatten(1)
+    return (weight[..., None] * message).flatten(2)

@@ -125,13 +125,16 @@ class SingleGenePredictor(nn.Module):
 
     def _among(self, own: Float[Tensor, "variants some"], *, has_read: bool) -> Tensor:
         """The gene after the only layer; `has_read` where the readout has read the vectors."""
-        if own.dtype not in self._alone:
+        alone = self.among_others(own.dtype, has_read=has_read)
+        return alone(own if has_read else self.model.readout(own))
+
+    def among_others(self, dtype: torch.dtype, *, has_read: bool = False) -> GeneAmongOthers:
+        """The gene in a graph of one layer, with vectors of that type."""
+        if dtype not in self._alone:
             with torch.no_grad():
-                all_genes = self.vectors if has_read else self.model.readout(self.vectors)
-            self._alone[own.dtype] = GeneAmongOthers(
-                self.model.graph, all_genes, self.graph, self.row
-            )
-        return self._alone[own.dtype](own if has_read else self.model.readout(own))
+                genes = self.vectors if has_read else self.model.readout(self.vectors)
+            self._alone[dtype] = GeneAmongOthers(self.model.graph, genes, self.graph, self.row)
+        return self._alone[dtype]
 
     def _among_others(
         self, own: Float[Tensor, "variants features"]
@@ -366,14 +369,21 @@ class GeneOutput(nn.Module):
         relatives: Float[Tensor, "steps length relatives"] | None = None,
     ) -> Float[Tensor, " steps"]:
         """Predict for each of several sequences, with other alignment columns if any are given."""
+        return self.pick(self.row(self.features(bases, relatives)))
+
+    def features(
+        self,
+        bases: Float[Tensor, "steps length 4"],
+        relatives: Float[Tensor, "steps length relatives"] | None = None,
+    ) -> Float[Tensor, "steps features"]:
+        """The gene's vector for each of several sequences."""
         steps, encoder = bases.shape[0], self.model.encoder
         others = self.annotation.expand(steps, -1, -1)
         if relatives is not None and self.n_relatives:
             others = torch.cat([others[..., : -self.n_relatives], relatives], -1)
         inputs = torch.cat([bases, others], -1)
         is_real = self.is_real.expand(steps, -1)
-        encoded = encoder.encode(inputs, is_real, with_bases=encoder.base_width > 0)
-        return self.read(encoded)
+        return self.read_vectors(encoder.encode(inputs, is_real, with_bases=encoder.base_width > 0))
 
     def read(self, encoded: EncoderOutput, first_bp: int = 0) -> Float[Tensor, " steps"]:
         """Predict from encoded bins, the first of which starts `first_bp` into the window."""

@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import make_tiny, make_vectors
+from tiny_models import SMALL, make_tiny, make_vectors
 
+import genesplice as gs
 from genesplice.api import edge_attributions
+from genesplice.baselines.ridge import fit_kernel_path
 from genesplice.errors import InputError, WorkError
+from genesplice.explain.mutagenesis import mutate
 from genesplice.explain.pathways import (
     PROFILE,
     GraphOutput,
@@ -17,10 +20,12 @@ from genesplice.explain.pathways import (
     edge_attribution,
     explain_edges,
     influence,
+    path_of_change,
     pathway_influence,
 )
 from genesplice.predict.expression import bundle_graph
 from genesplice.predict.gene_output import Explainer
+from genesplice.training.finetuning import make_model
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +197,66 @@ def test_the_share_above_a_band_by_chance_is_that_of_the_quantile():
         # One of n against the others: the band has one graph less.
         assert found == pytest.approx(expected, rel=0.25)
     assert _chance_above(np.zeros((1, 5))) == 1.0
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.6])
+def test_a_changed_base_is_followed_to_the_level(tiny_bundle, vectors, mix):
+    gene = receivers(tiny_bundle)[0]
+    model = make_tiny(tiny_bundle) if mix == 0 else make_tiny_with_kernel(tiny_bundle, vectors, mix)
+    explainer = Explainer(model, tiny_bundle, window_bp=2048, vectors=vectors)
+    exact = mutate(explainer, gene, upstream_bp=64, downstream_bp=64)
+    found = path_of_change(explainer, gene, steps=128)
+    assert found.gene_id == gene
+    # The strongest of all changes, and its very effect, which the parts share.
+    largest = np.nanmax(np.abs(exact.effects))
+    assert abs(found.after - found.before) == pytest.approx(largest, rel=1e-3)
+    assert found.table["value"].sum() == pytest.approx(found.after - found.before, rel=2e-2)
+    assert found.delta == pytest.approx(
+        found.table["value"].sum() - found.after + found.before, abs=1e-9
+    )
+    # One part for each node that it has an edge from, the pathway by its name.
+    graph = bundle_graph(model, tiny_bundle)
+    row = tiny_bundle.genes["gene_id"].tolist().index(gene)
+    into = sum(int((i[1] == row).sum()) for k, i in graph.edge_index_dict.items() if k[2] == "gene")
+    counts = found.table["part"].value_counts()
+    assert counts["embedding"] == 1
+    assert counts.drop(["embedding", "kernel"], errors="ignore").sum() == into > 0
+    assert counts.get("kernel", 0) == (mix > 0)
+    if mix:
+        # All by the kernel path, as it is without the other.
+        model.mix.fill_(1.0)
+        alone = path_of_change(explainer, gene, parsed(found.change)).table
+        of_kernel = alone.set_index("part")["value"]["kernel"]
+        assert alone["value"].sum() == pytest.approx(of_kernel)
+        kernel = found.table.set_index("part")["value"]["kernel"]
+        assert kernel == pytest.approx(mix * of_kernel, rel=1e-4)
+
+
+def parsed(change: str) -> tuple[int, str]:
+    what, where = change.split(" at ")
+    return int(where.removesuffix(" bp")), what[-1]
+
+
+def make_tiny_with_kernel(bundle, vectors, mix):
+    config = gs.override(gs.load_preset("quick"), [*SMALL])
+    torch.manual_seed(0)
+    genes = bundle.observed.index
+    model = make_model(bundle, config, n_support=len(genes)).eval()
+    observed = torch.from_numpy(bundle.observed.to_numpy(np.float32))
+    rows = torch.from_numpy(pd.Index(bundle.genes["gene_id"]).get_indexer(genes))
+    model.expression_head.fit(observed)
+    model.readout.fit(vectors[rows])
+    blocks = bundle.block_of.loc[genes].to_numpy()
+    fit_kernel_path(model, bundle_graph(model, bundle), vectors, (rows, observed), blocks)
+    model.mix.fill_(mix)
+    return model
+
+
+def test_a_path_needs_one_graph_layer_and_a_base(tiny_bundle, vectors, explainer):
+    with pytest.raises(InputError, match=r"X at -5 bp, expected A, C, G or T within the window"):
+        path_of_change(explainer, "g0003", (-5, "X"))
+    with pytest.raises(InputError, match=r"\+5000 bp"):
+        path_of_change(explainer, "g0003", (5000, "A"))
+    deep = make_tiny(tiny_bundle, "model.graph_layers=2")
+    with pytest.raises(WorkError, match="2 graph layers"):
+        path_of_change(Explainer(deep, tiny_bundle, window_bp=2048, vectors=vectors), "g0003")

@@ -126,8 +126,8 @@ def test_a_gene_alone_is_what_it_is_in_the_whole_graph(tangled):
     graph = bundle_graph(model, bundle)
     width = model.config.width
     everyone = torch.randn(len(ids), width, generator=generator)
-    key = ("pathway", "contains", "gene")
-    graph[key].edge_index = graph[key].edge_index.repeat(1, 2)
+    for key in (("pathway", "contains", "gene"), ("gene", "member_of", "pathway")):
+        graph[key].edge_index = graph[key].edge_index.repeat(1, 2)
     for row in (0, 3, 5, 19, 59):
         own = 5 * torch.randn(4, width, generator=generator)
         with torch.no_grad():
