@@ -77,6 +77,13 @@ def _heatmap(name: str) -> dict[str, Any]:
     return {"residual": residual, "max_genes": 20, "names": pd.Series(name, ids(40)), "title": name}
 
 
+def _path(name: str) -> dict[str, Any]:
+    parts = ["embedding", "kernel", "regulator", "effector", *["pathway"] * 8]
+    values = np.random.default_rng(5).normal(0, 0.1, len(parts))
+    table = pd.DataFrame({"part": parts, "name": name, "value": values})
+    return {"table": table, "change": name, "missing": 0.01, "title": name}
+
+
 def _curves(name: str) -> dict[str, Any]:
     rows = [
         (step, metric, split, scale / step)
@@ -222,6 +229,7 @@ CASES = {
     "pathway_graph": Case(figures.pathway_graph, _graph),
     "context_curve": Case(figures.context_curve, _context),
     "influence_bars": Case(figures.influence_bars, _influence),
+    "change_path": Case(figures.change_path, _path),
     "rate_range": Case(figures.rate_range, _range),
     "rate_schedules": Case(figures.rate_schedules, _schedules),
     "sample_curve": Case(figures.sample_curve, _sizes),

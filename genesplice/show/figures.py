@@ -23,14 +23,14 @@ from genesplice.show.figures_model import (
     rate_schedules,
 )  # fmt: skip
 from genesplice.show.logo import attribution_logo
-from genesplice.show.networks import pathway_graph
+from genesplice.show.networks import change_path, pathway_graph
 from genesplice.show.theme import THEME
 
 __all__ = [
-    "THEME", "attribution_logo", "completeness_bars", "condition_heatmap", "context_curve",
-    "context_scores", "dose_figure", "expression_map", "fold_map", "influence_bars",
-    "leakage_table", "learning_curves", "mass_figure", "metric_bars", "part_bars", "pathway_graph",
-    "predicted_observed", "rate_range", "rate_schedules", "relatives_map",
+    "THEME", "attribution_logo", "change_path", "completeness_bars", "condition_heatmap",
+    "context_curve", "context_scores", "dose_figure", "expression_map", "fold_map",
+    "influence_bars", "leakage_table", "learning_curves", "mass_figure", "metric_bars", "part_bars",
+    "pathway_graph", "predicted_observed", "rate_range", "rate_schedules", "relatives_map",
     "sample_curve", "slope_bars",
 ]  # fmt: skip
 

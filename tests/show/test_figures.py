@@ -85,9 +85,10 @@ def test_positions_are_float64(name):
 @every_figure
 def test_hover_never_falls_back_to_bare_numbers(name):
     for trace in draw(name).data:
-        if trace.type != "table":
-            has_text = trace.hovertemplate or trace.hoverinfo in ("skip", "text", "name")
-            assert has_text
+        for part in (trace.node, trace.link) if trace.type == "sankey" else (trace,):
+            if trace.type != "table":
+                has_text = part.hovertemplate or part.hoverinfo in ("skip", "text", "name")
+                assert has_text
 
 
 @every_figure

@@ -11,7 +11,7 @@ from tiny_figures import polygons, trace
 
 from genesplice.errors import InputError
 from genesplice.show.explorers import Click, NetworkExplorer
-from genesplice.show.networks import graph_layout, pathway_graph
+from genesplice.show.networks import change_path, graph_layout, pathway_graph
 from genesplice.show.theme import gene_labels
 
 NODES = pd.DataFrame({"id": ["r1", "r2", "g1", "g2", "p1"]})
@@ -283,3 +283,26 @@ def test_gene_sets_are_no_regulators():
     assert "regulates 0, regulated by 1; 1 gene sets" in title
     assert "member of" in str(explorer.figure_at(node="b").data[7].hovertext)
     assert any("member of a gene set" in str(trace.name) for trace in explorer.figure.data)
+
+
+def test_a_path_of_change_draws_every_part_and_what_is_missing():
+    parts = ["embedding", "kernel", *["pathway"] * 8, "regulator"]
+    values = [0.1, -0.3, *np.arange(1, 9) / 100, -0.2]
+    names = ["g", "g", *(f"set {i}" for i in range(8)), "crp"]
+    table = pd.DataFrame({"part": parts, "name": names, "value": values})
+    figure = change_path(table, "g A>T", missing=0.04)
+    (drawn,) = figure.data
+    labels, link = list(drawn.node.label), drawn.link
+    assert labels[:3] == ["g A&gt;T", "embedding", "level -0.040"]
+    # Embedding, kernel, the six largest by size, and the other three together.
+    assert labels[3:6] == ["its own embedding +0.1", "kernel: like training genes -0.3", "crp -0.2"]
+    assert labels[6:] == [f"set {i} +0.0{i + 1}" for i in (7, 6, 5, 4, 3)] + ["3 others +0.06"]
+    ways = list(zip(link.source, link.target, link.value, link.customdata, strict=True))
+    assert ways[0] == (0, 1, pytest.approx(0.96), pytest.approx(-0.04))
+    for i, value in enumerate([0.1, -0.3, -0.2, 0.08, 0.07, 0.06, 0.05, 0.04, 0.06]):
+        for source, target, size, change in (ways[1 + i], ways[10 + i]):
+            assert {source, target} & {3 + i}
+            assert (size, change) == (pytest.approx(abs(value)), pytest.approx(value))
+        colour = link.color[1 + i]
+        assert (colour == link.color[1]) == (value > 0)
+    assert "50.0% is missing" in figure.layout.title.text
