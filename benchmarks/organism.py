@@ -18,6 +18,8 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
+RUN = re.compile(r"runs/\d{8}-\d{6}-\w+(-\d+)?")
+"""A run's folder is called after the time."""
 SMALL = _words(
     "model.width=16 model.heads=2 model.base_width=4 model.region_layers=1 model.summary_layers=1 "
     "pretrain.window_bp=2048 pretrain.batch_windows=2 pretrain.steps=20 "
@@ -37,7 +39,7 @@ VERDICT = _words(
     "verdict.reference_bp=4096 verdict.control_smallest_effect=100"
 )
 STEP = """import json, pathlib
-pathlib.Path(run_dir, "{0}").mkdir()
+pathlib.Path(run_dir, "{0}").mkdir(exist_ok=True)
 for number in range(30):
     pathlib.Path(run_dir, "{0}", str(number)).write_text("x" * number)
 """
@@ -177,7 +179,8 @@ def content(path: Path, out: Path) -> Any:
             .to_csv(float_format="%r")
         )
     if name.endswith((".json", ".ipynb")):
-        found = json.loads(path.read_text().replace(str(out), "OUT"))
+        text = path.read_text().replace(str(out), "OUT")
+        found = json.loads(RUN.sub("runs/RUN", text))
         return None if name.endswith(".ipynb") else _timeless(found)
     if name.endswith(".safetensors"):
         load_file(path)
@@ -238,8 +241,7 @@ def differences(whole: Path, out: Path) -> list[str]:
 
     def files(folder: Path) -> dict[str, Path]:
         named = {str(path.relative_to(folder)): path for path in _final(folder)}
-        # A run's folder is called after the time.
-        return {re.sub(r"^runs/[^/]+", "runs/RUN", name): path for name, path in named.items()}
+        return {RUN.sub("runs/RUN", name): path for name, path in named.items()}
 
     ours, theirs = files(out), files(whole)
     found = [f"{name} is only in one of both" for name in sorted({*ours} ^ {*theirs})]

@@ -256,6 +256,9 @@ def execute_notebook(
     name, kernels, output = name or notebook.stem, kernels or Kernels(), output.resolve()
     log = output.with_suffix(".log")
     log.unlink(missing_ok=True)
+    # papermill writes over its file again and again, and asks for this suffix.
+    begun = output.with_name(f".{output.name}")
+    begun.unlink(missing_ok=True)
     started, n_cells, position = time.monotonic(), notebook.n_cells + bool(parameters), 0
     kind = message = ""
 
@@ -274,7 +277,7 @@ def execute_notebook(
 
     try:
         papermill.execute_notebook(
-            read_notebook(notebook.path), str(output).replace("{", "{{").replace("}", "}}"),
+            read_notebook(notebook.path), str(begun).replace("{", "{{").replace("}", "}}"),
             parameters=dict(parameters), kernel_name="python3",
             kernel_manager_class=_kernel_manager(log, cwd, threads, start_kernel),
             on_cell_start=start_cell, stderr_file=_Listener(partial(progress.text, name)),
@@ -300,7 +303,7 @@ def execute_notebook(
         failure = Failure(notebook.stem, position or None, n_cells, kind, one_line(message))
     seconds = round(time.monotonic() - started, 3)
     # The report shows how it ended.
-    executed = read_notebook(output if output.exists() else notebook.path)
+    executed = read_notebook(begun if begun.exists() else notebook.path)
     outcome = {"state": failure.state if failure else "done", "seconds": seconds}
     outcome |= {"failure": failure._asdict()} if failure else {}
     executed.metadata["genesplice"] = outcome
@@ -308,6 +311,7 @@ def execute_notebook(
     executed.cells = [c for c in executed.cells if marked not in c.metadata.get("tags", [])]
     with atomic_file(output) as whole:
         nbformat.write(executed, whole)
+    begun.unlink(missing_ok=True)
     return seconds, failure
 
 

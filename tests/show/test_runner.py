@@ -39,6 +39,21 @@ def states(run_dir: Path) -> list[str]:
     return [record["state"] for record in read_manifest(run_dir)["notebooks"]]
 
 
+def test_a_notebook_has_its_name_when_it_is_over(tmp_path: Path) -> None:
+    look = (
+        "from pathlib import Path\nprint(sorted(one.name for one in Path(run_dir).glob('*.ipynb')))"
+    )
+    folder = tmp_path / "notebooks"
+    write_notebook(folder / "01_a.ipynb", code('run_dir: str = ""', "parameters"), code(look))
+    write_notebook(folder / "02_b.ipynb", code('run_dir: str = ""', "parameters"), code(look))
+    result, _ = run(folder, at_once=1)
+    seen = [printed(result.run_dir / f"{stem}.ipynb") for stem in ("01_a", "02_b")]
+    assert "'01_a.ipynb'" not in seen[0]
+    assert "'02_b.ipynb'" not in seen[1]
+    assert "'01_a.ipynb'" in seen[1]
+    assert sorted(one.name for one in result.run_dir.glob(".*")) == []
+
+
 def test_notebooks_run_in_order_with_what_they_declare(folder: Path) -> None:
     result, told = run(folder, parameters={"seed": "3", "scale": "2", "data_dir": "data/x"})
     assert result.exit_code == 0
