@@ -15,6 +15,7 @@ from benchmarks.results import (
     read_verdict,
     tables,
 )
+from genesplice.cli.notebooks import claim_records
 from genesplice.results import Metric
 
 KEYS = {
@@ -121,6 +122,25 @@ def test_what_no_file_has_is_not_measured(folder: Path) -> None:
     assert results["reliability"] == {}
     (folder / "reliability.json").write_text('{"made_by": "a command", "share": 0.9}')
     assert gather(folder)["reliability"]["share"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [(0.02, 0.04, "helps"), (0.001, 0.009, "does not help"), (-0.02, 0.04, "cannot tell"),
+     (-0.05, -0.02, "hurts"), (-0.001, -0.0001, "does not help")],
+)  # fmt: skip
+def test_what_a_claim_answers(low: float, high: float, answer: str) -> None:
+    runs = [
+        Metric("profile_r", value, None, None, 9, model, "test", fold, 0)
+        for model, value in (("genesplice", 0.5 + low), ("genesplice_rewired", 0.5))
+        for fold in range(3)
+    ]
+    pair = "genesplice - genesplice_rewired"
+    runs.append(Metric("profile_r_difference", (low + high) / 2, low, high, 9, pair, "test"))
+    claims = claim_records([run._asdict() for run in runs], {}, "a command")
+    (row,) = (one for one in claims if one["value"] is not None)
+    assert (row["control"], row["answer"]) == ("genesplice_rewired", answer)
+    assert row["command"] == "a command"
 
 
 def test_an_earlier_verdict_has_todays_names() -> None:
