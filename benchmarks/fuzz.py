@@ -42,8 +42,8 @@ def targets(folder: Path) -> dict[str, Target]:
     from genesplice.data import (
         alignments,
         annotation,
+        archives,
         assay,
-        genbank,
         gene_sets,
         measurements,
         network,
@@ -112,7 +112,7 @@ def targets(folder: Path) -> dict[str, Target]:
     def genbank_both(path: Path) -> Any:
         return (
             read_fasta(path),
-            genbank.read_records(path),
+            archives.read_records(path),
             annotation.parse_annotation(path, genome),
         )
 

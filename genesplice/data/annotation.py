@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from genesplice.data.archives import is_genbank, read_features
 from genesplice.data.coding import (
     BACTERIAL,
     BIOTYPE_KEYS,
@@ -20,7 +21,6 @@ from genesplice.data.coding import (
     read_attributes,
     whole_gene,
 )
-from genesplice.data.genbank import is_genbank, read_features
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import WHOLE_NUMBER, numbered_lines, some, unique_owners
 from genesplice.errors import InputError

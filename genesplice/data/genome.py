@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from genesplice.config.model import COMPLEMENT_COUNTS
-from genesplice.data.genbank import as_fasta, is_genbank
+from genesplice.data.archives import as_fasta, is_genbank
 from genesplice.data.tables import LineWidths, check_text, on_disk, open_input, open_text, some
 from genesplice.errors import InputError, require
 from genesplice.runtime import atomic_directory, file_sha256, write_json

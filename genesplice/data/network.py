@@ -172,7 +172,7 @@ def _edges(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
         edges[part] = table[column].str.strip()
     n_edges = len(edges)
     if layout == "STRING":
-        edges = _string_edges(edges, table.rename(columns=str.lower), path)
+        edges = string_edges(edges, table.rename(columns=str.lower), path)
         layout += f", undirected, scores of {STRING_LEAST * 1000:.0f} of 1000 or more"
     elif layout == "DoRothEA":
         level = table[lower["confidence"]].str.strip()
@@ -204,8 +204,11 @@ def _edges(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
     return pd.concat([edges, turned]) if layout.startswith("STRING") else edges
 
 
-def _string_edges(edges: pd.DataFrame, table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Edges of STRING, with the channels that they rest on as provenance."""
+def string_edges(edges: pd.DataFrame, table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Edges of STRING, with the channels that they rest on as provenance.
+
+    `edges` has `source` and `target` of the rows of `table`, whose columns are STRING's.
+    """
     score = pd.to_numeric(table["combined_score"], errors="coerce")
     if score.isna().any():
         line = line_of(table, score.index[score.isna()][0])

@@ -40,15 +40,17 @@ from genesplice.data.measurements import (
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.relatives import align_relatives
 from genesplice.data.sources import (
+    FILE_RECIPES,
     FROM_ARCHIVE,
     MIN_SET_GENES,
     RECIPES,
+    FetchedFiles,
     default_cache,
     fetch_relatives,
 )
 from genesplice.data.splits import choose_operons
 from genesplice.data.tables import counted, on_disk, open_input
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.runtime import file_sha256, scratch_folder
 
 
@@ -63,7 +65,7 @@ def prepare_recipe(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Prepare an organism that is known by name (`genesplice.data.sources.RECIPES`).
+    """Prepare an organism that is known by name: `RECIPES`, `FILE_RECIPES` of `…data.sources`.
 
     Parameters
     ----------
@@ -90,11 +92,20 @@ def prepare_recipe(
         If the data cannot be downloaded.
     """
     started = time.monotonic()
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"{close[0]!r}" if close else " or ".join(map(repr, RECIPES))
+    known = [*RECIPES, *FILE_RECIPES]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"{close[0]!r}" if close else " or ".join(map(repr, known))
         raise InputError(f"recipe {name!r}", hint)
     _refuse_taken(Path(out), overwrite)
+    if name in FILE_RECIPES:
+        is_there = str(relatives) != FROM_ARCHIVE or Path(FROM_ARCHIVE).exists()
+        require(is_there, f"--relatives {FROM_ARCHIVE} with {name}", "a folder or a MAF file")
+        fetched = FILE_RECIPES[name](cache, progress)
+        return prepare_files(
+            **fetched.given, out=out, name=name, relatives=relatives, tracks=tracks,
+            blacklist=blacklist, overwrite=overwrite, progress=progress, fetched=fetched,
+        )  # fmt: skip
     parts = RECIPES[name](cache, progress)
     if relatives is not None:
         chosen: Path | None = Path(relatives)
@@ -153,6 +164,7 @@ def prepare_files(
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
+    fetched: FetchedFiles | None = None,
 ) -> Bundle:
     """Prepare an organism from FASTA, GFF3 or GTF, and an expression table.
 
@@ -177,7 +189,6 @@ def prepare_files(
     relatives
         Folder of genomes of related species (`genesplice.data.relatives.align_relatives`), or a MAF
         file of an alignment to this genome (`genesplice.data.alignments.read_maf`).
-        Folder of genomes of related species (`genesplice.data.relatives.align_relatives`).
     tracks, blacklist
         Coverage and peaks, and intervals where neither counts (`genesplice.data.tracks`).
     circular
@@ -186,6 +197,8 @@ def prepare_files(
         Whether more than a twentieth of the expression table's genes may be left out.
     name
         Name of the bundle; that of the folder `out` if not given.
+    fetched
+        Of a recipe: what the manifest says of the files in place of "the user's file".
 
     Raises
     ------
@@ -225,7 +238,8 @@ def prepare_files(
         coding = judge_coding(reading.genes, reading.partial, genome, files["annotation"])
         renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
         own_notes = () if measured is None else measured.notes
-        notes = [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
+        notes = [] if fetched is None else list(fetched.notes)
+        notes += [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
         if renamed:
             notes.append(counted("contigs of the annotation by other names in the genome", renamed))
         matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
@@ -270,6 +284,7 @@ def prepare_files(
             notes[-1] = "no expression: enough to pretrain, scan and score variants, and no more"
         for reason, lost in account["left_out"].items():
             notes.append(f"genes left out, {reason}: {counted_group(lost)}")
+        own_inputs = (one for flag, path in files.items() for one in _inputs(flag, path))
         parts = BundleParts(
             name=name or out.name,
             genome=genome,
@@ -279,7 +294,7 @@ def prepare_files(
             gene_sets=sets,
             motifs={},
             operons=units,
-            inputs=[one for flag, path in files.items() for one in _inputs(flag, path)],
+            inputs=list(own_inputs) if fetched is None else fetched.inputs,
             notes=notes,
             gene_set_evidence=evidence or gene_set_evidence,
             aliases=reading.aliases,
@@ -297,6 +312,9 @@ def prepare_files(
         options = {"relatives": relatives, "expression-unit": expression_unit, "operons": chosen,
                    "block-bp": block_bp, "folds": n_folds, "network-evidence": network_evidence,
                    "gene-set-evidence": gene_set_evidence}  # fmt: skip
+        if fetched is not None:
+            files, options = {}, {"recipe": name, "relatives": relatives}
+            allow_missing = False
         given = {flag: value for flag, value in (files | options).items() if value}
         flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
         flags += "".join(f" --tracks {one}" for one in tracks)

@@ -3,21 +3,25 @@
 import http.client
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from genesplice.data.alignments import read_summary
 from genesplice.data.annotation import Annotation, make_genes, parse_annotation
+from genesplice.data.archives import (
+    fetch_checked,
+    fetch_file,
+    write_reactome_sets,
+    write_string_edges,
+)
 from genesplice.data.bundle import BundleParts, Progress
 from genesplice.data.coding import judge_coding
 from genesplice.data.expression import make_expression
@@ -28,7 +32,7 @@ from genesplice.data.network import PROTEINS, NetworkReading, make_network, read
 from genesplice.data.relatives import Relatives
 from genesplice.data.tables import find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError
-from genesplice.runtime import atomic_file, file_sha256
+from genesplice.runtime import file_sha256
 
 WHEEL = "pymodulon-0.2.1-py3-none-any.whl"
 REQUIREMENT = "pymodulon==0.2.1"
@@ -50,7 +54,7 @@ ARCHIVE = (
     "https://eutils.ncbi.nlm.nih.gov/entrez/eutils/efetch.fcgi"
     "?db=nuccore&rettype=fasta&retmode=text&id="
 )
-ARCHIVE_TIMEOUT_S = 20
+HUMAN_TABLE = Path(__file__).with_name("human_files.tsv")
 MIN_SET_GENES = 3
 
 
@@ -209,17 +213,15 @@ def fetch_relatives(cache: Path, progress: Progress | None = None) -> tuple[Path
         if path.is_file():
             continue
         tell(f"relatives: fetching {path.name} ({number + 1} of {len(table)})")
+
+        def check(fetched: Path, row: Any = row, path: Path = path) -> None:
+            found = read_fasta(fetched).digest
+            if found != row.sha256:
+                expected = f"{row.sha256[:16]}…, which was pinned"
+                raise InputError(f"{row.records} of sha256 {found[:16]}…", expected, path=path)
+
         try:
-            with (
-                atomic_file(path) as scratch,
-                urllib.request.urlopen(ARCHIVE + row.records, timeout=ARCHIVE_TIMEOUT_S) as given,
-            ):
-                with scratch.open("wb") as out:
-                    shutil.copyfileobj(given, out)
-                found = read_fasta(scratch).digest
-                if found != row.sha256:
-                    expected = f"{row.sha256[:16]}…, which was pinned"
-                    raise InputError(f"{row.records} of sha256 {found[:16]}…", expected, path=path)
+            fetch_file(ARCHIVE + row.records, path, check)
         except (OSError, http.client.HTTPException) as error:
             said = (
                 f"relatives: the archive cannot be reached ({error}): {number} of {len(table)} "
@@ -230,6 +232,34 @@ def fetch_relatives(cache: Path, progress: Progress | None = None) -> tuple[Path
     return folder, ["relatives: the genomes of ecoli_relatives.tsv, from the archive"]
 
 
+class FetchedFiles(NamedTuple):
+    """What `prepare_files` takes, records of it for the manifest, and what became of it before."""
+
+    given: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    notes: list[str]
+
+
+def fetch_human(cache: Path | None = None, progress: Progress | None = None) -> FetchedFiles:
+    """Fetch the files of `human_files.tsv`.
+
+    GRCh38 with GENCODE's basic annotation; GTEx's median TPM, each tissue a condition of its own;
+    STRING without coexpression, which would leak; Reactome. `InputError`, `WorkError` as
+    `genesplice.data.archives.fetch_checked`.
+    """
+    folder = (default_cache() if cache is None else cache) / "human"
+    inputs = fetch_checked(read_table(HUMAN_TABLE), folder, progress or (lambda text: None))
+    paths = {record["part"]: folder / record["name"] for record in inputs}
+    edges, sets = folder / "string_edges.tsv", folder / "reactome.gmt"
+    said = write_string_edges(paths.pop("network"), paths.pop("proteins"), edges)
+    write_reactome_sets(paths.pop("gene_sets"), sets)
+    given = {"network": edges, "gene_sets": sets, "gene_set_evidence": "curated (Reactome)",
+             "expression_unit": "tpm", "circular": ("chrM",), "allow_missing": True}  # fmt: skip
+    return FetchedFiles(paths | given, inputs, [said])
+
+
+FILE_RECIPES = {"human": fetch_human}
+"""Recipe name to the function that fetches its files: `(cache, progress)`."""
 RECIPES: dict[str, Callable[[Path | None, Progress | None], BundleParts]] = {
     "ecoli": prepare_ecoli,
 }
