@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         well_known_genes,
         write_summary,
     )
-    from genesplice.baselines.methods import run_baselines
+    from genesplice.baselines.methods import BASELINES, run_baselines
     from genesplice.config import Config, load_preset, override
     from genesplice.context.perturbation import kept_share
     from genesplice.context.verdict import (
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from genesplice.predict.pretrained import encoder_sentence, principal_components
     from genesplice.results import (
         judge_difference,
+        label,
         metrics_frame,
         read_metrics,
         to_metrics,

@@ -19,7 +19,7 @@ from genesplice.data.prepare import is_outdated, prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
-from genesplice.results import Metric, MotifHit, metrics_frame
+from genesplice.results import Metric, MotifHit, label, metrics_frame
 from genesplice.runtime import project_path, write_json
 from genesplice.show.explorers import Explorer, ScanExplorer
 from genesplice.show.figures import metric_bars, scores_by_context
@@ -230,12 +230,13 @@ def metric_table(
 ) -> pd.DataFrame:
     """Records over all folds whose metric begins with `prefix` and whose model contains `model`.
 
-    Columns metric, model, value, ci_low, ci_high and n.
+    Columns metric, model (as people read it), value, ci_low, ci_high and n.
     """
     table = metrics_frame(metrics)
     is_chosen = table["metric"].str.startswith(prefix)
     is_chosen &= table["model"].str.contains(model, regex=False)
     shown = ["metric", "model", "value", "ci_low", "ci_high", "n"]
+    table = table.assign(model=table["model"].map(label))
     return table.loc[is_chosen, shown].reset_index(drop=True)
 
 
@@ -312,11 +313,11 @@ def substitutions_around(scan: Any, bundle: Bundle, *, count: int, seed: int = 0
 
 
 def class_results(records: Sequence[Metric]) -> pd.DataFrame:
-    """AUROC records of known classes as a table of one metric, "AUROC", a model a class."""
+    """AUROC records of known classes, start and stop codons apart, for `figures.class_scores`."""
     table = metrics_frame(records)
-    references = {"count_two_sided": " (counts)", "column": " (column)"}
-    name = table["metric"].str.removeprefix("auroc_") + table["model"].map(references).fillna("")
-    return table.assign(model=name, metric="AUROC")
+    table = table[table["metric"] != "auroc_start_stop"]
+    names = {"column": "alignment column", "count_two_sided": "counts of neighbouring bases"}
+    return table.assign(model=table["model"].replace(names))
 
 
 def attribution_shares(table: pd.DataFrame) -> pd.DataFrame:

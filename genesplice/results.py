@@ -178,6 +178,24 @@ PREDICTION_COLUMNS = ("gene_id", "condition", "fold", "model", "seed", "observed
 """Of `predictions.parquet`: held-out rows, log2(TPM + 1)."""
 
 
+LABELS = {
+    "genesplice_random": "random weights", "nearest_copy": "most similar gene",
+    "ridge_kmers": "ridge on k-mers", "gbm_kmers": "boosting on k-mers",
+    "cnn": "convolutional network", "ridge_kmer_codon": "ridge: k-mers, codons",
+    "gbm_kmer_codon": "boosting: k-mers, codons", "ridge_regulators": "ridge: regulators",
+    "ridge_kegg": "ridge: KEGG", "ridge_go": "ridge: GO", "ridge_all": "ridge: no relatives",
+    "gbm_all": "boosting: no relatives", "mean_gbm_ridge_all": "boosting+ridge: no relatives",
+    "gbm_conservation": "boosting: relatives alone", "gbm_dna": "boosting: DNA and relatives",
+    "mean_gbm_ridge_everything": "boosting+ridge: everything",
+}  # fmt: skip
+"""What people read of simple methods; files keep the names."""
+
+
+def label(model: object) -> str:
+    """A model's name for people, or that of a difference ("a - b"); other names as they are."""
+    return " - ".join(LABELS.get(name, name) for name in str(model).split(" - "))
+
+
 # --- what a difference answers ---
 
 Answer = Literal["yes", "no", "cannot tell"]
@@ -229,7 +247,7 @@ def judge(hypothesis: str, difference: Metric, *, is_lower_better: bool = False)
     answer = answer_from_interval(*ends)
     name = difference.metric.removesuffix("_difference")
     sentence = (
-        f"{hypothesis}: {answer}. {name} of {difference.model}: {difference.value:+.4f} "
+        f"{hypothesis}: {answer}. {name} of {label(difference.model)}: {difference.value:+.4f} "
         f"({interval}, n = {difference.n:,}; {'lower' if is_lower_better else 'higher'} is better)."
     )
     return Judgement(hypothesis, answer, sentence)

@@ -130,6 +130,10 @@ def test_tables_of_metrics():
     table = gs.metric_table(records, "probe_", "genesplice")
     assert table["metric"].tolist() == ["probe_gc", "probe_gc_difference"]
     assert list(table.columns) == ["metric", "model", "value", "ci_low", "ci_high", "n"]
+    named = [metric("probe_gc", 0.7, "genesplice - genesplice_random")]
+    assert gs.metric_table(named, "", "_random")["model"].tolist() == [
+        "genesplice - random weights"
+    ]
     wide = gs.pivot_metrics(records, "probe_")
     assert wide.loc["gc"].to_dict() == {"genesplice": 0.7, "kmers": 0.5}
     by_region = metric("probe_difference_coding", 0.1, "genesplice - kmers")

@@ -101,6 +101,15 @@ def _bars(name: str) -> dict[str, Any]:
     return {"metrics": table, "metric": name, "highlight": name, "title": name}
 
 
+def _classes(name: str) -> dict[str, Any]:
+    table = pd.DataFrame({"metric": ["auroc_start", "auroc_stop", "auroc_start"]})
+    table = table.assign(model=["genesplice", "genesplice", name], value=[0.6, 0.7, 0.4])
+    return {
+        "metrics": table.assign(ci_low=[0.5, None, 0.3], ci_high=[0.65, None, 0.5]),
+        "title": name,
+    }
+
+
 def _scatter(name: str) -> dict[str, Any]:
     rng = np.random.default_rng(3)
     table = pd.DataFrame({"gene_id": ids(150), "name": name, "observed": rng.uniform(0, 14, 150)})
@@ -221,6 +230,7 @@ CASES = {
     "condition_heatmap": Case(figures.condition_heatmap, _heatmap),
     "learning_curves": Case(figures.learning_curves, _curves),
     "metric_bars": Case(figures.metric_bars, _bars),
+    "class_scores": Case(figures.class_scores, _classes),
     "predicted_observed": Case(figures.predicted_observed, _scatter),
     "leakage_table": Case(figures.leakage_table, _leakage),
     "attribution_logo": Case(figures.attribution_logo, _logo),

@@ -100,7 +100,7 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
     shown = [main, *(one for one in names if not one.endswith("_difference"))]
     parts: list[Part] = [
         "## Scores on held-out sequences\n\nEvery method learned from the same rows. "
-        "`genesplice_random` is the same encoder with random weights: what it reaches owes "
+        "*Random weights* are the same encoder without what it learned: what they reach owes "
         "nothing to pre-training.",
         metric_bars(metrics, shown, highlight="genesplice", title="Held-out sequences"),
     ]

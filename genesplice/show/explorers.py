@@ -274,6 +274,8 @@ class ContextExplorer(Explorer):
         every = list(dict.fromkeys([*scores["metric"], *slopes["metric"]]))
         metric = Control(name="metric", kind="select", label="Metric", options=tuple(every))
         figure = two_panels(420, "<b>Score by context length</b>", "", showlegend=False)
+        figure.update_layout(xaxis_domain=[0, 0.4], xaxis2_domain=[0.6, 1])  # room for the sources
+        figure.layout.annotations[1].x = 0.6
         figure.add_trace(band(np.empty(0), [], [], BLUE, "interval"), 1, 1)
         look = {"mode": "lines+markers", "marker_size": 8, "hover": "%{x:,} bp: %{y:.3f}"}
         figure.add_trace(line([], [], BLUE, name="score", **look), 1, 1)

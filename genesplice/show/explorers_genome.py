@@ -22,6 +22,7 @@ from genesplice.show.theme import PANEL_TITLE, broken_lines, line, require, requ
 
 FROM_TSS = "bp from the gene's start"
 _LANES = 3
+_CHARACTER_PX = 6.2  # of the names of sites
 _STAMP = "rgba(168,67,0,0.85)"
 
 
@@ -103,7 +104,7 @@ class AttributionExplorer(Explorer):
                 "data[1].marker.color": [colours[token] for token in tokens[at]],
                 "annotations[0].text": panel_title(gene.options[at], note),
                 "annotations[1].text": _stamp(stamps.get(genes[at], "")),
-                **_site_values(motifs, genes[at]),
+                **_site_values(motifs, genes[at], window_bp),
             }  # fmt: skip
 
         def slide(at: int) -> dict[str, Any]:
@@ -231,19 +232,31 @@ def _stamp(text: str) -> str:
     return f"<b>{safe(first.upper())}</b>{small}" if text else ""
 
 
-def _site_values(motifs: pd.DataFrame | None, gene_id: object) -> dict[str, Any]:
-    """Lay a gene's sites into lanes: strokes of trace 2, names of trace 3."""
+def _site_values(motifs: pd.DataFrame | None, gene_id: object, window_bp: int) -> dict[str, Any]:
+    """Lay a gene's sites into lanes: strokes of trace 2, names of trace 3.
+
+    A name that would run into the one before it in its lane is left to the hover text.
+    """
     if motifs is None:
         return {}
     mine = motifs[motifs["gene_id"] == gene_id].sort_values(["start", "end"], kind="stable")
     low, high = (mine[edge].to_numpy(np.float64) - 0.5 for edge in ("start", "end"))
     lanes = -np.array(site_lanes(low, high, _LANES), dtype=np.float64)
+    names = [th.short(name, 24) for name in mine["name"]]
+    half = np.array([len(name) for name in mine["name"]]) * _CHARACTER_PX / 2
+    middle, half = (low + high) / 2, half * window_bp / th.NARROW_PX
+    shown, ends = list[str](), dict[float, float]()
+    for lane, at, reach, name in zip(lanes, middle, half, names, strict=True):
+        is_free = ends.get(lane, -np.inf) <= at - reach
+        shown.append(name if is_free else "")
+        ends |= {lane: at + reach} if is_free else {}
     return {
         "data[2].x": broken_lines(low, high),
         "data[2].y": broken_lines(lanes, lanes),
-        "data[3].x": (low + high) / 2,
+        "data[3].x": middle,
         "data[3].y": lanes - 0.45,
-        "data[3].text": [th.short(name, 24) for name in mine["name"]],
+        "data[3].text": shown,
+        "data[3].hovertext": names,
     }
 
 
@@ -276,7 +289,7 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
         figure.add_trace(line([], [], th.PURPLE, width=5, name="sites", **under))
         # Names have a trace of their own: on a line, plotly.js loses the texts of thinned points.
         names = {"textfont": {"size": 11, "color": th.INK}, "name": "names of sites"}
-        figure.add_scatter(mode="text", cliponaxis=False, hoverinfo="skip", **names, **under)
+        figure.add_scatter(mode="text", cliponaxis=False, hoverinfo="text", **names, **under)
         figure.update_layout(yaxis3={"anchor": "x2", "visible": False, "fixedrange": True})
         figure.update_layout(yaxis3_range=[-_LANES + 0.05, 0.3])
     figure.update_layout(
@@ -306,7 +319,8 @@ def _add_substitutions(figure: go.Figure, positions: np.ndarray) -> None:
     figure.add_heatmap(
         x=np.repeat(positions, 4), y=list("ACGT") * len(positions), xaxis="x2", yaxis="y4",
         name="substitutions", zmid=0, colorscale=th.DIVERGING, hoverongaps=False,
-        colorbar={"thickness": 8, "outlinewidth": 0, "nticks": 3},
+        colorbar={"thickness": 8, "outlinewidth": 0, "nticks": 3,
+                  "title": {"text": "log ratio", "side": "right", "font_size": 11}},
         hovertemplate="%{x:+d} bp → %{y}: %{z:.3f}<extra></extra>",
     )  # fmt: skip
     figure.add_table(

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from genesplice.results import label
 from genesplice.show import theme as th
 from genesplice.show.figures_genome import expression_map, fold_map, leakage_table, relatives_map
 from genesplice.show.figures_model import (
+    class_scores,
     condition_heatmap,
     learning_curves,
     metric_bars,
@@ -27,11 +29,11 @@ from genesplice.show.networks import change_path, pathway_graph
 from genesplice.show.theme import THEME
 
 __all__ = [
-    "THEME", "attribution_logo", "change_path", "completeness_bars", "condition_heatmap",
-    "context_curve", "context_scores", "dose_figure", "expression_map", "fold_map",
-    "influence_bars", "leakage_table", "learning_curves", "mass_figure", "metric_bars", "part_bars",
-    "pathway_graph", "predicted_observed", "rate_range", "rate_schedules", "relatives_map",
-    "sample_curve", "slope_bars",
+    "THEME", "attribution_logo", "change_path", "class_scores", "completeness_bars",
+    "condition_heatmap", "context_curve", "context_scores", "dose_figure", "expression_map",
+    "fold_map", "influence_bars", "leakage_table", "learning_curves", "mass_figure", "metric_bars",
+    "part_bars", "pathway_graph", "predicted_observed", "rate_range", "rate_schedules",
+    "relatives_map", "sample_curve", "slope_bars",
 ]  # fmt: skip
 
 _LABELS_MAX = 60  # rows that are still named on an axis
@@ -181,7 +183,7 @@ def influence_bars(
     n_above = int((table["mean"] > table["null_high"]).sum())
     text = f"{n_above} of {len(table)} above their band of random graphs"
     if "chance_above" in table:
-        text += f"; {len(table) * table['chance_above'].iloc[0]:.0f} are by chance"
+        text += f"; {len(table) * table['chance_above'].iloc[0]:.0f} expected by chance"
     shown = table.sort_values("mean", ascending=False).head(n_shown)
     called = shown["name"] if names is None and "name" in shown else shown["id"]
     labels = [str(one if names is None else names.get(one, one)) for one in called]
@@ -243,8 +245,9 @@ def context_curve(
         about = f"<b>{{model}}</b>, {{context_bp:,.0f}} {unit}<br>"
         about += "{value:.3f} [{ci_low:.3f}, {ci_high:.3f}]"
         look = {"mode": "lines+markers", "marker": {"symbol": th.SYMBOLS[i % 8], "size": 8}}
-        look |= {"hovertext": th.row_texts(part, about), "hoverinfo": "text", "legendgroup": name}
-        figure.add_trace(th.line(x, value, colour, name=th.short(model, 36), **look))
+        look |= {"hovertext": th.row_texts(part.assign(model=label(model)), about)}
+        look |= {"hoverinfo": "text", "legendgroup": name}
+        figure.add_trace(th.line(x, value, colour, name=th.short(label(model), 36), **look))
     ticks = sorted(set(table["context_bp"]))
     names = [f"{tick:,.0f}" for tick in ticks]
     figure.update_xaxes(type="log", tickmode="array", tickvals=ticks, ticktext=names)

@@ -12,8 +12,9 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
 
+from genesplice.results import label
 from genesplice.show import theme as th
-from genesplice.show.theme import require, require_table, row_texts, safe, short
+from genesplice.show.theme import require, require_table, row_texts, safe
 
 _SPLITS = {
     "train": (th.BLUE, "circle"), "val": (th.VERMILLION, "diamond"), "test": (th.GREEN, "square")
@@ -189,11 +190,14 @@ def metric_bars(
     require(not missing, f"no record of model {missing} {where}", "the highlighted model")
     rows = rows.astype(dict.fromkeys(ends, np.float64))
     tables = [rows[rows["metric"] == name] for name in chosen]
-    heights = [28.0 * table["model"].nunique() for table in tables]
+    shown = {one: th.text_lines(label(one), 22, 2) for one in rows["model"].unique()}
+    row_px = 32.0 if max(map(len, shown.values())) > 1 else 28.0
+    heights = [row_px * table["model"].nunique() for table in tables]
     gap = 66.0 / (sum(heights) + 66 * (len(chosen) - 1)) if len(chosen) > 1 else 0.0
     figure = make_subplots(len(chosen), 1, row_heights=heights, vertical_spacing=gap)
     body = sum(heights) + 66 * len(chosen) + 10
-    th.blank_figure(body, title, "whiskers: 95 % intervals", figure)
+    has_ends = rows[["ci_low", "ci_high"]].notna().any(axis=None)
+    th.blank_figure(body, title, "whiskers: 95 % intervals" if has_ends else "", figure)
     for row, (name, seeds) in enumerate(zip(chosen, tables, strict=True), 1):
         table = seeds.groupby("model", sort=True)[ends].mean().reset_index()
         table = table.sort_values("value", ascending=False, kind="stable", ignore_index=True)
@@ -206,7 +210,9 @@ def metric_bars(
             orientation="h", name=safe(name), x=value, y=y, width=0.62, hoverinfo="text",
             marker_color=np.where(is_bold, th.BLUE, "#C4C4C4"),
             error_x=error | {"color": th.INK, "thickness": 1.2, "width": 3},
-            hovertext=row_texts(table.assign(metric=name), about + "n = {n:,.0f}"), **at,
+            hovertext=row_texts(
+                table.assign(metric=name, model=table["model"].map(label)), about + "n = {n:,.0f}"
+            ), **at,
         )  # fmt: skip
         many = seeds[seeds.duplicated("model", keep=False)]
         if len(many):
@@ -224,10 +230,54 @@ def metric_bars(
         low, high = min(0.0, float((value - down).min())), max(0.0, float((value + up).max()))
         span = [low * 1.05, low + (high - low) * 1.22 if high > low else 1.0]
         figure.update_xaxes(title_text=th.words(name), range=span, row=row)
-        labels = [short(model, 22) for model in table["model"]]
+        labels = ["<br>".join(shown[model]) for model in table["model"]]
         labels = [f"<b>{a}</b>" if b else a for a, b in zip(labels, is_bold, strict=True)]
         th.name_rows(figure, labels, row=row)
     return figure
+
+
+def class_scores(
+    metrics: pd.DataFrame, *, reference: float = 0.5, title: str = "Known classes"
+) -> go.Figure:
+    """Draw a row for each class, ours and what it is compared with below one another.
+
+    Classes are sorted by our value, the best on top; the dotted line is the reference.
+
+    Parameters
+    ----------
+    metrics
+        metric (the class, with or without `auroc_`), model, value, ci_low and ci_high.
+
+    Raises
+    ------
+    InputError
+        Missing columns, no rows, or two of a class and model.
+    """
+    columns = ["metric", "model", "value", "ci_low", "ci_high"]
+    table = require_table(metrics, "classes", columns, unique=columns[:2], finite=["value"])
+    table = table.sort_values(columns[:2], kind="stable")
+    wide = table.pivot(index="metric", columns="model", values="value")
+    models = sorted(wide.columns, key=lambda name: (name != "genesplice", name))
+    wide = wide.sort_index().sort_values(models[0], ascending=False, kind="stable")
+    figure = th.blank_figure(
+        96 + (14 + 12 * len(models)) * len(wide), title, "AUROC; lines: 95 % intervals"
+    )
+    for i, model in enumerate(models):
+        part = table[table["model"] == model]
+        value, down, up = th.whiskers(part)
+        y = wide.index.get_indexer(part["metric"]) + 0.24 * (i - (len(models) - 1) / 2)
+        error = {"symmetric": False, "array": up, "arrayminus": down, "thickness": 1.4, "width": 0}
+        about = "<b>{metric}</b>, {model}<br>{value:.3f} [{ci_low:.3f}, {ci_high:.3f}]"
+        colour = th.BLUE if model == "genesplice" else (th.ORANGE, th.MUTED)[i % 2 - 1]
+        figure.add_scatter(
+            name=safe(model), x=value, y=y, mode="markers", hoverinfo="text",
+            marker={"size": 9, "symbol": th.SYMBOLS[i % 8], "color": colour},
+            error_x=error | {"color": colour}, hovertext=row_texts(part, about),
+        )  # fmt: skip
+    figure.add_vline(x=reference, line=th.DOTTED)
+    names = [th.words(str(one).removeprefix("auroc_"), 24) for one in wide.index]
+    th.name_rows(figure, names)
+    return figure.update_xaxes(title_text="AUROC")
 
 
 def predicted_observed(

@@ -29,8 +29,10 @@ _EDGE_STYLES: dict[Any, tuple[str, str, str, str]] = {
 _SIGNS = (1, -1, 0)
 _WIDTHS_PX = np.linspace(1.0, 5.0, 4)
 _BODY_PX, _PLOT_PX = 500, 400
+_MAP_PX = (520.0, 520.0)  # of an explorer: a narrow screen has less, names are on hover there
 _EDGE = 1.4  # axes end here: room for the labels of the outermost nodes
 _CHARACTER_PX, _LINE_PX, _MARGIN_PX = 6.4, 14.0, 12.0
+_HALO = "0 0 2px white, 0 0 3px white, 0 0 4px white"
 N_LABELS = 24
 
 
@@ -149,20 +151,27 @@ def pathway_graph(
             marker=marker | {"line": {"color": INK, "width": 1}}, cliponaxis=False,
             text=[shown[i] for i in mine], hovertext=[hover[i] for i in mine],
             textposition=[sides[i] or "middle center" for i in mine],
-            textfont={"size": 11, "color": INK},
+            textfont={"size": 11, "color": INK, "shadow": _HALO},
         )  # fmt: skip
     axis = {"visible": False, "range": [-_EDGE, _EDGE]}
     return figure.update_xaxes(axis).update_yaxes(axis)
 
 
 def _label_sides(
-    xy: np.ndarray, sizes: np.ndarray, labels: Sequence[Sequence[str]], rank: np.ndarray
+    xy: np.ndarray,
+    sizes: np.ndarray,
+    labels: Sequence[Sequence[str]],
+    rank: np.ndarray,
+    edge: float = _EDGE,
+    wide_px: float = th.NARROW_PX,
+    high_px: float | int = _PLOT_PX,
 ) -> list[str]:
-    """Side of its node on which each label is free of the others on a narrow screen, or "".
+    """Side of its node on which each label is free of the others, or "".
 
-    Labels choose in the order of `rank`, highest first; markers are in the way of all labels.
+    Labels choose in the order of `rank`, highest first; markers are in the way of all labels. The
+    axes go from -`edge` to `edge`, by default as wide as on a narrow screen.
     """
-    at = np.column_stack([xy[:, 0] * th.NARROW_PX, -xy[:, 1] * _PLOT_PX]) / (2 * _EDGE)
+    at = np.column_stack([xy[:, 0] * wide_px, -xy[:, 1] * high_px]) / (2 * edge)
     radius = sizes[:, None] / 2
     taken = np.hstack([at - radius + 2, at + radius - 2])  # left, top, right, bottom
     sides = [""] * len(xy)
@@ -179,7 +188,7 @@ def _label_sides(
         for side, (left, top) in corners.items():
             box = np.array([left, top, left + wide, top + high])
             hits = (others[:, :2] < box[2:]).all(axis=1) & (others[:, 2:] > box[:2]).all(axis=1)
-            if not hits.any() and max(-left, box[2]) <= th.NARROW_PX / 2 + _MARGIN_PX:
+            if not hits.any() and max(-left, box[2]) <= wide_px / 2 + _MARGIN_PX:
                 sides[i], taken = side, np.vstack([taken, box])
                 break
     return sides
@@ -270,6 +279,16 @@ class NetworkExplorer(Explorer):
         most = int(np.argmax([len(one) for one in touching]))
         node = Control(name="node", kind="select", label="Node", options=labels, start=most)
 
+        def label_sides(at: int, near: list[int]) -> list[str]:
+            """Where each neighbour's name has room, of the first `N_LABELS`."""
+            spots, some = np.array([at, *near]), slice(1, 1 + N_LABELS)
+            low, high = xy.min(axis=0), xy.max(axis=0)
+            place = (xy[spots] - (low + high) / 2) / np.maximum(high - low, 1e-9) * 2
+            sizes = np.array([17.0, *[10.0] * len(near)])
+            words = [[names[at]], *([names[one]] for one in near)]
+            found = _label_sides(place, sizes, words, -np.arange(len(spots)), 1.06, *_MAP_PX)
+            return found[some] + [""] * max(0, len(near) - N_LABELS)
+
         def tell(edge: int) -> str:
             value = f"<br>{safe(weight_label)}: {weight[edge]:.3g}"
             ways = f"{names[ends[0][edge]]} → {names[ends[1][edge]]}, "
@@ -281,6 +300,7 @@ class NetworkExplorer(Explorer):
             drawn = mine[ends[0][mine] != ends[1][mine]]
             other = np.where(ends[0][drawn] == at, ends[1][drawn], ends[0][drawn])
             near = list(dict.fromkeys(other.tolist()))
+            sides = list(zip(near, label_sides(at, near), strict=True))
             by_sign = [drawn[sign[drawn] == one] for one in _SIGNS]
             strokes = [_strokes(xy, ends[0][part], ends[1][part]) for part in by_sign]
             dots = 0.4 * xy[at] + 0.6 * xy[other]
@@ -297,7 +317,8 @@ class NetworkExplorer(Explorer):
                 for axis, numbers in zip("xy", place, strict=True)
             }
             return shown | {
-                "data[5].text": [names[one] if i < N_LABELS else "" for i, one in enumerate(near)],
+                "data[5].text": [names[one] if side else "" for one, side in sides],
+                "data[5].textposition": [side or "top center" for _, side in sides],
                 "data[5].customdata": [labels[one] for one in near],
                 "data[6].text": [names[at]],
                 "data[7].marker.size": sizes,
@@ -339,7 +360,8 @@ def _network_figure(
     ):
         figure.add_scatter(
             mode=mode, textposition="top center", hoverinfo=hover, showlegend=False,
-            marker=marker | {"line_color": INK}, textfont={"size": size, "color": INK},
+            marker=marker | {"line_color": INK},
+            textfont={"size": size, "color": INK, "shadow": _HALO},
         )  # fmt: skip
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.add_annotation(th.PANEL_TITLE | {"y": 1.01})

@@ -264,7 +264,8 @@ def masked_base_metrics(
         Encoders by name, and count models that predict the same bases (they see the masked
         neighbours of a masked base too). For each but the first encoder,
         `bits_per_base_difference` says how many bits fewer (below 0) or more the first needs,
-        resampled together; also by region.
+        resampled together; also by region. `GENOME_ALONE`, where it is there, is compared with
+        count models as well.
     regions
         Masks over `Genome.tokens` by name: each gives `bits_per_base_NAME` and
         `masked_top_1_NAME` over its bases, where there are any.
@@ -310,8 +311,12 @@ def masked_base_metrics(
                 metrics.append(to_metric(metric + suffix, ratio, model=name, **count, **about))
             bits[name, suffix] = ratios[:, 0], len(here)
     label, *_ = models
-    for name, suffix in [key for key in bits if key[0] != label]:
-        (mine, n), pair = bits[label, suffix], f"{label} - {name}"
+    pairs = [(label, *key) for key in bits if key[0] != label]
+    if GENOME_ALONE in models:  # count models read no relatives either
+        counted_names = {counted.name for counted in counts}
+        pairs += [(GENOME_ALONE, *key) for key in bits if key[0] in counted_names]
+    for ours, name, suffix in pairs:
+        (mine, n), pair = bits[ours, suffix], f"{ours} - {name}"
         less, metric = mine - bits[name, suffix][0], f"bits_per_base_difference{suffix}"
         metrics.append(to_metric(metric, less, n, model=pair, **about))
     return metrics

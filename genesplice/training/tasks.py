@@ -41,7 +41,7 @@ from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
 from genesplice.model.sequence import SequenceEncoder
 from genesplice.predict.pretrained import find_pretrained, load_pretrained, window_read
-from genesplice.results import Metric, judge_difference
+from genesplice.results import Metric, judge_difference, label
 from genesplice.runtime import side_by_side
 from genesplice.training.loops import train
 from genesplice.training.schedules import Validation, make_optimizer
@@ -88,7 +88,7 @@ class TaskResult(NamedTuple):
     def answers(self) -> list[str]:
         """Whether the encoder is ahead of each other method, in a sentence."""
         pairs = dict.fromkeys(m.model for m in self.metrics if " - " in m.model)
-        asked = [(f"Ahead of {pair.partition(' - ')[2]}", pair) for pair in pairs]
+        asked = [(f"Ahead of {label(pair.partition(' - ')[2])}", pair) for pair in pairs]
         wanted = f"{self.metric}_difference"
         return [judge_difference(text, self.metrics, pair, wanted).sentence for text, pair in asked]
 
@@ -135,7 +135,7 @@ def run_task(
     work = _Work(assay, mode, both_strands, seed)
     methods: dict[str, Method] = {}
     for name, encoder in encoders.items():
-        say(f"task: {name} reads {len(lengths)} sequences")
+        say(f"task: {label(name)} reads {len(lengths)} sequences")
         methods[name] = work.encoder_method(encoder)
     methods |= {RIDGE: work.ridge_kmers, BOOSTED: work.boosted_kmers, CNN: work.cnn}
     jobs = [(name, fold, assay.training(fold)) for fold in range(assay.n_folds) for name in methods]
@@ -147,7 +147,7 @@ def run_task(
 
     def predict(job: tuple[str, int, Rows]) -> Values:
         name, fold, rows = job
-        say(f"task: fold {fold}, {name}, learns from {len(rows)} sequences")
+        say(f"task: fold {fold}, {label(name)}, learns from {len(rows)} sequences")
         return methods[name](rows, np.concatenate([assay.held_out(fold), unknown]))
 
     plain = {RIDGE, BOOSTED} | (set(encoders) if mode == "probe" else set())

@@ -352,6 +352,20 @@ def test_map_is_coloured_by_numbers_and_by_categories() -> None:
     assert (marked.data[1].x[0], marked.data[1].text) == (points.x[3], ("genD (b0003)",))
 
 
+def test_a_name_of_a_site_that_would_cover_another_is_left_to_the_mouse() -> None:
+    values = pd.DataFrame(np.ones((1, 200)), index=["g"], columns=np.arange(-100, 100))
+    sites = pd.DataFrame({"gene_id": "g", "start": range(-90, -78, 2), "end": range(-60, -48, 2)})
+    sites["name"] = [f"Regulator{i}" for i in range(6)]
+    explorer = AttributionExplorer(values, ["A" * 200], motifs=sites)
+    names = trace(explorer.figure_at(gene="g"), "names of sites")
+    assert list(names.hovertext) == sites["name"].to_list()
+    assert list(names.text) == [*sites["name"][:3], "", "", ""]
+    apart = AttributionExplorer(values, ["A" * 200], motifs=sites, window_bp=10)
+    assert "" not in trace(apart.figure_at(gene="g"), "names of sites").text
+    figure = EXPLORERS["scan"].figure
+    assert figure.data[8].colorbar.title.text == "log ratio"
+
+
 def test_map_takes_gaps_and_refuses_what_is_missing() -> None:
     points = pd.DataFrame({"x": [0.0, 1.0], "y": [0.0, 1.0]}, index=["a", "b"])
     columns = pd.DataFrame({"n": [np.nan, 1.0], "c": [None, "k"], "b": [True, False]}, points.index)
@@ -498,6 +512,9 @@ def test_context_metric_by_metric_and_control_by_control() -> None:
         np.testing.assert_allclose(dots.x + dots.error_x.array, steps["ci_high"])
         assert figure.layout.yaxis.title.text == metric.replace("_", " ")
     assert {shape.x0 for shape in explorer.figure.layout.shapes} == {0, 0.01}
+    left, right = (explorer.figure.layout[axis].domain for axis in ("xaxis", "xaxis2"))
+    assert right[0] - left[1] >= 0.19, "names of controls stand between the panels"
+    assert explorer.figure.layout.annotations[1].x == right[0]
     with pytest.raises(InputError, match="1 of 7 rows of scores repeat a metric and context_bp"):
         ContextExplorer(pd.concat([scores, scores.iloc[:1]]), slopes, 0.01)
     with pytest.raises(InputError, match="expected also answer"):

@@ -92,6 +92,24 @@ def test_logs_that_cannot_be_drawn_are_refused(log):
 # ---- metric_bars
 
 
+def test_models_have_names_for_people_and_no_name_is_cut():
+    names = ["genesplice_random", "gbm_dna", "a_name_that_is_longer_than_a_line", "x"]
+    table = pd.DataFrame({"model": names, "value": [0.4, 0.3, 0.2, 0.1], "metric": "r"})
+    table = table.assign(ci_low=None, ci_high=None, n=3, split="test", fold=None)
+    figure = figures.metric_bars(table, "r", highlight="gbm_dna")
+    assert list(figure.layout.yaxis.ticktext) == [
+        "random weights", "<b>boosting: DNA and<br>relatives</b>",
+        "a_name_that_is_longer_<br>than_a_line", "x",
+    ]  # fmt: skip
+    assert "<b>random weights</b>" in trace(figure, "r", "bar").hovertext[0]
+    assert "whiskers" not in figure.layout.title.text, "there are none"
+    short = figures.metric_bars(table.iloc[[0, 3]], "r")
+    two_px = 4 * 32 - 2 * 28
+    assert figure.layout.height + 18 - short.layout.height in (two_px, two_px + 18, two_px + 19)
+    half = figures.metric_bars(table.assign(ci_low=[0.1, None, None, None], ci_high=0.5), "r")
+    assert "whiskers" in half.layout.title.text
+
+
 def records() -> list[Metric]:
     values = {
         "level_spearman": {"ours": 0.70, "ridge": 0.66, "gbm": 0.68, "mean": 0.0},
@@ -444,6 +462,33 @@ def test_series_that_do_not_belong_together_are_refused():
     refused(bars, "0 rows in delta", DELTA[:0], RELATIVE[:0])
     refused(bars, r"4 genes of delta, 3 .* expected the same genes \(3 are", DELTA, RELATIVE[:3])
     refused(bars, "1 of 4 values of relative delta not", DELTA, RELATIVE.replace(0.01, np.inf))
+
+
+# ---- class_scores
+
+
+def test_a_class_has_its_models_below_one_another_and_the_best_class_is_on_top():
+    rows = [
+        ("auroc_start", "genesplice", 0.6, 0.5, 0.7), ("auroc_start", "column", 0.9, 0.8, 1.0),
+        ("auroc_codon_12_3", "genesplice", 0.8, 0.7, 0.85), ("auroc_stop", "column", 0.7, 0.6, 0.8),
+        ("auroc_codon_12_3", "column", 0.4, None, None),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["metric", "model", "value", "ci_low", "ci_high"])
+    figure = figures.class_scores(table.iloc[::-1])
+    assert list(figure.layout.yaxis.ticktext) == ["codon 12 3", "start", "stop"]
+    ours, column = trace(figure, "genesplice"), trace(figure, "column")
+    assert figure.data[0] is ours
+    at = {round(y): (x, y) for x, y in zip(ours.x, ours.y, strict=True)}
+    assert {row: x for row, (x, _) in at.items()} == {0: 0.8, 1: 0.6}
+    below = dict(zip(np.round(column.y), zip(column.x, column.y, strict=True), strict=True))
+    assert {row: x for row, (x, _) in below.items()} == {0: 0.4, 1: 0.9, 2: 0.7}
+    assert below[1][1] - at[1][1] == pytest.approx(0.24)
+    i = list(ours.x).index(0.6)
+    np.testing.assert_allclose((ours.error_x.array[i], ours.error_x.arrayminus[i]), 0.1)
+    assert column.error_x.array[list(column.x).index(0.4)] == 0
+    (line,) = figure.layout.shapes
+    assert (line.x0, line.x1) == (0.5, 0.5)
+    refused(figures.class_scores, "repeat a metric and model", pd.concat([table, table]))
 
 
 # ---- leakage_table

@@ -256,6 +256,26 @@ def test_dots_on_edges_have_their_weight_and_lead_to_the_other_end():
     assert Click(trace=DOTS, control="node") in explorer.clicks
 
 
+def test_names_of_neighbours_do_not_cover_one_another():
+    ids = [f"neighbour{i}" for i in range(30)]
+    nodes = pd.DataFrame(index=["hub", *ids])
+    explorer = NetworkExplorer(nodes, pd.DataFrame({"source": "hub", "target": ids}))
+    figure = explorer.figure_at(node="hub")
+    near, every = figure.data[5], figure.data[1]
+    high, wide = (np.ptp(one) for one in (every.y, every.x))
+    boxes = []
+    for x, y, text, side in zip(near.x, near.y, near.text, near.textposition, strict=True):
+        if text:
+            vertical, horizontal = side.split()
+            px, py, w = x / wide * 2 / 2.12 * 520, -y / high * 2 / 2.12 * 520, 6.4 * len(text)
+            left = {"left": px - 7 - w, "right": px + 7, "center": px - w / 2}[horizontal]
+            top = {"bottom": py + 7, "top": py - 21, "middle": py - 7}[vertical]
+            boxes.append((left, top, left + w, top + 14))
+    assert 6 <= len(boxes) <= 24
+    for a, b in combinations(boxes, 2):
+        assert min(a[2] - b[0], b[2] - a[0], a[3] - b[1], b[3] - a[1]) < 1e-6
+
+
 def test_a_network_has_one_layout_and_no_loose_ends():
     nodes, edges = network()
     placed = NetworkExplorer(nodes.assign(x=np.arange(12.0), y=0.0), edges)

@@ -86,12 +86,18 @@ def test_each_model_is_scored_on_the_same_bases_and_regions(genome):
 def test_the_difference_is_resampled_together(genome):
     counted = fit_count_model(genome, [("c0", 0, 4000)], 1, 0)
     level, biased = constant_model(0.0, 0.0, 0.0, 0.0), constant_model(3.0, 0.0, 0.0, 3.0)
-    models = {"genesplice": level, "biased": biased}
+    models = {"genesplice": level, "biased": biased, "genome_alone": biased}
     found = by_name(
         masked_base_metrics(
             models, genome, INTERVALS, window_bp=2048, n_windows=8, counts=[counted]
         )
     )  # fmt: skip
+    # Count models read no relatives, and are compared with what reads none as well.
+    fair = found["genome_alone - count_one_sided", "bits_per_base_difference"]
+    one, two = (found[m, "bits_per_base"] for m in ("genome_alone", "count_one_sided"))
+    assert fair.value == pytest.approx(one.value - two.value)
+    assert fair.ci_low < fair.value < fair.ci_high
+    assert ("genome_alone - biased", "bits_per_base_difference") not in found
     other = found["genesplice - biased", "bits_per_base_difference"]
     assert other.value == pytest.approx(2 - found["biased", "bits_per_base"].value, abs=1e-6)
     assert other.ci_high < 0

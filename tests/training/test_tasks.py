@@ -89,7 +89,7 @@ def test_a_motif_that_decides_the_class_is_found(tmp_path, encoder):
     assert later["predicted"].tolist() == ["on", "off", "on", "off"]
     sizes = sorted({m.n for m in result.metrics if m.split == "learning_curve"})
     assert sizes == [round(118 * share) for share in (0.125, 0.25, 0.5, 1)]
-    assert any(text.startswith("Ahead of gbm_kmers: ") for text in result.answers)
+    assert any(text.startswith("Ahead of boosting on k-mers: ") for text in result.answers)
 
 
 def test_random_labels_are_at_chance(tmp_path, encoder):
@@ -251,7 +251,7 @@ def test_the_verb_writes_what_the_others_write(tmp_path, encoder, capsys):
     assert said.out.splitlines() == [
         str(out / name) for name in ("metrics.json", "predictions.parquet", "index.html")
     ]
-    assert "Ahead of gbm_kmers: " in said.err
+    assert "Ahead of boosting on k-mers: " in said.err
     records = json.loads((out / "metrics.json").read_text())
     assert {one["metric"] for one in records} >= {"spearman", "pearson", "r2"}
     manifest = json.loads((out / "manifest.json").read_text())
@@ -261,7 +261,7 @@ def test_the_verb_writes_what_the_others_write(tmp_path, encoder, capsys):
     assert (predictions["input_bp"] == 72).all()
     page = (out / "index.html").read_text()
     assert "Learning curve" in page
-    assert "Ahead of gbm_kmers" in page
+    assert "Ahead of boosting on k-mers" in page
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, encoder, capsys):
