@@ -12,6 +12,7 @@ import pytest
 from test_cli import call
 
 from genesplice.cli import never_silent, system_failure
+from genesplice.cli.notebooks import called
 from genesplice.data.bundle import load_bundle
 from genesplice.errors import WorkError
 from genesplice.runtime import Countdown, claimed
@@ -182,11 +183,33 @@ def test_a_silent_stage_says_its_last_line_again(capsys):
     before = capsys.readouterr().err.splitlines()
     assert before[0] == "prepare: reading"
     assert 2 <= len(before) <= 4
-    assert all(line.startswith("prepare: reading (") for line in before[1:])
-    assert before[-1].endswith(" s)")
+    assert all(line.startswith("prepare: reading; no news for ") for line in before[1:])
+    assert before[-1].endswith(" s")
     time.sleep(0.4)
     print("as before", file=sys.stderr)
     assert capsys.readouterr().err == "as before\n"
+    with never_silent(0.2, lambda: "[2/3] what runs"):
+        print("[1/3] a: done", file=sys.stderr)
+        time.sleep(0.5)
+    first, again, *_ = capsys.readouterr().err.splitlines()
+    assert (first, again) == ("[1/3] a: done", "[2/3] what runs; no news for 0 s")
+
+
+def test_a_hint_calls_the_program_as_it_was_called(tmp_path, monkeypatch):
+    for folder in ("bin", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "genesplice").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for program, words in (
+        (str(tmp_path / "bin" / "genesplice"), ["genesplice"]),
+        (str(tmp_path / "elsewhere" / "genesplice"), [str(tmp_path / "elsewhere" / "genesplice")]),
+        ("/x/genesplice/__main__.py", [sys.executable, "-m", "genesplice"]),
+    ):
+        monkeypatch.setattr(sys, "argv", [program])
+        assert called() == words
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", [".venv/bin/genesplice"])
+    assert called() == [".venv/bin/genesplice"]
 
 
 def test_a_countdown_speaks_now_and_then(monkeypatch):

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -61,8 +61,11 @@ class _Watched:
 
 
 @contextlib.contextmanager
-def never_silent(every_s: float = 15.0) -> Iterator[None]:
-    """Say the last line of stderr again, with its seconds, where nothing was said for so long."""
+def never_silent(every_s: float = 15.0, still: Callable[[], str] = str) -> Iterator[None]:
+    """Where nothing was said for so long, say the last line of stderr again, and for how long.
+
+    `still` says what is at work, where that need not be what spoke last.
+    """
     stream, is_over = _Watched(sys.stderr), threading.Event()
 
     def watch() -> None:
@@ -70,7 +73,8 @@ def never_silent(every_s: float = 15.0) -> Iterator[None]:
             now = time.monotonic()
             if now - stream.last_write >= every_s:
                 stream.last_write = now
-                stream.target.write(f"{stream.line} ({now - stream.began:.0f} s)\n")
+                said = still() or stream.line
+                stream.target.write(f"{said}; no news for {now - stream.began:.0f} s\n")
                 stream.target.flush()
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -170,16 +171,18 @@ def run(
 ) -> None:
     """Run the notebooks and write one offline report for each, as soon as it ends."""
     from genesplice.runtime import claimed
+    from genesplice.show.execution import Progress
     from genesplice.show.runner import find_run, run_notebooks
 
     if preset is not None:
         load_preset(preset)
     if not sys.stderr.isatty():  # a terminal has a clock
-        cli.HELD.enter_context(cli.never_silent())
+        cli.HELD.enter_context(cli.never_silent(still=lambda: progress.still()))
+    progress = Progress()
     if resume:
         cli.HELD.enter_context(claimed(find_run(out, resume)))
     result = run_notebooks(
-        notebooks, out, preset,
+        notebooks, out, preset, progress=progress,
         only=only, parameters=_pairs(parameter), resume=resume, at_once=at_once,
     )  # fmt: skip
     written = {"run": result.run_dir, "reports": list(result.reports), "index": result.page}
@@ -187,8 +190,18 @@ def run(
         written["results"] = publish_results(result.run_dir, out / "results")
     cli.emit(written if as_json else {"index": result.page}, as_json)
     if result.exit_code:
-        cli.say(f"to go on from there: genesplice run --resume {result.run_dir}")
+        again = shlex.join([*called(), "run", "--resume", str(result.run_dir)])
+        cli.say(f"to go on from there: {again}")
         raise SystemExit(result.exit_code)
+
+
+def called() -> list[str]:
+    """The words this program was called by, to call it again: it need not be on the PATH."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return [sys.executable, "-m", "genesplice"]
+    found = shutil.which(program.name)
+    return [program.name if found and Path(found).samefile(program) else sys.argv[0]]
 
 
 def publish_results(run_dir: Path, results_dir: Path) -> Path:

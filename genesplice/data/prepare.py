@@ -49,9 +49,13 @@ from genesplice.data.sources import (
     fetch_relatives,
 )
 from genesplice.data.splits import choose_operons
-from genesplice.data.tables import counted, on_disk, open_input
+from genesplice.data.tables import counted, on_disk, open_input, plain_suffix
+from genesplice.data.tracks import COVERAGE, KINDS
 from genesplice.errors import InputError, require
 from genesplice.runtime import file_sha256, scratch_folder
+
+BIGWIG_MAGIC = b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26"
+"""Of either byte order."""
 
 
 def prepare_recipe(
@@ -98,6 +102,7 @@ def prepare_recipe(
         hint = f"{close[0]!r}" if close else " or ".join(map(repr, known))
         raise InputError(f"recipe {name!r}", hint)
     _refuse_taken(Path(out), overwrite)
+    _check_tracks(tracks := list(tracks))
     if name in FILE_RECIPES:
         is_there = str(relatives) != FROM_ARCHIVE or Path(FROM_ARCHIVE).exists()
         require(is_there, f"--relatives {FROM_ARCHIVE} with {name}", "a folder or a MAF file")
@@ -210,6 +215,7 @@ def prepare_files(
     tell = progress or (lambda text: None)
     out = Path(out)
     _refuse_taken(out, overwrite)
+    _check_tracks(tracks := list(tracks))
     for declared in filter(None, (network_evidence, gene_set_evidence)):
         if evidence_of(declared) == "unknown":
             raise InputError(f"evidence {declared!r}", f"such as {', '.join(EVIDENCE_WORDS)}")
@@ -364,6 +370,16 @@ def _with_tracks(
             inputs += _inputs(flag, Path(path))
     black = None if blacklist is None else Path(blacklist)
     return parts._replace(tracks=given, blacklist=black, inputs=inputs)
+
+
+def _check_tracks(tracks: Iterable[Path | str]) -> None:
+    """What a file's name and first bytes tell, before the work rather than after it."""
+    for path in (Path(part) for one in tracks for part in str(one).split(",")):
+        if KINDS.get(plain_suffix(path)) == COVERAGE:
+            with open_input(path) as file:
+                if file.read(4) not in BIGWIG_MAGIC:
+                    found = "no bigWig (by its first bytes)"
+                    raise InputError(found, "a whole bigWig file", path=path)
 
 
 def _refuse_taken(out: Path, overwrite: bool) -> None:

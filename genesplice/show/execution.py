@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -74,11 +74,11 @@ class RunResult(NamedTuple):
 
 
 class _Clock:
-    """When a notebook began, when it was last spoken of, and its bar."""
+    """When a notebook began, when it was last spoken of, its bar, and what it is at."""
 
     def __init__(self, bar: TaskID) -> None:
-        self.bar, self.begun = bar, time.monotonic()
-        self.said = self.begun
+        self.bar, self.begun, self.doing = bar, time.monotonic(), "begins"
+        self.said = self.heard = self.begun
 
 
 class Progress:
@@ -107,13 +107,19 @@ class Progress:
             console=Console(file=self.stream, highlight=False, emoji=False),
         )  # fmt: skip
 
-    def start(self, names: Sequence[str], expected: Mapping[str, float], at_once: int = 1) -> None:
-        """Begin a run of `names`, `at_once` side by side at most.
+    def start(
+        self,
+        names: Sequence[str],
+        expected: Mapping[str, float],
+        at_once: int = 1,
+        done: Collection[str] = (),
+    ) -> None:
+        """Begin a run of `names` less those that are `done`, `at_once` side by side at most.
 
-        `expected` has seconds of those that ran before.
+        `expected` has seconds of those that ran before, or what they take as a rule.
         """
         self.names, self.expected, self.at_once = list(names), dict(expected), at_once
-        self.running, self.to_come = {}, list(names)
+        self.running, self.to_come = {}, [name for name in names if name not in done]
         self.bars.start()
 
     def notebook(self, name: str, n_cells: int) -> None:
@@ -129,6 +135,7 @@ class Progress:
     def cell(self, name: str, number: int, n_cells: int) -> None:
         """Begin one code cell of a notebook, counted from 1."""
         clock, left = self.running[name], self._remaining()
+        clock.doing, clock.heard = f"cell {number}/{n_cells}", time.monotonic()
         about: dict[str, Any] = {"number": number, "left": left}
         self.bars.update(clock.bar, completed=number - 1, total=n_cells, **about)
         if self._is_time(clock):
@@ -141,6 +148,7 @@ class Progress:
         if not lines:
             return
         clock = self.running[name]
+        clock.doing, clock.heard = lines[-1], time.monotonic()
         self.bars.update(clock.bar, left=lines[-1][:60])
         if self._is_time(clock):
             self.note(f"{self._label(name)}: {lines[-1]}")
@@ -150,6 +158,11 @@ class Progress:
         mark = "" if self.is_plain else "✓ " if state == "done" else "✗ "
         self.bars.remove_task(self.running.pop(name).bar)
         self.note(f"{mark}{self._label(name)}: {state} in {say_seconds(seconds)}")
+
+    def still(self) -> str:
+        """What the running notebook that spoke last is at; nothing where none runs."""
+        clocks = sorted(list(self.running.items()), key=lambda one: one[1].heard)
+        return f"{self._label(clocks[-1][0])}: {clocks[-1][1].doing}" if clocks else ""
 
     def note(self, text: str) -> None:
         """Print one line, above the bars where there are any."""

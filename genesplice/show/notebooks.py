@@ -6,14 +6,18 @@ so the parameters cell is parsed here, and checked before a run starts.
 """
 
 import ast
+import datetime
 import difflib
 import io
+import itertools
 import re
 import tokenize
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import nbformat
@@ -44,6 +48,7 @@ class NotebookInfo(NamedTuple):
 
     `n_cells` counts code cells that hold code. `needs` are the notebooks, by stem, whose results it
     reads: all before it, unless its metadata has `genesplice.needs`, the beginnings of their names.
+    `seconds`, from `genesplice.seconds`, are what it takes as a rule, by preset.
     """
 
     stem: str
@@ -52,6 +57,7 @@ class NotebookInfo(NamedTuple):
     parameters: dict[str, ParameterInfo]
     n_cells: int
     needs: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = MappingProxyType({})
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -101,7 +107,10 @@ def list_notebooks(folder: Path) -> list[NotebookInfo]:
                 require(len(stems) == 1, f"it needs notebook {name!r}", before, path)
             needs = [stem for stems in fits for stem in stems]
         parameters = read_parameters(notebook, path)
-        found.append(NotebookInfo(path.stem, title, path, parameters, n_cells, tuple(needs)))
+        seconds = notebook.metadata.get("genesplice", {}).get("seconds", {})
+        seconds = {str(preset): float(one) for preset, one in seconds.items()}
+        about = path.stem, title, path, parameters, n_cells, tuple(needs)
+        found.append(NotebookInfo(*about, seconds))
     return found
 
 
@@ -225,6 +234,18 @@ class Task(NamedTuple):
     needs: tuple[str, ...] = ()
     threads: int | None = None
     gives_way: bool = False
+
+
+def make_run_directory(parent: Path, label: str) -> Path:
+    """Create `parent/<time>-<label>`, with `-2`, `-3` … behind it where that exists already."""
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{label}"
+    for number in itertools.count(1):
+        directory = parent / (stem if number == 1 else f"{stem}-{number}")
+        with suppress(FileExistsError):
+            directory.mkdir()
+            break
+    return directory
 
 
 def share_cores(tasks: Sequence[Task], at_once: int) -> list[Task]:

@@ -227,7 +227,8 @@ Part = str | go.Figure | Explorer | pd.DataFrame
 """What a page may consist of; a string is Markdown, and HTML in it is cleaned."""
 
 N_DIGITS = 3
-MARKS = {"done": "✓", "failed": "✗", "interrupted": "✗", "running": "…", "not run": "–"}
+MARKS = {"done": "✓", "failed": "✗", "interrupted": "✗", "running": "…", "waiting": "–",
+         "not run": "–"}  # fmt: skip
 
 
 class Headline:
@@ -331,7 +332,15 @@ def render_index(
     n_done = sum(entry.record["state"] == "done" for entry in entries)
     facts = [f"preset {manifest['preset']}"] if manifest.get("preset") else []
     facts += [run, f"{n_done} of {len(entries)} done"]
-    facts += [f"{say_seconds(manifest['seconds'])} altogether"] if manifest.get("seconds") else []
+    if seconds := manifest.get("clock_seconds", manifest.get("seconds")):
+        facts.append(f"{say_seconds(seconds)} altogether")
+    if manifest.get("state") == "running":
+        waits = {"not run": "waiting"}
+        entries = [
+            one._replace(record={**one.record, "state": waits.get(state, state)})
+            for one in entries
+            for state in (one.record["state"],)
+        ]
     facts += [f"{name} = {value}" for name, value in (manifest.get("given") or {}).items()]
     title = "Sweep" if manifest.get("kind") == "sweep" else "Reports"
     footer = "Every report is one file that opens without a network."

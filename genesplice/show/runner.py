@@ -2,9 +2,9 @@
 
 Run directories are made once, never overwritten, and described by their manifest. `manifest.json`
 of a run has the fields of every manifest, and `kind` ("run" or "sweep"), `preset`, `given`
-(parameters as typed), `state`, `started` (local time), `seconds` (of all notebooks), and
-`notebooks`: a list of records with `stem, title, sha256, state, seconds, parameters, message,
-headline`.
+(parameters as typed), `state`, `started` (local time), `seconds` (of all notebooks),
+`clock_seconds` (those that a person waited), and `notebooks`: a list of records with `stem, title,
+sha256, state, seconds, parameters, message, headline`.
 """
 
 import datetime
@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from genesplice.show.notebooks import (
     Task,
     check_run_parameters,
     list_notebooks,
+    make_run_directory,
     make_task,
     select_notebook,
     share_cores,
@@ -63,8 +63,18 @@ def _execute(
     failures, kernels = list[Failure](), Kernels()
     running: dict[Future[tuple[float, Failure | None]], Task] = {}
     pool = ThreadPoolExecutor(at_once)
-    expected = expected_seconds(out, manifest["preset"]) if out else {}
-    progress.start([task.name for task in waiting], expected, at_once)
+    preset, begun, before = manifest["preset"], time.monotonic(), manifest.get("clock_seconds", 0.0)
+    as_a_rule = {task.name: task.notebook.seconds.get(preset) for task in tasks}
+    expected = {name: seconds for name, seconds in as_a_rule.items() if seconds} if out else {}
+    here = expected_seconds(out, preset) if out else {}
+    done = own - {task.name for task in waiting}
+    progress.start([task.name for task in tasks], expected | here, at_once, done)
+    if any(task.name in expected and task.name not in here for task in waiting):
+        progress.note("no times from here yet: what is left is guessed from E. coli on two cores")
+
+    def render() -> Path:
+        manifest["clock_seconds"] = round(before + time.monotonic() - begun, 3)
+        return _render(run_dir, manifest, out)
 
     def end(future: Future[tuple[float, Failure | None]]) -> None:
         task, (seconds, failure) = running.pop(future), future.result()
@@ -86,7 +96,7 @@ def _execute(
                 sha256 = file_sha256(task.notebook.path)
                 records[task.name] |= {"state": "running", "sha256": sha256}
                 (run_dir / f"{task.name}.html").unlink(missing_ok=True)
-            _render(run_dir, manifest, out)
+            render()
             for task in starting:
                 progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
                 future = pool.submit(
@@ -116,7 +126,7 @@ def _execute(
     for task in waiting:
         lacking = ", ".join(name for name in sorted(task.needs) if not is_done(name))
         records[task.name]["message"] = lacking and f"needs {lacking}"
-    page = _render(run_dir, manifest, out)
+    page = render()
     names = [f"{record['stem']}.html" for record in manifest["notebooks"]]
     reports = tuple(page.parent / name for name in names if (run_dir / name).exists())
     return RunResult(run_dir, page, reports, tuple(failures))
@@ -175,7 +185,8 @@ def run_notebooks(
     command = ["genesplice", "run", "--preset", preset, *(["--only", only] if only else [])]
     manifest = make_manifest(run_dir, tasks, command, preset=preset, given=given)
     if before:
-        manifest |= {name: before[name] for name in ("started", "command", "given")}
+        kept = ("started", "command", "given", "clock_seconds")
+        manifest |= {name: before[name] for name in kept if name in before}
         old, new = ({one["stem"]: one for one in m["notebooks"]} for m in (before, manifest))
         merged = (old if only else {}) | new | done
         manifest["notebooks"] = [merged[stem] for stem in sorted(merged)]
@@ -290,18 +301,6 @@ def _find_done(manifest: Manifest, notebooks: Sequence[NotebookInfo]) -> dict[st
 
 
 # --- run directories and their manifests ---
-
-
-def make_run_directory(parent: Path, label: str) -> Path:
-    """Create `parent/<time>-<label>`, with `-2`, `-3` … behind it where that exists already."""
-    parent.mkdir(parents=True, exist_ok=True)
-    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{label}"
-    for number in itertools.count(1):
-        directory = parent / (stem if number == 1 else f"{stem}-{number}")
-        with suppress(FileExistsError):
-            directory.mkdir()
-            break
-    return directory
 
 
 def make_manifest(

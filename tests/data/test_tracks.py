@@ -1,5 +1,7 @@
 """Coverage and peaks in bins: against written-out loops, on both strands, and what is refused."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -253,8 +255,18 @@ def test_files_of_another_assembly_or_another_kind_of_values_are_refused(tmp_pat
         binned(tmp_path, f"{tmp_path / 'a.bw'},{write(tmp_path / 'p.bed', 'chr1	0	9')}")
 
 
-def test_nothing_is_left_of_a_bundle_whose_track_is_wrong(tmp_path):
+def test_nothing_is_left_of_a_bundle_whose_track_is_wrong(tmp_path, monkeypatch):
     files = inputs(tmp_path / "in")
+    monkeypatch.setitem(sys.modules, "pybigtools", None)  # as if it were not installed
+    told: list[str] = []
+    with pytest.raises(
+        InputError, match=r"p\.bw: found no bigWig \(by its first bytes\), expected"
+    ):
+        prepare_files(
+            **files, expression_unit="tpm", out=tmp_path / "out", progress=told.append,
+            tracks=[write(tmp_path / "p.bw", "chr1\t5\t9\n")],
+        )  # fmt: skip
+    assert told == [], "it is said before anything is read"
     with pytest.raises(InputError, match="found 5 to 24001"):
         prepare_files(
             **files, expression_unit="tpm", out=tmp_path / "out", block_bp=2000,

@@ -114,3 +114,25 @@ def test_two_at_once_are_told_apart() -> None:
         "[3/3] 03_c: done in 0:50",
         "[2/3] 02_b: 1 cells, the last 2 notebooks",
     ]
+
+
+def test_numbers_are_those_of_the_whole_run_after_a_resume() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start(["01_a", "02_b", "03_c"], {}, done={"01_a"})
+    progress.notebook("02_b", 4)
+    assert stream.getvalue() == "[2/3] 02_b: 4 cells, 1 notebook to come\n"
+
+
+def test_what_is_said_again_is_what_runs_not_what_has_ended() -> None:
+    progress = Progress(io.StringIO(), every_s=60.0)
+    progress.start(["01_a", "02_b", "03_c"], {}, 3)
+    assert progress.still() == ""
+    for name in ("01_a", "02_b", "03_c"):
+        progress.notebook(name, 4)
+    assert progress.still() == "[3/3] 03_c: begins"
+    progress.cell("01_a", 2, 4)
+    progress.text("02_b", "step 1\nstep 2\n")
+    assert progress.still() == "[2/3] 02_b: step 2"
+    progress.end_notebook("02_b", "done", 5.0)
+    assert progress.still() == "[1/3] 01_a: cell 2/4"

@@ -15,6 +15,7 @@ import pytest
 from tiny_notebooks import code, md, write_notebook
 
 from genesplice.errors import InputError
+from genesplice.runtime import say_seconds
 from genesplice.show.execution import Progress
 from genesplice.show.runner import read_manifest, run_notebooks
 
@@ -92,6 +93,11 @@ def test_notebooks_run_in_order_with_what_they_declare(folder: Path) -> None:
     assert "[2/3] 02_second: cell 1/3" in told
     assert told.count("done in 0:0") == 3
     assert not list(folder.glob("*.html"))
+    waited = manifest["clock_seconds"]
+    assert 0 < waited < manifest["seconds"] + 30
+    assert f"{say_seconds(waited)} altogether" in result.page.read_text()
+    again, _ = run(folder, resume="latest")
+    assert read_manifest(again.run_dir)["clock_seconds"] >= waited
 
 
 def test_progress_inside_a_cell_reaches_the_terminal(folder: Path) -> None:
@@ -148,6 +154,8 @@ def test_a_failure_stops_the_run_and_resume_goes_on_there(folder: Path) -> None:
     assert (resumed.run_dir / "01_first.ipynb").stat().st_mtime_ns == first_report
     assert printed(resumed.run_dir / "03_third.ipynb").startswith("2.0 d\n")
     assert "1 done before, going on at 02_second" in told
+    assert "[2/3] 02_second: done" in told
+    assert "[3/3] 03_third: done" in told
     manifest = read_manifest(resumed.run_dir)
     assert manifest["given"] == {"seed": "2", "data_dir": "d"}
     assert all(record["message"] is None for record in manifest["notebooks"])
@@ -170,13 +178,29 @@ def test_a_failure_stops_the_run_and_resume_goes_on_there(folder: Path) -> None:
     assert "3 done before, going on at the reports" in told
 
 
+def test_a_first_run_has_an_estimate_and_later_ones_their_own(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "notebooks" / "01_one.ipynb", md("# One"), code("1"))
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["genesplice"] = {"seconds": {"quick": 7200}}
+    nbformat.write(notebook, path)
+    guess = "guessed from E. coli"
+    _, told = run(path.parent)
+    assert guess in told
+    assert "[1/1] 01_one: 1 cells, about 2:00:00 left" in told
+    _, told = run(path.parent)
+    assert guess not in told
+    assert "about 0:0" in told
+    _, told = run(path.parent, preset="standard")
+    assert guess not in told, "nothing is known of this preset"
+
+
 def test_index_and_reports_are_there_as_soon_as_each_notebook_is_done(folder: Path) -> None:
     """The second notebook finds the first one's report, and itself in the index."""
     source = """
 from pathlib import Path
 page = Path("reports", "index.html").read_text()
 assert 'href="01_first.html"' in page and "✓ done" in page and "… running" in page
-assert 'href="02_second.html"' not in page and "– not run" in page
+assert 'href="02_second.html"' not in page and "– waiting" in page
 assert "First" in Path("reports", "01_first.html").read_text()
 """
     stale = folder.parent / "reports" / "02_second.html"
