@@ -17,11 +17,11 @@ if TYPE_CHECKING:
         attribution_shares,
         best_simple_model,
         best_trials,
-        class_results,
         configure,
         context_tables,
         decide_again,
         describe_bundle,
+        describe_methods,
         describe_rule,
         edge_attributions,
         expected_profiles,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         well_known_genes,
         write_summary,
     )
-    from genesplice.baselines.methods import BASELINES, run_baselines
+    from genesplice.baselines.methods import run_baselines
     from genesplice.config import Config, load_preset, override
     from genesplice.context.perturbation import kept_share
     from genesplice.context.verdict import (

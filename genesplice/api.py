@@ -142,8 +142,9 @@ def describe_bundle(bundle: Bundle) -> pd.Series:
 
 def list_inputs(bundle: Bundle) -> pd.DataFrame:
     """Every input of a bundle with its source, licence and the start of its checksum."""
-    columns = ["name", "source", "licence", "sha256"]
-    inputs = pd.DataFrame(bundle.manifest["inputs"], columns=columns)
+    inputs = pd.DataFrame(
+        bundle.manifest["inputs"], columns=["name", "source", "licence", "sha256"]
+    )
     return inputs.assign(sha256=inputs["sha256"].astype(str).str[:12])
 
 
@@ -183,8 +184,9 @@ def expected_profiles(bundle: Bundle, genes: Iterable[str]) -> pd.DataFrame:
 def level_and_spread(bundle: Bundle) -> pd.DataFrame:
     """Level of every measured gene and the spread of its residuals, in log2(TPM+1)."""
     level, spread = bundle.observed.mean(axis=1), residuals(bundle).std(axis=1)
-    unit = "log2(TPM+1)"
-    return pd.DataFrame({f"level, {unit}": level, f"spread over conditions, {unit}": spread})
+    return pd.DataFrame(
+        {"level, log2(TPM+1)": level, "spread over conditions, log2(TPM+1)": spread}
+    )
 
 
 def similarity_to(embeddings: pd.DataFrame, gene_id: str) -> pd.Series:
@@ -205,8 +207,8 @@ def nearest_genes(
         is_apart |= table["contig"] != table["contig"][gene_id]
         close = similarity_to(embeddings, gene_id)[is_apart].nlargest(count)
         near[table["name"][gene_id]] = [f"{table['name'][g]} ({v:.2f})" for g, v in close.items()]
-    rows = max(map(len, near.values()), default=0)
-    return pd.DataFrame(near, index=pd.RangeIndex(1, rows + 1, name="rank"))
+    ranks = range(1, 1 + max(map(len, near.values()), default=0))
+    return pd.DataFrame(near, index=pd.Index(ranks, name="rank"))
 
 
 def write_summary(path: Path, /, **values: Any) -> Path:
@@ -236,8 +238,8 @@ def metric_table(
     is_chosen = table["metric"].str.startswith(prefix)
     is_chosen &= table["model"].str.contains(model, regex=False)
     shown = ["metric", "model", "value", "ci_low", "ci_high", "n"]
-    table = table.assign(model=table["model"].map(label))
-    return table.loc[is_chosen, shown].reset_index(drop=True)
+    table = table.assign(model=table["model"].map(label)).loc[is_chosen, shown]
+    return table.reset_index(drop=True)
 
 
 def pivot_metrics(metrics: Sequence[Metric] | pd.DataFrame, prefix: str = "") -> pd.DataFrame:
@@ -250,6 +252,13 @@ def pivot_metrics(metrics: Sequence[Metric] | pd.DataFrame, prefix: str = "") ->
     shape = {"index": "metric", "columns": "model", "values": "value"}
     wide = pooled.assign(metric=rows).pivot_table(**shape, sort=False)
     return wide.rename_axis(index=None, columns=None)
+
+
+def describe_methods(names: Iterable[str]) -> pd.Series:
+    """What simple methods are and read, by the names that people read."""
+    from genesplice.baselines.methods import BASELINES
+
+    return pd.Series({label(one): BASELINES[one].about for one in names}, name="what it is")
 
 
 def best_simple_model(scores: pd.DataFrame) -> str:
@@ -297,8 +306,7 @@ def scan_explorer(scan: Any, bundle: Bundle, **options: Any) -> Explorer:
 
 def strongest_changes(scan: Any, *, count: int = 8) -> pd.DataFrame:
     """The substitutions of a promoter scan that the model finds least likely."""
-    bases = [f"to_{base}" for base in "ACGT"]
-    long = scan.table.melt(["distance_bp", "ref"], bases, "alt", "log ratio")
+    long = scan.table.melt(["distance_bp", "ref"], [f"to_{b}" for b in "ACGT"], "alt", "log ratio")
     long["alt"] = long["alt"].str.removeprefix("to_")
     return long[long["alt"] != long["ref"]].nsmallest(count, "log ratio").reset_index(drop=True)
 
@@ -310,14 +318,6 @@ def substitutions_around(scan: Any, bundle: Bundle, *, count: int, seed: int = 0
     low = int(scan.table["position"].min()) - 1
     region = Region(scan.table["contig"].iloc[0], low, int(scan.table["position"].max()))
     return random_substitutions(bundle.genome, region, count, seed)
-
-
-def class_results(records: Sequence[Metric]) -> pd.DataFrame:
-    """AUROC records of known classes, start and stop codons apart, for `figures.class_scores`."""
-    table = metrics_frame(records)
-    table = table[table["metric"] != "auroc_start_stop"]
-    names = {"column": "alignment column", "count_two_sided": "counts of neighbouring bases"}
-    return table.assign(model=table["model"].replace(names))
 
 
 def attribution_shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -377,8 +377,7 @@ def decide_again(report: Any, bundle: Bundle, config: Config, smallest_effect: f
     """Apply the rule to the predictions of a `context_test` with another smallest effect."""
     from genesplice.context.conditions import judge_conditions, plan_conditions
 
-    settings = config.verdict
-    plan = plan_conditions(config, bundle, settings.contexts_bp, settings.references)
+    plan = plan_conditions(config, bundle, config.verdict.contexts_bp, config.verdict.references)
     made = report.predictions, bundle, plan, config
     return judge_conditions(*made, smallest_effect=smallest_effect)
 

@@ -130,6 +130,9 @@ def test_tables_of_metrics():
     table = gs.metric_table(records, "probe_", "genesplice")
     assert table["metric"].tolist() == ["probe_gc", "probe_gc_difference"]
     assert list(table.columns) == ["metric", "model", "value", "ci_low", "ci_high", "n"]
+    methods = gs.describe_methods(["mean", "gbm_dna"])
+    assert methods.index.tolist() == ["mean", "boosting: DNA and relatives"]
+    assert methods.iloc[1].startswith("k-mers, codon use and conservation")
     named = [metric("probe_gc", 0.7, "genesplice - genesplice_random")]
     assert gs.metric_table(named, "", "_random")["model"].tolist() == [
         "genesplice - random weights"

@@ -19,6 +19,7 @@ from genesplice.show.theme import require, require_table, row_texts, safe
 _SPLITS = {
     "train": (th.BLUE, "circle"), "val": (th.VERMILLION, "diamond"), "test": (th.GREEN, "square")
 }  # fmt: skip
+_REFERENCES = {"column": "alignment column", "count_two_sided": "counts of neighbouring bases"}
 _LABELS_MAX = 60  # rows or columns that are still named on an axis
 _CROWD_RADIUS = 0.3  # log2(TPM+1)
 
@@ -255,7 +256,7 @@ def class_scores(
     """
     columns = ["metric", "model", "value", "ci_low", "ci_high"]
     table = require_table(metrics, "classes", columns, unique=columns[:2], finite=["value"])
-    table = table.sort_values(columns[:2], kind="stable")
+    table = table.replace({"model": _REFERENCES}).sort_values(columns[:2], kind="stable")
     wide = table.pivot(index="metric", columns="model", values="value")
     models = sorted(wide.columns, key=lambda name: (name != "genesplice", name))
     wide = wide.sort_index().sort_values(models[0], ascending=False, kind="stable")

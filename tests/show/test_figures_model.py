@@ -476,7 +476,7 @@ def test_a_class_has_its_models_below_one_another_and_the_best_class_is_on_top()
     table = pd.DataFrame(rows, columns=["metric", "model", "value", "ci_low", "ci_high"])
     figure = figures.class_scores(table.iloc[::-1])
     assert list(figure.layout.yaxis.ticktext) == ["codon 12 3", "start", "stop"]
-    ours, column = trace(figure, "genesplice"), trace(figure, "column")
+    ours, column = trace(figure, "genesplice"), trace(figure, "alignment column")
     assert figure.data[0] is ours
     at = {round(y): (x, y) for x, y in zip(ours.x, ours.y, strict=True)}
     assert {row: x for row, (x, _) in at.items()} == {0: 0.8, 1: 0.6}
