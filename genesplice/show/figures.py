@@ -14,7 +14,13 @@ import plotly.graph_objects as go
 
 from genesplice.results import label
 from genesplice.show import theme as th
-from genesplice.show.figures_genome import expression_map, fold_map, leakage_table, relatives_map
+from genesplice.show.figures_genome import (
+    change_path,
+    expression_map,
+    fold_map,
+    leakage_table,
+    relatives_map,
+)  # fmt: skip
 from genesplice.show.figures_model import (
     class_scores,
     condition_heatmap,
@@ -25,7 +31,7 @@ from genesplice.show.figures_model import (
     rate_schedules,
 )  # fmt: skip
 from genesplice.show.logo import attribution_logo
-from genesplice.show.networks import change_path, pathway_graph
+from genesplice.show.networks import pathway_graph
 from genesplice.show.theme import THEME
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Figures of data: expression and folds along the genome, and what leaks between folds."""
+"""Figures of data: along the genome, the path of one changed base, and what leaks between folds."""
 
 import math
 import re
@@ -248,6 +248,49 @@ def fold_map(
     middle = {"x": 0.5, "y": 0.5, "xanchor": "center", "yanchor": "middle", "align": "center"}
     text = f"{th.short(contigs[0], 20)}<br>position in Mb"
     return figure.add_annotation(th.PANEL_TITLE | middle, text=text, font_color=th.MUTED)
+
+
+def change_path(
+    table: pd.DataFrame, change: str, *, missing: float, title: str = "From one base to the level"
+) -> go.Figure:
+    """Draw by what way a changed base changes the level of its gene.
+
+    Parameters
+    ----------
+    table
+        part (embedding, kernel, regulator, effector or pathway), name and value, log2(TPM + 1);
+        the six largest of the last three are named.
+    missing
+        The sum of the values less the change of the prediction.
+    """
+    table = th.require_table(table, "path", ["part", "name", "value"], finite=["value"])
+    own = {"embedding": "its own embedding", "kernel": "kernel: like training genes"}
+    table = table.iloc[np.lexsort((table["part"], table["value"], -table["value"].abs()))]
+    is_own = table["part"].isin(own)
+    order = table[~is_own]
+    rows = [(own[one.part], one.value) for one in table[is_own].sort_values("part").itertuples()]
+    rows += order.head(6)[["name", "value"]].itertuples(index=False, name=None)
+    if len(order) > 6:
+        rows.append((f"{len(order) - 6} others", order["value"].iloc[6:].sum()))
+    values, total, last = [value for _, value in rows], table["value"].sum(), 3 + len(rows)
+    sizes = [max(abs(value), 1e-9) for value in values]
+    colours = [f"rgba({'0,114,178' if value >= 0 else '230,159,0'},0.45)" for value in values]
+    link = {
+        "source": [0] + [1] * len(rows) + [*range(3, last)],
+        "target": [1] + [*range(3, last)] + [2] * len(rows),
+        "value": [sum(sizes), *sizes, *sizes],
+        "color": [th.GRID, *colours, *colours],
+        "customdata": [total, *values, *values],
+        "hovertemplate": "%{customdata:+.4f} log₂(TPM+1)<extra></extra>",
+    }
+    ends = [th.safe(change), "embedding", f"level {total:+.3f}"]
+    names = [f"{th.safe(th.short(name, 28))} {value:+.2g}" for name, value in rows]
+    node = {"label": [*ends, *names], "color": th.GREY, "pad": 14, "thickness": 12}
+    share = abs(missing) / max(abs(total - missing), 1e-12)
+    subtitle = f"Blue up, orange down; {share:.1%} is missing."
+    hidden = {"xaxis_visible": False, "yaxis_visible": False}
+    figure = th.blank_figure(150 + 34 * len(rows), title, subtitle, **hidden)
+    return figure.add_sankey(node=node | {"hovertemplate": "%{label}<extra></extra>"}, link=link)
 
 
 def leakage_table(leakage: Mapping[str, Any], *, title: str = "Leakage report") -> go.Figure:

@@ -11,7 +11,8 @@ from tiny_figures import polygons, trace
 
 from genesplice.errors import InputError
 from genesplice.show.explorers import Click, NetworkExplorer
-from genesplice.show.networks import change_path, graph_layout, pathway_graph
+from genesplice.show.figures import change_path
+from genesplice.show.networks import graph_layout, pathway_graph
 from genesplice.show.theme import gene_labels
 
 NODES = pd.DataFrame({"id": ["r1", "r2", "g1", "g2", "p1"]})
