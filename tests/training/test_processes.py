@@ -28,12 +28,12 @@ WORDS = [
 ]  # fmt: skip
 
 
-def pretrain(data, out, *launcher):
-    words = [word for setting in WORDS for word in ("--set", setting)]
+def pretrain(data, out, *launcher, preset="quick", **environment):
+    words = ["--preset", preset, *(word for setting in WORDS for word in ("--set", setting))]
     subprocess.run(
         [sys.executable, "-m", *launcher, "genesplice", "pretrain", "--data", str(data), "--out",
          str(out), *words], check=True, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
     return pd.read_parquet(out / "history.parquet").pivot(
         index="step", columns="metric", values="value"
@@ -63,6 +63,34 @@ def test_two_processes_draw_the_curve_of_one(tiny_bundle, tmp_path):
     held_out = json.loads((tmp_path / "two" / "manifest.json").read_text())["held_out"]
     blocks = tiny_bundle.blocks.query("fold == 0")["block"].tolist()
     assert (held_out["fold"], held_out["blocks"]) == (0, blocks)
+
+
+OTHER = {
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "no vectors": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+}
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_one_seed_is_one_result(tiny_bundle, tmp_path, preset):
+    for name in ("one", "two"):
+        pretrain(tiny_bundle.path, tmp_path / name, preset=preset)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]
+
+
+def test_threads_and_processors_draw_nearly_the_same_curve(tiny_bundle, tmp_path):
+    alone, losses = pretrain(tiny_bundle.path, tmp_path / "one"), ["bits_per_base", "info_nce"]
+    before = load_file(tmp_path / "one" / "model.safetensors")
+    for name, environment in OTHER.items():
+        other = pretrain(tiny_bundle.path, tmp_path / name, **environment)
+        # As for two processes: sums in another order.
+        np.testing.assert_allclose(other[losses][:3], alone[losses][:3], rtol=2e-6, err_msg=name)
+        np.testing.assert_allclose(other[losses], alone[losses], rtol=1e-4, err_msg=name)
+        after = load_file(tmp_path / name / "model.safetensors")
+        for part, value in before.items():
+            np.testing.assert_allclose(after[part], value, atol=2 * RATE, err_msg=f"{name} {part}")
 
 
 def read_bad_file(queue, folder, meeting, rank):
