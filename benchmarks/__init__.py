@@ -21,7 +21,9 @@ def record(out: Path, name: str, found: Mapping[str, Any], command: str) -> None
     report = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     machine = {"made_by": command, "date": str(date.today()), "processor": processor()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, report | {name: machine | dict(found)})
+    report |= {name: machine | dict(found)}
+    parts = [part["made_by"] for key, part in report.items() if key != "made_by"]
+    write_json(out, report | {"made_by": "; ".join(parts)})
 
 
 def write_bench(
