@@ -241,7 +241,8 @@ def differences(whole: Path, out: Path) -> list[str]:
 
     def files(folder: Path) -> dict[str, Path]:
         named = {str(path.relative_to(folder)): path for path in _final(folder)}
-        return {RUN.sub("runs/RUN", name): path for name, path in named.items()}
+        # What a kernel that was killed printed past Jupyter is no result.
+        return {RUN.sub("runs/RUN", n): path for n, path in named.items() if path.suffix != ".log"}
 
     ours, theirs = files(out), files(whole)
     found = [f"{name} is only in one of both" for name in sorted({*ours} ^ {*theirs})]
