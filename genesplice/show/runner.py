@@ -115,10 +115,11 @@ def _execute(
         kernels.kill()
         for future in wait(running).done:
             end(future)
-        for name, record in records.items():
-            if name in own and record["state"] == "running":  # it was about to begin
-                failures.append(Failure(name, None, 0, "interrupted", "interrupted"))
-                record |= {"state": failures[-1].state, "message": str(failures[-1])}
+        undone = [name for name in records if name in own and records[name]["state"] != "done"]
+        opened = [name for name in undone if records[name]["state"] == "running"]
+        for name in opened or undone[: not failures]:  # what was about to begin, or comes next
+            failures.append(Failure(name, None, 0, "interrupted", "interrupted"))
+            records[name] |= {"state": failures[-1].state, "message": str(failures[-1])}
     finally:
         kernels.kill()
         pool.shutdown()

@@ -283,6 +283,30 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
     assert printed(run_dir / "01_long.ipynb") == "quick now\n"
 
 
+class Stopped(Progress):
+    """Ctrl-C just as the first notebook has ended, before another one begins."""
+
+    is_stopped = False
+
+    def end_notebook(self, *about) -> None:
+        super().end_notebook(*about)
+        if not self.is_stopped:
+            self.is_stopped = True
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_between_two_notebooks_is_no_success(folder: Path) -> None:
+    result = run_notebooks(
+        folder, folder.parent / "reports", progress=Stopped(io.StringIO(), 0.0), at_once=1
+    )
+    assert result.exit_code == 130
+    assert states(result.run_dir) == ["done", "interrupted", "not run"]
+    assert read_manifest(result.run_dir)["state"] == "interrupted"
+    again = run_notebooks(folder, folder.parent / "reports", resume="latest")
+    assert (again.run_dir, again.exit_code) == (result.run_dir, 0)
+    assert set(states(again.run_dir)) == {"done"}
+
+
 def test_runs_are_never_overwritten(folder: Path) -> None:
     for path in folder.glob("0[23]*"):
         path.unlink()
