@@ -221,6 +221,18 @@ def test_a_countdown_speaks_now_and_then(monkeypatch):
     assert told == ["genes: 1 of 3, 0 s left", "genes: 2 of 3, 0 s left"]
 
 
+def test_what_a_library_prints_of_a_full_disk_passes_through_our_hook():
+    script = (
+        "import sys, genesplice.cli as cli\nsys.argv = ['genesplice', 'list']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "for text in ('decrement id ref count (file write failed', 'another'):\n"
+        "    sys.excepthook(RuntimeError, RuntimeError(text), None)\n"
+    )
+    words = [sys.executable, "-c", script]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert answer.stderr == "RuntimeError: another\n"
+
+
 @pytest.mark.parametrize("limit", [None, 20], ids=["enough", "full"])
 def test_any_folder_locale_and_home(tmp_path, limit):
     """Blanks, umlauts, relative paths, no HOME, and a locale that knows no Greek; a small disk."""

@@ -276,7 +276,8 @@ def main() -> None:
     sys.unraisablehook = lambda at: _print(at.exc_type, at.exc_value, at.exc_traceback)
     try:
         with HELD:
-            app()
+            # Called as such, typer would put a hook of its own in the place of ours.
+            typer.main.get_command(app)()
     except GeneSpliceError as error:
         say(f"genesplice: {error}")
         raise SystemExit(error.exit_code) from None
