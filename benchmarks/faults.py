@@ -278,8 +278,9 @@ def main() -> None:
         table = json.loads(given.out.read_text()).get("faults", {}).get("by_command", {})
     chosen = given.only.split(",") if given.only else [verb.name for verb in VERBS]
     last = max(at for at, verb in enumerate(VERBS) if verb.name in chosen)
-    with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
-        folder = Path(scratch)
+    # Not a TemporaryDirectory: a forked command that ends early would take it away.
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         apart(make_organism, folder)
         for verb in VERBS[: last + 1]:
@@ -296,6 +297,8 @@ def main() -> None:
                 if given.out:
                     found = {"by_command": table} | sums_of(table)
                     record(given.out, "faults", found, table[verb.name]["made_by"])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     sums = sums_of(table)
     tell("injected / recovered / lost = {injected} / {recovered} / {lost}".format(**sums))
     raise SystemExit(bool(sums["lost"]))
