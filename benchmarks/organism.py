@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-TIMES = {"seconds", "cpu_seconds", "started", "command", "made_by", "when", "made", "versions"}
+TIMES = {
+    "seconds",
+    "clock_seconds",
+    "cpu_seconds",
+    "started",
+    "command",
+    "made_by",
+    "when",
+    "made",
+    "versions",
+}
 """Keys of JSON files that no two runs share."""
 
 
