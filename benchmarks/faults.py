@@ -77,7 +77,7 @@ class Ended(NamedTuple):
     changes: int
 
 
-def _child(words: Sequence[str], folder: Path, at: int | None, told: int, said: int) -> None:
+def _child(words: Sequence[str], folder: Path, at: int | None, changed: int, said: int) -> None:
     """Be `genesplice WORDS`: a session of its own that tells of its n-th change of a file."""
     changes, code = 0, 0
 
@@ -87,7 +87,7 @@ def _child(words: Sequence[str], folder: Path, at: int | None, told: int, said: 
         if is_change and isinstance(about[0], str | Path) and str(about[0]).startswith(str(folder)):
             changes += 1
             if at is None or changes == at:
-                os.write(told, b"x")
+                os.write(changed, b"x")
 
     try:
         os.setsid()
@@ -115,25 +115,25 @@ def start(
     words: Sequence[str], folder: Path, moment: Moment | None, kind: signal.Signals | None
 ) -> Ended:
     """Run a command in a fork of this process, with a fault at its moment, and wait for its end."""
-    (told_out, told_in), (said_out, said_in) = os.pipe(), os.pipe()
+    (changes_out, changes_in), (said_out, said_in) = os.pipe(), os.pipe()
     fcntl.fcntl(said_in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    for end in (told_out, told_in, said_out):
+    for end in (changes_out, changes_in, said_out):
         os.set_blocking(end, False)
     pid, began = os.fork(), time.monotonic()
     if not pid:
-        _child(words, folder, moment.change if moment else None, told_in, said_in)
-    os.close(said_in), os.close(told_in)
+        _child(words, folder, moment.change if moment else None, changes_in, said_in)
+    os.close(said_in), os.close(changes_in)
     process, is_hit, changes, relations = psutil.Process(pid), False, 0, list[psutil.Process]()
     while True:
         answer, status = os.waitpid(pid, os.WNOHANG)
         if answer:
             break
-        is_told = bool(select.select([told_out], [], [], 0.002)[0])
-        if is_told:
-            changes += len(os.read(told_out, 1 << 16))
+        is_change = bool(select.select([changes_out], [], [], 0.002)[0])
+        if is_change:
+            changes += len(os.read(changes_out, 1 << 16))
         elapsed = time.monotonic() - began
         if moment is not None and not is_hit:
-            is_time = is_told if moment.change else elapsed > moment.seconds
+            is_time = is_change if moment.change else elapsed > moment.seconds
             if is_time:
                 time.sleep(random.uniform(0, 0.004) if moment.change else 0)
                 relations = process.children(recursive=True)
@@ -147,7 +147,7 @@ def start(
     said = b""
     while select.select([said_out], [], [], 0)[0] and (part := os.read(said_out, 1 << 16)):
         said += part
-    os.close(said_out), os.close(told_out)
+    os.close(said_out), os.close(changes_out)
     code = os.waitstatus_to_exitcode(status)
     return Ended(code, said.decode(errors="replace"), is_hit, len(left), seconds, changes)
 

@@ -198,14 +198,14 @@ def run(name: str, seconds: int) -> dict[str, Any]:
             text=True, errors="replace", check=False,
         )  # fmt: skip
         notes = folder / "notes.json"
-        told: dict[str, Any] = {"calls": 0, "refused": 0, "found": {}}
+        counts: dict[str, Any] = {"calls": 0, "refused": 0, "found": {}}
         if notes.exists():
-            told = json.loads(notes.read_text())
+            counts = json.loads(notes.read_text())
         if ended.returncode:  # out of time or memory in one call, or no fuzzing at all
-            told["found"] |= {f"ended with {ended.returncode}: {ended.stderr[-400:]}": []}
+            counts["found"] |= {f"ended with {ended.returncode}: {ended.stderr[-400:]}": []}
             for left in (*folder.glob("timeout-*"), *folder.glob("oom-*")):
-                told["found"] |= {left.name.partition("-")[0]: ["", left.read_bytes().hex()]}
-        return told
+                counts["found"] |= {left.name.partition("-")[0]: ["", left.read_bytes().hex()]}
+        return counts
 
 
 def main() -> None:
@@ -221,22 +221,22 @@ def main() -> None:
         fuzz(given.target, given.seconds, given.folder)
     with tempfile.TemporaryDirectory() as scratch:
         names = [given.only] if given.only else list(targets(Path(scratch)))
-    told = {}
+    counts = {}
     for name in names:
-        told[name] = run(name, given.seconds // len(names))
-        found = told[name]["found"]
+        counts[name] = run(name, given.seconds // len(names))
+        found = counts[name]["found"]
         print(
-            f"{name}: {told[name]['calls']} calls, {len(found)} kinds of other errors", flush=True
+            f"{name}: {counts[name]['calls']} calls, {len(found)} kinds of other errors", flush=True
         )
         for what, about in found.items():
             print(f"    {what}", *(text[:2000] for text in about), sep="\n        ", flush=True)
-    total = sum(one["calls"] for one in told.values())
-    print(f"{total} calls, {sum(len(one['found']) for one in told.values())} other errors")
+    total = sum(one["calls"] for one in counts.values())
+    print(f"{total} calls, {sum(len(one['found']) for one in counts.values())} other errors")
     if given.out:
         from benchmarks import record
 
         command = shlex.join(["python", "-m", "benchmarks.fuzz", *sys.argv[1:]])
-        record(given.out, "fuzz", {"calls": total, "readers": told}, command)
+        record(given.out, "fuzz", {"calls": total, "readers": counts}, command)
 
 
 if __name__ == "__main__":

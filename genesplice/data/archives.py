@@ -257,7 +257,7 @@ def fetch_checked(
 ) -> list[dict[str, Any]]:
     """Fetch what a folder lacks of `files` (`name, part, url, licence`), and give their records.
 
-    Where they come from, their licences and sizes are told before the first one is fetched.
+    Where they come from, their licences and sizes are said before the first one is fetched.
 
     Raises
     ------

@@ -343,7 +343,7 @@ def path_of_change(
     """
     model = explainer.model
     if len(model.graph.layers) != 1:
-        raise WorkError(f"{len(model.graph.layers)} graph layers: a path is told apart with one")
+        raise WorkError(f"{len(model.graph.layers)} graph layers: a path is followed through one")
     (gene_id,) = resolve_genes(explainer.bundle, [gene_id])
     if change is None:
         found = mutate(explainer, gene_id, upstream_bp=64, downstream_bp=64)

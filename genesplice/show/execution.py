@@ -78,7 +78,7 @@ class _Clock:
 
     def __init__(self, bar: TaskID) -> None:
         self.bar, self.begun, self.doing = bar, time.monotonic(), "begins"
-        self.said = self.heard = self.begun
+        self.said = self.last_word = self.begun
 
 
 class Progress:
@@ -135,7 +135,7 @@ class Progress:
     def cell(self, name: str, number: int, n_cells: int) -> None:
         """Begin one code cell of a notebook, counted from 1."""
         clock, left = self.running[name], self._remaining()
-        clock.doing, clock.heard = f"cell {number}/{n_cells}", time.monotonic()
+        clock.doing, clock.last_word = f"cell {number}/{n_cells}", time.monotonic()
         about: dict[str, Any] = {"number": number, "left": left}
         self.bars.update(clock.bar, completed=number - 1, total=n_cells, **about)
         if self._is_time(clock):
@@ -148,7 +148,7 @@ class Progress:
         if not lines:
             return
         clock = self.running[name]
-        clock.doing, clock.heard = lines[-1], time.monotonic()
+        clock.doing, clock.last_word = lines[-1], time.monotonic()
         self.bars.update(clock.bar, left=lines[-1][:60])
         if self._is_time(clock):
             self.note(f"{self._label(name)}: {lines[-1]}")
@@ -161,7 +161,7 @@ class Progress:
 
     def still(self) -> str:
         """What the running notebook that spoke last is at; nothing where none runs."""
-        clocks = sorted(list(self.running.items()), key=lambda one: one[1].heard)
+        clocks = sorted(list(self.running.items()), key=lambda one: one[1].last_word)
         return f"{self._label(clocks[-1][0])}: {clocks[-1][1].doing}" if clocks else ""
 
     def note(self, text: str) -> None:
