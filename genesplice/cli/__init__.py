@@ -282,12 +282,13 @@ def main() -> None:
         say(f"genesplice: {error}")
         raise SystemExit(error.exit_code) from None
     except BaseException as error:
-        # Of Ctrl-C typer makes an exit; while a checkpoint is written, closing the file fails too.
-        context: BaseException | None = error
-        while context is not None:
-            if isinstance(context, KeyboardInterrupt):
+        # Of Ctrl-C typer makes an exit, and numpy an error with no more than a cause; while a
+        # checkpoint is written, closing the file fails too.
+        behind: BaseException | None = error
+        while behind is not None:
+            if isinstance(behind, KeyboardInterrupt):
                 _end_interrupted()
-            context = context.__context__
+            behind = behind.__cause__ or behind.__context__
         failure = system_failure(error) if isinstance(error, Exception) else None
         if failure is None:
             raise

@@ -103,6 +103,13 @@ def test_parts_leave_out_what_was_not_measured():
     assert sum(not isinstance(part, str) for part in attribution_parts(bare, is_exact=True)) == 1
 
 
+def test_a_gene_without_a_change_to_add_up_to_is_left_out_of_the_figure_of_sums():
+    flat = FOUND[1]._replace(baseline_output=FOUND[1].output)
+    _, _, _, figure, *_ = attribution_parts([FOUND[0], flat])
+    assert "1 of 1 genes" in figure.layout.title.text
+    assert sum(not isinstance(part, str) for part in attribution_parts([flat])) == 1
+
+
 def test_the_lead_counts_what_can_be_believed():
     assert lead_of(CHECKS, 2).startswith("1 of 2 attributions pass")
     assert lead_of(CHECKS.iloc[:1], 1).startswith("All 1 attributions pass")
