@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         regulator_edges,
     )
     from genesplice.predict.gene_output import Explainer, resolve_genes
-    from genesplice.predict.models import load_model, open_models
+    from genesplice.predict.models import load_model, open_models, track_loci
     from genesplice.predict.pretrained import encoder_sentence, principal_components
     from genesplice.results import (
         judge_difference,
@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from genesplice.training.finetuning import finetune
     from genesplice.training.pretraining import pretrain
     from genesplice.training.tasks import run_task
+    from genesplice.training.tracks import finetune_tracks
     from genesplice.variants.annotate import score_variants
     from genesplice.variants.classes import class_benchmarks
     from genesplice.variants.scan import scan_promoter

@@ -187,6 +187,7 @@ LABELS = {
     "gbm_all": "boosting: no relatives", "mean_gbm_ridge_all": "boosting+ridge: no relatives",
     "gbm_conservation": "boosting: relatives alone", "gbm_dna": "boosting: DNA and relatives",
     "mean_gbm_ridge_everything": "boosting+ridge: everything",
+    "bases_only": "bases alone", "kmer_ridge": "ridge on smoothed k-mers",
 }  # fmt: skip
 """What people read of simple methods; files keep the names."""
 

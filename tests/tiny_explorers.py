@@ -13,6 +13,7 @@ from genesplice.show.explorers import (
     Recompute,
     ScanExplorer,
     ScatterExplorer,
+    TrackExplorer,
 )
 
 HOSTILE = "<img src=x onerror=alert(1)></script><b>$x$"
@@ -91,6 +92,23 @@ def context() -> tuple[pd.DataFrame, pd.DataFrame]:
     return scores, slopes.assign(ci_low=slopes["slope"] - 0.01, ci_high=slopes["slope"] + 0.02)
 
 
+def tracks() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two loci, a track with strands and one without; the second half of the first is held out."""
+    rng, parts = np.random.default_rng(3), []
+    for locus, first in (("b0000", -1000), ("b0001", -1090)):
+        start = first + 128 * np.arange(16)
+        for track, strand in (("chip", "."), (HOSTILE, "+"), (HOSTILE, "-")):
+            measured, predicted = rng.gamma(1, 1, (2, 16)).astype(np.float32)
+            predicted[: 8 if locus == "b0000" else 16] = np.nan
+            measured[9 if strand == "-" else 2] = np.nan
+            about = {"locus": locus, "track": track, "strand": strand, "start": start}
+            parts.append(pd.DataFrame(about | {"measured": measured, "predicted": predicted}))
+    genes = [("b0000", "b0000", "genA", 0, 700, "+"), ("b0000", "b0001", HOSTILE, 650, 3000, "-"),
+             ("b0001", "b0001", HOSTILE, -400, 0, "-")]  # fmt: skip
+    columns = ["locus", "gene_id", "name", "start", "end", "strand"]
+    return pd.concat(parts, ignore_index=True), pd.DataFrame(genes, columns=columns)
+
+
 def make_explorers() -> dict[str, Explorer]:
     rng = np.random.default_rng(1)
     observed, predicted = profiles()
@@ -123,4 +141,5 @@ def make_explorers() -> dict[str, Explorer]:
             recompute=Recompute(scan_explorer, {"gene": NAMES}),
         ),
         "context": ContextExplorer(*context(), 0.01),
+        "tracks": TrackExplorer(*tracks(), names=NAMES),
     }

@@ -126,6 +126,7 @@ def make_own_files(folder: Path, seed: int = 0, n_sequences: int = 240) -> dict[
 
     Given are the arguments of `prepare_files` (genome, annotation, expression in TPM, samples), and
     `table`: sequences of 96 bp, half of which have `PROMOTER_MOTIF` at base 40 and a higher value.
+    `tracks` is a BED file with a peak of 120 bp around that motif of each gene that has it.
     """
     shutil.rmtree(folder / "made_up", ignore_errors=True)
     bundle = make_bundle(folder / "made_up", seed)
@@ -147,10 +148,16 @@ def make_own_files(folder: Path, seed: int = 0, n_sequences: int = 240) -> dict[
     strength = GAIN * has_motif + generator.normal(size=n_sequences)
     rows = {"sequence": texts, "strength": strength.round(3)}
     pd.DataFrame(rows).to_csv(folder / "strength.tsv", sep="\t", index=False)
+    has_peak = bundle.genes["gene_id"].isin(bundle.manifest["truth"]["promoter"])
+    ahead = np.where(bundle.genes["strand"] == "+", -36, 36)  # where the motif is planted
+    middle = (bundle.genes["tss"] + ahead)[has_peak]
+    peaks = [f"{contig.name}\t{at - 60}\t{at + 60}\n" for at in middle]
+    (folder / "binding.bed").write_text("".join(peaks))
     named = {"fasta": "genome.fa", "annotation": "genes.gff3", "expression": "tpm.tsv"}
-    named |= {"samples": "samples.tsv", "table": "strength.tsv"}
+    named |= {"samples": "samples.tsv", "tracks": "binding.bed", "table": "strength.tsv"}
     more = {"expression_unit": "tpm", "circular": (contig.name,), "block_bp": 8000}
-    return {part: folder / name for part, name in named.items()} | more
+    given = {part: folder / name for part, name in named.items()}
+    return given | more | {"tracks": [given["tracks"]]}
 
 
 def _bundle_truth(ids: list[str], generator: np.random.Generator) -> dict[str, Any]:

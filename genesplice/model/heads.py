@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from genesplice.config.model import SUMMARY_BP
+from genesplice.model.sequence import Columns, InputChannels, SequenceEncoder, Tokens
 
 Conditions = Float[Tensor, "genes conditions"]
 Logits = Float[Tensor, "batch length 4"]
@@ -306,6 +307,29 @@ class TrackHead(nn.Module):
         hidden = hidden + F.gelu(self.spread(hidden.transpose(1, 2)).transpose(1, 2))
         raw = self.out(self.dropout(hidden))
         return torch.where(self.is_peaks, raw, F.softplus(raw))
+
+
+class TrackModel(nn.Module):
+    """An encoder, or none, and a head of tracks."""
+
+    ALONE_BP = 16
+
+    def __init__(self, encoder: SequenceEncoder | None, is_peaks: Bool[Tensor, " tracks"]) -> None:
+        super().__init__()
+        self.encoder, self.bases = encoder, InputChannels()
+        sizes = (0, self.ALONE_BP) if encoder is None else (encoder.width, encoder.bin_bp)
+        self.head = TrackHead(*sizes, is_peaks)
+
+    def forward(
+        self, tokens: Tokens, columns: Columns, bins: Float[Tensor, "batch bins width"]
+    ) -> Float[Tensor, "batch track_bins tracks"]:
+        """Predict on the strand that is read; the encoder is asked where `bins` is empty."""
+        bases = self.bases(tokens)
+        if self.encoder is None:
+            bins = bases.new_zeros(len(bases), bases.shape[1] // self.ALONE_BP, 0)
+        elif not bins.shape[1]:
+            bins = self.encoder(tokens, columns=columns).bins
+        return self.head(bases, bins)
 
 
 def track_loss(

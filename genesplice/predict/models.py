@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import adopt_knowledge, trained_on
-from genesplice.errors import InputError
+from genesplice.data.tracks import BIN_BP, bin_offsets, n_bins
+from genesplice.errors import InputError, require
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
 from genesplice.predict.pretrained import find_pretrained, load_pretrained
 
 VECTORS = "vectors"
+TRACK_VALUES = "measured.npy", "predicted.npy"
 FOLD = re.compile(r"fold(\d+)_seed(\d+)")
 Needs = Literal["expression", "masked bases"] | None
 
@@ -213,6 +218,60 @@ def load_model(folder: Path | str) -> GeneSplice | Models:
     folder = Path(folder)
     is_run = not (folder / "config.json").is_file() and any(folder.glob("fold*_seed*/config.json"))
     return open_models(folder) if is_run else load_fold(folder)
+
+
+# --- tracks ---
+
+
+def track_loci(
+    bundle: Bundle, folder: Path | str, genes: Sequence[str], *, reach_bp: int = 8192
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measured and predicted tracks around genes, and the genes that lie there.
+
+    `folder` is one that `finetune --tracks` wrote. Both tables have `locus`, the gene in the
+    middle, and count bases along the + strand from its TSS. Bins: track, strand, start, measured
+    and predicted (coverage times its training mean; peaks 0 or 1 and their share), `predicted` NaN
+    where no model held the bin out. Genes: gene_id, name, start, end, strand.
+
+    Raises
+    ------
+    InputError
+        For a folder without tracks, one of other data, and an unknown gene.
+    """
+    folder = Path(folder)
+    require(bundle.tracks is not None, "a bundle without tracks", "tracks", bundle.path)
+    assert bundle.tracks is not None
+    try:
+        both = [np.load(folder / name, mmap_mode="r") for name in TRACK_VALUES]
+    except OSError:
+        raise InputError("no measured.npy", "a folder of finetune --tracks", path=folder) from None
+    shape = bundle.tracks.values.shape
+    require(both[0].shape == shape, f"{both[0].shape} tracks x bins", f"{shape}", folder)
+    table, offsets = bundle.genes.set_index("gene_id", drop=False), bin_offsets(bundle.genome)
+    bins, around = list[pd.DataFrame](), list[pd.DataFrame]()
+    for locus in genes:
+        require(locus in table.index, f"gene {locus!r}", f"one of the genes of {bundle.name}")
+        tss, contig = int(table["tss"][locus]), bundle.genome.contig(table["contig"][locus])
+        near, length = table[table["contig"] == contig.name].copy(), contig.length
+        spare = int(contig.is_circular)  # the last bin before the origin is shorter
+        at = np.arange((tss - reach_bp) // BIN_BP - spare, -(-(tss + reach_bp) // BIN_BP) + spare)
+        turn, row = np.divmod(at, n_bins(contig))
+        if contig.is_circular:
+            low = (near["start"] - tss + length / 2) % length - length / 2
+        else:
+            low, row = near["start"] - tss, row[turn == 0]
+            turn = turn[turn == 0]
+        near["end"] += (low - near["start"]).astype(int)
+        near["start"] = low.astype(int)
+        around.append(near[(near["end"] > -reach_bp) & (near["start"] < reach_bp)])
+        around[-1].insert(0, "locus", locus)
+        start, rows = row * BIN_BP + turn * length - tss, offsets[contig.name] + row
+        for i, one in enumerate(bundle.tracks.table.itertuples()):
+            about = {"locus": locus, "track": one.name, "strand": one.strand, "start": start}
+            about |= {"measured": both[0][i, rows], "predicted": both[1][i, rows]}
+            bins.append(pd.DataFrame(about))
+    columns = ["locus", "gene_id", "name", "start", "end", "strand"]
+    return pd.concat(bins, ignore_index=True), pd.concat(around, ignore_index=True)[columns]
 
 
 def _init_of(folder: Path) -> Path | None:

@@ -26,7 +26,7 @@ from genesplice.show.explorer import (
     stacked_panels,
     two_panels,
 )  # fmt: skip
-from genesplice.show.explorers_genome import AttributionExplorer, ScanExplorer
+from genesplice.show.explorers_genome import AttributionExplorer, ScanExplorer, TrackExplorer
 from genesplice.show.figures import band
 from genesplice.show.figures_explain import AttentionExplorer, CurveExplorer
 from genesplice.show.networks import NetworkExplorer
@@ -35,7 +35,7 @@ from genesplice.show.theme import BLUE, COLOURS, INK, line, require, require_tab
 __all__ = [
     "AttentionExplorer", "AttributionExplorer", "Binding", "Click", "ContextExplorer", "Control",
     "CurveExplorer", "Explorer", "NetworkExplorer", "ProfileExplorer", "Recompute", "ScanExplorer",
-    "ScatterExplorer", "bind",
+    "ScatterExplorer", "TrackExplorer", "bind",
 ]  # fmt: skip
 
 N_TICK_LABELS = 12

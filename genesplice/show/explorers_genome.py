@@ -1,4 +1,4 @@
-"""Explorers along a promoter: attributions, substitutions and attention of one gene at a time."""
+"""Explorers along the genome: attributions and substitutions of a promoter, tracks of a locus."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,22 +7,23 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from genesplice.data.tracks import BIN_BP
 from genesplice.results import Conservation
 from genesplice.show import theme as th
 from genesplice.show.explorer import Control, Explorer, Recompute, bind, gene_control, panel_title
 from genesplice.show.logo import (
     LETTERS,
+    SITE_LANES,
     add_conservation,
     conservation_areas,
+    gene_lanes,
     letter_paths,
     letter_traces,
-    site_lanes,
+    site_values,
 )
 from genesplice.show.theme import PANEL_TITLE, broken_lines, line, require, require_table, safe
 
 FROM_TSS = "bp from the gene's start"
-_LANES = 3
-_CHARACTER_PX = 6.2  # of the names of sites
 _STAMP = "rgba(168,67,0,0.85)"
 
 
@@ -104,7 +105,7 @@ class AttributionExplorer(Explorer):
                 "data[1].marker.color": [colours[token] for token in tokens[at]],
                 "annotations[0].text": panel_title(gene.options[at], note),
                 "annotations[1].text": _stamp(stamps.get(genes[at], "")),
-                **_site_values(motifs, genes[at], window_bp),
+                **site_values(motifs, genes[at], window_bp),
             }  # fmt: skip
 
         def slide(at: int) -> dict[str, Any]:
@@ -202,6 +203,99 @@ class ScanExplorer(AttributionExplorer):
         super().__init__(mean, sequences, motifs=hexamers, substitutions=ratios, **options)
 
 
+class TrackExplorer(Explorer):
+    """Pick a gene and a track: what was measured around it, and predicted of held-out bins.
+
+    The area is measured, the line predicted; of a track with strands + is drawn upwards and -
+    downwards. Below lie the genes, on their strand, and the bins that the models held out: nothing
+    is predicted elsewhere.
+
+    Parameters
+    ----------
+    bins, genes
+        What `genesplice.track_loci` gives; `bins` also of several tracks.
+    names
+        Gene name by gene_id, for labels.
+    recompute
+        Computes further genes in a live kernel.
+
+    Raises
+    ------
+    InputError
+        A column that is missing, no rows, or a bin of a track that comes twice.
+    """
+
+    def __init__(
+        self,
+        bins: pd.DataFrame,
+        genes: pd.DataFrame,
+        *,
+        names: pd.Series | None = None,
+        recompute: Recompute | None = None,
+    ) -> None:
+        at = ["locus", "track", "strand", "start"]
+        require_table(bins, "bins", [*at, "measured", "predicted"], unique=at)
+        require_table(genes, "genes", ["locus", "gene_id", "name", "start", "end", "strand"])
+        loci, tracks = bins["locus"].unique().tolist(), bins["track"].unique().tolist()
+        gene = gene_control(loci, names)
+        track = Control(name="track", kind="select", label="Track", options=tuple(tracks))
+        reach = float(bins["start"].abs().max())
+        figure = go.Figure(layout={"margin": {"t": 56, "b": 96}})
+        area = {"fill": "tozeroy", "fillcolor": "rgba(86,180,233,0.45)", "width": 1}
+        for first in (True, False):
+            for name, colour, look in (
+                ("measured", th.SKY, area),
+                ("predicted", th.VERMILLION, {}),
+            ):
+                hover = {"hover": f"%{{x:,}} bp: {name} %{{customdata:.2f}}", "name": name}
+                trace = line([], [], colour, showlegend=first, **hover, **look)
+                figure.add_trace(trace.update(line_shape="hvh"))
+        under: dict[str, Any] = {"yaxis": "y2", "showlegend": False}
+        for colour, width, name in ((th.MUTED, 7, "genes"), (th.INK, 9, "the gene")):
+            figure.add_trace(line([], [], colour, width=width, name=name, **under))
+        figure.add_trace(line([], [], th.GREEN, width=7, name="held out", **under))
+        figure.add_scatter(mode="markers", hoverinfo="text", marker_color=th.INK, **under)
+        figure.add_scatter(mode="text", hoverinfo="skip", textfont_size=11, **under)
+        figure.update_layout(
+            xaxis={"anchor": "y2", "title_text": f"{FROM_TSS}, + strand",
+                   "range": [-reach, reach], "tickformat": ",d", "nticks": 6},
+            yaxis={"title_text": "times the mean (peaks: share)", "zeroline": True, "nticks": 5},
+            yaxis2={"tickvals": [0, -1, -2], "ticktext": ["+ genes", "− genes", "held out"],
+                    "range": [-2.5, 0.9], "showgrid": False, "fixedrange": True, "ticks": ""},
+        )  # fmt: skip
+        figure.add_annotation(PANEL_TITLE | {"y": 1.02})
+
+        def draw(at_gene: int, at_track: int) -> dict[str, Any]:
+            mine = bins[(bins["locus"] == loci[at_gene]) & (bins["track"] == tracks[at_track])]
+            known = mine.dropna(subset=["measured", "predicted"])
+            x, y = known["measured"], known["predicted"]
+            fit = f"r = {x.corr(y):.2f}" if min(x.std(), y.std()) > 1e-9 else "flat"
+            note = f"{fit} over {len(known)} held-out bins here" if len(known) else "none held out"
+            note += "; − strand downwards" * bool((mine["strand"] == "-").any())
+            out: dict[str, Any] = {"annotations[0].text": panel_title(gene.options[at_gene], note)}
+            for i, sign in enumerate((1, -1)):
+                part = mine[(mine["strand"] == "-") == (sign < 0)].sort_values("start")
+                for j, what in enumerate(("measured", "predicted"), 2 * i):
+                    values = part[what].to_numpy(np.float32)
+                    out |= {
+                        f"data[{j}].x": part["start"].to_numpy(np.float64) + BIN_BP / 2,
+                        f"data[{j}].y": sign * values,
+                        f"data[{j}].customdata": values,
+                    }
+            held = mine["start"][mine["predicted"].notna()].unique()
+            held = np.sort(held).astype(np.float64)
+            low = held[np.diff(held, prepend=-np.inf) > BIN_BP]
+            high = held[np.diff(held, append=np.inf) > BIN_BP] + BIN_BP
+            y = np.full(len(low), -2.0)
+            return out | {"data[6].x": broken_lines(low, high), "data[6].y": broken_lines(y, y)}
+
+        bindings = bind([gene, track], draw)
+        bindings += bind(gene, lambda at: gene_lanes(genes, loci[at], reach))
+        panels = {"yaxis": (230, 0), "yaxis2": (110, 14)}
+        figure.update_layout(height=th.stack_panels(figure, panels) + 160)
+        super().__init__(figure, [gene, track], bindings, recompute=recompute)
+
+
 def _check_positions(attributions: pd.DataFrame, sequences: Sequence[str]) -> np.ndarray:
     n, n_positions = attributions.shape
     require(attributions.size, f"{n} genes x {n_positions} positions", "some")
@@ -230,34 +324,6 @@ def _stamp(text: str) -> str:
     lines = [one for part in why for one in th.text_lines(part, 44, 3)]
     small = "".join(f'<br><span style="font-size:13px">{one}</span>' for one in lines)
     return f"<b>{safe(first.upper())}</b>{small}" if text else ""
-
-
-def _site_values(motifs: pd.DataFrame | None, gene_id: object, window_bp: int) -> dict[str, Any]:
-    """Lay a gene's sites into lanes: strokes of trace 2, names of trace 3.
-
-    A name that would run into the one before it in its lane is left to the hover text.
-    """
-    if motifs is None:
-        return {}
-    mine = motifs[motifs["gene_id"] == gene_id].sort_values(["start", "end"], kind="stable")
-    low, high = (mine[edge].to_numpy(np.float64) - 0.5 for edge in ("start", "end"))
-    lanes = -np.array(site_lanes(low, high, _LANES), dtype=np.float64)
-    names = [th.short(name, 24) for name in mine["name"]]
-    half = np.array([len(name) for name in mine["name"]]) * _CHARACTER_PX / 2
-    middle, half = (low + high) / 2, half * window_bp / th.NARROW_PX
-    shown, ends = list[str](), dict[float, float]()
-    for lane, at, reach, name in zip(lanes, middle, half, names, strict=True):
-        is_free = ends.get(lane, -np.inf) <= at - reach
-        shown.append(name if is_free else "")
-        ends |= {lane: at + reach} if is_free else {}
-    return {
-        "data[2].x": broken_lines(low, high),
-        "data[2].y": broken_lines(lanes, lanes),
-        "data[3].x": middle,
-        "data[3].y": lanes - 0.45,
-        "data[3].text": shown,
-        "data[3].hovertext": names,
-    }
 
 
 def _strongest(ratios: np.ndarray, tokens: np.ndarray, positions: np.ndarray) -> list[list[str]]:
@@ -291,7 +357,7 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
         names = {"textfont": {"size": 11, "color": th.INK}, "name": "names of sites"}
         figure.add_scatter(mode="text", cliponaxis=False, hoverinfo="text", **names, **under)
         figure.update_layout(yaxis3={"anchor": "x2", "visible": False, "fixedrange": True})
-        figure.update_layout(yaxis3_range=[-_LANES + 0.05, 0.3])
+        figure.update_layout(yaxis3_range=[-SITE_LANES + 0.05, 0.3])
     figure.update_layout(
         bargap=0.12,
         margin={"t": 48, "b": 52},

@@ -1,4 +1,4 @@
-"""The sequence logo of attributions: letters as polygons, motifs in lanes of their own."""
+"""The sequence logo of attributions: letters as polygons; sites and genes in lanes."""
 
 import html
 import math
@@ -15,6 +15,7 @@ from genesplice.show import theme as th
 from genesplice.show.theme import broken_lines, require, row_texts, safe, short
 
 MAX_BASES = 2_000  # beyond this no screen resolves letters
+SITE_LANES, _CHARACTER_PX = 3, 6.2  # of the names of sites
 _LABEL_PX, _LANE_PX, _LOGO_PX, _GROUP_PX = 6.6, 34, 250, 26
 
 
@@ -77,6 +78,66 @@ def site_lanes(
         free[lane] = right
         lanes.append(lane)
     return lanes
+
+
+def free_names(
+    names: Sequence[str], lanes: np.ndarray, middle: np.ndarray, window_bp: float | int
+) -> list[str]:
+    """Names (plotly text) that a narrow screen has room for in their lane, "" for the others."""
+    shown, ends = list[str](), dict[float, float]()
+    for lane, at, name in zip(lanes, middle, names, strict=True):
+        reach = len(html.unescape(name)) * _CHARACTER_PX / 2 * window_bp / th.NARROW_PX
+        is_free = ends.get(lane, -math.inf) <= at - reach
+        shown.append(name if is_free else "")
+        ends |= {lane: at + reach} if is_free else {}
+    return shown
+
+
+def site_values(motifs: pd.DataFrame | None, gene_id: object, window_bp: int) -> dict[str, Any]:
+    """Lay a gene's sites into lanes: strokes of trace 2, names of trace 3.
+
+    A name that would run into the one before it in its lane is left to the hover text.
+    """
+    if motifs is None:
+        return {}
+    mine = motifs[motifs["gene_id"] == gene_id].sort_values(["start", "end"], kind="stable")
+    low, high = (mine[edge].to_numpy(np.float64) - 0.5 for edge in ("start", "end"))
+    lanes = -np.array(site_lanes(low, high, SITE_LANES), dtype=np.float64)
+    names = [th.short(name, 24) for name in mine["name"]]
+    middle = (low + high) / 2
+    return {
+        "data[2].x": broken_lines(low, high),
+        "data[2].y": broken_lines(lanes, lanes),
+        "data[3].x": middle,
+        "data[3].y": lanes - 0.45,
+        "data[3].text": free_names(names, lanes, middle, window_bp),
+        "data[3].hovertext": names,
+    }
+
+
+def gene_lanes(genes: pd.DataFrame, locus: object, reach: float) -> dict[str, Any]:
+    """Strokes of the genes of a locus (traces 4 and 5), where they end (7) and names (8)."""
+    mine = genes[genes["locus"] == locus].sort_values("start", kind="stable")
+    low, high = (mine[edge].to_numpy(np.float64).clip(-reach, reach) for edge in ("start", "end"))
+    is_minus, is_it = (mine["strand"] == "-").to_numpy(), (mine["gene_id"] == locus).to_numpy()
+    y, middle = -is_minus.astype(np.float64), (low + high) / 2
+    out: dict[str, Any] = {}
+    for trace, own in ((4, ~is_it), (5, is_it)):
+        out[f"data[{trace}].x"] = broken_lines(low[own], high[own])
+        out[f"data[{trace}].y"] = broken_lines(y[own], y[own])
+    names = [th.short(name, 16) for name in mine["name"]]
+    about = mine.assign(size=mine["end"] - mine["start"])
+    return out | {
+        "data[7].x": np.where(is_minus, low, high),
+        "data[7].y": y,
+        "data[7].marker.symbol": [f"triangle-{'left' if one else 'right'}" for one in is_minus],
+        "data[7].hovertext": th.row_texts(
+            about, "{name} ({gene_id}), {strand} strand, {size:,} bp"
+        ),
+        "data[8].x": middle,
+        "data[8].y": y + 0.45,
+        "data[8].text": free_names(names, y, middle, 2.3 * reach),
+    }
 
 
 def add_conservation(figure: go.Figure, x: np.ndarray, found: Conservation, axis: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from genesplice.baselines.methods import predict_tracks
 from genesplice.config import Config
 from genesplice.data.bundle import Bundle
+from genesplice.data.knowledge import keep_genome
 from genesplice.data.tracks import (
     BIN_BP,
     Tracks,
@@ -36,8 +37,9 @@ from genesplice.data.windows import TrackBatch, TrackWindows, Window, make_batch
 from genesplice.errors import InputError, require
 from genesplice.evaluate.metrics import track_metrics
 from genesplice.model.genesplice import make_encoder, reverse_complement
-from genesplice.model.heads import TrackHead, track_loss
-from genesplice.model.sequence import InputChannels, SequenceEncoder, reverse_columns
+from genesplice.model.heads import TrackModel, track_loss
+from genesplice.model.sequence import SequenceEncoder, reverse_columns
+from genesplice.predict.models import TRACK_VALUES
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import Metric
 from genesplice.runtime import (
@@ -56,27 +58,8 @@ from genesplice.training.pretraining import load_encoder_weights
 from genesplice.training.schedules import Validation, make_optimizer
 
 KMERS, ALONE = "kmer_ridge", "bases_only"
-DONE, ALONE_BP = "predicted.npy", 16
+ABOUT, (MEASURED, DONE) = "tracks.json", TRACK_VALUES
 Cache = Float[np.ndarray, "2 bins width"]
-
-
-class TrackModel(nn.Module):
-    """An encoder, or none, and the head."""
-
-    def __init__(self, encoder: SequenceEncoder | None, is_peaks: Bool[Tensor, " tracks"]) -> None:
-        super().__init__()
-        self.encoder, self.bases = encoder, InputChannels()
-        width, bin_bp = (0, ALONE_BP) if encoder is None else (encoder.width, encoder.bin_bp)
-        self.head = TrackHead(width, bin_bp, is_peaks)
-
-    def forward(self, batch: TrackBatch) -> Float[Tensor, "batch track_bins tracks"]:
-        """Predict on the strand that is read."""
-        bases, bins = self.bases(batch.tokens), batch.bins
-        if self.encoder is None:
-            bins = bases.new_zeros(len(bases), bases.shape[1] // ALONE_BP, 0)
-        elif not bins.shape[1]:
-            bins = self.encoder(batch.tokens, columns=batch.columns).bins
-        return self.head(bases, bins)
 
 
 @torch.no_grad()
@@ -147,7 +130,7 @@ class TrackStage(LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)
 
     def _loss(self, batch: TrackBatch) -> Float[Tensor, ""]:
-        return track_loss(self.model(batch), batch.observed, self.model.head.is_peaks)
+        return track_loss(self.model(*batch[:3]), batch.observed, self.model.head.is_peaks)
 
     def training_step(self, batch: TrackBatch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of a window."""
@@ -259,10 +242,16 @@ def train_fold(
     write_table(out / "history.parquet", stage.history.to_frame().assign(fold=fold, seed=seed))
     with atomic_file(out / "model.safetensors") as partial:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
-    write_json(out / "tracks.json", {"tracks": tracks.labels, "means": means.tolist()})
-    with atomic_file(out / DONE) as partial, partial.open("wb") as handle:
-        np.save(handle, predicted)
+    keep_genome(out, bundle.genome)
+    rows = tracks.table.to_dict("records")
+    write_json(out / ABOUT, {"tracks": rows, "means": means.tolist()})
+    _save(out / DONE, predicted)
     return predicted
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with atomic_file(path) as partial, partial.open("wb") as handle:
+        np.save(handle, values)
 
 
 @torch.no_grad()
@@ -276,7 +265,7 @@ def predict_bins(model: TrackModel, windows: TrackWindows) -> Float[np.ndarray, 
         strands = []
         for is_reverse in (False, True):
             batch = windows.read(window, is_reverse=is_reverse)
-            found = model(TrackBatch(*(part.to(device) for part in batch)))[0].T
+            found = model(*(part.to(device) for part in batch[:3]))[0].T
             found = torch.where(model.head.is_peaks[:, None], found.sigmoid(), found)
             values = found.float().cpu().numpy()
             strands.append(values[tracks.other_strand, ::-1] if is_reverse else values)
@@ -291,8 +280,8 @@ def finetune_tracks(
 
     Rows: `genesplice`; with a pre-trained encoder `bases_only`, the same head without it; and
     `kmer_ridge`. `out` gets `predicted.npy` (tracks x bins, times the training mean, each bin by
-    the models that held it out), `genes.parquet` (means over exons, measured and predicted) and a
-    folder a fold and seed.
+    the models that held it out), `measured.npy` in the same unit, `genes.parquet` (means over
+    exons, measured and predicted) and a folder a fold and seed.
 
     Raises
     ------
@@ -340,7 +329,9 @@ def finetune_tracks(
                     )  # fmt: skip
                 values[:, own] = np.mean(found, axis=0)
     models[KMERS] = predict_tracks(bundle, means)
-    np.save(out / "predicted.npy", models["genesplice"])
+    others = scale_targets(tracks.values, tracks.is_peaks, means[held_out[0]])
+    _save(out / MEASURED, np.where(np.isfinite(observed), observed, others))
+    _save(out / DONE, models["genesplice"])
     block_of = bin_blocks(bundle.genome, bundle.blocks)
     labels, is_peaks = tracks.labels, tracks.is_peaks
     metrics = track_metrics(observed, models, labels, is_peaks, block_of)

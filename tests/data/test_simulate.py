@@ -276,6 +276,13 @@ def test_small_files_are_read_as_they_were_made(tmp_path):
     pd.testing.assert_frame_equal(read.genes[same], made.genes[same])
     observed = read.observed.loc[made.observed.index, made.observed.columns]
     np.testing.assert_allclose(observed, made.observed, atol=1e-3)
+    assert read.tracks.labels == ["binding"]
+    truth = made.genes[made.genes["gene_id"].isin(made.manifest["truth"]["promoter"])]
+    for gene in truth.itertuples():
+        low = gene.tss - 41 if gene.strand == "+" else gene.tss + 30
+        assert decode(read.genome.fetch("chr", low, low + 12, gene.strand)) == PROMOTER_MOTIF
+        assert read.tracks.values[0, (low + 6) // 128] == 1
+    assert read.tracks.values.sum() <= 2 * len(truth)
     has_motif = rows["sequence"].str[40:52] == PROMOTER_MOTIF
     assert has_motif.sum() == len(rows) // 2
     apart = rows["strength"][has_motif].mean() - rows["strength"][~has_motif].mean()

@@ -22,6 +22,7 @@ from tiny_explorers import (
     profiles,
     scan,
     scan_explorer,
+    tracks,
 )  # fmt: skip
 from tiny_figures import polygons, trace
 
@@ -45,6 +46,7 @@ from genesplice.show.explorers import (
     Recompute,
     ScanExplorer,
     ScatterExplorer,
+    TrackExplorer,
     bind,
 )  # fmt: skip
 from genesplice.show.theme import BASE_COLOURS, gene_labels, safe, short
@@ -585,3 +587,56 @@ def test_attention_is_shown_as_it_is_and_heads_are_averaged() -> None:
     np.testing.assert_allclose(pooled, 8 / 96, atol=1e-5)  # eight of 16 bp in a pool of 128
     with pytest.raises(InputError, match="no attention for"):
         AttentionExplorer(table.iloc[:-4], rolled)
+
+
+# ---- tracks
+
+
+def test_tracks_are_drawn_bin_by_bin_upwards_and_downwards() -> None:
+    explorer, bins = EXPLORERS["tracks"], tracks()[0]
+    assert explorer.controls["track"].options == ("chip", HOSTILE)
+    for locus, label in (("b0000", "genA (b0000)"), ("b0001", f"{HOSTILE} (b0001)")):
+        for track in ("chip", HOSTILE):
+            figure = explorer.figure_at(gene=label, track=track)
+            mine = bins[(bins["locus"] == locus) & (bins["track"] == track)]
+            for first, sign, strands in ((0, 1, ".+"), (2, -1, "-")):
+                part = mine[mine["strand"].isin(list(strands))]
+                for at, what in ((first, "measured"), (first + 1, "predicted")):
+                    drawn = figure.data[at]
+                    assert drawn.name == what
+                    np.testing.assert_array_equal(drawn.x, part["start"] + 64)
+                    np.testing.assert_array_equal(drawn.y, sign * part[what])
+                    np.testing.assert_array_equal(drawn.customdata, part[what])
+            known = mine.dropna()
+            text = figure.layout.annotations[0].text
+            assert ("− strand downwards" in text) == (track == HOSTILE)
+            held = [x for x in figure.data[6].x if np.isfinite(x)]
+            if locus == "b0001":
+                assert "none held out" in text
+                assert held == []
+            else:
+                r = np.corrcoef(known["measured"], known["predicted"])[0, 1]
+                assert f"r = {r:.2f} over {len(known)} held-out bins" in text
+                assert held == [-1000 + 8 * 128, -1000 + 16 * 128]
+
+
+def test_genes_of_a_locus_lie_on_their_strand_and_end_in_an_arrow() -> None:
+    explorer = EXPLORERS["tracks"]
+    figure = explorer.figure_at(gene="genA (b0000)")
+    others, own, ends = figure.data[4], figure.data[5], figure.data[7]
+    reach = max(abs(tracks()[0]["start"]))
+    assert [*own.x[:2], *own.y[:2]] == [0, 700, 0, 0]
+    assert [*others.x[:2], *others.y[:2]] == [650, reach, -1, -1]
+    assert [*ends.x, *ends.y] == [700, 650, 0, -1]
+    assert list(ends.marker.symbol) == ["triangle-right", "triangle-left"]
+    assert figure.data[8].text[0] == "genA"
+
+
+def test_tracks_that_say_nothing_or_twice_are_refused() -> None:
+    bins, genes = tracks()
+    with pytest.raises(InputError, match="repeat a locus and track and strand and start"):
+        TrackExplorer(pd.concat([bins, bins]), genes)
+    with pytest.raises(InputError, match="also predicted"):
+        TrackExplorer(bins.drop(columns="predicted"), genes)
+    flat = TrackExplorer(bins.assign(predicted=1.0), genes)
+    assert "flat over" in flat.figure.layout.annotations[0].text

@@ -15,6 +15,7 @@ from tiny_files import random_genome
 
 from genesplice.baselines.features import SMOOTHED_BINS, smoothed_kmers
 from genesplice.baselines.ridge import ridge_on_bins
+from genesplice.cli.stages import write_track_page
 from genesplice.config import load_preset, override
 from genesplice.data.features import kmer_codes
 from genesplice.data.genome import Contig, Genome, N
@@ -250,6 +251,15 @@ def test_a_planted_motif_is_learned_above_the_ridge(tmp_path, tiny_bundle):
         inside[-(-block.start // BIN_BP) : block.end // BIN_BP] = True
     assert np.isfinite(predicted[:, inside]).all()
     assert np.isnan(predicted).any()
+    measured = np.load(tmp_path / "out" / "measured.npy")
+    (mean, _) = json.loads((tmp_path / "out/fold0_seed0/tracks.json").read_text())["means"]
+    known = np.array(bundle.tracks.values[0])
+    small = known < 30 * mean
+    np.testing.assert_allclose(measured[0, small], known[small] / mean, rtol=1e-5)
+    assert (measured[1] == bundle.tracks.values[1]).all()
+    page = write_track_page(tmp_path / "out", bundle, metrics).read_text()
+    for text in ("Tracks of synthetic", "Ahead of ridge on smoothed k-mers: ", "Measured and pred"):
+        assert text in page
 
 
 @pytest.mark.slow
