@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from genesplice.data.tracks import BIN_BP
+from genesplice.config.model import SUMMARY_BP
 from genesplice.results import Conservation
 from genesplice.show import theme as th
 from genesplice.show.explorer import Control, Explorer, Recompute, bind, gene_control, panel_title
@@ -239,7 +239,7 @@ class TrackExplorer(Explorer):
         loci, tracks = bins["locus"].unique().tolist(), bins["track"].unique().tolist()
         gene = gene_control(loci, names)
         track = Control(name="track", kind="select", label="Track", options=tuple(tracks))
-        reach = float(bins["start"].abs().max())
+        reach, bin_bp = float(bins["start"].abs().max()), float(SUMMARY_BP)
         figure = go.Figure(layout={"margin": {"t": 56, "b": 96}})
         area = {"fill": "tozeroy", "fillcolor": "rgba(86,180,233,0.45)", "width": 1}
         for first in (True, False):
@@ -278,14 +278,14 @@ class TrackExplorer(Explorer):
                 for j, what in enumerate(("measured", "predicted"), 2 * i):
                     values = part[what].to_numpy(np.float32)
                     out |= {
-                        f"data[{j}].x": part["start"].to_numpy(np.float64) + BIN_BP / 2,
+                        f"data[{j}].x": part["start"].to_numpy(np.float64) + bin_bp / 2,
                         f"data[{j}].y": sign * values,
                         f"data[{j}].customdata": values,
                     }
             held = mine["start"][mine["predicted"].notna()].unique()
             held = np.sort(held).astype(np.float64)
-            low = held[np.diff(held, prepend=-np.inf) > BIN_BP]
-            high = held[np.diff(held, append=np.inf) > BIN_BP] + BIN_BP
+            low = held[np.diff(held, prepend=-np.inf) > bin_bp]
+            high = held[np.diff(held, append=np.inf) > bin_bp] + bin_bp
             y = np.full(len(low), -2.0)
             return out | {"data[6].x": broken_lines(low, high), "data[6].y": broken_lines(y, y)}
 
