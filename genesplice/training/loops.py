@@ -62,7 +62,11 @@ def first_process_first(work: Callable[[], Result], name: str) -> Result:
     if n_processes() == 1:
         return work()
     if not is_first_process():
-        if _store().get(name) != b"done":
+        try:
+            is_done = _store().get(name) == b"done"
+        except torch.distributed.DistError:  # the first process keeps it where nobody else does
+            is_done = False
+        if not is_done:
             raise WorkError("the first process ended")
         return work()
     state = "failed"
@@ -72,6 +76,12 @@ def first_process_first(work: Callable[[], Result], name: str) -> Result:
     finally:
         _store().set(name, state)
     return result
+
+
+def is_lost(error: BaseException) -> bool:
+    """Say whether an error is that another process does not answer any more."""
+    # Gloo's own errors have no class; each begins with the file of its source.
+    return isinstance(error, torch.distributed.DistError) or "/gloo/transport/" in str(error)
 
 
 @functools.cache
@@ -259,6 +269,11 @@ def train(
         Share the work with the other processes that `torchrun` started.
     has_unused_weights
         Some weights get no gradient, which several processes must know beforehand.
+
+    Raises
+    ------
+    WorkError
+        If another of the processes has ended.
     """
     callbacks = [*callbacks, *([Checkpoints(folder, checkpoint_minutes)] if folder else [])]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -288,6 +303,11 @@ def train(
             # On Ctrl-C Lightning ends the process with code 1 and ignores the next Ctrl-C.
             signal.signal(signal.SIGINT, interrupt)
             raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if n_processes() > 1 and is_lost(error):
+                which = f"process {process_number()} of {n_processes()}"
+                raise WorkError(f"{which}: another one ended; go on with --resume") from error
+            raise
 
 
 # --- the folder of a run ---
