@@ -215,7 +215,8 @@ def variants(
 ) -> None:
     """Score the variants of a VCF, and write all its records back with the scores.
 
-    Tables next to OUT have more: both strands, all models, the consequence by the annotation.
+    Tables next to OUT have more: both strands, all models, the consequence by the annotation. A
+    --model that `finetune --tracks` wrote gives the change of each track.
     What else is asked for (--measured, --classes) goes into OUT.metrics.json; --vcf is not needed
     for it.
     """

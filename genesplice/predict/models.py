@@ -13,16 +13,27 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
 
+from genesplice.config import ModelConfig
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import adopt_knowledge, trained_on
-from genesplice.data.tracks import BIN_BP, bin_offsets, n_bins
+from genesplice.data.tracks import BIN_BP, Tracks, bin_offsets, n_bins
 from genesplice.errors import InputError, require
-from genesplice.model.genesplice import GeneSplice, PretrainingModel
+from genesplice.model.adapters import read_weights
+from genesplice.model.genesplice import (
+    GeneSplice,
+    PretrainingModel,
+    make_encoder,
+    reverse_complement,
+)
+from genesplice.model.heads import TrackModel
+from genesplice.model.sequence import Columns, Tokens, reverse_columns
 from genesplice.predict.pretrained import find_pretrained, load_pretrained
 
 VECTORS = "vectors"
-TRACK_VALUES = "measured.npy", "predicted.npy"
+ABOUT_TRACKS, TRACK_VALUES = "tracks.json", ("measured.npy", "predicted.npy")
 FOLD = re.compile(r"fold(\d+)_seed(\d+)")
 Needs = Literal["expression", "masked bases"] | None
 
@@ -55,13 +66,39 @@ def load_fold(directory: Path | str) -> GeneSplice:
     return model
 
 
+class TrackModels(NamedTuple):
+    """What `finetune --tracks` wrote, of one run: its folds and seeds; `tracks` has no bins."""
+
+    models: tuple[TrackModel, ...]
+    paths: tuple[Path, ...]
+    tracks: Tracks
+
+    @torch.no_grad()
+    def predict(
+        self, tokens: Tokens, columns: Columns
+    ) -> Float[np.ndarray, "models batch bins tracks"]:
+        """The mean of both strands, in order of the + strand; peaks as shares."""
+        other, found = self.tracks.other_strand, []
+        turned, empty = reverse_complement(tokens), torch.zeros(len(tokens), 0, 0)
+        for model in self.models:
+            strands = []
+            for one in ((tokens, columns), (turned, reverse_columns(columns))):
+                raw = model(*one, empty)
+                strands.append(
+                    torch.where(model.head.is_peaks, raw.sigmoid(), raw).double().numpy()
+                )
+            found.append((strands[0] + strands[1][:, ::-1, other]) / 2)
+        return np.stack(found)
+
+
 class Models(NamedTuple):
-    """One masked-base model, or none; and any number of fine-tuned ones, seeds or folds."""
+    """One masked-base model, or none; any number of fine-tuned ones, seeds or folds; of tracks."""
 
     masked: PretrainingModel | None
     masked_path: Path | None
     levels: tuple[GeneSplice, ...]
     level_paths: tuple[Path, ...]
+    tracks: TrackModels | None = None
 
     @property
     def record(self) -> dict[str, object]:
@@ -69,6 +106,7 @@ class Models(NamedTuple):
         return {
             "masked_base_model": None if self.masked_path is None else str(self.masked_path),
             "expression_models": [str(path) for path in self.level_paths],
+            "track_models": [str(path) for path in self.tracks.paths] if self.tracks else [],
         }
 
     def held_out_by(self, bundle: Bundle) -> dict[str, tuple[int, ...]]:
@@ -122,7 +160,7 @@ class Models(NamedTuple):
         """
         masked = () if self.masked_path is None else (self.masked_path,)
         own, said, is_other = bundle.genome.description, list[str](), False
-        for path in (*masked, *self.level_paths):
+        for path in (*masked, *self.level_paths, *(self.tracks.paths if self.tracks else ())):
             other = trained_on(path, bundle.genome)
             if other and not is_other_allowed:
                 expected = f"one of {own} as in {bundle.path}, or --other-genome"
@@ -168,7 +206,7 @@ def open_models(
 ) -> Models:
     """Load each folder: one that `finetune` wrote, with all its folds, one fold's, or `pretrain`'s.
 
-    Published weights go by their name.
+    Published weights go by their name. A folder of `finetune --tracks` may be one of them.
     What is loaded already is given back. With `follow`, and no pre-trained folder among them, the
     one that the fine-tuned models began from (`init` in the manifest of their run) is taken, if it
     is still there.
@@ -176,15 +214,15 @@ def open_models(
     Raises
     ------
     InputError
-        If a folder is none of these, there are two pre-trained ones, none at all, or none of the
-        kind that is needed.
+        If a folder is none of these, there are two pre-trained ones or two of tracks, none at all,
+        or none of the kind that is needed.
     """
     if isinstance(folders, Models):
         return folders
     listed = [Path(folders)] if isinstance(folders, Path | str) else list(folders)
     if not listed:
         raise InputError("no --model", "one or more")
-    tuned, masked = [], []
+    tuned, masked, tracks = [], [], []
     for folder in map(find_pretrained, listed):
         folds = [path.parent for path in folder.glob("fold*_seed*/config.json")]
         folds = [path for path in folds if FOLD.fullmatch(path.name)]
@@ -192,13 +230,16 @@ def open_models(
             tuned.append(folder)
         elif folds:
             tuned += sorted(folds, key=lambda path: [int(n) for n in FOLD.findall(path.name)[0]])
+        elif any(folder.glob(ABOUT_TRACKS)) or any(folder.glob(f"fold*_seed*/{ABOUT_TRACKS}")):
+            tracks.append(folder)
         elif (folder / "run.json").is_file():
             masked.append(folder)
         else:
             expected = "a folder that finetune or pretrain wrote"
             raise InputError("no config.json or run.json", expected, path=folder)
-    if len(masked) > 1:
-        raise InputError(f"two pre-trained models, {masked[0]} and {masked[1]}", "one")
+    for kind, found in (("pre-trained models", masked), ("models of tracks", tracks)):
+        if len(found) > 1:
+            raise InputError(f"two {kind}, {found[0]} and {found[1]}", "one")
     if not masked and follow:
         masked = [init for folder in tuned if (init := _init_of(folder)) is not None][:1]
     if needs == "expression" and not tuned:
@@ -210,6 +251,7 @@ def open_models(
         masked[0] if masked else None,
         tuple(load_fold(folder) for folder in tuned),
         tuple(tuned),
+        load_tracks(tracks[0]) if tracks else None,
     )
 
 
@@ -221,6 +263,37 @@ def load_model(folder: Path | str) -> GeneSplice | Models:
 
 
 # --- tracks ---
+
+
+def load_tracks(folder: Path) -> TrackModels:
+    """Load what `finetune --tracks` wrote, all its folds and seeds or one of them.
+
+    Raises
+    ------
+    InputError
+        If it holds no finished model, or one that this version cannot read.
+    """
+    all_paths = sorted(path.parent for path in folder.glob(f"fold*_seed*/{ABOUT_TRACKS}"))
+    paths, models, tables = all_paths or [folder], list[TrackModel](), list[pd.DataFrame]()
+    for path in paths:
+        weights_file = path / "model.safetensors"
+        require(weights_file.is_file(), f"no {weights_file.name}", "one of finetune --tracks", path)
+        try:
+            about = json.loads((path / ABOUT_TRACKS).read_text())["tracks"]
+            sizes = ModelConfig(**json.loads((path / "run.json").read_text())["model"])
+            tables.append(pd.DataFrame(about)[["name", "kind", "strand"]])
+            weights = read_weights(weights_file)
+            has_encoder = any(name.startswith("encoder.") for name in weights)
+            encoder = make_encoder(sizes) if has_encoder else None
+            models.append(TrackModel(encoder, weights["head.is_peaks"]))
+            models[-1].load_state_dict(weights)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            found = f"a model that cannot be read ({str(error).splitlines()[0][:120]})"
+            raise InputError(found, "one of this version", path=path) from error
+    same = all(table.equals(tables[0]) for table in tables)
+    require(same, "models of different tracks", "models of one run", folder)
+    tracks = Tracks(np.zeros((len(tables[0]), 0), np.float32), tables[0])
+    return TrackModels(tuple(model.eval() for model in models), tuple(paths), tracks)
 
 
 def track_loci(

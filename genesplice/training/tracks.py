@@ -39,7 +39,7 @@ from genesplice.evaluate.metrics import track_metrics
 from genesplice.model.genesplice import make_encoder, reverse_complement
 from genesplice.model.heads import TrackModel, track_loss
 from genesplice.model.sequence import SequenceEncoder, reverse_columns
-from genesplice.predict.models import TRACK_VALUES
+from genesplice.predict.models import ABOUT_TRACKS, TRACK_VALUES
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import Metric
 from genesplice.runtime import (
@@ -58,7 +58,7 @@ from genesplice.training.pretraining import load_encoder_weights
 from genesplice.training.schedules import Validation, make_optimizer
 
 KMERS, ALONE = "kmer_ridge", "bases_only"
-ABOUT, (MEASURED, DONE) = "tracks.json", TRACK_VALUES
+MEASURED, DONE = TRACK_VALUES
 Cache = Float[np.ndarray, "2 bins width"]
 
 
@@ -244,7 +244,7 @@ def train_fold(
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
     keep_genome(out, bundle.genome)
     rows = tracks.table.to_dict("records")
-    write_json(out / ABOUT, {"tracks": rows, "means": means.tolist()})
+    write_json(out / ABOUT_TRACKS, {"tracks": rows, "means": means.tolist()})
     _save(out / DONE, predicted)
     return predicted
 

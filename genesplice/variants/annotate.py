@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import region_masks
@@ -22,7 +22,7 @@ from genesplice.variants import alleles, likelihood, vcf
 from genesplice.variants.alleles import Allele
 from genesplice.variants.consequence import REGIONS, Consequences, Matched
 from genesplice.variants.levels import WINDOW_BP as LEVEL_WINDOW_BP
-from genesplice.variants.levels import GeneChange, LevelModel, Levels, strongest
+from genesplice.variants.levels import GeneChange, LevelModel, Levels, TrackChanges, strongest
 
 CHUNK = 256
 MIN_AGREEMENT = 0.75
@@ -52,6 +52,7 @@ SOURCES = {
     "GS_LLR": ("llr", "abstains"), "GS_PCT": ("percentile", "abstains"),
     "GS_DLEVEL": ("dlevel", "models_disagree"), "GS_GENE": ("gene_id", None),
     "GS_CONS": ("conservation", None), "GS_FLAG": ("flag", None),
+    "GS_DTRACK": ("dtrack", None), "GS_TRACK": ("track", None),
 }  # fmt: skip
 
 Progress = Callable[[str], None]
@@ -132,11 +133,22 @@ class Scorer:
             level_models = [LevelModel(model, bundle) for model in models.levels]
             self.levels = Levels(level_models, bundle, window_bp=settings.level_window_bp)
         self.gene_names = dict(zip(bundle.genes["gene_id"], bundle.genes["name"], strict=True))
+        self.tracks, self.track_columns = None, list[str]()
+        if models.tracks is not None:
+            window_bp = settings.level_window_bp
+            self.tracks = TrackChanges(models.tracks, bundle.genome, window_bp=window_bp)
+            self.track_columns = [f"dtrack:{label}" for label in models.tracks.tracks.labels]
         self.columns = pa.unify_schemas([COLUMNS, LEVEL_COLUMNS] if self.levels else [COLUMNS])
+        if self.tracks:
+            more = pa.schema([("track", pa.string()), ("dtrack", pa.float64())])
+            self.columns = pa.unify_schemas([self.columns, more])
+            for name in self.track_columns:
+                self.columns = self.columns.append(pa.field(name, pa.float64()))
         self.metrics = self.matched.metrics if self.matched else []
         self.fields = ["GS_LLR"] * bool(self.masked) + ["GS_PCT"] * bool(self.matched)
         self.fields += ["GS_CONS"] * (bundle.relatives is not None)
-        self.fields += ["GS_DLEVEL", "GS_GENE"] * bool(self.levels) + ["GS_FLAG"]
+        self.fields += ["GS_DLEVEL", "GS_GENE"] * bool(self.levels)
+        self.fields += ["GS_DTRACK", "GS_TRACK"] * bool(self.tracks) + ["GS_FLAG"]
 
     def __call__(
         self, records: Sequence[vcf.Record], first: int = 1
@@ -154,6 +166,7 @@ class Scorer:
             place = self.masked, self.genome, valid
             ratios = iter(likelihood.allele_likelihoods(*place, window_bp=self.settings.window_bp))
         changes = iter(self.levels(valid) if self.levels else [[]] * len(valid))
+        moved = iter(self.tracks(valid) if self.tracks else [np.zeros(0)] * len(valid))
         rows, genes = [], list[vcf.Row]()
         for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
             own = []
@@ -165,11 +178,21 @@ class Scorer:
                 }  # fmt: skip
                 if isinstance(allele, Allele):
                     genes += self._score(row, allele, next(ratios), next(changes))
+                    row |= self._tracks(next(moved))
                 else:
                     row["flag"] = allele
                 own.append(row)
             rows.append(own)
         return rows, genes
+
+    def _tracks(self, moved: Float[np.ndarray, " tracks"]) -> vcf.Row:
+        """Columns of the change of every track, and of the one that changes most."""
+        if not len(moved):
+            return {}
+        most = int(np.abs(moved).argmax())
+        name = self.track_columns[most].removeprefix("dtrack:")
+        columns = zip(self.track_columns, moved.tolist(), strict=True)
+        return {"track": name, "dtrack": float(moved[most]), **dict(columns)}
 
     def _score(
         self,

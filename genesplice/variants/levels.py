@@ -1,4 +1,4 @@
-"""What an allele does to the predicted level of every gene around it.
+"""What an allele does to the predicted level of every gene around it, and to tracks.
 
 All genes whose TSS lies well inside of a window around the allele are predicted from it, on their
 sense strand, with and without the allele; the features of all other genes are held fixed. An
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
-from genesplice.data.genome import reverse_columns, reverse_complement
+from genesplice.data.genome import Genome, reverse_columns, reverse_complement
+from genesplice.data.tracks import BIN_BP
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
@@ -30,13 +31,14 @@ from genesplice.model.sequence import N_TOKEN, EncoderOutput
 from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import SingleGenePredictor
+from genesplice.predict.models import TrackModels
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele
 from genesplice.variants.likelihood import BATCH_BP, edited, edited_columns, window_start
 
 WINDOW_BP = 4096
 KERNEL_ROWS = 256
-MARGIN_BP = 512
+MARGIN_BP = REACH_BP = 512
 """Bases between a TSS that is predicted and the nearer end of the window, at least."""
 
 
@@ -332,3 +334,53 @@ class Levels:
             str(self.models[0].model.conditions[most]),
             float(mean[most]),
         )
+
+
+# --- tracks ---
+
+
+class TrackChanges:
+    """Changes of tracks near alleles, the mean over models: one number a track.
+
+    log2((1 + a) / (1 + r)), a and r the sums over the bins within `REACH_BP` with the allele and
+    without it, of coverage in times its mean and of the shares of peaks. Both strands are read;
+    where bases are inserted or lost, once what follows moves and once what precedes.
+
+    Source: Avsec et al., 2021 (sums over bins); Linder et al., 2025 (the ratio of their logs).
+    """
+
+    def __init__(self, found: TrackModels, genome: Genome, *, window_bp: int = WINDOW_BP) -> None:
+        window_start(0, window_bp)  # raises for a window that cannot be
+        self.found, self.genome, self.window_bp = found, genome, window_bp
+
+    def __call__(self, alleles: Sequence[Allele]) -> list[Float[np.ndarray, " tracks"]]:
+        """The changes of every allele."""
+        known, tokens, columns = dict[tuple, int](), list[np.ndarray](), list[np.ndarray]()
+        plan, no_bases = [], np.zeros(0, np.uint8)
+        for allele in alleles:
+            low, rows = window_start(allele.start, self.window_bp), list[int]()
+            # Without the allele it is an empty change.
+            same = Allele(allele.contig, allele.start, no_bases, no_bases)
+            moves = (False, True) if allele.growth_bp else (False,)
+            for one, way in ((same, False), *((allele, way) for way in moves)):
+                key = (one.contig, low, one is same or (one.start, one.end, one.alt.tobytes(), way))
+                if key not in known:
+                    known[key], window = len(tokens), (low, low + self.window_bp)
+                    fetch = partial(self.genome.fetch, one.contig)
+                    tokens.append(edited(fetch, one, one.alt, *window, moves_left=way))
+                    columns.append(edited_columns(self.genome, one, *window, moves_left=way))
+                rows.append(known[key])
+            first, last = allele.start - REACH_BP - low, allele.end + REACH_BP - low
+            bins = slice(max(first // BIN_BP, 0), min(-(-last // BIN_BP), self.window_bp // BIN_BP))
+            plan.append((rows, bins))
+        if not plan:
+            return []
+        size = max(1, BATCH_BP // self.window_bp)
+
+        def predict(at: int) -> np.ndarray:
+            both = (np.stack(part[at : at + size]) for part in (tokens, columns))
+            return self.found.predict(*map(torch.from_numpy, both))
+
+        values = np.concatenate(side_by_side(predict, range(0, len(tokens), size)), 1)
+        logs = (np.log2(1 + values[:, rows, bins].sum(2)) for rows, bins in plan)
+        return [(one[:, 1:] - one[:, :1]).mean((0, 1)) for one in logs]

@@ -28,7 +28,7 @@ from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
 from genesplice.variants.annotate import Models, Settings
 from genesplice.variants.classes import BASES, SCORES, auroc, matched_auroc
-from genesplice.variants.levels import LevelModel, Levels, strongest
+from genesplice.variants.levels import LevelModel, Levels, TrackChanges, strongest
 from genesplice.variants.likelihood import (
     WINDOW_BP,
     Hidden,
@@ -48,6 +48,7 @@ def score_measured(
     *,
     masked: MaskedBases | None = None,
     levels: Levels | None = None,
+    tracks: TrackChanges | None = None,
 ) -> pd.DataFrame:
     """The table with a column for each score, and `flag` where a row could not be scored."""
     genome, names = bundle.genome, contig_names(bundle)
@@ -59,6 +60,10 @@ def score_measured(
     if levels is not None:
         most = [strongest(changes) for changes in levels(alleles)]
         scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
+    if tracks is not None:
+        changes = np.array(tracks(alleles)).reshape(len(alleles), -1)
+        labels = tracks.found.tracks.labels
+        scores |= {f"dtrack:{label}": list(changes[:, i]) for i, label in enumerate(labels)}
     contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
     counts = fit_count_model(genome, contigs, *CONTEXTS[-1])
     scores["gc"] = [np.isin(a.alt, (1, 2)).sum() - np.isin(a.ref, (1, 2)).sum() for a in alleles]
@@ -159,7 +164,10 @@ def measured_benchmark(
     level_models = [LevelModel(model, bundle) for model in models.levels]
     window_bp = settings.level_window_bp
     levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None
-    scored = score_measured(table, bundle, masked=masked, levels=levels)
+    tracks = None
+    if models.tracks is not None:
+        tracks = TrackChanges(models.tracks, bundle.genome, window_bp=window_bp)
+    scored = score_measured(table, bundle, masked=masked, levels=levels, tracks=tracks)
     metrics = measured_metrics(scored, seed=settings.seed, path=path)
     with atomic_file(out) as partial:
         scored.to_csv(partial, sep="\t", index=False)

@@ -34,6 +34,11 @@ FIELDS = {
         "Change of the predicted expression level, log2(TPM+1), of the gene in GS_GENE",
     ),
     "GS_GENE": ("A", "String", "The gene whose predicted level the allele changes most"),
+    "GS_DTRACK": (
+        "A", "Float",
+        "Change of the track in GS_TRACK within 512 bp: log2 ratio of 1 + predicted sums",
+    ),
+    "GS_TRACK": ("A", "String", "The track that the allele is predicted to change most"),
     "GS_PCT": (
         "A", "Float",
         "Share (0 to 100) of matched random variants with a lower GS_LLR",
