@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         hypothesis_table,
         write_report,
     )
+    from genesplice.data import export_bundle, open_bundle, verify_bundle
     from genesplice.data.assay import read_assay
     from genesplice.data.bundle import Bundle
     from genesplice.data.simulate import make_own_files

@@ -104,6 +104,8 @@ Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrot
 Out = Annotated[
     Path, typer.Option("--out", callback=claim, help="Where to write; must not exist yet.")
 ]
+Folder = Annotated[Path, typer.Argument(help="A data folder, or one file of it.")]
+Target = Annotated[Path, typer.Argument(callback=claim, help="What to write.")]
 ModelDir = Annotated[
     Path, typer.Option("--model", help="A folder that `finetune` wrote, or one fold's in it.")
 ]
@@ -200,6 +202,31 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
         table.add_row(name, *shown, end_section=" - " in following and " - " not in name)
     width = None if sys.stderr.isatty() else 120
     Console(file=sys.stderr, width=width, highlight=False).print(table)
+
+
+def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") -> Path:
+    """Write the report of `finetune --tracks`: scores, and tracks around genes."""
+    import pandas as pd
+
+    from genesplice.predict.models import track_loci
+    from genesplice.results import judge, label, metrics_frame
+    from genesplice.show.explorers import TrackExplorer
+    from genesplice.show.figures_model import metric_bars
+    from genesplice.show.report import Part, write_page
+
+    names = list(dict.fromkeys(m.metric for m in metrics if " - " not in m.model))
+    bars = metric_bars(metrics_frame(metrics), names, highlight="genesplice", title="Held out")
+    parts: list[Part] = ["## Scores on held-out blocks", bars]
+    genes = pd.read_parquet(folder / "genes.parquet")
+    chosen = genes[genes["track"].isin(genes["track"].head(1))].sort_values("observed")["gene_id"]
+    if len(chosen):
+        text = "From the least to the most covered gene of the first track. Nothing is predicted "
+        parts += ["## Measured and predicted\n\n" + text + "where no model held the bin out."]
+        tables = track_loci(bundle, folder, chosen.iloc[:: -(-len(chosen) // 12)].tolist())
+        parts += [TrackExplorer(*tables, names=bundle.names)]
+    pairs = [(m, m.model.partition(" - ")[2]) for m in metrics if " - " in m.model]
+    lead = [judge(f"Ahead of {label(other)}", one).sentence for one, other in pairs]
+    return write_page(folder / "index.html", f"Tracks of {bundle.name}", parts, lead=lead)
 
 
 def _cell(found: Sequence["Metric"], is_difference: bool) -> str:

@@ -13,7 +13,6 @@ from genesplice.errors import InputError, WorkError, require
 if TYPE_CHECKING:
     from genesplice.config import Config
     from genesplice.data.bundle import Bundle
-    from genesplice.results import Metric
 
 
 @cli.app.command()
@@ -79,6 +78,34 @@ def prepare(
         f"leakage {bundle.leakage['status']}"
     )
     cli.emit({"data": bundle.path}, as_json)
+
+
+shared = typer.Typer(no_args_is_help=True)
+cli.app.add_typer(shared, name="bundle", help="A data folder as one file: export, verify, open.")
+
+
+@shared.command()
+def export(data: cli.Folder, file: cli.Target, overwrite: cli.Overwrite = False) -> None:
+    """Write a data folder as one ZIP file, with the sha256 of every file in it."""
+    from genesplice.data import export_bundle
+
+    print(export_bundle(data, file, overwrite=overwrite))
+
+
+@shared.command()
+def verify(data: cli.Folder) -> None:
+    """See that every file of a data folder, or of one file, is what it was; else name the first."""
+    from genesplice.data import verify_bundle
+
+    cli.say(f"bundle: {verify_bundle(data)} files are as they were written")
+
+
+@shared.command("open")
+def open_file(file: cli.Folder, out: cli.Target, overwrite: cli.Overwrite = False) -> None:
+    """Unpack what `bundle export` wrote, checked, into a data folder."""
+    from genesplice.data import open_bundle
+
+    print(open_bundle(file, out, overwrite=overwrite).path)
 
 
 @cli.app.command()
@@ -214,13 +241,13 @@ def finetune(
         metrics = finetune_tracks(bundle, config, out, init=encoder, resume=resume)
         write_metrics(out / "metrics.json", metrics)
         seeds = {f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)}
-        extra, settings = {"init": init, "tracks": True}, config.to_dict()
-        data_sha256 = bundle.data_sha256
-        cli.write_receipt(out, config=settings, seeds=seeds, data=data_sha256, extra=extra)
+        digests, extra = bundle.data_sha256, {"init": init, "tracks": True}
+        settings = config.to_dict()
+        cli.write_receipt(out, config=settings, seeds=seeds, data=digests, extra=extra)
         for one in metrics:
             ends = "" if one.ci_low is None else f" [{one.ci_low:.3f}, {one.ci_high:.3f}]"
             cli.say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
-        page = write_track_page(out, bundle, metrics)
+        page = cli.write_track_page(out, bundle, metrics)
         files = {"metrics": out / "metrics.json", "genes": out / "genes.parquet", "page": page}
         cli.emit(files, as_json)
         return
@@ -255,31 +282,6 @@ def finetune(
     if not as_json:
         cli.show_scores(metrics, predictions["gene_id"].nunique())
     cli.emit({"models": sorted(out.glob("fold*_seed*")), "metrics": out / "metrics.json"}, as_json)
-
-
-def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") -> Path:
-    """Write the report of `finetune --tracks`: scores, and tracks around genes."""
-    import pandas as pd
-
-    from genesplice.predict.models import track_loci
-    from genesplice.results import judge, label, metrics_frame
-    from genesplice.show.explorers import TrackExplorer
-    from genesplice.show.figures_model import metric_bars
-    from genesplice.show.report import Part, write_page
-
-    names = list(dict.fromkeys(m.metric for m in metrics if " - " not in m.model))
-    bars = metric_bars(metrics_frame(metrics), names, highlight="genesplice", title="Held out")
-    parts: list[Part] = ["## Scores on held-out blocks", bars]
-    genes = pd.read_parquet(folder / "genes.parquet")
-    chosen = genes[genes["track"].isin(genes["track"].head(1))].sort_values("observed")["gene_id"]
-    if len(chosen):
-        text = "From the least to the most covered gene of the first track. Nothing is predicted "
-        parts += ["## Measured and predicted\n\n" + text + "where no model held the bin out."]
-        tables = track_loci(bundle, folder, chosen.iloc[:: -(-len(chosen) // 12)].tolist())
-        parts += [TrackExplorer(*tables, names=bundle.names)]
-    pairs = [(m, m.model.partition(" - ")[2]) for m in metrics if " - " in m.model]
-    lead = [judge(f"Ahead of {label(other)}", one).sentence for one, other in pairs]
-    return write_page(folder / "index.html", f"Tracks of {bundle.name}", parts, lead=lead)
 
 
 def with_knowledge(

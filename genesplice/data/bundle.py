@@ -257,7 +257,7 @@ def load_bundle(path: Path | str) -> Bundle:
         version cannot read.
     """
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     has_relatives = RELATIVES_FILES[0] in manifest.get("files", {})
     has_tracks = TRACKS_FILES[0] in manifest.get("files", {})
     files = FILES + RELATIVES_FILES * has_relatives + TRACKS_FILES * has_tracks
@@ -294,7 +294,8 @@ def load_bundle(path: Path | str) -> Bundle:
         raise InputError(f"a damaged {damaged}", expected, path=path) from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the bundle in a folder; `InputError` where it is none."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
