@@ -18,6 +18,7 @@ from genesplice.runtime import PROJECT_VARIABLE, versions
 
 if TYPE_CHECKING:
     from genesplice.data.assay import Assay
+    from genesplice.show.notebooks import Task
     from genesplice.show.report import Part
     from genesplice.training.tasks import TaskResult
 
@@ -73,9 +74,8 @@ def task(
         if len(result.unmeasured):
             result.unmeasured.to_parquet(scratch / "unmeasured.parquet", index=False)
         write_metrics(scratch / "metrics.json", result.metrics)
-        data = dict(assay.data_sha256)
-        if encoder is not None:
-            data["encoder"] = file_sha256(encoder / "model.safetensors")
+        read = {"encoder": encoder / "model.safetensors"} if encoder else {}
+        data = {**assay.data_sha256, **{name: file_sha256(path) for name, path in read.items()}}
         notes = [*assay.notes, *result.notes, *result.answers]
         extra = {"init": init, "mode": mode, "both_strands": both_strands, "notes": notes,
                  "leakage": assay.leakage}  # fmt: skip
@@ -141,12 +141,10 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
 
 
 def _pairs(items: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for item in items or []:
-        key, equals, value = item.partition("=")
-        require(equals and key.strip(), f"-p {item}", "key=value")
-        pairs[key.strip()] = value
-    return pairs
+    parts = [item.partition("=") for item in items or []]
+    for key, equals, value in parts:
+        require(equals and key.strip(), f"-p {key}{equals}{value}", "key=value")
+    return {key.strip(): value for key, _, value in parts}
 
 
 Parameter = Annotated[list[str] | None, typer.Option("-p", help="key=value, repeatable.")]
@@ -184,6 +182,7 @@ def run(
     result = run_notebooks(
         notebooks, out, preset, progress=progress,
         only=only, parameters=_pairs(parameter), resume=resume, at_once=at_once,
+        has_weights=_has_weights,
     )  # fmt: skip
     written = {"run": result.run_dir, "reports": list(result.reports), "index": result.page}
     if publish and not result.exit_code:
@@ -193,6 +192,15 @@ def run(
         again = shlex.join([*called(), "run", "--resume", str(result.run_dir)])
         cli.say(f"to go on from there: {again}")
         raise SystemExit(result.exit_code)
+
+
+def _has_weights(task: "Task") -> bool:
+    """Whether published weights were trained on the genome that a notebook reads."""
+    from genesplice.api import load_bundle
+    from genesplice.training.corpus import published_encoder
+
+    given, default = task.values.get("data_dir"), task.notebook.parameters["data_dir"].default
+    return published_encoder(load_bundle(str(given or default))) is not None
 
 
 def called() -> list[str]:

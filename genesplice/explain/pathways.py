@@ -153,7 +153,7 @@ class GraphOutput(nn.Module):
             for layer in self.exchange.layers:
                 assert isinstance(layer, GraphLayer)
                 set_masks(getattr(layer, kind), mask[0], index, apply_sigmoid=False)
-        graph = self.graph.clone()
+        graph = copy.copy(self.graph)  # shallow: what is set below is of the copy alone
         kept = {kind: mask[0] for kind, mask in zip(self.kinds, masks, strict=True)}
         graph["gene"].knowledge = self.exchange.masked_knowledge(graph, kept)
         compared = None
@@ -172,16 +172,22 @@ def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution
     """
     if not output.kinds or not len(output.exchange.layers):
         raise WorkError("there is no graph in this model, and nothing that it could have received")
+    table, full = _share_out(output, steps), output.full_masks()
+    empty = tuple(torch.zeros_like(mask) for mask in full)
+    with torch.no_grad():
+        at_full, at_empty = float(output(*full)), float(output(*empty))
+    delta = float(table["value"].sum()) - (at_full - at_empty)
+    return EdgeAttribution(table, at_full, at_empty, delta)
+
+
+def _share_out(output: GraphOutput, steps: int) -> pd.DataFrame:
+    """`EdgeAttribution.table`, without a look at what is missing."""
     full = output.full_masks()
     empty = tuple(torch.zeros_like(mask) for mask in full)
     method, options = IntegratedGradients(output), {"n_steps": steps, "internal_batch_size": 1}
     shares = zip(output.kinds, method.attribute(full, empty, **options), strict=True)
     tables = [_edge_table(output.graph, kind, values[0].detach()) for kind, values in shares]
-    table = pd.concat(tables, ignore_index=True)
-    with torch.no_grad():
-        at_full, at_empty = float(output(*full)), float(output(*empty))
-    delta = float(table["value"].sum()) - (at_full - at_empty)
-    return EdgeAttribution(table, at_full, at_empty, delta)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
@@ -214,7 +220,7 @@ def explain_edges(
     return edge_attribution(output, steps=steps)
 
 
-def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> pd.DataFrame:
+def influence(edges: pd.DataFrame, kind: Kind, genes: Sequence[str] = ()) -> pd.DataFrame:
     """What each node of a kind adds: one row a node, largest first.
 
     Columns: id, n_edges, value (sum over its edges), mean (of what one edge adds) and size (mean
@@ -226,7 +232,7 @@ def influence(found: EdgeAttribution, kind: Kind, genes: Sequence[str] = ()) -> 
         Count edges into these genes only; a model with one exchange gives others nothing. Not for
         the kind "gene", whose edges lead into pathways.
     """
-    table = found.table[found.table["kind"].isin(SENDS[kind])]
+    table = edges[edges["kind"].isin(SENDS[kind])]
     if genes and kind != "gene":
         table = table[table["target"].isin(set(genes))]
     values = table.groupby("source")["value"]
@@ -276,8 +282,8 @@ def pathway_influence(
         part = cut_neighbourhood(bundle_graph(model, data), rows, len(model.graph.layers))
         vectors = explainer.vectors[part.genes]
         output = GraphOutput(model, part.graph, vectors, part.rows, PROFILE, along)
-        found = edge_attribution(output, steps=steps)
-        return influence(found, kind, measured).set_index("id")
+        edges = _share_out(output, steps)
+        return influence(edges, kind, measured).set_index("id")
 
     table = measure(bundle)
     ablation = rewired_network if kind == "regulator" else random_gene_sets

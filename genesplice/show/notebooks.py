@@ -14,8 +14,9 @@ import re
 import tokenize
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -48,7 +49,8 @@ class NotebookInfo(NamedTuple):
 
     `n_cells` counts code cells that hold code. `needs` are the notebooks, by stem, whose results it
     reads: all before it, unless its metadata has `genesplice.needs`, the beginnings of their names.
-    `seconds`, from `genesplice.seconds`, are what it takes as a rule, by preset.
+    `seconds`, from `genesplice.seconds`, are what it takes as a rule, by preset, and `replaced`
+    (`genesplice.replaced`) those of its needs that published weights take the place of.
     """
 
     stem: str
@@ -58,6 +60,7 @@ class NotebookInfo(NamedTuple):
     n_cells: int
     needs: tuple[str, ...] = ()
     seconds: Mapping[str, float] = MappingProxyType({})
+    replaced: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -99,18 +102,21 @@ def list_notebooks(folder: Path) -> list[NotebookInfo]:
         words = re.sub(r"[_-]+", " ", re.sub(r"^\d+[_-]*", "", path.stem)).strip()
         title = heading.group(1) if heading else (words or path.stem).capitalize()
         n_cells = sum(is_code(cell) for cell in notebook.cells)
-        needs = [one.stem for one in found]
-        if (declared := notebook.metadata.get("genesplice", {}).get("needs")) is not None:
-            before = f"one of {', '.join(needs) or 'no notebook'} before it"
-            fits = [[stem for stem in needs if stem.startswith(one)] for one in declared]
-            for name, stems in zip(declared, fits, strict=True):
-                require(len(stems) == 1, f"it needs notebook {name!r}", before, path)
-            needs = [stem for stems in fits for stem in stems]
+        needs, about = [one.stem for one in found], notebook.metadata.get("genesplice", {})
+
+        def find(names: Sequence[str], stems: Sequence[str], path: Path = path) -> tuple[str, ...]:
+            before = f"one of {', '.join(stems) or 'no notebook'} before it"
+            fits = [[stem for stem in stems if stem.startswith(one)] for one in names]
+            for name, one in zip(names, fits, strict=True):
+                require(len(one) == 1, f"it needs notebook {name!r}", before, path)
+            return tuple(stem for one in fits for stem in one)
+
+        own = tuple(needs) if about.get("needs") is None else find(about["needs"], needs)
+        replaced = {str(k): find(names, own) for k, names in about.get("replaced", {}).items()}
+        seconds = {str(preset): float(one) for preset, one in about.get("seconds", {}).items()}
         parameters = read_parameters(notebook, path)
-        seconds = notebook.metadata.get("genesplice", {}).get("seconds", {})
-        seconds = {str(preset): float(one) for preset, one in seconds.items()}
-        about = path.stem, title, path, parameters, n_cells, tuple(needs)
-        found.append(NotebookInfo(*about, seconds))
+        one = path.stem, title, path, parameters, n_cells, own, seconds, replaced
+        found.append(NotebookInfo(*one))
     return found
 
 
@@ -224,8 +230,9 @@ RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder o
 class Task(NamedTuple):
     """A notebook and its parameters; `name` is its stem, or a combination's name in a sweep.
 
-    `needs` are tasks that must be done first, if they are of the same run, `threads` those of its
-    kernel; where `gives_way`, those come first that others wait for.
+    `needs` are tasks that must be done first, if they are of the same run, `replaced` those of them
+    that published weights take the place of, `threads` those of its kernel; where `gives_way`,
+    those come first that others wait for.
     """
 
     name: str
@@ -234,6 +241,56 @@ class Task(NamedTuple):
     needs: tuple[str, ...] = ()
     threads: int | None = None
     gives_way: bool = False
+    replaced: tuple[str, ...] = ()
+
+
+HasWeights = Callable[[Task], bool]
+
+
+class Order:
+    """Which tasks of a run can begin, those first that most of the run's time waits for.
+
+    Parameters
+    ----------
+    records
+        Of the manifest, by name; their `state` is read as it changes.
+    has_weights
+        Whether there are published weights for the data of a task; None: never.
+    seconds
+        What tasks take, by name, where it is known.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        records: Mapping[str, Mapping[str, Any]],
+        has_weights: HasWeights | None,
+        seconds: Mapping[str, float],
+    ) -> None:
+        by_name = {task.name: task for task in tasks}
+        self.records = {name: records[name] for name in by_name}
+        self._has_weights = cache(
+            lambda name: has_weights is not None and has_weights(by_name[name])
+        )
+        self.left: dict[str, float] = {}
+        """Seconds from a task's begin to the end of the last one that waits for it."""
+        for task in reversed(tasks):
+            waiting = (one for one in tasks if task.name in {*one.needs} - {*one.replaced})
+            after = max((self.left.get(one.name, 0.0) for one in waiting), default=0.0)
+            self.left[task.name] = seconds.get(task.name, 0.0) + after
+
+    def lacking(self, task: Task) -> list[str]:
+        """What must be done before this task, by name."""
+        own = (name for name in sorted(task.needs) if name in self.records)
+        lacking = [name for name in own if self.records[name]["state"] != "done"]
+        # Whether there are weights is asked when all else is done: the data may be made by it.
+        is_free = lacking and {*lacking} <= {*task.replaced} and self._has_weights(task.name)
+        return [] if is_free else lacking
+
+    def ready(self, waiting: Iterable[Task]) -> list[Task]:
+        """Those that can begin."""
+        ready = [task for task in waiting if not self.lacking(task)]
+        return sorted(ready, key=lambda task: self.left[task.name], reverse=True)
 
 
 def make_run_directory(parent: Path, label: str) -> Path:
@@ -274,7 +331,8 @@ def make_task(
     """The task of running a notebook with these values and what every run gives."""
     values: dict[str, Value] = {"preset": preset, "run_dir": str(run_dir.resolve()), **typed}
     values = {k: v for k, v in values.items() if k in notebook.parameters}
-    return Task(name, notebook, values, notebook.needs)
+    replaced = notebook.replaced.get(preset, ())
+    return Task(name, notebook, values, notebook.needs, replaced=replaced)
 
 
 def check_run_parameters(

@@ -10,7 +10,6 @@ sha256, state, seconds, parameters, message, headline`.
 import datetime
 import difflib
 import itertools
-import json
 import re
 import shlex
 import shutil
@@ -25,7 +24,9 @@ from genesplice.results import read_json
 from genesplice.runtime import atomic_file, file_sha256, n_cores, write_json, write_manifest
 from genesplice.show.execution import Failure, Kernels, Progress, RunResult, execute_notebook
 from genesplice.show.notebooks import (
+    HasWeights,
     NotebookInfo,
+    Order,
     Task,
     check_run_parameters,
     list_notebooks,
@@ -51,6 +52,7 @@ def _execute(
     cwd: Path,
     progress: Progress,
     at_once: int,
+    has_weights: HasWeights | None = None,
 ) -> RunResult:
     """Execute tasks that are not done, up to `at_once` side by side (0: `AT_ONCE` or one a core).
 
@@ -58,16 +60,15 @@ def _execute(
     """
     at_once = at_once or min(AT_ONCE, n_cores())
     records = {record["stem"]: record for record in manifest["notebooks"]}
-    tasks, own = share_cores(tasks, at_once), {task.name for task in tasks}
+    tasks = share_cores(tasks, at_once)
     waiting = [task for task in tasks if records[task.name]["state"] != "done"]
-    failures, kernels = list[Failure](), Kernels()
+    failures, kernels, pool = list[Failure](), Kernels(), ThreadPoolExecutor(at_once)
     running: dict[Future[tuple[float, Failure | None]], Task] = {}
-    pool = ThreadPoolExecutor(at_once)
     preset, begun, before = manifest["preset"], time.monotonic(), manifest.get("clock_seconds", 0.0)
-    as_a_rule = {task.name: task.notebook.seconds.get(preset) for task in tasks}
-    expected = {name: seconds for name, seconds in as_a_rule.items() if seconds} if out else {}
+    as_a_rule = {task.name: task.notebook.seconds.get(preset) for task in tasks if out}
+    expected = {name: seconds for name, seconds in as_a_rule.items() if seconds}
     here = expected_seconds(out, preset) if out else {}
-    done = own - {task.name for task in waiting}
+    done = {task.name for task in tasks if task not in waiting}
     progress.start([task.name for task in tasks], expected | here, at_once, done)
     if any(task.name in expected and task.name not in here for task in waiting):
         progress.note("no times from here yet: what is left is guessed from E. coli on two cores")
@@ -85,13 +86,10 @@ def _execute(
             record |= {"state": failure.state, "message": str(failures[-1])}
         progress.end_notebook(task.name, record["state"], seconds)
 
-    def is_done(name: str) -> bool:
-        return name not in own or records[name]["state"] == "done"
-
+    order = Order(tasks, records, has_weights, expected | here)
     try:
         while True:
-            ready = [task for task in waiting if all(map(is_done, task.needs))]
-            for task in (starting := ready[: at_once - len(running)]):
+            for task in (starting := order.ready(waiting)[: at_once - len(running)]):
                 waiting.remove(task)
                 sha256 = file_sha256(task.notebook.path)
                 records[task.name] |= {"state": "running", "sha256": sha256}
@@ -115,7 +113,7 @@ def _execute(
         kernels.kill()
         for future in wait(running).done:
             end(future)
-        undone = [name for name in records if name in own and records[name]["state"] != "done"]
+        undone = [task.name for task in tasks if records[task.name]["state"] != "done"]
         opened = [name for name in undone if records[name]["state"] == "running"]
         for name in opened or undone[: not failures]:  # what was about to begin, or comes next
             failures.append(Failure(name, None, 0, "interrupted", "interrupted"))
@@ -125,10 +123,10 @@ def _execute(
         pool.shutdown()
         progress.stop()
     for task in waiting:
-        lacking = ", ".join(name for name in sorted(task.needs) if not is_done(name))
+        lacking = ", ".join(order.lacking(task))
         records[task.name]["message"] = lacking and f"needs {lacking}"
     page = render()
-    names = [f"{record['stem']}.html" for record in manifest["notebooks"]]
+    names = (f"{record['stem']}.html" for record in manifest["notebooks"])
     reports = tuple(page.parent / name for name in names if (run_dir / name).exists())
     return RunResult(run_dir, page, reports, tuple(failures))
 
@@ -143,6 +141,7 @@ def run_notebooks(
     resume: str | None = None,
     at_once: int = 0,
     progress: Progress | None = None,
+    has_weights: HasWeights | None = None,
 ) -> RunResult:
     """Run the notebooks of `folder` and render them; what needs one that failed is not run.
 
@@ -164,6 +163,8 @@ def run_notebooks(
     at_once
         Notebooks side by side, none of which needs another (`NotebookInfo.needs`); 0: `AT_ONCE`,
         if there are as many cores.
+    has_weights
+        Whether published weights take the place of `Task.replaced`; None: never.
 
     Raises
     ------
@@ -195,7 +196,8 @@ def run_notebooks(
     if done:
         going_on = next((task.name for task in tasks if task.name not in done), "the reports")
         progress.note(f"{run_dir.name}: {len(done)} done before, going on at {going_on}")
-    return _execute(tasks, run_dir, manifest, out, folder.resolve().parent, progress, at_once)
+    about = manifest, out, folder.resolve().parent, progress, at_once, has_weights
+    return _execute(tasks, run_dir, *about)
 
 
 def sweep_notebook(
@@ -258,7 +260,7 @@ def _render(run_dir: Path, manifest: Manifest, out: Path | None, again: bool = F
     save_manifest(run_dir, manifest)
     verdict, lead = run_dir / "verdict" / "verdict.json", []
     if verdict.exists():
-        lead = [str(json.loads(verdict.read_text(encoding="utf-8"))["sentence"])]
+        lead = [str(read_json(verdict)["sentence"])]
     index = render_index(run_dir / "index.html", entries, manifest, run_dir.name, lead=lead)
     if out is None:
         return index
@@ -322,13 +324,13 @@ def make_manifest(
     ]  # fmt: skip
     options = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     seed = given.get("seed", "")
-    started = f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}"
-    extra = {"kind": kind, "preset": preset, "given": dict(given), "state": "running"}
+    extra = {"kind": kind, "preset": preset, "given": dict(given), "state": "running",
+             "started": datetime.datetime.now().isoformat(timespec="seconds"),
+             "notebooks": records}  # fmt: skip
     return write_manifest(
         directory, command=shlex.join([*command, *options]), started=time.monotonic(),
-        config={"preset": preset, **given},
+        config={"preset": preset, **given}, extra=extra,
         seeds={"seed": int(seed)} if seed.lstrip("-").isdigit() else None,
-        extra={**extra, "started": started, "notebooks": records},
     )  # fmt: skip
 
 
@@ -338,8 +340,7 @@ def save_manifest(directory: Path, manifest: Manifest) -> None:
     order = ("running", "interrupted", "failed", "not run", "done")
     state = next((one for one in order if one in states), manifest["state"])
     manifest["state"] = "running" if state == "not run" else state
-    seconds = sum(record["seconds"] or 0.0 for record in manifest["notebooks"])
-    manifest["seconds"] = round(seconds, 3)
+    manifest["seconds"] = round(sum(one["seconds"] or 0.0 for one in manifest["notebooks"]), 3)
     write_json(directory / "manifest.json", manifest)
 
 
@@ -352,8 +353,7 @@ def read_manifest(directory: Path) -> Manifest:
         If `directory` is not one.
     """
     path = directory / "manifest.json"
-    if not path.exists():
-        raise InputError("no manifest.json", "the folder of a run", path=directory)
+    require(path.exists(), "no manifest.json", "the folder of a run", directory)
     manifest = read_json(path)
     if not isinstance(manifest, dict) or "notebooks" not in manifest:
         raise InputError("no notebooks in it", "the manifest of a run", path=path)

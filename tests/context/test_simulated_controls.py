@@ -113,7 +113,7 @@ def test_the_planted_pathway_ranks_first(listener, network):
     for seed in range(8):
         other = randomised(model, seed)
         output = GraphOutput(other, bundle_graph(other, network), vectors, rows, PROFILE)
-        found = influence(edge_attribution(output, steps=4), "pathway")
+        found = influence(edge_attribution(output, steps=4).table, "pathway")
         ranks.append(found["id"].tolist().index("KEGG:ko00001"))
     # Of eight pathways; by chance the mean of eight ranks is 3.5 with a deviation of 0.8.
     assert 1.5 < np.mean(ranks) < 5.5

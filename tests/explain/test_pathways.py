@@ -120,7 +120,7 @@ def test_edges_into_other_genes_get_nothing_from_one_exchange(model, tiny_bundle
 def test_influence_is_counted_by_hand(model, tiny_bundle, vectors):
     genes = list(tiny_bundle.genes["gene_id"])
     found = edge_attribution(make_output(model, tiny_bundle, vectors, genes), steps=2)
-    table = influence(found, "pathway")
+    table = influence(found.table, "pathway")
     assert set(table["id"]) == {"KEGG:ko00001", "COG:Decoy", "GO:0000001"}
     for row in table.itertuples():
         edges = found.table[(found.table["kind"] == "contains") & (found.table["source"] == row.id)]
@@ -129,10 +129,10 @@ def test_influence_is_counted_by_hand(model, tiny_bundle, vectors):
         assert row.mean == pytest.approx(edges["value"].mean())
         assert row.size == pytest.approx(np.abs(edges["value"]).mean())
     assert table["size"].is_monotonic_decreasing
-    few = influence(found, "pathway", tiny_bundle.gene_sets["COG:Decoy"][:3])
+    few = influence(found.table, "pathway", tiny_bundle.gene_sets["COG:Decoy"][:3])
     assert few.set_index("id").loc["COG:Decoy", "n_edges"] == 3
-    assert set(influence(found, "regulator")["id"]) == {"g0000", "g0001"}
-    assert influence(found, "gene")["n_edges"].sum() == table["n_edges"].sum()
+    assert set(influence(found.table, "regulator")["id"]) == {"g0000", "g0001"}
+    assert influence(found.table, "gene")["n_edges"].sum() == table["n_edges"].sum()
 
 
 def test_bands_are_those_of_random_graphs(explainer, tiny_bundle):

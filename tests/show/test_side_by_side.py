@@ -15,7 +15,7 @@ from tiny_notebooks import code, md, write_notebook
 from genesplice.errors import InputError
 from genesplice.runtime import THREAD_VARIABLES, n_cores
 from genesplice.show.execution import Progress
-from genesplice.show.notebooks import Task, list_notebooks, share_cores
+from genesplice.show.notebooks import Order, Task, list_notebooks, share_cores
 from genesplice.show.runner import read_manifest, run_notebooks
 
 MEET = """
@@ -159,3 +159,52 @@ def test_ctrl_c_ends_two_at_once_even_one_that_does_not_hear_it(tmp_path: Path) 
     assert states == ["interrupted", "interrupted", "not run"]
     assert not list(tmp_path.rglob("*.partial"))
     assert "interrupted" in (run_dir / "01_a.html").read_text()
+
+
+def test_published_weights_take_the_place_of_a_notebook(tmp_path: Path) -> None:
+    """What only makes weights is not waited for, where those of the same genome are published."""
+    folder, marks = tmp_path / "notebooks", [str(tmp_path / "a"), str(tmp_path / "b")]
+    write(folder, "01_a", f"open({marks[0]!r}, 'w')", [])
+    write(folder, "02_b", "assert 0, 'no weights'", ["01"])
+    path = write(folder, "03_c", "1", ["01", "02"])
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["genesplice"]["replaced"] = {"quick": ["02"]}
+    nbformat.write(notebook, path)
+    asked = []
+
+    def run(preset: str, answer: bool) -> dict[str, str]:
+        def has_weights(task: Task) -> bool:
+            asked.append((preset, task.name, Path(marks[0]).exists()))
+            return answer
+
+        result = run_notebooks(
+            folder, tmp_path / "r", preset, at_once=2, has_weights=has_weights,
+            progress=Progress(io.StringIO()),
+        )  # fmt: skip
+        return {stem: record["state"] for stem, record in records(result.run_dir).items()}
+
+    assert run("quick", True) == {"01_a": "done", "02_b": "failed", "03_c": "done"}
+    # Asked once, and when the data are there.
+    assert asked == [("quick", "03_c", True)]
+    assert run("quick", False) == {"01_a": "done", "02_b": "failed", "03_c": "not run"}
+    assert run("standard", True) == {"01_a": "done", "02_b": "failed", "03_c": "not run"}
+    assert [preset for preset, *_ in asked] == ["quick", "quick"]
+
+
+def test_what_most_waits_for_begins_first(tmp_path: Path) -> None:
+    write(tmp_path, "01_a", "1", [])
+    (notebook,) = list_notebooks(tmp_path)
+    needs = {"1": (), "2": ("1",), "3": ("1", "2"), "4": ("3",), "6": ("1",), "7": ()}
+    replaced = {"3": ("2",)}
+    tasks = [
+        Task(name, notebook, {}, needs[name], replaced=replaced.get(name, ())) for name in needs
+    ]
+    states = {name: {"state": "not run"} for name in needs}
+    seconds = {"1": 1.0, "2": 30.0, "3": 20.0, "4": 25.0, "6": 40.0}
+    order = Order(tasks, states, lambda _: True, seconds)
+    assert [task.name for task in order.ready(tasks)] == ["1", "7"]
+    states["1"]["state"] = "done"
+    assert [task.name for task in order.ready(tasks[1:])] == ["3", "6", "2", "7"]
+    order = Order(tasks, states, None, {})
+    assert [task.name for task in order.ready(tasks[1:])] == ["2", "6", "7"]
+    assert order.lacking(tasks[2]) == ["2"]
