@@ -18,6 +18,9 @@ PIP := $(BIN)/pip --disable-pip-version-check
 install_torch = $(if $(TORCH),$(PIP) install --quiet --constraint constraints.txt --no-deps \
 	--index-url https://download.pytorch.org/whl/$(TORCH) torch)
 
+# What aligns related genomes: compiled here where there is no wheel, and left out where that fails.
+install_mappy = @$(PIP) install --quiet --constraint constraints.txt mappy || echo
+
 .PHONY: setup dev browser run check test lint bench controls docs results pictures
 
 setup: $(VENV)/.base
@@ -27,14 +30,14 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(install_torch)
 	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(install_mappy) "no C compiler: relatives cannot be aligned (--relatives DIR)"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(install_torch)
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,docs,tracks]"
-	@$(PIP) install --quiet --constraint constraints.txt mappy || \
-	echo "no C compiler: the tests that align relatives will be skipped"
+	$(install_mappy) "no C compiler: the tests that align relatives will be skipped"
 	touch $@ $(VENV)/.base
 
 # Chromium for the browser tests: from Debian's packages where we may install them.

@@ -1,4 +1,4 @@
-"""What notebooks ask for beyond the rooms' own functions: paths, settings, tables and explorers.
+"""What notebooks ask for beyond the folders' own functions: paths, settings, tables and explorers.
 
 Relative paths are those of the project, whatever folder the kernel works in. What needs torch is
 imported where it is used.
@@ -19,7 +19,7 @@ from genesplice.data.prepare import is_outdated, prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles
-from genesplice.results import Metric, MotifHit, label, metrics_frame
+from genesplice.results import Metric, MotifHit, label, metrics_frame, over_folds
 from genesplice.runtime import project_path, write_json
 from genesplice.show.explorers import Explorer, ScanExplorer
 from genesplice.show.figures import metric_bars, scores_by_context
@@ -230,11 +230,12 @@ def neighbour_bars(embeddings: pd.DataFrame, bundle: Bundle, gene: str) -> go.Fi
 def metric_table(
     metrics: Sequence[Metric] | pd.DataFrame, prefix: str, model: str = ""
 ) -> pd.DataFrame:
-    """Records over all folds whose metric begins with `prefix` and whose model contains `model`.
+    """Records whose metric begins with `prefix` and whose model contains `model`.
 
-    Columns metric, model (as people read it), value, ci_low, ci_high and n.
+    Those of single folds are left out where there is one over all folds. Columns metric, model (as
+    people read it), value, ci_low, ci_high and n.
     """
-    table = metrics_frame(metrics)
+    table = over_folds(metrics_frame(metrics))
     is_chosen = table["metric"].str.startswith(prefix)
     is_chosen &= table["model"].str.contains(model, regex=False)
     shown = ["metric", "model", "value", "ci_low", "ci_high", "n"]

@@ -36,6 +36,13 @@ def metrics_frame(records: Iterable[Metric] | pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(Metric._fields))
 
 
+def over_folds(table: pd.DataFrame) -> pd.DataFrame:
+    """Those of `metrics_frame`, without single folds where there is a record over all of them."""
+    is_pooled = table["fold"].isna()
+    same = [table["metric"], table["model"], table["split"]]
+    return table[is_pooled | ~is_pooled.groupby(same).transform("any")]
+
+
 def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     """Write `metrics` as the list of records that `metrics.json` is."""
     records = [metric._asdict() for metric in metrics]

@@ -137,6 +137,9 @@ def test_tables_of_metrics():
     assert gs.metric_table(named, "", "_random")["model"].tolist() == [
         "genesplice - random weights"
     ]
+    levels = gs.metric_table(records, "level", "genesplice")
+    assert levels["value"].tolist() == [0.8, 0.6], "a single fold beside all folds"
+    assert gs.metric_table(records[-1:], "level")["value"].tolist() == [0.1]
     wide = gs.pivot_metrics(records, "probe_")
     assert wide.loc["gc"].to_dict() == {"genesplice": 0.7, "kmers": 0.5}
     by_region = metric("probe_difference_coding", 0.1, "genesplice - kmers")

@@ -38,7 +38,7 @@ from genesplice.data.measurements import (
     sample_files,
 )
 from genesplice.data.network import NETWORK_COLUMNS, read_network
-from genesplice.data.relatives import align_relatives
+from genesplice.data.relatives import align_relatives, check_aligner
 from genesplice.data.sources import (
     FILE_RECIPES,
     FROM_ARCHIVE,
@@ -102,7 +102,7 @@ def prepare_recipe(
         hint = f"{close[0]!r}" if close else " or ".join(map(repr, known))
         raise InputError(f"recipe {name!r}", hint)
     _refuse_taken(Path(out), overwrite)
-    _check_tracks(tracks := list(tracks))
+    _check_given(tracks := list(tracks), relatives)
     if name in FILE_RECIPES:
         is_there = str(relatives) != FROM_ARCHIVE or Path(FROM_ARCHIVE).exists()
         require(is_there, f"--relatives {FROM_ARCHIVE} with {name}", "a folder or a MAF file")
@@ -215,7 +215,7 @@ def prepare_files(
     tell = progress or (lambda text: None)
     out = Path(out)
     _refuse_taken(out, overwrite)
-    _check_tracks(tracks := list(tracks))
+    _check_given(tracks := list(tracks), relatives)
     for declared in filter(None, (network_evidence, gene_set_evidence)):
         if evidence_of(declared) == "unknown":
             raise InputError(f"evidence {declared!r}", f"such as {', '.join(EVIDENCE_WORDS)}")
@@ -372,8 +372,9 @@ def _with_tracks(
     return parts._replace(tracks=given, blacklist=black, inputs=inputs)
 
 
-def _check_tracks(tracks: Iterable[Path | str]) -> None:
+def _check_given(tracks: Iterable[Path | str], relatives: Path | str | None) -> None:
     """What a file's name and first bytes tell, before the work rather than after it."""
+    check_aligner(relatives)
     for path in (Path(part) for one in tracks for part in str(one).split(",")):
         if KINDS.get(plain_suffix(path)) == COVERAGE:
             with open_input(path) as file:

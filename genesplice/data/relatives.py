@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,8 +178,7 @@ def align_relatives(
     WorkError
         If mappy is not installed.
     """
-    say = progress or (lambda text: None)
-    folder = Path(folder)
+    say, folder = progress or (lambda text: None), Path(folder)
     if not folder.is_dir():
         raise InputError(
             "no such folder", "a folder of FASTA files, one a genome, or a .maf", path=folder
@@ -271,15 +271,28 @@ def similarity_to(genome: Genome, bases: UInt8[np.ndarray, " length"]) -> dict[s
     return {"aligned": share, "identity": identity, "note": note}
 
 
+def check_aligner(relatives: Path | str | None) -> None:
+    """Say that mappy is not installed, where genomes are to be aligned: before anything is read.
+
+    Raises
+    ------
+    WorkError
+        If it is not.
+    """
+    is_alignment = relatives is not None and Path(relatives).is_file()
+    if relatives is not None and not is_alignment and find_spec("mappy") is None:
+        raise WorkError(
+            "relatives are aligned with mappy, which is not installed: "
+            "pip install 'mappy>=2.28' (extra `relatives`; where there is no wheel it is compiled: "
+            "a C compiler and zlib's headers)"
+        )
+
+
 def _align(path: Path, genome: Genome, threads: int) -> UInt8[np.ndarray, " length"]:
     """One row of the matrix."""
-    try:
-        import mappy
-    except ImportError as error:
-        raise WorkError(
-            "relatives are aligned with mappy, which is not installed: pip install mappy "
-            "(it is compiled then: a C compiler and zlib's headers)"
-        ) from error
+    check_aligner(path.parent)
+    import mappy
+
     index = mappy.Aligner(str(path), **ALIGNER)
     bases = np.full(genome.length, UNALIGNED, np.uint8)
 

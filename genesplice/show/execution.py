@@ -57,7 +57,7 @@ class RunResult(NamedTuple):
     """Where a run is and how it ended.
 
     `page` is the index to open; `failures` is empty where everything is done. The exit code is
-    0 then, 130 after Ctrl-C, and 1 otherwise.
+    0 then, 130 after Ctrl-C, 2 where all that failed is what was given, and 1 otherwise.
     """
 
     run_dir: Path
@@ -70,7 +70,8 @@ class RunResult(NamedTuple):
         """What the command ends with."""
         if any(failure.kind == "interrupted" for failure in self.failures):
             return 130
-        return int(bool(self.failures))
+        is_given = bool(self.failures) and all(one.kind == "InputError" for one in self.failures)
+        return 2 if is_given else int(bool(self.failures))
 
 
 class _Clock:
@@ -95,6 +96,8 @@ class Progress:
         self.names: list[str] = []
         self.expected: dict[str, float] = {}
         self.at_once = 1
+        self.took = 0.0, 0.0
+        """Seconds of the notebooks that are done, and those expected of them."""
         self.running: dict[str, _Clock] = {}
         self.to_come: list[str] = []
         is_dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
@@ -120,6 +123,7 @@ class Progress:
         """
         self.names, self.expected, self.at_once = list(names), dict(expected), at_once
         self.running, self.to_come = {}, [name for name in names if name not in done]
+        self.took = 0.0, 0.0
         self.bars.start()
 
     def notebook(self, name: str, n_cells: int) -> None:
@@ -153,11 +157,16 @@ class Progress:
         if self._is_time(clock):
             self.note(f"{self._label(name)}: {lines[-1]}")
 
-    def end_notebook(self, name: str, state: str, seconds: float) -> None:
-        """Leave one line about a notebook."""
+    def end_notebook(
+        self, name: str, state: str, seconds: float, failure: Failure | None = None
+    ) -> None:
+        """Leave one line about a notebook, and why it failed."""
         mark = "" if self.is_plain else "✓ " if state == "done" else "✗ "
         self.bars.remove_task(self.running.pop(name).bar)
-        self.note(f"{mark}{self._label(name)}: {state} in {say_seconds(seconds)}")
+        if state == "done" and name in self.expected:
+            self.took = self.took[0] + seconds, self.took[1] + self.expected[name]
+        why = f" ({failure.message})" if failure and failure.state == "failed" else ""
+        self.note(f"{mark}{self._label(name)}: {state} in {say_seconds(seconds)}{why}")
 
     def still(self) -> str:
         """What the running notebook that spoke last is at; nothing where none runs."""
@@ -186,13 +195,16 @@ class Progress:
         """Time left, where every notebook to come has run before; else how many there are."""
         running, to_come = dict(self.running), list(self.to_come)
         if all(name in self.expected for name in [*running, *to_come]):
-            now = time.monotonic()
-            left = [
-                max(0.0, self.expected[name] - (now - clock.begun))
-                for name, clock in running.items()
-            ]
-            rest = sum(left) + sum(self.expected[name] for name in to_come)
-            return f"about {say_seconds(max(*left, rest / self.at_once))} left"
+            now, (took, guessed) = time.monotonic(), self.took
+            gone = {name: now - clock.begun for name, clock in running.items()}
+            # As much slower as those that are done, or one that takes longer than it should.
+            paces = [took / guessed if guessed else 1.0]
+            paces += [gone[name] / max(self.expected[name], 1.0) for name in running]
+            expected = {name: max(paces) * self.expected[name] for name in [*running, *to_come]}
+            left = [expected[name] - gone[name] for name in running]
+            rest = sum(left) + sum(expected[name] for name in to_come)
+            seconds = max(*left, rest / self.at_once)
+            return f"about {say_seconds(seconds)} left" if seconds >= 1 else "longer than guessed"
         if to_come:
             return f"{len(to_come)} notebook{'s' * (len(to_come) != 1)} to come"
         return "the last notebook" if len(running) == 1 else f"the last {len(running)} notebooks"

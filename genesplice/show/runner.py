@@ -84,7 +84,7 @@ def _execute(
         if failure:
             failures.append(failure._replace(notebook=task.name))
             record |= {"state": failure.state, "message": str(failures[-1])}
-        progress.end_notebook(task.name, record["state"], seconds)
+        progress.end_notebook(task.name, record["state"], seconds, failure)
 
     order = Order(tasks, records, has_weights, expected | here)
     try:

@@ -20,7 +20,7 @@ from genesplice.data.tracks import (
     scale_targets,
     write_tracks,
 )
-from genesplice.errors import InputError
+from genesplice.errors import InputError, WorkError
 
 LENGTHS = {"chr1": 5000, "chr2": 1300}
 
@@ -265,6 +265,12 @@ def test_nothing_is_left_of_a_bundle_whose_track_is_wrong(tmp_path, monkeypatch)
         prepare_files(
             **files, expression_unit="tpm", out=tmp_path / "out", progress=told.append,
             tracks=[write(tmp_path / "p.bw", "chr1\t5\t9\n")],
+        )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "mappy", None)
+    with pytest.raises(WorkError, match=r"mappy, which is not installed: pip install 'mappy"):
+        prepare_files(
+            **files, expression_unit="tpm", out=tmp_path / "out", progress=told.append,
+            relatives=tmp_path,
         )  # fmt: skip
     assert told == [], "it is said before anything is read"
     with pytest.raises(InputError, match="found 5 to 24001"):

@@ -2,10 +2,11 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 
-from genesplice.show.execution import Progress
+from genesplice.show.execution import Failure, Progress, RunResult
 
 
 class Terminal(io.StringIO):
@@ -50,7 +51,7 @@ def test_time_left_is_told_once_every_notebook_has_run_before() -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0].endswith("2 notebooks to come")
     assert lines[2].endswith("4 cells, about 1:30 left")
-    assert lines[4].endswith("4 cells, about 0:30 left")
+    assert lines[4].endswith("4 cells, about 0:37 left"), "75 s for 60 until now"
     assert not any("elapsed" in line for line in lines)
 
 
@@ -116,6 +117,34 @@ def test_two_at_once_are_told_apart() -> None:
     ]
 
 
+def test_time_left_follows_what_notebooks_really_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("genesplice.show.execution.time.monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    progress = Progress(stream, every_s=0.0)
+    progress.start(["01_a", "02_b", "03_c"], {"01_a": 100.0, "02_b": 100.0, "03_c": 50.0})
+    progress.notebook("01_a", 2)
+    clock[0] = 200.0
+    progress.end_notebook("01_a", "done", 200.0)
+    progress.notebook("02_b", 2)  # half as fast as was guessed: 300 s for 150
+    clock[0] = 500.0
+    progress.cell("02_b", 2, 2)  # a third as fast: 150 s for what is to come
+    failure = Failure("02_b", 2, 2, "ValueError", "ValueError: no such gene")
+    progress.end_notebook("02_b", "failed", 300.0, failure)
+    progress.notebook("03_c", 1)
+    clock[0] = 650.0
+    progress.cell("03_c", 1, 1)
+    assert stream.getvalue().splitlines() == [
+        "[1/3] 01_a: 2 cells, about 4:10 left",
+        "[1/3] 01_a: done in 3:20",
+        "[2/3] 02_b: 2 cells, about 5:00 left",
+        "[2/3] 02_b: cell 2/2, 5:00 elapsed, about 2:30 left",
+        "[2/3] 02_b: failed in 5:00 (ValueError: no such gene)",
+        "[3/3] 03_c: 1 cells, about 1:40 left",
+        "[3/3] 03_c: cell 1/1, 2:30 elapsed, longer than guessed",
+    ]
+
+
 def test_numbers_are_those_of_the_whole_run_after_a_resume() -> None:
     stream = io.StringIO()
     progress = Progress(stream)
@@ -136,3 +165,11 @@ def test_what_is_said_again_is_what_runs_not_what_has_ended() -> None:
     assert progress.still() == "[2/3] 02_b: step 2"
     progress.end_notebook("02_b", "done", 5.0)
     assert progress.still() == "[1/3] 01_a: cell 2/4"
+
+
+def test_exit_codes_of_runs_are_those_of_commands() -> None:
+    wrong, broken = (Failure("01_a", 1, 2, kind, "x") for kind in ("InputError", "ValueError"))
+    stopped = Failure("02_b", 1, 2, "interrupted", "interrupted")
+    codes = {(): 0, (wrong,): 2, (wrong, broken): 1, (broken,): 1, (wrong, stopped): 130}
+    for failures, code in codes.items():
+        assert RunResult(Path(), Path(), (), failures).exit_code == code
