@@ -245,6 +245,27 @@ def test_every_manifest_says_how_to_do_it_again(pretrained, finetuned, data):
     assert prepared["command"].startswith("genesplice prepare --fasta ")
 
 
+def test_a_model_card_says_data_command_scores_and_licence(pretrained, finetuned, data):
+    (pre, _), (tuned, _) = pretrained, finetuned
+    fold = tuned / "fold0_seed0"
+    inputs = json.loads((data / "manifest.json").read_text())["inputs"]
+    for folder, metrics, word in ((pre, pre, "pretrain"), (fold, tuned, "finetune")):
+        card = (folder / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: genesplice\nlicense: mit\n")
+        assert f"# {folder.name}\n" in card
+        assert f"**Made by** `genesplice {word} " in card
+        rows = json.loads((metrics / "metrics.json").read_text())
+        own = [m for m in rows if " - " not in m["model"]]
+        first = ([m for m in own if m["fold"] is None] or own)[0]
+        assert f"| `{first['metric']}` | " in card
+        assert f"| {first['value']:.3f} | " in card
+        assert "**Licence.** Of the weights: MIT." in card
+    for one in inputs:
+        assert f"{one['name']} (licence: " in card
+        assert one["sha256"] in card
+    assert {"config.json", "model.safetensors", "README.md"} <= {p.name for p in fold.iterdir()}
+
+
 def test_every_metric_is_one_record_of_nine_keys(pretrained, finetuned):
     for out in (pretrained[0], finetuned[0]):
         records = json.loads((out / "metrics.json").read_text())

@@ -150,6 +150,59 @@ def write_receipt(
     write_manifest(folder, data=data, backend=backend_name() if has_model else None, **about)
 
 
+CARD_ROWS = 24
+CARDS = {
+    "pretrain": "An encoder, pre-trained on masked bases and views of intervals: `--init DIR`.",
+    "finetune": "Predicts log2(TPM + 1) from DNA, a gene network and pathways. "
+    "`genesplice.GeneSplice.from_pretrained(DIR)` loads it.",
+    "tracks": "Predicts coverage and peaks in bins of 128 bp: `genesplice variants --model DIR`.",
+}
+"""What a model is for, by the stage that makes it."""
+
+
+def write_cards(
+    out: Path,
+    stage: str,
+    metrics: Sequence["Metric"],
+    data: Mapping[str, str],
+    bundle: "Bundle | None" = None,
+) -> None:
+    """Write the card of a model in `out`, or of each of its folds: the folder can be pushed then.
+
+    It has data with licences and digests, the command, the first of the metrics, and the licence.
+    """
+    from genesplice import __version__
+    from genesplice.results import label
+    from genesplice.runtime import atomic_file
+
+    inputs = bundle.manifest["inputs"] if bundle else []
+    named = [
+        f"{one['name']} (licence: {one.get('licence') or 'not stated'}; sha256 {one['sha256']})"
+        for one in inputs
+    ] or [f"{name} (sha256 {digest})" for name, digest in data.items()]
+    own = [m for m in metrics if " - " not in m.model]
+    pooled = [m for m in own if m.fold is None] or own
+    rows = [
+        f"| `{m.metric}` | {label(m.model)} | {m.value:.3f} | "
+        + (f"{m.ci_low:.3f} to {m.ci_high:.3f} |" if m.ci_low is not None else "|")
+        for m in pooled[:CARD_ROWS]
+    ]
+    genome = bundle.genome.description if bundle else ""
+    text = "\n".join([
+        "---", "library_name: genesplice", "license: mit", "tags: [genomics]", "---",
+        "# {title}", "", CARDS[stage], "", f"**Data.** {genome}",
+        "", *(f"- {one}" for one in named), "",
+        f"**Made by** `{command_line()}`, GeneSplice {__version__}.", "",
+        "**Measured** on what was held out, 95 % intervals (`metrics.json` has every row):", "",
+        "| metric | model | value | 95 % interval |", "|---|---|--:|--:|", *rows, "",
+        "**Licence.** Of the weights: MIT. The data keep theirs. It answers for the genome and the "
+        "conditions it was trained on, and for nothing else.", "",
+    ])  # fmt: skip
+    for folder in sorted(out.glob("fold*_seed*")) or [out]:
+        with atomic_file(folder / "README.md") as partial:
+            partial.write_text(text.replace("{title}", folder.name, 1), encoding="utf-8")
+
+
 def read_config(preset: str, assignments: list[str] | None) -> Config:
     """The preset with each `--set` applied."""
     return override(load_preset(preset), assignments or [])
@@ -205,7 +258,7 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
 
 
 def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") -> Path:
-    """Write the report of `finetune --tracks`: scores, and tracks around genes."""
+    """Say the scores of `finetune --tracks`, and write its report with tracks around genes."""
     import pandas as pd
 
     from genesplice.predict.models import track_loci
@@ -214,6 +267,9 @@ def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") ->
     from genesplice.show.figures_model import metric_bars
     from genesplice.show.report import Part, write_page
 
+    for one in metrics:
+        ends = "" if one.ci_low is None else f" [{one.ci_low:.3f}, {one.ci_high:.3f}]"
+        say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
     names = list(dict.fromkeys(m.metric for m in metrics if " - " not in m.model))
     bars = metric_bars(metrics_frame(metrics), names, highlight="genesplice", title="Held out")
     parts: list[Part] = ["## Scores on held-out blocks", bars]

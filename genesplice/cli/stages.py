@@ -188,6 +188,7 @@ def pretrain(
     if not is_first_process():
         return
     write_metrics(out / "metrics.json", result.metrics)
+    cli.write_cards(out, "pretrain", result.metrics, digests)
     seeds, extra = {"pretrain": settings.seed}, {"held_out": result.held_out}
     cli.write_receipt(out, config=config.to_dict(), seeds=seeds, data=digests, extra=extra)
     cli.emit({"model": out, "metrics": out / "metrics.json"}, as_json)
@@ -244,9 +245,7 @@ def finetune(
         digests, extra = bundle.data_sha256, {"init": init, "tracks": True}
         settings = config.to_dict()
         cli.write_receipt(out, config=settings, seeds=seeds, data=digests, extra=extra)
-        for one in metrics:
-            ends = "" if one.ci_low is None else f" [{one.ci_low:.3f}, {one.ci_high:.3f}]"
-            cli.say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
+        cli.write_cards(out, "tracks", metrics, digests, bundle)
         page = cli.write_track_page(out, bundle, metrics)
         files = {"metrics": out / "metrics.json", "genes": out / "genes.parquet", "page": page}
         cli.emit(files, as_json)
@@ -272,6 +271,7 @@ def finetune(
     )
     metrics += coverage_metrics(predictions, bundle.block_of) + result.costs
     write_metrics(out / "metrics.json", metrics)
+    cli.write_cards(out, "finetune", metrics, bundle.data_sha256, bundle)
     cli.write_receipt(
         out,
         config=config.to_dict(),
