@@ -280,6 +280,9 @@ class VerdictConfig(Section):
     control_contexts_bp, control_domains, control_epochs, control_folds, control_seeds
     control_smallest_effect
         The same for the simulated controls, each a circular contig of `control_domains` times 8 kb.
+    relatives
+        Conditions read alignment columns too, as far as their context reaches. Distance dependence
+        is not measured then: what is shuffled stays readable in the columns.
     perturbation_genes
         Held-out genes whose distance dependence is measured; 0 leaves this out.
     workers, threads
@@ -313,6 +316,7 @@ class VerdictConfig(Section):
     control_folds: Numbers = (0,)
     control_seeds: Numbers = (0, 1, 2, 3, 4)
     control_smallest_effect: Positive = 0.02
+    relatives: bool = False
     perturbation_genes: Natural = 8
     workers: Natural = 0
     threads: Count = 1

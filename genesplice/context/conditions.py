@@ -107,17 +107,14 @@ def condition_config(
     seed: int,
     epochs: int,
 ) -> Config:
-    """The settings of one run of one condition.
-
-    The genome alone: what is shuffled beyond a distance must not stay readable in the columns of
-    its relatives.
-    """
+    """The settings of one run of one condition."""
     settings, is_whole = config.verdict, condition.name == "context_whole"
     is_limited = not (condition.is_reference or is_whole)
     model = dataclasses.replace(
         config.model, **{name: getattr(settings, name) for name in SIZES}, base_width=0,
         arch=condition.arch, context_bp=condition.context_bp if is_limited else None,
-        annotation=True, relatives=False, composition=False, dropout=0.0, head_dropout=0.0,
+        annotation=True, relatives=settings.relatives, composition=False,
+        dropout=0.0, head_dropout=0.0,
     )  # fmt: skip
     seen_bp = plan.gene_bp + AROUND_GENE_BP + condition.context_bp // 2
     core_bp, flank_bp, batch_windows = plan.core_bp, min(plan.flank_bp, _up(seen_bp)), 1

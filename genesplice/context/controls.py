@@ -10,6 +10,7 @@ all four are run.
 
 import ast
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -36,7 +37,7 @@ DECIDING = ("genesplice", "numpy", "torch", "torch-geometric", "lightning")
 """Packages whose versions the controls' answers depend on."""
 OF_DATA = (
     "contexts_bp", "core_bp", "epochs", "folds", "seeds", "references", "reference_bp",
-    "smallest_effect", "perturbation_genes", "workers", "threads",
+    "smallest_effect", "relatives", "perturbation_genes", "workers", "threads",
 )  # fmt: skip
 """Settings of the verdict that they do not depend on."""
 OF_RUNS = ("folds", "seeds", "ablations", "ablation_seeds", "baselines")
@@ -51,8 +52,14 @@ def kept_folder(config: Config) -> Path:
     return platformdirs.user_cache_path("genesplice") / "controls" / control_settings(config)[:12]
 
 
+def genome_alone(config: Config) -> Config:
+    """The settings for simulated controls, which have no relatives."""
+    return dataclasses.replace(config, verdict=dataclasses.replace(config.verdict, relatives=False))
+
+
 def control_settings(config: Config) -> str:
     """Digest of all settings that the controls' answers depend on."""
+    config = genome_alone(config)
     verdict = {k: v for k, v in config.to_dict()["verdict"].items() if k not in OF_DATA}
     any_context = conditions.ContextCondition("context", "hierarchical", 512, False)
     plan = conditions.ConditionPlan((any_context,), REGION_BP, 0, 0)
@@ -136,6 +143,7 @@ def check_controls(
     with `seed`. A control whose tasks failed has not passed.
     """
     out.mkdir(parents=True, exist_ok=True)
+    config = genome_alone(config)
     environment = control_environment(config)
     own = read_controls(out / NAME, environment)
     if own is not None:

@@ -25,7 +25,7 @@ from genesplice.context.perturbation import (
 )
 from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.data.bundle import Bundle
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.evaluate.metrics import fold_profiles, score
 from genesplice.evaluate.reliability import COST, ablation_table
 from genesplice.model.attention import backend_name
@@ -93,6 +93,8 @@ def context_test(
         the expression does not exist.
     """
     bundle.require_expression()
+    has_columns = bundle.genome.columns is not None or not config.verdict.relatives
+    require(has_columns, "verdict.relatives, and no relatives in the data", "either", bundle.path)
     begin_run(out, config, resume, bundle.data_sha256)
     settings, runner = config.verdict, make_runner(config, ray, progress)
     folds = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
@@ -141,7 +143,8 @@ def context_test(
     verdict = verdict_record(decision, config, plan, truth, swept, untrained)
     verdict |= dict(zip(("steps", "control_steps"), steps, strict=True))
     dose, mass, blind = pd.DataFrame(), pd.DataFrame(), None
-    fold, n_genes, tested = folds[0], settings.perturbation_genes, plan.longest
+    fold, tested = folds[0], plan.longest
+    n_genes = 0 if settings.relatives else settings.perturbation_genes
     model = out / "runs" / f"{tested.name}-fold{fold}-seed{settings.seeds[0]}"
     if n_genes and (model / "model.safetensors").exists():
         progress(f"distance dependence: {n_genes} held-out genes of fold {fold}")
@@ -197,7 +200,7 @@ def question_no(decision: Decision, kept_without_sequence: float | None) -> Deci
     if kept_without_sequence is None:
         sentence = (
             f"{decision.sentence.rstrip('.')}; whether the predictions need any sequence was not "
-            "measured (verdict.perturbation_genes)."
+            "measured (verdict.perturbation_genes, verdict.relatives)."
         )
         return decision._replace(sentence=sentence)
     if kept_without_sequence < BLIND:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_genomes import with_columns
 
 import genesplice as gs
 from genesplice.context.conditions import (
@@ -21,6 +22,7 @@ from genesplice.context.controls import control_settings
 from genesplice.context.perturbation import compare_distance_dependence
 from genesplice.context.rule import Decision
 from genesplice.context.verdict import (
+    context_test,
     question_no,
     question_steps,
     rule_sentence,
@@ -116,11 +118,23 @@ def test_conditions_read_the_genome_alone(tiny_bundle):
         assert not make_model(tiny_bundle, settings).encoder.channels.relatives
 
 
-def test_the_context_of_a_condition_is_exact(tiny_bundle):
-    own, plan = plan_of(tiny_bundle, "verdict.contexts_bp=512,4096,20000")
+def test_with_relatives_they_read_columns_and_say_so_where_there_are_none(tiny_bundle, tmp_path):
+    own, plan = plan_of(tiny_bundle, "verdict.relatives=true")
+    settings = condition_config(own, plan, plan.conditions[0], fold=0, seed=0, epochs=1)
+    assert make_model(with_columns(tiny_bundle), settings).encoder.channels.relatives
+    with pytest.raises(InputError, match=r"found verdict\.relatives, and no relatives in the data"):
+        context_test(tiny_bundle, own, tmp_path / "verdict")
+    assert not (tmp_path / "verdict").exists()
+
+
+@pytest.mark.parametrize("relatives", ["false", "true"])
+def test_the_context_of_a_condition_is_exact(tiny_bundle, relatives):
+    settings = "verdict.contexts_bp=512,4096,20000", f"verdict.relatives={relatives}"
+    own, plan = plan_of(tiny_bundle, *settings)
     for condition in plan.conditions[:2]:
         encoder = make_model(
-            tiny_bundle, condition_config(own, plan, condition, fold=0, seed=0, epochs=1)
+            with_columns(tiny_bundle),
+            condition_config(own, plan, condition, fold=0, seed=0, epochs=1),
         ).encoder.eval()
         tokens = torch.randint(0, 4, (1, 8192), dtype=torch.uint8)
         channels = encoder.channels(tokens, torch.zeros_like(tokens)).requires_grad_()
@@ -265,6 +279,7 @@ def test_controls_hold_for_the_settings_they_depend_on():
     assert control_settings(config("verdict.folds=1,2", "verdict.workers=7")) == first
     assert control_settings(config("verdict.width=32")) != first
     assert control_settings(config("verdict.smallest_effect=0.3")) == first
+    assert control_settings(config("verdict.relatives=true")) == first, "they have none"
     assert control_settings(config("verdict.control_smallest_effect=0.3")) != first
 
 
