@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from genesplice.cli.notebooks import SPLITS, claim_records
+from genesplice.cli.notebooks import SPLITS
+from genesplice.evaluate.reliability import claim_records
 from genesplice.results import read_json
 from genesplice.runtime import write_json
 

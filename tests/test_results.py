@@ -15,7 +15,7 @@ from benchmarks.results import (
     read_verdict,
     tables,
 )
-from genesplice.cli.notebooks import claim_records
+from genesplice.evaluate.reliability import claim_records
 from genesplice.results import Metric
 
 KEYS = {

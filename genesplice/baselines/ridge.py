@@ -144,13 +144,16 @@ class KernelFit(NamedTuple):
     left_out: Genes
 
 
-def make_kernel(parts: Parts, settings: KernelSettings) -> Float[Tensor, "genes genes"]:
-    """The kernel of genes with themselves from their inner products, part by part."""
-    scale = torch.tensor(settings.scale, dtype=parts.dtype)
-    inner = torch.zeros_like(parts[0])
+def make_kernel(
+    parts: Parts, settings: KernelSettings, dtype: torch.dtype | None = None
+) -> Float[Tensor, "genes genes"]:
+    """The kernel of genes with themselves from their inner products, part by part, in `dtype`."""
+    dtype = dtype or parts.dtype
+    scale = torch.tensor(settings.scale, dtype=dtype)
+    inner = torch.zeros_like(parts[0], dtype=dtype)
     for weight, part in zip(scale, parts, strict=True):
         if weight:
-            inner = inner.add_(part, alpha=float(weight))
+            inner = inner.add_(part.to(dtype), alpha=float(weight))
     own = inner.diagonal().clone()
     return mix_kernel(inner, own, own, settings.mixture, settings.inverse_length)
 
@@ -225,7 +228,7 @@ def _changed(old: KernelSettings, name: str, value: float, part: int) -> KernelS
 
 def fit_kernel(parts: Parts, targets: Genes, blocks: Blocks, settings: KernelSettings) -> KernelFit:
     """Solve in float64; targets have mean 0 over the genes."""
-    inverse = _inverse(make_kernel(parts.double(), settings), settings.penalty)
+    inverse = _inverse(make_kernel(parts, settings, torch.float64), settings.penalty)
     weights = inverse @ targets.double()
     errors = torch.zeros_like(weights)
     for rows in _members(blocks):

@@ -1,18 +1,18 @@
 """Verbs for a table of your own (task), and around the notebooks (run, sweep, report, lab …)."""
 
-import importlib.util
 import json
 import os
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from genesplice import cli
-from genesplice.config import PRESETS, load_preset
+from genesplice.config import PRESETS, Config, load_preset
 from genesplice.errors import require
 from genesplice.runtime import PROJECT_VARIABLE, versions
 
@@ -189,7 +189,7 @@ def run(
         written["results"] = publish_results(result.run_dir, out / "results")
     cli.emit(written if as_json else {"index": result.page}, as_json)
     if result.exit_code:
-        again = shlex.join([*called(), "run", "--resume", str(result.run_dir)])
+        again = shlex.join([*cli.called(), "run", "--resume", str(result.run_dir)])
         cli.say(f"to go on from there: {again}")
         raise SystemExit(result.exit_code)
 
@@ -203,15 +203,6 @@ def _has_weights(task: "Task") -> bool:
     return published_encoder(load_bundle(str(given or default))) is not None
 
 
-def called() -> list[str]:
-    """The words this program was called by, to call it again: it need not be on the PATH."""
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        return [sys.executable, "-m", "genesplice"]
-    found = shutil.which(program.name)
-    return [program.name if found and Path(found).samefile(program) else sys.argv[0]]
-
-
 def publish_results(run_dir: Path, results_dir: Path) -> Path:
     """Gather what a run measured (`gather_results`) into `results_dir/results.json`.
 
@@ -223,6 +214,7 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
     InputError
         If the run is not done, or as `gather_results`.
     """
+    from genesplice.evaluate.reliability import claim_records
     from genesplice.results import gather_results
     from genesplice.runtime import write_json
     from genesplice.show.runner import read_manifest
@@ -243,34 +235,6 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
 
 SPLITS = {"variants": ("genome", "measured"), "faithfulness": ("explained",)}
 """Of the records that `results.json` has under these names as well."""
-ANSWERS = {"yes": "helps", "no": "does not help", "not run": "not measured"}
-
-
-def claim_records(
-    metrics: list[dict[str, Any]], verdict: dict[str, Any], command: str | list[str]
-) -> list[dict[str, Any]]:
-    """The table of hypotheses (`ablation_table`) as records, with the command behind each.
-
-    The smallest effect of interest and the answer about context are the verdict's, where there is
-    one. `answer` is helps, hurts (below 0, and it may matter), does not help (a gain that matters
-    is ruled out), cannot tell or not measured.
-    """
-    from genesplice.evaluate.reliability import ablation_table
-    from genesplice.results import Metric
-
-    matters = verdict.get("rule", {}).get("smallest_effect", 0.01)
-    table = ablation_table(
-        [Metric(*(row[name] for name in Metric._fields)) for row in metrics],
-        context_answer=verdict.get("answer"),
-        smallest_effect=matters,
-    ).rename(columns={"effect": "value", "ablation": "control"})
-    records: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
-    for row in records:
-        row["answer"] = ANSWERS.get(row["answer"], row["answer"])
-        if row["answer"] == "does not help" and row["ci_high"] < 0 and row["ci_low"] <= -matters:
-            row["answer"] = "hurts"
-        row["command"] = None if row["value"] is None else command
-    return records
 
 
 @cli.app.command()
@@ -343,7 +307,7 @@ def lab(
 
 
 class Check(NamedTuple):
-    """One finding. Fatal: nothing will run before it is mended."""
+    """One finding. Fatal, where it is not fine: nothing will run before it is mended."""
 
     name: str
     found: str
@@ -362,8 +326,7 @@ def examine() -> list[Check]:
     ]
     memory = psutil.virtual_memory()
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
-    kernel = importlib.util.find_spec("ipykernel") is not None
-    flash = importlib.util.find_spec("flash_attn") is not None
+    kernel, flash = (find_spec(one) is not None for one in ("ipykernel", "flash_attn"))
     cuda = torch.cuda.is_available()
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     recipe = Path("data/ecoli/manifest.json")
@@ -387,14 +350,32 @@ def examine() -> list[Check]:
     return checks
 
 
+def examine_stages(data: Path, config: Config) -> list[Check]:
+    """Whether the stages that take the most memory fit into this machine's."""
+    from genesplice.data.bundle import load_bundle
+    from genesplice.training.corpus import finetune_need, memory_limit, pretrain_need
+
+    bundle, limit = load_bundle(data), memory_limit()
+    needs = pretrain_need(config, bundle.genome), finetune_need(config, bundle)
+    found = f"of {limit / 1e9:.2g} GB"
+    return [Check(one.stage, f"{one} ({found})", one.total <= limit, True) for one in needs]
+
+
 @cli.app.command()
-def doctor(as_json: cli.Json = False) -> None:
+def doctor(
+    fits: Annotated[Path | None, typer.Option(help="Data: do a preset's stages fit?")] = None,
+    preset: cli.Preset = "standard",
+    assignments: cli.Set = None,
+    as_json: cli.Json = False,
+) -> None:
     """Say what this machine has, and what would be slow or missing."""
     checks = examine()
+    if fits is not None:
+        checks += examine_stages(fits, cli.read_config(preset, assignments))
     if as_json:
         print(json.dumps([check._asdict() for check in checks]))
     else:
         for check in checks:
             print(f"{'ok  ' if check.is_fine else 'note'} {check.name}: {check.found}")
-    if any(check.is_fatal for check in checks):
+    if any(check.is_fatal and not check.is_fine for check in checks):
         raise SystemExit(1)

@@ -162,6 +162,22 @@ class PretrainConfig(Section):
         pairs = zip(self.views, weights, strict=True)
         return {view: w for view, w in pairs if w > 0 and self.contrastive_weight > 0}
 
+    @property
+    def largest_batch_bp(self) -> int:
+        """Bases that all processes encode in one batch, of a contrastive step where there are."""
+        views, n_windows = self.active_views, self.batch_windows
+        if not views:
+            return n_windows * self.window_bp
+        sides = 1 + sum(name in views for name in ("strand", "neighbour", "orthologue"))
+        of_genes = 2 * sum(name in views for name in GENE_VIEWS) * self.view_genes * REGION_BP
+        return sides * max(n_windows, self.view_windows) * self.window_bp + of_genes
+
+    @property
+    def mean_batch_bp(self) -> float:
+        """The same on average."""
+        plain = self.batch_windows * self.window_bp
+        return plain + (self.largest_batch_bp - plain) / self.views_every
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(Section):

@@ -16,6 +16,7 @@ An ablation is the same model with the ingredient in question destroyed. A hypot
 its strongest ablation: where the model does not beat one of them, the ingredient has shown nothing.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -347,3 +348,30 @@ def _slope(records: Sequence[Metric], model: str, name: str) -> _Effect:
 def _cost(records: Sequence[Metric], *models: str) -> float | None:
     spent = [[m.value for m in records if (m.metric, m.model) == (COST, one)] for one in models]
     return sum(map(sum, spent)) if all(spent) else None
+
+
+CLAIMS = {"yes": "helps", "no": "does not help", "not run": "not measured"}
+
+
+def claim_records(
+    metrics: list[dict[str, Any]], verdict: dict[str, Any], command: str | list[str]
+) -> list[dict[str, Any]]:
+    """The table of hypotheses (`ablation_table`) as records, with the command behind each.
+
+    The smallest effect of interest and the answer about context are the verdict's, where there is
+    one. `answer` is helps, hurts (below 0, and it may matter), does not help (a gain that matters
+    is ruled out), cannot tell or not measured.
+    """
+    matters = verdict.get("rule", {}).get("smallest_effect", 0.01)
+    table = ablation_table(
+        [Metric(*(row[name] for name in Metric._fields)) for row in metrics],
+        context_answer=verdict.get("answer"),
+        smallest_effect=matters,
+    ).rename(columns={"effect": "value", "ablation": "control"})
+    records: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    for row in records:
+        row["answer"] = CLAIMS.get(row["answer"], row["answer"])
+        if row["answer"] == "does not help" and row["ci_high"] < 0 and row["ci_low"] <= -matters:
+            row["answer"] = "hurts"
+        row["command"] = None if row["value"] is None else command
+    return records

@@ -52,7 +52,6 @@ from genesplice.data.knowledge import (
 )
 from genesplice.data.relatives import turn_columns
 from genesplice.errors import InputError
-from genesplice.training.batches import bases_per_batch
 from genesplice.training.corpus import Source
 from genesplice.training.schedules import schedule_factors
 
@@ -93,7 +92,7 @@ def ablate_pretraining(
 def masked_only(config: Config) -> Config:
     """The same settings without views, and as many steps more as read what these would have."""
     without = replace(config, "pretrain", contrastive_weight=0.0)
-    more = bases_per_batch(config.pretrain) / bases_per_batch(without.pretrain)
+    more = config.pretrain.mean_batch_bp / without.pretrain.mean_batch_bp
     return replace(without, "pretrain", steps=round(config.pretrain.steps * more))
 
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from genesplice.config import Config, PretrainConfig
-from genesplice.config.model import REGION_BP, SUMMARY_BP
-from genesplice.config.training import GENE_VIEWS, MaskName, ViewName
+from genesplice.config import Config
+from genesplice.config.model import SUMMARY_BP
+from genesplice.config.training import MaskName, ViewName
 from genesplice.errors import InputError
 from genesplice.model.heads import Vectors
 from genesplice.model.sequence import Columns, Tokens
@@ -163,17 +163,6 @@ def drop_relatives(columns: Columns, fraction: float, generator: np.random.Gener
 
 
 # --- steps ---
-
-
-def bases_per_batch(settings: PretrainConfig) -> float:
-    """Bases that one batch of all processes encodes, on average."""
-    plain, length, views = settings.batch_windows, settings.window_bp, settings.active_views
-    if not views:
-        return float(plain * length)
-    sides = 1 + sum(name in views for name in ("strand", "neighbour", "orthologue"))
-    contrasted = sides * max(plain, settings.view_windows) * length
-    contrasted += 2 * sum(name in views for name in GENE_VIEWS) * settings.view_genes * REGION_BP
-    return plain * length + (contrasted - plain * length) / settings.views_every
 
 
 class StepMaker:

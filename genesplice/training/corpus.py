@@ -1,22 +1,32 @@
-"""What a pre-training run reads: a genome, and which of its blocks are for what."""
+"""What a training run reads: a genome, which of its blocks are for what, and how much memory.
+
+Memory and time are estimates from the settings alone: what a layer keeps for the backward pass was
+counted on every preset, the rest fitted to the largest resident sizes that were measured
+(`docs/costs.md`). On a GPU the batch lies there, and is not part of it.
+"""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
+import torch
 
-from genesplice.config import Config
+from genesplice.config import Config, ModelConfig
+from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome, N, cache_fasta, is_cached
 from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
+from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.pretrained import PUBLISHED, encoder_reads_relatives, encoder_sizes
 from genesplice.results import Metric, read_metrics
 from genesplice.runtime import file_sha256
@@ -236,3 +246,134 @@ def divide_blocks(
         "intervals": [list(interval) for interval in held_out],
     }
     return training, free_intervals(blocks.iloc[chosen]), held_out or training, record
+
+
+# --- memory and time, before anything is run ---
+
+PROGRAM = 0.75e9
+"""Bytes of Python, torch and Lightning with the tables of a small genome."""
+KEPT, KEPT_BASE = 92, 500
+"""Bytes that the backward pass needs of a channel of a token in a layer, and of a base besides."""
+BACKWARD, FORWARD = 1.7, 0.35
+"""Of these bytes: at the most in training, and without gradients, of a whole window."""
+COPIES = 24
+"""Bytes of a weight: itself, its gradient, two moments, the running mean, the best ones."""
+EDGE, KERNEL = 44, 152
+"""Bytes of a channel of an edge in graph attention, and of a pair of genes in the kernel path."""
+SPEED = 4e10
+"""Operations a second of one core: a processor with AVX-512 that is not busy."""
+OWN_GROUP = Path("/proc/self/cgroup")
+ORDERS = {90.0: "seconds", 5400.0: "minutes", 129_600.0: "hours", float("inf"): "days"}
+
+
+class Need(NamedTuple):
+    """What a stage needs at its peak: bytes of each part, each with what makes it smaller."""
+
+    stage: str
+    parts: Mapping[str, float]
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        """Bytes of all parts."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        order = next(name for limit, name in ORDERS.items() if self.seconds < limit)
+        return f"about {self.total / 1e9:.2g} GB, {order} of one core"
+
+
+def _kept(model: ModelConfig) -> float:
+    """Bytes that the backward pass needs of each base of a window."""
+    bins = (model.bin_layers + model.decoder_layers) / model.bin_bp
+    layers = bins + model.summary_layers / SUMMARY_BP + model.region_layers / REGION_BP
+    return KEPT * (model.base_width + model.width * layers) + KEPT_BASE
+
+
+def _operations(model: ModelConfig) -> float:
+    """Operations of each base of a window, forward."""
+    bins = (model.bin_layers + model.decoder_layers + 1) / model.bin_bp
+    of_bases = 30 * model.base_width**2 + 2 * model.base_width * model.width
+    return 2 * (of_bases + 12 * model.width**2 * (bins + model.summary_layers / SUMMARY_BP))
+
+
+def _shared(config: Config, genome: Genome) -> dict[str, float]:
+    """What every stage needs."""
+    with torch.device("meta"):  # shapes without memory
+        model = PretrainingModel(config.model, config.pretrain.contrastive_width)
+    n_weights = sum(weight.numel() for weight in model.parameters())
+    columns = 0 if genome.columns is None else genome.columns.nbytes
+    return {
+        "the program": PROGRAM,
+        "the genome": genome.length + columns,
+        "weights (model.width)": COPIES * n_weights,
+    }
+
+
+def pretrain_need(config: Config, genome: Genome) -> Need:
+    """What pre-training needs."""
+    settings = config.pretrain
+    batch = settings.largest_batch_bp * _kept(config.model) * BACKWARD
+    name = "a batch (pretrain.batch_windows, pretrain.view_windows, pretrain.window_bp)"
+    parts = _shared(config, genome) | {name: 0 if torch.cuda.is_available() else batch}
+    runs = settings.steps * settings.accumulate * (1 + len(settings.ablations))
+    return Need(
+        "pretrain", parts, runs * settings.mean_batch_bp * 3 * _operations(config.model) / SPEED
+    )
+
+
+def finetune_need(config: Config, bundle: Bundle) -> Need:
+    """What fine-tuning needs."""
+    model, settings, length = config.model, config.finetune, bundle.genome.length
+    window = min(settings.core_bp, length) + 2 * settings.flank_bp
+    at_once = torch.get_num_threads() + settings.batch_windows * (settings.epochs > 0)
+    read = min(at_once * window, 2 * length) * _kept(model) * FORWARD
+    sizes = [len(genes) for genes in bundle.gene_sets.values()]
+    members = sum(size for size in sizes if model.smallest_set <= size <= model.largest_set)
+    edges = (2 * members + len(bundle.network)) * model.width * model.graph_layers
+    n_genes = len(bundle.observed) * (1 - 1 / bundle.n_folds)
+    # One after the other; memory that was freed serves again, but not for one large matrix.
+    one_by_one = {
+        "windows (finetune.core_bp, finetune.batch_windows)": read,
+        "the graph (finetune.graph_genes, model.largest_set)": edges * EDGE,
+    }
+    largest = max(one_by_one, key=lambda name: one_by_one[name])
+    parts = _shared(config, bundle.genome) | {
+        largest: one_by_one[largest],
+        "the kernel path (finetune.kernel)": n_genes**2 * KERNEL * settings.kernel,
+    }
+    n_folds = bundle.n_folds if settings.folds is None else len(settings.folds)
+    runs = len(settings.seeds) + len(settings.ablations) * len(settings.ablation_seeds)
+    passes = 1 + 3 * settings.epochs + 3 * settings.sequence_epochs
+    reading = passes * length * _operations(model)
+    steps = settings.head_steps * edges * 500 + 40 * n_genes**3
+    return Need("finetune", parts, n_folds * runs * (reading + steps) / SPEED)
+
+
+def memory_limit(groups: Path = Path("/sys/fs/cgroup"), own: Path = OWN_GROUP) -> int:
+    """Bytes that this process may have: the machine's, or what its control groups allow.
+
+    `own` has the name of its group below `groups`; those above it have limits as well.
+    """
+    limits = [psutil.virtual_memory().total]
+    with suppress(OSError):
+        folder = groups / own.read_text().rpartition("::")[2].strip().lstrip("/")
+        for one in [folder, *folder.parents]:
+            with suppress(OSError, ValueError):  # no limit is the word `max`
+                limits.append(int((one / "memory.max").read_text()))
+    return min(limits)
+
+
+def require_memory(need: Need) -> None:
+    """Refuse what this machine cannot hold, before it is begun.
+
+    Raises
+    ------
+    InputError
+        With what is needed, what there is, and the settings of the largest part.
+    """
+    limit, largest = memory_limit(), max(need.parts, key=lambda name: need.parts[name])
+    found = f"{need.stage} that needs about {need.total / 1e9:.2g} GB of memory"
+    of_which = f"{need.parts[largest] / 1e9:.2g} for {largest}"
+    wanted = f"at most {limit / 1e9:.2g}; make smaller: {of_which}"
+    require(need.total <= limit, found, wanted)

@@ -38,7 +38,7 @@ from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import atomic_files, file_sha256, tell, write_json, write_table
 from genesplice.training import folds
 from genesplice.training.ablations import ablate_finetuning, replace
-from genesplice.training.corpus import for_genome
+from genesplice.training.corpus import finetune_need, for_genome, require_memory
 from genesplice.training.loops import begin_run, check_run, last_checkpoint
 from genesplice.training.pretraining import load_encoder_weights
 
@@ -310,10 +310,11 @@ def finetune(
     ------
     InputError
         If a folder under `out` is taken, a fold or the expression does not exist, an ablation's
-        encoder is missing, or a delta has nothing to differ from.
+        encoder is missing, a delta has nothing to differ from, or there is too little memory.
     """
     bundle.require_expression()
     settings, config = config.finetune, for_genome(config, bundle.genome, init)
+    require_memory(finetune_need(config, bundle))
     if settings.delta and init is None:
         raise InputError("finetune.delta without a pre-trained encoder", "--init")
     runs = [Run("genesplice", out, seed, bundle, config, init) for seed in settings.seeds]
@@ -384,8 +385,7 @@ def _run_fold(
             result.model, run.bundle, settings.core_bp, settings.flank_bp
         )
         expression.cache_embeddings(models.cache_folder(out), digest, result.vectors)
-    took = time.monotonic() - began
-    tell(f"{run.label}: fold {fold} seed {run.seed} in {took:.0f} s")
+    tell(f"{run.label}: fold {fold} seed {run.seed} in {time.monotonic() - began:.0f} s")
     return kernel
 
 

@@ -43,7 +43,14 @@ from genesplice.training.batches import (
     interval_summaries,
     retrieval_at_1,
 )
-from genesplice.training.corpus import Source, bundle_source, for_genome, source_digests
+from genesplice.training.corpus import (
+    Source,
+    bundle_source,
+    for_genome,
+    pretrain_need,
+    require_memory,
+    source_digests,
+)
 from genesplice.training.evaluation import masked_base_metrics, measure, with_subsets
 from genesplice.training.schedules import PLATEAU, Validation, average_weights, make_optimizer
 
@@ -100,9 +107,10 @@ def pretrain_source(
     Raises
     ------
     InputError
-        As `pretrain`, and if a view finds nothing to pair.
+        As `pretrain`, if a view finds nothing to pair, or this machine has too little memory.
     """
     config = for_genome(config, source.genome)
+    require_memory(pretrain_need(config, source.genome))
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=loops.process_number(), processes=loops.n_processes())
     checkpoint = loops.begin_run(out, config, resume, source_digests(source), ("model", "pretrain"))
@@ -158,7 +166,7 @@ def _train(
     """The model with the weights that are to be saved, and its history."""
     settings = config.pretrain
     module = PretrainingModule(begin_model(config), config)
-    bases = batches.bases_per_batch(settings) * settings.accumulate
+    bases = settings.mean_batch_bp * settings.accumulate
     callbacks: list[Callback] = [module.history, loops.ProgressLines("pretrain", bases)]
 
     def measure_bits(step: int) -> float:

@@ -11,7 +11,6 @@ from genesplice.training.batches import (
     Queue,
     StepMaker,
     are_related,
-    bases_per_batch,
     interval_summaries,
     retrieval_at_1,
 )
@@ -126,7 +125,7 @@ def test_what_is_not_contrasted_is_encoded_once(weight):
     parts = [module.bits(*_encoded(module, batch))]
     assert (
         module.model.encoder.bases
-        == bases_per_batch(maker.config.pretrain)
+        == maker.config.pretrain.mean_batch_bp
         == (2 if weight else 1) * 2 * 2048
     )
     assert parts[0].item() > 1

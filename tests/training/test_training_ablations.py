@@ -24,7 +24,6 @@ from genesplice.evaluate.metrics import (
 from genesplice.evaluate.reliability import ablation_table
 from genesplice.predict.expression import pathway_graph
 from genesplice.training.ablations import ablate_finetuning, ablate_pretraining
-from genesplice.training.batches import bases_per_batch
 from genesplice.training.corpus import bundle_source
 from genesplice.training.finetuning import ENSEMBLE, add_ensemble, finetune
 from genesplice.training.pretraining import pretrain
@@ -178,7 +177,7 @@ def test_an_ablation_reads_as_many_bases(source, name):
     settings = config("pretrain.steps=300", "pretrain.views_every=3")
     _, ablation = ablate_pretraining(source, settings, name)
     bases, expected = (
-        bases_per_batch(one.pretrain) * one.pretrain.steps for one in (ablation, settings)
+        one.pretrain.mean_batch_bp * one.pretrain.steps for one in (ablation, settings)
     )
     assert bases == pytest.approx(expected, rel=0.01)
     assert ablation.pretrain.ablations == ()

@@ -14,7 +14,6 @@ from genesplice.errors import InputError
 from genesplice.model.sequence import N_TOKEN
 from genesplice.training.batches import (
     StepMaker,
-    bases_per_batch,
     make_masks,
     mask_bases,
     mask_bins,
@@ -29,7 +28,7 @@ def maker(source, *more, **part):
 
 
 def bases(maker):
-    return bases_per_batch(maker.config.pretrain)
+    return maker.config.pretrain.mean_batch_bp
 
 
 def intervals(batch, index=0):
