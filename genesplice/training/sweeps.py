@@ -158,7 +158,10 @@ def run_tasks(
     ------
     InputError
         If two tasks have one name.
+    WorkError
+        If this is called from a script that would start itself again.
     """
+    _check_script()
     context = get_context("forkserver")
     context.set_forkserver_preload(list(preload))
 
@@ -169,6 +172,19 @@ def run_tasks(
 
     with _thread_variables(threads):
         return _sweep(tasks, folder, run, count_workers(workers, threads), progress, label)
+
+
+def _check_script() -> None:
+    """Each process imports the script that was started: its calls must not be made again there."""
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if path is None or main.__spec__ is not None or not Path(path).is_file():
+        return
+    if "__name__" not in Path(path).read_text(encoding="utf-8", errors="replace"):
+        raise WorkError(
+            f"{path} works in several processes, each of which would run it from its first line: "
+            'put its calls under `if __name__ == "__main__":`'
+        )
 
 
 def _leave_with_parent() -> None:

@@ -194,3 +194,22 @@ def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
             return
         time.sleep(0.1)
     pytest.fail(f"still there: {alive.stdout.split()}")
+
+
+def test_a_script_that_would_start_itself_again_is_told_so(tmp_path):
+    script = tmp_path / "mine.py"
+    call = "print(run_tasks(tasks, Path('out'), preload=(), workers=1).table['square'].tolist())"
+    here = str(Path(sweep_tasks.__file__).parent)
+    lines = [
+        "import sys", "from pathlib import Path", f"sys.path.insert(0, {here!r})",
+        "import sweep_tasks", "from genesplice.training.sweeps import Task, run_tasks",
+        "tasks = [Task('a', sweep_tasks.square, {'value': 3})]",
+    ]  # fmt: skip
+    script.write_text("\n".join([*lines, call]))
+    command = [sys.executable, script]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "WorkError" in answer.stderr
+    assert f"{script} works in several processes" in answer.stderr.splitlines()[-1]
+    script.write_text("\n".join([*lines, 'if __name__ == "__main__":', f"    {call}"]))
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.stdout == "[9]\n", answer.stderr
