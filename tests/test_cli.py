@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +19,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 
 from genesplice.api import describe_bundle
-from genesplice.cli import main, show_scores
+from genesplice.cli import app, main, show_scores
 from genesplice.config import load_preset, override
 from genesplice.data.bundle import load_bundle
 from genesplice.data.gene_sets import write_gmt
@@ -509,7 +511,8 @@ def test_scores_are_shown_with_intervals_best_first_and_differences_last(capsys)
         record("genesplice", 0.9, fold=0),
         record("ridge", 0.55, 0.5, 0.6),
         record("ridge", 0.25, metric="profile_r"),
-        record("genesplice - ridge", 0.05, -0.01, 0.1, "level_spearman_difference"),
+        record("gbm_dna", 0.52),
+        record("genesplice - gbm_dna", 0.05, -0.01, 0.1, "level_spearman_difference"),
     ]
     show_scores(records, 60)
     lines = capsys.readouterr().err.splitlines()
@@ -519,8 +522,9 @@ def test_scores_are_shown_with_intervals_best_first_and_differences_last(capsys)
     assert rows == [
         ["genesplice", "0.600 (mean of 2 seeds)", "–", "–"],
         ["ridge", "0.550 [0.500, 0.600]", "–", "0.250"],
+        ["boosting: DNA and relatives (gbm_dna)", "0.520", "–", "–"],
         ["mean", "-0.010 [-0.020, 0.000]", "–", "–"],
-        ["genesplice - ridge", "+0.050 [-0.010, +0.100]", "–", "–"],
+        ["genesplice - boosting: DNA and relatives", "+0.050 [-0.010, +0.100]", "–", "–"],
     ]
 
 
@@ -607,6 +611,44 @@ def test_help_lists_the_verbs_without_loading_torch():
     assert found.stderr == ""
     for verb in VERBS:
         assert re.search(rf"\b{verb}\b", found.stdout), verb
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("pretrain --data data --set model.widht=8", "unknown key 'widht'"),
+        ("finetune --data data --set model.widht=8", "unknown key 'widht'"),
+        ("finetune --data data --init nowhere", "found no folder nowhere"),
+        ("verdict --data data --set model.widht=8", "unknown key 'widht'"),
+        ("controls --set model.widht=8", "unknown key 'widht'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_torch_is_loaded(tmp_path, words, line):
+    code = (
+        "import atexit, sys; from genesplice.cli import main; "
+        "atexit.register(lambda: print('torch' in sys.modules)); main()"
+    )
+    command = [sys.executable, "-c", code, *words.split(), "--out", "out"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (found.returncode, found.stdout) == (2, "False\n"), found.stderr
+    assert line in found.stderr
+
+
+def test_the_version_is_said():
+    found = process("--version")
+    assert (found.returncode, found.stdout) == (0, f"genesplice {version('genesplice')}\n")
+
+
+@pytest.mark.parametrize("verb", ["prepare", "variants", "finetune"])
+def test_help_has_every_option_whole_in_80_columns(verb):
+    shown = process(verb, "--help", COLUMNS="80").stdout
+    assert "…" not in re.sub(r", …\]", "", shown)
+    for parameter in typer.main.get_command(app).commands[verb].params:
+        for name in (*parameter.opts, *parameter.secondary_opts):
+            assert re.search(rf"{name}[ ,\n]", shown), name
+    assert max(map(len, shown.splitlines())) <= 80
+    if verb == "prepare":
+        assert "none, distance or a file [distance, unless" in shown
 
 
 def test_without_a_verb_there_is_help():

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from genesplice import __version__
 from genesplice.config import PRESETS, Config, load_preset, override
 from genesplice.errors import GeneSpliceError
 
@@ -107,6 +108,10 @@ Out = Annotated[
 ]
 Folder = Annotated[Path, typer.Argument(help="A data folder, or one file of it.")]
 Target = Annotated[Path, typer.Argument(callback=claim, help="What to write.")]
+RunOut = Annotated[
+    Path,
+    typer.Option("--out", callback=claim, help="A new folder, or with --resume that of the run."),
+]
 ModelDir = Annotated[
     Path, typer.Option("--model", help="A folder that `finetune` wrote, or one fold's in it.")
 ]
@@ -118,6 +123,14 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value,
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.callback(invoke_without_command=True)
+def start(version: Annotated[bool, typer.Option("--version", help="Say it.")] = False) -> None:
+    """Before the verb."""
+    if version:
+        print(f"genesplice {__version__}")
+        raise typer.Exit
 
 
 def say(text: str) -> None:
@@ -248,6 +261,8 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from genesplice.results import label
+
     cells: dict[str, dict[str, list[Metric]]] = {}
     for record in records:
         metric = record.metric.removesuffix("_difference")
@@ -262,7 +277,9 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
     names = sorted(cells, key=lambda name: (" - " in name, -value(name)))
     for name, following in zip(names, [*names[1:], ""], strict=True):
         shown = (_cell(cells[name].get(metric, []), " - " in name) for metric in SHOWN)
-        table.add_row(name, *shown, end_section=" - " in following and " - " not in name)
+        read = label(name)  # files keep the name, which stands beside it
+        read += f" ({name})" if read != name and " - " not in name else ""
+        table.add_row(read, *shown, end_section=" - " in following and " - " not in name)
     width = None if sys.stderr.isatty() else 120
     Console(file=sys.stderr, width=width, highlight=False).print(table)
 
@@ -370,7 +387,10 @@ def main() -> None:
     try:
         with HELD:
             # Called as such, typer would put a hook of its own in the place of ours.
-            typer.main.get_command(app)()
+            program = typer.main.get_command(app)
+            for verb in getattr(program, "commands", {}).values():
+                verb.rich_markup_mode = None  # of a table of options rich cuts the names
+            program()
     except GeneSpliceError as error:
         say(f"genesplice: {error}")
         raise SystemExit(error.exit_code) from None

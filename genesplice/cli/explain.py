@@ -264,7 +264,7 @@ def variants(
         files.append(beside(out, ".measured.tsv"))
         metrics += measured_benchmark(models, bundle, measured, files[-1], settings)
     if classes:
-        metrics += class_benchmarks(models, bundle, n_genes=classes, seed=seed)
+        metrics += class_benchmarks(models, bundle, n_genes=classes, seed=seed, progress=cli.say)
     if known is not None and models.masked is not None:
         cli.say(f"variants: {len(known)} known sites")
         score = MaskedBases(models.masked)

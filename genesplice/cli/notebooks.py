@@ -54,7 +54,7 @@ def task(
     the same encoder with random weights. Rows without a value are predicted (unmeasured.parquet).
     """
     from genesplice.data.assay import read_assay
-    from genesplice.predict.pretrained import find_pretrained
+    from genesplice.predict import find_pretrained
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, file_sha256
     from genesplice.training.tasks import run_task

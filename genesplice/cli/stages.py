@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from genesplice.data.bundle import Bundle
 
 
+Evidence = Annotated[str, typer.Option(help="Such as binding or curated, if the file lacks it.")]
+
+
 @cli.app.command()
 def prepare(
     out: cli.Out,
     recipe: Annotated[str | None, typer.Option(help="A data set that is fetched for you.")] = None,
     fasta: Annotated[Path | None, typer.Option(help="Genome: FASTA or GenBank.")] = None,
     annotation: Annotated[Path | None, typer.Option(help="GFF3, GTF or GenBank.")] = None,
-    expression: Annotated[
-        Path | None, typer.Option(help="Table, h5ad, or a folder of samples.")
-    ] = None,
+    expression: Annotated[Path | None, typer.Option(help="Table, h5ad, folder of samples.")] = None,
     expression_unit: Annotated[
         str | None, typer.Option(help="tpm, rpkm, fpkm, log2tpm or counts.")
     ] = None,
@@ -43,12 +44,12 @@ def prepare(
         str | None, typer.Option(help="none, distance or a file [distance, unless spliced].")
     ] = None,
     tss: Annotated[Path | None, typer.Option(help="Transcription starts: table or BED.")] = None,
-    network_evidence: Annotated[str, typer.Option(help="Such as binding or curated.")] = "",
-    gene_set_evidence: Annotated[str, typer.Option(help="Where the file is silent.")] = "",
-    circular: Annotated[list[str] | None, typer.Option(help="Circular, repeatable.")] = None,
+    network_evidence: Evidence = "",
+    gene_set_evidence: Evidence = "",
+    circular: Annotated[list[str] | None, typer.Option(help="Circular contig, repeatable.")] = None,
     allow_missing: Annotated[bool, typer.Option(help="Over 5 % of genes left out.")] = False,
-    block_bp: Annotated[int | None, typer.Option(min=1, help="Of folds [100000].")] = None,
-    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation [5].")] = None,
+    block_bp: Annotated[int | None, typer.Option(min=1, help="Length of a block [100000].")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Number of folds [5].")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set.")] = None,
     overwrite: cli.Overwrite = False,
     as_json: cli.Json = False,
@@ -73,10 +74,11 @@ def prepare(
         if folds is not None:
             given["n_folds"] = given.pop("folds")
         bundle = prepare_files(**given, progress=cli.say)
-    cli.say(
-        f"prepare: {len(bundle.genes)} genes, {bundle.expression.n_obs} samples, "
-        f"leakage {bundle.leakage['status']}"
-    )
+    status = bundle.leakage["status"]
+    checks = [one["check"] for one in bundle.leakage["checks"] if one["status"] == status]
+    why = "" if status == "green" else f" (see leakage.json: {', '.join(checks)})"
+    n_genes, n_samples = len(bundle.genes), bundle.expression.n_obs
+    cli.say(f"prepare: {n_genes} genes, {n_samples} samples, leakage {status}{why}")
     cli.emit({"data": bundle.path}, as_json)
 
 
@@ -142,7 +144,7 @@ def baselines(
 
 @cli.app.command()
 def pretrain(
-    out: cli.Out,
+    out: cli.RunOut,
     data: Annotated[Path | None, typer.Option(help="A folder that `prepare` wrote.")] = None,
     fasta: Annotated[list[Path] | None, typer.Option(help="Or a genome, repeatable.")] = None,
     circular: Annotated[list[str] | None, typer.Option(help="Circular contig of it.")] = None,
@@ -153,6 +155,7 @@ def pretrain(
     as_json: cli.Json = False,
 ) -> None:
     """Pre-train an encoder on the genome: masked bases and contrastive views."""
+    config = cli.read_config(preset, assignments)  # before torch, which takes its time
     from genesplice.data.bundle import load_bundle
     from genesplice.results import write_metrics
     from genesplice.training.corpus import genome_source, read_genes, read_genomes
@@ -160,7 +163,6 @@ def pretrain(
     from genesplice.training.pretraining import pretrain as pretrain_bundle
     from genesplice.training.pretraining import pretrain_source
 
-    config = cli.read_config(preset, assignments)
     settings = config.pretrain
     if data is not None and not fasta and not annotation:
         bundle = load_bundle(data)
@@ -197,11 +199,8 @@ def pretrain(
 @cli.app.command()
 def finetune(
     data: cli.Data,
-    out: cli.Out,
-    init: Annotated[
-        str | None,
-        typer.Option(help="A folder that `pretrain` wrote, or published weights: ecoli-k12."),
-    ] = None,
+    out: cli.RunOut,
+    init: Annotated[str | None, typer.Option(help="Folder of `pretrain`, or ecoli-k12.")] = None,
     network: Annotated[Path | None, typer.Option(help="Your edges in place of the data's.")] = None,
     gene_sets: Annotated[Path | None, typer.Option(help="Your GMT, GAF or two columns.")] = None,
     tracks: Annotated[bool, typer.Option("--tracks", help="Predict the data's tracks.")] = False,
@@ -216,6 +215,10 @@ def finetune(
     genome is taken, and said to be one. With --tracks coverage and peaks of held-out blocks are
     predicted instead, from sequence alone.
     """
+    from genesplice.predict import find_pretrained
+
+    config = cli.read_config(preset, assignments)
+    encoder = None if init is None else find_pretrained(init)
     import pandas as pd
 
     from genesplice.baselines.methods import run_baselines
@@ -223,14 +226,12 @@ def finetune(
     from genesplice.data.knowledge import own_files, trained_on
     from genesplice.evaluate.metrics import compare, fold_profiles
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
-    from genesplice.predict.pretrained import find_pretrained
     from genesplice.results import to_metrics, write_metrics
     from genesplice.runtime import write_table
     from genesplice.training.finetuning import finetune as work
     from genesplice.training.loops import is_taken
     from genesplice.training.tracks import finetune_tracks
 
-    config = cli.read_config(preset, assignments)
     if is_taken(out) and not resume:
         raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
     if is_taken(out) and not any(out.glob("fold*_seed*")):
@@ -238,7 +239,6 @@ def finetune(
     bundle = load_bundle(data)
     if tracks:
         require(not (network or gene_sets), "--tracks with --network or --gene-sets", "one of them")
-        encoder = None if init is None else find_pretrained(init)
         metrics = finetune_tracks(bundle, config, out, init=encoder, resume=resume)
         write_metrics(out / "metrics.json", metrics)
         seeds = {f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)}
@@ -252,7 +252,6 @@ def finetune(
         return
     if network is not None or gene_sets is not None:
         config, bundle = with_knowledge(config, bundle, network, gene_sets)
-    encoder = None if init is None else find_pretrained(init)
     if encoder is not None and (other := trained_on(encoder, bundle.genome)):
         cli.say(f"finetune: the encoder was pre-trained on {other}, not on this genome")
     result = work(bundle, config, out, init=encoder, resume=resume)
@@ -331,7 +330,7 @@ def predict(
 @cli.app.command()
 def verdict(
     data: cli.Data,
-    out: cli.Out,
+    out: cli.RunOut,
     preset: cli.Preset = "quick",
     assignments: cli.Set = None,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
@@ -350,11 +349,11 @@ def verdict(
     Four simulated controls are judged first: unless all come out as planted, there is no verdict.
     Those that passed before with this code and these settings are not run again, all but one.
     """
+    config = cli.read_config(preset, assignments)
     from genesplice.context.verdict import REFUSED, context_test, write_report
     from genesplice.data.bundle import load_bundle
     from genesplice.results import read_metrics
 
-    config = cli.read_config(preset, assignments)
     others = [metric for path in ablations or () for metric in read_metrics(path)]
     bundle = load_bundle(data)
     report = context_test(
@@ -384,12 +383,12 @@ def controls(
 
     Seeds that are in OUT already, with the same settings and versions, are not run again.
     """
+    config = cli.read_config(preset, assignments)
     from genesplice.context.controls import count_answers
     from genesplice.context.rule import ANSWERS
     from genesplice.context.verdict import make_runner
     from genesplice.runtime import write_json
 
-    config = cli.read_config(preset, assignments)
     seeds = range(first, first + count)
     records = count_answers(config, out, make_runner(config, ray, cli.say), seeds, progress=cli.say)
     for one in records:

@@ -150,8 +150,8 @@ class Genome:
     def _by_name(self) -> dict[str, Contig]:
         return {contig.name: contig for contig in self.contigs}
 
-    def contig(self, name: str) -> Contig:
-        """Look a contig up by its exact name.
+    def contig(self, name: str, what: str = "contig") -> Contig:
+        """Look a contig up by its exact name; `what` says in a message where that stands.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class Genome:
         try:
             return self._by_name[name]
         except KeyError:
-            raise InputError(f"contig {name!r}", some(c.name for c in self.contigs)) from None
+            raise InputError(f"{what} {name!r}", some(c.name for c in self.contigs)) from None
 
     def fetch(
         self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
@@ -228,7 +228,7 @@ class Genome:
         InputError
             If a name is not a contig.
         """
-        circular = {self.contig(name).name for name in names}
+        circular = {self.contig(name, "--circular").name for name in names}
         contigs = tuple(
             contig._replace(is_circular=contig.is_circular or contig.name in circular)
             for contig in self.contigs
@@ -339,14 +339,13 @@ def _append(
                     offset = contigs[-1].offset + contigs[-1].length if contigs else 0
                     contigs.append(Contig(prefix + name, offset, 0, False))
                 stripped = [text.strip() for text in lines[at + 1 : end]]
-                widths.follow(stripped, line + at + 1, is_new=at >= 0)
-                text = "".join(stripped)
-                if not text:
-                    continue
-                raw = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
+                raw = np.frombuffer("".join(stripped).encode("ascii", "replace"), np.uint8)
                 tokens = _TOKEN_OF_BYTE[raw]
-                if not names or tokens.max() == INVALID:
+                if len(raw) and (not names or tokens.max() == INVALID):
                     raise _no_dna(lines[at + 1 : end], bool(names), path, line + at + 1)
+                widths.follow(stripped, line + at + 1, is_new=at >= 0)
+                if not len(raw):
+                    continue
                 last = contigs[-1]
                 masks.append(_lower_case(raw) + last.offset + last.length)
                 contigs[-1] = last._replace(length=last.length + len(tokens))

@@ -180,9 +180,8 @@ def align_relatives(
     """
     say, folder = progress or (lambda text: None), Path(folder)
     if not folder.is_dir():
-        raise InputError(
-            "no such folder", "a folder of FASTA files, one a genome, or a .maf", path=folder
-        )
+        found = "a file" if folder.exists() else "no such folder"
+        raise InputError(found, "a folder of FASTA files, one a genome, or a .maf", path=folder)
     files = [f for f in sorted(folder.iterdir()) if _stem(f.name) is not None]
     if not files:
         expected = f"one a genome, named {', '.join('*' + s for s in SUFFIXES)}, plain or .gz"

@@ -14,10 +14,13 @@ from jaxtyping import Float, Int64
 from genesplice.data.coding import SPLICED_SHARE
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import counted, numbered_lines, some
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 N_DEALS = 64
 """How many random deals are compared; the most even one is kept."""
+PREPARE_BLOCKS = "--block-bp smaller or --folds fewer"
+PRETRAIN_BLOCKS = "--set pretrain.block_bp smaller, or pretrain.holdout_fold=none"
+"""What to change where there are too few blocks, by the verb."""
 
 
 def make_operons(genes: pd.DataFrame, max_gap_bp: int = 50) -> pd.Series:
@@ -57,7 +60,9 @@ def choose_operons(
         As `read_operons`.
     """
     if chosen not in (None, "none", "distance"):
-        return read_operons(Path(str(chosen)), aliases)
+        path = Path(str(chosen))
+        require(path.exists(), f"--operons {path}", "none, distance or a file")
+        return read_operons(path, aliases)
     n_exons = genes["exons"].str.len() // 2
     n_coding, n_spliced = int((n_exons > 0).sum()), int((n_exons > 1).sum())
     guessed = "none" if n_spliced > SPLICED_SHARE * n_coding else "distance"
@@ -139,6 +144,7 @@ def make_blocks(
     n_folds: int = 5,
     seed: int = 0,
     mode: Literal["auto", "block", "contig"] = "auto",
+    remedy: str = PREPARE_BLOCKS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cut the genome into blocks and deal them to folds.
 
@@ -154,6 +160,8 @@ def make_blocks(
         `block` deals blocks; `contig` deals whole contigs, whose blocks all get one fold;
         `auto` takes `contig` when there are at least `2 * n_folds` contigs of two blocks or
         more and none of them holds more than `1 / n_folds` of the genes.
+    remedy
+        What a message tells to change where there are too few blocks.
 
     Returns
     -------
@@ -189,7 +197,7 @@ def make_blocks(
     if np.count_nonzero(loads) < n_folds:
         raise InputError(
             f"{np.count_nonzero(loads)} blocks with genes ({kind}s of about {block_bp} bp)",
-            f"at least {n_folds}, one per fold: --block-bp smaller or --folds fewer",
+            f"at least {n_folds}, one per fold: {remedy}",
         )
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
     splits = pd.DataFrame(
@@ -225,8 +233,7 @@ def make_even_blocks(
     if len(loads) < n_folds:
         raise InputError(
             f"{len(loads)} blocks of about {block_bp} bp",
-            f"at least {n_folds}, one per fold: pretrain.block_bp smaller, or "
-            "pretrain.holdout_fold=none",
+            f"at least {n_folds}, one per fold: {PRETRAIN_BLOCKS}",
         )
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
     return blocks

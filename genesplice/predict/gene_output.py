@@ -4,6 +4,7 @@ The gene's own sequence is explained; the vectors of all other genes are held at
 computes for them, so that the graph is part of what is explained and its neighbours are context.
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -198,26 +199,25 @@ def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
     InputError
         For a name that no gene has, or a fold that does not exist.
     """
-    ids = {gene_id.lower(): gene_id for gene_id in bundle.genes["gene_id"]}
-    by_name = {
-        str(name).lower(): gene_id
-        for name, gene_id in zip(bundle.genes["name"], bundle.genes["gene_id"], strict=True)
-    }
-    known = by_name | ids
-    chosen: list[str] = []
+    ids, chosen = bundle.genes["gene_id"].tolist(), list[str]()
+    pairs = [*zip(bundle.genes["name"].astype(str), ids, strict=True), *zip(ids, ids, strict=True)]
+    known = {name.lower(): (name, gene_id) for name, gene_id in pairs}
     for name in (name.strip() for name in names):
         group = name.lower()
         if group == "all":
-            chosen += bundle.genes["gene_id"].tolist()
+            chosen += ids
         elif is_group(group):
             number = group.removeprefix("fold:")
             if not number.isdecimal():
                 raise InputError(f"genes '{name}'", "a fold, such as fold:0")
             chosen += bundle.test_genes(int(number)).tolist()
         elif group in known:
-            chosen.append(known[group])
+            chosen.append(known[group][1])
         else:
-            raise InputError(f"gene '{name}'", f"an id or name in {bundle.path}/genes.parquet")
+            near = difflib.get_close_matches(group, known, n=1)
+            hint = f": did you mean '{known[near[0]][0]}'?" if near else f", such as {pairs[0][0]}"
+            expected = f"an id or name in {bundle.path}/genes.parquet{hint}"
+            raise InputError(f"gene '{name}'", expected)
     return list(dict.fromkeys(chosen))
 
 

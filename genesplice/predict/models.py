@@ -30,12 +30,17 @@ from genesplice.model.genesplice import (
 )
 from genesplice.model.heads import TrackModel
 from genesplice.model.sequence import Columns, Tokens, reverse_columns
-from genesplice.predict.pretrained import find_pretrained, load_pretrained
+from genesplice.predict import find_pretrained
+from genesplice.predict.pretrained import load_pretrained
 
 VECTORS = "vectors"
 ABOUT_TRACKS, TRACK_VALUES = "tracks.json", ("measured.npy", "predicted.npy")
 FOLD = re.compile(r"fold(\d+)_seed(\d+)")
 Needs = Literal["expression", "masked bases"] | None
+WRITERS: dict[Needs, str] = {
+    "expression": "finetune", "masked bases": "pretrain", None: "finetune or pretrain",
+}  # fmt: skip
+"""Which verbs write the folder that is needed."""
 
 
 def cache_folder(model: Path) -> Path:
@@ -223,7 +228,7 @@ def open_models(
     if not listed:
         raise InputError("no --model", "one or more")
     tuned, masked, tracks = [], [], []
-    for folder in map(find_pretrained, listed):
+    for folder in (find_pretrained(one, WRITERS[needs]) for one in listed):
         folds = [path.parent for path in folder.glob("fold*_seed*/config.json")]
         folds = [path for path in folds if FOLD.fullmatch(path.name)]
         if (folder / "config.json").is_file():

@@ -24,36 +24,17 @@ from genesplice.data.features import (
 )
 from genesplice.data.genome import Genome
 from genesplice.data.knowledge import trained_on
-from genesplice.errors import InputError, require
+from genesplice.errors import InputError
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import Columns, EncoderOutput, SequenceEncoder, reverse_columns
 from genesplice.runtime import side_by_side
 
-PUBLISHED = Path(__file__).parents[1] / "weights"
-"""Encoders that come with the package, in folders as `pretrain` writes them, with a model card."""
 ENCODER_SIZES = (
     "arch", "bin_bp", "width", "heads", "bin_layers", "summary_layers", "region_layers",
     "decoder_layers", "bin_window", "summary_window", "base_width", "annotation",
 )  # fmt: skip
 BINS_BP, CODON_BP, BASES_BP = 128, 3, (24, 126)
-
-
-def find_pretrained(name: str | Path) -> Path:
-    """The folder of that name, else the one of published weights called so.
-
-    Raises
-    ------
-    InputError
-        If there is neither.
-    """
-    folder = Path(name)
-    if not folder.exists() and (PUBLISHED / name).is_dir():
-        return PUBLISHED / name
-    published = sorted(one.name for one in PUBLISHED.iterdir() if one.is_dir())
-    expected = f"a folder that pretrain wrote, or published weights: {', '.join(published)}"
-    require(folder.is_dir(), f"no folder {folder}", expected)
-    return folder
 
 
 def load_pretrained(directory: Path) -> PretrainingModel:

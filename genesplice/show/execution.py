@@ -1,6 +1,7 @@
 """Notebooks through papermill, each in a kernel, and what a person reads meanwhile."""
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -300,6 +301,11 @@ def execute_notebook(
         if gives_way and os.name == "posix":
             os.setpriority(os.PRIO_PGRP, process, NICE)
 
+    def is_heard(_: logging.LogRecord) -> bool:
+        return not kernels.is_stopping  # papermill tells of kernels that we end
+
+    logger = logging.getLogger("papermill")
+    logger.addFilter(is_heard)
     try:
         papermill.execute_notebook(
             read_notebook(notebook.path), str(begun).replace("{", "{{").replace("}", "}}"),
@@ -317,6 +323,7 @@ def execute_notebook(
     except RuntimeError as error:  # nbclient's word for a kernel that does not come up
         kind, message = "kernel did not start", str(error)
     finally:
+        logger.removeFilter(is_heard)
         kernels.groups.pop(name, None)
         ensure_event_loop().close()  # that of this thread
     if kind and kernels.is_stopping:

@@ -93,7 +93,8 @@ def list_notebooks(folder: Path) -> list[NotebookInfo]:
     """
     paths = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
     if not paths:
-        raise InputError("no notebook", "files ending in .ipynb", path=folder)
+        where = "start this in the project's folder, or name theirs with --notebooks"
+        raise InputError("no notebook", f"files ending in .ipynb: {where}", path=folder)
     found: list[NotebookInfo] = []
     for path in paths:
         notebook = read_notebook(path)

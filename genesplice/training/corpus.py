@@ -23,11 +23,17 @@ from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome, N, cache_fasta, is_cached
-from genesplice.data.splits import make_blocks, make_even_blocks, make_operons
+from genesplice.data.splits import (
+    PRETRAIN_BLOCKS,
+    make_blocks,
+    make_even_blocks,
+    make_operons,
+)
 from genesplice.data.windows import free_intervals
 from genesplice.errors import InputError, require
 from genesplice.model.genesplice import PretrainingModel
-from genesplice.predict.pretrained import PUBLISHED, encoder_reads_relatives, encoder_sizes
+from genesplice.predict import PUBLISHED
+from genesplice.predict.pretrained import encoder_reads_relatives, encoder_sizes
 from genesplice.results import Metric, read_metrics
 from genesplice.runtime import file_sha256
 from genesplice.training.loops import GENOME, first_process_first, is_first_process, is_taken
@@ -149,7 +155,7 @@ def genome_source(
     if genes is None or operon is None:
         blocks = make_even_blocks(genome, block_bp)
     else:
-        blocks, _ = make_blocks(genome, genes, operon, block_bp)
+        blocks, _ = make_blocks(genome, genes, operon, block_bp, remedy=PRETRAIN_BLOCKS)
     *parts, record = divide_blocks(blocks, fold, validation_blocks)
     training, validation, held_out = (without_gaps(genome, part) for part in parts)
     return Source(genome, training, validation, held_out, record, genes, operon)

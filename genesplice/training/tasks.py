@@ -40,7 +40,8 @@ from genesplice.model.adapters import Reader, Strand, TaskNetwork
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
 from genesplice.model.sequence import SequenceEncoder
-from genesplice.predict.pretrained import find_pretrained, load_pretrained, window_read
+from genesplice.predict import find_pretrained
+from genesplice.predict.pretrained import load_pretrained, window_read
 from genesplice.results import Metric, judge_difference, label
 from genesplice.runtime import side_by_side
 from genesplice.training.loops import train

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Contig, Genome, encode
+from genesplice.data.tables import some
 from genesplice.errors import InputError, require
 from genesplice.variants.vcf import Record
 
@@ -330,9 +331,13 @@ def survey_file(
     Raises
     ------
     InputError
-        As `survey` and `refuse_another_genome`.
+        As `survey` and `refuse_another_genome`, and where the data have none of the contigs.
     """
     found = survey(records, contig_names(bundle), path, lengths)
+    if found.n_records and found.unknown.total() == found.n_records:
+        own = some((contig.name for contig in bundle.genome.contigs), 3)
+        what = f"no variant on a contig of {bundle.path}: all are on {some(found.unknown, 3)}"
+        raise InputError(what, f"contigs {own}", path=path)
     refuse_another_genome(found, path, bundle.path)
     return found
 

@@ -10,7 +10,7 @@ stop codon unlikely. `count_two_sided` is what counts of neighbouring bases give
 ratio of counts + 1/4 in the alignment column.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -276,13 +276,18 @@ def class_benchmarks(
     n_genes: int = 100,
     seed: int = 0,
     gene_features: Sequence[Tensor] | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[Metric]:
     """AUROCs of known classes: zero-shot, and of hexamers by the first expression model."""
     metrics = []
     if models.masked is not None:
+        progress(f"variants: substitutions of known classes in {n_genes} genes")
         table = class_table(MaskedBases(models.masked), bundle, n_genes=n_genes, seed=seed)
+        for site, count in table["site"].value_counts(sort=False).items():
+            progress(f"variants: {site}: {count} substitutions")
         metrics += class_metrics(table, seed=seed)
     if models.levels:
+        progress(f"variants: predicted level of changed hexamers, {n_genes} genes")
         known = gene_features[0] if gene_features else None
         model = LevelModel(models.levels[0], bundle, gene_features=known)
         metrics += hexamer_levels(model, bundle, n_genes=n_genes, seed=seed)

@@ -422,7 +422,30 @@ FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
     ],
 }  # fmt: skip
 WORDS = [
-    (f"{PREPARE} --circular plasmid", "found contig 'plasmid', expected chr1"),
+    (f"{PREPARE} --circular plasmid", "found --circular 'plasmid', expected chr1"),
+    (f"{PREPARE} --operons yes", "found --operons yes, expected none, distance or a file"),
+    (f"{PREPARE} --relatives genome.fa",
+     "genome.fa: found a file, expected a folder of FASTA files, one a genome, or a .maf"),
+    ("pretrain --fasta genome.fa --annotation genes.gff3 --out out",
+     "found 1 blocks with genes (blocks of about 100000 bp), expected at least 5, one per fold: "
+     "--set pretrain.block_bp smaller, or pretrain.holdout_fold=none"),
+    ("pretrain --fasta genome.fa --out out",
+     "found 1 blocks of about 100000 bp, expected at least 5, one per fold: "
+     "--set pretrain.block_bp smaller, or pretrain.holdout_fold=none"),
+    (f"{EXPLAIN} g0001 --model nowhere",
+     "found no folder nowhere, expected a folder that finetune wrote"),
+    ("predict --data data --out out --model nowhere",
+     "found no folder nowhere, expected a folder that finetune wrote"),
+    (f"{SCAN} chr:1-9 --model nowhere",
+     "found no folder nowhere, expected a folder that pretrain wrote, or published weights: "
+     "ecoli-k12"),
+    ("variants --data data --out out.vcf --classes 1 --model nowhere",
+     "found no folder nowhere, expected a folder that finetune or pretrain wrote, or published "
+     "weights: ecoli-k12"),
+    (f"{DESIGN} sym3",
+     "found gene 'sym3', expected an id or name in data/genes.parquet: did you mean 'syn3'?"),
+    (f"{DESIGN} G00003",
+     "found gene 'G00003', expected an id or name in data/genes.parquet: did you mean 'g0003'?"),
     (f"{PREPARE} --fasta nowhere.fa", "nowhere.fa: found no such file, expected a file"),
     (f"{PREPARE} --fasta data", "data: found a folder, expected a file"),
     (f"{PREPARE} --samples nowhere.tsv", "nowhere.tsv: found no such file, expected a file"),
@@ -459,7 +482,8 @@ WORDS = [
      "found two pre-trained models, pre and pre, expected one"),
     ("scan --data data --out out --region all --model tuned",
      "found no masked-base model, expected --model DIR of a folder that pretrain wrote"),
-    (f"{DESIGN} nobody", "found gene 'nobody', expected an id or name in data/genes.parquet"),
+    (f"{DESIGN} nobody",
+     "found gene 'nobody', expected an id or name in data/genes.parquet, such as syn0"),
     (f"{DESIGN} g0003 --towards sideways", "found --towards sideways, expected up or down"),
     (f"{DESIGN} g0003 --protect chr",
      "found no base of the 200 before syn3 that may be edited, expected one that is neither "
@@ -489,8 +513,9 @@ WORDS = [
      "found data exists and is not empty, expected a new folder, or --resume"),
     ("finetune --data data --out data --resume", "found no run in data, expected a run to resume"),
     (f"{EXPLAIN} g0001,nobody",
-     "found gene 'nobody', expected an id or name in data/genes.parquet"),
-    (f"{EXPLAIN} g0001,", "found gene '', expected an id or name in data/genes.parquet"),
+     "found gene 'nobody', expected an id or name in data/genes.parquet, such as syn0"),
+    (f"{EXPLAIN} g0001,",
+     "found gene '', expected an id or name in data/genes.parquet, such as syn0"),
     (f"{EXPLAIN} fold:9", "found fold 9, expected 0 to 4"),
     (f"{EXPLAIN} g0001 --method lime",
      "found --method lime, expected ig, saliency, inputxgradient, deeplift, gradientshap, "
@@ -541,6 +566,14 @@ def refused(command: str, line: str) -> None:
     assert (answer.code, answer.out) == (2, "")
     assert not any(text.startswith("genesplice:") or "Error" in text for text in progress)
     assert sorted(Path().iterdir()) == before
+
+
+def test_of_swapped_files_only_the_error_is_said(here):
+    words = "prepare --fasta genes.gff3 --annotation genome.fa --out out"
+    answer = call(*words.split())
+    assert answer.code == 2
+    said = "genes.gff3:1: found no FASTA record, expected a line that starts with '>'"
+    assert answer.err.splitlines() == ["reading the genome", f"genesplice: {said}"]
 
 
 @pytest.mark.parametrize(("command", "text", "line"), flat(FILES))

@@ -10,8 +10,9 @@ from tiny_runs import random_tokens
 
 import genesplice as gs
 from genesplice.model.sequence import MASK_TOKEN
+from genesplice.predict import PUBLISHED, find_pretrained
 from genesplice.predict.models import open_models
-from genesplice.predict.pretrained import PUBLISHED, find_pretrained, load_pretrained
+from genesplice.predict.pretrained import load_pretrained
 from genesplice.results import read_metrics
 from genesplice.runtime import file_sha256
 

@@ -303,10 +303,11 @@ def test_a_long_file_is_never_in_memory(models, tiny_bundle, tmp_path, monkeypat
 
     monkeypatch.setattr("genesplice.variants.vcf.read_records", reading)
     monkeypatch.setattr("genesplice.variants.vcf.annotated", writing)
-    lines = [line("nowhere", i, "A", "C") for i in range(5 * CHUNK + 3)]
+    lines = [line("nowhere", i, "A", "C") for i in range(5 * CHUNK + 2)]
+    lines += [line("chr", 1, letters(tiny_bundle.genome, 0), "*")]
     source = write_lines(tmp_path / "in.vcf", lines)
     done = annotate_vcf(models, tiny_bundle, source, tmp_path / "o.vcf", settings=QUICK)
-    assert done.flags == {"unknown_contig": len(lines)}
+    assert done.flags == {"unknown_contig": len(lines) - 1, "symbolic": 1}
     assert len(ahead) == len(lines)
     assert max(ahead) == CHUNK
 
@@ -366,6 +367,16 @@ def test_a_vcf_of_another_genome_is_refused_before_anything_is_written(
     assert answer.code == 2
     *_, text = answer.err.splitlines()
     assert "too far right" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
+
+
+def test_a_vcf_with_none_of_the_contigs_is_refused(pretrained, tiny_bundle, tmp_path):
+    source = write_lines(tmp_path / "in.vcf", [line(name, 9, "A", "C") for name in ("chr1", "p")])
+    words = ["--model", pretrained, "--data", tiny_bundle.path, "--vcf", source]
+    answer = call("variants", *words, "--out", tmp_path / "o.vcf")
+    assert (answer.code, answer.out) == (2, "")
+    found = f"no variant on a contig of {tiny_bundle.path}: all are on chr1, p"
+    assert answer.err == f"genesplice: {source}: found {found}, expected contigs chr\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
 
 
