@@ -322,12 +322,12 @@ def substitutions_around(scan: Any, bundle: Bundle, *, count: int, seed: int = 0
 
 
 def attribution_shares(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of absolute attribution by distance from the TSS (rows) and gene (columns).
-
-    `table` is that of `explain_genes`.
-    """
-    edges = [-4096, -1024, -512, -256, -128, -64, 0, 64, 256, 1024, 4096]
-    interval = pd.cut(table["position_bp"], edges, right=False).rename("interval")
+    """Share of absolute attribution (`explain_genes`) by distance from the TSS, gene by gene."""
+    at = table["position_bp"]
+    low, high = int(at.min()), int(at.max()) + 1  # of the window that was read
+    inner = (-1024, -512, -256, -128, -64, 0, 64, 256, 1024)
+    edges = [low, *(edge for edge in inner if low < edge < high), high]
+    interval = pd.cut(at, edges, right=False).rename("interval")
     size = table["value"].abs().groupby([table["gene_id"], interval], observed=True).sum()
     share = size.unstack("gene_id")
     return share / share.sum()

@@ -167,7 +167,11 @@ def test_prepare_writes_a_bundle_and_prints_its_path(prepared, files):
     out, answer = prepared
     bundle = load_bundle(out)
     assert answer.out == f"{out}\n"
-    assert "prepare: 60 genes, 8 samples, leakage" in answer.err
+    status = bundle.leakage["status"]
+    checks = [one["check"] for one in bundle.leakage["checks"] if one["status"] == status]
+    assert status == "amber"
+    why = f"leakage amber (see leakage.json: {', '.join(checks)})"
+    assert f"prepare: 60 genes, 8 samples, {why}" in answer.err.splitlines()
     assert (len(bundle.genes), bundle.expression.n_obs) == (60, 8)
     assert len(bundle.network) > 0
     assert "KEGG:ko00001" in bundle.gene_sets

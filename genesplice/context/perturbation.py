@@ -32,6 +32,8 @@ BLIND = 0.99
 """A model that keeps so much of its predictions when all sequence is shuffled can say no *no*."""
 NOTHING_KEPT = -1
 """A distance at which all of the window is shuffled."""
+SAID = {"dose-response": "shuffling all beyond a distance"}
+"""How a page calls a method, where not by its name."""
 LARGEST_WINDOW_BP = 65_536
 """What is read of a longer context."""
 
@@ -242,12 +244,13 @@ def compare_distance_dependence(
     }
     record["depends_beyond"] = depends
     disagreements = []
+    depends = {SAID.get(name, name): does for name, does in depends.items()}
     sides = [[name for name, does in depends.items() if does is side] for side in (True, False)]
     if all(sides):
         far, near = (" and ".join(side) for side in sides)
         disagreements.append(
-            f"The methods disagree about the model of the longest context: {far} found that it "
-            f"depends on sequence further than {half} bp, {near} did not."
+            "The methods of distance dependence disagree about the model of the longest context: "
+            f"{far} found that it depends on sequence further than {half} bp, {near} did not."
         )
     is_partial = 2 * half_window < longest_bp
     within = f", within the {half_window} bp that were measured" if is_partial else ""

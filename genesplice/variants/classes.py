@@ -10,7 +10,7 @@ stop codon unlikely. `count_two_sided` is what counts of neighbouring bases give
 ratio of counts + 1/4 in the alignment column.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from genesplice.data.splits import first_of_operon
 from genesplice.evaluate.bootstrap import resampled
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
-from genesplice.variants.annotate import Models
+from genesplice.variants.annotate import Models, Progress
 from genesplice.variants.levels import LevelModel, Locus, Window
 from genesplice.variants.likelihood import (
     BASES,
@@ -78,7 +78,12 @@ def auroc_metric(
 
 
 def class_table(
-    score: MaskedBases, bundle: Bundle, *, n_genes: int = 100, seed: int = 0
+    score: MaskedBases,
+    bundle: Bundle,
+    *,
+    n_genes: int = 100,
+    seed: int = 0,
+    progress: Progress = lambda text: None,
 ) -> pd.DataFrame:
     """Every substitution at chosen sites of random genes with a reading frame.
 
@@ -95,13 +100,12 @@ def class_table(
     is_first = first_of_operon(bundle.genome, genes, bundle.splits).to_numpy()
     contigs = [(contig.name, 0, contig.length) for contig in bundle.genome.contigs]
     counts = fit_count_model(bundle.genome, contigs, *CONTEXTS[-1])
-    changes = [
-        change
-        for row in np.sort(rows).tolist()
-        for change in _gene_changes(
-            score, counts, bundle.genome, genes.iloc[row], bool(is_first[row])
-        )
-    ]
+    changes = list[tuple]()
+    for number, row in enumerate(np.sort(rows).tolist()):
+        if number % 10 == 0:
+            progress(f"variants: known classes, gene {number + 1} of {len(rows)}")
+        gene, first = genes.iloc[row], bool(is_first[row])
+        changes += _gene_changes(score, counts, bundle.genome, gene, first)
     return pd.DataFrame(changes, columns=COLUMNS)
 
 
@@ -171,7 +175,9 @@ def _changes(
         yield alt, phase + 1, *letters, before == after, before != after == "*"
 
 
-def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
+def class_metrics(
+    table: pd.DataFrame, *, seed: int = 0, progress: Progress = lambda text: None
+) -> list[Metric]:
     """AUROC of each class against its controls, with intervals over genes.
 
     `auroc_start`, `auroc_stop`, `auroc_start_stop`, `auroc_nonsense` (against coding changes),
@@ -191,6 +197,8 @@ def class_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
         "nonsynonymous": (is_body & is_changed, is_body & ~is_changed),
         "hexamers": (site == "hexamer", site == "flank"),
     }
+    for name, (cases, controls) in classes.items():
+        progress(f"variants: {name}: {cases.sum()} substitutions, {controls.sum()} controls")
     return [
         metric._replace(model=model)
         for model, column in SCORES.items()
@@ -276,18 +284,16 @@ def class_benchmarks(
     n_genes: int = 100,
     seed: int = 0,
     gene_features: Sequence[Tensor] | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> list[Metric]:
     """AUROCs of known classes: zero-shot, and of hexamers by the first expression model."""
     metrics = []
     if models.masked is not None:
-        progress(f"variants: substitutions of known classes in {n_genes} genes")
-        table = class_table(MaskedBases(models.masked), bundle, n_genes=n_genes, seed=seed)
-        for site, count in table["site"].value_counts(sort=False).items():
-            progress(f"variants: {site}: {count} substitutions")
-        metrics += class_metrics(table, seed=seed)
+        masked = MaskedBases(models.masked)
+        table = class_table(masked, bundle, n_genes=n_genes, seed=seed, progress=progress)
+        metrics += class_metrics(table, seed=seed, progress=progress)
     if models.levels:
-        progress(f"variants: predicted level of changed hexamers, {n_genes} genes")
+        progress(f"variants: level of changed hexamers, {n_genes} genes")
         known = gene_features[0] if gene_features else None
         model = LevelModel(models.levels[0], bundle, gene_features=known)
         metrics += hexamer_levels(model, bundle, n_genes=n_genes, seed=seed)

@@ -169,7 +169,7 @@ def test_contigs_can_be_made_circular_by_name():
     genome = random_genome(10, 20).with_circular(["c1"])
     assert [contig.is_circular for contig in genome.contigs] == [False, True]
     assert [c.is_circular for c in genome.with_circular([]).contigs] == [False, True]
-    with pytest.raises(InputError, match="contig 'plasmid', expected c0, c1"):
+    with pytest.raises(InputError, match="--circular 'plasmid', expected c0, c1"):
         genome.with_circular(["plasmid"])
 
 

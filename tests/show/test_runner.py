@@ -274,6 +274,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
     assert out.strip() == "01_long, cell 2/2: interrupted"
     assert "Traceback" not in err
     assert "Task was destroyed" not in err
+    assert "Kernel died" not in err
     (run_dir,) = (tmp_path / "reports" / "runs").iterdir()
     assert read_manifest(run_dir)["state"] == "interrupted"
 

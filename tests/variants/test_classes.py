@@ -16,9 +16,11 @@ from genesplice.data.genome import decode
 from genesplice.data.splits import first_of_operon
 from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
+from genesplice.predict.models import Models
 from genesplice.variants.classes import (
     auroc,
     auroc_metric,
+    class_benchmarks,
     class_metrics,
     class_table,
     hexamer_levels,
@@ -154,6 +156,20 @@ def test_planted_classes_are_told_apart_and_random_ones_are_not():
     assert [m.value for m in composed if m.model == "count_two_sided"] == [
         m.value for m in class_metrics(table.assign(llr=noise - harm))
     ]
+
+
+def test_classes_say_what_they_are_at(score, tiny_bundle):
+    said: list[str] = []
+    models = Models(score.model, None, (), ())
+    metrics = class_benchmarks(models, tiny_bundle, n_genes=11, progress=said.append)
+    assert said[:2] == [f"variants: known classes, gene {n} of 11" for n in (1, 11)]
+    cases = {one.partition(": ")[2].partition(":")[0]: one.split()[2] for one in said[2:]}
+    assert list(cases) == [
+        "start", "stop", "start_stop", "nonsense", "codon_12_3", "nonsynonymous", "hexamers",
+    ]  # fmt: skip
+    counted = {m.metric.removeprefix("auroc_"): str(m.n) for m in metrics}
+    assert counted.items() <= cases.items()
+    assert counted
 
 
 def test_hexamers_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):
