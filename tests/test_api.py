@@ -211,6 +211,18 @@ def test_nearest_promoters_share_no_base(tiny_bundle):
     assert list(groups.columns) == ["strand", "function", "kind"]
 
 
+def test_shares_of_attribution_are_of_the_window_that_was_read():
+    at = np.arange(-2048, 2048)
+    table = pd.DataFrame({"gene_id": "g", "position_bp": at, "value": np.where(at < 0, -3.0, 1.0)})
+    share = gs.attribution_shares(table)["g"]
+    assert [(one.left, one.right) for one in share.index] == [
+        (-2048, -1024), (-1024, -512), (-512, -256), (-256, -128), (-128, -64), (-64, 0),
+        (0, 64), (64, 256), (256, 1024), (1024, 2048),
+    ]  # fmt: skip
+    sizes = [(one.right - one.left) * (3 if one.right <= 0 else 1) for one in share.index]
+    assert share.tolist() == pytest.approx([size / sum(sizes) for size in sizes])
+
+
 def test_well_known_genes_come_first(tiny_bundle):
     names = tiny_bundle.genes["name"].where(tiny_bundle.genes.index != 7, "recA")
     bundle = dataclasses.replace(tiny_bundle, genes=tiny_bundle.genes.assign(name=names))

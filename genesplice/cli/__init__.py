@@ -38,7 +38,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
 SHOWN = ("level_spearman", "level_r2", "profile_r")
 STARTED = time.monotonic()
 HELD = contextlib.ExitStack()
@@ -103,21 +102,16 @@ def claim(out: Path) -> Path:
 
 
 Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
-Out = Annotated[
-    Path, typer.Option("--out", callback=claim, help="Where to write; must not exist yet.")
-]
+Out = Annotated[Path, typer.Option("--out", callback=claim, help="A new folder or file to write.")]
 Folder = Annotated[Path, typer.Argument(help="A data folder, or one file of it.")]
 Target = Annotated[Path, typer.Argument(callback=claim, help="What to write.")]
 RunOut = Annotated[
-    Path,
-    typer.Option("--out", callback=claim, help="A new folder, or with --resume that of the run."),
+    Path, typer.Option("--out", callback=claim, help="A new folder; with --resume that of the run.")
 ]
 ModelDir = Annotated[
     Path, typer.Option("--model", help="A folder that `finetune` wrote, or one fold's in it.")
 ]
-OtherGenome = Annotated[
-    bool, typer.Option("--other-genome", help="Take a model of another genome all the same.")
-]
+OtherGenome = Annotated[bool, typer.Option("--other-genome", help="A model of another genome too.")]
 Preset = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
@@ -194,14 +188,12 @@ def write_cards(
 
     It has data with licences and digests, the command, the first of the metrics, and the licence.
     """
-    from genesplice import __version__
     from genesplice.results import label
     from genesplice.runtime import atomic_file
 
-    inputs = bundle.manifest["inputs"] if bundle else []
     named = [
         f"{one['name']} (licence: {one.get('licence') or 'not stated'}; sha256 {one['sha256']})"
-        for one in inputs
+        for one in (bundle.manifest["inputs"] if bundle else ())
     ] or [f"{name} (sha256 {digest})" for name, digest in data.items()]
     own = [m for m in metrics if " - " not in m.model]
     pooled = [m for m in own if m.fold is None] or own
@@ -210,10 +202,10 @@ def write_cards(
         + (f"{m.ci_low:.3f} to {m.ci_high:.3f} |" if m.ci_low is not None else "|")
         for m in pooled[:CARD_ROWS]
     ]
-    genome = bundle.genome.description if bundle else ""
     text = "\n".join([
         "---", "library_name: genesplice", "license: mit", "tags: [genomics]", "---",
-        "# {title}", "", CARDS[stage], "", f"**Data.** {genome}",
+        "# {title}", "", CARDS[stage], "",
+        f"**Data.** {bundle.genome.description if bundle else ''}",
         "", *(f"- {one}" for one in named), "",
         f"**Made by** `{command_line()}`, GeneSplice {__version__}.", "",
         "**Measured** on what was held out, 95 % intervals (`metrics.json` has every row):", "",
@@ -257,7 +249,6 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
     A model with several seeds is there with their mean, and without an interval. A line without
     colour is written where stderr is no terminal, or with `NO_COLOR`.
     """
-    # Imported here: `genesplice --help` need not wait for it.
     from rich.console import Console
     from rich.table import Table
 
@@ -277,8 +268,7 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
     names = sorted(cells, key=lambda name: (" - " in name, -value(name)))
     for name, following in zip(names, [*names[1:], ""], strict=True):
         shown = (_cell(cells[name].get(metric, []), " - " in name) for metric in SHOWN)
-        read = label(name)  # files keep the name, which stands beside it
-        read += f" ({name})" if read != name and " - " not in name else ""
+        read = label(name) + (f" ({name})" if label(name) != name and " - " not in name else "")
         table.add_row(read, *shown, end_section=" - " in following and " - " not in name)
     width = None if sys.stderr.isatty() else 120
     Console(file=sys.stderr, width=width, highlight=False).print(table)

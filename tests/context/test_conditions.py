@@ -325,7 +325,10 @@ def test_instruments_that_disagree_with_each_other_say_so_whatever_the_answer():
     dose, mass = instruments(True)[0], instruments(False)[1]
     (found,) = compare_distance_dependence("cannot tell", dose, mass, 512, 2048)["disagreements"]
     assert "The methods of distance dependence disagree" in found
-    assert "shuffling all beyond a distance found that it depends on sequence further than 256 bp" in found
+    assert (
+        "shuffling all beyond a distance found that it depends on sequence further than 256 bp"
+        in found
+    )
     assert "gradient and perturbation did not" in found
 
 
