@@ -287,9 +287,14 @@ def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") ->
     for one in metrics:
         ends = "" if one.ci_low is None else f" [{one.ci_low:.3f}, {one.ci_high:.3f}]"
         say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
-    names = list(dict.fromkeys(m.metric for m in metrics if " - " not in m.model))
-    bars = metric_bars(metrics_frame(metrics), names, highlight="genesplice", title="Held out")
+    own = dict.fromkeys(m.metric for m in metrics if " - " not in m.model)
+    names = [name for name in own if not name.startswith("track_gene")]
+    table = metrics_frame(metrics)
+    bars = metric_bars(table, names, highlight="genesplice", title="Bins of held-out blocks")
+    rest = table[~table["metric"].isin(names)][["metric", "model", "value", "ci_low", "ci_high"]]
+    rest = rest.assign(model=rest["model"].map(label)).round(3)
     parts: list[Part] = ["## Scores on held-out blocks", bars]
+    parts += ["**Genes, and what is ahead of what.** Means over exons; 95 % intervals.", rest]
     genes = pd.read_parquet(folder / "genes.parquet")
     chosen = genes[genes["track"].isin(genes["track"].head(1))].sort_values("observed")["gene_id"]
     if len(chosen):
@@ -297,7 +302,8 @@ def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") ->
         parts += ["## Measured and predicted\n\n" + text + "where no model held the bin out."]
         tables = track_loci(bundle, folder, chosen.iloc[:: -(-len(chosen) // 12)].tolist())
         parts += [TrackExplorer(*tables, names=bundle.names)]
-    pairs = [(m, m.model.partition(" - ")[2]) for m in metrics if " - " in m.model]
+    asked = [m for m in metrics if m.metric == f"{names[0]}_difference"] if names else []
+    pairs = [(m, m.model.partition(" - ")[2]) for m in asked]
     lead = [judge(f"Ahead of {label(other)}", one).sentence for one, other in pairs]
     return write_page(folder / "index.html", f"Tracks of {bundle.name}", parts, lead=lead)
 
