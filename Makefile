@@ -4,7 +4,7 @@
 # make controls : run the simulated controls of the verdict and put their record into the package
 # make setup : install only (then: .venv/bin/genesplice lab)
 # make docs  : the pages of docs/ with the API reference, into site/
-# make results, make pictures : README's tables and pictures again
+# make results, make pictures, make licences : README's tables and pictures, docs/licences.md again
 #
 # TORCH=cpu (or cu126, ...) on the first of them installs that build of torch: a folder of the
 # index of pytorch.org. Without it, Linux gets the default wheels, with several GB of CUDA.
@@ -21,7 +21,7 @@ install_torch = $(if $(TORCH),$(PIP) install --quiet --constraint constraints.tx
 # What aligns related genomes: compiled here where there is no wheel, and left out where that fails.
 install_mappy = @$(PIP) install --quiet --constraint constraints.txt mappy || echo
 
-.PHONY: setup dev browser run check test lint bench controls docs results pictures
+.PHONY: setup dev browser run check test lint bench controls docs results pictures licences
 
 setup: $(VENV)/.base
 dev: $(VENV)/.dev
@@ -58,6 +58,9 @@ results: dev
 
 pictures: dev browser
 	$(BIN)/python -m benchmarks.pictures reports
+
+licences: dev
+	$(BIN)/python -m benchmarks.licences
 
 docs: dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --strict

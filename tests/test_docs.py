@@ -32,7 +32,7 @@ from genesplice.data.simulate import make_bundle, make_own_files
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(f"docs/{name}.md" for name in (
     "index", "own-organism", "relatives", "own-task", "tracks", "variants", "machines",
-    "troubleshooting", "method", "glossary", "costs", "api",
+    "troubleshooting", "method", "glossary", "costs", "api", "licences",
 ))]  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 REFUSED = "is refused, exit code 2"

@@ -1,6 +1,6 @@
 """What is written in several places says the same; nothing is left behind by accident."""
 
-import importlib
+import importlib.metadata
 import inspect
 import json
 import pkgutil
@@ -17,7 +17,9 @@ from packaging.utils import canonicalize_name
 from typer.main import get_command
 
 import genesplice
+from benchmarks import licences
 from genesplice.cli import app
+from genesplice.data import sources
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "genesplice").rglob("*.py"))
@@ -124,6 +126,32 @@ def test_one_variable_chooses_the_build_of_torch():
 def test_the_version_is_the_same_everywhere():
     assert genesplice.__version__ == PROJECT["version"]
     assert yaml.safe_load(read("CITATION.cff"))["version"] == PROJECT["version"]
+
+
+def test_the_page_of_licences_has_every_dependency_and_all_data():
+    page, again = read("docs/licences.md"), licences.make_page()
+    rows, now = (re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", one, re.MULTILINE)
+                 for one in (page, again))  # fmt: skip
+    recipes = {*sources.RECIPES, *sources.FILE_RECIPES}
+    assert [row for row in rows if row[0] in recipes] == [row for row in now if row[0] in recipes]
+    assert recipes <= {row[0] for row in rows}
+    extras = PROJECT["optional-dependencies"].values()
+    named = requirements({*PROJECT["dependencies"], *(one for more in extras for one in more)})
+    listed, pinned = {name: more for name, *more in rows}, pins()
+    for name in {*named, *pinned}:
+        version, licence = listed[name]
+        assert version == pinned.get(name, "not pinned")
+        assert name not in pinned or licence not in (licences.NOT_INSTALLED, licences.NOTHING)
+        # What is installed as it is pinned says the same again.
+        if name in pinned and is_installed(name, version):
+            assert (name, version, licence) in now
+
+
+def is_installed(name: str, version: str) -> bool:
+    try:
+        return importlib.metadata.version(name) == version
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 # --- modules ---

@@ -37,6 +37,7 @@ from genesplice.runtime import file_sha256
 WHEEL = "pymodulon-0.2.1-py3-none-any.whl"
 REQUIREMENT = "pymodulon==0.2.1"
 WHEEL_SHA256 = "24cf88b53e7dfe69c3bc1d4f3e28b2d30a0bf874eab1930d22208aff3ddd81b8"
+WHEEL_SOURCE, WHEEL_LICENCE = "pymodulon 0.2.1 on PyPI", "MIT"
 ECOLI = "pymodulon/data/ecoli/"
 MEMBERS = {
     **{name: ECOLI + name for name in (
@@ -48,6 +49,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 RELATIVES_TABLE = Path(__file__).with_name("ecoli_relatives.tsv")
 RELATIVES_SUMMARY = CHECKOUT / "data" / "ecoli_relatives.xz"
 """Columns of eighteen relatives (see `data/README.md`); an installed package has none."""
+SUMMARY_SOURCE = "RefSeq assemblies (accessions in relatives.tsv), aligned with minimap2"
+SUMMARY_LICENCE = "public domain (INSDC)"
 FROM_ARCHIVE = "recipe"
 """In place of a folder of relatives: the genomes that the recipe names."""
 ARCHIVE = (
@@ -358,13 +361,13 @@ def _gene_sets(
 
 
 def _inputs(wheel: Path, files: dict[str, Path]) -> list[dict[str, Any]]:
-    source = "pymodulon 0.2.1 on PyPI"
-    records = [{"name": wheel.name, "sha256": WHEEL_SHA256, "source": source, "licence": "MIT",
+    about = {"licence": WHEEL_LICENCE}
+    records = [{"name": wheel.name, "sha256": WHEEL_SHA256, "source": WHEEL_SOURCE, **about,
                 "counts": {"files_read": len(files)}}]  # fmt: skip
     for name, path in files.items():
         n_lines = sum(1 for _ in numbered_lines(path))
         records.append({"name": MEMBERS[name], "sha256": file_sha256(path),
-                        "source": f"{source}: {wheel.name}", "licence": "MIT",
+                        "source": f"{WHEEL_SOURCE}: {wheel.name}", **about,
                         "counts": {"lines": n_lines}})  # fmt: skip
     return records
 
@@ -373,8 +376,8 @@ def _summary_input(relatives: Relatives) -> dict[str, Any]:
     return {
         "name": RELATIVES_SUMMARY.name,
         "sha256": file_sha256(RELATIVES_SUMMARY),
-        "source": "RefSeq assemblies (accessions in relatives.tsv), aligned with minimap2",
-        "licence": "public domain (INSDC)",
+        "source": SUMMARY_SOURCE,
+        "licence": SUMMARY_LICENCE,
         "counts": {"relatives": len(relatives.table)},
     }
 
