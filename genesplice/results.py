@@ -204,6 +204,43 @@ def label(model: object) -> str:
     return " - ".join(LABELS.get(name, name) for name in str(model).split(" - "))
 
 
+CARD_ROWS = 24
+CARDS = {
+    "pretrain": "An encoder, pre-trained on masked bases and views of intervals: `--init DIR`.",
+    "finetune": "Predicts log2(TPM + 1) from DNA, a gene network and pathways. "
+    "`genesplice.GeneSplice.from_pretrained(DIR)` loads it.",
+    "tracks": "Predicts coverage and peaks in bins of 128 bp: `genesplice variants --model DIR`.",
+}
+"""What a model is for, by the stage that makes it."""
+
+
+def model_card(
+    title: str,
+    stage: str,
+    made_by: str,
+    metrics: Sequence[Metric],
+    genome: str,
+    data: Sequence[str],
+) -> str:
+    """The text of a model's README.md: data, command, the first of the metrics, licence."""
+    own = [m for m in metrics if " - " not in m.model]
+    pooled = [m for m in own if m.fold is None] or own
+    rows = [
+        f"| `{m.metric}` | {label(m.model)} | {m.value:.3f} | "
+        + (f"{m.ci_low:.3f} to {m.ci_high:.3f} |" if m.ci_low is not None else "|")
+        for m in pooled[:CARD_ROWS]
+    ]
+    return "\n".join([
+        "---", "library_name: genesplice", "license: mit", "tags: [genomics]", "---",
+        f"# {title}", "", CARDS[stage], "", f"**Data.** {genome}", "",
+        *(f"- {one}" for one in data), "", f"**Made by** {made_by}.", "",
+        "**Measured** on what was held out, 95 % intervals (`metrics.json` has every row):", "",
+        "| metric | model | value | 95 % interval |", "|---|---|--:|--:|", *rows, "",
+        "**Licence.** Of the weights: MIT. The data keep theirs. It answers for the genome and the "
+        "conditions it was trained on, and for nothing else.", "",
+    ])  # fmt: skip
+
+
 # --- what a difference answers ---
 
 Answer = Literal["yes", "no", "cannot tell"]

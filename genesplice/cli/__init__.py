@@ -167,16 +167,6 @@ def write_receipt(
     write_manifest(folder, data=data, backend=backend_name() if has_model else None, **about)
 
 
-CARD_ROWS = 24
-CARDS = {
-    "pretrain": "An encoder, pre-trained on masked bases and views of intervals: `--init DIR`.",
-    "finetune": "Predicts log2(TPM + 1) from DNA, a gene network and pathways. "
-    "`genesplice.GeneSplice.from_pretrained(DIR)` loads it.",
-    "tracks": "Predicts coverage and peaks in bins of 128 bp: `genesplice variants --model DIR`.",
-}
-"""What a model is for, by the stage that makes it."""
-
-
 def write_cards(
     out: Path,
     stage: str,
@@ -188,34 +178,19 @@ def write_cards(
 
     It has data with licences and digests, the command, the first of the metrics, and the licence.
     """
-    from genesplice.results import label
+    from genesplice.results import model_card
     from genesplice.runtime import atomic_file
 
     named = [
         f"{one['name']} (licence: {one.get('licence') or 'not stated'}; sha256 {one['sha256']})"
         for one in (bundle.manifest["inputs"] if bundle else ())
     ] or [f"{name} (sha256 {digest})" for name, digest in data.items()]
-    own = [m for m in metrics if " - " not in m.model]
-    pooled = [m for m in own if m.fold is None] or own
-    rows = [
-        f"| `{m.metric}` | {label(m.model)} | {m.value:.3f} | "
-        + (f"{m.ci_low:.3f} to {m.ci_high:.3f} |" if m.ci_low is not None else "|")
-        for m in pooled[:CARD_ROWS]
-    ]
-    text = "\n".join([
-        "---", "library_name: genesplice", "license: mit", "tags: [genomics]", "---",
-        "# {title}", "", CARDS[stage], "",
-        f"**Data.** {bundle.genome.description if bundle else ''}",
-        "", *(f"- {one}" for one in named), "",
-        f"**Made by** `{command_line()}`, GeneSplice {__version__}.", "",
-        "**Measured** on what was held out, 95 % intervals (`metrics.json` has every row):", "",
-        "| metric | model | value | 95 % interval |", "|---|---|--:|--:|", *rows, "",
-        "**Licence.** Of the weights: MIT. The data keep theirs. It answers for the genome and the "
-        "conditions it was trained on, and for nothing else.", "",
-    ])  # fmt: skip
+    genome = bundle.genome.description if bundle else ""
+    made_by = f"`{command_line()}`, GeneSplice {__version__}"
     for folder in sorted(out.glob("fold*_seed*")) or [out]:
         with atomic_file(folder / "README.md") as partial:
-            partial.write_text(text.replace("{title}", folder.name, 1), encoding="utf-8")
+            text = model_card(folder.name, stage, made_by, metrics, genome, named)
+            partial.write_text(text, encoding="utf-8")
 
 
 def read_config(preset: str, assignments: list[str] | None) -> Config:

@@ -64,9 +64,7 @@ def prepare(
     flags = [f"--{name.replace('_', '-')}" for name in own if name in given]
     if recipe is not None:
         require(not flags, f"--recipe together with {', '.join(flags)}", "one or the other")
-        parts = {
-            name: given[name] for name in ("relatives", "tracks", "blacklist") if name in given
-        }
+        parts = {k: v for k, v in given.items() if k in ("relatives", "tracks", "blacklist")}
         bundle = prepare_recipe(recipe, out, **parts, overwrite=overwrite, progress=cli.say)
     else:
         missing = [flag for flag in ("--fasta", "--annotation") if flag not in flags]
@@ -87,11 +85,13 @@ cli.app.add_typer(shared, name="bundle", help="A data folder as one file: export
 
 
 @shared.command()
-def export(data: cli.Folder, file: cli.Target, overwrite: cli.Overwrite = False) -> None:
+def export(
+    data: cli.Folder, file: cli.Target, overwrite: cli.Overwrite = False, as_json: cli.Json = False
+) -> None:
     """Write a data folder as one ZIP file, with the sha256 of every file in it."""
     from genesplice.data import export_bundle
 
-    print(export_bundle(data, file, overwrite=overwrite))
+    cli.emit({"file": export_bundle(data, file, overwrite=overwrite)}, as_json)
 
 
 @shared.command()
@@ -103,11 +103,13 @@ def verify(data: cli.Folder) -> None:
 
 
 @shared.command("open")
-def open_file(file: cli.Folder, out: cli.Target, overwrite: cli.Overwrite = False) -> None:
+def open_file(
+    file: cli.Folder, out: cli.Target, overwrite: cli.Overwrite = False, as_json: cli.Json = False
+) -> None:
     """Unpack what `bundle export` wrote, checked, into a data folder."""
     from genesplice.data import open_bundle
 
-    print(open_bundle(file, out, overwrite=overwrite).path)
+    cli.emit({"data": open_bundle(file, out, overwrite=overwrite).path}, as_json)
 
 
 @cli.app.command()
@@ -243,8 +245,7 @@ def finetune(
         write_metrics(out / "metrics.json", metrics)
         seeds = {f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)}
         digests, extra = bundle.data_sha256, {"init": init, "tracks": True}
-        settings = config.to_dict()
-        cli.write_receipt(out, config=settings, seeds=seeds, data=digests, extra=extra)
+        cli.write_receipt(out, config=config.to_dict(), seeds=seeds, data=digests, extra=extra)
         cli.write_cards(out, "tracks", metrics, digests, bundle)
         page = cli.write_track_page(out, bundle, metrics)
         files = {"metrics": out / "metrics.json", "genes": out / "genes.parquet", "page": page}
@@ -363,8 +364,8 @@ def verdict(
         report, bundle, config, out, command=cli.command_line(), started=cli.STARTED, others=others
     )
     cli.say(f"verdict: {report.verdict['answer']}. {report.verdict['sentence']}")
-    names = ("verdict.json", "metrics.json", "manifest.json")
-    cli.emit({"page": page, "files": [out / name for name in names]}, as_json)
+    files = [out / f"{name}.json" for name in ("verdict", "metrics", "manifest")]
+    cli.emit({"page": page, "files": files}, as_json)
     if report.verdict["answer"] == REFUSED:
         raise WorkError(str(report.verdict["sentence"]))
 

@@ -49,6 +49,8 @@ def test_by_command(shared, tiny_bundle, tmp_path):
     assert call("bundle", "verify", out).code == 0
     answer = call("bundle", "open", out, tmp_path / "data")
     assert (answer.code, answer.out) == (0, f"{tmp_path / 'data'}\n")
+    answer = call("bundle", "open", out, tmp_path / "data", "--overwrite", "--json")
+    assert json.loads(answer.out) == {"data": str(tmp_path / "data")}
     answer = call("bundle", "export", tiny_bundle.path, out)
     assert answer.code == 2
     assert "exists, expected a new file (or --overwrite)" in answer.err
