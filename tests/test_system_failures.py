@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from test_cli import call
 
-from genesplice.cli import called, never_silent, system_failure
+from genesplice.cli import never_silent, system_failure
+from genesplice.cli.notebooks import called
 from genesplice.data.bundle import load_bundle
 from genesplice.errors import WorkError
 from genesplice.runtime import Countdown, claimed

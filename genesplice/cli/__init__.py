@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -145,15 +144,6 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
 def command_line() -> str:
     """What was typed, as manifests record it."""
     return "genesplice " + shlex.join(sys.argv[1:])
-
-
-def called() -> list[str]:
-    """The words this program was called by, to call it again: it need not be on the PATH."""
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        return [sys.executable, "-m", "genesplice"]
-    found = shutil.which(program.name)
-    return [program.name if found and Path(found).samefile(program) else sys.argv[0]]
 
 
 def write_receipt(

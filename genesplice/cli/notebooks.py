@@ -189,7 +189,7 @@ def run(
         written["results"] = publish_results(result.run_dir, out / "results")
     cli.emit(written if as_json else {"index": result.page}, as_json)
     if result.exit_code:
-        again = shlex.join([*cli.called(), "run", "--resume", str(result.run_dir)])
+        again = shlex.join([*called(), "run", "--resume", str(result.run_dir)])
         cli.say(f"to go on from there: {again}")
         raise SystemExit(result.exit_code)
 
@@ -201,6 +201,15 @@ def _has_weights(task: "Task") -> bool:
 
     given, default = task.values.get("data_dir"), task.notebook.parameters["data_dir"].default
     return published_encoder(load_bundle(str(given or default))) is not None
+
+
+def called() -> list[str]:
+    """The words this program was called by, to call it again: it need not be on the PATH."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return [sys.executable, "-m", "genesplice"]
+    found = shutil.which(program.name)
+    return [program.name if found and Path(found).samefile(program) else sys.argv[0]]
 
 
 def publish_results(run_dir: Path, results_dir: Path) -> Path:
