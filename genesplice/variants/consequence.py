@@ -164,10 +164,9 @@ class Consequences:
         if not amino_acids:
             yield "coding"
             return
-        (codons, before), (new_codons, after) = (
-            (split, [amino_acids.get(codon, "X") for codon in split])
-            for bases in (coding.bases, new)
-            for split in [[bases[i : i + 3] for i in range(0, len(bases), 3)]]
+        codons, new_codons = (_codons(bases) for bases in (coding.bases, new))
+        before, after = (
+            [amino_acids.get(codon, "X") for codon in split] for split in (codons, new_codons)
         )
         if coding.has_start:
             if new_codons[:1] != codons[:1] and after[:1] != ["M"]:
@@ -179,6 +178,28 @@ class Consequences:
         if after[:inner].count("*") > before[:inner].count("*"):
             yield "nonsense"
         yield "synonymous" if before == after else "missense"
+
+    def exchanged(self, allele: Allele) -> list[tuple[str, str]]:
+        """Amino acids, old and new, that an allele of equal length exchanges; a stop is `*`."""
+        contig, found = self.genome.contig(allele.contig), list[tuple[str, str]]()
+        turns = (-contig.length, 0, contig.length) if contig.is_circular else (0,)
+        for placed in (allele._replace(start=allele.start + turn) for turn in turns):
+            low, high = self.spans[self.rows[allele.contig]].T
+            near = self.rows[allele.contig][(placed.start < high) & (placed.end > low)]
+            for row in near.tolist():
+                coding, amino_acids = self.coding(row), codon_meanings(self.genes[row].genetic_code)
+                new = "".join(self._edited(row, exon, placed) for exon in coding.exons)
+                pairs = list(zip(_codons(coding.bases), _codons(new), strict=True))
+                for number, codons in enumerate(pairs):
+                    old, now = (amino_acids.get(codon, "X") for codon in codons)
+                    is_kept = number == 0 and coding.has_start and now == "M"
+                    if codons[0] != codons[1] and old != now and not is_kept:
+                        found.append((old, now))
+        return found
+
+
+def _codons(bases: str) -> list[str]:
+    return [bases[i : i + 3] for i in range(0, len(bases), 3)]
 
 
 # --- random variants of the same kind, among which a likelihood ratio has its percentile ---

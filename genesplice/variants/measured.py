@@ -1,13 +1,15 @@
 """Variants whose effect was measured, known sites, and whether the scores find them.
 
 Spearman's rho, the share of right signs, and the AUROC of the upper half of the values against the
-lower half; with scores that need no network (GC, distance to a TSS, counts, alignment columns).
+lower half; with scores that need no network (GC, distance to a TSS, counts, alignment columns, and
+BLOSUM62 of amino acids).
 
 Sites, such as promoter boxes, come from a BED file: a score that knows them finds a change inside
 of one less likely than a change beside it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
 from genesplice.variants.annotate import Models, Settings
 from genesplice.variants.classes import BASES, SCORES, auroc, matched_auroc
+from genesplice.variants.consequence import Consequences
 from genesplice.variants.levels import LevelModel, Levels, TrackChanges, strongest
 from genesplice.variants.likelihood import (
     WINDOW_BP,
@@ -40,6 +43,8 @@ from genesplice.variants.likelihood import (
 from genesplice.variants.vcf import NEEDED, read_measured, table_records
 
 CONTEXT_BP, FLANK_BP, LONGEST_BP = 64, 8, 100
+BLOSUM62 = "blosum62"
+"""Substitution of amino acids: Henikoff and Henikoff, PNAS 89, 1992, as Biopython has it."""
 
 
 def score_measured(
@@ -69,6 +74,8 @@ def score_measured(
     scores["gc"] = [np.isin(a.alt, (1, 2)).sum() - np.isin(a.ref, (1, 2)).sum() for a in alleles]
     scores["tss_distance"] = [_to_tss(bundle, one) for one in alleles]
     scores[counts.name] = [_count_ratio(counts, genome, one) for one in alleles]
+    exchanges = Consequences(genome, bundle.genes).exchanged
+    scores[BLOSUM62] = [0.0 if a.growth_bp else _similarity(exchanges(a)) for a in alleles]
     if bundle.relatives is not None:
         scores["column"] = [_column_ratio(bundle.relatives, genome, one) for one in alleles]
     is_scored = np.array([isinstance(one, Allele) for one in checked], bool)
@@ -77,6 +84,19 @@ def score_measured(
         out[name] = np.nan
         out.loc[is_scored, name] = np.array(values, float)
     return out
+
+
+def _similarity(exchanged: Sequence[tuple[str, str]]) -> float:
+    """How much less alike proteins are by BLOSUM62 than to themselves; 0 where nothing changes."""
+    matrix = _blosum()
+    return float(sum(matrix[old][new] - matrix[old][old] for old, new in exchanged))
+
+
+@cache
+def _blosum() -> Any:
+    from Bio.Align import substitution_matrices
+
+    return substitution_matrices.load("BLOSUM62")
 
 
 def _to_tss(bundle: Bundle, allele: Allele) -> float:

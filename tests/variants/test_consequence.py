@@ -6,7 +6,7 @@ from Bio.Seq import Seq
 from tiny_genomes import make_genes
 
 from genesplice.data.genome import Contig, Genome, encode
-from genesplice.variants.alleles import normalise
+from genesplice.variants.alleles import Allele, normalise
 from genesplice.variants.consequence import Consequences
 
 FIRST, SECOND, INTRON = "ATGAAATGGCACG", "GTTGCGAATTATAA", "GTAAGTCATCTAACAG"
@@ -53,6 +53,12 @@ class Gene:
 
     def __call__(self, at: int, ref: str, alt: str) -> str:
         """The consequence of a change that is written for the contig as it is."""
+        allele = self.allele(at, ref, alt)
+        name, gene = self.find(allele)
+        assert gene == {"intergenic": None}.get(name, "g") or gene == "rna"
+        return name
+
+    def allele(self, at: int, ref: str, alt: str) -> Allele:
         assert DNA[at : at + len(ref)] == ref
         if self.is_minus:
             at, ref, alt = (
@@ -60,9 +66,7 @@ class Gene:
                 *(str(Seq(x).reverse_complement()) for x in (ref, alt)),
             )
         at = (at + (self.turn if self.is_minus else -self.turn)) % LENGTH
-        name, gene = self.find(normalise(self.genome, "c", at, ref, alt))
-        assert gene == {"intergenic": None}.get(name, "g") or gene == "rna"
-        return name
+        return normalise(self.genome, "c", at, ref, alt)
 
 
 VIEWS = {
@@ -118,6 +122,23 @@ def test_every_substitution_is_what_a_translation_says(view):
         "splice_region", "intron", "start_lost", "stop_lost", "nonsense", "missense", "synonymous",
         "noncoding", "upstream",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_amino_acids_that_are_exchanged_are_those_of_a_translation(view):
+    gene, n_exchanged = Gene(**VIEWS[view]), 0
+    old = str(Seq("".join(DNA[a:b] for a, b in EXONS)).translate())
+    for at in range(START - 2, END + 2):
+        for base in "ACGT".replace(DNA[at], ""):
+            dna = DNA[:at] + base + DNA[at + 1 :]
+            new = str(Seq("".join(dna[a:b] for a, b in EXONS)).translate())
+            wanted = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+            assert gene.find.exchanged(gene.allele(at, DNA[at], base)) == wanted, (at, base)
+            n_exchanged += bool(wanted)
+    assert n_exchanged > 50
+    at = START + 3  # two codons at once: K W by N R
+    both = gene.allele(at, "AAATGG", "AATCGG")
+    assert gene.find.exchanged(both) == [("K", "N"), ("W", "R")]
 
 
 CHANGES = [

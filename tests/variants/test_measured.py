@@ -5,15 +5,18 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from Bio.Align import substitution_matrices
 from tiny_genomes import make_relatives
 from tiny_variants import call, letters, make_masked, other, save_masked
 
 from genesplice.baselines.features import fit_count_model
 from genesplice.errors import InputError
 from genesplice.results import read_metrics
+from genesplice.variants.alleles import check_record, contig_names
+from genesplice.variants.consequence import Consequences
 from genesplice.variants.likelihood import MaskedBases
 from genesplice.variants.measured import measured_metrics, score_measured
-from genesplice.variants.vcf import read_measured
+from genesplice.variants.vcf import read_measured, table_records
 
 pytestmark = pytest.mark.slow
 
@@ -45,13 +48,21 @@ def test_measured_values_are_met_by_what_made_them(score, tiny_bundle, measured)
     scored = score_measured(measured, tiny_bundle, masked=score)
     found = {(m.model, m.metric): m for m in measured_metrics(scored)}
     counts = fit_count_model(tiny_bundle.genome, [("chr", 0, 120_000)], 4, 4).name
-    assert {model for model, _ in found} == {"llr", "gc", "tss_distance", counts}
+    assert {model for model, _ in found} == {"llr", "gc", "tss_distance", counts, "blosum62"}
     assert found[counts, "measured_spearman"].value == pytest.approx(1)
     assert found[counts, "measured_sign_accuracy"].value == 1
     assert found[counts, "measured_auroc"].value == 1
     assert abs(found["llr", "measured_spearman"].value) < 0.6
     low, high = (getattr(found["llr", "measured_spearman"], f"ci_{end}") for end in ("low", "high"))
     assert low < found["llr", "measured_spearman"].value < high
+    matrix = substitution_matrices.load("BLOSUM62")
+    exchanges = Consequences(tiny_bundle.genome, tiny_bundle.genes).exchanged
+    names = contig_names(tiny_bundle)
+    alleles = [check_record(record, names)[0] for record in table_records(measured)]
+    pairs = [exchanges(allele) for allele in alleles]
+    assert max(map(len, pairs)) == 1
+    wanted = [sum(matrix[a, b] - matrix[a, a] for a, b in one) for one in pairs]
+    assert scored["blosum62"].tolist() == wanted
     gc = scored.apply(lambda r: (r["alt"] in "GC") - (r["ref"] in "GC"), axis=1)
     assert np.array_equal(scored["gc"], gc)
     tss = tiny_bundle.genes["tss"].to_numpy()
