@@ -195,6 +195,8 @@ LABELS = {
     "gbm_conservation": "boosting: relatives alone", "gbm_dna": "boosting: DNA and relatives",
     "mean_gbm_ridge_everything": "boosting+ridge: everything",
     "bases_only": "bases alone", "kmer_ridge": "ridge on smoothed k-mers",
+    "count_one_sided": "counts of the bases before", "column": "alignment column",
+    "count_two_sided": "counts of neighbouring bases",
 }  # fmt: skip
 """What people read of simple methods; files keep the names."""
 

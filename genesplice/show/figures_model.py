@@ -19,7 +19,11 @@ from genesplice.show.theme import require, require_table, row_texts, safe
 _SPLITS = {
     "train": (th.BLUE, "circle"), "val": (th.VERMILLION, "diamond"), "test": (th.GREEN, "square")
 }  # fmt: skip
-_REFERENCES = {"column": "alignment column", "count_two_sided": "counts of neighbouring bases"}
+_CLASSES = {
+    "start": "start codons", "stop": "stop codons", "start_stop": "start and stop codons",
+    "codon_12_3": "codons: 1, 2 against 3", "nonsynonymous": "non-synonymous",
+    "hexamers_level": "hexamers: loss of level", "hexamers_level_size": "hexamers: size of change",
+}  # fmt: skip
 _LABELS_MAX = 60  # rows or columns that are still named on an axis
 _CROWD_RADIUS = 0.3  # log2(TPM+1)
 
@@ -256,7 +260,7 @@ def class_scores(
     """
     columns = ["metric", "model", "value", "ci_low", "ci_high"]
     table = require_table(metrics, "classes", columns, unique=columns[:2], finite=["value"])
-    table = table.replace({"model": _REFERENCES}).sort_values(columns[:2], kind="stable")
+    table = table.assign(model=table["model"].map(label)).sort_values(columns[:2], kind="stable")
     wide = table.pivot(index="metric", columns="model", values="value")
     models = sorted(wide.columns, key=lambda name: (name != "genesplice", name))
     wide = wide.sort_index().sort_values(models[0], ascending=False, kind="stable")
@@ -276,7 +280,8 @@ def class_scores(
             error_x=error | {"color": colour}, hovertext=row_texts(part, about),
         )  # fmt: skip
     figure.add_vline(x=reference, line=th.DOTTED)
-    names = [th.words(str(one).removeprefix("auroc_"), 24) for one in wide.index]
+    names = [str(one).removeprefix("auroc_") for one in wide.index]
+    names = [th.words(_CLASSES.get(one, one), 24) for one in names]
     th.name_rows(figure, names)
     return figure.update_xaxes(title_text="AUROC")
 

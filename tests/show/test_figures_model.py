@@ -475,7 +475,9 @@ def test_a_class_has_its_models_below_one_another_and_the_best_class_is_on_top()
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["metric", "model", "value", "ci_low", "ci_high"])
     figure = figures.class_scores(table.iloc[::-1])
-    assert list(figure.layout.yaxis.ticktext) == ["codon 12 3", "start", "stop"]
+    assert list(figure.layout.yaxis.ticktext) == [
+        "codons: 1, 2 against 3", "start codons", "stop codons",
+    ]  # fmt: skip
     ours, column = trace(figure, "genesplice"), trace(figure, "alignment column")
     assert figure.data[0] is ours
     at = {round(y): (x, y) for x, y in zip(ours.x, ours.y, strict=True)}
