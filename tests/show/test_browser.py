@@ -12,7 +12,9 @@ import pytest
 from tiny_explorers import HOSTILE, N_GENES, make_explorers
 from tiny_notebooks import code, md, write_notebook
 
+import genesplice as gs
 from genesplice.show.execution import Progress
+from genesplice.show.report import write_page
 from genesplice.show.runner import run_notebooks
 
 pytestmark = pytest.mark.browser
@@ -150,6 +152,13 @@ def test_every_figure_is_drawn_inside_the_page(
     ):
         assert 0 <= box["left"] < box["right"] <= width
     assert one.page.evaluate("Number(document.title.length > 3)") == 1
+
+
+def test_labels_and_values_of_a_table_fit_a_phone(visit, tmp_path: Path) -> None:
+    table = gs.describe_rule(gs.load_preset("standard")).to_frame()
+    one = visit(write_page(tmp_path / "index.html", "Rule", ["## Rule", table.to_html()]), 390)
+    box = "document.querySelector('.scroll')"
+    assert one.page.evaluate(f"{box}.scrollWidth - {box}.clientWidth") <= 0
 
 
 def test_figures_far_below_wait_and_nothing_moves_when_they_come(reports: Path, visit) -> None:
