@@ -264,6 +264,8 @@ BACKWARD, FORWARD = 1.7, 0.35
 """Of these bytes: at the most in training, and without gradients, of a whole window."""
 COPIES = 24
 """Bytes of a weight: itself, its gradient, two moments, the running mean, the best ones."""
+MEASURE, EXPRESSION = 0.25e9, 0.45e9
+"""Bytes of what is measured after pre-training, and of expression from frozen embeddings there."""
 EDGE, KERNEL = 44, 152
 """Bytes of a channel of an edge in graph attention, and of a pair of genes in the kernel path."""
 SPEED = 4e10
@@ -321,7 +323,11 @@ def pretrain_need(config: Config, genome: Genome) -> Need:
     settings = config.pretrain
     batch = settings.largest_batch_bp * _kept(config.model) * BACKWARD
     name = "a batch (pretrain.batch_windows, pretrain.view_windows, pretrain.window_bp)"
-    parts = _shared(config, genome) | {name: 0 if torch.cuda.is_available() else batch}
+    after = MEASURE + EXPRESSION * settings.measure_expression
+    parts = _shared(config, genome) | {
+        name: 0 if torch.cuda.is_available() else batch,
+        "what is measured after it (pretrain.measure)": after * settings.measure,
+    }
     runs = settings.steps * settings.accumulate * (1 + len(settings.ablations))
     return Need(
         "pretrain", parts, runs * settings.mean_batch_bp * 3 * _operations(config.model) / SPEED
