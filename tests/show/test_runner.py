@@ -252,11 +252,13 @@ def test_every_end_is_told_in_one_line(
     assert message in (result.run_dir / "01_bad.html").read_text()
 
 
-def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hears", [True, False], ids=["at once", "when it is killed"])
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path: Path, hears: bool) -> None:
     folder = tmp_path / "notebooks"
     marker = tmp_path / "running"
+    deaf = "" if hears else "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     source = f"from pathlib import Path\nPath({str(marker)!r}).touch()\nimport time\ntime.sleep(60)"
-    write_notebook(folder / "01_long.ipynb", md("# Long"), code("1"), code(source))
+    write_notebook(folder / "01_long.ipynb", md("# Long"), code("1"), code(deaf + source))
     script = (
         "from pathlib import Path\nfrom genesplice.show.runner import run_notebooks\n"
         f"result = run_notebooks(Path({str(folder)!r}), Path({str(tmp_path / 'reports')!r}))\n"
