@@ -257,7 +257,7 @@ def test_circle_may_be_declared_by_the_user(tmp_path):
     options = {"circular": ("chr1",)}
     round_one = prepared(tmp_path / "b", annotation=gff(is_circular=False), options=options)
     assert round_one.genome.contigs[0].is_circular
-    with pytest.raises(InputError, match="contig 'plasmid', expected chr1"):
+    with pytest.raises(InputError, match="--circular 'plasmid', expected chr1"):
         prepared(tmp_path / "c", options={"circular": ("plasmid",)})
 
 
