@@ -27,6 +27,8 @@ from genesplice.show.notebooks import (
     read_notebook,
 )
 
+TRUSTED = 60.0
+"""As many seconds of notebooks that are done count as much as what was guessed before any was."""
 NICE = 5
 """How far a kernel stands back that nobody waits for."""
 
@@ -199,7 +201,7 @@ class Progress:
             now, (took, guessed) = time.monotonic(), self.took
             gone = {name: now - clock.begun for name, clock in running.items()}
             # As much slower as those that are done, or one that takes longer than it should.
-            paces = [took / guessed if guessed else 1.0]
+            paces = [(took + TRUSTED) / (guessed + TRUSTED)]
             paces += [gone[name] / max(self.expected[name], 1.0) for name in running]
             expected = {name: max(paces) * self.expected[name] for name in [*running, *to_come]}
             left = [expected[name] - gone[name] for name in running]

@@ -47,11 +47,11 @@ def test_lines_say_which_notebook_which_cell_and_what_remains() -> None:
 
 def test_time_left_is_told_once_every_notebook_has_run_before() -> None:
     stream = io.StringIO()
-    tell(Progress(stream), {"02_b": 60.0, "03_c": 30.0})
+    tell(Progress(stream), {"02_b": 15.0, "03_c": 30.0})
     lines = stream.getvalue().splitlines()
     assert lines[0].endswith("2 notebooks to come")
-    assert lines[2].endswith("4 cells, about 1:30 left")
-    assert lines[4].endswith("4 cells, about 0:37 left"), "75 s for 60 until now"
+    assert lines[2].endswith("4 cells, about 0:45 left")
+    assert lines[4].endswith("4 cells, about 0:54 left"), "75 s for 15 until now"
     assert not any("elapsed" in line for line in lines)
 
 
@@ -126,7 +126,7 @@ def test_time_left_follows_what_notebooks_really_take(monkeypatch: pytest.Monkey
     progress.notebook("01_a", 2)
     clock[0] = 200.0
     progress.end_notebook("01_a", "done", 200.0)
-    progress.notebook("02_b", 2)  # half as fast as was guessed: 300 s for 150
+    progress.notebook("02_b", 2)  # about half as fast as was guessed: 260 for 160
     clock[0] = 500.0
     progress.cell("02_b", 2, 2)  # a third as fast: 150 s for what is to come
     failure = Failure("02_b", 2, 2, "ValueError", "ValueError: no such gene")
@@ -137,10 +137,10 @@ def test_time_left_follows_what_notebooks_really_take(monkeypatch: pytest.Monkey
     assert stream.getvalue().splitlines() == [
         "[1/3] 01_a: 2 cells, about 4:10 left",
         "[1/3] 01_a: done in 3:20",
-        "[2/3] 02_b: 2 cells, about 5:00 left",
+        "[2/3] 02_b: 2 cells, about 4:04 left",
         "[2/3] 02_b: cell 2/2, 5:00 elapsed, about 2:30 left",
         "[2/3] 02_b: failed in 5:00 (ValueError: no such gene)",
-        "[3/3] 03_c: 1 cells, about 1:40 left",
+        "[3/3] 03_c: 1 cells, about 1:21 left",
         "[3/3] 03_c: cell 1/1, 2:30 elapsed, longer than guessed",
     ]
 
