@@ -207,7 +207,8 @@ class Progress:
             left = [expected[name] - gone[name] for name in running]
             rest = sum(left) + sum(expected[name] for name in to_come)
             seconds = max(*left, rest / self.at_once)
-            return f"about {say_seconds(seconds)} left" if seconds >= 1 else "longer than guessed"
+            is_late = seconds < 1 and any(gone[name] > self.expected[name] for name in running)
+            return "longer than guessed" if is_late else f"about {say_seconds(seconds)} left"
         if to_come:
             return f"{len(to_come)} notebook{'s' * (len(to_come) != 1)} to come"
         return "the last notebook" if len(running) == 1 else f"the last {len(running)} notebooks"

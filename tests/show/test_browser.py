@@ -57,7 +57,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         code(SETUP.format(tests=tests)),
         *(
             cell
-            for name in ("profile", "scatter", "attribution", "network", "scan", "context")
+            for name in make_explorers()
             for cell in (md(f"## {name}"), code(f"explorers[{name!r}]"))
         ),
     )
@@ -138,7 +138,9 @@ def visit(browser) -> Iterator:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize(("name", "n_figures"), [("01_explorers", 6), ("02_figures", 4)])
+@pytest.mark.parametrize(
+    ("name", "n_figures"), [("01_explorers", len(make_explorers())), ("02_figures", 4)]
+)
 def test_every_figure_is_drawn_inside_the_page(
     reports: Path, visit, width: int, name: str, n_figures: int
 ) -> None:
