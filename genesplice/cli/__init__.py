@@ -102,7 +102,7 @@ def claim(out: Path) -> Path:
 
 Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
 Out = Annotated[Path, typer.Option("--out", callback=claim, help="A new folder or file to write.")]
-Folder = Annotated[Path, typer.Argument(help="A data folder, or one file of it.")]
+Folder = Annotated[Path, typer.Argument(help="A data folder, or the one file of it.")]
 Target = Annotated[Path, typer.Argument(callback=claim, help="What to write.")]
 RunOut = Annotated[
     Path, typer.Option("--out", callback=claim, help="A new folder; with --resume that of the run.")
@@ -114,7 +114,7 @@ OtherGenome = Annotated[bool, typer.Option("--other-genome", help="A model of an
 Preset = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -349,8 +349,10 @@ def main() -> None:
         with HELD:
             # Called as such, typer would put a hook of its own in the place of ours.
             program = typer.main.get_command(app)
-            for verb in getattr(program, "commands", {}).values():
+            verbs = list(getattr(program, "commands", {}).values())
+            for verb in verbs:
                 verb.rich_markup_mode = None  # of a table of options rich cuts the names
+                verbs += getattr(verb, "commands", {}).values()
             program()
     except GeneSpliceError as error:
         say(f"genesplice: {error}")

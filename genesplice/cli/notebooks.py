@@ -13,7 +13,7 @@ import typer
 
 from genesplice import cli
 from genesplice.config import PRESETS, Config, load_preset
-from genesplice.errors import require
+from genesplice.errors import InputError, require
 from genesplice.runtime import PROJECT_VARIABLE, versions
 
 if TYPE_CHECKING:
@@ -200,7 +200,12 @@ def _has_weights(task: "Task") -> bool:
     from genesplice.training.corpus import published_encoder
 
     given, default = task.values.get("data_dir"), task.notebook.parameters["data_dir"].default
-    return published_encoder(load_bundle(str(given or default))) is not None
+    # As the kernel sees it, which works beside the folder of notebooks.
+    folder = task.notebook.path.resolve().parents[1] / str(given or default)
+    try:
+        return published_encoder(load_bundle(folder)) is not None
+    except InputError:  # the notebook says what is wrong
+        return False
 
 
 def called() -> list[str]:
@@ -365,7 +370,8 @@ def examine_stages(data: Path, config: Config) -> list[Check]:
     from genesplice.training.corpus import finetune_need, memory_limit, pretrain_need
 
     bundle, limit = load_bundle(data), memory_limit()
-    needs = pretrain_need(config, bundle.genome), finetune_need(config, bundle)
+    needs = [pretrain_need(config, bundle.genome)]
+    needs += [finetune_need(config, bundle)] if bundle.is_measured else []
     found = f"of {limit / 1e9:.2g} GB"
     return [Check(one.stage, f"{one} ({found})", one.total <= limit, True) for one in needs]
 

@@ -10,7 +10,6 @@ all four are run.
 
 import ast
 import contextlib
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -29,6 +28,7 @@ from genesplice.data.bundle import load_bundle
 from genesplice.data.simulate import CONTROLS, ELEMENT_DISTANCE_BP, ControlName, make_control
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_file, processor, tell, versions, write_json
+from genesplice.training.ablations import replace
 from genesplice.training.sweeps import Progress, SweepResult
 
 PLANTED_METRIC = "level_r2"
@@ -54,7 +54,7 @@ def kept_folder(config: Config) -> Path:
 
 def genome_alone(config: Config) -> Config:
     """The settings for simulated controls, which have no relatives."""
-    return dataclasses.replace(config, verdict=dataclasses.replace(config.verdict, relatives=False))
+    return replace(config, "verdict", relatives=False)
 
 
 def control_settings(config: Config) -> str:

@@ -61,8 +61,8 @@ def export_bundle(folder: Path | str, file: Path | str, *, overwrite: bool = Fal
     file = Path(file)
     require(overwrite or not file.exists(), f"{file} exists", "a new file (or --overwrite)")
     verify_bundle(folder)
-    names = [MANIFEST, *_digests(Path(folder))]
-    sums = "".join(f"{file_sha256(Path(folder, name))}  {name}\n" for name in names)
+    names = {MANIFEST: file_sha256(Path(folder, MANIFEST)), **_digests(Path(folder))}
+    sums = "".join(f"{digest}  {name}\n" for name, digest in names.items())
     with atomic_file(file) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name in (SUMS, *names):
             info = zipfile.ZipInfo(name)
@@ -130,6 +130,9 @@ def _unpack(file: Path, folder: Path | None) -> int:
             require(not strange, f"the member {some(strange, 1)}", expected, file)
             links = [m.filename for m in members if stat.S_ISLNK(m.external_attr >> 16)]
             require(not links, f"{some(links, 1)}, which is a link", expected, file)
+            plain = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+            other = [m.filename for m in members if m.compress_type not in plain]
+            require(not other, f"{some(other, 1)}, packed in another way", expected, file)
             free = shutil.disk_usage((folder or file.absolute()).parent).free
             require(folder is None or size < free, f"{size} bytes", f"{free}, which are free", file)
             long = [

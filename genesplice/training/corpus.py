@@ -338,7 +338,8 @@ def finetune_need(config: Config, bundle: Bundle) -> Need:
     """What fine-tuning needs."""
     model, settings, length = config.model, config.finetune, bundle.genome.length
     window = min(settings.core_bp, length) + 2 * settings.flank_bp
-    at_once = torch.get_num_threads() + settings.batch_windows * (settings.epochs > 0)
+    on_gpu, trains = torch.cuda.is_available(), settings.epochs + settings.sequence_epochs > 0
+    at_once = torch.get_num_threads() + settings.batch_windows * trains
     read = min(at_once * window, 2 * length) * _kept(model) * FORWARD
     sizes = [len(genes) for genes in bundle.gene_sets.values()]
     members = sum(size for size in sizes if model.smallest_set <= size <= model.largest_set)
@@ -346,8 +347,8 @@ def finetune_need(config: Config, bundle: Bundle) -> Need:
     n_genes = len(bundle.observed) * (1 - 1 / bundle.n_folds)
     # One after the other; memory that was freed serves again, but not for one large matrix.
     one_by_one = {
-        "windows (finetune.core_bp, finetune.batch_windows)": read,
-        "the graph (finetune.graph_genes, model.largest_set)": edges * EDGE,
+        "windows (finetune.core_bp, finetune.batch_windows)": 0 if on_gpu else read,
+        "the graph (model.largest_set)": 0 if on_gpu else edges * EDGE,
     }
     largest = max(one_by_one, key=lambda name: one_by_one[name])
     parts = _shared(config, bundle.genome) | {
@@ -363,7 +364,7 @@ def finetune_need(config: Config, bundle: Bundle) -> Need:
 
 
 def memory_limit(groups: Path = Path("/sys/fs/cgroup"), own: Path = OWN_GROUP) -> int:
-    """Bytes that this process may have: the machine's, or what its control groups allow.
+    """Bytes that this process may have: of the machine, or by its control groups (version 2).
 
     `own` has the name of its group below `groups`; those above it have limits as well.
     """

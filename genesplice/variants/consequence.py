@@ -180,7 +180,10 @@ class Consequences:
         yield "synonymous" if before == after else "missense"
 
     def exchanged(self, allele: Allele) -> list[tuple[str, str]]:
-        """Amino acids, old and new, that an allele of equal length exchanges; a stop is `*`."""
+        """Amino acids, old and new, that an allele of equal length exchanges.
+
+        A stop is `*`, and whichever codon a gene begins with M.
+        """
         contig, found = self.genome.contig(allele.contig), list[tuple[str, str]]()
         turns = (-contig.length, 0, contig.length) if contig.is_circular else (0,)
         for placed in (allele._replace(start=allele.start + turn) for turn in turns):
@@ -192,8 +195,9 @@ class Consequences:
                 pairs = list(zip(_codons(coding.bases), _codons(new), strict=True))
                 for number, codons in enumerate(pairs):
                     old, now = (amino_acids.get(codon, "X") for codon in codons)
-                    is_kept = number == 0 and coding.has_start and now == "M"
-                    if codons[0] != codons[1] and old != now and not is_kept:
+                    if number == 0 and coding.has_start:
+                        old = "M"
+                    if codons[0] != codons[1] and old != now:
                         found.append((old, now))
         return found
 

@@ -66,8 +66,8 @@ def score_measured(
         most = [strongest(changes) for changes in levels(alleles)]
         scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
     if tracks is not None:
-        changes = np.array(tracks(alleles)).reshape(len(alleles), -1)
         labels = tracks.found.tracks.labels
+        changes = np.array(tracks(alleles)).reshape(len(alleles), len(labels))
         scores |= {f"dtrack:{label}": list(changes[:, i]) for i, label in enumerate(labels)}
     contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
     counts = fit_count_model(genome, contigs, *CONTEXTS[-1])

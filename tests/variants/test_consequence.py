@@ -139,6 +139,7 @@ def test_amino_acids_that_are_exchanged_are_those_of_a_translation(view):
     at = START + 3  # two codons at once: K W by N R
     both = gene.allele(at, "AAATGG", "AATCGG")
     assert gene.find.exchanged(both) == [("K", "N"), ("W", "R")]
+    assert gene.find.exchanged(gene.allele(START, "A", "T")) == [("M", "L")]
 
 
 CHANGES = [
