@@ -13,9 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.config import Config, load_preset, override
-from genesplice.data.bundle import Bundle
+from genesplice.data.bundle import Bundle, is_outdated
 from genesplice.data.bundle import load_bundle as read_bundle
-from genesplice.data.prepare import is_outdated, prepare_files, prepare_recipe
+from genesplice.data.prepare import prepare_files, prepare_recipe
 from genesplice.data.sources import RECIPES, WELL_KNOWN_GENES
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import fold_profiles

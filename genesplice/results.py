@@ -128,17 +128,21 @@ class Conservation(NamedTuple):
 
     Of the `sizes[group]` relatives `aligned[i, g]` have a base or a gap at base i, and `same[i, g]`
     have this base. `information` is that of the column over all groups, in bits: 2 less the entropy
-    of its bases, each counted a quarter too often; 0 where nothing is aligned.
+    of its bases, each counted a quarter too often; 0 where nothing is aligned. Where the data have
+    a score in place of relatives there are no groups, `information` is the score, and `score` its
+    name and usual range.
     """
 
     sizes: dict[str, int]
     aligned: np.ndarray
     same: np.ndarray
     information: np.ndarray
+    score: tuple[str, float, float] | None = None
 
     def part(self, at: slice) -> "Conservation":
         """The same of some of the bases."""
-        return Conservation(self.sizes, self.aligned[at], self.same[at], self.information[at])
+        aligned, same, information = (each[at] for each in self[1:4])
+        return self._replace(aligned=aligned, same=same, information=information)
 
 
 class Attribution(NamedTuple):

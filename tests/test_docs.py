@@ -105,7 +105,8 @@ def write_tracks(folder: Path) -> None:
     pybigtools = pytest.importorskip("pybigtools")
     level = np.random.default_rng(1).gamma(2, size=LENGTH // 500)
     rows = [("chr1", 500 * i, 500 * (i + 1), float(x)) for i, x in enumerate(level)]
-    pybigtools.open(str(folder / "chip.bw"), "w").write({"chr1": LENGTH}, iter(rows))
+    for name in ("chip.bw", "phylop.bw"):
+        pybigtools.open(str(folder / name), "w").write({"chr1": LENGTH}, iter(rows))
     peaks = [f"chr1\t{5000 * i}\t{5000 * i + 2000}" for i in range(LENGTH // 5000)]
     (folder / "peaks.bed").write_text("\n".join([*peaks, ""]))
     (folder / "repeats.bed").write_text("chr1\t100\t400\n")

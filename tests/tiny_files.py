@@ -62,3 +62,12 @@ def refusal(call: Callable[..., Any], path: Path, *args: Any, **kwargs: Any) -> 
     assert "\n" not in str(error)
     assert error.exit_code == 2
     return error
+
+
+def write_bigwig(path: Path, values: dict[str, Any], lengths: dict[str, int]) -> Path:
+    """`values` by contig, a number a base, NaN for no entry."""
+    pybigtools = pytest.importorskip("pybigtools")
+    rows = [(name, i, i + 1, float(v)) for name in sorted(values)
+            for i, v in enumerate(values[name]) if not np.isnan(v)]  # fmt: skip
+    pybigtools.open(str(path), "w").write(dict(lengths), iter(rows))
+    return path

@@ -27,7 +27,7 @@ from genesplice.errors import InputError, require
 
 KMER = 4
 SMOOTHED_BINS = (1, 3, 9, 33)
-UPSTREAM_BP, CONSERVED_BP = 300, 200
+UPSTREAM_BP, CONSERVED_BP, START_BP = 300, 200, 30
 MIN_GENES = 10
 MIN_TARGETS = 3
 REGIONS = ("codon_1", "codon_2", "codon_3", "upstream")
@@ -147,13 +147,26 @@ def conservation_features(bundle: Bundle) -> pd.DataFrame:
     `identity:REGION:NAME` (share of these that are equal; 0 where nothing is aligned), and the
     same over all relatives, `aligned:REGION` and `identity:REGION`. Regions are the three codon
     positions of the coding sequence (of a gene without one: all its bases, three times) and the
-    `CONSERVED_BP` bases before the TSS. NAME is a relative, or a group of them where the bundle
-    has only a summary. A bundle without relatives: a table without columns.
+    `CONSERVED_BP` bases before the TSS. NAME is a relative, or a group where there is only a
+    summary. Of a score in place of relatives: `scored:REGION` (share of the bases that have one)
+    and `conservation:REGION` (their mean; 0 where none has), and a region `start` besides,
+    `START_BP` bases on either side of the first coding base, or the TSS. Without either: no column.
     """
-    if bundle.relatives is None:
+    score = bundle.conservation_score
+    if bundle.relatives is None and score is None:
         return pd.DataFrame(index=bundle.observed.index)
     genes = bundle.genes.set_index("gene_id").loc[bundle.observed.index]
-    bases, starts, sizes = _region_bases(bundle, genes)
+    regions = (*REGIONS, "start") if score else REGIONS
+    bases, starts, sizes = _region_bases(bundle, genes, regions)
+    if score is not None:
+        found = score.values[bases].astype(np.float64)
+        parts = np.stack([np.isfinite(found), np.nan_to_num(found)])
+        count, total = np.add.reduceat(parts, starts, axis=1)[:, :-1] * (sizes > 0)
+        values = np.stack([count / np.maximum(sizes, 1), total / np.maximum(count, 1)])
+        names = [f"{kind}:{one}" for kind in ("scored", "conservation") for one in regions]
+        rows = np.hstack([*values.reshape(2, len(genes), -1)])
+        return pd.DataFrame(rows, index=genes.index, columns=names)
+    assert bundle.relatives is not None
     columns: dict[str, np.ndarray] = {}
     total = np.zeros((2, len(sizes)))
     n_relatives = 0
@@ -171,7 +184,7 @@ def conservation_features(bundle: Bundle) -> pd.DataFrame:
 
 
 def _region_bases(
-    bundle: Bundle, genes: pd.DataFrame
+    bundle: Bundle, genes: pd.DataFrame, regions: Sequence[str]
 ) -> tuple[
     Int64[np.ndarray, " bases"], Int64[np.ndarray, " starts"], Int64[np.ndarray, " regions"]
 ]:
@@ -179,14 +192,16 @@ def _region_bases(
     parts: list[np.ndarray] = []
     for gene in genes.itertuples():
         contig = bundle.genome.contig(gene.contig)
-        coding = contig.offset + coding_positions(gene) % contig.length
+        coding = contig.offset + (along := coding_positions(gene)) % contig.length
         whole = gene_bases(bundle.genome, gene)
         parts += [coding[k::3] if len(coding) else whole for k in range(3)]
-        before = (-CONSERVED_BP, 0) if gene.strand == "+" else (1, CONSERVED_BP + 1)
-        index, is_inside = bundle.genome.indices(
-            gene.contig, gene.tss + before[0], gene.tss + before[1]
-        )
-        parts.append(index[is_inside])
+        before = gene.tss + (-CONSERVED_BP if gene.strand == "+" else 1)
+        around = [(before, before + CONSERVED_BP)]
+        first = int(along[0]) if len(along) else int(gene.tss)
+        around += [(first - START_BP, first + START_BP + 1)] * ("start" in regions)
+        for low, high in around:
+            index, is_inside = bundle.genome.indices(gene.contig, low, high)
+            parts.append(index[is_inside])
     sizes = np.array([len(part) for part in parts])
     # One more base, which no region has, so that the last region ends before it.
     starts = np.concatenate([[0], np.cumsum(sizes)])

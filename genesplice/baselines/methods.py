@@ -80,7 +80,7 @@ BASELINES: dict[str, Baseline] = {
     "mean_gbm_ridge_all": Baseline(("gbm", "ridge"), "ridge", "all",
         "all of these: mean of boosting and ridge for level"),
     "gbm_conservation": Baseline(("gbm",), "ridge", "conservation",
-        "aligned share and identity of relatives, alone"),
+        "how relatives, or a score, say a gene is conserved, alone"),
     "gbm_dna": Baseline(("gbm",), "ridge", "dna",
         "k-mers, codon use and conservation: DNA alone, no annotation"),
     "mean_gbm_ridge_everything": Baseline(("gbm", "ridge"), "ridge", "everything",
@@ -102,15 +102,15 @@ _JOINED = {
     "dna": ("kmer_codon", "conservation"),
     "everything": ("kmer_codon", "regulators", "gene_sets", "conservation"),
 }
-"""Tables side by side. Those that are about conservation need relatives."""
+"""Tables side by side. Those that are about conservation need relatives or a score."""
 
 
 def available_baselines(bundle: Bundle) -> tuple[str, ...]:
     """Name the baselines that the bundle has features for, in the order of `BASELINES`.
 
     Without a network there is no `ridge_regulators`, without KEGG or GO sets no `ridge_kegg` or
-    `ridge_go`, without relatives nothing of conservation; "all" is whatever there is, so it is
-    always available.
+    `ridge_go`, without relatives or a score nothing of conservation; "all" is whatever there is,
+    so it is always available.
     """
     known = _feature_tables(bundle, {baseline.features for baseline in BASELINES.values()})
     return tuple(name for name, b in BASELINES.items() if not b.features or b.features in known)

@@ -33,6 +33,7 @@ def prepare(
         Path | None,
         typer.Option(help="Folder of related genomes, a MAF file, or recipe: those it names."),
     ] = None,
+    conservation: Annotated[Path | None, typer.Option(help="Or a bigWig of phyloP.")] = None,
     tracks: Annotated[
         list[str] | None, typer.Option(help="bigWig (PLUS.bw,MINUS.bw) or BED, repeatable.")
     ] = None,
@@ -64,7 +65,8 @@ def prepare(
     flags = [f"--{name.replace('_', '-')}" for name in own if name in given]
     if recipe is not None:
         require(not flags, f"--recipe together with {', '.join(flags)}", "one or the other")
-        parts = {k: v for k, v in given.items() if k in ("relatives", "tracks", "blacklist")}
+        brought = ("relatives", "conservation", "tracks", "blacklist")
+        parts = {name: given[name] for name in brought if name in given}
         bundle = prepare_recipe(recipe, out, **parts, overwrite=overwrite, progress=cli.say)
     else:
         missing = [flag for flag in ("--fasta", "--annotation") if flag not in flags]
@@ -264,12 +266,10 @@ def finetune(
         predictions = pd.concat([predictions, simple], ignore_index=True)
     write_table(out / "predictions.parquet", predictions)
     write_table(out / "history.parquet", result.history)
-    profiles = fold_profiles(bundle.observed, bundle.fold_of)
+    profiles, blocks = fold_profiles(bundle.observed, bundle.fold_of), bundle.block_of
     metrics = to_metrics(compare(predictions, bundle))
-    metrics += strata_metrics(
-        predictions, gene_strata(bundle), bundle.block_of, train_profile=profiles
-    )
-    metrics += coverage_metrics(predictions, bundle.block_of) + result.costs
+    metrics += strata_metrics(predictions, gene_strata(bundle), blocks, train_profile=profiles)
+    metrics += coverage_metrics(predictions, blocks) + result.costs
     write_metrics(out / "metrics.json", metrics)
     cli.write_cards(out, "finetune", metrics, bundle.data_sha256, bundle)
     cli.write_receipt(

@@ -16,6 +16,7 @@ from genesplice.data.archives import SUMS
 from genesplice.data.bundle import (
     FILES,
     RELATIVES_FILES,
+    SCORE_FILES,
     TRACKS_FILES,
     Bundle,
     load_bundle,
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-KNOWN = {MANIFEST, *FILES, *RELATIVES_FILES, *TRACKS_FILES}
+KNOWN = {MANIFEST, *FILES, *RELATIVES_FILES, *SCORE_FILES, *TRACKS_FILES}
 """Files that a bundle may have."""
 LISTS_BYTES = 1 << 24
 """Of the manifest and the list of sums, at most."""

@@ -1,24 +1,27 @@
-"""Alignments that are there already: MAF files, and summaries of aligned relatives.
+"""What others aligned: MAF files, summaries of aligned relatives, and scores of conservation.
 
 A MAF file (multiz, Cactus' `hal2maf`) has blocks of rows `s SPECIES.CONTIG start size strand
 length text`. The reference's rows are those of the genome's contigs; what another species has under
 each of their bases is its row of the matrix, as `align_relatives` makes it.
 
-A summary keeps only the columns, in a few megabytes.
+A summary keeps only the columns, in a few megabytes. A score (phyloP, phastCons) is one number a
+base, from a bigWig file.
 """
 
 import io
+import json
 import lzma
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
+from genesplice.data.annotation import FileContigs, Unplaced
 from genesplice.data.genome import Contig, Genome, N, encode
 from genesplice.data.relatives import (
     GAP,
@@ -31,15 +34,24 @@ from genesplice.data.relatives import (
     similarity_to,
     turn_columns,
 )
-from genesplice.data.tables import numbered_lines, some
-from genesplice.errors import InputError
-from genesplice.runtime import atomic_file, file_sha256
+from genesplice.data.tables import counted, numbered_lines, some
+from genesplice.errors import InputError, WorkError
+from genesplice.results import Conservation
+from genesplice.runtime import atomic_file, file_sha256, write_json
 
 MAF_SUFFIXES = (".maf", ".maf.gz", ".maf.bgz")
 ANCESTOR = re.compile(r"Anc\d+$")
 """Names that Cactus gives to genomes that were inferred from the others, this one among them."""
 MOST_DIFFERENT = 0.05
 """Share of a row's bases that may be others in the genome (a patched assembly)."""
+SCORE_FILES = ("conservation.npy", "conservation.json")
+MOST_WITHOUT_SCORE = 0.05
+"""Share of the genome that may lie on contigs without a score."""
+OUTER_PERCENT = 1.0
+"""A score's usual range leaves out as many on either side."""
+MOST_RANKED = 10_000_000
+"""Bases that the range is taken from, evenly spaced, of a longer genome."""
+CHUNK_BP = 1 << 20
 
 
 class Row(NamedTuple):
@@ -264,3 +276,116 @@ def read_summary(path: Path, genome: Genome) -> Relatives:
     except (OSError, lzma.LZMAError, ValueError, KeyError) as error:
         raise InputError("no summary of relatives", "one that is whole", path=path) from error
     return Relatives(np.empty((0, genome.length), np.uint8), columns, table)
+
+
+# --- scores of conservation, one number a base ---
+
+
+class ConservationScore(NamedTuple):
+    """`values[i]` is that of base i of `Genome.tokens`, the same on both strands; NaN: none.
+
+    High is conserved. `low` and `high` are the 1st and 99th percentile of the whole genome.
+    """
+
+    values: Float[np.ndarray, " length"]
+    name: str
+    low: float
+    high: float
+
+    def conservation(
+        self, genome: Genome, contig: str, start: int, end: int, strand: str
+    ) -> Conservation:
+        """That of an interval, 5' to 3' on its strand; 0 where there is none."""
+        index, is_inside = genome.indices(contig, start, end)
+        values = np.nan_to_num(np.where(is_inside, self.values[index], np.nan))
+        none, turn = np.zeros((end - start, 0), np.uint8), -1 if strand == "-" else 1
+        return Conservation({}, none, none, values[::turn], (self.name, self.low, self.high))
+
+
+def open_bigwig(
+    path: Path, genome: Genome, aliases: Mapping[str, str] | None, notes: list[str]
+) -> tuple[Any, dict[str, str]]:
+    """A reader, and what the genome's contigs are called in the file; those it lacks are noted.
+
+    Raises
+    ------
+    InputError
+        For a file that is no bigWig or damaged, one whose contigs are all unknown or of another
+        length, and values that are no numbers.
+    """
+    try:
+        import pybigtools
+    except ImportError as error:
+        wanted = "bigWig files are read with pybigtools, which is not installed"
+        raise WorkError(f"{wanted}: pip install pybigtools") from error
+    try:
+        reader = pybigtools.open(str(path))
+        lengths, whole = reader.chroms(), reader.info()["summary"]
+    except (ValueError, OSError, KeyError, pybigtools.BBIReadError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:80]
+        raise InputError(f"no bigWig ({reason})", "a whole bigWig file", path=path) from error
+    contigs, called, lost = FileContigs(path, genome, aliases), dict[str, str](), list[Unplaced]()
+    for name, length in lengths.items():
+        contigs.lengths[name] = length, 0
+        try:
+            called[contigs.find(name, 0).name] = name
+        except Unplaced as error:
+            lost.append(error)
+    if not called:
+        raise lost[0]
+    if lost:
+        unknown = [name for name in lengths if name not in called.values()]
+        notes.append(counted(f"contigs of {path.name} that the genome lacks, left out", unknown))
+    if not np.isfinite(whole["sum"]):
+        raise InputError("values that are no numbers", "a number a base", path=path)
+    return reader, called
+
+
+def write_conservation(
+    path: Path, genome: Genome, folder: Path, aliases: Mapping[str, str] | None
+) -> list[str]:
+    """Write `SCORE_FILES` from a bigWig, a piece of a contig at a time; what there is to be said.
+
+    Raises
+    ------
+    InputError
+        As `open_bigwig`; for contigs of more than a twentieth of the genome without any value, and
+        where the values are all the same.
+    """
+    notes, name, n_known = list[str](), path.stem, 0
+    reader, called = open_bigwig(path, genome, aliases, notes)
+    values = np.lib.format.open_memmap(
+        folder / SCORE_FILES[0], mode="w+", dtype=np.float32, shape=(genome.length,)
+    )
+    empty: list[Contig] = []
+    for contig in genome.contigs:
+        own = values[contig.offset : contig.offset + contig.length]
+        own[:] = np.nan
+        for start in range(0, contig.length if contig.name in called else 0, CHUNK_BP):
+            end = min(start + CHUNK_BP, contig.length)
+            own[start:end] = reader.values(called[contig.name], start, end, fillna=None)
+        n_here = int(np.isfinite(own).sum())
+        n_known += n_here
+        empty += [] if n_here else [contig]
+    if sum(contig.length for contig in empty) > MOST_WITHOUT_SCORE * genome.length:
+        found = f"no value on {some(contig.name for contig in empty)}"
+        expected = f"values on contigs of {1 - MOST_WITHOUT_SCORE:.0%} of the genome"
+        raise InputError(found, expected, path=path)
+    if empty:
+        notes.append(counted(f"contigs without a value of {name}", [one.name for one in empty]))
+    some_of = values[:: 1 + genome.length // MOST_RANKED]
+    limits = np.percentile(some_of[np.isfinite(some_of)], [OUTER_PERCENT, 100 - OUTER_PERCENT])
+    low, high = limits.tolist()
+    if not low < high:
+        raise InputError(f"the value {low:g} nearly everywhere", "values that differ", path=path)
+    values.flush()
+    write_json(folder / SCORE_FILES[1], {"name": name, "low": low, "high": high})
+    share = f"{n_known / genome.length:.1%} of the bases, most from {low:.3g} to {high:.3g}"
+    notes.append(f"conservation: {name} of {share}; baselines and figures read it, no encoder does")
+    return notes
+
+
+def read_conservation(folder: Path) -> ConservationScore:
+    """What `write_conservation` wrote; values are a memory map."""
+    about = json.loads((folder / SCORE_FILES[1]).read_text())
+    return ConservationScore(np.load(folder / SCORE_FILES[0], mmap_mode="r"), **about)

@@ -164,10 +164,13 @@ class Unplaced(InputError):
 class FileContigs:
     """Matches the file's contig names to the genome's, or refuses them by name.
 
-    `lengths` are those that the file declares, and the lines that say so (0 in a binary file).
+    `lengths` are those that the file declares, and the lines that say so (0 in a binary file);
+    `aliases` are contigs of other files by their names in the genome.
     """
 
-    def __init__(self, path: Path, genome: Genome) -> None:
+    def __init__(
+        self, path: Path, genome: Genome, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self.path, self.contigs = path, {contig.name: contig for contig in genome.contigs}
         self.lengths: dict[str, tuple[int, int]] = {}
         self.renamed: dict[str, str] = {}
@@ -177,6 +180,8 @@ class FileContigs:
         }
         self._by_key = unique_owners((_contig_key(name), name) for name in self.contigs)
         self._by_length = unique_owners((str(c.length), c.name) for c in genome.contigs)
+        for name, own in (aliases or {}).items():
+            self.contigs.setdefault(name, genome.contig(own))
 
     def find(self, name: str, number: int) -> Contig:
         """The genome's contig of this name.

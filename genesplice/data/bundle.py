@@ -12,6 +12,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from genesplice.data.alignments import (
+    SCORE_FILES,
+    ConservationScore,
+    read_conservation,
+    write_conservation,
+)
 from genesplice.data.expression import condition_means
 from genesplice.data.gene_sets import read_gmt, read_set_names, write_gmt
 from genesplice.data.genome import Contig, Genome
@@ -45,7 +51,8 @@ class BundleParts(NamedTuple):
     `inputs` are the records of the manifest (`name, sha256, source, licence, counts`), `notes`
     the sentences a reader of the manifest needs to know, `aliases` every name of a gene in lower
     case, with its gene_id, beyond ids and names; `set_names` what people read for ids of sets;
-    `tracks` and `blacklist` are files, see `genesplice.data.tracks`.
+    `tracks` and `blacklist` are files, see `genesplice.data.tracks`; `conservation` is a bigWig in
+    place of `relatives`, see `genesplice.data.alignments.write_conservation`.
     """
 
     name: str
@@ -62,6 +69,7 @@ class BundleParts(NamedTuple):
     aliases: Mapping[str, str] = {}
     set_names: Mapping[str, str] = {}
     relatives: Relatives | None = None
+    conservation: Path | None = None
     tracks: Sequence[str | Path] = ()
     blacklist: Path | None = None
     extra: dict[str, Any] = {}  # noqa: RUF012 - never written to
@@ -75,7 +83,8 @@ class Bundle:
     own, or none: see `is_measured`. `blocks` and `splits` are those of
     `genesplice.data.splits.make_blocks`; `similarity` has each gene's nearest gene of another fold;
     `aliases` every name of a gene, in lower case, with its `gene_id`; `relatives` is None where
-    none were given, and so are `tracks`. The genome, its relatives and tracks are memory-mapped.
+    none were given, and so are `conservation_score` and `tracks`. The genome, its relatives, score
+    and tracks are memory-mapped.
     """
 
     path: Path
@@ -94,6 +103,7 @@ class Bundle:
     leakage: dict[str, Any] = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
     relatives: Relatives | None = field(default=None, repr=False)
+    conservation_score: ConservationScore | None = field(default=None, repr=False)
     tracks: Tracks | None = field(default=None, repr=False)
 
     @cached_property
@@ -146,8 +156,10 @@ class Bundle:
     def conservation(
         self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
     ) -> Conservation | None:
-        """How relatives conserve the bases of an interval; None where there are no relatives."""
+        """How relatives, or a score, say the bases of an interval are conserved; None: neither."""
         at = contig, start, end, strand
+        if self.conservation_score is not None:
+            return self.conservation_score.conservation(self.genome, *at)
         if self.relatives is None:
             return None
         return self.relatives.conservation(self.genome.fetch_columns(*at), self.genome.fetch(*at))
@@ -195,16 +207,19 @@ def write_bundle(
         tell("folds: cutting the genome between operons")
         genome, genes = parts.genome, parts.genes
         blocks, splits = make_blocks(genome, genes, parts.operons, block_bp, n_folds, seed)
-        files, notes = FILES, list(parts.notes)
+        files, told, aliases = FILES, list[str](), parts.extra.get("contig_aliases")
         if parts.tracks:
             tell("tracks: in bins")
-            aliases = parts.extra.get("contig_aliases")
-            told = write_tracks(
+            told += write_tracks(
                 parts.tracks, genome, blocks, folder, blacklist=parts.blacklist, aliases=aliases
             )
-            for note in told:
-                tell(note)
-            files, notes = files + TRACKS_FILES, notes + told
+            files += TRACKS_FILES
+        if parts.conservation is not None:
+            tell(f"conservation: reading {parts.conservation.name}")
+            told += write_conservation(parts.conservation, genome, folder, aliases)
+            files += SCORE_FILES
+        for note in told:
+            tell(note)
         tell("leakage: comparing genes across folds")
         similarity = gene_similarity(genome, genes, splits["fold"].tolist())
         leakage = make_leakage_report(
@@ -239,7 +254,7 @@ def write_bundle(
                 "name": parts.name,
                 "inputs": parts.inputs,
                 "counts": _counts(parts, blocks),
-                "notes": notes,
+                "notes": [*parts.notes, *told],
                 "files": {name: file_sha256(folder / name) for name in files},
                 **parts.extra,
             },
@@ -259,8 +274,10 @@ def load_bundle(path: Path | str) -> Bundle:
     path = Path(path)
     manifest = read_manifest(path)
     has_relatives = RELATIVES_FILES[0] in manifest.get("files", {})
+    has_score = SCORE_FILES[0] in manifest.get("files", {})
     has_tracks = TRACKS_FILES[0] in manifest.get("files", {})
-    files = FILES + RELATIVES_FILES * has_relatives + TRACKS_FILES * has_tracks
+    files = FILES + RELATIVES_FILES * has_relatives + SCORE_FILES * has_score
+    files += TRACKS_FILES * has_tracks
     missing = [name for name in files if not (path / name).is_file()]
     if missing:
         raise InputError(f"no {missing[0]}", "a complete bundle: prepare it again", path=path)
@@ -284,6 +301,7 @@ def load_bundle(path: Path | str) -> Bundle:
             leakage=json.loads((path / "leakage.json").read_text()),
             manifest=manifest,
             relatives=relatives,
+            conservation_score=read_conservation(path) if has_score else None,
             tracks=read_tracks(path) if has_tracks else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -310,6 +328,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
         expected = f"{FORMAT_VERSION}: prepare it again with this version"
         raise InputError(f"bundle format {version}", expected, path=path)
     return dict(manifest)
+
+
+def is_outdated(path: Path, recipe: str) -> bool:
+    """Whether the folder is a bundle of that recipe which another version wrote."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        is_recipe = f"--recipe {recipe} " in manifest["command"] and manifest["format"] == FORMAT
+        return bool(is_recipe and manifest["format_version"] != FORMAT_VERSION)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """From a recipe, or from the user's own files, to a bundle."""
 
 import difflib
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,14 +10,7 @@ import pandas as pd
 
 from genesplice.data.alignments import MAF_SUFFIXES, read_maf
 from genesplice.data.annotation import parse_annotation
-from genesplice.data.bundle import (
-    FORMAT,
-    FORMAT_VERSION,
-    Bundle,
-    BundleParts,
-    Progress,
-    write_bundle,
-)
+from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
 from genesplice.data.coding import judge_coding
 from genesplice.data.expression import (
     ExpressionUnit,
@@ -63,6 +55,7 @@ def prepare_recipe(
     out: Path | str,
     *,
     relatives: Path | str | None = None,
+    conservation: Path | str | None = None,
     tracks: Iterable[Path | str] = (),
     blacklist: Path | str | None = None,
     overwrite: bool = False,
@@ -80,6 +73,8 @@ def prepare_recipe(
         "recipe" for the genomes that the recipe names, from the public archive
         (`genesplice.data.sources.fetch_relatives`). Where that cannot be reached, what the recipe
         brings is kept, and the manifest says so.
+    conservation
+        In place of any relatives: a bigWig file as in `prepare_files`.
     tracks, blacklist
         Coverage and peaks, and intervals where neither counts (`genesplice.data.tracks`).
     cache
@@ -102,14 +97,15 @@ def prepare_recipe(
         hint = f"{close[0]!r}" if close else " or ".join(map(repr, known))
         raise InputError(f"recipe {name!r}", hint)
     _refuse_taken(Path(out), overwrite)
-    _check_given(tracks := list(tracks), relatives)
+    _check_given(tracks := list(tracks), relatives, conservation)
     if name in FILE_RECIPES:
         is_there = str(relatives) != FROM_ARCHIVE or Path(FROM_ARCHIVE).exists()
         require(is_there, f"--relatives {FROM_ARCHIVE} with {name}", "a folder or a MAF file")
         fetched = FILE_RECIPES[name](cache, progress)
         return prepare_files(
-            **fetched.given, out=out, name=name, relatives=relatives, tracks=tracks,
-            blacklist=blacklist, overwrite=overwrite, progress=progress, fetched=fetched,
+            **fetched.given, out=out, name=name, relatives=relatives, conservation=conservation,
+            tracks=tracks, blacklist=blacklist, overwrite=overwrite, progress=progress,
+            fetched=fetched,
         )  # fmt: skip
     parts = RECIPES[name](cache, progress)
     if relatives is not None:
@@ -119,10 +115,10 @@ def prepare_recipe(
             parts = parts._replace(notes=[*parts.notes, *said])
         if chosen is not None:
             parts = _with_relatives(parts, chosen, cache, progress)
-    parts = _with_tracks(parts, tracks, blacklist)
+    parts = _with_tracks(parts, tracks, blacklist, conservation)
     flags = [f"--{flag} {value} " for flag, value in
-             (("relatives", relatives), *(("tracks", one) for one in tracks),
-              ("blacklist", blacklist)) if value]  # fmt: skip
+             (("relatives", relatives), ("conservation", conservation),
+              *(("tracks", one) for one in tracks), ("blacklist", blacklist)) if value]  # fmt: skip
     return write_bundle(
         parts,
         Path(out),
@@ -131,16 +127,6 @@ def prepare_recipe(
         overwrite=overwrite,
         progress=progress,
     )
-
-
-def is_outdated(path: Path, recipe: str) -> bool:
-    """Whether the folder is a bundle of that recipe which another version wrote."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        is_recipe = f"--recipe {recipe} " in manifest["command"] and manifest["format"] == FORMAT
-        return bool(is_recipe and manifest["format_version"] != FORMAT_VERSION)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def prepare_files(
@@ -159,6 +145,7 @@ def prepare_files(
     network_evidence: str = "",
     gene_set_evidence: str = "",
     relatives: Path | str | None = None,
+    conservation: Path | str | None = None,
     tracks: Iterable[Path | str] = (),
     blacklist: Path | str | None = None,
     name: str | None = None,
@@ -194,6 +181,9 @@ def prepare_files(
     relatives
         Folder of genomes of related species (`genesplice.data.relatives.align_relatives`), or a MAF
         file of an alignment to this genome (`genesplice.data.alignments.read_maf`).
+    conservation
+        In their place: a bigWig file of one number a base, high where it is conserved, such as
+        phyloP or phastCons (`genesplice.data.alignments.write_conservation`).
     tracks, blacklist
         Coverage and peaks, and intervals where neither counts (`genesplice.data.tracks`).
     circular
@@ -215,7 +205,7 @@ def prepare_files(
     tell = progress or (lambda text: None)
     out = Path(out)
     _refuse_taken(out, overwrite)
-    _check_given(tracks := list(tracks), relatives)
+    _check_given(tracks := list(tracks), relatives, conservation)
     for declared in filter(None, (network_evidence, gene_set_evidence)):
         if evidence_of(declared) == "unknown":
             raise InputError(f"evidence {declared!r}", f"such as {', '.join(EVIDENCE_WORDS)}")
@@ -276,20 +266,18 @@ def prepare_files(
                 files["gene-sets"], reading.genes, reading.aliases, files.get("obo")
             )
             sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
-            n_small = len(every) - len(sets)
-            notes += more
-            notes.append(f"gene sets of fewer than {MIN_SET_GENES} genes are left out: {n_small}")
+            lost = f"are left out: {len(every) - len(sets)}"
+            notes += [*more, f"gene sets of fewer than {MIN_SET_GENES} genes {lost}"]
         chosen = files.get("operons", operons)
         units, told_units = choose_operons(
             None if chosen is None else str(chosen), reading.genes, reading.aliases
         )
-        notes.append(told_units)
-        matched_by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
-        notes.append(f"genes matched: {matched.n_vars} of {account['rows']} ({matched_by})")
+        by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
+        notes += [told_units, f"genes matched: {matched.n_vars} of {account['rows']} ({by})"]
         if measured is None:
             notes[-1] = "no expression: enough to pretrain, scan and score variants, and no more"
-        for reason, lost in account["left_out"].items():
-            notes.append(f"genes left out, {reason}: {counted_group(lost)}")
+        for reason, group in account["left_out"].items():
+            notes.append(f"genes left out, {reason}: {counted_group(group)}")
         own_inputs = (one for flag, path in files.items() for one in _inputs(flag, path))
         parts = BundleParts(
             name=name or out.name,
@@ -314,12 +302,13 @@ def prepare_files(
         )
         if relatives is not None:
             parts = _with_relatives(parts, Path(relatives), None, progress)
-        parts = _with_tracks(parts, tracks, blacklist)
-        options = {"relatives": relatives, "expression-unit": expression_unit, "operons": chosen,
+        parts = _with_tracks(parts, tracks, blacklist, conservation)
+        bases = {"relatives": relatives, "conservation": conservation}
+        options = {**bases, "expression-unit": expression_unit, "operons": chosen,
                    "block-bp": block_bp, "folds": n_folds, "network-evidence": network_evidence,
                    "gene-set-evidence": gene_set_evidence}  # fmt: skip
         if fetched is not None:
-            files, options = {}, {"recipe": name, "relatives": relatives}
+            files, options = {}, {"recipe": name, **bases}
             allow_missing = False
         given = {flag: value for flag, value in (files | options).items() if value}
         flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
@@ -357,30 +346,41 @@ def _with_relatives(
 
 
 def _with_tracks(
-    parts: BundleParts, tracks: Iterable[Path | str], blacklist: Path | str | None
+    parts: BundleParts,
+    tracks: Iterable[Path | str],
+    blacklist: Path | str | None,
+    conservation: Path | str | None,
 ) -> BundleParts:
-    """The parts with files of tracks, and these in the inputs."""
+    """The parts with files of tracks and of a score in place of relatives, and all as inputs."""
     given, inputs = list(tracks), list(parts.inputs)
     if blacklist and not given:
         raise InputError("--blacklist without --tracks", "both")
     paths = [("tracks", part) for one in given for part in str(one).split(",")]
     paths += [("blacklist", str(blacklist))] if blacklist else []
+    paths += [("conservation", str(conservation))] if conservation else []
     for flag, path in paths:
         with open_input(Path(path)):
             inputs += _inputs(flag, Path(path))
+    if conservation:
+        inputs = [one for one in inputs if one["part"] != "relatives"]
+        parts = parts._replace(relatives=None, conservation=Path(conservation))
     black = None if blacklist is None else Path(blacklist)
     return parts._replace(tracks=given, blacklist=black, inputs=inputs)
 
 
-def _check_given(tracks: Iterable[Path | str], relatives: Path | str | None) -> None:
+def _check_given(
+    tracks: Iterable[Path | str], relatives: Path | str | None, conservation: Path | str | None
+) -> None:
     """What a file's name and first bytes tell, before the work rather than after it."""
+    is_one = relatives is None or conservation is None
+    require(is_one, "--relatives together with --conservation", "one or the other")
     check_aligner(relatives)
-    for path in (Path(part) for one in tracks for part in str(one).split(",")):
-        if KINDS.get(plain_suffix(path)) == COVERAGE:
-            with open_input(path) as file:
-                if file.read(4) not in BIGWIG_MAGIC:
-                    found = "no bigWig (by its first bytes)"
-                    raise InputError(found, "a whole bigWig file", path=path)
+    given = [Path(part) for one in tracks for part in str(one).split(",")]
+    bigwigs = [path for path in given if KINDS.get(plain_suffix(path)) == COVERAGE]
+    for path in [*bigwigs, *([] if conservation is None else [Path(conservation)])]:
+        with open_input(path) as file:
+            is_bigwig = file.read(4) in BIGWIG_MAGIC
+        require(is_bigwig, "no bigWig (by its first bytes)", "a whole bigWig file", path)
 
 
 def _refuse_taken(out: Path, overwrite: bool) -> None:

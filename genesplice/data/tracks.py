@@ -16,10 +16,11 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from genesplice.config.model import SUMMARY_BP
+from genesplice.data.alignments import open_bigwig
 from genesplice.data.annotation import FileContigs, Unplaced
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import bed_rows, counted, open_input, plain_suffix
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError
 from genesplice.runtime import write_json
 
 BIN_BP = SUMMARY_BP
@@ -228,13 +229,6 @@ def _planned(
     return planned
 
 
-def _file_contigs(path: Path, genome: Genome, aliases: Mapping[str, str] | None) -> FileContigs:
-    contigs = FileContigs(path, genome)
-    for name, own in (aliases or {}).items():
-        contigs.contigs.setdefault(name, genome.contig(own))
-    return contigs
-
-
 def _coverage(
     path: Path,
     genome: Genome,
@@ -243,31 +237,8 @@ def _coverage(
     notes: list[str],
 ) -> Read:
     """Means of a bigWig's bins; what is wrong with the file as a whole is said at once."""
-    try:
-        import pybigtools
-    except ImportError as error:
-        wanted = "bigWig files are read with pybigtools, which is not installed"
-        raise WorkError(f"{wanted}: pip install pybigtools") from error
-    try:
-        reader = pybigtools.open(str(path))
-        lengths, whole = reader.chroms(), reader.info()["summary"]
-    except (ValueError, OSError, KeyError, pybigtools.BBIReadError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:80]
-        raise InputError(f"no bigWig ({reason})", "a whole bigWig file", path=path) from error
-    contigs, called, lost = _file_contigs(path, genome, aliases), dict[str, str](), list[Unplaced]()
-    for name, length in lengths.items():
-        contigs.lengths[name] = length, 0
-        try:
-            called[contigs.find(name, 0).name] = name
-        except Unplaced as error:
-            lost.append(error)
-    if not called:
-        raise lost[0]
-    if lost:
-        unknown = [name for name in lengths if name not in called.values()]
-        notes.append(counted(f"contigs of {path.name} that the genome lacks, left out", unknown))
-    if not np.isfinite(whole["sum"]):
-        raise InputError("values that are no numbers", "coverage, 0 or more", path=path)
+    reader, called = open_bigwig(path, genome, aliases, notes)
+    whole = reader.info()["summary"]
     sign = -1.0 if is_minus and whole["max"] <= 0 and whole["min"] < 0 else 1.0
     if min(sign * whole["min"], sign * whole["max"]) < 0:
         raise InputError(f"the value {whole['min']:g}", "coverage, 0 or more", path=path)
@@ -330,7 +301,7 @@ def _intervals(
     path: Path, genome: Genome, aliases: Mapping[str, str] | None, notes: list[str]
 ) -> Iterator[tuple[Contig, int, int, str]]:
     """Contig, start, end and strand (empty without one) of every line of a BED file."""
-    contigs, lost, n_found = _file_contigs(path, genome, aliases), list[Unplaced](), 0
+    contigs, lost, n_found = FileContigs(path, genome, aliases), list[Unplaced](), 0
     for line, cells in bed_rows(path, 3, "BED: contig, start, end"):
         try:
             contig = contigs.find(cells[0], line)

@@ -311,13 +311,13 @@ def faithfulness_metrics(checked: Sequence[Faithfulness]) -> list[Metric]:
 
 
 def with_conservation(explainer: Explainer, found: Attribution) -> Attribution:
-    """The same with how relatives conserve its bases, where the data have relatives."""
-    relatives, window = explainer.bundle.relatives, explainer.window(found.gene_id)
-    if relatives is None:
-        return found
-    first = found.offset_bp - window.offset_bp
-    columns = window.columns[0, first : first + len(found.tokens)].numpy()
-    return found._replace(conservation=relatives.conservation(columns, found.tokens))
+    """The same with how its bases are conserved, where the data have relatives or a score."""
+    gene = explainer.bundle.genes.set_index("gene_id").loc[found.gene_id]
+    low, n = found.offset_bp, len(found.tokens)
+    is_minus = gene["strand"] == "-"
+    start = int(gene["tss"]) + (1 - low - n if is_minus else low)
+    at = gene["contig"], start, start + n, gene["strand"]
+    return found._replace(conservation=explainer.bundle.conservation(*at))
 
 
 def part_table(attributions: Sequence[Attribution]) -> pd.DataFrame:

@@ -134,6 +134,8 @@ def attribution_parts(
 def _of_relatives(found: Sequence[Attribution]) -> str:
     if any(one.conservation is None for one in found):
         return "The data have no relatives: no conservation is shown."
+    if any(one.conservation and one.conservation.score for one in found):
+        return "Below: how conserved each base is, by the score. The model does not read it."
     said = "Below: how many near, middle and far relatives are aligned (pale) and have the base "
     said += "that is there (dark)."
     if all(one.by_group is None for one in found):

@@ -143,25 +143,36 @@ def gene_lanes(genes: pd.DataFrame, locus: object, reach: float) -> dict[str, An
 def add_conservation(figure: go.Figure, x: np.ndarray, found: Conservation, axis: str) -> list[str]:
     """Add two areas for each group of relatives on a y axis of its own; the names of these axes.
 
-    The dark one is how many have the base that is there, the pale one how many are aligned. Where
-    the axes lie is up to the caller; `axis` is the x axis.
+    The dark one is how many have the base that is there, the pale one how many are aligned; of a
+    score there is one area. Where the axes lie is up to the caller; `axis` is the x axis.
     """
+    panels: list[tuple[str, float, float, dict[str, str]]] = [
+        (group, 0, size, {f"{group} relatives that are aligned": "#BFE3D8",
+                          f"{group} relatives that have this base": th.GREEN})
+        for group, size in _shown(found)
+    ]  # fmt: skip
+    if found.score is not None:
+        name, low, high = found.score
+        panels.append((name, min(low, 0), max(high, 0), {name: th.GREEN}))
     axes, areas = [], iter(conservation_areas(found))
-    for number, (group, size) in enumerate(_shown(found), len(list(figure.select_yaxes())) + 1):
-        for what, colour in (("are aligned", "#BFE3D8"), ("have this base", th.GREEN)):
-            hover = f"%{{x:+d}} bp: %{{y}} of {size} {group} relatives {what}"
-            look = {"width": 0, "fill": "tozeroy", "fillcolor": colour, "hover": hover}
-            look |= {"showlegend": False, "name": f"{group} relatives that {what}"}
+    for number, (name, low, high, shades) in enumerate(panels, len([*figure.select_yaxes()]) + 1):
+        for what, colour in shades.items():
+            of = f"of {high} {what.replace(' that', '')}" if found.score is None else safe(name)
+            look = {"width": 0, "fill": "tozeroy", "fillcolor": colour, "showlegend": False}
+            look |= {"hover": f"%{{x:+d}} bp: %{{y}} {of}", "name": safe(what)}
             area = th.line(x, next(areas), colour, xaxis=axis, yaxis=f"y{number}", **look)
             figure.add_trace(area.update(line_shape="hvh"))
         axes.append(f"yaxis{number}")
-        look = {"tickvals": [size / 2], "ticktext": [group], "ticks": "", "showgrid": False}
-        figure.update_layout({axes[-1]: {"range": [0, size], "fixedrange": True, **look}})
+        look = {"tickvals": [(low + high) / 2], "ticktext": [short(name, 12)], "ticks": ""}
+        look |= {"range": [low, high], "fixedrange": True, "showgrid": False}
+        figure.update_layout({axes[-1]: look})
     return axes
 
 
 def conservation_areas(found: Conservation) -> list[np.ndarray]:
-    """Heights of the areas of `add_conservation`, group by group."""
+    """Heights of the areas of `add_conservation`, group by group; of a score in its usual range."""
+    if found.score is not None:
+        return [np.clip(found.information, *found.score[1:]).astype(np.float32)]
     kept = [list(found.sizes).index(group) for group, _ in _shown(found)]
     both = found.aligned, found.same
     return [counts[:, group].astype(np.int16) for group in kept for counts in both]

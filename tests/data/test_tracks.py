@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_files import random_genome, write
+from tiny_files import random_genome, write, write_bigwig
 from tiny_inputs import inputs
 
 from genesplice.data.bundle import load_bundle
@@ -37,12 +37,7 @@ def blocks() -> pd.DataFrame:
 
 
 def bigwig(path, values, lengths=LENGTHS):
-    """`values` by contig, a number a base, NaN for no entry."""
-    pybigtools = pytest.importorskip("pybigtools")
-    rows = [(name, i, i + 1, float(v)) for name in sorted(values)
-            for i, v in enumerate(values[name]) if not np.isnan(v)]  # fmt: skip
-    pybigtools.open(str(path), "w").write(dict(lengths), iter(rows))
-    return path
+    return write_bigwig(path, values, lengths)
 
 
 def coverage(seed=0, share=0.3):

@@ -27,6 +27,7 @@ from tiny_explorers import (
 from tiny_figures import polygons, trace
 
 from genesplice.errors import InputError
+from genesplice.results import Conservation
 from genesplice.show.explorer import (
     EXPLORER_MIME,
     HEADLESS_VARIABLE,
@@ -441,6 +442,21 @@ def test_conservation_and_columns_follow_the_gene_under_its_bars() -> None:
     panels.append(next(one for one in scanned.data if one.type == "table").domain.y)
     assert all(upper[0] > lower[1] for upper, lower in itertools.pairwise(panels))
     assert scanned.layout.xaxis2.anchor == "y6"
+
+
+def test_a_score_is_one_area_in_its_usual_range() -> None:
+    table = pd.DataFrame(np.ones((2, 50)), index=["a", "b"], columns=range(50))
+    none, values = np.zeros((50, 0)), np.random.default_rng(1).normal(0, 3, (2, 50))
+    found = [Conservation({}, none, none, one, (HOSTILE, -2.0, 4.0)) for one in values]
+    explorer = AttributionExplorer(table, ["ACGTA" * 10] * 2, conservation=found)
+    for label, own in zip(explorer.controls["gene"].options, values, strict=True):
+        figure = explorer.figure_at(gene=label)
+        assert list(figure.data[-1].y) == np.clip(own, -2, 4).astype(np.float32).tolist()
+        assert list(figure.data[-1].x) == list(range(50))
+    axis = explorer.figure.layout.yaxis3
+    assert (axis.range, list(axis.ticktext)) == ((-2, 4), [short(HOSTILE, 12)])
+    assert "<img" not in explorer.figure.to_json()
+    assert not explorer.figure.layout.xaxis2.title.text.endswith("no relatives")
 
 
 def test_attributions_of_short_sequences_and_wrong_ones() -> None:
