@@ -203,6 +203,9 @@ def variants(
     sites: Annotated[
         Path | None, typer.Option(help="BED of known sites, name = class; with --classes.")
     ] = None,
+    genes: Annotated[
+        Path | None, typer.Option(help="Genes, one a line, such as essential ones; with --classes.")
+    ] = None,
     window: Annotated[int, typer.Option(help="Bases read for the masked-base ratio.")] = 2048,
     level_window: Annotated[int, typer.Option(help="Bases read for the change of level.")] = 4096,
     max_length: Annotated[int, typer.Option(help="Longest allele that is scored.", min=1)] = 64,
@@ -224,7 +227,7 @@ def variants(
     from genesplice.results import write_metrics
     from genesplice.runtime import file_sha256
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
-    from genesplice.variants.classes import class_benchmarks
+    from genesplice.variants.classes import class_benchmarks, read_gene_list
     from genesplice.variants.likelihood import MaskedBases
     from genesplice.variants.measured import (
         measured_benchmark,
@@ -236,8 +239,8 @@ def variants(
 
     if vcf is None and measured is None and not classes:
         raise InputError("no --vcf, --measured or --classes", "one of them")
-    if sites is not None and not classes:
-        raise InputError("--sites without --classes", "the number of sites of each class")
+    for flag, file in {"--sites": sites, "--genes": genes}.items():
+        require(file is None or classes, f"{flag} without --classes", "how many of each kind")
     if vcf is not None and out.resolve() == vcf.resolve():
         raise InputError(f"--out {out}", "another file than --vcf")
     records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
@@ -250,6 +253,7 @@ def variants(
     )
     settings = Settings(window, max_length, abstain, level_window, percentile, seed)
     known = None if sites is None else read_sites(sites, bundle)
+    listed = () if genes is None else read_gene_list(genes, bundle)
     files: list[Path] = []
     metrics = []
     contigs_renamed: Mapping[str, str] = {}
@@ -264,7 +268,9 @@ def variants(
         files.append(beside(out, ".measured.tsv"))
         metrics += measured_benchmark(models, bundle, measured, files[-1], settings)
     if classes:
-        metrics += class_benchmarks(models, bundle, n_genes=classes, seed=seed, progress=cli.say)
+        metrics += class_benchmarks(
+            models, bundle, n_genes=classes, listed=listed, seed=seed, progress=cli.say
+        )
     if known is not None and models.masked is not None:
         cli.say(f"variants: {len(known)} known sites")
         score = MaskedBases(models.masked)
@@ -277,7 +283,7 @@ def variants(
         config=settings._asdict() | {"classes": classes},
         seeds={"matched": seed},
         data=bundle.data_sha256
-        | {file.name: file_sha256(on_disk(file)) for file in (vcf, measured, sites) if file},
+        | {file.name: file_sha256(on_disk(file)) for file in (vcf, measured, sites, genes) if file},
         extra=models.record | {"contigs_renamed": contigs_renamed},
     )
     cli.emit({"files": [*files, records, receipt]}, as_json)

@@ -8,9 +8,12 @@ model finds the change unlikely. Cases are ranked among controls of the same two
 on these alone gives 0.5. Below 0.5: a model that knows the frame and not where genes end finds a
 stop codon unlikely. `count_two_sided` is what counts of neighbouring bases give, `column` the log
 ratio of counts + 1/4 in the alignment column.
+
+Of a list of genes, such as essential ones: whether premature stops are less likely in these.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,8 @@ from genesplice.data.features import find_promoter
 from genesplice.data.genome import Genome, decode
 from genesplice.data.relatives import column_log_counts
 from genesplice.data.splits import first_of_operon
+from genesplice.data.tables import numbered_lines
+from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import resampled
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
@@ -44,6 +49,7 @@ UPSTREAM_BP = 250
 FLANK_BP = 8
 INSIDE_BP = 300
 LEVEL_WINDOW_BP = 4096
+MOST_UNKNOWN, FEWEST_GENES = 0.05, 10
 COLUMNS = [
     "gene_id", "site", "codon_position", "ref", "alt", "is_synonymous", "is_nonsense", "llr",
     "llr_counts", "llr_column",
@@ -82,10 +88,11 @@ def class_table(
     bundle: Bundle,
     *,
     n_genes: int = 100,
+    among: Collection[str] | None = None,
     seed: int = 0,
     progress: Progress = lambda text: None,
 ) -> pd.DataFrame:
-    """Every substitution at chosen sites of random genes with a reading frame.
+    """Every substitution at chosen sites of random genes with a reading frame, or of some `among`.
 
     Columns: gene_id, site (start, stop, body, hexamer, flank), codon_position (0 outside of
     codons), ref, alt (on the sense strand), is_synonymous, is_nonsense (None outside of codons),
@@ -96,6 +103,7 @@ def class_table(
     genes = bundle.genes
     size = genes["exons"].map(lambda edges: sum(edges[1::2]) - sum(edges[::2]))
     is_usable = (size >= 2 * INSIDE_BP) & (genes["genetic_code"] != UNKNOWN)
+    is_usable &= True if among is None else genes["gene_id"].isin(among)
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(is_usable.to_numpy()))[:n_genes]
     is_first = first_of_operon(bundle.genome, genes, bundle.splits).to_numpy()
     contigs = [(contig.name, 0, contig.length) for contig in bundle.genome.contigs]
@@ -234,6 +242,48 @@ def matched_auroc(
     return auroc_metric(name, *columns, table[unit].to_numpy(str), seed=seed)
 
 
+def read_gene_list(path: Path, bundle: Bundle) -> list[str]:
+    """Ids of the genes in the first column of a text file, by id, name or synonym; others are lost.
+
+    Raises
+    ------
+    InputError
+        If more than a twentieth of the names are unknown, or there are fewer than ten genes.
+    """
+    rows = [(line, text.split("\t")[0].strip()) for line, text in numbered_lines(path)]
+    rows = [(line, name) for line, name in rows if name and not name.startswith("#")]
+    known = dict(zip(bundle.aliases["alias"], bundle.aliases["gene_id"], strict=True))
+    lost = [(line, name) for line, name in rows if name.lower() not in known]
+    if len(lost) > MOST_UNKNOWN * len(rows):
+        line, name = lost[0]
+        found = f"gene {name!r}, and {len(lost)} of {len(rows)} that the data lack"
+        raise InputError(found, "at most a twentieth", path=path, line=line)
+    ids = list(dict.fromkeys(known[name.lower()] for _, name in rows if name.lower() in known))
+    require(len(ids) >= FEWEST_GENES, f"{len(ids)} genes", f"at least {FEWEST_GENES}", path)
+    return ids
+
+
+def listed_metrics(
+    table: pd.DataFrame, listed: Collection[str], block_of: pd.Series, *, seed: int = 0
+) -> list[Metric]:
+    """`auroc_nonsense_listed`: whether premature stops are less likely in listed genes.
+
+    A gene counts by the mean ratio of its premature stops, by every score of `SCORES` that says
+    anything. The interval is over blocks of the genome, which are given by gene.
+    """
+    stops = table[(table["site"] == "body") & table["is_nonsense"].eq(True)]
+    means = stops.groupby("gene_id")[list(SCORES.values())].mean()
+    is_listed, block = means.index.isin(list(listed)), block_of[means.index].to_numpy()
+    return [
+        metric._replace(model=model)
+        for model, column in SCORES.items()
+        if means[column].any()
+        for metric in auroc_metric(
+            "auroc_nonsense_listed", is_listed, -means[column].to_numpy(), block, seed=seed
+        )
+    ]
+
+
 def hexamer_levels(
     model: LevelModel, bundle: Bundle, *, n_genes: int = 60, seed: int = 0
 ) -> list[Metric]:
@@ -282,16 +332,28 @@ def class_benchmarks(
     bundle: Bundle,
     *,
     n_genes: int = 100,
+    listed: Collection[str] = (),
     seed: int = 0,
     gene_features: Sequence[Tensor] | None = None,
     progress: Progress = lambda text: None,
 ) -> list[Metric]:
-    """AUROCs of known classes: zero-shot, and of hexamers by the first expression model."""
+    """AUROCs of known classes: zero-shot, and of hexamers by the first expression model.
+
+    With ids of `listed` genes also whether premature stops are less likely in these.
+    """
     metrics = []
     if models.masked is not None:
         masked = MaskedBases(models.masked)
         table = class_table(masked, bundle, n_genes=n_genes, seed=seed, progress=progress)
         metrics += class_metrics(table, seed=seed, progress=progress)
+        if listed:
+            progress(f"variants: premature stops in {n_genes} listed genes, and in as many others")
+            others = set(bundle.genes["gene_id"]).difference(listed)
+            tables = (
+                class_table(masked, bundle, n_genes=n_genes, among=among, seed=seed)
+                for among in (listed, others)
+            )
+            metrics += listed_metrics(pd.concat(tables), listed, bundle.block_of, seed=seed)
     if models.levels:
         progress(f"variants: level of changed hexamers, {n_genes} genes")
         known = gene_features[0] if gene_features else None

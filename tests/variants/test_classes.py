@@ -14,6 +14,7 @@ from genesplice.data.coding import coding_sequence, codon_meanings
 from genesplice.data.features import find_promoter
 from genesplice.data.genome import decode
 from genesplice.data.splits import first_of_operon
+from genesplice.errors import InputError
 from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
 from genesplice.predict.models import Models
@@ -24,6 +25,8 @@ from genesplice.variants.classes import (
     class_metrics,
     class_table,
     hexamer_levels,
+    listed_metrics,
+    read_gene_list,
 )
 from genesplice.variants.levels import LevelModel
 from genesplice.variants.likelihood import MaskedBases
@@ -34,6 +37,49 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def score():
     return MaskedBases(make_masked("model.base_width=0"))
+
+
+# --- listed genes ---
+
+
+def test_listed_genes_are_compared_by_the_means_of_their_premature_stops():
+    rng, rows = np.random.default_rng(2), []
+    for gene in range(40):
+        for site in ("body", "stop"):
+            for is_nonsense in (True, False, None):
+                ratios = rng.normal(
+                    -1.0 * (gene < 15 and site == "body" and is_nonsense is True), 1
+                )
+                rows.append((f"g{gene}", site, is_nonsense, ratios, rng.normal(), 0.0))
+    columns = ["gene_id", "site", "is_nonsense", "llr", "llr_counts", "llr_column"]
+    table = pd.DataFrame([*rows, *rows[:30:2]], columns=columns)
+    listed, blocks = [f"g{i}" for i in range(15)], pd.Series({f"g{i}": i // 4 for i in range(40)})
+    found = {one.model: one for one in listed_metrics(table, listed, blocks)}
+    assert set(found) == {"genesplice", "count_two_sided"}
+    for model, column in (("genesplice", "llr"), ("count_two_sided", "llr_counts")):
+        means = {}
+        for gene in blocks.index:
+            own = [row for row in table.itertuples() if row.gene_id == gene]
+            values = [getattr(r, column) for r in own if r.site == "body" and r.is_nonsense is True]
+            means[gene] = sum(values) / len(values)
+        wins = [(means[a] < means[b]) for a in listed for b in means if b not in listed]
+        assert found[model].value == pytest.approx(np.mean(wins))
+        assert (found[model].metric, found[model].n) == ("auroc_nonsense_listed", 15)
+        assert found[model].ci_low < found[model].value < found[model].ci_high
+
+
+def test_a_list_of_genes_is_read_by_any_name(tiny_bundle, tmp_path):
+    genes, path = tiny_bundle.genes, tmp_path / "genes.txt"
+    ids = genes["gene_id"].tolist()
+    names = [*ids[:15], *genes["name"].str.upper()[15:20]]
+    path.write_text("\n".join(["# essential", *(f"{name}\tx" for name in names), "", "nobody"]))
+    assert read_gene_list(path, tiny_bundle) == ids[:20]
+    path.write_text("\n".join([*names[:10], "nobody", "somebody"]))
+    with pytest.raises(InputError, match=r"genes\.txt:11: found gene 'nobody', and 2 of 12"):
+        read_gene_list(path, tiny_bundle)
+    path.write_text("\n".join(names[:9]))
+    with pytest.raises(InputError, match="found 9 genes, expected at least 10"):
+        read_gene_list(path, tiny_bundle)
 
 
 def test_auroc_is_that_of_scikit_learn():
@@ -170,6 +216,9 @@ def test_classes_say_what_they_are_at(score, tiny_bundle):
     counted = {m.metric.removeprefix("auroc_"): str(m.n) for m in metrics}
     assert counted.items() <= cases.items()
     assert counted
+    listed = tiny_bundle.genes["gene_id"][::2].tolist()
+    metrics = class_benchmarks(models, tiny_bundle, n_genes=3, listed=listed)
+    assert {m.n for m in metrics if m.metric == "auroc_nonsense_listed"} == {3}
 
 
 def test_hexamers_by_the_predicted_level_are_those_of_mutagenesis(tiny_bundle):

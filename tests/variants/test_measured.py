@@ -90,15 +90,22 @@ def test_the_command(tiny_bundle, measured, tmp_path):
     model = save_masked(tmp_path / "pre", "model.base_width=0")
     words = ["--model", model, "--data", tiny_bundle.path]
     measured.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
-    more = ["--measured", tmp_path / "m.tsv", "--classes", "1", "--out", tmp_path / "figures"]
+    (tmp_path / "listed.txt").write_text("\n".join(tiny_bundle.genes["name"][::2]))
+    more = ["--measured", tmp_path / "m.tsv", "--classes", "2", "--out", tmp_path / "figures"]
+    more += ["--genes", tmp_path / "listed.txt"]
     answer = call("variants", *words, *more)
     assert answer.code == 0, answer.err
     names = {m.metric for m in read_metrics(tmp_path / "figures.metrics.json")}
     assert names >= {"measured_spearman", "auroc_start_stop", "auroc_nonsynonymous"}
+    assert "auroc_nonsense_listed" in names
     assert len(pd.read_csv(tmp_path / "figures.measured.tsv", sep="\t")) == len(measured)
     answer = call("variants", *words, "--out", tmp_path / "none")
     assert answer.code == 2
     assert "no --vcf, --measured or --classes" in answer.err
+    more = ["--measured", tmp_path / "m.tsv", "--genes", tmp_path / "listed.txt"]
+    answer = call("variants", *words, *more, "--out", tmp_path / "none")
+    assert answer.code == 2
+    assert "--genes without --classes" in answer.err
 
 
 def test_the_column_is_among_the_scores(score, tiny_bundle, measured):
