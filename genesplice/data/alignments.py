@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 from genesplice.data.annotation import FileContigs, Unplaced
 from genesplice.data.genome import Contig, Genome, N, encode
@@ -47,10 +47,8 @@ MOST_DIFFERENT = 0.05
 SCORE_FILES = ("conservation.npy", "conservation.json")
 MOST_WITHOUT_SCORE = 0.05
 """Share of the genome that may lie on contigs without a score."""
-OUTER_PERCENT = 1.0
-"""A score's usual range leaves out as many on either side."""
-MOST_RANKED = 10_000_000
-"""Bases that the range is taken from, evenly spaced, of a longer genome."""
+OUTER_PERCENT, MOST_RANKED = 1.0, 10_000_000
+"""A score's usual range leaves out as many on either side, of so many bases evenly spaced."""
 CHUNK_BP = 1 << 20
 
 
@@ -301,6 +299,17 @@ class ConservationScore(NamedTuple):
         none, turn = np.zeros((end - start, 0), np.uint8), -1 if strand == "-" else 1
         return Conservation({}, none, none, values[::turn], (self.name, self.low, self.high))
 
+    def log_ratio(
+        self,
+        at: Int64[np.ndarray, " replaced"],
+        ref: UInt8[np.ndarray, " replaced"],
+        alt: UInt8[np.ndarray, " inserted"],
+    ) -> float | None:
+        """In place of `Relatives.log_ratio`: minus the mean of bases that change; None of none."""
+        found = self.values[at[ref != alt] if len(ref) == len(alt) else at]
+        known = found[np.isfinite(found)].astype(np.float64)
+        return -float(known.mean()) if len(known) else None
+
 
 def open_bigwig(
     path: Path, genome: Genome, aliases: Mapping[str, str] | None, notes: list[str]
@@ -352,21 +361,19 @@ def write_conservation(
         As `open_bigwig`; for contigs of more than a twentieth of the genome without any value, and
         where the values are all the same.
     """
-    notes, name, n_known = list[str](), path.stem, 0
+    notes, name, n_known = list[str](), path.stem, dict[Contig, int]()
     reader, called = open_bigwig(path, genome, aliases, notes)
     values = np.lib.format.open_memmap(
         folder / SCORE_FILES[0], mode="w+", dtype=np.float32, shape=(genome.length,)
     )
-    empty: list[Contig] = []
     for contig in genome.contigs:
         own = values[contig.offset : contig.offset + contig.length]
         own[:] = np.nan
         for start in range(0, contig.length if contig.name in called else 0, CHUNK_BP):
             end = min(start + CHUNK_BP, contig.length)
             own[start:end] = reader.values(called[contig.name], start, end, fillna=None)
-        n_here = int(np.isfinite(own).sum())
-        n_known += n_here
-        empty += [] if n_here else [contig]
+        n_known[contig] = int(np.isfinite(own).sum())
+    empty = [contig for contig, count in n_known.items() if not count]
     if sum(contig.length for contig in empty) > MOST_WITHOUT_SCORE * genome.length:
         found = f"no value on {some(contig.name for contig in empty)}"
         expected = f"values on contigs of {1 - MOST_WITHOUT_SCORE:.0%} of the genome"
@@ -380,7 +387,9 @@ def write_conservation(
         raise InputError(f"the value {low:g} nearly everywhere", "values that differ", path=path)
     values.flush()
     write_json(folder / SCORE_FILES[1], {"name": name, "low": low, "high": high})
-    share = f"{n_known / genome.length:.1%} of the bases, most from {low:.3g} to {high:.3g}"
+    share = (
+        f"{sum(n_known.values()) / genome.length:.1%} of the bases, mostly {low:.3g} to {high:.3g}"
+    )
     notes.append(f"conservation: {name} of {share}; baselines and figures read it, no encoder does")
     return notes
 

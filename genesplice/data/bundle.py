@@ -153,6 +153,11 @@ class Bundle:
         """File of the bundle to its sha256, for the manifest of what is made from it."""
         return dict(self.manifest["files"])
 
+    @property
+    def conserved_by(self) -> Relatives | ConservationScore | None:
+        """What says how conserved a base is, and what speaks for or against another one."""
+        return self.relatives or self.conservation_score
+
     def conservation(
         self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
     ) -> Conservation | None:

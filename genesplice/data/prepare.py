@@ -36,6 +36,7 @@ from genesplice.data.sources import (
     FROM_ARCHIVE,
     MIN_SET_GENES,
     RECIPES,
+    SUMMARY_SOURCE,
     FetchedFiles,
     default_cache,
     fetch_relatives,
@@ -353,17 +354,16 @@ def _with_tracks(
 ) -> BundleParts:
     """The parts with files of tracks and of a score in place of relatives, and all as inputs."""
     given, inputs = list(tracks), list(parts.inputs)
-    if blacklist and not given:
-        raise InputError("--blacklist without --tracks", "both")
+    require(given or not blacklist, "--blacklist without --tracks", "both")
     paths = [("tracks", part) for one in given for part in str(one).split(",")]
-    paths += [("blacklist", str(blacklist))] if blacklist else []
-    paths += [("conservation", str(conservation))] if conservation else []
-    for flag, path in paths:
+    more = {"blacklist": blacklist, "conservation": conservation}
+    for flag, path in [*paths, *((flag, str(one)) for flag, one in more.items() if one)]:
         with open_input(Path(path)):
             inputs += _inputs(flag, Path(path))
     if conservation:
-        inputs = [one for one in inputs if one["part"] != "relatives"]
-        parts = parts._replace(relatives=None, conservation=Path(conservation))
+        notes = [note for note in parts.notes if not note.startswith("relatives:")]
+        inputs = [one for one in inputs if one["source"] != SUMMARY_SOURCE]
+        parts = parts._replace(relatives=None, notes=notes, conservation=Path(conservation))
     black = None if blacklist is None else Path(blacklist)
     return parts._replace(tracks=given, blacklist=black, inputs=inputs)
 
@@ -372,8 +372,8 @@ def _check_given(
     tracks: Iterable[Path | str], relatives: Path | str | None, conservation: Path | str | None
 ) -> None:
     """What a file's name and first bytes tell, before the work rather than after it."""
-    is_one = relatives is None or conservation is None
-    require(is_one, "--relatives together with --conservation", "one or the other")
+    if relatives is not None and conservation is not None:
+        raise InputError("--relatives together with --conservation", "one or the other")
     check_aligner(relatives)
     given = [Path(part) for one in tracks for part in str(one).split(",")]
     bigwigs = [path for path in given if KINDS.get(plain_suffix(path)) == COVERAGE]

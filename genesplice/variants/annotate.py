@@ -123,7 +123,7 @@ class Scorer:
         self.names = alleles.contig_names(bundle)
         self.track = region_track(bundle)
         self.consequences = Consequences(bundle.genome, bundle.genes)
-        self.relatives = bundle.relatives
+        self.conserved_by = bundle.conserved_by
         self.masked = self.matched = self.levels = None
         if models.masked is not None:
             self.masked = likelihood.MaskedBases(models.masked)
@@ -146,7 +146,7 @@ class Scorer:
                 self.columns = self.columns.append(pa.field(name, pa.float64()))
         self.metrics = self.matched.metrics if self.matched else []
         self.fields = ["GS_LLR"] * bool(self.masked) + ["GS_PCT"] * bool(self.matched)
-        self.fields += ["GS_CONS"] * (bundle.relatives is not None)
+        self.fields += ["GS_CONS"] * (bundle.conserved_by is not None)
         self.fields += ["GS_DLEVEL", "GS_GENE"] * bool(self.levels)
         self.fields += ["GS_DTRACK", "GS_TRACK"] * bool(self.tracks) + ["GS_FLAG"]
 
@@ -205,9 +205,9 @@ class Scorer:
         region = region_of(self.genome, self.track, allele.contig, allele.start)
         row |= {"kind": allele.kind, "region": region}
         row["consequence"], row["consequence_gene"] = self.consequences(allele)
-        if self.relatives is not None:
+        if self.conserved_by is not None:
             at, _ = self.genome.indices(allele.contig, allele.start, allele.end)
-            row["conservation"] = self.relatives.log_ratio(at, allele.ref, allele.alt)
+            row["conservation"] = self.conserved_by.log_ratio(at, allele.ref, allele.alt)
         if ratio is not None:
             row |= {
                 "llr": ratio.mean, "llr_forward": ratio.forward, "llr_reverse": ratio.reverse,

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
+from genesplice.data.alignments import ConservationScore
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
 from genesplice.data.relatives import Relatives, column_log_counts
@@ -76,8 +77,8 @@ def score_measured(
     scores[counts.name] = [_count_ratio(counts, genome, one) for one in alleles]
     exchanges = Consequences(genome, bundle.genes).exchanged
     scores[BLOSUM62] = [0.0 if a.growth_bp else _similarity(exchanges(a)) for a in alleles]
-    if bundle.relatives is not None:
-        scores["column"] = [_column_ratio(bundle.relatives, genome, one) for one in alleles]
+    if (conserved_by := bundle.conserved_by) is not None:
+        scores["column"] = [_column_ratio(conserved_by, genome, one) for one in alleles]
     is_scored = np.array([isinstance(one, Allele) for one in checked], bool)
     out = table.assign(flag=[None if isinstance(one, Allele) else one for one in checked])
     for name, values in scores.items():
@@ -120,10 +121,12 @@ def _count_ratio(model: CountModel, genome: Genome, allele: Allele) -> float:
     return float(totals[1] - totals[0])
 
 
-def _column_ratio(relatives: Relatives, genome: Genome, allele: Allele) -> float:
-    """As `Relatives.log_ratio`; 0 where columns say nothing of a change."""
+def _column_ratio(
+    conserved_by: Relatives | ConservationScore, genome: Genome, allele: Allele
+) -> float:
+    """As `Relatives.log_ratio`; 0 where columns, or a score, say nothing of a change."""
     at, _ = genome.indices(allele.contig, allele.start, allele.end)
-    ratio = relatives.log_ratio(at, allele.ref, allele.alt)
+    ratio = conserved_by.log_ratio(at, allele.ref, allele.alt)
     return 0.0 if ratio is None else ratio
 
 

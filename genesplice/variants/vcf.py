@@ -27,7 +27,8 @@ FIELDS = {
     ),
     "GS_CONS": (
         "A", "Float",
-        "Log ratio of ALT to REF among aligned relatives: counts + 1/4, natural log",
+        "Log ratio of ALT to REF among aligned relatives: counts + 1/4, natural log; of a score of "
+        "conservation, minus its mean over the bases that change",
     ),
     "GS_DLEVEL": (
         "A", "Float",

@@ -5,16 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 from tiny_files import random_genome, write_bigwig
+from tiny_genomes import make_relatives
 from tiny_inputs import inputs
 
 from genesplice.baselines.features import CONSERVED_BP, START_BP, conservation_features
 from genesplice.baselines.methods import available_baselines
 from genesplice.data import export_bundle, open_bundle
 from genesplice.data.alignments import write_conservation
-from genesplice.data.bundle import load_bundle
+from genesplice.data.bundle import BundleParts, load_bundle
 from genesplice.data.coding import coding_positions
 from genesplice.data.genome import Contig, Genome
-from genesplice.data.prepare import prepare_files, prepare_recipe
+from genesplice.data.prepare import _with_tracks, prepare_files, prepare_recipe
+from genesplice.data.sources import SUMMARY_SOURCE
 from genesplice.errors import InputError
 
 LENGTH = 24_000
@@ -106,6 +108,21 @@ def test_features_are_those_of_a_loop_over_bases(prepared):
     assert {"gbm_conservation", "gbm_dna"} <= set(available_baselines(bundle))
 
 
+def test_an_allele_counts_by_the_bases_that_change(prepared):
+    score, values = prepared[0].conserved_by, scores()
+    known = np.flatnonzero(np.isfinite(values))
+    a, b = known[10], known[20]
+    at, hole = np.array([a, b]), np.array([700, 701])
+    ref, one, both = (np.array(x, np.uint8) for x in ([0, 1], [0, 2], [3, 2]))
+    none = np.zeros(0, np.uint8)
+    assert score.log_ratio(at, ref, one) == pytest.approx(-values[b])
+    assert score.log_ratio(at, ref, both) == pytest.approx(-(values[a] + values[b]) / 2)
+    assert score.log_ratio(at, ref, none) == pytest.approx(-(values[a] + values[b]) / 2)
+    assert score.log_ratio(np.array([a, 700]), ref, both) == pytest.approx(-values[a])
+    assert score.log_ratio(hole, ref, both) is None
+    assert score.log_ratio(at[:0], none, ref) is None
+
+
 def test_a_shared_file_has_it_too(prepared, tmp_path):
     export_bundle(prepared[0].path, tmp_path / "b.zip")
     opened = open_bundle(tmp_path / "b.zip", tmp_path / "b")
@@ -161,6 +178,23 @@ def test_nothing_half_written_is_left(tmp_path):
     with pytest.raises(InputError, match="--relatives together with --conservation"):
         prepare_files(**given, **both)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "s.bw"]
+
+
+def test_it_stands_in_place_of_what_a_recipe_brings(tiny_bundle, tmp_path):
+    bundle, length = tiny_bundle, tiny_bundle.genome.length
+    names = ("genome", "genes", "expression", "network", "gene_sets")
+    brought = {"name": "sum.xz", "sha256": "0", "source": SUMMARY_SOURCE, "licence": "none"}
+    parts = BundleParts(
+        "tiny", *(getattr(bundle, name) for name in names), {}, {},
+        inputs=[brought | {"name": "genome.fa", "source": "archive"}, brought],
+        notes=["relatives: a summary", "other"], relatives=make_relatives(bundle, 3),
+    )  # fmt: skip
+    file = write_bigwig(tmp_path / "s.bw", {"chr": np.arange(9.0)}, {"chr": length})
+    made = _with_tracks(parts, [], None, file)
+    assert (made.relatives, made.conservation) == (None, file)
+    assert [one["name"] for one in made.inputs] == ["genome.fa", "s.bw"]
+    assert made.notes == ["other"]
+    assert _with_tracks(parts, [], None, None) == parts._replace(tracks=[])
 
 
 def test_first_bytes_are_looked_at_before_the_work(tmp_path):
