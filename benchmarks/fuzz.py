@@ -142,7 +142,7 @@ def targets(folder: Path) -> dict[str, Target]:
         ),
         "task table": Target(assay.read_assay, ".tsv", (assay_rows,)),
         "measured variants": Target(
-            vcf.read_measured, ".tsv", ("contig\tposition\tref\talt\tvalue\nc\t3\tA\tG\t0.5\n",)
+            assay.read_measured, ".tsv", ("contig\tposition\tref\talt\tvalue\nc\t3\tA\tG\t0.5\n",)
         ),
     }  # fmt: skip
 

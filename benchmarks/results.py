@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from genesplice.cli.notebooks import SPLITS
 from genesplice.evaluate.reliability import claim_records
-from genesplice.results import read_json
+from genesplice.results import SPLITS, read_json
 from genesplice.runtime import write_json
 
 Record = dict[str, Any]

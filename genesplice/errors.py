@@ -49,7 +49,13 @@ class WorkError(GeneSpliceError, RuntimeError):
     """The input was fine and the work failed all the same (exit code 1)."""
 
 
-def require(is_fine: object, found: str, expected: str, path: str | Path | None = None) -> None:
+def require(
+    is_fine: object,
+    found: str,
+    expected: str,
+    path: str | Path | None = None,
+    line: int | None = None,
+) -> None:
     """Raise an InputError unless it is fine."""
     if not is_fine:
-        raise InputError(found, expected, path=path)
+        raise InputError(found, expected, path=path, line=line)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -107,6 +107,24 @@ def gather_results(folder: Path) -> dict[str, Any]:
             raise InputError(type(rows).__name__, "a list of records", path=path)
         results[name] += [row for row in rows if row not in results[name]]
     return results
+
+
+SPLITS = {"variants": ("genome", "measured"), "faithfulness": ("explained",)}
+"""Of the records that `results.json` has under these names as well."""
+
+
+def run_results(folder: Path, command: str, claims: Callable[..., Any]) -> dict[str, Any]:
+    """As `gather_results` of a run, and its command.
+
+    `claims` are those of `evaluate.reliability.claim_records` over all of its notebooks; `variants`
+    and `faithfulness` are the records of known classes and of attributions.
+    """
+    results = gather_results(folder)
+    results.pop("ablations")  # a verdict's own, which knows of no other notebook
+    results["claims"] = claims(results["metrics"], results["verdict"], command)
+    for name, splits in SPLITS.items():
+        results[name] += [row for row in results["metrics"] if row["split"] in splits]
+    return results | {"made_by": command}
 
 
 def read_json(path: Path) -> Any:

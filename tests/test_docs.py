@@ -85,6 +85,10 @@ def write_world(folder: Path) -> None:
     make_own_files(folder, n_sequences=30)
     strength = pd.read_csv(folder / "strength.tsv", sep="\t")
     strength.assign(fold=np.arange(30) % 2).to_csv(folder / "promoters.tsv", sep="\t", index=False)
+    base = strength["sequence"].str[9]
+    other = base.map({"A": "C", "C": "G", "G": "T", "T": "A"})
+    changes = pd.DataFrame({"id": range(1, 31), "position": 10, "ref": base, "alt": other})
+    changes.assign(value=strength["strength"]).to_csv(folder / "changes.tsv", sep="\t", index=False)
     write_variants(folder, tokens)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
 

@@ -43,6 +43,9 @@ def task(
     both_strands: Annotated[
         bool, typer.Option("--both-strands", help="The other strand is the same sequence.")
     ] = False,
+    measured: Annotated[
+        Path | None, typer.Option(help="Changes of its sequences: id, position, ref, alt, value.")
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Of clusters of similar sequences.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and of all that learns.")] = 0,
     overwrite: cli.Overwrite = False,
@@ -51,9 +54,10 @@ def task(
     """Learn a value or class from each sequence of a table, and score it on held-out ones.
 
     The encoder's result stands beside k-mer ridge and boosting, a small convolutional network and
-    the same encoder with random weights. Rows without a value are predicted (unmeasured.parquet).
+    the same encoder with random weights. Rows without a value are predicted (unmeasured.parquet),
+    and measured changes by the model that held the unchanged sequence out (changed.parquet).
     """
-    from genesplice.data.assay import read_assay
+    from genesplice.data.assay import add_changes, read_assay
     from genesplice.predict import find_pretrained
     from genesplice.results import write_metrics
     from genesplice.runtime import atomic_directory, file_sha256
@@ -65,14 +69,19 @@ def task(
     )  # fmt: skip
     for note in assay.notes:
         cli.say(f"task: {note}")
-    encoder = None if init is None else find_pretrained(init)
+    encoder, changes = None if init is None else find_pretrained(init), None
+    if measured is not None:
+        assay, changes = add_changes(assay, measured)
     with atomic_directory(out, overwrite=overwrite) as scratch:
         result = run_task(
-            assay, init=encoder, mode=mode, both_strands=both_strands, seed=seed, progress=cli.say
-        )
+            assay, init=encoder, mode=mode, both_strands=both_strands, changes=changes, seed=seed,
+            progress=cli.say,
+        )  # fmt: skip
         result.predictions.to_parquet(scratch / "predictions.parquet", index=False)
         if len(result.unmeasured):
             result.unmeasured.to_parquet(scratch / "unmeasured.parquet", index=False)
+        if result.changed is not None:
+            result.changed.to_parquet(scratch / "changed.parquet", index=False)
         write_metrics(scratch / "metrics.json", result.metrics)
         read = {"encoder": encoder / "model.safetensors"} if encoder else {}
         data = {**assay.data_sha256, **{name: file_sha256(path) for name, path in read.items()}}
@@ -97,8 +106,9 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
     from genesplice.show.report import write_page
 
     metrics, main = metrics_frame(result.metrics), result.metric
-    names = sorted(set(metrics["metric"]) - {main}, key=str.lower)
-    shown = [main, *(one for one in names if not one.endswith("_difference"))]
+    names = sorted({name for name in metrics["metric"] if not name.endswith("_difference")})
+    of_changes = [one for one in names if one.startswith("change_")]
+    shown = [main, *(one for one in names if one not in (main, *of_changes))]
     parts: list[Part] = [
         "## Scores on held-out sequences\n\nEvery method learned from the same rows. "
         "*Random weights* are the same encoder without what it learned: what they reach owes "
@@ -118,8 +128,8 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
             "## Which classes are mistaken for which\n\nHeld-out sequences by their class "
             "(rows) and the predicted one.",
             pd.crosstab(ours["observed"], ours["predicted"])
-            .rename_axis(columns=None)
-            .reset_index(),
+            .reset_index()
+            .rename_axis(columns=None),
         ]
     else:
         some = ours.sample(min(len(ours), 2000), random_state=0)
@@ -128,6 +138,12 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
             x="observed", y="predicted", hover_data=["id", "fold"], title=title, backend="plotly"
         )
         parts += ["## Predicted and measured", points]
+    if result.changed is not None:
+        parts += [
+            "## Measured changes\n\nWhat changing bases of a sequence did, and what the model "
+            "predicts that never saw the unchanged sequence's value.",
+            metric_bars(metrics, of_changes, highlight="genesplice", title="Measured changes"),
+        ]
     notes = [*assay.notes, *result.notes]
     parts += ["## What was read\n\n" + "\n".join(f"- {note}" for note in notes)]
     facts = [f"mode {mode}", f"{assay.n_folds} folds", f"{len(assay.rows):,} sequences"]
@@ -218,10 +234,7 @@ def called() -> list[str]:
 
 
 def publish_results(run_dir: Path, results_dir: Path) -> Path:
-    """Gather what a run measured (`gather_results`) into `results_dir/results.json`.
-
-    `claims` are `claim_records` over all of its notebooks; `variants` and `faithfulness` are the
-    records of known classes and of attributions.
+    """Gather what a run measured (`run_results`) into `results_dir/results.json`.
 
     Raises
     ------
@@ -229,26 +242,17 @@ def publish_results(run_dir: Path, results_dir: Path) -> Path:
         If the run is not done, or as `gather_results`.
     """
     from genesplice.evaluate.reliability import claim_records
-    from genesplice.results import gather_results
+    from genesplice.results import run_results
     from genesplice.runtime import write_json
     from genesplice.show.runner import read_manifest
 
     manifest = read_manifest(run_dir)
     is_done = manifest["state"] == "done"
     require(is_done, f"a run that is {manifest['state']}", "one that is done", run_dir)
-    results = gather_results(run_dir)
-    results.pop("ablations")  # a verdict's own, which knows of no other notebook
-    command = manifest["command"]
-    results["claims"] = claim_records(results["metrics"], results["verdict"], command)
-    for name, splits in SPLITS.items():
-        results[name] += [row for row in results["metrics"] if row["split"] in splits]
+    results = run_results(run_dir, manifest["command"], claim_records)
     results_dir.mkdir(parents=True, exist_ok=True)
-    write_json(results_dir / "results.json", results | {"made_by": command})
+    write_json(results_dir / "results.json", results)
     return results_dir / "results.json"
-
-
-SPLITS = {"variants": ("genome", "measured"), "faithfulness": ("explained",)}
-"""Of the records that `results.json` has under these names as well."""
 
 
 @cli.app.command()

@@ -8,7 +8,7 @@ are held out together, unless a column says which are.
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +18,9 @@ from jaxtyping import Bool, Int64, UInt8
 
 from genesplice.data.genome import ALPHABET, IUPAC_AMBIGUOUS, N, decode, encode, read_fasta
 from genesplice.data.genome import reverse_complement as other_strand
-from genesplice.data.leakage import RELATIVE
+from genesplice.data.leakage import RELATIVE, row_leakage
 from genesplice.data.similarity import sequence_clusters
+from genesplice.data.splits import cluster_folds, given_folds
 from genesplice.data.tables import (
     find_columns,
     is_number,
@@ -43,9 +44,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "split": ("split", "fold", "set", "partition", "subset"),
 }  # fmt: skip
 """Names of columns that are recognised, lower case, best first."""
-TRAINING, VALIDATION = ("train", "training"), ("val", "valid", "validation", "dev")
+CHANGE = ("position", "ref", "alt", "value")
 MISSING = ("", "na", "nan", "n/a", "none", "null")
-SHORTEST_BP, MOST_CLASSES, MOST_SPLITS, HEADERLESS_BP = 4, 20, 20, 12
+SHORTEST_BP, MOST_CLASSES, HEADERLESS_BP, LEAST_CHANGES = 4, 20, 12, 10
 _DNA = frozenset(ALPHABET + IUPAC_AMBIGUOUS)
 
 
@@ -145,12 +146,12 @@ def read_assay(
     )
     rows = rows.assign(cluster=sequence_clusters(tokens, rows["same"].to_numpy(), RELATIVE))
     if "split" in columns:
-        fold, is_validation, n_folds = _given_folds(rows["split"], path)
+        fold, is_validation, n_folds = given_folds(rows["split"], path)
     else:
-        fold, is_validation = _cluster_folds(rows, n_folds, seed, path), np.zeros(len(rows), bool)
+        fold, is_validation = cluster_folds(rows, n_folds, seed, path), np.zeros(len(rows), bool)
     fold = np.where(rows["value"].isna(), -1, fold)
     rows = rows.assign(fold=fold, is_validation=is_validation).drop(columns="split")
-    leakage = _leakage(rows, n_folds, is_given="split" in columns)
+    leakage = row_leakage(rows, n_folds, is_given="split" in columns)
     notes.append(str(leakage["sentence"]))
     filled = np.full((len(tokens), int(lengths.max())), N, np.uint8)
     for row, one in enumerate(tokens):
@@ -312,66 +313,84 @@ def _without_repeats(rows: pd.DataFrame, cells: pd.Series, path: Path) -> np.nda
     return ~keys.duplicated(["text", "value", "split"]).to_numpy()
 
 
-# --- folds ---
+# --- measured changes ---
 
 
-def _given_folds(
-    parts: pd.Series, path: Path
-) -> tuple[Int64[np.ndarray, " sequences"], Bool[np.ndarray, " sequences"], int]:
-    """Folds by a column: of train, (val) and test the last, else each part in turn."""
-    names = sorted(set(parts), key=lambda one: (float(one), one) if is_number(one) else (0.0, one))
-    if "" in names:
-        line = line_of(parts.to_frame(), parts.index[(parts == "").to_numpy()][0])
-        raise InputError("an empty split", "a name in every row", path=path, line=line)
-    is_validation = parts.isin(VALIDATION).to_numpy()
-    tested = names
-    if set(names) & set(TRAINING):
-        tested = [name for name in names if name not in TRAINING + VALIDATION]
-    require(len(names) > 1 and tested, f"a split of {some(names)} only", "two parts or more", path)
-    require(len(tested) <= MOST_SPLITS, f"a split of {len(tested)} parts", f"{MOST_SPLITS}", path)
-    fold = {name: number for number, name in enumerate(tested)}
-    return parts.map(fold).fillna(-1).to_numpy(np.int64), is_validation, len(tested)
+def read_measured(path: Path, of: str = "contig") -> pd.DataFrame:
+    """Read changed bases: contig (or another name `of`), position (from 1), ref, alt, value.
+
+    Rows keep their line (see `data.tables.line_of`).
+
+    Raises
+    ------
+    InputError
+        For a missing column, and a position or value that is no number.
+    """
+    table = read_table(path)
+    names = [of, *CHANGE]
+    if missing := [name for name in names if name not in table.columns]:
+        raise InputError(f"no column {missing[0]}", ", ".join(names), path=path, line=1)
+    for name, kind in (("position", "int64"), ("value", "float64")):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        is_whole = numbers.between(1, 2**53) & (numbers % 1 == 0)
+        for label in table.index[~(is_whole if kind == "int64" else np.isfinite(numbers))]:
+            found = f"{name} {table[name][label]!r}"
+            expected = "a whole number from 1" if kind == "int64" else "a number"
+            raise InputError(found, expected, path=path, line=line_of(table, label))
+        table[name] = numbers.astype(kind)
+    return table[names]
 
 
-def _cluster_folds(
-    rows: pd.DataFrame, n_folds: int, seed: int, path: Path
-) -> Int64[np.ndarray, " sequences"]:
-    """Whole clusters to folds, each with about as many rows, and as many of a class or size."""
-    measured = rows[rows["value"].notna()]
-    stratum = measured["value"].rank(pct=True).mul(5).round()
-    clusters = stratum.groupby(measured["cluster"])
-    count, first = clusters.size().to_numpy(), clusters.first().to_numpy()
-    found = f"{len(count)} clusters of similar sequences in {len(measured)} rows"
-    require(len(count) >= n_folds, found, f"{n_folds}, one a fold, or --split COLUMN", path)
-    generator = np.random.default_rng(seed)
-    load, fold = np.zeros(n_folds, np.int64), np.zeros(len(count), np.int64)
-    for one in np.lexsort((generator.random(len(count)), first, -count)):
-        lowest = np.flatnonzero(load == load.min())
-        fold[one] = generator.choice(lowest)
-        load[fold[one]] += count[one]
-    of = pd.Series(fold, clusters.size().index)
-    return rows["cluster"].map(of).fillna(-1).to_numpy(np.int64)
+def add_changes(assay: Assay, path: Path) -> tuple[Assay, pd.DataFrame]:
+    """The assay with a row without a value for each changed sequence, and what was measured.
 
+    Changes keep the length, and their sequence is held out by a fold that does not learn from the
+    changed one; others are left out. They have `id, position, ref, alt, observed, fold, unit`, and
+    `original` and `row`: the rows of the assay before and after the change.
 
-def _leakage(rows: pd.DataFrame, n_folds: int, *, is_given: bool) -> dict[str, int | str]:
-    """How many held-out rows have their very sequence, or one like it, among the others."""
-    measured = rows[rows["value"].notna()]
-    counts = {"same": 0, "cluster": 0}
-    for fold in range(n_folds):
-        is_test = measured["fold"] == fold
-        for key in counts:
-            counts[key] += int(measured[key][is_test].isin(measured[key][~is_test]).sum())
-    n = int((measured["fold"] >= 0).sum())
-    how = "the given split" if is_given else f"{n_folds} folds of clusters of similar sequences"
-    sentence = (
-        f"leakage: of {n} held-out rows in {how}, {counts['same']} have the identical sequence (on "
-        f"either strand) and {counts['cluster']} a similar one among the others"
+    Raises
+    ------
+    InputError
+        As `read_measured`, for a sequence that the assay lacks or has twice and bases that are not
+        there (with the line), fewer than `LEAST_CHANGES`, and more than two classes.
+    """
+    n_classes, rows, tokens = len(assay.classes), assay.rows, list[np.ndarray]()
+    require(n_classes <= 2, f"changes of {n_classes} classes", "two classes, or values", path)
+    table, where = read_measured(path, "id"), pd.Series(np.arange(len(rows)), rows["id"])
+    originals = list[int]()
+    for label, (name, position, ref, alt, _) in table.iterrows():
+        line, at = line_of(table, label), slice(position - 1, position - 1 + len(ref))
+        same = np.atleast_1d(where.get(str(name).strip(), ()))
+        expected = f"one, in the table of {assay.name}"
+        require(len(same) == 1, f"{len(same)} sequences {name!r}", expected, path, line)
+        one, length = assay.tokens[same[0]].copy(), rows["length_bp"][same[0]]
+        there = decode(one[at]) if at.stop <= length else ""
+        expected = f"{there or 'bases of the sequence'} and as many others"
+        is_fine = there == ref.upper() and len(ref) == len(alt) > 0
+        require(is_fine, f"{ref}>{alt} at position {position}", expected, path, line)
+        one[at] = encode(alt)
+        tokens.append(one)
+        originals.append(int(same[0]))
+    changed = rows.iloc[originals].assign(value=np.nan, fold=-1, is_validation=False)
+    ends = zip([*assay.tokens, *tokens], [*rows["length_bp"], *changed["length_bp"]], strict=True)
+    same = _same([one[:length] for one, length in ends])
+    learned = [set(same[assay.training(number)]) for number in range(assay.n_folds)]
+    folds = rows["fold"].to_numpy()[originals]
+    pairs = zip(folds, same[len(rows) :], strict=True)
+    is_kept = np.array([fold >= 0 and key not in learned[fold] for fold, key in pairs], bool)
+    n, n_lost = int(is_kept.sum()), int((~is_kept).sum())
+    note = f"{n} measured changes of held-out sequences"
+    require(n >= LEAST_CHANGES, f"{note}, {n_lost} of others", f"{LEAST_CHANGES} or more", path)
+    lost = f"; left out: {n_lost}, never held out, or learned from as they are changed"
+    both = pd.concat([rows, changed[is_kept]], ignore_index=True)
+    both["same"] = same[np.r_[np.ones(len(rows), bool), is_kept]]
+    table = table.rename(columns={"value": "observed"})
+    table = table.assign(fold=folds, unit=originals, original=originals)[is_kept]
+    made = replace(
+        assay,
+        rows=both,
+        tokens=np.concatenate([assay.tokens, np.stack(tokens)[is_kept]]),
+        notes=(*assay.notes, note + lost * bool(n_lost)),
+        data_sha256={**assay.data_sha256, path.name: file_sha256(path)},
     )
-    if counts["same"]:
-        sentence += "; identical ones are left out of training"
-    return {
-        "held_out": n,
-        "identical": counts["same"],
-        "similar": counts["cluster"],
-        "sentence": sentence,
-    }
+    return made, table.assign(row=np.arange(len(rows), len(both)))

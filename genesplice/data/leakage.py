@@ -279,3 +279,27 @@ def _balance_check(splits: pd.DataFrame, judged: pd.Index, kind: str) -> Check:
         "a fold with few genes gives a score with a wide interval",
     )  # fmt: skip
     return check._replace(value=round(smallest, 4))
+
+
+def row_leakage(rows: pd.DataFrame, n_folds: int, *, is_given: bool) -> dict[str, int | str]:
+    """How many held-out rows have their very sequence, or one like it, among the others."""
+    measured = rows[rows["value"].notna()]
+    counts = {"same": 0, "cluster": 0}
+    for fold in range(n_folds):
+        is_test = measured["fold"] == fold
+        for key in counts:
+            counts[key] += int(measured[key][is_test].isin(measured[key][~is_test]).sum())
+    n = int((measured["fold"] >= 0).sum())
+    how = "the given split" if is_given else f"{n_folds} folds of clusters of similar sequences"
+    sentence = (
+        f"leakage: of {n} held-out rows in {how}, {counts['same']} have the identical sequence (on "
+        f"either strand) and {counts['cluster']} a similar one among the others"
+    )
+    if counts["same"]:
+        sentence += "; identical ones are left out of training"
+    return {
+        "held_out": n,
+        "identical": counts["same"],
+        "similar": counts["cluster"],
+        "sentence": sentence,
+    }

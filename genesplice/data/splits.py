@@ -9,11 +9,11 @@ from typing import Literal
 import networkx as nx
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from genesplice.data.coding import SPLICED_SHARE
 from genesplice.data.genome import Contig, Genome
-from genesplice.data.tables import counted, numbered_lines, some
+from genesplice.data.tables import counted, is_number, line_of, numbered_lines, some
 from genesplice.errors import InputError, require
 
 N_DEALS = 64
@@ -21,6 +21,8 @@ N_DEALS = 64
 PREPARE_BLOCKS = "--block-bp smaller or --folds fewer"
 PRETRAIN_BLOCKS = "--set pretrain.block_bp smaller, or pretrain.holdout_fold=none"
 """What to change where there are too few blocks, by the verb."""
+TRAINING, VALIDATION = ("train", "training"), ("val", "valid", "validation", "dev")
+MOST_SPLITS = 20
 
 
 def make_operons(genes: pd.DataFrame, max_gap_bp: int = 50) -> pd.Series:
@@ -332,3 +334,44 @@ def _deal(
             best, best_spread = folds, spread
     assert best is not None
     return best
+
+
+# --- of a table of sequences ---
+
+
+def given_folds(
+    parts: pd.Series, path: Path
+) -> tuple[Int64[np.ndarray, " sequences"], Bool[np.ndarray, " sequences"], int]:
+    """Folds by a column: of train, (val) and test the last, else each part in turn."""
+    names = sorted(set(parts), key=lambda one: (float(one), one) if is_number(one) else (0.0, one))
+    if "" in names:
+        line = line_of(parts.to_frame(), parts.index[(parts == "").to_numpy()][0])
+        raise InputError("an empty split", "a name in every row", path=path, line=line)
+    is_validation = parts.isin(VALIDATION).to_numpy()
+    tested = names
+    if set(names) & set(TRAINING):
+        tested = [name for name in names if name not in TRAINING + VALIDATION]
+    require(len(names) > 1 and tested, f"a split of {some(names)} only", "two parts or more", path)
+    require(len(tested) <= MOST_SPLITS, f"a split of {len(tested)} parts", f"{MOST_SPLITS}", path)
+    fold = {name: number for number, name in enumerate(tested)}
+    return parts.map(fold).fillna(-1).to_numpy(np.int64), is_validation, len(tested)
+
+
+def cluster_folds(
+    rows: pd.DataFrame, n_folds: int, seed: int, path: Path
+) -> Int64[np.ndarray, " sequences"]:
+    """Whole clusters to folds, each with about as many rows, and as many of a class or size."""
+    measured = rows[rows["value"].notna()]
+    stratum = measured["value"].rank(pct=True).mul(5).round()
+    clusters = stratum.groupby(measured["cluster"])
+    count, first = clusters.size().to_numpy(), clusters.first().to_numpy()
+    found = f"{len(count)} clusters of similar sequences in {len(measured)} rows"
+    require(len(count) >= n_folds, found, f"{n_folds}, one a fold, or --split COLUMN", path)
+    generator = np.random.default_rng(seed)
+    load, fold = np.zeros(n_folds, np.int64), np.zeros(len(count), np.int64)
+    for one in np.lexsort((generator.random(len(count)), first, -count)):
+        lowest = np.flatnonzero(load == load.min())
+        fold[one] = generator.choice(lowest)
+        load[fold[one]] += count[one]
+    of = pd.Series(fold, clusters.size().index)
+    return rows["cluster"].map(of).fillna(-1).to_numpy(np.int64)

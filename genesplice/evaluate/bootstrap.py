@@ -7,7 +7,7 @@ the same resamples: what they give may be subtracted draw by draw.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ FLAT = 1e-4
 """log2(TPM+1): values with a smaller standard deviation have no profile (or no r2)."""
 CHUNK = 250
 """Draws whose ranks are in memory together."""
+MOST_UNITS = 2000
+"""Clusters of sequences are joined to so many units of resampling at most."""
 FREE = (-np.inf, np.inf)
 """Limits of what can be any number."""
 Draws = Float[np.ndarray, " draws"]
@@ -316,6 +318,40 @@ def task_draws(
     areas = [ranking_draws(observed[:, k] > 0, predicted[:, k], block, draws)[0] for k in there]
     auroc = np.mean(areas, axis=0) if areas else np.full(len(draws), np.nan)
     return {"auroc": auroc, "accuracy": right / n, "mcc": mcc}
+
+
+def task_metrics(
+    table: pd.DataFrame,
+    ours: str | None = None,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    **about: Any,
+) -> list[Metric]:
+    """Every model's metrics (see `task_draws`), and where `ours` is named, it minus the others.
+
+    `table` has `model, observed, predicted`, `unit` (what is alike, and resampled together) and,
+    of classes, `score:CLASS` for each. `n` is the number to report in place of that of the rows.
+    """
+    found: dict[str, dict[str, Draws]] = {}
+    classes = [name for name in table.columns if name.startswith("score:")]
+    for model, part in table.groupby("model", sort=False):
+        _, unit = np.unique(part["unit"] % MOST_UNITS, return_inverse=True)
+        draws = make_draws(int(unit.max()) + 1, N_BOOTSTRAP, seed)
+        truth = [part["observed"] == name.removeprefix("score:") for name in classes]
+        observed = np.stack(truth or [part["observed"]], 1).astype(np.float64)
+        guess = part[classes or ["predicted"]].to_numpy(np.float64)
+        found[str(model)] = task_draws(observed, guess, unit, draws)
+    about |= {"n_blocks": draws.shape[1], "seed": seed}
+    for other in [name for name in found if ours is not None and name != ours]:
+        pairs = ((name, values, found[other][name]) for name, values in found[ours or ""].items())
+        found[f"{ours} - {other}"] = {f"{name}_difference": x - y for name, x, y in pairs}
+    return [
+        to_metric(metric, values, n or len(part), model=model, limits=(-1.0, 1.0), **about)
+        for model, by_metric in found.items()
+        for metric, values in by_metric.items()
+        if np.isfinite(values[0])
+    ]
 
 
 def _rank_correlation(genes: GeneStatistics, draws: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ from genesplice.data.assay import Assay
 from genesplice.data.features import kmer_features, principal_basis, standardise
 from genesplice.data.genome import N
 from genesplice.errors import InputError, require
-from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, task_draws, to_metric
+from genesplice.evaluate.bootstrap import task_metrics
 from genesplice.model import adapters
 from genesplice.model.adapters import Reader, Strand, TaskNetwork
 from genesplice.model.encoder import HierarchicalEncoder
@@ -53,7 +53,7 @@ OURS, RANDOM, RIDGE, BOOSTED, CNN = (
 )  # fmt: skip
 RATES = {"lora": 1e-3, "ia3": 3e-3, "full": 3e-4, CNN: 2e-3}
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(13))
-KMER, N_GROUPS, N_UNITS, MOST_BINS, MOST_FEATURES = 4, 32, 2000, 32, 512
+KMER, N_GROUPS, MOST_BINS, MOST_FEATURES = 4, 32, 32, 512
 """Above `MOST_BINS`, or of sequences of several lengths, only means and maxima are read."""
 BATCH, EPOCHS, LEAST_STEPS, PATIENCE, VALIDATION_SHARE = 128, 4, 200, 3, 0.1
 BATCH_BP = 32_768
@@ -68,16 +68,19 @@ Progress = Callable[[str], None]
 
 
 class TaskResult(NamedTuple):
-    """Scores; predictions of held-out rows, and of rows without a value; what has to be said.
+    """Scores; predictions of held-out rows, of rows without a value and of changes; what to say.
 
     `predictions` has `id, fold, model, seed, input_bp, row, observed, predicted`, and of classes
     `score:CLASS` for each. Rows without a value have the mean over the folds' models. Metrics of
-    the split `learning_curve` have as `n` the number of sequences learned from.
+    the split `learning_curve` have as `n` the number of sequences learned from. `changed` has
+    `id, position, ref, alt, fold, model, observed, predicted, unit`: each change by the model that
+    held the unchanged sequence out; metrics `change_…` are of these.
     """
 
     metrics: list[Metric]
     predictions: pd.DataFrame
     unmeasured: pd.DataFrame
+    changed: pd.DataFrame | None
     notes: list[str]
 
     @property
@@ -100,6 +103,7 @@ def run_task(
     init: Path | str | None = None,
     mode: Mode | str = "probe",
     both_strands: bool = False,
+    changes: pd.DataFrame | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TaskResult:
@@ -111,6 +115,8 @@ def run_task(
         A folder that `pretrain` wrote, or a name of published weights; None: random weights.
     both_strands
         A sequence and its other strand are one: every method reads the mean of both.
+    changes
+        Measured changes, with their rows in the assay (see `data.assay.add_changes`).
 
     Raises
     ------
@@ -141,8 +147,8 @@ def run_task(
     methods |= {RIDGE: work.ridge_kmers, BOOSTED: work.boosted_kmers, CNN: work.cnn}
     jobs = [(name, fold, assay.training(fold)) for fold in range(assay.n_folds) for name in methods]
     order = np.random.default_rng(seed).permutation(jobs[0][2])
-    parts = (np.sort(order[: max(3, round(share * len(order)))]) for share in CURVE)
-    varied = [part for part in parts if assay.rows["value"].iloc[part].nunique() > 1]
+    some = (np.sort(order[: max(3, round(share * len(order)))]) for share in CURVE)
+    varied = [part for part in some if assay.rows["value"].iloc[part].nunique() > 1]
     jobs += [(name, 0, part) for part in varied for name in LEARNED_FROM_LESS]
     unknown = np.flatnonzero(~assay.is_measured)
 
@@ -158,21 +164,33 @@ def run_task(
         guesses = [next(together) if job[0] in plain else predict(job) for job in jobs]
     tables, less = list[pd.DataFrame](), list[Metric]()
     later: dict[str, list[Values]] = {name: [] for name in methods}
+    own = {name: np.full(len(assay.rows), np.nan) for name in methods}
     for (name, fold, rows), guess in zip(jobs, guesses, strict=True):
         test = assay.held_out(fold)
         table = work.table(name, fold, test, guess[: len(test)])
         if fold == 0 and name in LEARNED_FROM_LESS:
-            less += work.score(table, "learning_curve", n=len(rows))
+            less += task_metrics(table, split="learning_curve", n=len(rows), seed=seed)
         if len(later[name]) < assay.n_folds:
             tables.append(table)
             later[name].append(guess[len(test) :])
+            own[name][test] = guess[: len(test), -1]
     predictions = pd.concat(tables, ignore_index=True)
-    metrics = work.score(predictions, "test", with_differences=True)
+    metrics = task_metrics(predictions, OURS, seed=seed)
     for fold, part in predictions.groupby("fold"):
-        metrics += work.score(part, "test", fold=int(fold)) if assay.n_folds > 1 else []
-    means = (work.table(name, -1, unknown, np.mean(part, 0)) for name, part in later.items())
-    unmeasured = pd.concat(means, ignore_index=True)
-    return TaskResult([*metrics, *less], predictions, unmeasured, notes)
+        metrics += task_metrics(part, fold=int(fold), seed=seed) if assay.n_folds > 1 else []
+    changed, n_own = None, len(unknown) - (0 if changes is None else len(changes))
+    if changes is not None:
+        at, before = np.searchsorted(unknown, changes["row"]), changes["original"].to_numpy()
+        after = {name: np.stack(part)[changes["fold"], at, -1] for name, part in later.items()}
+        parts = [changes.assign(model=k, predicted=v - own[k][before]) for k, v in after.items()]
+        changed = pd.concat(parts, ignore_index=True).drop(columns=["original", "row"])
+        scores = task_metrics(changed, OURS, seed=seed)
+        kept = (one for one in scores if not one.metric.startswith("r2"))
+        metrics += [one._replace(metric=f"change_{one.metric}") for one in kept]
+    means = ((name, np.mean(part, 0)[:n_own]) for name, part in later.items())
+    tables = [work.table(name, -1, unknown[:n_own], mean) for name, mean in means]
+    unmeasured = pd.concat(tables, ignore_index=True)
+    return TaskResult([*metrics, *less], predictions, unmeasured, changed, notes)
 
 
 class _Work:
@@ -333,13 +351,12 @@ class _Work:
         network.train(was_training)
         return torch.cat(found)
 
-    # --- tables and scores ---
-
     def table(self, name: str, fold: int, rows: Rows, guess: Values) -> pd.DataFrame:
         """Rows of `predictions.parquet`."""
         of, classes = self.assay.rows.iloc[rows], np.array([*self.assay.classes, ""], object)
         about = {"id": of["id"].to_numpy(), "fold": fold, "model": name, "seed": self.seed,
-                 "input_bp": of["length_bp"].to_numpy(), "row": rows}  # fmt: skip
+                 "input_bp": of["length_bp"].to_numpy(), "row": rows,
+                 "unit": self.unit[rows]}  # fmt: skip
         if not self.assay.classes:
             return pd.DataFrame(
                 about | {"observed": of["value"].to_numpy(), "predicted": guess[:, 0]}
@@ -348,39 +365,6 @@ class _Work:
         scores = {f"score:{one}": guess[:, i] for i, one in enumerate(self.assay.classes)}
         predicted = classes[guess.argmax(1)] if len(guess) else classes[:0]
         return pd.DataFrame(about | {"observed": observed, "predicted": predicted} | scores)
-
-    def score(
-        self,
-        table: pd.DataFrame,
-        split: str,
-        *,
-        fold: int | None = None,
-        n: int | None = None,
-        with_differences: bool = False,
-    ) -> list[Metric]:
-        """Every model's metrics, and ours minus the others'."""
-        about: dict[str, Any] = {"split": split, "fold": fold, "seed": self.seed}
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for name, part in table.groupby("model", sort=False):
-            rows = part["row"].to_numpy()
-            _, unit = np.unique(self.unit[rows] % N_UNITS, return_inverse=True)
-            draws = make_draws(int(unit.max()) + 1, N_BOOTSTRAP, self.seed)
-            columns = [f"score:{one}" for one in self.assay.classes] or ["predicted"]
-            guess = part[columns].to_numpy(np.float64)
-            found[str(name)] = task_draws(self.targets[rows], guess, unit, draws)
-        about |= {"n_blocks": draws.shape[1]}
-        if with_differences:
-            for other in [name for name in found if name != OURS]:
-                found[f"{OURS} - {other}"] = {
-                    f"{metric}_difference": values - found[other][metric]
-                    for metric, values in found[OURS].items()
-                }
-        return [
-            to_metric(metric, values, n or len(rows), model=name, limits=(-1.0, 1.0), **about)
-            for name, by_metric in found.items()
-            for metric, values in by_metric.items()
-            if np.isfinite(values[0])
-        ]
 
 
 class _Training(LightningModule):

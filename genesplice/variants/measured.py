@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.alignments import ConservationScore
+from genesplice.data.assay import read_measured
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
 from genesplice.data.relatives import Relatives, column_log_counts
@@ -41,7 +42,7 @@ from genesplice.variants.likelihood import (
     substitutions,
     window_start,
 )
-from genesplice.variants.vcf import NEEDED, read_measured, table_records
+from genesplice.variants.vcf import NEEDED, table_records
 
 CONTEXT_BP, FLANK_BP, LONGEST_BP = 64, 8, 100
 BLOSUM62 = "blosum62"
@@ -181,7 +182,7 @@ def measured_benchmark(
     models: Models, bundle: Bundle, path: Path, out: Path, settings: Settings
 ) -> list[Metric]:
     """Score a measured table, write it to `out` as TSV, and give its figures."""
-    table = read_measured(path)
+    table = read_measured(path).reset_index(drop=True)
     survey_file(table_records(table), bundle, path)
     masked = None if models.masked is None else MaskedBases(models.masked)
     level_models = [LevelModel(model, bundle) for model in models.levels]

@@ -10,13 +10,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pysam
 
-from genesplice.data.tables import line_of, numbered_lines, read_table
+from genesplice.data.tables import numbered_lines
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_file
 
@@ -265,29 +264,6 @@ def table_records(table: pd.DataFrame) -> list[Record]:
         Record(number, (row.contig, str(row.position), ".", row.ref, row.alt, ".", ".", "."))
         for number, row in enumerate(table.itertuples(), 1)
     ]
-
-
-def read_measured(path: Path) -> pd.DataFrame:
-    """Read contig, position (from 1), ref, alt, value from a TSV, CSV or Parquet file.
-
-    Raises
-    ------
-    InputError
-        For a missing column, and a position or value that is no number.
-    """
-    table = read_table(path)
-    names = [*NEEDED, "value"]
-    if missing := [name for name in names if name not in table.columns]:
-        raise InputError(f"no column {missing[0]}", ", ".join(names), path=path, line=1)
-    for name, kind in (("position", "int64"), ("value", "float64")):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        is_whole = numbers.between(1, 2**53) & (numbers % 1 == 0)
-        for label in table.index[~(is_whole if kind == "int64" else np.isfinite(numbers))]:
-            found = f"{name} {table[name][label]!r}"
-            expected = "a whole number from 1" if kind == "int64" else "a number"
-            raise InputError(found, expected, path=path, line=line_of(table, label))
-        table[name] = numbers.astype(kind)
-    return table[names].reset_index(drop=True)
 
 
 def beside(out: Path, suffix: str) -> Path:

@@ -11,7 +11,7 @@ from sklearn.metrics import matthews_corrcoef, r2_score, roc_auc_score
 from tiny_runs import config
 
 from genesplice.cli import main
-from genesplice.data.assay import read_assay
+from genesplice.data.assay import add_changes, read_assay
 from genesplice.data.genome import decode, encode, reverse_complement
 from genesplice.errors import InputError
 from genesplice.evaluate.bootstrap import make_draws, task_draws
@@ -110,6 +110,87 @@ def test_what_learns_beyond_the_probe_is_no_worse(tmp_path, encoder, mode):
     rows = result.predictions[result.predictions["model"] == "genesplice"]
     expected = r2_score(rows["observed"], rows["predicted"])
     assert pooled(result, "r2")["genesplice"] == pytest.approx(expected)
+
+
+# --- measured changes ---
+
+
+def with_changes(tmp_path, table, changes, **options):
+    assay = read_assay(write(tmp_path / "a.tsv", table), **options)
+    return add_changes(assay, write(tmp_path / "changes.tsv", changes))
+
+
+def broken_motifs(table: pd.DataFrame) -> pd.DataFrame:
+    """Every motif in another order, which costs 1, and bases far from it, which cost nothing."""
+    rows = []
+    for name, text in zip(table["id"][::2], table["sequence"][::2], strict=True):
+        for start, value in ((20, -1.0), (50, 0.0)):
+            ref = text[start : start + len(MOTIF)]
+            rows.append((name, start + 1, ref, ref[::2] + ref[1::2], value))
+    return pd.DataFrame(rows, columns=["id", "position", "ref", "alt", "value"])
+
+
+def test_changes_of_a_motif_are_told_from_changes_beside_it(tmp_path, encoder):
+    table = planted()
+    made = with_changes(tmp_path, table, broken_motifs(table), value="strength", n_folds=2)
+    result = run_task(made[0], init=encoder, changes=made[1])
+    found = {m.model: m for m in result.metrics if m.metric == "change_spearman"}
+    assert found["genesplice"].value > 0.5
+    assert found["genesplice"].n == len(table)
+    assert len(result.unmeasured) == 0
+    # The change is that of two rows without a value, by the model of the fold of the first.
+    one = result.changed[result.changed["model"] == "ridge_kmers"].iloc[0]
+    before = result.predictions.query("model == 'ridge_kmers' and id == @one.id").iloc[0]
+    text, alone = table.set_index("id").loc[one["id"], "sequence"], table.copy()
+    text = text[: one["position"] - 1] + one["alt"] + text[one["position"] - 1 + len(MOTIF) :]
+    alone.loc[len(alone)] = ("changed", text, "", np.nan)
+    assay = made[0]
+    fold = assay.rows["fold"][assay.rows["id"] == one["id"]].iloc[0]
+    assert (before["fold"], one["fold"]) == (fold, fold)
+    again = read_assay(write(tmp_path / "b.tsv", alone), value="strength", n_folds=2)
+    work = tasks._Work(again, "probe", False, 0)
+    wanted = np.array([len(alone) - 1])
+    after = work.ridge_kmers(again.training(int(fold)), wanted)[0, 0]
+    assert one["predicted"] == pytest.approx(after - before["predicted"], abs=1e-6)
+
+
+def test_a_change_that_was_learned_from_or_is_never_held_out_is_left_out(tmp_path):
+    table = planted(60).assign(split=np.where(np.arange(60) < 20, "test", "train"))
+    changes = broken_motifs(table)
+    # The first change makes a sequence that a training row has.
+    one = changes.iloc[0]
+    text = table["sequence"][0]
+    table.loc[20, "sequence"] = text[:20] + one["alt"] + text[20 + len(MOTIF) :]
+    changes = changes[changes["id"] != "s20"]
+    made = with_changes(tmp_path, table, changes, value="strength")
+    result = run_task(made[0], changes=made[1])
+    # Ten of twenty held-out rows have a motif, two changes each.
+    ours = result.changed[result.changed["model"] == "genesplice"]
+    assert len(ours) == 19
+    assert set(ours["id"]) == {f"s{i}" for i in range(0, 20, 2)}
+    assert len(result.unmeasured) == 0
+    assert "19 measured changes of held-out sequences; left out: 39" in made[0].notes[-1]
+    with pytest.raises(InputError, match="0 measured changes of held-out sequences, 4 of others"):
+        with_changes(tmp_path, table, changes.iloc[-4:], value="strength")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("s0", 3, "?", "A", 0.1), "changes.tsv:2: found [?]>A at position 3, expected [ACGT] and"),
+        (("s0", 73, "A", "C", 0.1), "2: found A>C at position 73, expected bases of the sequence"),
+        (("s9", 1, "A", "C", 0.1), "changes.tsv:2: found 0 sequences 's9', expected one"),
+        (("s1", 1, "A", "C", 0.1), "changes.tsv:2: found 2 sequences 's1'"),
+        (("s0", 0, "A", "C", 0.1), "changes.tsv:2: found position '0'"),
+        (("s0", 1, "", "", 0.1), "changes.tsv:2: found > at position 1"),
+    ],
+)
+def test_changes_that_do_not_fit_are_one_line(tmp_path, change, words):
+    table = planted(9).assign(split=["train"] * 6 + ["test"] * 3)
+    table.loc[2, "id"] = "s1"
+    changes = pd.DataFrame([change], columns=["id", "position", "ref", "alt", "value"])
+    with pytest.raises(InputError, match=words):
+        with_changes(tmp_path, table, changes, value="strength")
 
 
 # --- held out is held out ---
@@ -245,8 +326,10 @@ def run(*words) -> int:
 
 def test_the_verb_writes_what_the_others_write(tmp_path, encoder, capsys):
     table = write(tmp_path / "mine.tsv", planted(60)[["sequence", "strength"]])
+    changes = broken_motifs(planted(60).assign(id=range(1, 61)))
+    words = ("--init", encoder, "--measured", write(tmp_path / "changes.tsv", changes))
     out = tmp_path / "out"
-    assert run("task", "--table", table, "--out", out, "--init", encoder, "--folds", 2) == 0
+    assert run("task", "--table", table, "--out", out, "--folds", 2, *words) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         str(out / name) for name in ("metrics.json", "predictions.parquet", "index.html")
@@ -255,12 +338,14 @@ def test_the_verb_writes_what_the_others_write(tmp_path, encoder, capsys):
     records = json.loads((out / "metrics.json").read_text())
     assert {one["metric"] for one in records} >= {"spearman", "pearson", "r2"}
     manifest = json.loads((out / "manifest.json").read_text())
-    assert set(manifest["data_sha256"]) == {"mine.tsv", "encoder"}
+    assert set(manifest["data_sha256"]) == {"mine.tsv", "changes.tsv", "encoder"}
     assert manifest["leakage"]["identical"] == 0
     predictions = pd.read_parquet(out / "predictions.parquet")
     assert (predictions["input_bp"] == 72).all()
     page = (out / "index.html").read_text()
+    assert len(pd.read_parquet(out / "changed.parquet")) == 5 * len(changes)
     assert "Learning curve" in page
+    assert "Measured changes" in page
     assert "Ahead of boosting on k-mers" in page
 
 
