@@ -23,6 +23,7 @@ from genesplice.baselines.features import (
 )
 from genesplice.baselines.ridge import fit_ridge, ridge_on_bins
 from genesplice.data.bundle import Bundle
+from genesplice.data.expression import fill_missing
 from genesplice.data.features import standardise
 from genesplice.data.tracks import (
     BIN_BP,
@@ -199,7 +200,7 @@ class _Fold:
         require(len(self.train) >= 3 and not self.test.empty, found, "at least 3 and 1")
         self.block = bundle.block_of.loc[self.train].to_numpy()
         # Only training genes' expression is taken out of the bundle here.
-        observed = bundle.observed.to_numpy()[self.is_train]
+        observed = fill_missing(bundle.observed.loc[self.train]).to_numpy()
         self.level = observed.mean(axis=1)
         centred = observed - self.level[:, None]
         self.profile = centred.mean(axis=0)

@@ -28,7 +28,9 @@ def prepare(
     expression_unit: Annotated[
         str | None, typer.Option(help="tpm, rpkm, fpkm, log2tpm or counts.")
     ] = None,
-    samples: Annotated[Path | None, typer.Option(help="sample and condition columns.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="Columns sample, condition[, deleted genes].")
+    ] = None,
     relatives: Annotated[
         Path | None,
         typer.Option(help="Folder of related genomes, a MAF file, or recipe: those it names."),

@@ -108,7 +108,10 @@ class Bundle:
 
     @cached_property
     def observed(self) -> pd.DataFrame:
-        """log2(TPM+1), measured genes x conditions: the mean over replicates."""
+        """log2(TPM+1), measured genes x conditions: the mean over replicates.
+
+        NaN where a gene is deleted in all of them.
+        """
         self.require_expression()
         return condition_means(self.expression)
 
@@ -352,6 +355,7 @@ def _counts(parts: BundleParts, blocks: pd.DataFrame) -> dict[str, int]:
         "genes": len(parts.genes),
         "measured_genes": parts.expression.n_vars,
         "samples": parts.expression.n_obs,
+        "deleted_measurements": int(np.isnan(parts.expression.X).sum()),
         "conditions": int(parts.expression.obs["condition"].nunique()),
         "edges": len(parts.network),
         "regulators": int(parts.network["source"].nunique()),

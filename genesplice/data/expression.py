@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from genesplice.data.tables import (
+    counted,
     is_number,
     line_of,
     on_disk,
@@ -33,6 +34,10 @@ SAME_SUM = 1e-3
 """Relative distance from 10^6 within which sums of samples are those of TPM."""
 MIN_JUDGED_GENES = 20
 """Whole numbers, and sums of 10^6, mean nothing in fewer genes."""
+DELETED = "deleted"
+"""Column of `obs`: ids of the genes that the strain of a sample lacks, with ";" between."""
+SILENT_TPM, SILENT_SHARE = 1.0, 0.1
+"""A deleted gene is measured below either: TPM, and share of its median in other samples."""
 
 
 ANNOTATION_COLUMNS = frozenset({
@@ -110,6 +115,58 @@ def make_expression(
     return ad.AnnData(X=np.ascontiguousarray(log_tpm.T, dtype=np.float32), obs=obs, var=var)
 
 
+def hide_deleted(
+    expression: ad.AnnData, *, is_derived: bool = False
+) -> tuple[ad.AnnData, list[str]]:
+    """Make missing (NaN) what was measured of genes that are deleted, and say how much that is.
+
+    What samples lack stands in `obs["deleted"]`; a gene that all of them lack is no measured gene.
+
+    Parameters
+    ----------
+    is_derived
+        Deletions were derived from names of strains: one that the measurement contradicts (see
+        `SILENT_TPM`) is dropped. Else it is only said.
+    """
+    if DELETED not in expression.obs:
+        return expression, []
+    genes, samples = expression.var_names, expression.obs_names
+    is_deleted = np.array([genes.isin(ids.split(";")) for ids in expression.obs[DELETED]])
+    tpm = pd.DataFrame(np.exp2(np.asarray(expression.X, dtype=np.float64)) - 1)
+    usual = tpm.mask(is_deleted).median().fillna(0).to_numpy()
+    is_loud = is_deleted & (tpm.to_numpy() > np.maximum(SILENT_TPM, SILENT_SHARE * usual))
+    hidden = is_deleted & ~is_loud if is_derived else is_deleted
+    n_samples, n_genes = (int(hidden.any(axis=axis).sum()) for axis in (1, 0))
+    notes = [
+        f"deleted genes: {hidden.sum()} measurements are missing, no targets ({n_genes} genes in "
+        f"{n_samples} of {len(samples)} samples)"
+    ]
+    if is_loud.any():
+        what = f"measured over {SILENT_TPM:g} TPM and {SILENT_SHARE:.0%} of the gene's median"
+        fate = "not taken as deleted" if is_derived else "missing all the same"
+        loud = [f"{genes[column]} in {samples[row]}" for row, column in np.argwhere(is_loud)]
+        notes.append(counted(f"deleted genes that are {what}, {fate}", loud))
+    expression = expression.copy()
+    expression.X = np.where(hidden, np.float32(np.nan), expression.X)
+    if is_derived:
+        expression.obs[DELETED] = [";".join(genes[row]) for row in hidden]
+    if (is_nowhere := hidden.all(axis=0)).any():
+        notes.append(counted("deleted in all samples, no measured genes", genes[is_nowhere]))
+        expression = expression[:, ~is_nowhere].copy()
+    return expression, notes
+
+
+def fill_missing(observed: pd.DataFrame) -> pd.DataFrame:
+    """Genes x conditions to learn from: what is missing is what is expected without a profile.
+
+    That is the gene's level plus the genes' mean of (observed - level) in the condition.
+    """
+    level = observed.mean(axis=1)
+    profile = observed.sub(level, axis=0).mean()
+    expected = np.add.outer(level.to_numpy(), profile.to_numpy())
+    return observed.where(observed.notna(), expected)
+
+
 def no_expression() -> ad.AnnData:
     """No sample and no gene: what a bundle holds where nothing was measured."""
     obs = pd.DataFrame({"condition": []}, index=pd.Index([], name="sample"), dtype=str)
@@ -118,7 +175,7 @@ def no_expression() -> ad.AnnData:
 
 
 def condition_means(expression: ad.AnnData) -> pd.DataFrame:
-    """Average log2(TPM+1) over the replicates of each condition.
+    """Average log2(TPM+1) over the replicates of each condition; NaN where all are missing.
 
     Genes are rows in the order of `var`, conditions columns in order of first appearance.
     """

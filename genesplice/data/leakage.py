@@ -251,7 +251,7 @@ def _evidence_check(what: str, value: float, status: Status, why: str) -> Check:
 def _sample_check(expression: ad.AnnData) -> Check:
     values = np.asarray(expression.X, dtype=np.float64)
     condition = expression.obs["condition"].astype(str).to_numpy()
-    centred = values - values.mean(axis=1, keepdims=True)
+    centred = np.nan_to_num(values - np.nanmean(values, axis=1, keepdims=True))
     norm = np.linalg.norm(centred, axis=1)
     unit = centred / np.where(norm > 0, norm, 1)[:, None]
     same = np.argwhere(np.triu(unit @ unit.T, k=1) > SAME_SAMPLE)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from genesplice.data.annotation import Annotation
 from genesplice.data.expression import (
+    DELETED,
     TOOL_NAME,
     ExpressionUnit,
     Measurements,
@@ -90,7 +91,8 @@ def read_measurements(
         `counts` (reads or fragments per gene, also estimated ones). The unit is never guessed.
     samples
         Table whose first column is the sample id, with a column `condition`; replicates share a
-        condition. Without it (and without `condition` in an h5ad) each sample is its own.
+        condition. Without it (and without `condition` in an h5ad) each sample is its own. A column
+        `deleted` may have the genes that a sample lacks (`name_deleted`).
 
     Raises
     ------
@@ -175,8 +177,9 @@ def _read_folder(folder: Path, unit: ExpressionUnit) -> Measurements:
 
 def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.DataFrame:
     table = read_table(path)
-    condition = find_columns(table, {"condition": ("condition",)}, path=path)["condition"]
-    key = table.columns[0]
+    parts = {part: (part,) for part in ("condition", DELETED)}
+    columns = find_columns(table, parts, path=path, optional=(DELETED,))
+    condition, key = columns["condition"], table.columns[0]
     if key == condition:
         raise InputError(f"{condition!r} as first column", "the sample id first", path=path, line=1)
     twice = table[key][table[key].duplicated()]
@@ -184,7 +187,8 @@ def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.Dat
         found, line = f"sample {twice.iloc[0]!r} twice", line_of(table, twice.index[0])
         raise InputError(found, "each sample once", path=path, line=line)
     refuse_empty(table, condition, "condition", "a condition", path)
-    table = table.set_index(key).rename(columns={condition: "condition"})
+    lines = {sample: line_of(table, row) for row, sample in table[key].items()}
+    table = table.set_index(key).rename(columns={name: part for part, name in columns.items()})
     missing = [name for name in names if name not in table.index]
     if missing:
         raise InputError(
@@ -193,7 +197,34 @@ def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.Dat
             f"sample ids such as {some(table.index[:3])} in both",
             path=path,
         )
-    return table.loc[names]
+    table = table.loc[names]
+    table.attrs[LINE] = lines
+    return table
+
+
+def name_deleted(obs: pd.DataFrame | None, reading: Annotation, path: Path) -> pd.DataFrame | None:
+    """`obs` with the genes of its column `deleted`, if it has one, by their ids, ";" between.
+
+    They are ids or names, with "," or ";" between; a cell may be empty.
+
+    Raises
+    ------
+    InputError
+        For a gene that the annotation lacks.
+    """
+    if obs is None or DELETED not in obs:
+        return obs
+    known, cells = reading.aliases, list[str]()
+    for sample, cell in obs[DELETED].astype(object).fillna("").items():
+        names = [name.strip() for name in re.split("[;,]", str(cell)) if name.strip()]
+        unknown = [name for name in names if name.lower() not in known]
+        if unknown:
+            found = f"deleted gene {unknown[0]!r} of sample {sample!r}"
+            expected = "ids or names of the annotation's genes with ; between, or an empty cell"
+            line = obs.attrs.get(LINE, {}).get(sample)
+            raise InputError(found, expected, path=path, line=line)
+        cells.append(";".join(dict.fromkeys(known[name.lower()] for name in names)))
+    return obs.assign(**{DELETED: cells})
 
 
 # --- genes of a table, by their names in the annotation ---

@@ -16,6 +16,7 @@ from genesplice.data.expression import (
     ExpressionUnit,
     Measurements,
     check_unit,
+    hide_deleted,
     make_expression,
     no_expression,
 )
@@ -25,6 +26,7 @@ from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.measurements import (
     counted_group,
     match_genes,
+    name_deleted,
     place_tss,
     read_measurements,
     sample_files,
@@ -169,7 +171,7 @@ def prepare_files(
     Parameters
     ----------
     samples
-        Table with sample id and `condition`; see `genesplice.data.measurements`.
+        Table with sample id, `condition`, and `deleted`; see `genesplice.data.measurements`.
     obo
         The Gene Ontology, for the names of GO terms and the genes of terms above others.
     operons
@@ -234,22 +236,20 @@ def prepare_files(
         genome = genome.with_circular(reading.circular)
         coding = judge_coding(reading.genes, reading.partial, genome, files["annotation"])
         renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
-        own_notes = () if measured is None else measured.notes
-        notes = [] if fetched is None else list(fetched.notes)
-        notes += [*reading.notes, *own_notes, *filter(None, [coding["text"]])]
+        notes = [*(() if fetched is None else fetched.notes), *reading.notes]
+        notes += [*(() if measured is None else measured.notes), *filter(None, [coding["text"]])]
         if renamed:
             notes.append(counted("contigs of the annotation by other names in the genome", renamed))
         matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
         if measured is not None and expression_unit is not None:
             values, obs, own, _ = measured
+            obs = name_deleted(obs, reading, files.get("samples", path))
             matches, account = match_genes(values, reading, path, allow_missing)
-            matched = make_expression(
-                values.loc[list(matches)].rename(index=matches),
-                expression_unit,
-                obs,
-                lengths=reading.lengths if own is None else own.rename(matches).to_dict(),
-                path=path,
-            )
+            values = values.loc[list(matches)].rename(index=matches)
+            lengths = reading.lengths if own is None else own.rename(matches).to_dict()
+            matched = make_expression(values, expression_unit, obs, lengths=lengths, path=path)
+            matched, told = hide_deleted(matched)
+            notes += told
         tell("reading network and gene sets")
         if "tss" in files:
             placed, told_tss = place_tss(files["tss"], reading, genome)

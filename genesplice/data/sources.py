@@ -24,10 +24,10 @@ from genesplice.data.archives import (
 )
 from genesplice.data.bundle import BundleParts, Progress
 from genesplice.data.coding import judge_coding
-from genesplice.data.expression import make_expression
+from genesplice.data.expression import DELETED, hide_deleted, make_expression
 from genesplice.data.gene_sets import set_name
 from genesplice.data.genome import Genome, read_fasta
-from genesplice.data.measurements import read_measurements
+from genesplice.data.measurements import name_deleted, read_measurements
 from genesplice.data.network import PROTEINS, NetworkReading, make_network, read_meme
 from genesplice.data.relatives import Relatives
 from genesplice.data.tables import find_columns, numbered_lines, read_table
@@ -57,6 +57,9 @@ ARCHIVE = (
     "https://eutils.ncbi.nlm.nih.gov/entrez/eutils/efetch.fcgi"
     "?db=nuccore&rettype=fasta&retmode=text&id="
 )
+STRAIN_LACKS = re.compile(r"(?:\bdel_|\bEEP_|\bFPS |\b(?=PGI))([A-Za-z_]+)")
+"""Deletions in the description of a strain, and those that a strain was evolved from."""
+PARENT = {"BW25113": "del_araA_araB_araD_lacZ_rhaA_rhaB_rhaD"}  # Baba et al., Keio collection, 2006
 HUMAN_TABLE = Path(__file__).with_name("human_files.tsv")
 MIN_SET_GENES = 3
 
@@ -122,8 +125,8 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
     """Read Escherichia coli K-12 MG1655 from the wheel.
 
     Genes are those of the GFF file by locus_tag. A pseudogene whose pieces are measured one by
-    one is replaced by its pieces as gene_table.csv has them. Conditions are
-    `project__condition`. Files derived from the expression itself (iModulons) are not read.
+    one is replaced by its pieces as gene_table.csv has them. Conditions are `project__condition`;
+    descriptions of strains say what is deleted. Files derived from expression (iModulons) are out.
 
     Raises
     ------
@@ -144,10 +147,17 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
                        "COG", "accession").astype({"start": int, "end": int})  # fmt: skip
         tell("reading expression")
         values = read_measurements(files["log_tpm.csv"], "log2tpm").values
-        samples = _table(files["sample_table.csv"], "project", "condition")
+        columns = "project", "condition", "Strain", "Strain Description"
+        samples = _table(files["sample_table.csv"], *columns)
         samples["condition"] = samples["project"] + "__" + samples["condition"]
+        strains = samples[columns[2]].str.cat(samples[columns[3]], " ").replace(PARENT, regex=True)
+        samples[DELETED] = strains.str.findall(STRAIN_LACKS).str.join(";").str.replace("_", ";")
+        about = samples[["condition", "project", DELETED]]
+        about = name_deleted(about, annotation, files["sample_table.csv"])
+        expression = make_expression(values, "log2tpm", about)
+        expression, told = hide_deleted(expression, is_derived=True)
+        tell("; ".join(told))
         genes, pieces, notes = _genes(annotation, table, list(values.index), genome)
-        expression = make_expression(values, "log2tpm", samples[["condition", "project"]])
         tell("reading network, gene sets and motifs")
         known = set(genes["gene_id"])
         aliases = {name: gene for name, gene in annotation.aliases.items() if gene in known}
@@ -158,6 +168,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         motifs = read_meme(files["SwissRegulon_e_coli.meme"])
         inputs = _inputs(wheel, files)
     notes += [
+        *told,
         "regulators made of several genes (flhD;flhC, ihf, hU, hipAB, …) give one edge from each "
         "of their genes; two signs from one regulator to one gene become sign 0",
         "regulators that are no genes keep their name: " + ", ".join(reading.unmatched_regulators),

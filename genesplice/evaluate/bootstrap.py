@@ -196,15 +196,16 @@ def ranking_draws(
 class GeneStatistics(NamedTuple):
     """What the metrics need of each gene.
 
-    `profile_r` is NaN where the observed residual is flat; `moments` holds the sums over the
-    conditions of x, y, x², y², xy, with x the predicted and y the observed residual. Both have no
-    meaning with a single condition (`n_conditions` 1).
+    Conditions in which the gene was not measured count nowhere. `profile_r` is NaN where the
+    observed residual is flat; `moments` holds the number of conditions and the sums over them of
+    x, y, x², y², xy, with x the predicted and y the observed residual. Both have no meaning with a
+    single condition (`n_conditions` 1).
     """
 
     observed_level: Float[np.ndarray, " genes"]
     predicted_level: Float[np.ndarray, " genes"]
     profile_r: Float[np.ndarray, " genes"]
-    moments: Float[np.ndarray, "genes 5"]
+    moments: Float[np.ndarray, "genes 6"]
     block: Int64[np.ndarray, " genes"]
     n_conditions: int
 
@@ -219,20 +220,25 @@ def summarise(
 
     Parameters
     ----------
+    observed
+        NaN where a gene was not measured; each gene was somewhere.
     condition_mean
         For each gene the training genes' mean of (observed - level), of the gene's own fold.
     block
         Any labels; they are numbered in sorted order.
     """
-    y_level, x_level = observed.mean(axis=1), predicted.mean(axis=1)
-    y = observed - y_level[:, None] - condition_mean
-    x = predicted - x_level[:, None] - condition_mean
-    moments = np.stack([x.sum(1), y.sum(1), (x * x).sum(1), (y * y).sum(1), (x * y).sum(1)], axis=1)
-    x_centred = x - x.mean(axis=1, keepdims=True)
-    y_centred = y - y.mean(axis=1, keepdims=True)
-    x_std, y_std = x_centred.std(axis=1), y_centred.std(axis=1)
+    known: dict[str, Any] = {"axis": 1, "where": np.isfinite(observed)}
+    y_level, x_level = observed.mean(**known), predicted.mean(**known)
+    # The level is that of the measured conditions: theirs is the mean that m has left.
+    gap = condition_mean.mean(**known) - condition_mean.mean(axis=1)
+    y = observed - (y_level - gap)[:, None] - condition_mean
+    x = predicted - (x_level - gap)[:, None] - condition_mean
+    products = np.ones_like(x), x, y, x * x, y * y, x * y
+    moments = np.stack([product.sum(**known) for product in products], axis=1)
+    x_centred, y_centred = (each - each.mean(**known, keepdims=True) for each in (x, y))
+    x_std, y_std = x_centred.std(**known), y_centred.std(**known)
     norm = np.where((x_std < FLAT) | (y_std < FLAT), 1, x_std * y_std)
-    profile_r = np.where(x_std < FLAT, 0.0, (x_centred * y_centred).mean(axis=1) / norm)
+    profile_r = np.where(x_std < FLAT, 0.0, (x_centred * y_centred).mean(**known) / norm)
     profile_r = np.where(y_std < FLAT, np.nan, profile_r)
     _, number = np.unique(block, return_inverse=True)
     return GeneStatistics(
@@ -265,7 +271,7 @@ def resampled_metrics(
         r = np.nan_to_num(genes.profile_r)[:, None]
         result["profile_r"] = ratio_draws(r, has_profile, genes.block, counts)[:, 0]
         moments = block_sums(genes.moments, genes.block, draws).T
-        result["profile_r_overall"] = _correlation(n * genes.n_conditions, *moments)
+        result["profile_r_overall"] = _correlation(*moments)
     return result
 
 

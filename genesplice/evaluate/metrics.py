@@ -2,7 +2,9 @@
 
 observed[g, c] is the mean over replicates of log2(TPM+1); level[g] its mean over conditions;
 residual[g, c] = observed[g, c] - level[g] - m[c], where m[c] is the training genes' mean of
-(observed - level). The same m is taken off a prediction, with the prediction's own level.
+(observed - level). The same m is taken off a prediction, with the prediction's own level. Where
+`observed` is missing (NaN: the gene is deleted there), a condition counts nowhere for the gene,
+and m, whose mean over all conditions is 0, is taken less its mean over those that count.
 
 ========================  =======================================================================
 `level_spearman`          Spearman's rho of predicted and observed level across genes
@@ -67,7 +69,7 @@ def fold_profiles(observed: pd.DataFrame, fold_of: pd.Series) -> pd.DataFrame:
     Parameters
     ----------
     observed
-        Genes x conditions, log2(TPM+1).
+        Genes x conditions, log2(TPM+1); NaN where a gene was not measured.
     fold_of
         Fold by gene_id; genes that `observed` lacks are ignored.
 
@@ -130,9 +132,9 @@ def score(
     Raises
     ------
     InputError
-        For missing columns, an empty table, a value that is not finite, a gene with conditions
-        missing, repeated or in two folds, a gene without a block, and a table of one fold
-        without `train_profile`.
+        For missing columns, an empty table, a value that is not finite (but a missing `observed`),
+        a gene without any `observed`, one with conditions missing, repeated or in two folds, a gene
+        without a block, and a table of one fold without `train_profile`.
     """
     metrics = []
     for (model, model_seed), run in _runs(predictions).items():
@@ -191,7 +193,8 @@ def paired_difference(
     found = f"{model_a} and {model_b} with other folds, conditions or observed values"
     for run in (run for side in sides for run in side):
         is_same = run.conditions.equals(first.conditions) and np.array_equal(run.fold, first.fold)
-        is_same = is_same and np.allclose(run.observed, first.observed, rtol=0, atol=1e-4)
+        both = run.observed, first.observed
+        is_same = is_same and np.allclose(*both, rtol=0, atol=1e-4, equal_nan=True)
         require(is_same, found, "predictions of the same held-out genes")
     profile = _profile_rows(widest, train_profile)[widest.genes.isin(common)]
     block = block_labels(first.genes, blocks)
@@ -261,10 +264,11 @@ def _records(
 
 
 def _count(name: str, statistics: GeneStatistics) -> int:
-    n_genes = len(statistics.block)
     if name == "profile_r":
         return int(np.isfinite(statistics.profile_r).sum())
-    return n_genes * statistics.n_conditions if name == "profile_r_overall" else n_genes
+    return (
+        int(statistics.moments[:, 0].sum()) if name.endswith("overall") else len(statistics.block)
+    )
 
 
 def _runs(predictions: pd.DataFrame, *, allow_empty: bool = False) -> dict[tuple[Any, Any], _Run]:
@@ -294,11 +298,15 @@ def _run(part: pd.DataFrame, where: str) -> _Run:
     tables = {}
     for name in ("observed", "predicted", "fold"):
         values = part[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        if not np.isfinite(values).all():
-            gene = part["gene_id"].iloc[int(np.argmax(~np.isfinite(values)))]
+        is_fine = np.isfinite(values) | (np.isnan(values) & (name == "observed"))
+        if not is_fine.all():
+            gene = part["gene_id"].iloc[int(np.argmin(is_fine))]
             raise InputError(f"{where}: a value of {name!r} of gene {gene!r}", "a finite number")
         tables[name] = np.empty(shape)
         tables[name].flat[cell] = values
+    if (is_nowhere := np.isnan(tables["observed"]).all(axis=1)).any():
+        found = f"{where}: gene {genes[int(np.argmax(is_nowhere))]!r} without a measurement"
+        raise InputError(found, "one or more each")
     fold = tables.pop("fold")
     if (is_torn := (fold != fold[:, :1]).any(axis=1)).any():
         raise InputError(f"{where}: gene {genes[int(np.argmax(is_torn))]!r} in two folds", "one")
@@ -328,8 +336,9 @@ def _other_folds(
     if len(folds) < 2:
         wanted = "two folds or more, or m[c] as train_profile"
         raise InputError(f"genes of fold {folds[0]} only", wanted)
-    centred = observed - observed.mean(axis=1, keepdims=True)
-    return np.stack([centred[fold != number].mean(axis=0) for number in folds])
+    centred = observed - np.nanmean(observed, axis=1, keepdims=True)
+    means = np.stack([np.nanmean(centred[fold != number], axis=0) for number in folds])
+    return means - means.mean(axis=1, keepdims=True)
 
 
 # --- tracks along the genome ---

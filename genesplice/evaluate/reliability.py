@@ -135,6 +135,7 @@ def add_intervals(predictions: pd.DataFrame, calibration: pd.DataFrame) -> pd.Da
         of the model that predicts it, which is not the gene's own.
     """
     keys, width = ["model", "seed", "fold"], pd.Series(np.nan, index=predictions.index)
+    calibration = calibration[calibration["observed"].notna()]
     learned = dict(list(calibration.groupby(keys, observed=True)))
     for key, rows in predictions.groupby(keys, observed=True):
         own = learned.get(key, calibration.iloc[:0])
@@ -173,7 +174,7 @@ def coverage_metrics(
     blocks
         Genome block by gene_id.
     """
-    table = predictions[predictions["low"].notna()]
+    table = predictions[predictions["low"].notna() & predictions["observed"].notna()]
     inside = table["observed"].between(table["low"], table["high"]).astype(float)
     width = (table["high"] - table["low"]).astype(float)
     table = table.assign(inside=inside, width=width, entries=1.0)

@@ -276,7 +276,7 @@ def pathway_influence(
     observed = bundle.observed.loc[measured, list(model.conditions)]
     above = torch.from_numpy(observed.sub(observed.mean(axis=1), axis=0).to_numpy(np.float32))
     # The condition means are those of the training genes.
-    along = above - model.expression_head.condition_mean
+    along = (above - model.expression_head.condition_mean).nan_to_num(0)
 
     def measure(data: Bundle) -> pd.DataFrame:
         part = cut_neighbourhood(bundle_graph(model, data), rows, len(model.graph.layers))

@@ -27,6 +27,7 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config import Config, FinetuneConfig
 from genesplice.data.bundle import Bundle
+from genesplice.data.expression import fill_missing
 from genesplice.data.genome import Genome
 from genesplice.data.windows import (
     Window,
@@ -89,7 +90,8 @@ class FoldData:
         is_validation = np.isin(block, order[: round(validation_blocks * len(blocks))])
         row = pd.Index(bundle.genes["gene_id"])
         parts = ids[~is_validation], ids[is_validation], ids
-        values = [bundle.observed.loc[part].to_numpy(dtype=np.float32) for part in parts]
+        measured = fill_missing(bundle.observed.loc[ids])
+        values = [measured.loc[part].to_numpy(dtype=np.float32) for part in parts]
         pairs = zip(map(row.get_indexer, parts), values, strict=True)
         training, validation, both = (GeneTargets(*map(torch.from_numpy, pair)) for pair in pairs)
         return cls(training, validation, both, block, parts[0], parts[1])

@@ -12,6 +12,7 @@ from genesplice.baselines.features import kmer_codon_features
 from genesplice.baselines.methods import BASELINES, RELATED, available_baselines, run_baselines
 from genesplice.baselines.ridge import fit_ridge
 from genesplice.data.bundle import Bundle
+from genesplice.data.expression import fill_missing
 from genesplice.data.features import standardise
 from genesplice.data.simulate import make_bundle
 from genesplice.errors import InputError
@@ -101,6 +102,39 @@ def test_training_expression_does_enter(tiny_bundle: Bundle, everything: pd.Data
     expected = everything[everything["fold"] == 0]
     for model in BASELINES:
         assert (predicted(got, model) != predicted(expected, model)).to_numpy().any(), model
+
+
+def test_what_is_missing_is_no_target(tiny_bundle: Bundle):
+    """A gene to learn from and one to predict, each deleted in a condition."""
+    learned, asked = tiny_bundle.train_genes(0)[3], tiny_bundle.test_genes(0)[1]
+    condition = tiny_bundle.expression.obs["condition"].astype(str).to_numpy()
+    first, *_, last = tiny_bundle.observed.columns
+    rows = pd.Index(condition)
+
+    def delete(values: pd.DataFrame) -> pd.DataFrame:
+        values = values.set_axis(rows, axis=1)
+        values.loc[learned, first] = np.nan
+        values.loc[asked, last] = np.nan
+        return values
+
+    bundle = with_values(tiny_bundle, delete)
+    assert bundle.observed.isna().to_numpy().sum() == 2
+    expected = fill_missing(bundle.observed.loc[tiny_bundle.train_genes(0)]).at[learned, first]
+
+    def fill(values: pd.DataFrame) -> pd.DataFrame:
+        values = values.set_axis(rows, axis=1)
+        values.loc[learned, first] = np.float32(expected)
+        return values
+
+    got = run_baselines(bundle, folds=[0])
+    filled = run_baselines(with_values(tiny_bundle, fill), folds=[0])
+    np.testing.assert_allclose(got["predicted"], filled["predicted"], atol=1e-3)
+    whole = run_baselines(tiny_bundle, folds=[0])
+    assert (got["predicted"] - whole["predicted"]).abs().max() > 0.05
+    is_missing = got["observed"].isna()
+    assert set(got["gene_id"][is_missing]) == {asked}
+    assert set(got["condition"][is_missing]) == {last}
+    assert is_missing.sum() == got["model"].nunique()
 
 
 def test_held_out_expression_never_enters_on_real_data(ecoli: Bundle):

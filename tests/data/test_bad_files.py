@@ -211,6 +211,12 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         ("id,condition\ns1,x\n",
          "s.tsv:1: found the header 'id,condition', expected two or more columns separated by "
          "tabs"),
+        ("id\tcondition\tDeleted\ns1\tx\tgen1; old2\ns2\tx\tgen1,lacZZ\n",
+         "s.tsv: found no row for 2 of the 4 samples in tpm.tsv (s3, s4), expected sample ids such "
+         "as s1, s2 in both"),
+        ("id\tcondition\tDeleted\ns1\tx\tgen1; old2\n\ns2\tx\tgen1,lacZZ\ns3\tx\t\ns4\tx\t\n",
+         "s.tsv:4: found deleted gene 'lacZZ' of sample 's2', expected ids or names of the "
+         "annotation's genes with ; between, or an empty cell"),
         (SAMPLES[:-8],
          "s.tsv: found no row for 1 of the 4 samples in tpm.tsv (s4), expected sample ids such "
          "as s1, s2, s3 in both"),

@@ -12,9 +12,12 @@ from hypothesis.extra.numpy import arrays
 from tiny_files import refusal, write
 
 from genesplice.data.expression import (
+    DELETED,
     STAR,
     check_unit,
     condition_means,
+    fill_missing,
+    hide_deleted,
     make_expression,
 )
 from genesplice.data.measurements import read_expression, read_measurements, sample_files
@@ -208,6 +211,76 @@ def test_h5ad_keeps_its_conditions_unless_a_table_says_otherwise(tmp_path):
     assert read_back.obs["condition"].tolist() == ["p", "q", "q"]
 
 
+# --- genes that a sample lacks ---
+
+
+def strains(**deleted):
+    """Three genes of 100 TPM in six samples, but 2 TPM of `a` and 11 TPM of `b` in s1."""
+    names = [f"s{i}" for i in range(6)]
+    table = pd.DataFrame(100.0, ["a", "b", "c"], names)
+    table.loc["a", "s1"], table.loc["b", "s1"] = 2.0, 11.0
+    obs = obs_of(table, ["x", "x", "y", "y", "z", "z"])
+    obs[DELETED] = [deleted.get(name, "") for name in names]
+    return make_expression(np.log2(table + 1), "log2tpm", obs)
+
+
+@pytest.mark.parametrize("is_derived", [False, True])
+def test_measurements_of_deleted_genes_are_missing(is_derived):
+    data = strains(s1="a;b", s2="a;nowhere_measured", s3="a", s4="a")
+    data.X[2:5, 0] = 0
+    before = data.X.copy()
+    hidden, notes = hide_deleted(data, is_derived=is_derived)
+    # 11 TPM are over a tenth of the gene's 100 TPM elsewhere.
+    cells = [(1, 0), (2, 0), (3, 0), (4, 0)] + [(1, 1)] * (not is_derived)
+    expected = before.copy()
+    for cell in cells:
+        expected[cell] = np.nan
+    np.testing.assert_array_equal(hidden.X, expected)
+    np.testing.assert_array_equal(data.X, before)
+    n_genes = 1 if is_derived else 2
+    assert notes[0].startswith(f"deleted genes: {len(cells)} measurements are missing")
+    assert f"({n_genes} genes in 4 of 6 samples)" in notes[0]
+    fate = "not taken as deleted" if is_derived else "missing all the same"
+    assert notes[1:] == [f"deleted genes that are measured over 1 TPM and 10% of the gene's median,"
+                         f" {fate}: 1 (b in s1)"]  # fmt: skip
+    kept = ["", "a", "a", "a", "a", ""] if is_derived else data.obs[DELETED].tolist()
+    assert hidden.obs[DELETED].tolist() == kept
+    means = condition_means(hidden)
+    assert means.loc["a"].isna().tolist() == [False, True, False]
+    assert means.at["a", "x"] == pytest.approx(before[0, 0])
+
+
+def test_a_gene_that_all_samples_lack_is_not_measured():
+    hidden, notes = hide_deleted(strains(**{f"s{i}": "c" for i in range(6)}))
+    assert hidden.var_names.tolist() == ["a", "b"]
+    assert np.isfinite(hidden.X).all()
+    assert notes[-1] == "deleted in all samples, no measured genes: 1 (c)"
+
+
+def test_without_deleted_genes_nothing_is_missing():
+    data = strains()
+    hidden, notes = hide_deleted(data)
+    np.testing.assert_array_equal(hidden.X, data.X)
+    assert notes == [
+        "deleted genes: 0 measurements are missing, no targets (0 genes in 0 of 6 samples)"
+    ]
+    del data.obs[DELETED]
+    assert hide_deleted(data) == (data, [])
+
+
+def test_what_is_missing_is_filled_with_what_is_expected():
+    generator = np.random.default_rng(0)
+    whole = pd.DataFrame(generator.normal(5, 2, (30, 6)))
+    pd.testing.assert_frame_equal(fill_missing(whole), whole)
+    gaps = whole.mask(generator.random(whole.shape) < 0.1)
+    level = {g: np.mean([v for v in gaps.loc[g] if v == v]) for g in gaps.index}
+    for c in gaps:
+        known = [gaps.at[g, c] - level[g] for g in gaps.index if gaps.at[g, c] == gaps.at[g, c]]
+        for g in gaps.index:
+            wanted = level[g] + np.mean(known) if np.isnan(gaps.at[g, c]) else gaps.at[g, c]
+            assert fill_missing(gaps).at[g, c] == pytest.approx(wanted)
+
+
 # --- what is refused ---
 
 
@@ -368,18 +441,36 @@ def test_ecoli_has_278_samples_in_163_conditions(ecoli):
     assert ecoli.expression.obs["condition"].nunique() == 163
     assert ecoli.observed.shape == (3923, 163)
     values = ecoli.expression.X
-    assert values.min() >= 0
-    assert values.max() < 20
-    tpm = (2.0 ** values.astype(float) - 1).sum(axis=1)
+    assert np.nanmin(values) >= 0
+    assert np.nanmax(values) < 20
+    tpm = np.nansum(2.0 ** values.astype(float) - 1, axis=1)
     assert np.median(tpm) == pytest.approx(1e6, rel=0.1)
 
 
 def test_ecoli_replicates_agree_more_than_conditions_do(ecoli):
     data = ecoli.expression
-    r = np.corrcoef(data.X)
+    r = np.corrcoef(data.X[:, np.isfinite(data.X).all(axis=0)])
     same = data.obs["condition"].to_numpy()[:, None] == data.obs["condition"].to_numpy()[None]
     upper = np.triu(np.ones_like(same), k=1)
     assert r[same & upper].mean() > 0.97 > r[~same & upper].mean()
+
+
+def test_ecoli_has_no_targets_where_a_gene_is_deleted(ecoli):
+    ids = ecoli.genes.set_index("name")["gene_id"]
+    lacks = ecoli.expression.obs[DELETED].str.split(";")
+    is_missing = pd.DataFrame(np.isnan(ecoli.expression.X), lacks.index, ecoli.observed.index)
+    for sample, genes in lacks.items():
+        assert is_missing.columns[is_missing.loc[sample]].tolist() == sorted(
+            filter(None, genes), key=ecoli.observed.index.get_loc
+        )
+    assert lacks["fur__delfur_fe2__1"] == [ids["fur"]]
+    assert set(lacks["efeU__menFentCubiC_ale36__1"]) == set(ids[["menF", "entC", "ubiC"]])
+    assert {ids["ompR"], ids["araB"]} < set(lacks["ompr__bw_delompr_nacl__1"])
+    assert lacks["pgi__pgi_ale2__1"] == [ids["pgi"]]
+    assert lacks["control__wt_glc__1"] == [""]
+    # Parts of a gene: crp without an activating region is still there.
+    assert lacks["crp__delar1_glyc__1"] == [""]
+    assert ecoli.observed.loc[ids["fur"]].isna().sum() == 2
 
 
 def test_ecoli_ribosome_is_expressed_far_above_lacz(ecoli):

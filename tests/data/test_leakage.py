@@ -415,6 +415,15 @@ def test_duplicated_samples_are_caught_and_named():
     assert judged(leakage(data=data), SAMPLES) == (0.15, "red")
 
 
+def test_samples_with_a_deleted_gene_are_compared_too():
+    data = expression(n_samples=40)
+    data.X[7] = data.X[2] + 1e-4
+    data.X[[2, 7, 9], [3, 3, 5]] = np.nan
+    made = leakage(data=data)
+    assert judged(made, SAMPLES) == (0.05, "amber")
+    assert "(s2 = s7)" in check(made, SAMPLES)["why"]
+
+
 def test_noisy_replicates_and_flat_samples_are_no_duplicates():
     data = expression()
     data.X[5] = data.X[4] + np.random.default_rng(0).normal(0, 0.3, data.n_vars)

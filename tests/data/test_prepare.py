@@ -117,6 +117,21 @@ def test_folder_of_samples_is_in_the_manifest_file_by_file(tmp_path):
     }
 
 
+def test_deleted_genes_of_samples_are_no_measurements(tmp_path):
+    text = "sample\tdeleted\tcondition\ns1\tgen1;old2\twarm\ns2\tb0001\twarm\n"
+    text += "s3\t\tcold\ns4\t gen5 , b0005\tcold\ns9\tno such gene\tother\n"
+    said = []
+    bundle = prepared(tmp_path, samples=text, options={"progress": said.append})
+    missing = np.argwhere(np.isnan(bundle.expression.X)).tolist()
+    assert missing == [[0, 1], [0, 2], [1, 1], [3, 5]]
+    assert bundle.expression.obs["deleted"].tolist() == ["b0001;b0002", "b0001", "", "b0005"]
+    assert bundle.manifest["counts"]["deleted_measurements"] == 4
+    told = "deleted genes: 4 measurements are missing, no targets (3 genes in 3 of 4 samples)"
+    assert told in bundle.manifest["notes"]
+    assert told in said
+    assert np.argwhere(bundle.observed.isna()).tolist() == [[1, 0]]
+
+
 def test_pipes_are_read_like_files(tmp_path):
     plain = prepared(tmp_path, options={"name": "mine"})
     folder = tmp_path / "in"

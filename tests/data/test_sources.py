@@ -65,6 +65,8 @@ def members() -> dict[str, str]:
     values = np.random.default_rng(0).uniform(0, 14, (len(measured), 4))
     samples = ["p__wt__1", "p__wt__2", "q__wt__1", "q__ko__1"]
     table = pd.DataFrame({"project": list("ppqq"), "condition": ["wt", "wt", "wt", "ko"]}, samples)
+    table["Strain"] = "MG1655"
+    table["Strain Description"] = "E. coli K-12 MG1655"
     eggnog = "# emapper\n"
     for gene, terms in (
         ("b0001", "GO:1,GO:2"),
@@ -247,6 +249,40 @@ def test_conditions_are_told_apart_by_project(pinned):
     assert expression.obs["condition"].tolist() == ["p__wt", "p__wt", "q__wt", "q__ko"]
 
 
+@pytest.mark.parametrize(
+    ("description", "lacking"),
+    [
+        ("Escherichia coli K-12 MG1655 del_crp", ["b0007"]),
+        ("Escherichia coli K-12 MG1655 del_lacZ del_ihfA", ["b0002", "b0003"]),
+        ("Escherichia coli EEP_flhD_flhC.36.86.1", ["b0005", "b0006"]),
+        ("Escherichia coli FPS lacI.1.5.1", ["b0001"]),
+        ("Escherichia coli K-12 MG1655 crp_delAr1delAr2", []),
+        ("Escherichia coli PARENT", ["b0002"]),
+    ],
+)
+def test_deleted_genes_are_read_from_the_strain_and_checked(
+    pinned, monkeypatch, description, lacking
+):
+    monkeypatch.setattr(sources, "PARENT", {"PARENT": "del_lacZ"})
+    changed = members()
+    samples = pd.read_csv(io.StringIO(changed["sample_table.csv"]), index_col=0)
+    values = pd.read_csv(io.StringIO(changed["log_tpm.csv"]), index_col=0)
+    samples.loc["q__ko__1", "Strain Description"] = description
+    values.loc[lacking, "q__ko__1"] = 0.0
+    told = {"sample_table.csv": samples.to_csv(), "log_tpm.csv": values.to_csv()}
+    parts = pinned(**told)
+    missing = np.argwhere(np.isnan(parts.expression.X)).tolist()
+    assert missing == [[3, parts.expression.var_names.get_loc(gene)] for gene in lacking]
+    assert parts.expression.obs["deleted"].tolist() == ["", "", "", ";".join(lacking)]
+    assert any(f"deleted genes: {len(lacking)} measurements" in note for note in parts.notes)
+    # Deleted by name, but expressed as ever.
+    values.loc[lacking, "q__ko__1"] = values.loc[lacking].max(axis=1)
+    parts = pinned(**told | {"log_tpm.csv": values.to_csv()})
+    assert np.isfinite(parts.expression.X).all()
+    if lacking:
+        assert f"not taken as deleted: {len(lacking)} ({lacking[0]} in q__ko__1" in parts.notes[-6]
+
+
 def test_regulators_stand_for_their_genes(pinned):
     parts = pinned()
     edges = parts.network[["source", "target", "sign"]].to_numpy().tolist()
@@ -307,7 +343,7 @@ def test_recipe_gives_the_prepared_ecoli(ecoli):
     assert parts.genome.contigs == ecoli.genome.contigs
     pd.testing.assert_frame_equal(parts.genes, ecoli.genes)
     pd.testing.assert_frame_equal(parts.network, ecoli.network)
-    assert np.array_equal(parts.expression.X, ecoli.expression.X)
+    assert np.array_equal(parts.expression.X, ecoli.expression.X, equal_nan=True)
     assert parts.gene_sets == ecoli.gene_sets
     assert parts.notes == ecoli.manifest["notes"]
     assert len(ecoli.relatives.table) == 18

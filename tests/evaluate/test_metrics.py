@@ -68,7 +68,7 @@ def by_loops(frame: pd.DataFrame, scored_fold: int | None = None) -> dict[str, f
     observed: dict = defaultdict(dict)
     predicted: dict = defaultdict(dict)
     fold = {}
-    for row in frame.itertuples(index=False):
+    for row in frame[frame["observed"].notna()].itertuples(index=False):
         observed[row.gene_id][row.condition] = float(row.observed)
         predicted[row.gene_id][row.condition] = float(row.predicted)
         fold[row.gene_id] = row.fold
@@ -89,13 +89,17 @@ def by_loops(frame: pd.DataFrame, scored_fold: int | None = None) -> dict[str, f
     level = {gene: mean(list(row.values())) for gene, row in observed.items()}
     level_hat = {gene: mean(list(row.values())) for gene, row in predicted.items()}
     m = {
-        (f, c): mean([observed[g][c] - level[g] for g in observed if fold[g] != f])
+        (f, c): mean(
+            [row[c] - level[g] for g, row in observed.items() if fold[g] != f and c in row]
+        )
         for f in set(fold.values())
         for c in conditions
     }
     genes = [g for g in observed if scored_fold is None or fold[g] == scored_fold]
-    y = {g: [observed[g][c] - level[g] - m[fold[g], c] for c in conditions] for g in genes}
-    x = {g: [predicted[g][c] - level_hat[g] - m[fold[g], c] for c in conditions] for g in genes}
+    off = {g: mean([m[fold[g], c] for c in observed[g]]) for g in genes}
+    expected = {g: {c: m[fold[g], c] - off[g] for c in observed[g]} for g in genes}
+    y = {g: [observed[g][c] - level[g] - e for c, e in expected[g].items()] for g in genes}
+    x = {g: [predicted[g][c] - level_hat[g] - e for c, e in expected[g].items()] for g in genes}
     level_mean = mean([level[g] for g in genes])
     sse = math.fsum((level[g] - level_hat[g]) ** 2 for g in genes)
     sst = math.fsum((level[g] - level_mean) ** 2 for g in genes)
@@ -114,10 +118,20 @@ def by_loops(frame: pd.DataFrame, scored_fold: int | None = None) -> dict[str, f
 # --- the definitions ---
 
 
+def with_gaps(observed: pd.DataFrame) -> pd.DataFrame:
+    """Some values are missing, of some genes most of them."""
+    drawn = np.random.default_rng(8).random(observed.shape)
+    share = np.where(np.arange(len(observed)) % 7, 0.1, 0.7)[:, None]
+    return observed.mask((drawn < share) & (np.arange(observed.shape[1]) > 1))
+
+
+@pytest.mark.parametrize("has_gaps", [False, True])
 @pytest.mark.parametrize("noise", [0.1, 1.0, 5.0])
-def test_against_the_definitions_written_as_loops(noise):
+def test_against_the_definitions_written_as_loops(noise, has_gaps):
     observed = make_observed()
-    frame = table(observed, make_predicted(observed, noise))
+    predicted = make_predicted(observed, noise)
+    frame = table(with_gaps(observed) if has_gaps else observed, predicted)
+    assert has_gaps == frame["observed"].isna().any()
     metrics = score(frame, block_of, n_bootstrap=0)
     for fold in (None, 0, 1, 2):
         expected = by_loops(frame, fold)
@@ -391,6 +405,8 @@ def broken(change: str) -> pd.DataFrame:
         return frame.assign(predicted=frame["predicted"].mask(frame.index == 9))
     if change == "infinite":
         return frame.assign(observed=frame["observed"].mask(frame.index == 9, np.inf))
+    if change == "nowhere":
+        return frame.assign(observed=frame["observed"].mask(frame["gene_id"] == "g01"))
     if change == "missing":
         return frame.drop(index=8)
     if change == "twice":
@@ -400,6 +416,25 @@ def broken(change: str) -> pd.DataFrame:
     return frame[frame["fold"] == 2]
 
 
+def test_what_was_not_measured_counts_nowhere():
+    observed = with_gaps(make_observed())
+    frame = table(observed, make_predicted(make_observed(), 1.0))
+    is_gap = frame["observed"].isna()
+    other = frame.assign(predicted=frame["predicted"].mask(is_gap, 99.0))
+    both = pd.concat([frame, other.assign(model="other")])
+    metrics = score(both, block_of, n_bootstrap=20)
+    assert values(metrics, model="m") == values(metrics, model="other")
+    n = {m.metric: m.n for m in metrics if m.fold is None}
+    assert n["profile_r_overall"] == (~is_gap).sum()
+    for record in paired_difference(both, "m", "other", block_of, n_bootstrap=20):
+        assert (record.value, record.ci_low, record.ci_high) == (0, 0, 0)
+    # What is expected in each condition has no profile, wherever there are gaps.
+    flat = fold_profiles(observed, fold_of).loc[fold_of].set_axis(GENES)
+    flat = flat.add(np.arange(N_GENES), axis=0)
+    metrics = values(score(table(observed, flat), block_of, n_bootstrap=0))
+    assert metrics["profile_r"] == metrics["profile_r_overall"] == 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -407,6 +442,7 @@ def broken(change: str) -> pd.DataFrame:
         ("empty", "no predictions"),
         ("nan", r"model 'm', seed 0: a value of 'predicted' of gene 'g01', expected a finite"),
         ("infinite", "a value of 'observed' of gene 'g01'"),
+        ("nowhere", "gene 'g01' without a measurement, expected one or more each"),
         ("missing", "gene 'g01' 0 times in condition 'c1', expected once"),
         ("twice", "gene 'g01' 2 times in condition 'c1'"),
         ("torn", "gene 'g01' in two folds"),
@@ -513,6 +549,9 @@ def test_models_that_cannot_be_paired_are_refused():
     other_folds = table(observed, observed, model="b", folds=(block_of + 1) % N_FOLDS)
     with pytest.raises(InputError, match="other folds, conditions or observed"):
         paired_difference(pd.concat([a, other_folds]), "a", "b", block_of)
+    other_gaps = table(with_gaps(observed), observed, model="b")
+    with pytest.raises(InputError, match="other folds, conditions or observed"):
+        paired_difference(pd.concat([a, other_gaps]), "a", "b", block_of)
     other_truth = table(observed + 1, observed, model="b")
     with pytest.raises(InputError, match="other folds, conditions or observed"):
         paired_difference(pd.concat([a, other_truth]), "a", "b", block_of)

@@ -258,6 +258,17 @@ def test_without_calibration_there_is_no_interval():
     pd.testing.assert_frame_equal(nothing, told)
 
 
+def test_what_was_not_measured_neither_calibrates_nor_is_covered():
+    calibration, held_out = uneven(1, 300), uneven(0, 40)
+    gaps = [np.random.default_rng(2).random(len(one)) < 0.2 for one in (calibration, held_out)]
+    unknown = calibration.assign(observed=calibration["observed"].mask(gaps[0]))
+    told = add_intervals(held_out, unknown)
+    pd.testing.assert_frame_equal(told, add_intervals(held_out, calibration[~gaps[0]]))
+    blocks = pd.Series(0, index=held_out["gene_id"].unique())
+    missing = told.assign(observed=told["observed"].mask(gaps[1]))
+    assert coverage_metrics(missing, blocks) == coverage_metrics(told[~gaps[1]], blocks)
+
+
 def test_coverage_is_counted():
     observed = np.array([[0.0, 0.0], [0.0, 5.0], [5.0, 5.0], [0.0, 0.0]])
     frame = table(observed, np.zeros((4, 2))).assign(low=-1.0, high=2.0)

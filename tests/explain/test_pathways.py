@@ -161,6 +161,17 @@ def test_the_condition_mean_is_that_of_the_training_genes(explainer, tiny_bundle
     )
 
 
+def test_where_a_gene_is_deleted_nothing_was_observed(explainer, tiny_bundle):
+    genes = list(tiny_bundle.genes["gene_id"][:6])
+    changed = tiny_bundle.expression.copy()
+    changed.X = np.array(changed.X)
+    changed.X[:2, changed.var_names.get_loc(genes[0])] = np.nan
+    other = dataclasses.replace(tiny_bundle, expression=changed)
+    assert other.observed.isna().to_numpy().any()
+    gaps = Explainer(explainer.model, other, window_bp=2048, vectors=explainer.vectors)
+    assert np.isfinite(pathway_influence(gaps, genes, steps=2, n_random=1)["mean"]).all()
+
+
 def test_edges_of_genes_by_name(explainer, model, tiny_bundle, vectors):
     genes = receivers(tiny_bundle)
     expected = edge_attribution(make_output(model, tiny_bundle, vectors, genes), steps=2)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import genesplice as gs
 from genesplice.baselines.ridge import KernelSettings
 from genesplice.data.bundle import load_bundle
+from genesplice.data.expression import fill_missing
 from genesplice.data.simulate import make_bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
@@ -71,6 +72,27 @@ def test_training_labels_change_something(tiny_bundle, tmp_path):
     other = with_other_labels(tiny_bundle, tiny_bundle.train_genes(0))
     again = finetune_fold(other, config(), fold=0, seed=0, out=tmp_path / "b")
     assert not np.allclose(honest.predictions["predicted"], again.predictions["predicted"])
+
+
+def test_a_deleted_gene_has_no_target_where_it_is_deleted(tiny_bundle, tmp_path):
+    learned, asked = tiny_bundle.train_genes(0)[3], tiny_bundle.test_genes(0)[1]
+    expression = tiny_bundle.expression.copy()
+    is_first = (expression.obs["condition"] == tiny_bundle.observed.columns[0]).to_numpy()
+    values = np.array(expression.X)
+    for gene in (learned, asked):
+        values[is_first, expression.var_names.get_loc(gene)] = np.nan
+    expression.X = values
+    bundle = dataclasses.replace(tiny_bundle, expression=expression)
+    data = FoldData.read(bundle, 0.4, 0)
+    filled = fill_missing(bundle.observed.loc[bundle.train_genes(0)]).to_numpy(np.float32)
+    np.testing.assert_array_equal(data.both.observed.numpy(), filled)
+    assert np.isfinite(filled).all()
+    settings = config("finetune.validation_blocks=0.4")
+    result = finetune_fold(bundle, settings, fold=0, seed=0, out=tmp_path / "a")
+    table = result.predictions
+    assert np.isfinite(table[["predicted", *INTERVAL_COLUMNS]]).all(axis=None)
+    assert set(table["gene_id"][table["observed"].isna()]) == {asked}
+    assert np.isfinite(gs.compare(table, bundle, n_bootstrap=0)["value"]).all()
 
 
 def test_the_table_is_the_contract(tiny_bundle, tmp_path):
