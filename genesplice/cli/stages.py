@@ -28,9 +28,7 @@ def prepare(
     expression_unit: Annotated[
         str | None, typer.Option(help="tpm, rpkm, fpkm, log2tpm or counts.")
     ] = None,
-    samples: Annotated[
-        Path | None, typer.Option(help="Columns sample, condition[, deleted genes].")
-    ] = None,
+    samples: Annotated[Path | None, typer.Option(help="sample, condition, deleted.")] = None,
     relatives: Annotated[
         Path | None,
         typer.Option(help="Folder of related genomes, a MAF file, or recipe: those it names."),
