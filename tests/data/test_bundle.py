@@ -162,6 +162,7 @@ def test_manifest_says_how_to_make_it_again(tiny_bundle, tmp_path):
     assert (manifest["format"], manifest["format_version"]) == ("genesplice-bundle", 2)
     assert manifest["counts"] == {
         "contigs": 1, "bases": 120_000, "genes": 60, "measured_genes": 59, "samples": 16,
+        "deleted_measurements": 0,
         "conditions": 8, "edges": 15, "regulators": 2, "gene_sets": 3, "motifs": 2,
         "relatives": 0, "tracks": 0, "blocks": len(got.blocks), "folds": 3,
     }  # fmt: skip
