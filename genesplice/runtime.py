@@ -42,16 +42,22 @@ PROBE_BYTES = 1 << 16
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
-def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed for the next tensor, instead of giving it back at once.
+def keep_freed_memory(is_kept: bool = True) -> bool:
+    """Let glibc keep what is freed for the next tensor, or give it back at once.
 
     A large tensor is otherwise mapped anew each time, and its pages are zeroed one by one: 42 % of
     the processor's time while fine-tuning on a CPU. Says whether it could be asked for.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is None:
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    if not hasattr(libc, "mallopt"):
         return False
-    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    n_mapped, spare = (0, 2**31 - 1) if is_kept else (2**16, 2**20)
+    is_set = bool(libc.mallopt(M_MMAP_MAX, n_mapped)) and bool(
+        libc.mallopt(M_TRIM_THRESHOLD, spare)
+    )
+    if not is_kept:
+        libc.malloc_trim(0)
+    return is_set
 
 
 def project_path(path: Path | str) -> Path:

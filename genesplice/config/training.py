@@ -28,6 +28,7 @@ PretrainScheduleName = Literal[ScheduleName, "plateau"]
 MaskName = Literal["single", "span", "bin"]
 ViewName = Literal["strand", "neighbour", "orthologue", "gene", "operon", "regulon"]
 GENE_VIEWS: tuple[ViewName, ...] = ("gene", "operon", "regulon")
+DistributedName = Literal["ddp", "fsdp"]
 ModeName = Literal["probe", "head", "last_n", "lora", "ia3", "full"]
 PretrainAblationName = Literal[
     "masked_only", "constant_rate", "shuffled_genome", "local_only", "permuted_regions",
@@ -88,6 +89,9 @@ class PretrainConfig(Section):
         held-out windows and on how many sites of each task.
     measure_expression
         Whether that includes expression from frozen embeddings, which takes minutes.
+    distributed
+        What processes of `torchrun` share: the batches (`ddp`), or weights and the optimiser's
+        state too (`fsdp`). The result is the same, and either goes on from the other's checkpoint.
     ablations
         What else is trained to be measured too (`genesplice.training.ablations`);
         each costs as much again.
@@ -129,6 +133,7 @@ class PretrainConfig(Section):
     measure_windows: Count = 64
     probe_sites: Natural = 200
     measure_expression: bool = False
+    distributed: DistributedName = "ddp"
     ablations: Sequence[PretrainAblationName] = ()
     seed: Natural = 0
 

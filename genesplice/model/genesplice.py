@@ -293,6 +293,8 @@ class PretrainingModel(nn.Module):
         """Encode masked `tokens`, at 1 bp too where there is a path for it."""
         return self.encoder(tokens, columns=columns, with_bases=True)
 
+    forward = encode  # whose call brings divided weights together
+
     def reading(self, *groups: int) -> "PretrainingModel":
         """The same weights, which read these groups of relatives only (none: the genome alone)."""
         model = copy.copy(self)

@@ -250,8 +250,7 @@ def train(
     resume_from: str | None = None,
     checkpoint_minutes: float = 2.0,
     accumulate: int = 1,
-    is_distributed: bool = False,
-    has_unused_weights: bool = False,
+    strategy: DDPStrategy | None = None,
 ) -> None:
     """Train `module` for `steps` optimiser steps on the batches that `make` gives by number.
 
@@ -265,10 +264,8 @@ def train(
         A checkpoint to go on from; nothing in it is unpickled.
     accumulate
         Batches of one optimiser step.
-    is_distributed
-        Share the work with the other processes that `torchrun` started.
-    has_unused_weights
-        Some weights get no gradient, which several processes must know beforehand.
+    strategy
+        How to share the work with the other processes that `torchrun` started; None does not.
 
     Raises
     ------
@@ -278,9 +275,8 @@ def train(
     callbacks = [*callbacks, *([Checkpoints(folder, checkpoint_minutes)] if folder else [])]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     devices: dict[str, Any] = {"devices": 1}
-    if is_distributed and n_processes() > 1:
+    if strategy and n_processes() > 1:
         here = int(os.environ["LOCAL_WORLD_SIZE"])
-        strategy = DDPStrategy(find_unused_parameters=has_unused_weights, broadcast_buffers=False)
         devices = {"devices": here, "num_nodes": n_processes() // here, "strategy": strategy}
     precision: Any = "bf16-mixed" if torch.cuda.is_available() else "32-true"
     trainer = Trainer(
@@ -297,6 +293,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
         # A resumed run goes on in its own folder.
         warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
+        # Nothing of what an encoder returned is changed in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         try:
             trainer.fit(module, loader, ckpt_path=resume_from, weights_only=True)
         except SystemExit:
@@ -377,6 +375,8 @@ def check_run(
     if not settings.exists():
         raise InputError(f"no {settings.name} in {out}", "a run to resume")
     before, now = json.loads(settings.read_text()), json.loads(json.dumps(config.to_dict()))
+    for one in (before, now):  # no matter for the result
+        one.get("pretrain", {}).pop("distributed", None)
     if any(before.get(name) != now[name] for name in sections or now):
         raise InputError(f"{out} was begun with other settings", f"those in {settings}")
     began = json.loads(digests.read_text()) if digests.exists() else {}

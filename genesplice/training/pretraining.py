@@ -11,6 +11,7 @@ Source: Wang et al., Cross-batch memory for embedding learning, 2020.
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +19,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Shaped
 from lightning import Callback, LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,7 +28,7 @@ from genesplice.config import Config
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_genome
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
@@ -51,8 +53,20 @@ from genesplice.training.corpus import (
     require_memory,
     source_digests,
 )
-from genesplice.training.evaluation import masked_base_metrics, measure, with_subsets
-from genesplice.training.schedules import PLATEAU, Validation, average_weights, make_optimizer
+from genesplice.training.evaluation import (
+    make_untrained,
+    masked_base_metrics,
+    measure,
+    with_subsets,
+)
+from genesplice.training.schedules import (
+    PLATEAU,
+    ShardedStrategy,
+    Validation,
+    average_weights,
+    make_optimizer,
+    whole,
+)
 
 VALIDATION_WINDOWS = 32
 OURS = "genesplice"
@@ -107,9 +121,13 @@ def pretrain_source(
     Raises
     ------
     InputError
-        As `pretrain`, if a view finds nothing to pair, or this machine has too little memory.
+        As `pretrain`, if a view finds nothing to pair, this machine has too little memory, or
+        one process is to share its weights.
     """
     config = for_genome(config, source.genome)
+    is_shared = config.pretrain.distributed == "ddp" or loops.n_processes() > 1
+    found = f"{config.pretrain.shown('distributed')} in one process"
+    require(is_shared, found, "torchrun with two or more")
     require_memory(pretrain_need(config, source.genome))
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=loops.process_number(), processes=loops.n_processes())
@@ -171,7 +189,8 @@ def _train(
 
     def measure_bits(step: int) -> float:
         sizes: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": VALIDATION_WINDOWS}
-        models, where = {OURS: module.measured}, (source.genome, source.validation)
+        models = {OURS: module.assemble().to(module.device)}
+        where = source.genome, source.validation
         bits, *_ = masked_base_metrics(models, *where, is_strand_averaged=False, **sizes)
         module.history.add(step - 1, "bits_per_base", "val", bits.value)
         return bits.value
@@ -186,6 +205,12 @@ def _train(
     if source.validation:
         callbacks.append(validation)
     is_cut = config.model.arch != "hierarchical" or config.model.context_bp is not None
+    strategy: DDPStrategy = ShardedStrategy()
+    if settings.distributed == "ddp":
+        # Some weights get no gradient, which the processes must know beforehand.
+        is_seldom = bool(settings.active_views) and settings.views_every > 1
+        unused: dict[str, Any] = {"find_unused_parameters": is_cut or is_seldom}
+        strategy = DDPStrategy(**unused, broadcast_buffers=False)
     loops.train(
         module,
         settings.steps,
@@ -195,11 +220,9 @@ def _train(
         resume_from=resume_from,
         checkpoint_minutes=settings.checkpoint_minutes,
         accumulate=settings.accumulate,
-        is_distributed=True,
-        has_unused_weights=is_cut or (bool(settings.active_views) and settings.views_every > 1),
+        strategy=strategy,
     )
-    module.model.load_state_dict(validation.weights or module.measured.state_dict())
-    return module.model, module.history.to_frame()
+    return module.assemble(validation.weights), module.history.to_frame()
 
 
 def load_encoder_weights(model: Any, directory: Path) -> None:
@@ -244,6 +267,14 @@ class PretrainingModule(LightningModule):
         """The weights that are saved and scored: the running mean, where there is one."""
         return self.model if self.average is None else cast(PretrainingModel, self.average.module)
 
+    def assemble(self, weights: Mapping[str, Tensor] | None = None) -> PretrainingModel:
+        """A model with the measured weights, or with `weights`; all processes ask for it."""
+        weights = weights or self.measured.state_dict()
+        model = make_untrained(self.config)
+        for name, value in model.state_dict().items():
+            value.copy_(whole(weights[name]))
+        return model
+
     def on_train_batch_start(self, batch: batches.StepBatch, batch_idx: int) -> None:
         """Seed dropout by the batch, so that a resumed run draws what an unbroken one drew."""
         number = batch.number * loops.n_processes() + loops.process_number()
@@ -253,7 +284,7 @@ class PretrainingModule(LightningModule):
         """Weighted sum of masked-base bits and InfoNCE over the views."""
         settings = self.config.pretrain
         encoded = [
-            self.model.encode(rows.tokens.masked_fill(rows.is_target, MASK_TOKEN), rows.columns)
+            self.model(rows.tokens.masked_fill(rows.is_target, MASK_TOKEN), rows.columns)
             for rows in batch.rows
         ]
         parts = zip(encoded, batch.rows, strict=True)

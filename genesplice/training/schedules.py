@@ -1,4 +1,4 @@
-"""Learning-rate schedules, the running mean of the weights, and the choice of the best ones.
+"""Learning-rate schedules, and of the weights the running mean, the parts and the best ones.
 
 A schedule is a curve of factors of the peak rate, read off torch's own scheduler. The optimiser
 follows it through one or more phases: a state of one number resumes all of them.
@@ -12,14 +12,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from lightning import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
 from genesplice.config import did_you_mean
 from genesplice.config.training import PretrainScheduleName
 from genesplice.errors import InputError
+from genesplice.runtime import keep_freed_memory
 from genesplice.training.loops import StepCallback
 
 SCHEDULES: tuple[str, ...] = get_args(PretrainScheduleName)
@@ -125,16 +131,17 @@ class MuonAdamW(torch.optim.AdamW):
                 if not state:  # AdamW looks for "step" where it reads a checkpoint
                     state.update(step=torch.zeros(()), momentum=torch.zeros_like(weight))
                 state["momentum"].lerp_(weight.grad, 1 - self.momentum)
-                step = weight.grad.lerp(state["momentum"], self.momentum).flatten(1)
+                step = whole(weight.grad.lerp(state["momentum"], self.momentum)).flatten(1)
                 step = step if step.shape[0] <= step.shape[1] else step.T
                 alike.setdefault(step.shape, []).append((weight, step))
             for shape, pairs in alike.items():
                 size = group["lr"] * group["scale"] * max(shape) ** 0.5
                 steps = self._orthogonal(torch.stack([step for _, step in pairs]))
                 for (weight, _), step in zip(pairs, steps, strict=True):
-                    is_wide = weight.shape[0] <= weight[0].numel()
+                    is_wide = weight.shape[0] <= weight.shape[1:].numel()
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.sub_((step if is_wide else step.T).reshape(weight.shape), alpha=size)
+                    step = (step if is_wide else step.T).reshape(weight.shape)
+                    weight.sub_(part_of(step, weight), alpha=size)
         return loss
 
     def _orthogonal(self, steps: Tensor) -> Tensor:
@@ -186,6 +193,74 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
         torch._foreach_lerp_(means, weights, share)
 
     return AveragedModel(model, multi_avg_fn=move).requires_grad_(False)
+
+
+# --- weights that several processes keep parts of ---
+
+
+def whole(part: Tensor) -> Tensor:
+    """All of a tensor that processes have parts of: they ask for it together."""
+    return part.full_tensor() if isinstance(part, DTensor) else part
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """What this process keeps of a whole tensor: the same part as of `like`."""
+    if not isinstance(like, DTensor):
+        return tensor
+    everywhere = DTensor.from_local(tensor, like.device_mesh, [Replicate()])
+    return everywhere.redistribute(placements=like.placements)
+
+
+class ShardedStrategy(DDPStrategy):
+    """FSDP: each process keeps a part of all weights, of their mean and the optimiser's state.
+
+    Weights of a layer come together while it runs. Checkpoints are those of a single process.
+
+    Source: Zhao et al., PyTorch FSDP: experiences on scaling fully sharded data parallel, 2023.
+    """
+
+    def configure_ddp(self) -> None:
+        """Divide the weights, in place of a copy in every process."""
+        assert self.lightning_module is not None
+        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        for model in self.lightning_module.children():
+            for layers in [one for one in model.modules() if isinstance(one, nn.ModuleList)]:
+                for layer in layers:
+                    fully_shard(layer, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+        if self.root_device.type == "cpu":
+            keep_freed_memory(False)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this process's part of it."""
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            for number, state in saved["state"].items():
+                for name, value in state.items():
+                    if value.shape == weights[number].shape:
+                        state[name] = part_of(value.to(self.root_device), weights[number])
+        super().load_optimizer_state_dict(checkpoint)
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
+    ) -> None:
+        """Gather all parts, one tensor after another, in the memory of the first process."""
+
+        def gather(part: DTensor) -> Tensor | None:
+            tensor = whole(part)
+            return tensor.cpu() if self.is_global_zero else None
+
+        checkpoint = apply_to_collection(checkpoint, DTensor, gather)
+        super().save_checkpoint(checkpoint, filepath, storage_options)
+
+    def teardown(self) -> None:
+        """Parts of the weights stay on their devices, which gather them afterwards."""
+        assert self.cluster_environment is not None
+        assert self.accelerator is not None
+        self.optimizers, self.lr_scheduler_configs = [], []
+        self.cluster_environment.teardown()
+        self.precision_plugin.teardown()
+        self.accelerator.teardown()
 
 
 class Validation(StepCallback):

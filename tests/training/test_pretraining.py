@@ -73,6 +73,8 @@ def test_it_learns_a_genome_that_repeats_itself(tiny_bundle, tmp_path):
 def test_what_cannot_be_run_is_refused_and_leaves_nothing(tiny_bundle, tmp_path):
     with pytest.raises(InputError, match=r"holdout_fold 9, expected one of \[0, 1, 2, 3, 4\]"):
         pretrain(tiny_bundle, config("pretrain.holdout_fold=9"), tmp_path / "out")
+    with pytest.raises(InputError, match="fsdp in one process, expected torchrun with two or"):
+        pretrain(tiny_bundle, config("pretrain.distributed=fsdp"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
