@@ -42,7 +42,7 @@ from genesplice.training.corpus import finetune_need, for_genome, require_memory
 from genesplice.training.loops import begin_run, check_run, last_checkpoint
 from genesplice.training.pretraining import load_encoder_weights
 
-ENSEMBLE = "genesplice_ensemble"
+ENSEMBLE, SECTIONS = "genesplice_ensemble", ("model", "finetune")
 
 
 def make_model(
@@ -159,7 +159,7 @@ def finetune_fold(
     settings = config.finetune
     data = folds.FoldData.read(bundle, settings.validation_blocks, fold)
     model = _begin_model(bundle, config, data, seed, init)
-    checkpoint = begin_run(out, config, resume, _inputs(bundle, init))
+    checkpoint = begin_run(out, config, resume, _inputs(bundle, init), SECTIONS)
     if gene_features is None:
         gene_features = _encode(model, bundle, config)
     passes = folds.GenomePasses(bundle, settings, fold=fold, seed=seed)
@@ -337,7 +337,7 @@ def finetune(
             where = run.out / f"fold{fold}_seed{run.seed}"
             done, unseen = where / "predictions.parquet", where / "validation.parquet"
             if resume and done.exists() and unseen.exists():
-                check_run(where, _for_mode(run.config), _inputs(run.bundle, run.init))
+                check_run(where, _for_mode(run.config), _inputs(run.bundle, run.init), SECTIONS)
             else:
                 kernel = _run_fold(run, fold, where, resume, encoded, kernel)
             tables.append(pd.read_parquet(done)[list(PREDICTION_COLUMNS)])

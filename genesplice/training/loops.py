@@ -361,6 +361,19 @@ def begin_run(
     return last_checkpoint(out / "checkpoints")
 
 
+BESIDE = {
+    "pretrain": ("ablations",),
+    "finetune": ("ablations", "ablation_seeds", "baselines", "folds", "seeds"),
+}
+"""Settings of what has folders of its own: a run goes on with more of it."""
+
+
+def _own(settings: Mapping[str, Any], section: str) -> Any:
+    """A section of the settings, without what is trained beside the run."""
+    found, beside = settings.get(section), BESIDE.get(section)
+    return {k: v for k, v in found.items() if k not in beside} if found and beside else found
+
+
 def check_run(
     out: Path, config: Config, inputs: Mapping[str, str], sections: Sequence[str] = ()
 ) -> None:
@@ -377,7 +390,7 @@ def check_run(
     before, now = json.loads(settings.read_text()), json.loads(json.dumps(config.to_dict()))
     for one in (before, now):  # no matter for the result
         one.get("pretrain", {}).pop("distributed", None)
-    if any(before.get(name) != now[name] for name in sections or now):
+    if any(_own(before, name) != _own(now, name) for name in sections or now):
         raise InputError(f"{out} was begun with other settings", f"those in {settings}")
     began = json.loads(digests.read_text()) if digests.exists() else {}
     names = sorted(name for name in {**began, **inputs} if began.get(name) != inputs.get(name))

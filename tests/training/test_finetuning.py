@@ -277,6 +277,15 @@ def test_finished_folds_are_not_run_again(tiny_bundle, tmp_path):
     assert first.predictions.equals(second.predictions)
     with pytest.raises(InputError, match="was begun with other settings"):
         finetune(tiny_bundle, config("finetune.weight_decay=0.5"), tmp_path / "out", resume=True)
+    # Another seed, an ablation or other settings of the verdict leave finished folds as they are.
+    wider = ("finetune.seeds=0,1", "finetune.ablations=rewired", "verdict.epochs=3")
+    third = finetune(tiny_bundle, config(*wider), tmp_path / "out", resume=True)
+    assert weights.stat().st_mtime_ns == before
+    mine = third.predictions.query("model == 'genesplice' and seed == 0").reset_index(drop=True)
+    columns = ["gene_id", "condition", "predicted"]
+    kept = first.predictions.query("model == 'genesplice'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(mine[columns], kept[columns])
+    assert set(third.predictions["model"]) >= {"genesplice_rewired", "genesplice_ensemble"}
     encoder = tmp_path / "encoder"
     encoder.mkdir()
     (encoder / "model.safetensors").write_bytes(b"other weights")
