@@ -187,10 +187,12 @@ import json, sys
 from pathlib import Path
 
 from lightning import Callback
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from genesplice.config import load_preset, override
 from genesplice.data.bundle import load_bundle
+from genesplice.model.sequence import Block, ConvBlock
 from genesplice.training import loops
 from genesplice.training.batches import StepMaker
 from genesplice.training.corpus import bundle_source
@@ -204,7 +206,10 @@ class Kept(Callback):
         tensors["state"] = [x for state in states for x in state.values() if x.ndim]
         whole, kept = ({name: sum(map(size, some)) for name, some in tensors.items()}
                        for size in (DTensor.numel, lambda x: x.to_local().numel()))
-        out.write_text(json.dumps([whole, kept]))
+        modules = [*module.model.modules()]
+        layers, divided = (sum(isinstance(one, kinds) for one in modules)
+                           for kinds in ((Block, ConvBlock), FSDPModule))
+        out.write_text(json.dumps([whole, kept, layers, divided]))
 
 data, folder, *words = sys.argv[1:]
 config, number = override(load_preset("quick"), words), loops.process_number()
@@ -223,15 +228,20 @@ def test_of_weights_their_mean_and_the_state_of_the_optimiser_each_process_keeps
     command = [sys.executable, "-m", *LAUNCHER[:-1], str(tmp_path / "kept.py")]
     command += [str(tiny_bundle.path), str(tmp_path), *WORDS]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    (whole, one), (same, other) = (json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 1))
-    assert whole == same
+    first, second = (json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 1))
+    whole, one, layers, divided = first
+    assert (second[0], second[2], second[3]) == (whole, layers, divided)
+    # Those of a layer come together for themselves, and all others at once.
+    assert divided == layers + 1 > 5
+    other = second[1]
     assert whole["weights"] == whole["mean"] > 10_000
     for part, size in whole.items():
         assert one[part] + other[part] == size
         assert max(one[part], other[part]) < 0.52 * size
 
 
-def test_on_another_node_a_killed_process_is_told_in_one_line(tiny_bundle, tmp_path):
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_on_another_node_a_killed_process_is_told_in_one_line(tiny_bundle, tmp_path, how):
     """Nobody but the processes themselves sees there that one has ended."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -240,11 +250,12 @@ def test_on_another_node_a_killed_process_is_told_in_one_line(tiny_bundle, tmp_p
         "TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
         "MASTER_ADDR": "localhost", "MASTER_PORT": port,
     }  # fmt: skip
+    out, more = tmp_path / "out", shared(how)
     runs = [
-        start(tiny_bundle.path, tmp_path / "out", **meeting, RANK=rank, GROUP_RANK=rank)
+        start(tiny_bundle.path, out, more=more, **meeting, RANK=rank, GROUP_RANK=rank)
         for rank in "01"
     ]
-    kill_after_a_checkpoint(tmp_path / "out", lambda: runs[0])
+    kill_after_a_checkpoint(out, lambda: runs[0])
     ends = [run.communicate(timeout=60) for run in runs]
     assert runs[1].returncode == 1
     assert "Traceback" not in ends[1][1]
