@@ -89,13 +89,30 @@ def test_one_block_leaves_single_genes_out():
 
 def test_a_search_on_some_genes_sees_every_block(monkeypatch):
     """Half of the blocks follow a linear part, half another: a search on few blocks sees one."""
-    monkeypatch.setattr(ridge, "N_SEARCHED", 100)
+    monkeypatch.setattr(ridge, "SEARCHED", (100,))
     features, parts = control(300)
     blocks = np.repeat(np.arange(30), 10)
     is_late = torch.from_numpy(blocks >= 15)[:, None]
     targets = torch.where(is_late, features[1][:, :1], features[0][:, :1])
-    found = choose_kernel(parts, targets - targets.mean(0), blocks, rounds=1)
+    found = choose_kernel(parts, targets - targets.mean(0), blocks)
     assert min(found.scale) > 0.1
+
+
+@pytest.mark.parametrize("noise", [2.0, 3.0])
+def test_no_other_penalty_predicts_all_genes_better(monkeypatch, noise):
+    """The few genes that are searched with want another penalty than all of them."""
+    monkeypatch.setattr(ridge, "SEARCHED", (40,))
+    features, parts = control(400, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    targets = features[0][:, :1] + noise * torch.randn(
+        400, 1, dtype=torch.float64, generator=generator
+    )
+    targets, blocks = targets - targets.mean(0), np.repeat(np.arange(40), 10)
+    found = choose_kernel(parts, targets, blocks)
+    least = left_out_error(parts, targets, blocks, found)
+    for factor in (1 / 1.5, 1.5):
+        other = found._replace(penalty=found.penalty * factor)
+        assert left_out_error(parts, targets, blocks, other) > 0.9999 * least  # float32
 
 
 def test_too_few_genes_are_refused():
