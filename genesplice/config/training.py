@@ -26,6 +26,7 @@ ScheduleName = Literal[
 ]
 PretrainScheduleName = Literal[ScheduleName, "plateau"]
 MaskName = Literal["single", "span", "bin"]
+TargetName = Literal["base", "column"]
 ViewName = Literal["strand", "neighbour", "orthologue", "gene", "operon", "regulon"]
 GENE_VIEWS: tuple[ViewName, ...] = ("gene", "operon", "regulon")
 DistributedName = Literal["ddp", "fsdp"]
@@ -59,6 +60,9 @@ class PretrainConfig(Section):
     masks, masked_fraction, span_bp
         Each window takes one of `masks` by chance: single bases, spans of `span_bp`, or whole
         bins.
+    target
+        What a hidden base is to be restored to: itself, or the shares of A, C, G and T that it and
+        all relatives have there, for a model that reads one genome (`model.relatives=false`).
     relatives_dropped
         Chance that a window is trained on without a group of relatives, with part of it, or
         without any: so that one model serves with every subset of them and with none.
@@ -109,6 +113,7 @@ class PretrainConfig(Section):
     masks: Sequence[MaskName] = ("span",)
     masked_fraction: Annotated[float, Bounds(0, 1, is_open=True)] = 0.25
     span_bp: Count = 1
+    target: TargetName = "base"
     relatives_dropped: Fraction = 0.4
     repeat_weight: NonNegative = 0.1
     masked_weight: NonNegative = 1.0

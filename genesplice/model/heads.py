@@ -180,11 +180,13 @@ def masked_base_loss(
     is_target: Bool[Tensor, "batch length"],
     weight: Float[Tensor, "batch length"] | None = None,
     total: float | None = None,
+    shares: Logits | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted mean of the targets' cross-entropy in bits per base; N is never a target.
 
     0 when every target is certain and right, 2 for a uniform guess; 0 with no target at all, or
-    none that counts.
+    none that counts. With `shares` of A, C, G and T at each base these are to be predicted; the
+    least is their entropy then.
 
     Parameters
     ----------
@@ -195,7 +197,8 @@ def masked_base_loss(
         mean over all of them, however they were divided.
     """
     is_scored = is_target & (tokens < 4)
-    errors = F.cross_entropy(logits[is_scored], tokens[is_scored].long(), reduction="none")
+    wanted = tokens[is_scored].long() if shares is None else shares[is_scored]
+    errors = F.cross_entropy(logits[is_scored], wanted, reduction="none")
     counted = torch.ones_like(errors) if weight is None else weight[is_scored].to(errors)
     divisor = counted.sum() if total is None else errors.new_tensor(total)
     return (errors * counted).sum() / divisor.clamp_min(1e-12) / math.log(2)

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from genesplice.config import Config
 from genesplice.config.model import SUMMARY_BP
 from genesplice.config.training import MaskName, ViewName
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.heads import Vectors
 from genesplice.model.sequence import Columns, Tokens
 from genesplice.training.corpus import Source
@@ -23,7 +24,7 @@ Mask = Bool[Tensor, "batch length"]
 class Rows(NamedTuple):
     """Windows of one length that are encoded together; no `weight`: every base counts 1.
 
-    `columns` are None where the model reads none.
+    `columns` are None where they are neither read nor a target.
     """
 
     tokens: Tokens
@@ -35,6 +36,13 @@ class Rows(NamedTuple):
         """Some of the windows."""
         weight, columns = (None if each is None else each[rows] for each in self[2:])
         return Rows(self.tokens[rows], self.is_target[rows], weight, columns)
+
+    def shares(self) -> Float[Tensor, "batch length 4"]:
+        """Of A, C, G and T at each base, in the relatives of all groups and the genome itself."""
+        counts = F.one_hot(self.tokens.clamp(max=4).long(), 5)[..., :4].float()
+        if self.columns is not None:
+            counts = counts + self.columns[..., :4].sum(2)
+        return counts / counts.sum(-1, keepdim=True).clamp(min=1)
 
     @staticmethod
     def join(parts: "list[Rows]") -> "Rows":
@@ -175,7 +183,8 @@ class StepMaker:
     ------
     InputError
         If the windows or gene pairs of a batch cannot be divided evenly among the processes, a
-        window is longer than every interval, or a view of genes finds none.
+        window is longer than every interval, a view of genes finds none, or columns are to be
+        predicted that there are none of, or that the model reads.
     """
 
     def __init__(
@@ -184,6 +193,11 @@ class StepMaker:
         self.source, self.config = source, config
         self.process, self.processes = process, processes
         check_lengths(source, config.pretrain)
+        reads, is_column = config.model.relatives, config.pretrain.target == "column"
+        has_columns = source.genome.columns is not None
+        require(has_columns or not is_column, "pretrain.target=column", "data with relatives")
+        found = "pretrain.target=column of a model that reads the columns"
+        require(not (is_column and reads), found, "model.relatives=false")
         self.sites = GeneSites(source, config.pretrain.active_views)
         sizes = ["batch_windows"]
         sizes += ["view_windows"] if config.pretrain.active_views else []
@@ -247,7 +261,7 @@ class StepMaker:
         is_target = make_masks(side.tokens, settings.masks, generator, fraction=fraction, **sizes)
         if len(self.source.genome.soft_masked) and settings.repeat_weight != 1:
             weight = torch.where(side.is_repeat, settings.repeat_weight, 1.0)
-        columns = None
+        columns = side.columns if settings.target == "column" else None
         if self.config.model.relatives and side.columns.shape[2]:
             columns = drop_relatives(side.columns, settings.relatives_dropped, generator)
         return Rows(side.tokens, is_target, weight, columns)

@@ -301,14 +301,16 @@ class PretrainingModule(LightningModule):
     def bits(self, encoded: EncoderOutput, rows: batches.Rows, batch: batches.StepBatch) -> Tensor:
         """These rows' share of the step's mean bits over all targets."""
         total = batch.target_weight
+        shares = rows.shares() if self.config.pretrain.target == "column" else None
         if encoded.bases is None:
             logits = self.model.base_logits(encoded)
-            return masked_base_loss(logits, rows.tokens, rows.is_target, rows.weight, total)
+            return masked_base_loss(logits, rows.tokens, rows.is_target, rows.weight, total, shares)
         # Only targets are decoded.
         at = rows.is_target
         logits = self.model.masked_bases(encoded.bases[at])[None]
         weight = None if rows.weight is None else rows.weight[at][None]
-        return masked_base_loss(logits, rows.tokens[at][None], at[at][None], weight, total)
+        shares = None if shares is None else shares[at][None]
+        return masked_base_loss(logits, rows.tokens[at][None], at[at][None], weight, total, shares)
 
     def _contrast(self, encoded: list[EncoderOutput], batch: batches.StepBatch) -> Tensor:
         """Sum of the views' InfoNCE, each times its weight."""

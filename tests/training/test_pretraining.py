@@ -6,16 +6,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_genomes import with_columns
 from tiny_runs import config, random_tokens, with_genome, with_other_blocks
 
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
+from genesplice.model.sequence import MASK_TOKEN
 from genesplice.predict.models import load_model
 from genesplice.predict.pretrained import base_log_probabilities
+from genesplice.training.batches import StepMaker
 from genesplice.training.corpus import bundle_source
 from genesplice.training.evaluation import masked_base_metrics
 from genesplice.training.finetuning import finetune, make_model
-from genesplice.training.pretraining import load_encoder_weights, pretrain
+from genesplice.training.pretraining import (
+    PretrainingModule,
+    begin_model,
+    load_encoder_weights,
+    pretrain,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +83,49 @@ def test_what_cannot_be_run_is_refused_and_leaves_nothing(tiny_bundle, tmp_path)
         pretrain(tiny_bundle, config("pretrain.holdout_fold=9"), tmp_path / "out")
     with pytest.raises(InputError, match="fsdp in one process, expected torchrun with two or"):
         pretrain(tiny_bundle, config("pretrain.distributed=fsdp"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the column as target ---
+
+
+@pytest.mark.parametrize("base_width", [0, 8])
+def test_a_column_is_the_target_of_a_model_that_reads_none(tiny_bundle, base_width):
+    bundle = with_columns(tiny_bundle)
+    settings = config("pretrain.target=column", f"model.base_width={base_width}")
+    module = PretrainingModule(begin_model(settings), settings).eval()
+    batch = StepMaker(bundle_source(bundle, 0), settings)(0)
+    total = count = 0.0
+    strands = set()
+    with torch.no_grad():
+        for rows in batch.rows:
+            hidden = rows.tokens.masked_fill(rows.is_target, MASK_TOKEN)
+            encoded = module.model.encode(hidden, rows.columns)
+            bare = module.model.base_logits(module.model.encode(hidden))
+            logs = bare.double().log_softmax(-1) / np.log(2)
+            for row, at in rows.is_target.nonzero().tolist():
+                counts = [0.0] * 4
+                for group in range(3):
+                    for base in range(4):
+                        counts[base] += float(rows.columns[row, at, group, base])
+                counts[rows.tokens[row, at]] += 1
+                for base in range(4):
+                    total -= counts[base] / sum(counts) * float(logs[row, at, base])
+                count += 1
+                strands.add(max(range(4), key=counts.__getitem__) == int(rows.tokens[row, at]))
+            found = float(module.bits(encoded, rows, batch)) * batch.target_weight
+            assert found == pytest.approx(total, rel=1e-4)
+            total = 0.0
+    assert count == batch.target_weight > 100
+    assert strands == {True, False}
+
+
+def test_columns_that_are_a_target_are_there_and_not_read(tiny_bundle, tmp_path):
+    with pytest.raises(InputError, match=r"target=column, expected data with relatives"):
+        pretrain(tiny_bundle, config("pretrain.target=column"), tmp_path / "out")
+    settings = config("pretrain.target=column", "model.relatives=true")
+    with pytest.raises(InputError, match=r"reads the columns, expected model\.relatives=false"):
+        pretrain(with_columns(tiny_bundle), settings, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
