@@ -25,18 +25,14 @@ from genesplice.data.knowledge import random_gene_sets, rewired_network
 from genesplice.errors import WorkError, require
 from genesplice.explain.mutagenesis import mutate
 from genesplice.model.genesplice import GeneSplice
-from genesplice.model.graph import GraphLayer, cut_neighbourhood
+from genesplice.model.graph import MESSAGES, GraphLayer, cut_neighbourhood
 from genesplice.model.kernel import InnerProducts
-from genesplice.predict.expression import bundle_graph
+from genesplice.predict.expression import bundle_graph, edge_table
 from genesplice.predict.gene_output import Explainer, resolve_genes
 from genesplice.runtime import side_by_side
 
 PROFILE = "profile"
 """Explain every gene's residual along one direction over conditions: predicted, or observed."""
-EDGES: dict[str, tuple[str, str, str]] = {
-    "regulates": ("gene", "regulates", "gene"), "effects": ("effector", "regulates", "gene"),
-    "member_of": ("gene", "member_of", "pathway"), "contains": ("pathway", "contains", "gene"),
-}  # fmt: skip
 Kind = Literal["regulator", "pathway", "gene"]
 # By which edges each kind sends: a gene to pathways, and as a regulator to other genes.
 SENDS: dict[str, tuple[str, ...]] = {
@@ -116,7 +112,7 @@ class GraphOutput(nn.Module):
         compared = self._compare() or (None, None)
         for name, value in zip(("inner", "own"), compared, strict=True):
             self.register_buffer(name, value, persistent=False)
-        self.kinds = [kind for kind, key in EDGES.items() if graph[key].edge_index.shape[1]]
+        self.kinds = [kind for kind, key in MESSAGES.items() if graph[key].edge_index.shape[1]]
         self.along: Tensor | None = None
         if target == PROFILE:
             if along is None:
@@ -126,7 +122,7 @@ class GraphOutput(nn.Module):
 
     def full_masks(self) -> tuple[Float[Tensor, "1 edges"], ...]:
         """The graph as it is: a row of ones for each kind of edge there is."""
-        counts = (self.graph[EDGES[kind]].edge_index.shape[1] for kind in self.kinds)
+        counts = (self.graph[MESSAGES[kind]].edge_index.shape[1] for kind in self.kinds)
         return tuple(torch.ones(1, count) for count in counts)
 
     def forward(self, *masks: Tensor) -> Float[Tensor, " steps"]:
@@ -149,7 +145,7 @@ class GraphOutput(nn.Module):
 
     def _predict(self, masks: tuple[Tensor, ...]) -> Tensor:
         for kind, mask in zip(self.kinds, masks, strict=True):
-            index = self.graph[EDGES[kind]].edge_index
+            index = self.graph[MESSAGES[kind]].edge_index
             for layer in self.exchange.layers:
                 assert isinstance(layer, GraphLayer)
                 set_masks(getattr(layer, kind), mask[0], index, apply_sigmoid=False)
@@ -186,20 +182,8 @@ def _share_out(output: GraphOutput, steps: int) -> pd.DataFrame:
     empty = tuple(torch.zeros_like(mask) for mask in full)
     method, options = IntegratedGradients(output), {"n_steps": steps, "internal_batch_size": 1}
     shares = zip(output.kinds, method.attribute(full, empty, **options), strict=True)
-    tables = [_edge_table(output.graph, kind, values[0].detach()) for kind, values in shares]
+    tables = [edge_table(output.graph, kind, values[0].detach()) for kind, values in shares]
     return pd.concat(tables, ignore_index=True)
-
-
-def _edge_table(graph: HeteroData, kind: str, values: Tensor) -> pd.DataFrame:
-    source, relation, target = EDGES[kind]
-    edges = graph[source, relation, target]
-    sign = np.zeros(len(values), np.int64)
-    if "edge_attr" in edges:
-        sign = (edges.edge_attr[:, 0] - edges.edge_attr[:, 1]).long().numpy()
-    from_ids, to_ids = (np.array(graph[node].ids, object) for node in (source, target))
-    rows, columns = edges.edge_index.numpy()
-    ends = {"source": from_ids[rows], "target": to_ids[columns]}
-    return pd.DataFrame({**ends, "kind": kind, "sign": sign, "value": values.double().numpy()})
 
 
 def explain_edges(

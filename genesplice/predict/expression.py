@@ -27,7 +27,7 @@ from genesplice.data.windows import (
     tile_windows,
 )
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.model.graph import cut_neighbourhood
+from genesplice.model.graph import MESSAGES, cut_neighbourhood
 from genesplice.model.heads import Prediction
 from genesplice.model.sequence import SequenceEncoder
 from genesplice.predict.models import VECTORS, Models
@@ -247,29 +247,24 @@ def attention_edges(model: GeneSplice, bundle: Bundle, **windows: Any) -> pd.Dat
     """
     graph = bundle_graph(model, bundle)
     _, layers = model.predict(encode_genes(model, bundle, **windows), graph)
+    tables = [edge_table(graph, kind, layers[-1][kind].weight) for kind in MESSAGES if layers]
+    columns = ["source", "target", "kind", "sign", "value"]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return table.rename(columns={"value": "weight"})
+
+
+def edge_table(graph: HeteroData, kind: str, values: Float[Tensor, " edges"]) -> pd.DataFrame:
+    """Source, target, kind and sign of every edge of one kind, and a value for each."""
+    source, _, target = key = MESSAGES[kind]
+    edges, sign = graph[key], np.zeros(len(values), np.int64)
+    if "edge_attr" in edges:
+        sign = (edges.edge_attr[:, 0] - edges.edge_attr[:, 1]).long().numpy()
+    rows, columns = edges.edge_index.numpy()
     ends = {
-        "regulates": ("gene", "regulates", "gene"),
-        "effects": ("effector", "regulates", "gene"),
-        "member_of": ("gene", "member_of", "pathway"),
-        "contains": ("pathway", "contains", "gene"),
+        "source": np.array(graph[source].ids, object)[rows],
+        "target": np.array(graph[target].ids, object)[columns],
     }
-    tables = []
-    for name, (source, relation, target) in ends.items() if layers else ():
-        index, weight = layers[-1][name]
-        edges = graph[source, relation, target]
-        sign = np.zeros(index.shape[1], np.int64)
-        if "edge_attr" in edges:
-            sign = (edges.edge_attr[:, 0] - edges.edge_attr[:, 1]).long().numpy()
-        table = {
-            "source": np.array(graph[source].ids, object)[index[0].numpy()],
-            "target": np.array(graph[target].ids, object)[index[1].numpy()],
-            "kind": name,
-            "sign": sign,
-            "weight": weight.numpy().astype(np.float64),
-        }
-        tables.append(pd.DataFrame(table))
-    columns = ["source", "target", "kind", "sign", "weight"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return pd.DataFrame({**ends, "kind": kind, "sign": sign, "value": values.double().numpy()})
 
 
 def gene_means(predictions: pd.DataFrame, bundle: Bundle, model: str) -> pd.DataFrame:

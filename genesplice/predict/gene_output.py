@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
-from torch_geometric.data import HeteroData
+from torch_geometric.data import Batch, HeteroData
 
 from genesplice.config.model import REGION_BP
 from genesplice.data.bundle import Bundle
@@ -21,6 +21,7 @@ from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.errors import InputError
 from genesplice.model.genesplice import GeneSplice, mix_paths
+from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import Prediction
 from genesplice.model.readout import GeneLoci
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, RELATIVE_CHANNELS, EncoderOutput
@@ -28,20 +29,6 @@ from genesplice.model.splicing import GeneAmongOthers
 from genesplice.predict.expression import bundle_graph, encode_genes
 
 Reference = Literal["uniform", "masked", "shuffle"]
-
-
-def neighbourhood(graph: HeteroData, row: int, hops: int) -> dict[str, Tensor]:
-    """Edges from every node to gene `row` along the arrows, by type; -1 beyond `hops`."""
-    distance = {kind: torch.full((int(graph[kind].num_nodes),), -1) for kind in graph.node_types}
-    distance["gene"][row] = 0
-    for hop in range(1, hops + 1):
-        reached = [
-            (source, index[0][distance[target][index[1]] == hop - 1])
-            for (source, _, target), index in graph.edge_index_dict.items()
-        ]
-        for source, nodes in reached:
-            distance[source][nodes[distance[source][nodes] < 0]] = hop
-    return distance
 
 
 def single_gene_subgraph(
@@ -58,26 +45,9 @@ def single_gene_subgraph(
     at
         Where the copies of `row` are.
     """
-    out, rows, place, size = HeteroData(), {}, {}, {}
-    for kind, hops in neighbourhood(graph, row, 2 * layers).items():
-        near = (hops >= 0).nonzero()[:, 0]
-        rows[kind], size[kind] = near.repeat(n_copies), len(near)
-        place[kind] = torch.full((int(graph[kind].num_nodes),), -1)
-        place[kind][near] = torch.arange(len(near))
-        for name, value in graph[kind].items():
-            if isinstance(value, Tensor) and value.shape[:1] == (graph[kind].num_nodes,):
-                out[kind][name] = value[rows[kind]]
-        out[kind].num_nodes = len(rows[kind])
-    copies = torch.arange(n_copies)[:, None]
-    for key, (source, target) in graph.edge_index_dict.items():
-        kept = ((place[key[2]][target] >= 0) & (place[key[0]][source] >= 0)).nonzero()[:, 0]
-        ends = place[key[0]][source[kept]], place[key[2]][target[kept]]
-        moved = [end + copies * size[kind] for end, kind in zip(ends, key[::2], strict=True)]
-        out[key].edge_index = torch.stack([end.flatten() for end in moved])
-        for name, value in graph[key].items():
-            if name != "edge_index" and isinstance(value, Tensor):
-                out[key][name] = value[kept].repeat(n_copies, *[1] * (value.dim() - 1))
-    return out, rows["gene"], place["gene"][row] + torch.arange(n_copies) * size["gene"]
+    part = cut_neighbourhood(graph, torch.tensor([row]), layers)
+    at = part.rows + torch.arange(n_copies) * len(part.genes)
+    return Batch.from_data_list([part.graph] * n_copies), part.genes.repeat(n_copies), at
 
 
 class SingleGenePredictor(nn.Module):
@@ -267,11 +237,11 @@ class Explainer:
         model = change(self.model)
         return Explainer(model, self.bundle, window_bp=self.window_bp, vectors=self.vectors)
 
-    def window(self, gene_id: str, *, shift_bp: int = 0) -> GeneWindow:
-        """The window of `gene_id`, on its own strand; `shift_bp` off the 1,024-bp grid."""
+    def window(self, gene_id: str) -> GeneWindow:
+        """The window of `gene_id`, on its own strand; on the 1,024-bp grid."""
         row = self.row[gene_id]
         gene = self.bundle.genes.iloc[row]
-        middle = round(int(gene.tss) / REGION_BP) * REGION_BP + shift_bp
+        middle = round(int(gene.tss) / REGION_BP) * REGION_BP
         low, high = middle - self.window_bp // 2, middle + self.window_bp // 2
         tokens = self.bundle.genome.fetch(gene.contig, low, high, gene.strand)
         columns = self.bundle.genome.fetch_columns(gene.contig, low, high, gene.strand)

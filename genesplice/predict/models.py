@@ -31,7 +31,7 @@ from genesplice.model.genesplice import (
 from genesplice.model.heads import TrackModel
 from genesplice.model.sequence import Columns, Tokens, reverse_columns
 from genesplice.predict import find_pretrained
-from genesplice.predict.pretrained import load_pretrained
+from genesplice.predict.pretrained import load_pretrained, reading
 
 VECTORS = "vectors"
 ABOUT_TRACKS, TRACK_VALUES = "tracks.json", ("measured.npy", "predicted.npy")
@@ -57,16 +57,8 @@ def load_fold(directory: Path | str) -> GeneSplice:
         If the folder holds no model, or one that this version cannot read.
     """
     directory = Path(directory)
-    for name in ("config.json", "model.safetensors"):
-        if not (directory / name).is_file():
-            raise InputError(f"no {name}", "a folder that finetune wrote", path=directory)
-    try:
+    with reading(directory, "finetune", "config.json", "model.safetensors"):
         model = GeneSplice.from_pretrained(directory).eval()
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        found = f"a model that cannot be read ({str(error).splitlines()[0][:120]})"
-        raise InputError(found, "one of this version", path=directory) from error
     model.cache_folder = cache_folder(directory)
     return model
 
@@ -281,20 +273,15 @@ def load_tracks(folder: Path) -> TrackModels:
     all_paths = sorted(path.parent for path in folder.glob(f"fold*_seed*/{ABOUT_TRACKS}"))
     paths, models, tables = all_paths or [folder], list[TrackModel](), list[pd.DataFrame]()
     for path in paths:
-        weights_file = path / "model.safetensors"
-        require(weights_file.is_file(), f"no {weights_file.name}", "one of finetune --tracks", path)
-        try:
+        with reading(path, "finetune --tracks", "model.safetensors", ABOUT_TRACKS, "run.json"):
             about = json.loads((path / ABOUT_TRACKS).read_text())["tracks"]
             sizes = ModelConfig(**json.loads((path / "run.json").read_text())["model"])
             tables.append(pd.DataFrame(about)[["name", "kind", "strand"]])
-            weights = read_weights(weights_file)
+            weights = read_weights(path / "model.safetensors")
             has_encoder = any(name.startswith("encoder.") for name in weights)
             encoder = make_encoder(sizes) if has_encoder else None
             models.append(TrackModel(encoder, weights["head.is_peaks"]))
             models[-1].load_state_dict(weights)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            found = f"a model that cannot be read ({str(error).splitlines()[0][:120]})"
-            raise InputError(found, "one of this version", path=path) from error
     same = all(table.equals(tables[0]) for table in tables)
     require(same, "models of different tracks", "models of one run", folder)
     tracks = Tracks(np.zeros((len(tables[0]), 0), np.float32), tables[0])

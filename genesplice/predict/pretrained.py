@@ -1,7 +1,8 @@
 """What a pre-trained encoder knows: bases that are hidden from it, and embeddings of promoters."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from genesplice.data.features import (
 )
 from genesplice.data.genome import Genome
 from genesplice.data.knowledge import trained_on
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import Columns, EncoderOutput, SequenceEncoder, reverse_columns
@@ -37,6 +38,26 @@ ENCODER_SIZES = (
 BINS_BP, CODON_BP, BASES_BP = 128, 3, (24, 126)
 
 
+@contextmanager
+def reading(folder: Path, verb: str, *names: str) -> Iterator[None]:
+    """Read a model from files that `verb` wrote.
+
+    Raises
+    ------
+    InputError
+        If one of them is missing, or is not of this version: which folder, and why.
+    """
+    for name in names:
+        require((folder / name).is_file(), f"no {name}", f"a folder that {verb} wrote", folder)
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        found = f"a model that cannot be read ({str(error).splitlines()[0][:120]})"
+        raise InputError(found, "one of this version", path=folder) from error
+
+
 def load_pretrained(directory: Path) -> PretrainingModel:
     """Load an encoder with its masked-base and contrastive heads, ready to use.
 
@@ -45,22 +66,12 @@ def load_pretrained(directory: Path) -> PretrainingModel:
     InputError
         If the folder holds no finished run, or one that this version cannot read.
     """
-    for name in ("run.json", "model.safetensors"):
-        if not (directory / name).is_file():
-            raise InputError(f"no {name}", "a folder that pretrain wrote", path=directory)
-    try:
+    with reading(directory, "pretrain", "run.json", "model.safetensors"):
         settings = json.loads((directory / "run.json").read_text())
         sizes = ModelConfig(**settings["model"])
         width = PretrainConfig(**settings["pretrain"]).contrastive_width
         model = PretrainingModel(sizes, width)
         model.load_state_dict(read_weights(directory / "model.safetensors"))
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        first = str(error).splitlines()[0][:120]
-        raise InputError(
-            f"a run that cannot be read ({first})", "one of this version", path=directory
-        ) from error
     return model.eval()
 
 

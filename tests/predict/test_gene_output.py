@@ -17,7 +17,6 @@ from genesplice.predict.gene_output import (
     Explainer,
     SingleGenePredictor,
     is_group,
-    neighbourhood,
     resolve_genes,
     single_gene_subgraph,
 )
@@ -80,28 +79,6 @@ def test_gradients_reach_the_vector(tangled):
     row = SingleGenePredictor(model, bundle_graph(model, tangled), vectors, 5).double()
     own = torch.randn(2, gene_features, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: row(x).level, own)
-
-
-def test_distances_are_counted_by_walking(tangled):
-    graph = bundle_graph(make_tiny(tangled), tangled)
-    found = neighbourhood(graph, 5, 2)
-    for kind, node_distance in found.items():
-        for node in range(int(graph[kind].num_nodes)):
-            assert node_distance[node] == walk(graph, (kind, node), ("gene", 5), 2)
-
-
-def walk(graph, start, goal, most: int) -> int:
-    reached = {start}
-    for hop in range(most + 1):
-        if goal in reached:
-            return hop
-        reached = {
-            (target, int(t))
-            for (source, _, target), index in graph.edge_index_dict.items()
-            for s, t in index.T
-            if (source, int(s)) in reached
-        }
-    return -1
 
 
 def test_each_copy_has_a_neighbourhood_to_itself(tangled):

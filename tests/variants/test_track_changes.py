@@ -190,7 +190,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(run, tiny_bundle, tmp_path):
     shutil.copytree(run, broken)
     (broken / "fold1_seed0" / "model.safetensors").unlink()
     with pytest.raises(
-        InputError, match=r"no model.safetensors, expected one of finetune --tracks"
+        InputError, match=r"no model.safetensors, expected a folder that finetune --tracks"
     ):
         gs.open_models(broken)
     shutil.rmtree(broken / "fold1_seed0")
