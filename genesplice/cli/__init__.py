@@ -22,6 +22,8 @@ import typer
 from genesplice import __version__
 from genesplice.config import PRESETS, Config, load_preset, override
 from genesplice.errors import GeneSpliceError
+from genesplice.runtime import atomic_file, claimed, keep_freed_memory, write_manifest
+from genesplice.runtime import tell as say
 
 if TYPE_CHECKING:
     from genesplice.data.bundle import Bundle
@@ -93,8 +95,6 @@ def claim(out: Path) -> Path:
 
     Until then the verb is never silent for long.
     """
-    from genesplice.runtime import claimed
-
     HELD.enter_context(claimed(out))
     HELD.enter_context(never_silent())
     return out
@@ -126,11 +126,6 @@ def start(version: Annotated[bool, typer.Option("--version", help="Say it.")] = 
         raise typer.Exit
 
 
-def say(text: str) -> None:
-    """One line of progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def emit(result: dict[str, Any], as_json: bool) -> None:
     """Print the result for a machine, or its paths for a person."""
     if as_json:
@@ -151,7 +146,6 @@ def write_receipt(
 ) -> None:
     """Write the manifest of this verb: `about` is what `write_manifest` takes besides."""
     from genesplice.model.attention import backend_name
-    from genesplice.runtime import write_manifest
 
     about |= {"command": command_line(), "started": STARTED}
     write_manifest(folder, data=data, backend=backend_name() if has_model else None, **about)
@@ -169,7 +163,6 @@ def write_cards(
     It has data with licences and digests, the command, the first of the metrics, and the licence.
     """
     from genesplice.results import model_card
-    from genesplice.runtime import atomic_file
 
     named = [
         f"{one['name']} (licence: {one.get('licence') or 'not stated'}; sha256 {one['sha256']})"
@@ -334,8 +327,6 @@ def _receive(number: int, _: object) -> None:
 
 def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
-    from genesplice.runtime import keep_freed_memory
-
     if sys.getfilesystemencoding() == "ascii":
         # Arrow takes no path with an umlaut then: begin again with UTF-8, whatever the locale.
         words = [sys.executable, *sys.orig_argv[1:]]

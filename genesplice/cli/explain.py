@@ -11,6 +11,7 @@ import typer
 
 from genesplice import cli
 from genesplice.errors import InputError, require
+from genesplice.runtime import atomic_directory, file_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,6 @@ def explain(
     from genesplice.explain.attribution import METHODS, EnsembleExplainer
     from genesplice.explain.faithfulness import explain_genes
     from genesplice.predict.gene_output import is_group, resolve_genes
-    from genesplice.runtime import atomic_directory
 
     require(method in (*METHODS, "ism", "attention"), f"--method {method}", METHOD)
     if known_sites and method not in METHODS:
@@ -225,7 +225,6 @@ def variants(
     """
     from genesplice.data.tables import on_disk
     from genesplice.results import write_metrics
-    from genesplice.runtime import file_sha256
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
     from genesplice.variants.classes import class_benchmarks, read_gene_list
     from genesplice.variants.likelihood import MaskedBases
@@ -304,7 +303,6 @@ def scan(
     What is done is kept in OUT.parts until all is: the same command goes on where it was stopped.
     """
     from genesplice.results import write_metrics
-    from genesplice.runtime import atomic_directory
     from genesplice.variants.likelihood import STRIDE_BP, MaskedBases
     from genesplice.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
 
@@ -347,7 +345,6 @@ def design(
     """
     from genesplice.predict.gene_output import resolve_genes
     from genesplice.results import write_metrics
-    from genesplice.runtime import atomic_directory
     from genesplice.variants import design as search
     from genesplice.variants.levels import LevelModel
     from genesplice.variants.scan import parse_region

@@ -14,7 +14,7 @@ import typer
 from genesplice import cli
 from genesplice.config import PRESETS, Config, load_preset
 from genesplice.errors import InputError, require
-from genesplice.runtime import PROJECT_VARIABLE, versions
+from genesplice.runtime import PROJECT_VARIABLE, atomic_directory, claimed, file_sha256, versions
 
 if TYPE_CHECKING:
     from genesplice.data.assay import Assay
@@ -60,7 +60,6 @@ def task(
     from genesplice.data.assay import add_changes, read_assay
     from genesplice.predict import find_pretrained
     from genesplice.results import write_metrics
-    from genesplice.runtime import atomic_directory, file_sha256
     from genesplice.training.tasks import run_task
 
     assay = read_assay(
@@ -184,7 +183,6 @@ def run(
     as_json: cli.Json = False,
 ) -> None:
     """Run the notebooks and write one offline report for each, as soon as it ends."""
-    from genesplice.runtime import claimed
     from genesplice.show.execution import Progress
     from genesplice.show.runner import find_run, run_notebooks
 

@@ -9,6 +9,7 @@ import typer
 
 from genesplice import cli
 from genesplice.errors import InputError, WorkError, require
+from genesplice.runtime import atomic_directory, write_json, write_table
 
 if TYPE_CHECKING:
     from genesplice.config import Config
@@ -127,7 +128,6 @@ def baselines(
     from genesplice.data.bundle import load_bundle
     from genesplice.evaluate.metrics import differences, score
     from genesplice.results import write_metrics
-    from genesplice.runtime import atomic_directory
 
     bundle = load_bundle(data)
     with atomic_directory(out, overwrite=overwrite) as scratch:
@@ -231,7 +231,6 @@ def finetune(
     from genesplice.evaluate.metrics import compare, fold_profiles
     from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
     from genesplice.results import to_metrics, write_metrics
-    from genesplice.runtime import write_table
     from genesplice.training.finetuning import finetune as work
     from genesplice.training.loops import is_taken
     from genesplice.training.tracks import finetune_tracks
@@ -318,7 +317,6 @@ def predict(
     Of a folder with all folds a measured gene is predicted by the models that held it out.
     """
     from genesplice.predict.expression import predict_expression
-    from genesplice.runtime import write_table
 
     models, bundle = cli.open_with_data(
         "predict", model, data, needs="expression", is_other_allowed=other_genome, follow=False
@@ -388,7 +386,6 @@ def controls(
     from genesplice.context.controls import count_answers
     from genesplice.context.rule import ANSWERS
     from genesplice.context.verdict import make_runner
-    from genesplice.runtime import write_json
 
     seeds = range(first, first + count)
     records = count_answers(config, out, make_runner(config, ray, cli.say), seeds, progress=cli.say)
