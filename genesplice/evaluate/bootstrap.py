@@ -29,9 +29,13 @@ MOST_UNITS = 2000
 FREE = (-np.inf, np.inf)
 """Limits of what can be any number."""
 Draws = Float[np.ndarray, " draws"]
+Units, Blocks = Float[np.ndarray, " units"], Int64[np.ndarray, " units"]
+"""A value of each unit, and the column of `Counts` that it belongs to."""
+Counts = Int64[np.ndarray, "draws blocks"]
+"""How often each block counts in each draw."""
 
 
-def make_draws(n_blocks: int, n_bootstrap: int, seed: int) -> Int64[np.ndarray, "draws blocks"]:
+def make_draws(n_blocks: int, n_bootstrap: int, seed: int) -> Counts:
     """How often each block counts: row 0 once each (the value itself), the others resampled.
 
     With fewer than two blocks, or no resamples asked for, there is row 0 only: no interval.
@@ -60,10 +64,10 @@ def block_labels(genes: pd.Index, blocks: pd.Series) -> np.ndarray:
 
 def block_sums(
     values: Float[np.ndarray, "units sums"],
-    block: Int64[np.ndarray, " units"],
+    block: Blocks,
     draws: Shaped[np.ndarray, "draws blocks"],
 ) -> Float[np.ndarray, "draws sums"]:
-    """Sums over the units of each draw; `block` is the column of `draws` that a unit belongs to."""
+    """Sums over the units of each draw."""
     sums = np.zeros((draws.shape[1], values.shape[1]))
     np.add.at(sums, block, values)
     return draws @ sums
@@ -72,8 +76,8 @@ def block_sums(
 def ratio_draws(
     numerator: Float[np.ndarray, "units ratios"],
     denominator: Float[np.ndarray, "units ratios"],
-    block: Int64[np.ndarray, " units"],
-    draws: Int64[np.ndarray, "draws blocks"],
+    block: Blocks,
+    draws: Counts,
 ) -> Float[np.ndarray, "draws ratios"]:
     """Sum of `numerator` over sum of `denominator` in each draw; NaN where the latter is 0."""
     above, below = (block_sums(values, block, draws) for values in (numerator, denominator))
@@ -154,12 +158,7 @@ def to_metric(
     return Metric(metric, float(values[0]), low, high, n, model, split, **run)
 
 
-def pearson_draws(
-    x: Float[np.ndarray, " units"],
-    y: Float[np.ndarray, " units"],
-    block: Int64[np.ndarray, " units"],
-    draws: Int64[np.ndarray, "draws blocks"],
-) -> Draws:
+def pearson_draws(x: Units, y: Units, block: Blocks, draws: Counts) -> Draws:
     """Pearson's r of each draw: 0 where x is flat, NaN where y is."""
     x, y = x - x.mean(), y - y.mean()
     sums = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1).astype(np.float64)
@@ -167,10 +166,7 @@ def pearson_draws(
 
 
 def ranking_draws(
-    is_case: Bool[np.ndarray, " units"],
-    score: Float[np.ndarray, " units"],
-    block: Int64[np.ndarray, " units"],
-    draws: Int64[np.ndarray, "draws blocks"],
+    is_case: Bool[np.ndarray, " units"], score: Units, block: Blocks, draws: Counts
 ) -> tuple[Draws, Draws]:
     """AUROC and AUPRC (average precision) of each draw; NaN without cases or without others.
 
@@ -246,9 +242,7 @@ def summarise(
     )
 
 
-def resampled_metrics(
-    genes: GeneStatistics, counts: Int64[np.ndarray, "draws blocks"]
-) -> Mapping[str, Draws]:
+def resampled_metrics(genes: GeneStatistics, counts: Counts) -> Mapping[str, Draws]:
     """Give every metric for every row of `counts`; all ones gives the value itself.
 
     A metric that a draw does not define (observed levels all the same, no gene with a profile)
@@ -291,7 +285,7 @@ def task_draws(
     observed: Float[np.ndarray, "rows targets"],
     predicted: Float[np.ndarray, "rows targets"],
     block: Int64[np.ndarray, " rows"],
-    draws: Int64[np.ndarray, "draws blocks"],
+    draws: Counts,
 ) -> dict[str, Draws]:
     """Metrics of one value a row, or of classes (1 or 0 for each, and their scores), in each draw.
 

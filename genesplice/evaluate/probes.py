@@ -55,10 +55,10 @@ from genesplice.data.features import (
     standardise,
     upstream_mask,
 )
-from genesplice.data.genome import Genome
+from genesplice.data.genome import Contig
 from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
-from genesplice.errors import InputError, require
+from genesplice.errors import require
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.results import Metric
 
@@ -92,33 +92,21 @@ Sites = Int64[np.ndarray, " _"]
 
 
 def make_probe_sites(
-    bundle: Bundle,
-    generator: np.random.Generator,
-    *,
-    n_sites: int = 1500,
-    origin_bp: int | None = None,
-    terminus_bp: int | None = None,
+    bundle: Bundle, generator: np.random.Generator, *, n_sites: int = 1500
 ) -> pd.DataFrame:
     """Draw labelled sites for each of `TASKS`: `SITE_COLUMNS`, in the order of the tasks.
 
     No site is nearer to an end of its genome block than `EDGE_BP`.
 
     `position` is 0-based, `strand` ("+", "-") is the one to be read, `block` and `fold` are those
-    that the base lies in. A task is left out where a label has no site.
+    that the base lies in. A task is left out where a label has no site, and `replichore` where
+    `REPLICATION` does not know the longest contig.
 
     Parameters
     ----------
     n_sites
         Per task, in equal parts for each label (`frame`, `replichore`: as they fall); where the
         genome has fewer of a label, fewer.
-    origin_bp, terminus_bp
-        Origin of replication and terminus on the longest contig, 0-based; None: those of
-        `REPLICATION`. Without them there is no `replichore` task.
-
-    Raises
-    ------
-    InputError
-        If only one of origin and terminus is given, or they are not two bases of the contig.
     """
     genome = bundle.genome
     block_of = np.full(genome.length, -1, np.int64)
@@ -127,12 +115,10 @@ def make_probe_sites(
         inner = np.arange(block.start + EDGE_BP, block.end - EDGE_BP) % contig.length
         block_of[contig.offset + inner] = block.block
     drawn = _Draw(bundle, generator, block_of >= 0).all_tasks(n_sites)
-    if origin_bp is None and terminus_bp is None and genome.contigs:
-        longest = max(genome.contigs, key=lambda contig: contig.length)
-        origin_bp, terminus_bp = REPLICATION.get(longest.name, (None, None))
-    if origin_bp is not None or terminus_bp is not None:
+    longest = max(genome.contigs, key=lambda contig: contig.length)
+    if longest.name in REPLICATION:
         sites = np.concatenate([drawn["coding", "coding"], drawn["coding", "intergenic"]])
-        leading, lagging = _replichores(genome, sites, origin_bp, terminus_bp)
+        leading, lagging = _replichores(longest, sites)
         drawn["replichore", "leading"], drawn["replichore", "lagging"] = leading, lagging
 
     def is_there(key: tuple[str, str]) -> bool:
@@ -253,15 +239,9 @@ def _directed(mask: Bool[np.ndarray, "2 length"]) -> Sites:
     return 2 * position + strand
 
 
-def _replichores(
-    genome: Genome, sites: Sites, origin_bp: int | None, terminus_bp: int | None
-) -> tuple[Sites, Sites]:
-    """Those that read the leading and the lagging strand, of the sites on the longest contig."""
-    contig = max(genome.contigs, key=lambda contig: contig.length)
-    ends = {end for end in (origin_bp, terminus_bp) if end is not None and 0 <= end < contig.length}
-    if origin_bp is None or terminus_bp is None or len(ends) < 2:
-        wanted = f"neither, or two positions from 0 to {contig.length - 1} of {contig.name}"
-        raise InputError(f"origin_bp {origin_bp} and terminus_bp {terminus_bp}", wanted)
+def _replichores(contig: Contig, sites: Sites) -> tuple[Sites, Sites]:
+    """Those that read the leading and the lagging strand, of the sites on a contig."""
+    origin_bp, terminus_bp = REPLICATION[contig.name]
     position = sites // 2 - contig.offset
     sites = sites[(position >= 0) & (position < contig.length)]
     along = (sites // 2 - contig.offset - origin_bp) % contig.length

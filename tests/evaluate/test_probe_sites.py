@@ -9,7 +9,6 @@ from tiny_genomes import with_operons
 from genesplice.data.features import PROMOTER_DISTANCE_BP
 from genesplice.data.genome import decode
 from genesplice.data.splits import first_of_operon
-from genesplice.errors import InputError
 from genesplice.evaluate.probes import REPLICATION, SITE_COLUMNS, TASKS, make_probe_sites
 
 ORIGIN, TERMINUS = 90_000, 30_000
@@ -20,11 +19,14 @@ def control(tiny_bundle):
     return with_operons(tiny_bundle)
 
 
-@pytest.fixture(scope="module")
-def sites(control):
-    return make_probe_sites(
-        control, np.random.default_rng(0), n_sites=120, origin_bp=ORIGIN, terminus_bp=TERMINUS
-    )
+@pytest.fixture
+def replication(monkeypatch):
+    monkeypatch.setitem(REPLICATION, "chr", (ORIGIN, TERMINUS))
+
+
+@pytest.fixture
+def sites(control, replication):
+    return make_probe_sites(control, np.random.default_rng(0), n_sites=120)
 
 
 def genes_over(control, position):
@@ -139,14 +141,7 @@ def test_sites_lie_in_their_block_and_fold(control, sites):
 
 def test_the_draw_depends_on_the_generator_only(control, sites):
     again, other = (
-        make_probe_sites(
-            control,
-            np.random.default_rng(seed),
-            n_sites=120,
-            origin_bp=ORIGIN,
-            terminus_bp=TERMINUS,
-        )
-        for seed in (0, 1)
+        make_probe_sites(control, np.random.default_rng(seed), n_sites=120) for seed in (0, 1)
     )
     assert again.equals(sites)
     assert not other.equals(sites)
@@ -176,16 +171,3 @@ def test_tasks_without_sites_are_left_out(tiny_bundle):
     assert {"coding", "strand", "frame"} <= set(found["task"])
     bare = dataclasses.replace(tiny_bundle, genes=tiny_bundle.genes[:0])
     assert make_probe_sites(bare, np.random.default_rng(0), n_sites=40).empty
-
-
-@pytest.mark.parametrize(("origin", "terminus"), [(5, None), (5, 5), (-1, 9), (0, 10**9)])
-def test_half_a_replichore_is_refused(control, origin, terminus):
-    with pytest.raises(InputError, match=r"neither, or two positions from 0 to 119999 of chr"):
-        make_probe_sites(
-            control, np.random.default_rng(0), n_sites=40, origin_bp=origin, terminus_bp=terminus
-        )
-
-
-def test_the_replichores_of_a_known_genome_are_known(control, sites, monkeypatch):
-    monkeypatch.setitem(REPLICATION, "chr", (ORIGIN, TERMINUS))
-    assert make_probe_sites(control, np.random.default_rng(0), n_sites=120).equals(sites)
