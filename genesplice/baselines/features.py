@@ -33,14 +33,12 @@ MIN_TARGETS = 3
 REGIONS = ("codon_1", "codon_2", "codon_3", "upstream")
 
 
-def kmer_codon_features(
-    bundle: Bundle, *, k: int = KMER, upstream_bp: int = UPSTREAM_BP
-) -> pd.DataFrame:
+def kmer_codon_features(bundle: Bundle) -> pd.DataFrame:
     """Count k-mers before the TSS and the gene's codon use.
 
     Columns, all on the sense strand:
 
-    - `kmer:ACGT`: how often, in the `upstream_bp` bases that end right before the TSS. They wrap
+    - `kmer:ACGT`: how often, in the `UPSTREAM_BP` bases that end right before the TSS. They wrap
       on circular contigs; k-mers with N (also beyond a linear contig's end) are not counted.
     - `codon:ATG`: share of the codons of the spliced coding sequence. All zeros where that is not
       one open reading frame (see `gene:is_orf`).
@@ -48,16 +46,9 @@ def kmer_codon_features(
       codon before the last one. RNA genes, pseudogenes and unknown frames give 0.
     - `gene:log2_length` (bp) and `gene:gc` (of A, C, G, T; 0.5 for N only) of the coding sequence,
       or from start to end of a gene that has none.
-
-    Raises
-    ------
-    InputError
-        If `k` is not 1 to 8, or `upstream_bp` is shorter than `k`.
     """
-    if not 1 <= k <= 8 or upstream_bp < k:
-        raise InputError(f"k={k} and upstream_bp={upstream_bp}", "k of 1 to 8 in upstream_bp >= k")
     genes = bundle.genes.set_index("gene_id").loc[bundle.observed.index]
-    upstream = site_windows(bundle.genome, tss_sites(bundle, genes.index), upstream_bp, 0)
+    upstream = site_windows(bundle.genome, tss_sites(bundle, genes.index), UPSTREAM_BP, 0)
     codons, other = np.zeros((len(genes), 64)), np.zeros((len(genes), 3))
     for row, gene in enumerate(genes.itertuples(index=False)):
         body = coding_sequence(bundle.genome, gene)
@@ -70,10 +61,10 @@ def kmer_codon_features(
         bases = np.bincount(body, minlength=5)[:4]
         gc = (bases[1] + bases[2]) / bases.sum() if bases.sum() else 0.5
         other[row] = is_orf, np.log2(max(1, body.size)), gc
-    columns = [f"kmer:{name}" for name in kmer_names(k)]
+    columns = [f"kmer:{name}" for name in kmer_names(KMER)]
     columns += [f"codon:{name}" for name in kmer_names(3)]
     columns += ["gene:is_orf", "gene:log2_length", "gene:gc"]
-    values = np.concatenate([kmer_features(upstream, k), codons, other], axis=1)
+    values = np.concatenate([kmer_features(upstream, KMER), codons, other], axis=1)
     return pd.DataFrame(values, index=bundle.observed.index, columns=columns)
 
 
@@ -279,35 +270,26 @@ class CountModel(NamedTuple):
 
 
 def fit_count_model(
-    genome: Genome,
-    intervals: Sequence[Interval],
-    left: int,
-    right: int,
-    *,
-    pseudocount: float | None = None,
+    genome: Genome, intervals: Sequence[Interval], left: int, right: int
 ) -> CountModel:
     """Count contexts of A, C, G and T in `intervals`, on both strands.
 
-    Nothing outside of the intervals is read: next to their ends contexts are shorter.
+    Nothing outside of the intervals is read: next to their ends contexts are shorter. The
+    pseudocount of each step is the one of `PSEUDOCOUNTS` that predicts the counted bases best, each
+    from the counts without itself; held-out sequence has no say in it.
 
     Parameters
     ----------
     intervals
         (contig, start, end), 0-based half-open.
-    pseudocount
-        c of every step. None: for each step the one of `PSEUDOCOUNTS` that predicts the counted
-        bases best, each from the counts without itself; held-out sequence has no say in it.
 
     Raises
     ------
     InputError
-        If a side is negative, the context longer than `MAX_BASES`, the pseudocount not above 0,
-        or there is no base to count.
+        If a side is negative, the context longer than `MAX_BASES`, or there is no base to count.
     """
     if min(left, right) < 0 or left + right > MAX_BASES:
         raise InputError(f"{left} + {right} bases of context", f"0 to {MAX_BASES} in all")
-    if pseudocount is not None and pseudocount <= 0:
-        raise InputError(f"pseudocount {pseudocount}", "above 0")
     counts = [np.zeros(4 ** (a + b + 1), np.int64) for a, b in _steps(left, right)]
     for contig, start, end in intervals:
         for low in range(start, end, CHUNK_BP):
@@ -325,7 +307,7 @@ def fit_count_model(
     for count in counts:
         seen = count.reshape(-1, 4)
         shorter = np.repeat(shorter, len(seen) // len(shorter), axis=0)
-        chosen = _best_pseudocount(seen, shorter) if pseudocount is None else float(pseudocount)
+        chosen = _best_pseudocount(seen, shorter)
         shorter = (seen + chosen * shorter) / (seen.sum(axis=1, keepdims=True) + chosen)
         tables.append(shorter)
         pseudocounts.append(chosen)
@@ -382,18 +364,18 @@ def _best_pseudocount(
 
 
 def smoothed_kmers(
-    genome: Genome, contig: Contig, start: int, end: int, bin_bp: int, k: int = 4
+    genome: Genome, contig: Contig, start: int, end: int, bin_bp: int
 ) -> Float[np.ndarray, "bins features"]:
     """How often each k-mer begins in each bin of a part of a contig, and around it.
 
     For the bin and the means over `SMOOTHED_BINS` bins with it in the middle. GC is a sum of these.
     """
     reach = max(SMOOTHED_BINS) // 2 * bin_bp
-    tokens = genome.fetch(contig.name, start - reach, end + reach + k - 1)
-    code = kmer_codes(tokens, k)
-    cell = np.arange(len(code)) // bin_bp * 4**k + code
-    counts = np.bincount(cell[code >= 0], minlength=len(code) // bin_bp * 4**k)
-    sums = np.concatenate([np.zeros((1, 4**k)), counts.reshape(-1, 4**k).cumsum(0)])
+    tokens = genome.fetch(contig.name, start - reach, end + reach + KMER - 1)
+    code = kmer_codes(tokens, KMER)
+    cell = np.arange(len(code)) // bin_bp * 4**KMER + code
+    counts = np.bincount(cell[code >= 0], minlength=len(code) // bin_bp * 4**KMER)
+    sums = np.pad(counts.reshape(-1, 4**KMER).cumsum(0), ((1, 0), (0, 0)))
     middle = np.arange((end - start) // bin_bp) + reach // bin_bp
     return np.hstack(
         [(sums[middle + n // 2 + 1] - sums[middle - n // 2]) / n for n in SMOOTHED_BINS]

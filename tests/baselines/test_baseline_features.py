@@ -10,7 +10,6 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import whole_gene
 from genesplice.data.features import standardise
 from genesplice.data.genome import Contig, Genome, decode, encode
-from genesplice.errors import InputError
 
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
@@ -190,16 +189,6 @@ def test_reverse_complement_of_the_genome_changes_nothing(tiny_bundle: Bundle):
     )
     got = kmer_codon_features(replace(tiny_bundle, genome=turned, genes=flipped))
     pd.testing.assert_frame_equal(got, expected, check_exact=True)
-
-
-def test_other_word_lengths(tiny_bundle: Bundle):
-    table = kmer_codon_features(tiny_bundle, k=2, upstream_bp=50)
-    kmers = table.filter(like="kmer:")
-    assert kmers.shape[1] == 16
-    assert (kmers.sum(axis=1) == 49).all()
-    for bad in ({"k": 0}, {"k": 9}, {"k": 4, "upstream_bp": 3}):
-        with pytest.raises(InputError, match="expected k of 1 to 8"):
-            kmer_codon_features(tiny_bundle, **bad)
 
 
 # --- regulators ---

@@ -48,10 +48,10 @@ def count_by_dictionary(pieces, left, right):
     return counts
 
 
-def probability(counts, tokens, place, left, right, pseudocount):
+def probability(counts, tokens, place, left, right, pseudocounts):
     """Interpolated from no context at all to the longest that is known."""
     p = np.full(4, 0.25)
-    for step in steps(left, right):
+    for step, pseudocount in zip(steps(left, right), pseudocounts, strict=True):
         context = around(tokens, place, *step)
         if context is None:
             break
@@ -69,13 +69,13 @@ def test_the_tables_are_those_of_a_dictionary(left, right):
     tokens[[37, 38, 120]] = 4
     genome = Genome(tokens, genome.contigs)
     intervals = [("c0", 10, 200), ("c0", 230, 260), ("c1", 0, 90)]
-    model = fit_count_model(genome, intervals, left, right, pseudocount=3.0)
+    model = fit_count_model(genome, intervals, left, right)
     counts = count_by_dictionary([genome.fetch(*where) for where in intervals], left, right)
     asked = make_genome(60, seed=2).tokens.copy()
     asked[[11, 40]] = 4
     found = model.probabilities(asked)
     for place in range(len(asked)):
-        expected = probability(counts, asked, place, left, right, 3.0)
+        expected = probability(counts, asked, place, left, right, model.pseudocounts)
         np.testing.assert_allclose(found[place], expected, rtol=1e-12, err_msg=str(place))
 
 
@@ -160,8 +160,6 @@ def test_what_cannot_be_counted_is_refused():
         fit_count_model(genome, [("c0", 0, 50)], -1, 2)
     with pytest.raises(InputError, match=r"8 \+ 4 bases of context"):
         fit_count_model(genome, [("c0", 0, 50)], 8, 4)
-    with pytest.raises(InputError, match=r"pseudocount 0\.0, expected above 0"):
-        fit_count_model(genome, [("c0", 0, 50)], 1, 1, pseudocount=0.0)
     with pytest.raises(InputError, match="no base to count"):
         fit_count_model(genome, [], 1, 1)
 
