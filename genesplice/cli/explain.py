@@ -361,14 +361,15 @@ def design(
     positions = search.editable_positions(bundle, gene_id, protected=protected)
     levels = search.PromoterLevels([LevelModel(m, bundle) for m in models.levels], bundle, gene_id)
     found = search.design(levels, towards, positions, n_edits=edits, seed=seed, progress=cli.say)
-    split = search.split_of(bundle, gene_id, models.level_paths)
+    is_unseen = gene_id in models.held_out_by(bundle) or gene_id not in bundle.observed.index
     with atomic_directory(out, overwrite=overwrite) as scratch:
         table = search.step_table(levels, found, bundle)
         table.to_csv(scratch / "steps.tsv", sep="\t", index=False, float_format="%.6g")
         (scratch / "designed.fasta").write_text(
             search.design_fasta(levels, found), encoding="utf-8"
         )
-        write_metrics(scratch / "metrics.json", search.design_metrics(found, split, seed=seed))
+        metrics = search.design_metrics(found, "test" if is_unseen else "train", seed=seed)
+        write_metrics(scratch / "metrics.json", metrics)
         config = {"gene_id": gene_id, "towards": towards, "edits": edits}
         cli.write_receipt(
             scratch,

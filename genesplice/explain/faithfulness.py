@@ -338,18 +338,17 @@ def part_table(attributions: Sequence[Attribution]) -> pd.DataFrame:
 
 def part_metrics(attributions: Sequence[Attribution]) -> list[Metric]:
     """Mean share of absolute attribution on the sequence and on each group of relatives."""
-    sizes = np.array(
-        [
-            np.abs(np.column_stack([one.values, one.by_group])).sum(0)
-            for one in attributions
-            if one.by_group is not None
-        ]
-    ).reshape(-1, 1 + len(GROUPS))
-    sizes = sizes[sizes.sum(1) > 0]
-    shares = (sizes / sizes.sum(1, keepdims=True)).mean(0).tolist() if len(sizes) else ()
+    both = (
+        np.column_stack([one.values, one.by_group])
+        for one in attributions
+        if one.by_group is not None
+    )
+    sizes = [np.abs(part).sum(0) for part in both]
+    shares = [size / size.sum() for size in sizes if size.sum() > 0]
+    mean = np.mean(shares, axis=0).tolist() if shares else ()
     return [
-        Metric(f"attribution_share_{part}", x, None, None, len(sizes), "genesplice", "explained")
-        for part, x in zip(("sequence", *GROUPS), shares, strict=False)
+        Metric(f"attribution_share_{part}", x, None, None, len(shares), "genesplice", "explained")
+        for part, x in zip(("sequence", *GROUPS), mean, strict=False)
     ]
 
 
@@ -358,11 +357,10 @@ def completeness_metrics(attributions: Sequence[Attribution]) -> list[Metric]:
 
     Genes whose prediction is that of the baseline have no such share and are left out.
     """
-    relative = {f"completeness_delta:{one.gene_id}": one.relative_delta for one in attributions}
-    known = {name: value for name, value in relative.items() if np.isfinite(value)}
+    relative = {one.gene_id: one.relative_delta for one in attributions}
+    known = {gene_id: value for gene_id, value in relative.items() if np.isfinite(value)}
     if not known:
         return []
-    median = {"completeness_delta": float(np.median(list(known.values())))}
-    counted = [(name, value, len(known)) for name, value in median.items()]
-    counted += [(name, value, 1) for name, value in known.items()]
+    counted = [("completeness_delta", float(np.median(list(known.values()))), len(known))]
+    counted += [(f"completeness_delta:{gene_id}", value, 1) for gene_id, value in known.items()]
     return [Metric(name, x, None, None, n, "genesplice", "explained") for name, x, n in counted]

@@ -12,7 +12,7 @@ ratio of counts + 1/4 in the alignment column.
 Of a list of genes, such as essential ones: whether premature stops are less likely in these.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped, UInt8
 from scipy.stats import rankdata
-from torch import Tensor
 
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
@@ -334,7 +333,6 @@ def class_benchmarks(
     n_genes: int = 100,
     listed: Collection[str] = (),
     seed: int = 0,
-    gene_features: Sequence[Tensor] | None = None,
     progress: Progress = lambda text: None,
 ) -> list[Metric]:
     """AUROCs of known classes: zero-shot, and of hexamers by the first expression model.
@@ -356,7 +354,6 @@ def class_benchmarks(
             metrics += listed_metrics(pd.concat(tables), listed, bundle.block_of, seed=seed)
     if models.levels:
         progress(f"variants: level of changed hexamers, {n_genes} genes")
-        known = gene_features[0] if gene_features else None
-        model = LevelModel(models.levels[0], bundle, gene_features=known)
+        model = LevelModel(models.levels[0], bundle)
         metrics += hexamer_levels(model, bundle, n_genes=n_genes, seed=seed)
     return metrics

@@ -8,9 +8,7 @@ of the same positions, many times, are what a search has to beat. A design is a 
 and no measurement.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -269,16 +267,3 @@ def design_metrics(found: Design, split: str, *, seed: int = 0) -> list[Metric]:
         ("design_edits", float(len(found.steps[-1])), None, None, len(found.steps) - 1),
     ]
     return [Metric(*value, "genesplice", split, None, seed) for value in values]
-
-
-def split_of(bundle: Bundle, gene_id: str, folders: Sequence[Path]) -> str:
-    """Say "test" where no model was trained on the gene's expression, else "train".
-
-    A folder's name says which fold was held out (`fold0_seed1`).
-    """
-    named = [re.fullmatch(r"fold(\d+)_seed\d+", folder.resolve().name) for folder in folders]
-    held_out = [int(match[1]) if match else -1 for match in named]
-    is_test = all(
-        0 <= fold < bundle.n_folds and gene_id in bundle.test_genes(fold) for fold in held_out
-    )
-    return "test" if is_test or gene_id not in bundle.expression.var_names else "train"

@@ -116,9 +116,8 @@ class LevelModel:
         bundle: Bundle,
         *,
         gene_features: Float[Tensor, "genes features"] | None = None,
-        batch_bp: int = BATCH_BP,
     ) -> None:
-        self.model, self.batch_bp = model.eval(), batch_bp
+        self.model = model.eval()
         self.graph = bundle_graph(model, bundle)
         self.gene_features = encode_genes(model, bundle) if gene_features is None else gene_features
         # Messages need no knowledge, which is large; what other genes send is always the same.
@@ -152,7 +151,7 @@ class LevelModel:
                     families.setdefault(one.like, [one.like]).append(i)
         spliced = {i for family in families.values() for i in family}
         whole = [i for i in range(len(sequences)) if i not in spliced]
-        size = max(1, self.batch_bp // len(sequences[0].tokens))
+        size = max(1, BATCH_BP // len(sequences[0].tokens))
 
         def genes(rows: Sequence[int], first_bp: int = 0) -> GeneLoci:
             own = [(row, loci[i]) for row, number in enumerate(rows) for i in here[number]]

@@ -19,7 +19,6 @@ from genesplice.variants.design import (
     design,
     design_metrics,
     editable_positions,
-    split_of,
     step_table,
 )
 from genesplice.variants.levels import LevelModel
@@ -164,15 +163,21 @@ def test_the_command(level_model, tiny_bundle, tmp_path):
     gene_id = tiny_bundle.test_genes(0)[0]
     words = ["design", "--model", folder, "--data", tiny_bundle.path, "--gene", gene_id,
              "--towards", "up", "--out", tmp_path / "out"]  # fmt: skip
+    (folder / "inputs.json").write_text(json.dumps(tiny_bundle.data_sha256))
     answer = call(*words, "--edits", "2")
     assert answer.code == 0, answer.err
     table = pd.read_csv(tmp_path / "out" / "steps.tsv", sep="\t")
     metrics = {m.metric: m for m in read_metrics(tmp_path / "out" / "metrics.json")}
     assert metrics["design_change"].value == pytest.approx(table["change"].iloc[-1], abs=1e-4)
-    assert metrics["design_change"].split == "test" == split_of(tiny_bundle, gene_id, [folder])
-    assert split_of(tiny_bundle, tiny_bundle.train_genes(0)[0], [folder]) == "train"
+    assert metrics["design_change"].split == "test"
     assert (tmp_path / "out" / "designed.fasta").read_text().count(">") == 2
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["config"]["gene_id"] == gene_id
     assert call(*words).code == 2
-    assert call(*words, "--overwrite", "--edits", "1").code == 0
+    # Trained on the gene, or with other folds.
+    other = [tiny_bundle.train_genes(0)[0] if one == gene_id else one for one in words]
+    for trained_on_it, again in (({}, words), (tiny_bundle.data_sha256, other)):
+        (folder / "inputs.json").write_text(json.dumps(trained_on_it))
+        assert call(*again, "--overwrite", "--edits", "1").code == 0
+        records = read_metrics(tmp_path / "out" / "metrics.json")
+        assert {one.split for one in records} == {"train"}
