@@ -29,8 +29,9 @@ MOST_UNITS = 2000
 FREE = (-np.inf, np.inf)
 """Limits of what can be any number."""
 Draws = Float[np.ndarray, " draws"]
-Units, Blocks = Float[np.ndarray, " units"], Int64[np.ndarray, " units"]
-"""A value of each unit, and the column of `Counts` that it belongs to."""
+Units = Float[np.ndarray, " units"]
+Blocks = Int64[np.ndarray, " units"]
+"""The column of `Counts` that each unit belongs to."""
 Counts = Int64[np.ndarray, "draws blocks"]
 """How often each block counts in each draw."""
 

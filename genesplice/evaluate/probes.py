@@ -59,6 +59,7 @@ from genesplice.data.genome import Contig
 from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
 from genesplice.errors import require
+from genesplice.evaluate import bootstrap
 from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, to_metric
 from genesplice.results import Metric
 
@@ -87,6 +88,7 @@ STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-9, 0, 2))
 """scikit-learn's C (inverse penalty, against the summed loss): 10^-4.5 to 10^-0.5."""
 N_SPLITS = 4
 
+Labels = Int64[np.ndarray, " sites"]
 Sites = Int64[np.ndarray, " _"]
 """Twice the index into `Genome.tokens`, plus 1 where the - strand is read."""
 
@@ -357,11 +359,8 @@ def predict_labels(
 
 
 def balanced_accuracy(
-    guess: Int64[np.ndarray, " sites"],
-    label: Int64[np.ndarray, " sites"],
-    block: Int64[np.ndarray, " sites"],
-    draws: Int64[np.ndarray, "draws blocks"],
-) -> Float[np.ndarray, " draws"]:
+    guess: Labels, label: Labels, block: Labels, draws: bootstrap.Counts
+) -> bootstrap.Draws:
     """Mean over labels of the share predicted right; NaN in a draw without one of the labels."""
     is_label = (label[:, None] == np.unique(label)).astype(np.float64)
     is_right = is_label * (guess == label)[:, None]

@@ -25,6 +25,8 @@ from genesplice.results import Attribution
 from genesplice.runtime import Countdown, claim_parts, write_table
 
 STEP_BP = 8
+Changed = Float[Tensor, "variants changed 4"]
+Numbers = Float[Tensor, " variants"]
 TO_BASES = [f"to_{base}" for base in "ACGT"]
 
 
@@ -48,9 +50,7 @@ class VariantOutput:
                 )
 
     @torch.no_grad()
-    def __call__(
-        self, low_bp: int, bases: Float[Tensor, "variants changed 4"]
-    ) -> Float[Tensor, " variants"]:
+    def __call__(self, low_bp: int, bases: Changed) -> Numbers:
         """Predict with `bases` in place of what starts at `low_bp` of the window."""
         if self.spliced is None:
             return self.in_full(low_bp, bases)
@@ -58,9 +58,7 @@ class VariantOutput:
         return self.function.read(self.spliced.encode(self.bins, low_bp, bases), first_bp)
 
     @torch.no_grad()
-    def in_full(
-        self, low_bp: int, bases: Float[Tensor, "variants changed 4"]
-    ) -> Float[Tensor, " variants"]:
+    def in_full(self, low_bp: int, bases: Changed) -> Numbers:
         """The same by encoding the whole window for each variant."""
         length = self.function.bases.shape[1]
         return self.function(splice(self.function.bases, bases, low_bp, 0, length))

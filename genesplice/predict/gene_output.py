@@ -29,6 +29,12 @@ from genesplice.model.splicing import GeneAmongOthers
 from genesplice.predict.expression import bundle_graph, encode_genes
 
 Reference = Literal["uniform", "masked", "shuffle"]
+Bases = Float[Tensor, "steps length 4"]
+References = Float[Tensor, "references length 4"]
+Relatives = Float[Tensor, "steps length relatives"] | None
+"""Channels of alignment columns; None: those that are there."""
+Vectors = Float[Tensor, "steps features"]
+Numbers = Float[Tensor, " steps"]
 
 
 def single_gene_subgraph(
@@ -319,9 +325,7 @@ class GeneOutput(nn.Module):
         """What is explained: the level, or the name of a condition."""
         return "level" if self.condition is None else self.condition
 
-    def references(
-        self, kind: Reference, count: int = 8, seed: int = 0
-    ) -> Float[Tensor, "references length 4"]:
+    def references(self, kind: Reference, count: int = 8, seed: int = 0) -> References:
         """Base channels of what attributions are measured against (see `Reference`)."""
         tokens = self.window.tokens
         if kind == "shuffle":
@@ -333,19 +337,11 @@ class GeneOutput(nn.Module):
         phase = self.window.phase.expand(len(tokens), -1)
         return self.model.encoder.channels(tokens, phase)[..., :4].to(self.bases)
 
-    def forward(
-        self,
-        bases: Float[Tensor, "steps length 4"],
-        relatives: Float[Tensor, "steps length relatives"] | None = None,
-    ) -> Float[Tensor, " steps"]:
+    def forward(self, bases: Bases, relatives: Relatives = None) -> Numbers:
         """Predict for each of several sequences, with other alignment columns if any are given."""
         return self.pick(self.row(self.features(bases, relatives)))
 
-    def features(
-        self,
-        bases: Float[Tensor, "steps length 4"],
-        relatives: Float[Tensor, "steps length relatives"] | None = None,
-    ) -> Float[Tensor, "steps features"]:
+    def features(self, bases: Bases, relatives: Relatives = None) -> Vectors:
         """The gene's vector for each of several sequences."""
         steps, encoder = bases.shape[0], self.model.encoder
         others = self.annotation.expand(steps, -1, -1)
@@ -355,16 +351,14 @@ class GeneOutput(nn.Module):
         is_real = self.is_real.expand(steps, -1)
         return self.read_vectors(encoder.encode(inputs, is_real, with_bases=encoder.base_width > 0))
 
-    def read(self, encoded: EncoderOutput, first_bp: int = 0) -> Float[Tensor, " steps"]:
+    def read(self, encoded: EncoderOutput, first_bp: int = 0) -> Numbers:
         """Predict from encoded bins, the first of which starts `first_bp` into the window."""
         return self.pick(self.row(self.read_vectors(encoded, first_bp)))
 
-    def read_vectors(
-        self, encoded: EncoderOutput, first_bp: int = 0
-    ) -> Float[Tensor, "steps features"]:
+    def read_vectors(self, encoded: EncoderOutput, first_bp: int = 0) -> Vectors:
         """The gene's vector from encoded bins, the first of which starts at `first_bp`."""
         return self.model.readout.pool(encoded, self.window.loci(len(encoded.bins), first_bp))
 
-    def pick(self, prediction: Prediction) -> Float[Tensor, " steps"]:
+    def pick(self, prediction: Prediction) -> Numbers:
         """The number that is explained."""
         return prediction.level if self.column is None else prediction.residual[:, self.column]

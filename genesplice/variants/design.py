@@ -36,6 +36,7 @@ Progress = Callable[[str], None]
 Edits = tuple[tuple[int, int], ...]
 """Positions in bases from the gene's start (negative upstream), and bases (0 to 3: A C G T), both
 on the sense strand."""
+Positions = Int64[np.ndarray, " positions"]
 
 
 class Design(NamedTuple):
@@ -62,7 +63,7 @@ def editable_positions(
     *,
     upstream_bp: int = UPSTREAM_BP,
     protected: Sequence[Region] = (),
-) -> Int64[np.ndarray, " positions"]:
+) -> Positions:
     """Bases before a gene's start that may be edited, as distances from it, ascending.
 
     N is left out, and what lies in another gene or in `protected`.
@@ -120,9 +121,7 @@ class PromoterLevels:
         loci = [Locus(window.row, i, *place) for i in range(len(variants))]
         return np.stack([model(windows, loci)[:, 0] for model in self.models], axis=1)
 
-    def first_order(
-        self, edits: Edits, positions: Int64[np.ndarray, " positions"]
-    ) -> Float[np.ndarray, "positions 4"]:
+    def first_order(self, edits: Edits, positions: Positions) -> Float[np.ndarray, "positions 4"]:
         """What each base at each position would change by the gradient, mean over the models."""
         window = self.window._replace(tokens=torch.from_numpy(self.edited(edits))[None])
         rows, found = torch.from_numpy(positions + window.start), np.zeros((len(positions), 4))
@@ -138,7 +137,7 @@ class PromoterLevels:
 def design(
     levels: PromoterLevels,
     towards: str,
-    positions: Int64[np.ndarray, " positions"],
+    positions: Positions,
     *,
     n_edits: int = N_EDITS,
     beam: int = BEAM,
@@ -194,7 +193,7 @@ def design(
 
 
 def _extended(
-    levels: PromoterLevels, edits: Edits, positions: np.ndarray, sign: int, n_screened: int
+    levels: PromoterLevels, edits: Edits, positions: Positions, sign: int, n_screened: int
 ) -> list[Edits]:
     """Edits with each of the most promising further ones."""
     free = positions[~np.isin(positions, [distance for distance, _ in edits])]
@@ -206,7 +205,7 @@ def _extended(
 
 
 def _random_edits(
-    levels: PromoterLevels, positions: np.ndarray, n_edits: int, count: int, seed: int
+    levels: PromoterLevels, positions: Positions, n_edits: int, count: int, seed: int
 ) -> list[Edits]:
     generator = np.random.default_rng([seed, levels.window.row])
     drawn = []

@@ -104,6 +104,7 @@ class Window(NamedTuple):
     columns: UInt8[np.ndarray, "window groups 5"] | None = None
 
 
+Features = Float[Tensor, "loci features"]
 Values = Float[np.ndarray, "loci columns"]
 
 
@@ -133,9 +134,7 @@ class LevelModel:
         )
 
     @torch.no_grad()
-    def encode(
-        self, sequences: Sequence[Window], loci: Sequence[Locus]
-    ) -> Float[Tensor, "loci features"]:
+    def encode(self, sequences: Sequence[Window], loci: Sequence[Locus]) -> Features:
         """The features of every gene in its sequence.
 
         A sequence that is another one with some bases exchanged costs only what these touch.
@@ -187,9 +186,7 @@ class LevelModel:
         return features
 
     @torch.no_grad()
-    def predict(
-        self, genes: Int64[Tensor, " loci"], features: Float[Tensor, "loci features"]
-    ) -> Values:
+    def predict(self, genes: Int64[Tensor, " loci"], features: Features) -> Values:
         """Level and residuals of each gene with the features it has here.
 
         The graph is run gene by gene, on its neighbourhood; everything else on all at once.

@@ -45,6 +45,10 @@ BASES = "ACGT"
 ABSTAIN = 0.5
 """Natural log units by which both strands must disagree for a ratio to be withheld."""
 
+Bases = UInt8[np.ndarray, " length"]
+Columns = UInt8[np.ndarray, "length groups 5"]
+Changes = Float[np.ndarray, "strands hidden 4"]
+"""Of log-probabilities, in the order A, C, G, T."""
 Fetch = Callable[[int, int], UInt8[np.ndarray, "length *channels"]]
 
 
@@ -78,7 +82,7 @@ def edited(
 
 def edited_columns(
     genome: Genome, allele: Allele, low: int, high: int, *, moves_left: bool = False
-) -> UInt8[np.ndarray, "window groups 5"]:
+) -> Columns:
     """Alignment columns of `edited` bases: of new ones, those of the bases that they replace."""
     old = genome.fetch_columns(allele.contig, allele.start, allele.end)
     new = np.zeros((len(allele.alt), *old.shape[1:]), np.uint8)
@@ -94,9 +98,9 @@ class Hidden(NamedTuple):
     `columns` are the window's alignment columns; None where nothing is aligned.
     """
 
-    tokens: UInt8[np.ndarray, " length"]
+    tokens: Bases
     positions: Int64[np.ndarray, " hidden"]
-    columns: UInt8[np.ndarray, "length groups 5"] | None = None
+    columns: Columns | None = None
 
 
 class Likelihood(NamedTuple):
@@ -132,7 +136,7 @@ class MaskedBases:
         self.device = next(model.parameters()).device
 
     @torch.no_grad()
-    def __call__(self, rows: Sequence[Hidden]) -> list[Float[np.ndarray, "strands hidden 4"]]:
+    def __call__(self, rows: Sequence[Hidden]) -> list[Changes]:
         """Log-probabilities of A, C, G, T at each row's positions, by the + and by the - strand.
 
         Both are given in + coordinates. All windows are of one length.
@@ -231,11 +235,7 @@ def allele_likelihoods(
 
 
 def _hidden(
-    genome: Genome,
-    allele: Allele,
-    low: int,
-    tokens: UInt8[np.ndarray, " window"],
-    columns: UInt8[np.ndarray, "window groups 5"],
+    genome: Genome, allele: Allele, low: int, tokens: Bases, columns: Columns
 ) -> Iterator[tuple[tuple, Hidden]]:
     """What must be predicted for one allele: of the reference, then of the alternative.
 
@@ -282,9 +282,7 @@ def _ratio(allele: Allele, parts: list[tuple[Hidden, np.ndarray]]) -> Likelihood
     return Likelihood(float(change[0]), float(change[1]))
 
 
-def _both_ends(
-    parts: Sequence[tuple[Hidden, np.ndarray]], span: int, missing: int
-) -> Float[np.ndarray, " strands"]:
+def _both_ends(parts: Sequence[tuple[Hidden, Changes]], span: int, missing: int) -> np.ndarray:
     """Mean of two sums over `span` bases: from the left flank on, and up to the right flank."""
     values = np.zeros((2, span + missing))
     first = min(int(hidden.positions[0]) for hidden, _ in parts)
@@ -295,9 +293,7 @@ def _both_ends(
     return (values[:, missing:].sum(1) + values[:, :span].sum(1)) / 2
 
 
-def substitutions(
-    score: MaskedBases, rows: Sequence[Hidden]
-) -> list[Float[np.ndarray, "strands hidden 4"]]:
+def substitutions(score: MaskedBases, rows: Sequence[Hidden]) -> list[Changes]:
     """Log p(base) - log p(reference base) at every hidden position; NaN where it is N."""
     changes = []
     for row, log_probs in zip(rows, score(rows), strict=True):
@@ -311,7 +307,7 @@ def substitutions(
 def agreement(
     score: MaskedBases,
     rows: Sequence[Hidden],
-    changes: Sequence[Float[np.ndarray, "strands _ 4"]],
+    changes: Sequence[Changes],
     *,
     n_positions: int = 64,
     seed: int = 0,
