@@ -296,11 +296,6 @@ def _wider(
 
 
 def _to_array(scores: pd.DataFrame) -> _Scores:
-    missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
-    wanted = ", ".join(SCORE_COLUMNS)
-    require(not missing, f"scores without column {', '.join(missing[:1])!r}", wanted)
-    n_metrics = scores["metric"].nunique()
-    require(n_metrics == 1, f"{n_metrics} metrics", "one")
     runs, where = ["context_bp", "seed"], ["fold", "block"]
     is_twice = scores.duplicated([*runs, *where]).any()
     require(not is_twice, "two scores of one context, fold, seed and block", "one")

@@ -176,22 +176,20 @@ def paired_difference(
         As `score`; also for a model that is not in the table, two models without a common gene,
         and models whose folds or observed values differ on the common genes.
     """
-    runs = _runs(predictions[predictions["model"].isin([model_a, model_b])], allow_empty=True)
-    sides = [[run for (name, _), run in runs.items() if name == m] for m in (model_a, model_b)]
-    for name, side in zip((model_a, model_b), sides, strict=True):
-        if not side:
-            known = ", ".join(sorted({str(m) for m in predictions["model"].unique()}))
-            raise InputError(f"no predictions of model {name!r}", f"one of {known}")
-    widest = max((run for side in sides for run in side), key=lambda run: len(run.genes))
+    both, known = (model_a, model_b), sorted(map(str, predictions["model"].unique()))
+    for name in both:
+        require(name in known, f"no predictions of model {name!r}", f"one of {', '.join(known)}")
+    runs = _runs(predictions[predictions["model"].isin(both)])
+    widest = max(runs.values(), key=lambda run: len(run.genes))
     common = widest.genes
-    for run in (run for side in sides for run in side):
+    for run in runs.values():
         common = common.intersection(run.genes, sort=None)
-    if common.empty:
-        raise InputError(f"no gene that {model_a} and {model_b} both predicted", "common genes")
-    sides = [[run.of(common) for run in side] for side in sides]
+    require(len(common), f"no gene that {model_a} and {model_b} both predicted", "common genes")
+    runs = {key: run.of(common) for key, run in runs.items()}
+    sides = [[run for (name, _), run in runs.items() if name == model] for model in both]
     first = sides[0][0]
     found = f"{model_a} and {model_b} with other folds, conditions or observed values"
-    for run in (run for side in sides for run in side):
+    for run in runs.values():
         is_same = run.conditions.equals(first.conditions) and np.array_equal(run.fold, first.fold)
         both = run.observed, first.observed
         is_same = is_same and np.allclose(*both, rtol=0, atol=1e-4, equal_nan=True)
@@ -271,12 +269,12 @@ def _count(name: str, statistics: GeneStatistics) -> int:
     )
 
 
-def _runs(predictions: pd.DataFrame, *, allow_empty: bool = False) -> dict[tuple[Any, Any], _Run]:
+def _runs(predictions: pd.DataFrame) -> dict[tuple[Any, Any], _Run]:
     """Check the table and split it by model and seed."""
     for name in PREDICTION_COLUMNS:
         if name not in predictions.columns:
             raise InputError(f"predictions without column {name!r}", ", ".join(PREDICTION_COLUMNS))
-    require(not (predictions.empty and not allow_empty), "no predictions", "at least one row")
+    require(len(predictions), "no predictions", "at least one row")
     groups = dict(iter(predictions.groupby(["model", "seed"], sort=False, observed=True)))
     ordered = sorted(groups, key=lambda key: (str(key[0]), key[1]))
     return {key: _run(groups[key], f"model {key[0]!r}, seed {key[1]}") for key in ordered}

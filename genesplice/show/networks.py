@@ -36,7 +36,7 @@ _HALO = "0 0 2px white, 0 0 3px white, 0 0 4px white"
 N_LABELS = 24
 
 
-def graph_layout(nodes: Sequence[str], edges: pd.DataFrame, *, seed: int = 0) -> np.ndarray:
+def graph_layout(nodes: Sequence[str], edges: pd.DataFrame) -> np.ndarray:
     """Lay nodes out by seeded springs, spread out; the order of nodes and edges has no influence.
 
     Springs crowd the middle and leave the corners empty, so each coordinate is the mean of the
@@ -57,7 +57,7 @@ def graph_layout(nodes: Sequence[str], edges: pd.DataFrame, *, seed: int = 0) ->
     graph.add_edges_from(sorted({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}))
     if len(graph) == 1:
         return np.zeros((1, 2))
-    springs = nx.spring_layout(graph, seed=seed, k=2.2 / np.sqrt(len(graph)), iterations=200)
+    springs = nx.spring_layout(graph, seed=0, k=2.2 / np.sqrt(len(graph)), iterations=200)
     xy = np.array([springs[node] for node in ordered], dtype=np.float64)
     low, high = xy.min(axis=0), xy.max(axis=0)
     scaled = (xy - low) / np.where(high > low, high - low, 1.0) * 2 - 1
@@ -86,7 +86,6 @@ def pathway_graph(
     nodes: pd.DataFrame,
     edges: pd.DataFrame,
     *,
-    seed: int = 0,
     value_name: str = "value",
     title: str = "Regulators, genes and pathways",
 ) -> go.Figure:
@@ -105,8 +104,6 @@ def pathway_graph(
     edges
         Columns source, target (ids), sign (+1, -1, 0 = unknown), weight (attention), kind
         (regulates, member_of; the sign of the latter is not used). No rows is fine.
-    seed
-        Of the layout.
     value_name
         What `value` is, with its unit, for the hover text.
 
@@ -129,7 +126,7 @@ def pathway_graph(
         edges = pd.DataFrame(columns=columns)
     ids = nodes["id"].tolist()
     ends = _require_ends(edges, ids)
-    xy = graph_layout(ids, edges, seed=seed)
+    xy = graph_layout(ids, edges)
     value = nodes["value"].abs().fillna(0.0).to_numpy(np.float64)
     sizes = 13.0 + 13.0 * value / (value.max() or 1.0)
     labels = [th.text_lines(label, 16, 2) for label in nodes["label"]]
@@ -232,7 +229,7 @@ class NetworkExplorer(Explorer):
     Parameters
     ----------
     nodes
-        Indexed by id; optional columns `name`, and `x` and `y` (else a seeded spring layout).
+        Indexed by id; optionally a column `name`.
     edges
         `source`, `target` (ids of nodes) and, optionally, `kind` (`member_of` and `contains` are of
         gene sets, all others regulate), `sign` (+1, -1, 0 = unknown) and `weight`
@@ -240,8 +237,6 @@ class NetworkExplorer(Explorer):
         A click on the dot goes to the other end.
     weight_label
         What the weights are, for the hover text.
-    seed
-        Of the layout.
     recompute
         Computes further networks in a live kernel.
 
@@ -257,7 +252,6 @@ class NetworkExplorer(Explorer):
         edges: pd.DataFrame,
         *,
         weight_label: str = "weight",
-        seed: int = 0,
         recompute: Recompute | None = None,
     ) -> None:
         ids = list(nodes.index.astype(str))
@@ -268,9 +262,7 @@ class NetworkExplorer(Explorer):
             require_table(edges, "edges", ["source", "target"], among={"sign": _SIGNS})
         ends = _require_ends(edges, ids)
         of_set = np.isin(edges.get("kind", pd.Series("", edges.index)), ("member_of", "contains"))
-        has_places = {"x", "y"} <= set(nodes.columns)
-        xy = nodes[["x", "y"]].to_numpy(np.float64) if has_places else None
-        xy = graph_layout(ids, edges, seed=seed) if xy is None else xy
+        xy = graph_layout(ids, edges)
         labels = th.gene_labels(nodes.index, nodes.get("name"))
         names = [short(label.split(" (")[0], 16) for label in labels]
         sign, weight = (edges[name].to_numpy(np.float64) for name in ("sign", "weight"))

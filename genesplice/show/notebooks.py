@@ -181,10 +181,12 @@ def read_parameters(notebook: nbformat.NotebookNode, path: Path) -> dict[str, Pa
     return parameters
 
 
+RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder of its own"}
+"""What runs set themselves, and the hint to whoever types it."""
+
+
 def check_parameters(
-    notebooks: Iterable[NotebookInfo],
-    given: Mapping[str, str],
-    reserved: Mapping[str, str] | None = None,
+    notebooks: Iterable[NotebookInfo], given: Mapping[str, str], preset: str | None = None
 ) -> dict[str, dict[str, Value]]:
     """Turn parameters typed on a command line into typed values, per notebook.
 
@@ -193,8 +195,8 @@ def check_parameters(
     given
         Names and values as typed: `{"seed": "3", "folds": "0,1"}`. One may exist in only some of
         the notebooks; it is given to those that declare it.
-    reserved
-        Names that are set in another way, and the hint to give instead.
+    preset
+        Every notebook that has one must know this one.
 
     Returns
     -------
@@ -204,28 +206,28 @@ def check_parameters(
     Raises
     ------
     InputError
-        For a name that no notebook declares ("did you mean …") and for a value of another type.
+        For a name that no notebook declares ("did you mean …") or that runs set themselves, and for
+        a value of another type.
     """
     declared = {notebook.stem: notebook.parameters for notebook in notebooks}
     known = sorted({name for parameters in declared.values() for name in parameters})
     for name, text in given.items():
-        if reserved and name in reserved:
-            raise InputError(f"-p {name}={text}", reserved[name])
+        if name in RESERVED:
+            raise InputError(f"-p {name}={text}", RESERVED[name])
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
             raise InputError(f"unknown parameter {name!r}: {hint}")
     typed: dict[str, dict[str, Value]] = {}
     for stem, parameters in declared.items():
+        if preset is not None and "preset" in parameters:
+            _parse("preset", preset, parameters["preset"])
         own = {name: text.strip() for name, text in given.items() if name in parameters}
         typed[stem] = {name: _parse(name, text, parameters[name]) for name, text in own.items()}
     return typed
 
 
 # --- notebooks as tasks of a run ---
-
-RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder of its own"}
-"""What runs set themselves, and the hint to whoever types it."""
 
 
 class Task(NamedTuple):
@@ -334,16 +336,6 @@ def make_task(
     values = {k: v for k, v in values.items() if k in notebook.parameters}
     replaced = notebook.replaced.get(preset, ())
     return Task(name, notebook, values, notebook.needs, replaced=replaced)
-
-
-def check_run_parameters(
-    notebooks: Sequence[NotebookInfo], given: Mapping[str, str], preset: str
-) -> dict[str, dict[str, Value]]:
-    """Check what was typed, and that every notebook that has a preset knows this one."""
-    with_preset = [notebook for notebook in notebooks if "preset" in notebook.parameters]
-    if with_preset:
-        check_parameters(with_preset, {"preset": preset})
-    return check_parameters(notebooks, given, RESERVED)
 
 
 # --- small things ---

@@ -28,7 +28,7 @@ from genesplice.show.notebooks import (
     NotebookInfo,
     Order,
     Task,
-    check_run_parameters,
+    check_parameters,
     list_notebooks,
     make_run_directory,
     make_task,
@@ -181,7 +181,7 @@ def run_notebooks(
         given, preset = {k: v for k, v in before["given"].items() if k in known}, before["preset"]
     done = _find_done(before, notebooks) if before and not only else {}
     preset = preset or "quick"
-    typed = check_run_parameters(selected, given, preset)
+    typed = check_parameters(selected, given, preset)
     run_dir = run_dir or make_run_directory(out / "runs", preset)
     tasks = [make_task(n.stem, n, typed[n.stem], preset, run_dir) for n in selected]
     command = ["genesplice", "run", "--preset", preset, *(["--only", only] if only else [])]
@@ -224,7 +224,7 @@ def sweep_notebook(
     axes = [[(name, value) for value in values.split(",")] for name, values in grid.items()]
     require(axes, "no parameter", "at least one, -p name=value,value")
     combinations = [dict(combination) for combination in itertools.product(*axes)]
-    typed = [check_run_parameters([info], given, preset)[info.stem] for given in combinations]
+    typed = [check_parameters([info], given, preset)[info.stem] for given in combinations]
     run_dir, width = make_run_directory(out / "sweeps", info.stem), len(str(len(combinations)))
     tasks = []
     for number, (given, values) in enumerate(zip(combinations, typed, strict=True), 1):

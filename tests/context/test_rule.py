@@ -292,7 +292,6 @@ def test_arms_without_a_context_are_left_out(tiny_bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns="n"), "scores without column 'n'"),
         (lambda t: t.iloc[1:], "no score of context 512, seed 0 on block 0 of fold 0"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "two scores of one context"),
         (lambda t: t.assign(value=np.nan), "a score that is not finite"),

@@ -116,8 +116,8 @@ def test_values_are_typed_per_notebook(tmp_path: Path) -> None:
         check_parameters(notebooks, {"zzz": "3"})
     with pytest.raises(InputError, match="scale = 'big', expected float"):
         check_parameters(notebooks, {"scale": "big"})
-    with pytest.raises(InputError, match="-p seed=3, expected --seed"):
-        check_parameters(notebooks, {"seed": "3"}, {"seed": "--seed"})
+    with pytest.raises(InputError, match="-p run_dir=here, expected no value"):
+        check_parameters(notebooks, {"run_dir": "here"})
 
 
 @pytest.mark.parametrize(
