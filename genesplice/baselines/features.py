@@ -23,7 +23,7 @@ from genesplice.data.features import (
     tss_sites,
 )
 from genesplice.data.genome import Contig, Genome, reverse_complement
-from genesplice.errors import InputError, require
+from genesplice.errors import require
 
 KMER = 4
 SMOOTHED_BINS = (1, 3, 9, 33)
@@ -288,8 +288,8 @@ def fit_count_model(
     InputError
         If a side is negative, the context longer than `MAX_BASES`, or there is no base to count.
     """
-    if min(left, right) < 0 or left + right > MAX_BASES:
-        raise InputError(f"{left} + {right} bases of context", f"0 to {MAX_BASES} in all")
+    is_fine = min(left, right) >= 0 and left + right <= MAX_BASES
+    require(is_fine, f"{left} + {right} bases of context", f"0 to {MAX_BASES} in all")
     counts = [np.zeros(4 ** (a + b + 1), np.int64) for a, b in _steps(left, right)]
     for contig, start, end in intervals:
         for low in range(start, end, CHUNK_BP):

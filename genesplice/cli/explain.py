@@ -236,17 +236,15 @@ def variants(
     )
     from genesplice.variants.vcf import beside, read_header
 
-    if vcf is None and measured is None and not classes:
-        raise InputError("no --vcf, --measured or --classes", "one of them")
+    require(vcf or measured or classes, "no --vcf, --measured or --classes", "one of them")
     for flag, file in {"--sites": sites, "--genes": genes}.items():
         require(file is None or classes, f"{flag} without --classes", "how many of each kind")
-    if vcf is not None and out.resolve() == vcf.resolve():
-        raise InputError(f"--out {out}", "another file than --vcf")
-    records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
-    if not overwrite and (out.exists() or records.exists()):
-        raise InputError(f"{out} exists", "a new file (or --overwrite)")
     if vcf is not None:
+        require(out.resolve() != vcf.resolve(), f"--out {out}", "another file than --vcf")
         read_header(vcf)
+    records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
+    is_free = overwrite or not (out.exists() or records.exists())
+    require(is_free, f"{out} exists", "a new file (or --overwrite)")
     models, bundle = cli.open_with_data(
         "variants", model, data, needs=None, is_other_allowed=other_genome
     )

@@ -172,8 +172,8 @@ def pretrain(
         bundle = load_bundle(data)
         result, digests = pretrain_bundle(bundle, config, out, resume=resume), bundle.data_sha256
     elif fasta and data is None:
-        if annotation and len(fasta) > 1:
-            raise InputError(f"--annotation with {len(fasta)} FASTA files", "one")
+        is_fine = annotation is None or len(fasta) == 1
+        require(is_fine, f"--annotation with {len(fasta)} FASTA files", "one")
         is_new = not out.exists()
         genome, digests = read_genomes(fasta, circular or (), out, resume=resume)
         held_out = settings.holdout_fold, settings.validation_blocks
@@ -235,10 +235,9 @@ def finetune(
     from genesplice.training.loops import is_taken
     from genesplice.training.tracks import finetune_tracks
 
-    if is_taken(out) and not resume:
-        raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
-    if is_taken(out) and not any(out.glob("fold*_seed*")):
-        raise InputError(f"no run in {out}", "a run to resume")
+    if is_taken(out):
+        require(resume, f"{out} exists and is not empty", "a new folder, or --resume")
+        require(any(out.glob("fold*_seed*")), f"no run in {out}", "a run to resume")
     bundle = load_bundle(data)
     if tracks:
         require(not (network or gene_sets), "--tracks with --network or --gene-sets", "one of them")

@@ -19,7 +19,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
 from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.windows import annotation_track, fetch_track
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import Prediction
@@ -184,8 +184,7 @@ def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
             chosen += ids
         elif is_group(group):
             number = group.removeprefix("fold:")
-            if not number.isdecimal():
-                raise InputError(f"genes '{name}'", "a fold, such as fold:0")
+            require(number.isdecimal(), f"genes '{name}'", "a fold, such as fold:0")
             chosen += bundle.test_genes(int(number)).tolist()
         elif group in known:
             chosen.append(known[group][1])

@@ -217,8 +217,7 @@ def open_models(
     if isinstance(folders, Models):
         return folders
     listed = [Path(folders)] if isinstance(folders, Path | str) else list(folders)
-    if not listed:
-        raise InputError("no --model", "one or more")
+    require(listed, "no --model", "one or more")
     tuned, masked, tracks = [], [], []
     for folder in (find_pretrained(one, WRITERS[needs]) for one in listed):
         folds = [path.parent for path in folder.glob("fold*_seed*/config.json")]
