@@ -278,8 +278,9 @@ def test_names_of_neighbours_do_not_cover_one_another():
 
 def test_a_network_has_one_layout_and_no_loose_ends():
     nodes, edges = network()
-    placed = NetworkExplorer(nodes.assign(x=np.arange(12.0), y=0.0), edges)
-    assert placed.figure.data[ALL].x.tolist() == list(range(12))
+    every = NetworkExplorer(nodes, edges).figure.data[ALL]
+    layout = graph_layout(nodes.index.tolist(), edges)
+    np.testing.assert_allclose(np.column_stack([every.x, every.y]), layout)
     alone = NetworkExplorer(nodes.iloc[:1], edges.iloc[:0])
     assert "regulates 0, regulated by 0" in alone.figure.layout.annotations[0].text
     for nodes_, edges_, match in (
