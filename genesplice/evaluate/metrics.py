@@ -176,17 +176,17 @@ def paired_difference(
         As `score`; also for a model that is not in the table, two models without a common gene,
         and models whose folds or observed values differ on the common genes.
     """
-    both, known = (model_a, model_b), sorted(map(str, predictions["model"].unique()))
-    for name in both:
+    pair, known = (model_a, model_b), sorted(map(str, predictions["model"].unique()))
+    for name in pair:
         require(name in known, f"no predictions of model {name!r}", f"one of {', '.join(known)}")
-    runs = _runs(predictions[predictions["model"].isin(both)])
+    runs = _runs(predictions[predictions["model"].isin(pair)])
     widest = max(runs.values(), key=lambda run: len(run.genes))
     common = widest.genes
     for run in runs.values():
         common = common.intersection(run.genes, sort=None)
     require(len(common), f"no gene that {model_a} and {model_b} both predicted", "common genes")
     runs = {key: run.of(common) for key, run in runs.items()}
-    sides = [[run for (name, _), run in runs.items() if name == model] for model in both]
+    sides = [[run for (name, _), run in runs.items() if name == model] for model in pair]
     first = sides[0][0]
     found = f"{model_a} and {model_b} with other folds, conditions or observed values"
     for run in runs.values():
