@@ -25,14 +25,7 @@ from genesplice.baselines.ridge import fit_ridge, ridge_on_bins
 from genesplice.data.bundle import Bundle
 from genesplice.data.expression import fill_missing
 from genesplice.data.features import standardise
-from genesplice.data.tracks import (
-    BIN_BP,
-    CHUNK_BP,
-    bin_blocks,
-    bin_offsets,
-    n_bins,
-    scale_targets,
-)
+from genesplice.data.tracks import BIN_BP, CHUNK_BP, bin_blocks, bin_offsets, n_bins, scale_targets
 from genesplice.errors import InputError, require
 from genesplice.results import PREDICTION_COLUMNS
 from genesplice.runtime import tell

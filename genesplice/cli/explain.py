@@ -225,15 +225,10 @@ def variants(
     """
     from genesplice.data.tables import on_disk
     from genesplice.results import write_metrics
+    from genesplice.variants import measured as known_effects
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
     from genesplice.variants.classes import class_benchmarks, read_gene_list
     from genesplice.variants.likelihood import MaskedBases
-    from genesplice.variants.measured import (
-        measured_benchmark,
-        read_sites,
-        site_metrics,
-        site_table,
-    )
     from genesplice.variants.vcf import beside, read_header
 
     require(vcf or measured or classes, "no --vcf, --measured or --classes", "one of them")
@@ -249,7 +244,7 @@ def variants(
         "variants", model, data, needs=None, is_other_allowed=other_genome
     )
     settings = Settings(window, max_length, abstain, level_window, percentile, seed)
-    known = None if sites is None else read_sites(sites, bundle)
+    known = None if sites is None else known_effects.read_sites(sites, bundle)
     listed = () if genes is None else read_gene_list(genes, bundle)
     files: list[Path] = []
     metrics = []
@@ -263,7 +258,7 @@ def variants(
         contigs_renamed = done.renamed
     if measured is not None:
         files.append(beside(out, ".measured.tsv"))
-        metrics += measured_benchmark(models, bundle, measured, files[-1], settings)
+        metrics += known_effects.measured_benchmark(models, bundle, measured, files[-1], settings)
     if classes:
         metrics += class_benchmarks(
             models, bundle, n_genes=classes, listed=listed, seed=seed, progress=cli.say
@@ -271,7 +266,8 @@ def variants(
     if known is not None and models.masked is not None:
         cli.say(f"variants: {len(known)} known sites")
         score = MaskedBases(models.masked)
-        metrics += site_metrics(site_table(score, bundle, known, n_sites=classes, seed=seed))
+        table = known_effects.site_table(score, bundle, known, n_sites=classes, seed=seed)
+        metrics += known_effects.site_metrics(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_metrics(records, metrics)
     cli.write_receipt(

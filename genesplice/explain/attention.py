@@ -39,10 +39,7 @@ class AttentionTables(NamedTuple):
 
 
 def attention_of(
-    explainer: Explainer,
-    genes: Sequence[str],
-    *,
-    condition: str | None = None,
+    explainer: Explainer, genes: Sequence[str], *, condition: str | None = None
 ) -> AttentionTables:
     """What tokens around the starts of genes attend to, and which heads the prediction needs.
 

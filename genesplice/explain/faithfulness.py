@@ -17,12 +17,7 @@ from scipy.stats import spearmanr
 
 from genesplice.data.relatives import GROUPS
 from genesplice.errors import require
-from genesplice.explain.attribution import (
-    COMPLETE,
-    METHODS,
-    attribute_gene,
-    attribution_table,
-)
+from genesplice.explain.attribution import COMPLETE, METHODS, attribute_gene, attribution_table
 from genesplice.explain.motifs import MotifScanner, measure_known_sites, motif_sites
 from genesplice.explain.mutagenesis import (
     Curves,

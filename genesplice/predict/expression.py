@@ -206,12 +206,7 @@ def _predict_parts(
 
 
 def prediction_table(
-    predicted: pd.DataFrame,
-    observed: pd.DataFrame,
-    fold: pd.Series,
-    *,
-    model: str,
-    seed: int,
+    predicted: pd.DataFrame, observed: pd.DataFrame, fold: pd.Series, *, model: str, seed: int
 ) -> pd.DataFrame:
     """The rows of `predictions.parquet` for the genes of `predicted`.
 

@@ -196,10 +196,7 @@ def _carried_over(model: GeneSplice, bundle: Bundle) -> str:
 
 
 def open_models(
-    folders: Path | str | Sequence[Path] | Models,
-    *,
-    follow: bool = True,
-    needs: Needs = None,
+    folders: Path | str | Sequence[Path] | Models, *, follow: bool = True, needs: Needs = None
 ) -> Models:
     """Load each folder: one that `finetune` wrote, with all its folds, one fold's, or `pretrain`'s.
 

@@ -19,13 +19,7 @@ from rich.progress import Progress as Bars
 
 from genesplice.runtime import THREAD_VARIABLES, atomic_file, say_seconds
 from genesplice.show.explorer import HEADLESS_VARIABLE
-from genesplice.show.notebooks import (
-    NotebookInfo,
-    Value,
-    is_code,
-    one_line,
-    read_notebook,
-)
+from genesplice.show.notebooks import NotebookInfo, Value, is_code, one_line, read_notebook
 
 TRUSTED = 60.0
 """As many seconds of notebooks that are done count as much as what was guessed before any was."""
