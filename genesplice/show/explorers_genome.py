@@ -9,18 +9,9 @@ import plotly.graph_objects as go
 
 from genesplice.config.model import SUMMARY_BP
 from genesplice.results import Conservation
+from genesplice.show import logo
 from genesplice.show import theme as th
 from genesplice.show.explorer import Control, Explorer, Recompute, bind, gene_control, panel_title
-from genesplice.show.logo import (
-    LETTERS,
-    SITE_LANES,
-    add_conservation,
-    conservation_areas,
-    gene_lanes,
-    letter_paths,
-    letter_traces,
-    site_values,
-)
 from genesplice.show.theme import PANEL_TITLE, broken_lines, line, require, require_table, safe
 
 FROM_TSS = "bp from the gene's start"
@@ -105,7 +96,7 @@ class AttributionExplorer(Explorer):
                 "data[1].marker.color": [colours[token] for token in tokens[at]],
                 "annotations[0].text": panel_title(gene.options[at], note),
                 "annotations[1].text": _stamp(stamps.get(genes[at], "")),
-                **site_values(motifs, genes[at], window_bp),
+                **logo.site_values(motifs, genes[at], window_bp),
             }  # fmt: skip
 
         def slide(at: int) -> dict[str, Any]:
@@ -124,10 +115,10 @@ class AttributionExplorer(Explorer):
             _add_substitutions(figure, positions)
 
             def letters(at: int) -> dict[str, Any]:
-                paths = letter_paths(positions, tokens[at], values[at])
+                paths = logo.letter_paths(positions, tokens[at], values[at])
                 return {
                     f"data[{i}].{axis}": path
-                    for i, base in enumerate(LETTERS, 4)
+                    for i, base in enumerate(logo.LETTERS, 4)
                     for axis, path in zip("xy", paths[base], strict=True)
                 }
 
@@ -146,11 +137,11 @@ class AttributionExplorer(Explorer):
             bindings += bind(gene, lambda at: {f"data[{n}].y": columns[at]})
         if conservation is not None:
             first = len(figure.data)
-            axes = add_conservation(figure, positions, conservation[0], "x2")
+            axes = logo.add_conservation(figure, positions, conservation[0], "x2")
             panels |= {axis: (24, 4 if i else 12) for i, axis in enumerate(axes)}
 
             def conserve(at: int) -> dict[str, Any]:
-                areas = conservation_areas(conservation[at])
+                areas = logo.conservation_areas(conservation[at])
                 return {f"data[{i}].y": area for i, area in enumerate(areas, first)}
 
             bindings += bind(gene, conserve)
@@ -290,7 +281,7 @@ class TrackExplorer(Explorer):
             return out | {"data[6].x": broken_lines(low, high), "data[6].y": broken_lines(y, y)}
 
         bindings = bind([gene, track], draw)
-        bindings += bind(gene, lambda at: gene_lanes(genes, loci[at], reach))
+        bindings += bind(gene, lambda at: logo.gene_lanes(genes, loci[at], reach))
         panels = {"yaxis": (230, 0), "yaxis2": (110, 14)}
         figure.update_layout(height=th.stack_panels(figure, panels) + 160)
         super().__init__(figure, [gene, track], bindings, recompute=recompute)
@@ -357,7 +348,7 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
         names = {"textfont": {"size": 11, "color": th.INK}, "name": "names of sites"}
         figure.add_scatter(mode="text", cliponaxis=False, hoverinfo="text", **names, **under)
         figure.update_layout(yaxis3={"anchor": "x2", "visible": False, "fixedrange": True})
-        figure.update_layout(yaxis3_range=[-SITE_LANES + 0.05, 0.3])
+        figure.update_layout(yaxis3_range=[-logo.SITE_LANES + 0.05, 0.3])
     figure.update_layout(
         bargap=0.12,
         margin={"t": 48, "b": 52},
@@ -379,8 +370,8 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
 
 def _add_substitutions(figure: go.Figure, positions: np.ndarray) -> None:
     """Letters (traces 4 to 7) over the bars, every substitution (8), the strongest (9)."""
-    nothing = dict.fromkeys(LETTERS, (None, None))
-    figure.add_traces(letter_traces(nothing, xaxis="x2", yaxis="y2", showlegend=False))
+    nothing = dict.fromkeys(logo.LETTERS, (None, None))
+    figure.add_traces(logo.letter_traces(nothing, xaxis="x2", yaxis="y2", showlegend=False))
     figure.update_traces(opacity=0, textposition="none", selector={"type": "bar"})
     figure.add_heatmap(
         x=np.repeat(positions, 4), y=list("ACGT") * len(positions), xaxis="x2", yaxis="y4",

@@ -22,19 +22,8 @@ from typing import Any
 from genesplice.errors import InputError, require
 from genesplice.results import read_json
 from genesplice.runtime import atomic_file, file_sha256, n_cores, write_json, write_manifest
+from genesplice.show import notebooks as nb
 from genesplice.show.execution import Failure, Kernels, Progress, RunResult, execute_notebook
-from genesplice.show.notebooks import (
-    HasWeights,
-    NotebookInfo,
-    Order,
-    Task,
-    check_parameters,
-    list_notebooks,
-    make_run_directory,
-    make_task,
-    select_notebook,
-    share_cores,
-)
 from genesplice.show.report import IndexEntry, read_headline, render_index, render_notebook
 
 Manifest = dict[str, Any]
@@ -45,14 +34,14 @@ SECONDS_TO_END = 8.0
 
 
 def _execute(
-    tasks: Sequence[Task],
+    tasks: Sequence[nb.Task],
     run_dir: Path,
     manifest: Manifest,
     out: Path | None,
     cwd: Path,
     progress: Progress,
     at_once: int,
-    has_weights: HasWeights | None = None,
+    has_weights: nb.HasWeights | None = None,
 ) -> RunResult:
     """Execute tasks that are not done, up to `at_once` side by side (0: `AT_ONCE` or one a core).
 
@@ -60,10 +49,10 @@ def _execute(
     """
     at_once = at_once or min(AT_ONCE, n_cores())
     records = {record["stem"]: record for record in manifest["notebooks"]}
-    tasks = share_cores(tasks, at_once)
+    tasks = nb.share_cores(tasks, at_once)
     waiting = [task for task in tasks if records[task.name]["state"] != "done"]
     failures, kernels, pool = list[Failure](), Kernels(), ThreadPoolExecutor(at_once)
-    running: dict[Future[tuple[float, Failure | None]], Task] = {}
+    running: dict[Future[tuple[float, Failure | None]], nb.Task] = {}
     preset, begun, before = manifest["preset"], time.monotonic(), manifest.get("clock_seconds", 0.0)
     as_a_rule = {task.name: task.notebook.seconds.get(preset) for task in tasks if out}
     expected = {name: seconds for name, seconds in as_a_rule.items() if seconds}
@@ -86,7 +75,7 @@ def _execute(
             record |= {"state": failure.state, "message": str(failures[-1])}
         progress.end_notebook(task.name, record["state"], seconds, failure)
 
-    order = Order(tasks, records, has_weights, expected | here)
+    order = nb.Order(tasks, records, has_weights, expected | here)
     try:
         while True:
             for task in (starting := order.ready(waiting)[: at_once - len(running)]):
@@ -141,7 +130,7 @@ def run_notebooks(
     resume: str | None = None,
     at_once: int = 0,
     progress: Progress | None = None,
-    has_weights: HasWeights | None = None,
+    has_weights: nb.HasWeights | None = None,
 ) -> RunResult:
     """Run the notebooks of `folder` and render them; what needs one that failed is not run.
 
@@ -171,8 +160,8 @@ def run_notebooks(
     InputError
         For an unknown or mistyped parameter, notebook or run; nothing has run then.
     """
-    notebooks, given = list_notebooks(folder), dict(parameters or {})
-    selected = [select_notebook(notebooks, only)] if only else notebooks
+    notebooks, given = nb.list_notebooks(folder), dict(parameters or {})
+    selected = [nb.select_notebook(notebooks, only)] if only else notebooks
     run_dir, before = find_run(out, resume) if resume else None, None
     if run_dir:
         before = read_manifest(run_dir)
@@ -181,9 +170,9 @@ def run_notebooks(
         given, preset = {k: v for k, v in before["given"].items() if k in known}, before["preset"]
     done = _find_done(before, notebooks) if before and not only else {}
     preset = preset or "quick"
-    typed = check_parameters(selected, given, preset)
-    run_dir = run_dir or make_run_directory(out / "runs", preset)
-    tasks = [make_task(n.stem, n, typed[n.stem], preset, run_dir) for n in selected]
+    typed = nb.check_parameters(selected, given, preset)
+    run_dir = run_dir or nb.make_run_directory(out / "runs", preset)
+    tasks = [nb.make_task(n.stem, n, typed[n.stem], preset, run_dir) for n in selected]
     command = ["genesplice", "run", "--preset", preset, *(["--only", only] if only else [])]
     manifest = make_manifest(run_dir, tasks, command, preset=preset, given=given)
     if before:
@@ -220,17 +209,17 @@ def sweep_notebook(
     InputError
         For an unknown or mistyped parameter, or no values; nothing has run then.
     """
-    info = select_notebook(list_notebooks(notebook.parent), notebook.name)
+    info = nb.select_notebook(nb.list_notebooks(notebook.parent), notebook.name)
     axes = [[(name, value) for value in values.split(",")] for name, values in grid.items()]
     require(axes, "no parameter", "at least one, -p name=value,value")
     combinations = [dict(combination) for combination in itertools.product(*axes)]
-    typed = [check_parameters([info], given, preset)[info.stem] for given in combinations]
-    run_dir, width = make_run_directory(out / "sweeps", info.stem), len(str(len(combinations)))
+    typed = [nb.check_parameters([info], given, preset)[info.stem] for given in combinations]
+    run_dir, width = nb.make_run_directory(out / "sweeps", info.stem), len(str(len(combinations)))
     tasks = []
     for number, (given, values) in enumerate(zip(combinations, typed, strict=True), 1):
         words = [f"{number:0{width}}", *(f"{key}={value}" for key, value in given.items())]
         name = re.sub(r"[^\w.=+-]+", "_", "-".join(words))[:80]
-        tasks.append(make_task(name, info, values, preset, run_dir / name))
+        tasks.append(nb.make_task(name, info, values, preset, run_dir / name))
         (run_dir / name).mkdir()
     command = ["genesplice", "sweep", notebook.name, "--preset", preset]
     manifest = make_manifest(run_dir, tasks, command, kind="sweep", preset=preset, given=grid)
@@ -292,7 +281,7 @@ def _check_resumed(
         require(value == old, f"-p {name}={value}", f"{old}, {began}")
 
 
-def _find_done(manifest: Manifest, notebooks: Sequence[NotebookInfo]) -> dict[str, Any]:
+def _find_done(manifest: Manifest, notebooks: Sequence[nb.NotebookInfo]) -> dict[str, Any]:
     """Records of notebooks that are done and the same still, as all are that they need."""
     records, done = {record["stem"]: record for record in manifest["notebooks"]}, dict[str, Any]()
     for notebook in notebooks:
@@ -308,7 +297,7 @@ def _find_done(manifest: Manifest, notebooks: Sequence[NotebookInfo]) -> dict[st
 
 def make_manifest(
     directory: Path,
-    tasks: Sequence[Task],
+    tasks: Sequence[nb.Task],
     command: Sequence[str],
     *,
     preset: str,
