@@ -407,10 +407,10 @@ FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
          "pre: found no config.json or run.json, expected a folder that finetune or pretrain "
          "wrote"),
         ("run.json", "{",
-         "pre: found a run that cannot be read (Expecting property name enclosed in double "
+         "pre: found a model that cannot be read (Expecting property name enclosed in double "
          "quotes: line 1 column 2 (char 1)), expected one of this version"),
         ("run.json", "{}",
-         "pre: found a run that cannot be read ('model'), expected one of this version"),
+         "pre: found a model that cannot be read ('model'), expected one of this version"),
         ("model.safetensors", None,
          "pre: found no model.safetensors, expected a folder that pretrain wrote"),
         ("model.safetensors", "x",
