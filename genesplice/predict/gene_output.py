@@ -86,7 +86,8 @@ class SingleGenePredictor(nn.Module):
         """Predict the gene once for each vector it might have."""
         if len(self.model.graph.layers) != 1:
             return self.model(*self._among_others(own))
-        neural = self.model.expression_head(self._among(own, has_read=False))
+        informed = self.among_others(own.dtype)(self.model.readout(own))
+        neural = self.model.expression_head(informed)
         if not self.model.kernel.n_support:
             return neural
         known = self.graph["gene"].knowledge[[self.row]].expand(len(own), -1).to(own)
@@ -98,18 +99,13 @@ class SingleGenePredictor(nn.Module):
         if len(self.model.graph.layers) != 1:
             everyone, graph, at = self._among_others(own)
             return self.model.graph(everyone, graph)[0][at]
-        return self._among(own, has_read=True)
+        return GeneAmongOthers(self.model.graph, self.vectors, self.graph, self.row)(own)
 
-    def _among(self, own: Float[Tensor, "variants some"], *, has_read: bool) -> Tensor:
-        """The gene after the only layer; `has_read` where the readout has read the vectors."""
-        alone = self.among_others(own.dtype, has_read=has_read)
-        return alone(own if has_read else self.model.readout(own))
-
-    def among_others(self, dtype: torch.dtype, *, has_read: bool = False) -> GeneAmongOthers:
+    def among_others(self, dtype: torch.dtype) -> GeneAmongOthers:
         """The gene in a graph of one layer, with vectors of that type."""
         if dtype not in self._alone:
             with torch.no_grad():
-                genes = self.vectors if has_read else self.model.readout(self.vectors)
+                genes = self.model.readout(self.vectors)
             self._alone[dtype] = GeneAmongOthers(self.model.graph, genes, self.graph, self.row)
         return self._alone[dtype]
 
