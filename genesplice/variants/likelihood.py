@@ -47,7 +47,7 @@ ABSTAIN = 0.5
 
 Bases = UInt8[np.ndarray, " length"]
 Columns = UInt8[np.ndarray, "length groups 5"]
-Changes = Float[np.ndarray, "strands hidden 4"]
+Changes = Float[np.ndarray, "strands _ 4"]
 """Of log-probabilities, in the order A, C, G, T."""
 Fetch = Callable[[int, int], UInt8[np.ndarray, "length *channels"]]
 
