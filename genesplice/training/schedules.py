@@ -110,6 +110,8 @@ class MuonAdamW(torch.optim.AdamW):
         chosen = {id(matrix): matrix for matrix in matrices if scale > 0}
         others = [weight for weight in parameters if id(weight) not in chosen]
         super().__init__(others, learning_rate, weight_decay=weight_decay, fused=True)
+        # Nothing is scaled in bf16: Lightning may clip the gradients that a fused step takes.
+        self._step_supports_amp_scaling = False
         if chosen:
             self.add_param_group({"params": [*chosen.values()], "scale": scale})
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from safetensors.torch import load_file
 from tiny_genomes import with_columns
 from tiny_runs import config, random_tokens, with_genome, with_other_blocks
@@ -14,6 +15,7 @@ from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN
 from genesplice.predict.models import load_model
 from genesplice.predict.pretrained import base_log_probabilities
+from genesplice.training import loops
 from genesplice.training.batches import StepMaker
 from genesplice.training.corpus import bundle_source
 from genesplice.training.evaluation import masked_base_metrics
@@ -76,6 +78,19 @@ def test_it_learns_a_genome_that_repeats_itself(tiny_bundle, tmp_path):
     bits, top = pretrain(repeated, settings, tmp_path / "out").metrics
     assert bits.value < 0.5
     assert top.value > 0.98
+
+
+def test_it_learns_in_bf16_with_clipped_gradients(tiny_bundle, tmp_path, monkeypatch):
+    """As on CUDA, where Lightning clips no gradients of an optimiser that may undo a scaling."""
+
+    class Bf16(Trainer):
+        def __init__(self, **options):
+            super().__init__(**options | {"precision": "bf16-mixed", "accelerator": "cpu"})
+
+    monkeypatch.setattr(loops, "Trainer", Bf16)
+    history = pretrain(tiny_bundle, config("pretrain.steps=40"), tmp_path / "out").history
+    bits = history[history["metric"] == "bits_per_base"].sort_values("step")["value"]
+    assert bits.iloc[-10:].mean() < bits.iloc[:5].mean() - 0.1
 
 
 def test_what_cannot_be_run_is_refused_and_leaves_nothing(tiny_bundle, tmp_path):
