@@ -22,7 +22,7 @@ from genesplice.data.relatives import GROUPS
 from genesplice.errors import WorkError, require
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.sequence import RELATIVE_CHANNELS
-from genesplice.predict.gene_output import Explainer, GeneOutput, GeneWindow, Reference
+from genesplice.predict.gene_output import Explainer, Reference
 from genesplice.predict.models import Models
 from genesplice.results import Attribution
 
@@ -348,45 +348,3 @@ class EnsembleExplainer(Explainer):
         other._parts = tuple(now.values())
         other._of = {gene: tuple(now[part] for part in own) for gene, own in self._of.items()}
         return other
-
-    def forward_function(
-        self, window: GeneWindow | str, condition: str | None = None
-    ) -> GeneOutput:
-        """A module from base channels (steps, length, 4) to the mean of the models' numbers."""
-        window = self.window(window) if isinstance(window, str) else window
-        outputs = [GeneOutput(part, window, condition) for part in self.of(window.gene_id)]
-        return outputs[0] if len(outputs) == 1 else MeanOutput(outputs)
-
-
-class MeanOutput(GeneOutput):
-    """The mean of what several models predict for one gene from the same window."""
-
-    def __init__(self, parts: Sequence[GeneOutput]) -> None:
-        nn.Module.__init__(self)
-        self._parts = nn.ModuleList(parts)
-        self.window, self.condition = parts[0].window, parts[0].condition
-        self.register_buffer("bases", parts[0].bases, persistent=False)
-
-    @property
-    def parts(self) -> Sequence[GeneOutput]:
-        """One for each model."""
-        return [part for part in self._parts if isinstance(part, GeneOutput)]
-
-    @property
-    def relatives(self) -> Float[Tensor, "1 length relatives"] | None:
-        """Channels of the alignment columns, the same for each model that reads them."""
-        return next((x for part in self.parts if (x := part.relatives) is not None), None)
-
-    def references(
-        self, kind: Reference, count: int = 8, seed: int = 0
-    ) -> Float[Tensor, "references length 4"]:
-        """Base channels of what attributions are measured against, the same for each model."""
-        return self.parts[0].references(kind, count, seed)
-
-    def forward(
-        self,
-        bases: Float[Tensor, "steps length 4"],
-        relatives: Float[Tensor, "steps length relatives"] | None = None,
-    ) -> Float[Tensor, " steps"]:
-        """Predict for each of several sequences, with other alignment columns if any are given."""
-        return torch.stack([part(bases, relatives) for part in self.parts]).mean(0)

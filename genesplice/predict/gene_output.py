@@ -270,9 +270,13 @@ class Explainer:
     def forward_function(
         self, window: GeneWindow | str, condition: str | None = None
     ) -> "GeneOutput":
-        """A module from base channels (steps, length, 4) to the gene's predicted number."""
+        """A module from base channels (steps, length, 4) to the gene's predicted number.
+
+        Of several models it is the mean of those of the gene.
+        """
         window = self.window(window) if isinstance(window, str) else window
-        return GeneOutput(self, window, condition)
+        outputs = [GeneOutput(part, window, condition) for part in self.of(window.gene_id)]
+        return outputs[0] if len(outputs) == 1 else MeanOutput(outputs)
 
 
 class GeneOutput(nn.Module):
@@ -357,3 +361,31 @@ class GeneOutput(nn.Module):
     def pick(self, prediction: Prediction) -> Numbers:
         """The number that is explained."""
         return prediction.level if self.column is None else prediction.residual[:, self.column]
+
+
+class MeanOutput(GeneOutput):
+    """The mean of what several models predict for one gene from the same window."""
+
+    def __init__(self, parts: Sequence[GeneOutput]) -> None:
+        nn.Module.__init__(self)
+        self._parts = nn.ModuleList(parts)
+        self.window, self.condition = parts[0].window, parts[0].condition
+        self.register_buffer("bases", parts[0].bases, persistent=False)
+
+    @property
+    def parts(self) -> Sequence[GeneOutput]:
+        """One for each model."""
+        return [part for part in self._parts if isinstance(part, GeneOutput)]
+
+    @property
+    def relatives(self) -> Relatives:
+        """Channels of the alignment columns, the same for each model that reads them."""
+        return next((x for part in self.parts if (x := part.relatives) is not None), None)
+
+    def references(self, kind: Reference, count: int = 8, seed: int = 0) -> References:
+        """Base channels of what attributions are measured against, the same for each model."""
+        return self.parts[0].references(kind, count, seed)
+
+    def forward(self, bases: Bases, relatives: Relatives = None) -> Numbers:
+        """Predict for each of several sequences, with other alignment columns if any are given."""
+        return torch.stack([part(bases, relatives) for part in self.parts]).mean(0)

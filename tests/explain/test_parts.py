@@ -16,7 +16,6 @@ from genesplice.explain.attribution import (
     GROUP_CHANNELS,
     METHODS,
     EnsembleExplainer,
-    MeanOutput,
     Settings,
     attribute,
     attribute_gene,
@@ -29,7 +28,7 @@ from genesplice.explain.faithfulness import (
     with_conservation,
 )
 from genesplice.model.genesplice import PretrainingModel
-from genesplice.predict.gene_output import Explainer
+from genesplice.predict.gene_output import Explainer, MeanOutput
 from genesplice.results import Attribution
 
 LENGTH = 48
