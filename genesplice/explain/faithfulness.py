@@ -333,12 +333,8 @@ def part_table(attributions: Sequence[Attribution]) -> pd.DataFrame:
 
 def part_metrics(attributions: Sequence[Attribution]) -> list[Metric]:
     """Mean share of absolute attribution on the sequence and on each group of relatives."""
-    both = (
-        np.column_stack([one.values, one.by_group])
-        for one in attributions
-        if one.by_group is not None
-    )
-    sizes = [np.abs(part).sum(0) for part in both]
+    read = [(one.values, one.by_group) for one in attributions if one.by_group is not None]
+    sizes = [np.abs(np.column_stack(both)).sum(0) for both in read]
     shares = [size / size.sum() for size in sizes if size.sum() > 0]
     mean = np.mean(shares, axis=0).tolist() if shares else ()
     return [

@@ -73,10 +73,8 @@ def completeness_bars(
     InputError
         Empty series, values that are not finite, or series over different genes.
     """
-    delta, relative = (
-        th.require_series(delta, "delta"),
-        th.require_series(relative, "relative delta"),
-    )
+    delta = th.require_series(delta, "delta")
+    relative = th.require_series(relative, "relative delta")
     found = f"{len(delta):,} genes of delta, {len(relative):,} of relative delta"
     both = f"the same genes ({len(delta.index.intersection(relative.index)):,} are in both)"
     th.require(set(delta.index) == set(relative.index), found, both)

@@ -170,11 +170,8 @@ def scan_promoter(
     names = names or [bundle.observed.mean(axis=1).idxmax()]
     (gene_id,) = resolve_genes(bundle, names[:1])
     row = bundle.genes.set_index("gene_id").loc[gene_id]
-    contig, is_plus, tss = (
-        bundle.genome.contig(row["contig"]),
-        row["strand"] == "+",
-        int(row["tss"]),
-    )
+    contig, tss = bundle.genome.contig(row["contig"]), int(row["tss"])
+    is_plus = row["strand"] == "+"
     low, high = (-upstream_bp, downstream_bp) if is_plus else (1 - downstream_bp, upstream_bp + 1)
     low, high = max(tss + low, 0), min(tss + high, contig.length)
     score, region = likelihood.MaskedBases(model), Region(contig.name, low, high)
