@@ -10,14 +10,12 @@ from genesplice.cli.notebooks import publish_results
 from genesplice.errors import InputError
 from genesplice.evaluate.reliability import SHORTER
 from genesplice.results import Metric, write_metrics
-from genesplice.show.notebooks import NotebookInfo, list_notebooks
+from genesplice.show.notebooks import NotebookInfo, Task, list_notebooks, make_run_directory
 from genesplice.show.runner import (
-    Task,
     expected_seconds,
     find_run,
     iter_runs,
     make_manifest,
-    make_run_directory,
     read_manifest,
     save_manifest,
 )
