@@ -204,6 +204,9 @@ def content(path: Path, out: Path) -> Any:
 
         found = anndata.read_h5ad(path)
         return found.to_df().to_csv() + found.obs.to_csv() + found.var.to_csv()
+    elif name == "README.md":
+        # A model's card names its folder and its command, which has --resume the second time.
+        return re.sub(r"(?m)^(# |\*\*Made by\*\* ).*$", "", path.read_text())
     elif name.endswith(".html"):
         return None if path.read_text().rstrip().endswith("</html>") else 1 / 0
     elif name.endswith((".tbi", ".log")):
