@@ -215,18 +215,18 @@ def write_bundle(
         tell("folds: cutting the genome between operons")
         genome, genes = parts.genome, parts.genes
         blocks, splits = make_blocks(genome, genes, parts.operons, block_bp, n_folds, seed)
-        files, told, aliases = FILES, list[str](), parts.extra.get("contig_aliases")
+        files, said, aliases = FILES, list[str](), parts.extra.get("contig_aliases")
         if parts.tracks:
             tell("tracks: in bins")
-            told += write_tracks(
+            said += write_tracks(
                 parts.tracks, genome, blocks, folder, blacklist=parts.blacklist, aliases=aliases
             )
             files += TRACKS_FILES
         if parts.conservation is not None:
             tell(f"conservation: reading {parts.conservation.name}")
-            told += write_conservation(parts.conservation, genome, folder, aliases)
+            said += write_conservation(parts.conservation, genome, folder, aliases)
             files += SCORE_FILES
-        for note in told:
+        for note in said:
             tell(note)
         tell("leakage: comparing genes across folds")
         similarity = gene_similarity(genome, genes, splits["fold"].tolist())
@@ -262,7 +262,7 @@ def write_bundle(
                 "name": parts.name,
                 "inputs": parts.inputs,
                 "counts": _counts(parts, blocks),
-                "notes": [*parts.notes, *told],
+                "notes": [*parts.notes, *said],
                 "files": {name: file_sha256(folder / name) for name in files},
                 **parts.extra,
             },

@@ -248,8 +248,8 @@ def prepare_files(
             values = values.loc[list(matches)].rename(index=matches)
             lengths = reading.lengths if own is None else own.rename(matches).to_dict()
             matched = make_expression(values, expression_unit, obs, lengths=lengths, path=path)
-            matched, told = hide_deleted(matched)
-            notes += told
+            matched, said = hide_deleted(matched)
+            notes += said
         tell("reading network and gene sets")
         if "tss" in files:
             placed, told_tss = place_tss(files["tss"], reading, genome)

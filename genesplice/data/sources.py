@@ -155,8 +155,8 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         about = samples[["condition", "project", DELETED]]
         about = name_deleted(about, annotation, files["sample_table.csv"])
         expression = make_expression(values, "log2tpm", about)
-        expression, told = hide_deleted(expression, is_derived=True)
-        tell("; ".join(told))
+        expression, said = hide_deleted(expression, is_derived=True)
+        tell("; ".join(said))
         genes, pieces, notes = _genes(annotation, table, list(values.index), genome)
         tell("reading network, gene sets and motifs")
         known = set(genes["gene_id"])
@@ -168,7 +168,7 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
         motifs = read_meme(files["SwissRegulon_e_coli.meme"])
         inputs = _inputs(wheel, files)
     notes += [
-        *told,
+        *said,
         "regulators made of several genes (flhD;flhC, ihf, hU, hipAB, …) give one edge from each "
         "of their genes; two signs from one regulator to one gene become sign 0",
         "regulators that are no genes keep their name: " + ", ".join(reading.unmatched_regulators),

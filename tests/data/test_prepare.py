@@ -126,9 +126,9 @@ def test_deleted_genes_of_samples_are_no_measurements(tmp_path):
     assert missing == [[0, 1], [0, 2], [1, 1], [3, 5]]
     assert bundle.expression.obs["deleted"].tolist() == ["b0001;b0002", "b0001", "", "b0005"]
     assert bundle.manifest["counts"]["deleted_measurements"] == 4
-    told = "deleted genes: 4 measurements are missing, no targets (3 genes in 3 of 4 samples)"
-    assert told in bundle.manifest["notes"]
-    assert told in said
+    note = "deleted genes: 4 measurements are missing, no targets (3 genes in 3 of 4 samples)"
+    assert note in bundle.manifest["notes"]
+    assert note in said
     assert np.argwhere(bundle.observed.isna()).tolist() == [[1, 0]]
 
 
