@@ -38,7 +38,7 @@ SMALL = _words(
     "finetune.core_bp=65536 finetune.flank_bp=1024 "
     "finetune.head_steps=8 "
     "finetune.epochs=1 finetune.checkpoint_minutes=0.001 finetune.folds=0,1 "
-    "finetune.baselines=false pretrain.measure=false"
+    "finetune.baselines=false pretrain.measure=false finetune.fewest_genes=1"
 )
 VERDICT = _words(
     "verdict.contexts_bp=512,4096 verdict.core_bp=32768 verdict.epochs=1 verdict.width=16 "
@@ -46,7 +46,7 @@ VERDICT = _words(
     "verdict.control_contexts_bp=512,8192 "
     "verdict.control_epochs=1 verdict.control_seeds=0 verdict.control_folds=0,1 verdict.workers=1 "
     "verdict.validation_blocks=0 verdict.perturbation_genes=1 verdict.references=short_cnn "
-    "verdict.reference_bp=4096 verdict.control_smallest_effect=100"
+    "verdict.reference_bp=4096 verdict.control_smallest_effect=100 finetune.fewest_genes=1"
 )
 STEP = """import json, pathlib
 pathlib.Path(run_dir, "{0}").mkdir(exist_ok=True)

@@ -114,7 +114,8 @@ SMALL_VERDICT = (
     "verdict.contexts_bp=512,2048,8192 verdict.core_bp=32768 verdict.width=16 "
     "verdict.references=short_cnn verdict.perturbation_genes=2 verdict.workers=1 "
     "verdict.control_domains=10 verdict.control_epochs=1 verdict.control_seeds=0,1 "
-    "verdict.control_contexts_bp=512,8192 verdict.control_smallest_effect=100"
+    "verdict.control_contexts_bp=512,8192 verdict.control_smallest_effect=100 "
+    "finetune.fewest_genes=1"
 )
 
 

@@ -48,7 +48,7 @@ SETTINGS = [
     "model.summary_layers=1", "pretrain.window_bp=2048", "pretrain.batch_windows=2",
     "pretrain.steps=3", "finetune.core_bp=65536", "finetune.flank_bp=1024",
     "finetune.head_steps=3", "finetune.epochs=1", "pretrain.measure_windows=4",
-    "pretrain.probe_sites=20", "finetune.validation_blocks=0.4",
+    "pretrain.probe_sites=20", "finetune.validation_blocks=0.4", "finetune.fewest_genes=1",
 ]  # fmt: skip
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 MANIFEST = {"command", "versions", "seeds", "config", "config_sha256", "data_sha256", "backend",

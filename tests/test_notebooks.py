@@ -38,6 +38,12 @@ def test_a_story_on_the_face_of_the_package(path):
     nodes = [node for source in sources(path) for node in ast.walk(ast.parse(source))]
     assert sum(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes) <= 3
     assert not any(isinstance(node, ast.ClassDef) for node in nodes)
+    (own,) = (ast.parse(cell.source).body for cell in tagged)
+    parameters = {node.target.id for node in own if isinstance(node, ast.AnnAssign)}
+    for node in (node for node in nodes if isinstance(node, ast.Assign)):
+        names, value = ({one.id for one in ast.walk(part) if isinstance(one, ast.Name)}
+                        for part in (ast.Tuple(node.targets), node.value))  # fmt: skip
+        assert names & parameters <= value, f"a parameter is forgotten: {ast.unparse(node)}"
     calls = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
     assert "gs.explorers.Recompute" in calls, "nothing is computed live"
     assert any("assert" in source for source in sources(path)[-1:])

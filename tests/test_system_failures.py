@@ -150,7 +150,7 @@ def test_nothing_is_written_under_its_final_name(tiny_bundle, tmp_path):
         "pretrain.steps=3", "pretrain.measure=false", "pretrain.checkpoint_minutes=0.00001",
         "finetune.core_bp=65536", "finetune.flank_bp=1024", "finetune.head_steps=2",
         "finetune.epochs=1", "finetune.baselines=false", "finetune.sequence_epochs=1",
-        "finetune.delta=true", "finetune.checkpoint_minutes=0.00001",
+        "finetune.delta=true", "finetune.checkpoint_minutes=0.00001", "finetune.fewest_genes=1",
     ]  # fmt: skip
     small = [word for setting in settings for word in ("--set", setting)]
     edges = tmp_path / "edges.tsv"

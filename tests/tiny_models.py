@@ -6,7 +6,7 @@ import genesplice as gs
 from genesplice.training.finetuning import make_model
 
 SMALL = (
-    "model.relatives=false",
+    "model.relatives=false", "finetune.fewest_genes=1",
     "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=2",
     "model.summary_layers=1", "model.bin_window=4", "model.summary_window=2",
 )  # fmt: skip

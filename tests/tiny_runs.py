@@ -10,7 +10,7 @@ from genesplice.data.genome import Contig, Genome
 from genesplice.training.corpus import Source
 
 SETTINGS = [
-    "model.relatives=false",
+    "model.relatives=false", "finetune.fewest_genes=1",
     "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
     "model.summary_layers=1", "pretrain.window_bp=2048", "pretrain.batch_windows=2",
     "pretrain.steps=5", "pretrain.checkpoint_minutes=0.0001", "pretrain.contrastive_width=8",

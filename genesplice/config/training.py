@@ -231,6 +231,8 @@ class FinetuneConfig(Section):
         Ablations to train as well (`genesplice.training.ablations`), and their seeds.
     baselines
         Fit the simple methods on the same folds too, and measure the differences.
+    fewest_genes
+        Measured genes that are needed: of fewer, held-out scores say nothing.
     """
 
     core_bp: Count = 131072
@@ -260,6 +262,7 @@ class FinetuneConfig(Section):
     ablations: Sequence[AblationName] = ()
     ablation_seeds: Annotated[Sequence[int], Bounds(0)] = (0,)
     baselines: bool = False
+    fewest_genes: Count = 200
 
     def check(self) -> None:
         """Raise `InputError` where settings contradict each other."""

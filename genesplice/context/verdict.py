@@ -89,10 +89,10 @@ def context_test(
     Raises
     ------
     InputError
-        If `out` is in use and `resume` is False, or was begun with other settings; or a fold or
-        the expression does not exist.
+        If `out` is in use and `resume` is False, or was begun with other settings; a fold or the
+        expression does not exist; or too few genes are measured.
     """
-    bundle.require_expression()
+    bundle.require_expression(config.finetune.fewest_genes)
     has_columns = bundle.genome.columns is not None or not config.verdict.relatives
     require(has_columns, "verdict.relatives, and no relatives in the data", "either", bundle.path)
     begin_run(out, config, resume, bundle.data_sha256)

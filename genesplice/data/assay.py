@@ -365,7 +365,7 @@ def add_changes(assay: Assay, path: Path) -> tuple[Assay, pd.DataFrame]:
         require(len(same) == 1, f"{len(same)} sequences {name!r}", expected, path, line)
         one, length = assay.tokens[same[0]].copy(), rows["length_bp"][same[0]]
         there = decode(one[at]) if at.stop <= length else ""
-        expected = f"{there or 'bases of the sequence'} and as many others"
+        expected = f"ref {there or 'within the sequence'}, and alt as long"
         is_fine = there == ref.upper() and len(ref) == len(alt) > 0
         require(is_fine, f"{ref}>{alt} at position {position}", expected, path, line)
         one[at] = encode(alt)

@@ -29,7 +29,7 @@ from genesplice.data.similarity import gene_similarity
 from genesplice.data.splits import make_blocks
 from genesplice.data.tracks import FILES as TRACKS_FILES
 from genesplice.data.tracks import Tracks, read_tracks, write_tracks
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.results import Conservation
 from genesplice.runtime import atomic_directory, file_sha256, write_json, write_manifest
 
@@ -120,11 +120,14 @@ class Bundle:
         """Whether there is expression."""
         return self.expression.n_obs > 0
 
-    def require_expression(self) -> None:
-        """Raise `InputError` where there is no expression."""
+    def require_expression(self, fewest_genes: int = 0) -> None:
+        """Raise `InputError` where there is no expression, or that of fewer genes."""
         if not self.is_measured:
             expected = "expression: prepare it with --expression"
             raise InputError("a bundle without expression", expected, path=self.path)
+        n_genes = self.expression.n_vars
+        expected = f"at least {fewest_genes:,} (finetune.fewest_genes)"
+        require(n_genes >= fewest_genes, f"{n_genes:,} measured genes", expected, self.path)
 
     @cached_property
     def fold_of(self) -> pd.Series:

@@ -309,10 +309,10 @@ def finetune(
     Raises
     ------
     InputError
-        If a folder under `out` is taken, a fold or the expression does not exist, an ablation's
-        encoder is missing, a delta has nothing to differ from, or there is too little memory.
+        If a folder under `out` is taken, a fold or the expression does not exist, genes or memory
+        are too few, an ablation's encoder is missing, or a delta has nothing to differ from.
     """
-    bundle.require_expression()
+    bundle.require_expression(config.finetune.fewest_genes)
     settings, config = config.finetune, for_genome(config, bundle.genome, init)
     require_memory(finetune_need(config, bundle))
     if settings.delta and init is None:

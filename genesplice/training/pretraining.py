@@ -34,7 +34,7 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, ConvBlock, EncoderOutput
 from genesplice.results import Metric
-from genesplice.runtime import atomic_file, write_table
+from genesplice.runtime import atomic_file, tell, write_table
 from genesplice.training import batches, loops
 from genesplice.training.ablations import ablate_pretraining
 from genesplice.training.batches import (
@@ -131,6 +131,7 @@ def pretrain_source(
     require_memory(pretrain_need(config, source.genome))
     settings, started = config.pretrain, time.monotonic()
     maker = StepMaker(source, config, process=loops.process_number(), processes=loops.n_processes())
+    was_begun = resume and (out / loops.SETTINGS).exists()
     checkpoint = loops.begin_run(out, config, resume, source_digests(source), ("model", "pretrain"))
     weights, history = out / "model.safetensors", out / "history.parquet"
     is_first, metrics = loops.is_first_process(), list[Metric]()
@@ -138,6 +139,8 @@ def pretrain_source(
         model, rows = begin_model(config), pd.read_parquet(history)
         model.load_state_dict(read_weights(weights))
     else:
+        if was_begun and checkpoint is None:
+            tell("pretrain: no checkpoint was written yet, it begins at step 0")
         model, rows = _train(source, config, maker, out / "checkpoints", checkpoint)
         if is_first:
             write_table(history, rows)

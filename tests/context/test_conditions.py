@@ -37,6 +37,7 @@ from genesplice.training.folds import epoch_steps
 from genesplice.training.sweeps import SweepResult
 
 SETTINGS = [
+    "finetune.fewest_genes=1",
     "verdict.contexts_bp=512,4096,1000000", "verdict.core_bp=16384", "verdict.width=16",
     "verdict.epochs=1", "verdict.validation_blocks=0", "verdict.graph_layers=0",
     "verdict.references=short_cnn,plain_attention",

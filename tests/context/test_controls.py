@@ -18,6 +18,7 @@ from genesplice.runtime import processor, versions
 from genesplice.training.sweeps import CPU_SECONDS, SweepResult
 
 SETTINGS = [
+    "finetune.fewest_genes=1",
     "verdict.control_domains=10", "verdict.control_contexts_bp=512,8192",
     "verdict.control_seeds=0,1,2", "verdict.width=16",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from genesplice.results import read_metrics
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
+    "finetune.fewest_genes=1",
     "verdict.contexts_bp=512,4096", "verdict.core_bp=32768", "verdict.epochs=1", "verdict.width=16",
     "verdict.seeds=0,1", "verdict.control_domains=10", "verdict.control_contexts_bp=512,8192",
     "verdict.control_epochs=1", "verdict.control_seeds=0", "verdict.control_folds=0,1",

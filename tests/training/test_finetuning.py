@@ -33,7 +33,7 @@ SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=16384", "finetune.flank_bp=1024",
     "finetune.head_steps=4", "finetune.epochs=2", "finetune.folds=0",
-    "finetune.checkpoint_minutes=0.0001",
+    "finetune.checkpoint_minutes=0.0001", "finetune.fewest_genes=1",
 ]  # fmt: skip
 
 
@@ -291,6 +291,15 @@ def test_finished_folds_are_not_run_again(tiny_bundle, tmp_path):
     (encoder / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(InputError, match=r"was begun with other inputs \(encoder\)"):
         finetune(tiny_bundle, config(), tmp_path / "out", init=encoder, resume=True)
+
+
+def test_too_few_genes_are_refused_with_the_number_needed(tiny_bundle, tmp_path):
+    n = len(tiny_bundle.observed)
+    expected = rf"found {n} measured genes, expected at least {n + 1} \(finetune.fewest_genes\)"
+    with pytest.raises(InputError, match=expected):
+        finetune(tiny_bundle, config(f"finetune.fewest_genes={n + 1}"), tmp_path / "out")
+    assert gs.load_preset("quick").finetune.fewest_genes == 200
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_used_folder_is_refused(tiny_bundle, tmp_path):

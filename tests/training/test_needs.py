@@ -26,7 +26,7 @@ main()
 """
 MIDDLE = (
     "pretrain.view_windows=24", "pretrain.steps=2", "pretrain.measure=false",
-    "finetune.folds=0", "finetune.head_steps=2", "finetune.epochs=1",
+    "finetune.folds=0", "finetune.head_steps=2", "finetune.epochs=1", "finetune.fewest_genes=1",
 )  # fmt: skip
 BATCH = "a batch (pretrain.batch_windows, pretrain.view_windows, pretrain.window_bp)"
 

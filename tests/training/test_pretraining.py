@@ -155,6 +155,15 @@ def test_another_run_in_the_folder_is_refused(tiny_bundle, tmp_path):
         pretrain(other, config("pretrain.steps=1"), tmp_path / "out", resume=True)
 
 
+def test_a_run_without_a_checkpoint_says_that_it_begins_again(tiny_bundle, tmp_path, capsys):
+    settings, out = config("pretrain.steps=1"), tmp_path / "out"
+    pretrain(tiny_bundle, settings, out, resume=True)
+    assert "no checkpoint" not in capsys.readouterr().err
+    (out / "model.safetensors").unlink()
+    pretrain(tiny_bundle, settings, out, resume=True)
+    assert "no checkpoint was written yet, it begins at step 0" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_read_back(tiny_bundle, tmp_path):
     first = pretrain(tiny_bundle, config("pretrain.steps=2"), tmp_path / "out")
     assert not (tmp_path / "out" / "checkpoints").exists()

@@ -177,8 +177,14 @@ def test_a_change_that_was_learned_from_or_is_never_held_out_is_left_out(tmp_pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("s0", 3, "?", "A", 0.1), "changes.tsv:2: found [?]>A at position 3, expected [ACGT] and"),
-        (("s0", 73, "A", "C", 0.1), "2: found A>C at position 73, expected bases of the sequence"),
+        (
+            ("s0", 3, "?", "A", 0.1),
+            "changes.tsv:2: found [?]>A at position 3, expected ref [ACGT], and",
+        ),
+        (
+            ("s0", 73, "A", "C", 0.1),
+            "2: found A>C at position 73, expected ref within the sequence",
+        ),
         (("s9", 1, "A", "C", 0.1), "changes.tsv:2: found 0 sequences 's9', expected one"),
         (("s1", 1, "A", "C", 0.1), "changes.tsv:2: found 2 sequences 's1'"),
         (("s0", 0, "A", "C", 0.1), "changes.tsv:2: found position '0'"),

@@ -31,6 +31,7 @@ from genesplice.training.pretraining import pretrain
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
+    "finetune.fewest_genes=1",
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=65536", "finetune.flank_bp=1024",
     "finetune.head_steps=4", "finetune.seeds=0,1",
