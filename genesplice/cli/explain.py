@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -206,6 +206,10 @@ def variants(
     genes: Annotated[
         Path | None, typer.Option(help="Genes, one a line, such as essential ones; with --classes.")
     ] = None,
+    relatives: Annotated[
+        Literal["all", "far", "none", "added"],
+        typer.Option(help="Whom the ratio reads; added: all less none."),
+    ] = "all",
     window: Annotated[int, typer.Option(help="Bases read for the masked-base ratio.")] = 2048,
     level_window: Annotated[int, typer.Option(help="Bases read for the change of level.")] = 4096,
     max_length: Annotated[int, typer.Option(help="Longest allele that is scored.", min=1)] = 64,
@@ -243,7 +247,7 @@ def variants(
     models, bundle = cli.open_with_data(
         "variants", model, data, needs=None, is_other_allowed=other_genome
     )
-    settings = Settings(window, max_length, abstain, level_window, percentile, seed)
+    settings = Settings(window, max_length, abstain, level_window, percentile, seed, relatives)
     known = None if sites is None else known_effects.read_sites(sites, bundle)
     listed = () if genes is None else read_gene_list(genes, bundle)
     files: list[Path] = []
@@ -261,11 +265,17 @@ def variants(
         metrics += known_effects.measured_benchmark(models, bundle, measured, files[-1], settings)
     if classes:
         metrics += class_benchmarks(
-            models, bundle, n_genes=classes, listed=listed, seed=seed, progress=cli.say
+            models,
+            bundle,
+            n_genes=classes,
+            listed=listed,
+            relatives=relatives,
+            seed=seed,
+            progress=cli.say,
         )
     if known is not None and models.masked is not None:
         cli.say(f"variants: {len(known)} known sites")
-        score = MaskedBases(models.masked)
+        score = MaskedBases(models.masked, relatives)
         table = known_effects.site_table(score, bundle, known, n_sites=classes, seed=seed)
         metrics += known_effects.site_metrics(table)
     out.parent.mkdir(parents=True, exist_ok=True)

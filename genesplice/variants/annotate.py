@@ -62,7 +62,7 @@ class Settings(NamedTuple):
     """How variants are scored; all lengths in bases.
 
     `abstain` is the least that both strands must differ from 0, in opposite directions, for a
-    ratio to be withheld.
+    ratio to be withheld, `relatives` what the masked-base model reads of them (see `MaskedBases`).
     """
 
     window_bp: int = likelihood.WINDOW_BP
@@ -71,6 +71,7 @@ class Settings(NamedTuple):
     level_window_bp: int = LEVEL_WINDOW_BP
     with_percentile: bool = True
     seed: int = 0
+    relatives: likelihood.Reading = "all"
 
 
 class Annotated(NamedTuple):
@@ -126,7 +127,7 @@ class Scorer:
         self.conserved_by = bundle.conserved_by
         self.masked = self.matched = self.levels = None
         if models.masked is not None:
-            self.masked = likelihood.MaskedBases(models.masked)
+            self.masked = likelihood.MaskedBases(models.masked, settings.relatives)
             if settings.with_percentile:
                 self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
         if models.levels:
@@ -302,6 +303,8 @@ def annotate_vcf(
     schemas = {"": scorer.columns} | ({".genes": GENE_COLUMNS} if scorer.levels else {})
     with ExitStack() as stack:
         notes = [f"##source=genesplice {bundle.name}"]
+        if scorer.settings.relatives != "all":
+            notes.append(f"##GS_LLR=relatives: {scorer.settings.relatives}")
         writer = stack.enter_context(vcf.write_vcf(out, path, scorer.fields, notes))
         write_rows, *write_genes = (
             stack.enter_context(vcf.write_table(vcf.beside(out, stem), schema))

@@ -41,6 +41,7 @@ from genesplice.variants.likelihood import (
     WINDOW_BP,
     Hidden,
     MaskedBases,
+    Reading,
     substitutions,
 )
 
@@ -332,16 +333,18 @@ def class_benchmarks(
     *,
     n_genes: int = 100,
     listed: Collection[str] = (),
+    relatives: Reading = "all",
     seed: int = 0,
     progress: Progress = lambda text: None,
 ) -> list[Metric]:
     """AUROCs of known classes: zero-shot, and of hexamers by the first expression model.
 
-    With ids of `listed` genes also whether premature stops are less likely in these.
+    With ids of `listed` genes also whether premature stops are less likely in these. `relatives`
+    is what the masked-base model reads of them (see `MaskedBases`).
     """
     metrics = []
     if models.masked is not None:
-        masked = MaskedBases(models.masked)
+        masked = MaskedBases(models.masked, relatives)
         table = class_table(masked, bundle, n_genes=n_genes, seed=seed, progress=progress)
         metrics += class_metrics(table, seed=seed, progress=progress)
         if listed:

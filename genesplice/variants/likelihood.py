@@ -17,15 +17,16 @@ threshold, it is withheld.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 
+from genesplice.config.model import RELATIVE_GROUPS
 from genesplice.data.genome import Genome
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, REGION_BP, reverse_columns
@@ -49,6 +50,7 @@ Bases = UInt8[np.ndarray, " length"]
 Columns = UInt8[np.ndarray, "length groups 5"]
 Changes = Float[np.ndarray, "strands _ 4"]
 """Of log-probabilities, in the order A, C, G, T."""
+Reading = Literal["all", "far", "none", "added"]
 Fetch = Callable[[int, int], UInt8[np.ndarray, "length *channels"]]
 
 
@@ -128,12 +130,30 @@ class Likelihood(NamedTuple):
 class MaskedBases:
     """A pre-trained model as a function from hidden bases to their log-probabilities.
 
-    `batch_bp` is the bases of one batch on one strand.
+    Parameters
+    ----------
+    relatives
+        Which of them the model reads: `all`, `far` or `none`. With `added`, what they add: the
+        log-probabilities with all of them less those of the genome alone.
+    batch_bp
+        Bases of one batch on one strand.
+
+    Raises
+    ------
+    InputError
+        If the model reads no relatives and `relatives` is not `all`.
     """
 
-    def __init__(self, model: PretrainingModel, *, batch_bp: int = BATCH_BP) -> None:
-        self.model, self.batch_bp = model.eval(), batch_bp
-        self.device = next(model.parameters()).device
+    def __init__(
+        self, model: PretrainingModel, relatives: Reading = "all", *, batch_bp: int = BATCH_BP
+    ) -> None:
+        found = f"relatives {relatives}, and a model that reads none"
+        require(relatives == "all" or model.config.relatives, found, "all")
+        groups = {"far": (RELATIVE_GROUPS - 1,), "none": ()}.get(relatives)
+        self.model = (model if groups is None else model.reading(*groups)).eval()
+        self.batch_bp, self.device = batch_bp, next(model.parameters()).device
+        is_added = relatives == "added"
+        self.less = MaskedBases(model, "none", batch_bp=batch_bp) if is_added else None
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[Hidden]) -> list[Changes]:
@@ -141,6 +161,12 @@ class MaskedBases:
 
         Both are given in + coordinates. All windows are of one length.
         """
+        found = self._read(rows)
+        if self.less is None:
+            return found
+        return [one - alone for one, alone in zip(found, self.less(rows), strict=True)]
+
+    def _read(self, rows: Sequence[Hidden]) -> list[Changes]:
         size = max(1, self.batch_bp // len(rows[0].tokens)) if rows else 1
         families: dict[int, list[int]] = {}
         for i, row in enumerate(rows):

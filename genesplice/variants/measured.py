@@ -184,7 +184,7 @@ def measured_benchmark(
     """Score a measured table, write it to `out` as TSV, and give its figures."""
     table = read_measured(path).reset_index(drop=True)
     survey_file(table_records(table), bundle, path)
-    masked = None if models.masked is None else MaskedBases(models.masked)
+    masked = None if models.masked is None else MaskedBases(models.masked, settings.relatives)
     level_models = [LevelModel(model, bundle) for model in models.levels]
     window_bp = settings.level_window_bp
     levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None

@@ -8,8 +8,10 @@ import torch
 from tiny_genomes import with_columns
 from tiny_models import SMALL, make_tiny, make_vectors
 from tiny_runs import config
+from tiny_variants import make_masked
 
 import genesplice as gs
+from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
 from genesplice.model.sequence import MASK_TOKEN, InputChannels, reverse_columns
 from genesplice.predict.expression import predict_expression
@@ -124,6 +126,23 @@ def test_a_window_encoded_once_gives_what_whole_passes_give(masked, bundle):
     alone = [score([row])[0] for row in rows]
     for one, two in zip(score(rows), alone, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_the_ratio_reads_all_relatives_some_or_none(masked, bundle):
+    tokens, columns = (part[0].numpy() for part in window(bundle))
+    far = columns.copy()
+    far[:, :-1] = 0
+
+    def read(relatives, columns=columns):
+        (found,) = MaskedBases(masked, relatives)([Hidden(tokens, np.arange(700, 703), columns)])
+        return found
+
+    np.testing.assert_allclose(read("none"), read("all", None), atol=1e-5)
+    np.testing.assert_allclose(read("far"), read("all", far), atol=1e-5)
+    np.testing.assert_allclose(read("added"), read("all") - read("none"), atol=1e-5)
+    assert all(np.abs(read("all") - read(other)).max() > 1e-4 for other in ("far", "none"))
+    with pytest.raises(InputError, match="relatives added, and a model that reads none, expected"):
+        MaskedBases(make_masked(), "added")
 
 
 def test_ratios_of_both_strands_read_the_columns(masked, bundle):
