@@ -19,7 +19,7 @@ from genesplice.training.finetuning import finetune, make_model
 SIZES = 131_072, 8_192
 SMALL = [
     "model.width=16", "model.heads=2", "model.base_width=4", "model.region_layers=1",
-    "finetune.head_steps=2", "finetune.folds=0",
+    "finetune.head_steps=2", "finetune.folds=0", "finetune.fewest_genes=1",
 ]  # fmt: skip
 
 

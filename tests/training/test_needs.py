@@ -88,7 +88,7 @@ def test_the_estimate_is_near_the_measured_peak(tiny_bundle, tmp_path, stage):
     assert (need.parts.get(BATCH, 0) > measured / 2) == (stage == "pretrain")
 
 
-HUGE = ("--set", "model.width=131072")
+HUGE = ("--set", "model.width=131072", "--set", "finetune.fewest_genes=1")
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
