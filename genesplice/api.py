@@ -367,8 +367,8 @@ def describe_rule(config: Config) -> pd.Series:
         "context lengths (bp)": ", ".join(f"{length:,}" for length in rule.contexts_bp),
         "smallest effect of interest (per doubling)": rule.smallest_effect,
         "probability of a false yes or no": rule.alpha,
-        "folds": "all" if rule.folds is None else ", ".join(map(str, rule.folds)),
-        "seeds": ", ".join(map(str, rule.seeds)),
+        "held-out folds, by number": "all" if rule.folds is None else ", ".join(map(str, rule.folds)),
+        "seeds, by number": ", ".join(map(str, rule.seeds)),
         "other architectures": ", ".join(rule.references) or "none in this preset",
     }
     return pd.Series(words, name="agreed on before")

@@ -219,12 +219,15 @@ LABELS = {
     "bases_only": "bases alone", "kmer_ridge": "ridge on smoothed k-mers",
     "count_one_sided": "counts of the bases before", "column": "alignment column",
     "count_two_sided": "counts of neighbouring bases",
+    "start": "start codons", "stop": "stop codons", "start_stop": "start and stop codons",
+    "codon_12_3": "codons: 1, 2 against 3", "nonsynonymous": "non-synonymous",
+    "hexamers_level": "hexamers: loss of level", "hexamers_level_size": "hexamers: size of change",
 }  # fmt: skip
-"""What people read of simple methods; files keep the names."""
+"""What people read of simple methods and of classes of changes; files keep the names."""
 
 
 def label(model: object) -> str:
-    """A model's name for people, or that of a difference ("a - b"); other names as they are."""
+    """Name a model, a class or a difference ("a - b") for people; other names as they are."""
     return " - ".join(LABELS.get(name, name) for name in str(model).split(" - "))
 
 

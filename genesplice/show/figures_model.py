@@ -19,11 +19,6 @@ from genesplice.show.theme import require, require_table, row_texts, safe
 _SPLITS = {
     "train": (th.BLUE, "circle"), "val": (th.VERMILLION, "diamond"), "test": (th.GREEN, "square")
 }  # fmt: skip
-_CLASSES = {
-    "start": "start codons", "stop": "stop codons", "start_stop": "start and stop codons",
-    "codon_12_3": "codons: 1, 2 against 3", "nonsynonymous": "non-synonymous",
-    "hexamers_level": "hexamers: loss of level", "hexamers_level_size": "hexamers: size of change",
-}  # fmt: skip
 _LABELS_MAX = 60  # rows or columns that are still named on an axis
 _CROWD_RADIUS = 0.3  # log2(TPM+1)
 
@@ -281,7 +276,7 @@ def class_scores(
         )  # fmt: skip
     figure.add_vline(x=reference, line=th.DOTTED)
     names = [str(one).removeprefix("auroc_") for one in wide.index]
-    names = [th.words(_CLASSES.get(one, one), 24) for one in names]
+    names = [th.words(label(one), 24) for one in names]
     th.name_rows(figure, names)
     return figure.update_xaxes(title_text="AUROC")
 
