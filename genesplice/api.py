@@ -367,7 +367,7 @@ def describe_rule(config: Config) -> pd.Series:
         "context lengths (bp)": ", ".join(f"{length:,}" for length in rule.contexts_bp),
         "smallest effect of interest (per doubling)": rule.smallest_effect,
         "probability of a false yes or no": rule.alpha,
-        "held-out folds, by number": "all" if rule.folds is None else ", ".join(map(str, rule.folds)),
+        "held-out folds, by number": "all" if not rule.folds else ", ".join(map(str, rule.folds)),
         "seeds, by number": ", ".join(map(str, rule.seeds)),
         "other architectures": ", ".join(rule.references) or "none in this preset",
     }

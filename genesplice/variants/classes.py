@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped, UInt8
-from scipy.stats import rankdata
 
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
 from genesplice.data.bundle import Bundle
@@ -30,7 +29,7 @@ from genesplice.data.relatives import column_log_counts
 from genesplice.data.splits import first_of_operon
 from genesplice.data.tables import numbered_lines
 from genesplice.errors import InputError, require
-from genesplice.evaluate.bootstrap import resampled
+from genesplice.evaluate.bootstrap import MOST_UNITS, N_BOOTSTRAP, make_draws, to_metric
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
 from genesplice.variants.annotate import Models, Progress
@@ -59,28 +58,36 @@ COLUMNS = [
 SCORES = {"genesplice": "llr", "count_two_sided": "llr_counts", "column": "llr_column"}
 
 
-def auroc(is_case: Bool[np.ndarray, " rows"], value: Float[np.ndarray, " rows"]) -> float:
-    """Chance that a case has a higher value than another row; NaN where one kind is missing."""
-    cases, others = int(is_case.sum()), int((~is_case).sum())
-    if not cases or not others:
-        return float("nan")
-    # As scikit-learn's, 9 times faster on 4,000 rows, which resampling needs.
-    return float((rankdata(value)[is_case].sum() - cases * (cases + 1) / 2) / (cases * others))
-
-
 def auroc_metric(
     name: str,
     is_case: Bool[np.ndarray, " rows"],
     value: Float[np.ndarray, " rows"],
     unit: Shaped[np.ndarray, " rows"],
     *,
+    model: str = "genesplice",
     seed: int = 0,
 ) -> list[Metric]:
-    """AUROC with its interval over units; none where a kind is missing. `n` counts the cases."""
+    """AUROC with its interval over units; none where a kind is missing. `n` counts the cases.
+
+    Of a resample it follows from how often cases of one unit are above the others of another.
+    """
     if is_case.all() or not is_case.any():
         return []
-    found = resampled(lambda i: auroc(is_case[i], value[i]), unit, seed=seed, limits=(0.0, 1.0))
-    return [Metric(name, *found, int(is_case.sum()), "genesplice", "genome", None, seed)]
+    _, of_row = np.unique(np.unique(unit, return_inverse=True)[1] % MOST_UNITS, return_inverse=True)
+    count = int(of_row.max()) + 1
+    # How often a case of a unit (row) is above another row of a unit (column).
+    wins = np.zeros((count, count))
+    of_case, cases = of_row[is_case], value[is_case]
+    for column in range(count):
+        others = np.sort(value[~is_case & (of_row == column)])
+        below, up_to = (np.searchsorted(others, cases, side) for side in ("left", "right"))
+        wins[:, column] = np.bincount(of_case, (below + up_to) / 2, count)
+    draws = make_draws(count, N_BOOTSTRAP, seed)
+    kinds = (np.bincount(of_row[rows], minlength=count) for rows in (is_case, ~is_case))
+    n_pairs = np.prod([draws @ each for each in kinds], axis=0)
+    values = np.where(n_pairs > 0, ((draws @ wins) * draws).sum(1) / np.maximum(n_pairs, 1), np.nan)
+    found: dict[str, Any] = {"n_blocks": count, "limits": (0.0, 1.0), "seed": seed}
+    return [to_metric(name, values, int(is_case.sum()), model=model, split="genome", **found)]
 
 
 def class_table(

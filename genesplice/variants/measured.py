@@ -31,7 +31,7 @@ from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
 from genesplice.variants.annotate import Models, Settings
-from genesplice.variants.classes import BASES, SCORES, auroc, matched_auroc
+from genesplice.variants.classes import BASES, SCORES, auroc_metric, matched_auroc
 from genesplice.variants.consequence import Consequences
 from genesplice.variants.levels import LevelModel, Levels, TrackChanges, strongest
 from genesplice.variants.likelihood import (
@@ -144,17 +144,14 @@ def measured_metrics(scored: pd.DataFrame, seed: int = 0, path: Path | None = No
     if len(kept) < 10:
         raise InputError(f"{len(kept)} measured variants that are scored", "10 or more", path=path)
     value = kept["value"].to_numpy(float)
-    measures = (
-        ("measured_spearman", _spearman, value),
-        ("measured_sign_accuracy", _same_sign, value),
-        ("measured_auroc", auroc, value > np.median(value)),
-    )
-    return [
-        metric
-        for model in columns
-        for name, measure, y in measures
-        for metric in _measured(name, measure, y, kept[model].to_numpy(float), model, seed)
-    ]
+    is_high, metrics = value > np.median(value), list[Metric]()
+    for model in columns:
+        x, every = kept[model].to_numpy(float), np.arange(len(value))
+        metrics += _measured("measured_spearman", _spearman, value, x, model, seed)
+        metrics += _measured("measured_sign_accuracy", _same_sign, value, x, model, seed)
+        found = auroc_metric("measured_auroc", is_high, x, every, model=model, seed=seed)
+        metrics += [one._replace(n=len(value), split="measured") for one in found]
+    return metrics
 
 
 def _measured(

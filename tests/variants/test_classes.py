@@ -19,7 +19,6 @@ from genesplice.explain.mutagenesis import mutate
 from genesplice.predict.gene_output import Explainer
 from genesplice.predict.models import Models
 from genesplice.variants.classes import (
-    auroc,
     auroc_metric,
     class_benchmarks,
     class_metrics,
@@ -85,8 +84,13 @@ def test_a_list_of_genes_is_read_by_any_name(tiny_bundle, tmp_path):
 def test_auroc_is_that_of_scikit_learn():
     generator = np.random.default_rng(0)
     is_case, value = generator.random(200) < 0.3, generator.integers(0, 20, 200).astype(float)
-    assert auroc(is_case, value) == pytest.approx(roc_auc_score(is_case, value))
-    assert np.isnan(auroc(np.ones(3, bool), np.ones(3)))
+    (found,) = auroc_metric("x", is_case, value, np.arange(200) // 4)
+    assert found.value == pytest.approx(roc_auc_score(is_case, value))
+    assert (found.n, found.model) == (is_case.sum(), "genesplice")
+    # Resamples of whole units: of few large ones the interval is wider.
+    (few,) = auroc_metric("x", is_case, value, np.arange(200) // 50)
+    assert found.ci_low < found.value < found.ci_high
+    assert few.ci_high - few.ci_low > found.ci_high - found.ci_low
     assert auroc_metric("x", np.ones(3, bool), np.ones(3), np.arange(3)) == []
 
 
