@@ -191,6 +191,8 @@ def explain_edges(
 ) -> EdgeAttribution:
     """What every edge adds to the summed level of some genes, or residual in `condition`.
 
+    Edges that are too far from the genes to add anything are left out.
+
     Raises
     ------
     InputError
@@ -199,8 +201,10 @@ def explain_edges(
         If the graph has no edges, or the model no graph layers.
     """
     rows = torch.tensor([explainer.row[g] for g in resolve_genes(explainer.bundle, genes)])
-    model, graph = explainer.model, explainer.graph
-    output = GraphOutput(model, graph, explainer.vectors, rows, condition or "level")
+    model = explainer.model
+    part = cut_neighbourhood(explainer.graph, rows, len(model.graph.layers))
+    vectors = explainer.vectors[part.genes]
+    output = GraphOutput(model, part.graph, vectors, part.rows, condition or "level")
     return edge_attribution(output, steps=steps)
 
 
