@@ -1,21 +1,19 @@
 """Motif sites, and whether attributions point at the known sites of regulators and promoters."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from Bio.motifs import Motif
 from jaxtyping import Float, UInt8
-from sklearn.metrics import roc_auc_score
 
 from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_of
 from genesplice.data.features import find_promoter
 from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.splits import first_of_operon
-from genesplice.evaluate.bootstrap import resampled
+from genesplice.evaluate.bootstrap import interval, make_draws, ranking_draws, resampled
 from genesplice.results import Attribution, Metric, MotifHit
 
 LETTERS = "ACGT"
@@ -305,20 +303,15 @@ def site_scores(
         genes = kinds.index[kinds == 2]
         if len(genes) < min_targets:
             continue
-        groups = [part[part["gene_id"] == gene_id] for gene_id in genes]
-        options: dict[str, Any] = {"n_bootstrap": n_resamples, "limits": (0.0, 1.0)}
-        auroc = resampled(partial(_auroc, groups), np.arange(len(groups)), **options)
-        n_sites = int(sum(group["is_site"].sum() for group in groups))
-        rows.append((str(regulator), len(genes), n_sites, *auroc))
+        part = part[part["gene_id"].isin(genes)]
+        is_site, value = part["is_site"].to_numpy(bool), part["value"].to_numpy()
+        draws = make_draws(len(genes), n_resamples, 0)
+        auroc, _ = ranking_draws(is_site, value, genes.get_indexer(part["gene_id"]), draws)
+        limits = interval(auroc, len(genes), (0.0, 1.0))
+        rows.append((str(regulator), len(genes), int(is_site.sum()), auroc[0], *limits))
     columns = ["regulator", "n_targets", "n_sites", "auroc", "ci_low", "ci_high"]
     scores = pd.DataFrame(rows, columns=columns)
     return scores.sort_values("auroc", ascending=False, kind="stable", ignore_index=True)
-
-
-def _auroc(groups: Sequence[pd.DataFrame], rows: np.ndarray) -> float:
-    is_site = np.concatenate([groups[row]["is_site"].to_numpy(bool) for row in rows])
-    value = np.concatenate([groups[row]["value"].to_numpy() for row in rows])
-    return float(roc_auc_score(is_site, value))
 
 
 def measure_known_sites(
