@@ -172,7 +172,7 @@ def tables(results: Record) -> str:
         row = next((one for one in found if one), None)
         cells.append(spell(row, is_change=True) + answer(row))
     lines += [f"| difference | {' | '.join(cells)} |", ""]
-    lines += [f"| ingredient | less the same model with | {METRICS[0]} | {METRICS[1]} |",
+    lines += [f"| ingredient | compared with the same model with | {METRICS[0]} | {METRICS[1]} |",
               "|---|---|--:|--:|"]  # fmt: skip
     notes = 0
     for name, (label, control) in INGREDIENTS.items():

@@ -67,7 +67,8 @@ if TYPE_CHECKING:
     from genesplice.evaluate.reliability import ablation_table, coverage_metrics, strata_table
     from genesplice.explain.attention import attention_of
     from genesplice.explain.faithfulness import explain_genes
-    from genesplice.explain.pathways import path_of_change, pathway_influence
+    from genesplice.explain.mutagenesis import path_of_change
+    from genesplice.explain.pathways import pathway_influence
     from genesplice.model.genesplice import GeneSplice
     from genesplice.predict.expression import (
         embed_genes,

@@ -220,7 +220,7 @@ LABELS = {
     "count_one_sided": "counts of the bases before", "column": "alignment column",
     "count_two_sided": "counts of neighbouring bases",
     "start": "start codons", "stop": "stop codons", "start_stop": "start and stop codons",
-    "codon_12_3": "codons: 1, 2 against 3", "nonsynonymous": "non-synonymous",
+    "codon_12_3": "codon positions 1 and 2", "nonsynonymous": "non-synonymous",
     "hexamers_level": "hexamers: loss of level", "hexamers_level_size": "hexamers: size of change",
 }  # fmt: skip
 """What people read of simple methods and of classes of changes; files keep the names."""

@@ -1,4 +1,4 @@
-"""In-silico mutagenesis: what each base change does to a prediction, exactly; and many of them.
+"""In-silico mutagenesis: what each base change does to a prediction, exactly, and by what way.
 
 A window is encoded once. A variant computes anew only the tokens around its changed bases, the
 regions (they are few), and the bins that the readout of the gene uses.
@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from genesplice.errors import require
+from genesplice.errors import WorkError, require
 from genesplice.explain.attribution import base_table
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.readout import bins_read
 from genesplice.model.splicing import SplicedEncoder, splice
-from genesplice.predict.gene_output import Explainer, GeneOutput
+from genesplice.predict.gene_output import Explainer, GeneOutput, resolve_genes
 from genesplice.results import Attribution
 from genesplice.runtime import Countdown, claim_parts, write_table
 
@@ -243,3 +243,89 @@ def deletion_insertion(
     ways = [([by_rank], bases, empty), ([by_rank], empty, bases)]
     ways += [(shuffled, bases, empty), (shuffled, empty, bases)]
     return Curves(fraction, *(walk(start, goal, orders) for orders, start, goal in ways))
+
+
+# --- from one base to the level ---
+
+
+class ChangePath(NamedTuple):
+    """By what way a changed base changes the predicted level of its gene.
+
+    `table` has a row for every part: `part` (embedding, regulator, effector, pathway or kernel),
+    `id`, `name` and `value`, log2(TPM + 1). Values sum to `after - before` up to `delta`.
+    """
+
+    gene_id: str
+    name: str
+    change: str
+    before: float
+    after: float
+    delta: float
+    table: pd.DataFrame
+
+
+def path_of_change(
+    explainer: Explainer, gene_id: str, change: tuple[int, str] | None = None, *, steps: int = 32
+) -> ChangePath:
+    """Follow one base change from the gene's embedding through the graph to its level.
+
+    The kernel path's share is exact: its prediction with and without. What is left comes through
+    the neural path: the gene's own embedding after the readout, and what it receives from each
+    regulator, effector and pathway, which attend to the changed embedding; integrated gradients of
+    the head along the straight line between both share it out.
+
+    Parameters
+    ----------
+    change
+        Distance from the TSS on the sense strand, bp, and the new base; None: of all within 64 bp
+        of the TSS the one that changes the level most.
+
+    Raises
+    ------
+    WorkError
+        If the model has no graph layer, or several.
+    """
+    model = explainer.model
+    if len(model.graph.layers) != 1:
+        raise WorkError(f"{len(model.graph.layers)} graph layers: a path is followed through one")
+    (gene_id,) = resolve_genes(explainer.bundle, [gene_id])
+    if change is None:
+        found = mutate(explainer, gene_id, upstream_bp=64, downstream_bp=64)
+        at, base = np.unravel_index(np.nanargmax(np.abs(found.effects)), found.effects.shape)
+        change = int(at) + found.offset_bp, "ACGT"[base]
+    function = explainer.forward_function(gene_id)
+    window, index = function.window, change[0] - function.window.offset_bp
+    is_fine = change[1] in tuple("ACGT") and 0 <= index < explainer.window_bp
+    require(is_fine, f"{change[1]} at {change[0]:+d} bp", "A, C, G or T within the window")
+    old, row = "ACGTN"[int(window.tokens[0, index])], function.row
+    bases = function.bases.repeat(2, 1, 1)
+    bases[1, index] = torch.eye(4)["ACGT".index(change[1])]
+    with torch.no_grad():
+        features = function.features(bases)
+        before, after = row(features).level.tolist()
+        kernel, weight = torch.zeros(2), 0.0
+        if model.kernel.n_support:
+            known = explainer.graph["gene"].knowledge[[window.row] * 2].to(features)
+            kernel = model.kernel(model.readout.standardise(features), known).level
+            weight = float(model.mix[0])
+        alone, own = row.among_others(features.dtype), model.readout(features)
+        received = alone.receive(own)
+    parts = torch.cat([own[:, None], *received], 1)
+    informed = parts.sum(1)
+    line = informed[0] + (torch.arange(steps)[:, None] + 0.5) / steps * (informed[1] - informed[0])
+    line.requires_grad_()
+    (gradient,) = torch.autograd.grad(model.expression_head(line).level.sum(), line)
+    shares = (1 - weight) * (parts[1] - parts[0]) @ gradient.mean(0)
+    rows = [("embedding", gene_id)]
+    for kind, nodes in alone.sources:
+        ids = explainer.graph["gene" if kind == "regulator" else kind].ids
+        rows += [(kind, ids[node]) for node in nodes.tolist()]
+    table = pd.DataFrame(rows, columns=["part", "id"]).assign(value=shares.double().tolist())
+    if weight:
+        added = weight * float(kernel[1] - kernel[0])
+        table.loc[len(table)] = ["kernel", gene_id, added]
+    labels = explainer.bundle.labels
+    table = table.assign(name=table["id"].map(labels).fillna(table["id"]))
+    delta = float(table["value"].sum()) - (after - before)
+    text = f"{old}>{change[1]} at {change[0]:+d} bp"
+    return ChangePath(gene_id, window.name, text, before, after, delta, table)

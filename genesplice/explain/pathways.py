@@ -4,12 +4,12 @@ Every message along an edge, and what the kernel path knows by it, is scaled by 
 Captum's integrated gradients take the masks from 0 (no graph at all) to 1. What an edge is given is
 its share of what the graph adds to the predictions. The same is done on graphs of random sets of
 the same sizes and a network rewired under the same degrees: a bar inside their band is no evidence
-of biology. `path_of_change` follows one changed base the same way.
+of biology.
 """
 
 import copy
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,6 @@ from torch_geometric.explain.algorithm.utils import set_masks
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import random_gene_sets, rewired_network
 from genesplice.errors import WorkError, require
-from genesplice.explain.mutagenesis import mutate
 from genesplice.model.genesplice import GeneSplice
 from genesplice.model.graph import MESSAGES, GraphLayer, cut_neighbourhood
 from genesplice.model.kernel import InnerProducts
@@ -61,6 +60,18 @@ class EdgeAttribution(NamedTuple):
         return abs(self.delta) / added if added else float("nan")
 
 
+class _Received(nn.Module):
+    """Stands for a layer whose messages are known: they are scaled as one."""
+
+    def __init__(self, messages: Tensor, attention: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.messages, self.attention, self.scale = messages, attention, torch.ones(1)
+
+    def forward(self, *_: Any) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As the layer, whatever it is given."""
+        return self.scale * self.messages, self.attention
+
+
 class GraphOutput(nn.Module):
     """The summed prediction of some genes as a function of masks on the edges of the graph.
 
@@ -77,6 +88,8 @@ class GraphOutput(nn.Module):
     along
         With `PROFILE`: a direction over conditions for each chosen gene, such as what was observed;
         left out, what the model predicts.
+    kinds
+        Of the edges that have a mask each (all, left out); those of another kind have one together.
 
     Raises
     ------
@@ -96,6 +109,7 @@ class GraphOutput(nn.Module):
         rows: Int64[Tensor, " chosen"],
         target: str = "level",
         along: Float[Tensor, "chosen conditions"] | None = None,
+        kinds: Sequence[str] = tuple(MESSAGES),
     ) -> None:
         super().__init__()
         conditions = list(model.conditions)
@@ -113,6 +127,8 @@ class GraphOutput(nn.Module):
         for name, value in zip(("inner", "own"), compared, strict=True):
             self.register_buffer(name, value, persistent=False)
         self.kinds = [kind for kind, key in MESSAGES.items() if graph[key].edge_index.shape[1]]
+        self.one_by_one = [kind for kind in self.kinds if kind in kinds]
+        self._keep_members()
         self.along: Tensor | None = None
         if target == PROFILE:
             if along is None:
@@ -121,9 +137,26 @@ class GraphOutput(nn.Module):
             self.along = along / along.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
     def full_masks(self) -> tuple[Float[Tensor, "1 edges"], ...]:
-        """The graph as it is: a row of ones for each kind of edge there is."""
-        counts = (self.graph[MESSAGES[kind]].edge_index.shape[1] for kind in self.kinds)
-        return tuple(torch.ones(1, count) for count in counts)
+        """The graph as it is: a one for each edge, or for a kind whose edges go together."""
+        sizes = {kind: self.n_edges(kind) if kind in self.one_by_one else 1 for kind in self.kinds}
+        return tuple(torch.ones(1, size) for size in sizes.values())
+
+    def n_edges(self, kind: str) -> int:
+        """Edges of a kind."""
+        return int(self.graph[MESSAGES[kind]].edge_index.shape[1])
+
+    @torch.no_grad()
+    def _keep_members(self) -> None:
+        """What pathways receive from their genes: nothing else changes it in a single exchange."""
+        layers = self.exchange.layers
+        if "member_of" not in self.kinds or "member_of" in self.one_by_one or len(layers) != 1:
+            return
+        (layer,), found = layers, list[Any]()
+        assert isinstance(layer, GraphLayer)
+        hook = layer.member_of.register_forward_hook(lambda *call: found.extend(call[2]))
+        self.model.predict_neural(self.vectors, self.graph)
+        hook.remove()
+        layer.member_of = _Received(*found)
 
     def forward(self, *masks: Tensor) -> Float[Tensor, " steps"]:
         """The prediction for each row of the masks, one tensor (steps, edges) a kind."""
@@ -144,13 +177,18 @@ class GraphOutput(nn.Module):
         return predicted.sum() if self.column is None else predicted[:, self.column].sum()
 
     def _predict(self, masks: tuple[Tensor, ...]) -> Tensor:
-        for kind, mask in zip(self.kinds, masks, strict=True):
+        pairs = zip(self.kinds, masks, strict=True)
+        kept = {kind: mask[0].expand(self.n_edges(kind)) for kind, mask in pairs}
+        for kind, mask in kept.items():
             index = self.graph[MESSAGES[kind]].edge_index
             for layer in self.exchange.layers:
                 assert isinstance(layer, GraphLayer)
-                set_masks(getattr(layer, kind), mask[0], index, apply_sigmoid=False)
+                messages = getattr(layer, kind)
+                if isinstance(messages, _Received):
+                    messages.scale = mask[:1]
+                else:
+                    set_masks(messages, mask, index, apply_sigmoid=False)
         graph = copy.copy(self.graph)  # shallow: what is set below is of the copy alone
-        kept = {kind: mask[0] for kind, mask in zip(self.kinds, masks, strict=True)}
         graph["gene"].knowledge = self.exchange.masked_knowledge(graph, kept)
         compared = None
         if self.inner is not None and self.own is not None:
@@ -177,12 +215,13 @@ def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution
 
 
 def _share_out(output: GraphOutput, steps: int) -> pd.DataFrame:
-    """`EdgeAttribution.table`, without a look at what is missing."""
+    """`EdgeAttribution.table` of the edges that have a mask each, whatever is missing."""
     full = output.full_masks()
     empty = tuple(torch.zeros_like(mask) for mask in full)
     method, options = IntegratedGradients(output), {"n_steps": steps, "internal_batch_size": 1}
     shares = zip(output.kinds, method.attribute(full, empty, **options), strict=True)
-    tables = [edge_table(output.graph, kind, values[0].detach()) for kind, values in shares]
+    own = [(kind, values[0].detach()) for kind, values in shares if kind in output.one_by_one]
+    tables = [edge_table(output.graph, kind, values) for kind, values in own]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -269,7 +308,7 @@ def pathway_influence(
     def measure(data: Bundle) -> pd.DataFrame:
         part = cut_neighbourhood(bundle_graph(model, data), rows, len(model.graph.layers))
         vectors = explainer.vectors[part.genes]
-        output = GraphOutput(model, part.graph, vectors, part.rows, PROFILE, along)
+        output = GraphOutput(model, part.graph, vectors, part.rows, PROFILE, along, SENDS[kind])
         edges = _share_out(output, steps)
         return influence(edges, kind, measured).set_index("id")
 
@@ -293,89 +332,3 @@ def _chance_above(null: Float[np.ndarray, "graphs nodes"]) -> float:
         return 1.0
     bands = [np.quantile(np.delete(null, i, 0), 0.975, axis=0) for i in range(len(null))]
     return float(np.mean([graph > band for graph, band in zip(null, bands, strict=True)]))
-
-
-# --- from one base to the level ---
-
-
-class ChangePath(NamedTuple):
-    """By what way a changed base changes the predicted level of its gene.
-
-    `table` has a row for every part: `part` (embedding, regulator, effector, pathway or kernel),
-    `id`, `name` and `value`, log2(TPM + 1). Values sum to `after - before` up to `delta`.
-    """
-
-    gene_id: str
-    name: str
-    change: str
-    before: float
-    after: float
-    delta: float
-    table: pd.DataFrame
-
-
-def path_of_change(
-    explainer: Explainer, gene_id: str, change: tuple[int, str] | None = None, *, steps: int = 32
-) -> ChangePath:
-    """Follow one base change from the gene's embedding through the graph to its level.
-
-    The kernel path's share is exact: its prediction with and without. What is left comes through
-    the neural path: the gene's own embedding after the readout, and what it receives from each
-    regulator, effector and pathway, which attend to the changed embedding; integrated gradients of
-    the head along the straight line between both share it out.
-
-    Parameters
-    ----------
-    change
-        Distance from the TSS on the sense strand, bp, and the new base; None: of all within 64 bp
-        of the TSS the one that changes the level most.
-
-    Raises
-    ------
-    WorkError
-        If the model has no graph layer, or several.
-    """
-    model = explainer.model
-    if len(model.graph.layers) != 1:
-        raise WorkError(f"{len(model.graph.layers)} graph layers: a path is followed through one")
-    (gene_id,) = resolve_genes(explainer.bundle, [gene_id])
-    if change is None:
-        found = mutate(explainer, gene_id, upstream_bp=64, downstream_bp=64)
-        at, base = np.unravel_index(np.nanargmax(np.abs(found.effects)), found.effects.shape)
-        change = int(at) + found.offset_bp, "ACGT"[base]
-    function = explainer.forward_function(gene_id)
-    window, index = function.window, change[0] - function.window.offset_bp
-    is_fine = change[1] in tuple("ACGT") and 0 <= index < explainer.window_bp
-    require(is_fine, f"{change[1]} at {change[0]:+d} bp", "A, C, G or T within the window")
-    old, row = "ACGTN"[int(window.tokens[0, index])], function.row
-    bases = function.bases.repeat(2, 1, 1)
-    bases[1, index] = torch.eye(4)["ACGT".index(change[1])]
-    with torch.no_grad():
-        features = function.features(bases)
-        before, after = row(features).level.tolist()
-        kernel, weight = torch.zeros(2), 0.0
-        if model.kernel.n_support:
-            known = explainer.graph["gene"].knowledge[[window.row] * 2].to(features)
-            kernel = model.kernel(model.readout.standardise(features), known).level
-            weight = float(model.mix[0])
-        alone, own = row.among_others(features.dtype), model.readout(features)
-        received = alone.receive(own)
-    parts = torch.cat([own[:, None], *received], 1)
-    informed = parts.sum(1)
-    line = informed[0] + (torch.arange(steps)[:, None] + 0.5) / steps * (informed[1] - informed[0])
-    line.requires_grad_()
-    (gradient,) = torch.autograd.grad(model.expression_head(line).level.sum(), line)
-    shares = (1 - weight) * (parts[1] - parts[0]) @ gradient.mean(0)
-    rows = [("embedding", gene_id)]
-    for kind, nodes in alone.sources:
-        ids = explainer.graph["gene" if kind == "regulator" else kind].ids
-        rows += [(kind, ids[node]) for node in nodes.tolist()]
-    table = pd.DataFrame(rows, columns=["part", "id"]).assign(value=shares.double().tolist())
-    if weight:
-        added = weight * float(kernel[1] - kernel[0])
-        table.loc[len(table)] = ["kernel", gene_id, added]
-    labels = explainer.bundle.labels
-    table = table.assign(name=table["id"].map(labels).fillna(table["id"]))
-    delta = float(table["value"].sum()) - (after - before)
-    text = f"{old}>{change[1]} at {change[0]:+d} bp"
-    return ChangePath(gene_id, window.name, text, before, after, delta, table)

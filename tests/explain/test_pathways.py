@@ -12,15 +12,15 @@ import genesplice as gs
 from genesplice.api import edge_attributions
 from genesplice.baselines.ridge import fit_kernel_path
 from genesplice.errors import InputError, WorkError
-from genesplice.explain.mutagenesis import mutate
+from genesplice.explain.mutagenesis import mutate, path_of_change
 from genesplice.explain.pathways import (
     PROFILE,
     GraphOutput,
     _chance_above,
+    _share_out,
     edge_attribution,
     explain_edges,
     influence,
-    path_of_change,
     pathway_influence,
 )
 from genesplice.predict.expression import bundle_graph
@@ -79,6 +79,24 @@ def test_shares_sum_to_what_the_graph_adds(model, tiny_bundle, vectors, target):
     assert found.relative_delta < 0.02
     total = found.table["value"].sum()
     assert total == pytest.approx(found.output - found.without_graph + found.delta, abs=1e-6)
+
+
+@pytest.mark.parametrize("kinds", [("contains",), ("regulates", "effects"), ("member_of",)])
+def test_edges_that_go_together_change_nothing_for_the_others(model, tiny_bundle, vectors, kinds):
+    rows = torch.tensor([int(gene[1:]) for gene in receivers(tiny_bundle)])
+    place = model, bundle_graph(model, tiny_bundle), vectors, rows
+    some = GraphOutput(*place, kinds=kinds)
+    sizes = [mask.shape[1] for mask in some.full_masks()]
+    there = [kind for kind in kinds if kind in some.kinds]
+    assert sum(size > 1 for size in sizes) <= len(there) < len(sizes)
+    shares, every = (_share_out(one, 4) for one in (some, GraphOutput(*place)))
+    assert set(shares["kind"]) == set(there)
+    expected = every[every["kind"].isin(kinds)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(shares, expected, atol=1e-6)
+    with torch.no_grad():
+        assert float(some(*some.full_masks())) == pytest.approx(
+            float(model(vectors, place[1], rows).level.sum()), abs=1e-5
+        )
 
 
 def test_an_edge_has_the_slope_of_its_mask(model, tiny_bundle, vectors):

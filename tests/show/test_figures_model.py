@@ -476,7 +476,7 @@ def test_a_class_has_its_models_below_one_another_and_the_best_class_is_on_top()
     table = pd.DataFrame(rows, columns=["metric", "model", "value", "ci_low", "ci_high"])
     figure = figures.class_scores(table.iloc[::-1])
     assert list(figure.layout.yaxis.ticktext) == [
-        "codons: 1, 2 against 3", "start codons", "stop codons",
+        "codon positions 1 and 2", "start codons", "stop codons",
     ]  # fmt: skip
     ours, column = trace(figure, "genesplice"), trace(figure, "alignment column")
     assert figure.data[0] is ours
