@@ -198,6 +198,9 @@ def test_prepare_takes_the_size_of_blocks_folds_and_evidence(files, tmp_path):
     assert said.endswith("--relatives together with --conservation, expected one or the other")
     said = refuse("prepare", "--recipe", "ecoli", "--folds", "3", "--out", tmp_path / "recipe")
     assert "--recipe together with --folds" in said
+    more = ("--circular", "chr1", "--operons", "none", "--allow-missing", "--name", "mine")
+    said = refuse("prepare", "--recipe", "ecoli", *more, "--out", tmp_path / "out")
+    assert "--recipe together with --operons, --circular, --allow-missing, --name, exp" in said
 
 
 def test_pretrain_prints_one_object_with_json(pretrained):

@@ -62,11 +62,12 @@ def prepare(
     from genesplice.data.prepare import prepare_files, prepare_recipe
 
     del given["as_json"]
-    own = ("fasta", "annotation", "expression", "expression_unit", "block_bp", "folds")
-    flags = [f"--{name.replace('_', '-')}" for name in own if name in given]
+    brought = ("relatives", "conservation", "tracks", "blacklist")
+    usual = ("recipe", "out", "overwrite", *brought)
+    own = [name for name, value in given.items() if value not in ("", False)]
+    flags = [f"--{name.replace('_', '-')}" for name in own if name not in usual]
     if recipe is not None:
         require(not flags, f"--recipe together with {', '.join(flags)}", "one or the other")
-        brought = ("relatives", "conservation", "tracks", "blacklist")
         parts = {name: given[name] for name in brought if name in given}
         bundle = prepare_recipe(recipe, out, **parts, overwrite=overwrite, progress=cli.say)
     else:

@@ -417,7 +417,7 @@ FOLDERS: dict[str, list[tuple[str, str | bytes | None, str]]] = {
          "pre/model.safetensors: found damaged weights (Error while deserializing header: "
          "header too small), expected safetensors"),
     ],
-    "finetune --data data --out out --init pre": [
+    "finetune --data data --out out --set finetune.fewest_genes=1 --init pre": [
         *[("run.json", text, "pre: found a damaged run.json, expected one of this version")
           for text in ("{", "[]", "{}", '{"pretrain": 5}', '{"pretrain": {}}', b"\xff")],
         ("model.safetensors", None,
@@ -514,7 +514,10 @@ WORDS = [
     ("pretrain --out out", "found no --data, --fasta, expected a folder, or files"),
     ("pretrain --out out --fasta genome.fa --fasta genome.fa",
      "found two FASTA files named genome, expected different names"),
-    ("finetune --data data --out out --set finetune.folds=9", "found fold 9, expected 0 to 4"),
+    ("finetune --data data --out out --set finetune.fewest_genes=1 --set finetune.folds=9",
+     "found fold 9, expected 0 to 4"),
+    ("finetune --data data --out out",
+     "data: found 59 measured genes, expected at least 200 (finetune.fewest_genes)"),
     ("finetune --data data --out data",
      "found data exists and is not empty, expected a new folder, or --resume"),
     ("finetune --data data --out data --resume", "found no run in data, expected a run to resume"),
