@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.base_width=0", "model.region_layers=1",
     "model.summary_layers=1", "finetune.core_bp=65536", "finetune.flank_bp=1024",
-    "finetune.head_steps=3", "finetune.kernel=false",
+    "finetune.head_steps=3", "finetune.kernel=false", "finetune.fewest_genes=1",
 ]  # fmt: skip
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 

@@ -137,7 +137,7 @@ def test_nothing_asks_for_the_network(tiny_bundle, tmp_path):
         "model.width=16 model.heads=2 model.base_width=4 model.region_layers=1 pretrain.steps=2 "
         "model.summary_layers=1 pretrain.window_bp=2048 pretrain.measure=false "
         "finetune.core_bp=65536 finetune.flank_bp=1024 finetune.head_steps=2 finetune.epochs=0 "
-        "finetune.baselines=false"
+        "finetune.baselines=false finetune.fewest_genes=1"
     )
     settings = [word for pair in small.split() for word in ("--set", pair)]
     data = ["--data", str(tiny_bundle.path)]
