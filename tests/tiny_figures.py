@@ -123,16 +123,6 @@ def _leakage(name: str) -> dict[str, Any]:
     return {"leakage": {"status": "red", "checks": checks}, "title": name}
 
 
-def _logo(name: str) -> dict[str, Any]:
-    rng = np.random.default_rng(6)
-    return {
-        "attributions": rng.normal(size=(120, 4)).astype(np.float32),
-        "tokens": rng.integers(0, 5, 120).astype(np.uint8),
-        "start": -80, "gene": name, "gene_body": (0, 3000), "unit": name, "title": name,
-        "motifs": [(-60, -40, name, 9.0), (-45, -30, "RpoD", 7.5)],
-    }  # fmt: skip
-
-
 def _parts(name: str) -> dict[str, Any]:
     values = np.random.default_rng(8).normal(size=(9, 4))
     table = pd.DataFrame(values, columns=["sequence", "near", "middle", "far"])
@@ -233,7 +223,6 @@ CASES = {
     "class_scores": Case(figures.class_scores, _classes),
     "predicted_observed": Case(figures.predicted_observed, _scatter),
     "leakage_table": Case(figures.leakage_table, _leakage),
-    "attribution_logo": Case(figures.attribution_logo, _logo),
     "part_bars": Case(figures.part_bars, _parts),
     "completeness_bars": Case(figures.completeness_bars, _completeness),
     "pathway_graph": Case(figures.pathway_graph, _graph),

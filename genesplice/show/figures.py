@@ -30,12 +30,11 @@ from genesplice.show.figures_model import (
     rate_range,
     rate_schedules,
 )  # fmt: skip
-from genesplice.show.logo import attribution_logo
 from genesplice.show.networks import pathway_graph
 from genesplice.show.theme import THEME
 
 __all__ = [
-    "THEME", "attribution_logo", "change_path", "class_scores", "completeness_bars",
+    "THEME", "change_path", "class_scores", "completeness_bars",
     "condition_heatmap", "context_curve", "context_scores", "dose_figure", "expression_map",
     "fold_map", "influence_bars", "leakage_table", "learning_curves", "mass_figure", "metric_bars",
     "part_bars", "pathway_graph", "predicted_observed", "rate_range", "rate_schedules",

@@ -1,4 +1,4 @@
-"""The sequence logo of attributions: letters as polygons; sites and genes in lanes."""
+"""What stands along a sequence: letters as polygons, sites and genes in lanes, conservation."""
 
 import html
 import math
@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float, Integer
 
 from genesplice.results import Conservation
 from genesplice.show import theme as th
-from genesplice.show.theme import broken_lines, require, row_texts, safe, short
+from genesplice.show.theme import broken_lines, safe, short
 
-MAX_BASES = 2_000  # beyond this no screen resolves letters
 SITE_LANES, _CHARACTER_PX = 3, 6.2  # of the names of sites
-_LABEL_PX, _LANE_PX, _LOGO_PX, _GROUP_PX = 6.6, 34, 250, 26
 
 
 def _arc(radius: float, first: float, last: float, n_points: int = 17) -> np.ndarray:
@@ -182,92 +179,6 @@ def _shown(found: Conservation) -> list[tuple[str, int]]:
     return [(group, size) for group, size in found.sizes.items() if size]
 
 
-def attribution_logo(
-    attributions: Float[np.ndarray, "length 4"],
-    tokens: Integer[np.ndarray, " _"],
-    start: int = 0,
-    *,
-    gene: str = "",
-    gene_body: tuple[int, int] | None = None,
-    exons: Sequence[tuple[int, int]] = (),
-    motifs: Sequence[tuple[int, int, str, float]] = (),
-    max_motifs: int = 30,
-    conservation: Conservation | None = None,
-    unit: str = "log₂(TPM+1)",
-    title: str = "Attributions",
-) -> go.Figure:
-    """Draw attributions as a logo: the base that is there, as high as its attribution.
-
-    Each letter is a polygon centred on its position, so that a zoom stays sharp; negative ones
-    hang upside down. Below: the start of transcription as a bent arrow, the gene body, and motif
-    hits in as many lanes as labels need on a narrow screen.
-
-    Parameters
-    ----------
-    attributions
-        One row a base, along the gene, columns A C G T. Only the base that is there is drawn.
-    tokens
-        The bases: A=0 C=1 G=2 T=3; N=4 is left empty.
-    start
-        Position of the first base from the start of transcription; row i is at ``start + i``.
-    gene_body, exons, motifs
-        Half-open intervals (a motif with name and score) in the same coordinate; what lies outside
-        the window is not drawn. Of a gene with several coding exons these are boxes, and the rest
-        of its body is a line. Of more hits than `max_motifs` the highest scores are kept, and
-        the subtitle says so.
-    conservation
-        How relatives conserve the same bases: two areas a group below all of this (see
-        `add_conservation`).
-    unit
-        Unit of the attributions.
-
-    Raises
-    ------
-    InputError
-        No bases or more than 2,000, tokens of another length or beyond 4, attributions that are
-        not finite, a motif or gene body that ends where it starts, a motif score not finite.
-    """
-    found = f"{len(attributions):,} bases of attributions and {len(tokens):,} tokens"
-    is_fine = 1 <= len(attributions) == len(tokens) <= MAX_BASES
-    require(is_fine, found, f"1 to {MAX_BASES:,}, as many of both")
-    require(np.isfinite(attributions).all(), "attributions that are not finite", "numbers")
-    low, high = tokens.min(), tokens.max()
-    require(low >= 0 and high <= 4, f"tokens from {low} to {high}", "0 to 4 (A C G T N)")
-    hits = pd.DataFrame(list(motifs), columns=["start", "end", "name", "score"])
-    for *span, name in [hit[:3] for hit in motifs] + [(*(gene_body or (0, 1)), "the gene")]:
-        require(span[0] < span[1], f"{name!r} from {span[0]} to {span[1]}", "end > start")
-    is_fine = np.isfinite(hits["score"].astype(float)).all()
-    require(is_fine, "a motif score that is not finite", "numbers")
-    window = (start - 0.5, start + len(tokens) - 0.5)
-    x = start + np.arange(len(tokens), dtype=np.float64)
-    height = np.pad(attributions, ((0, 0), (0, 1)))[np.arange(len(tokens)), tokens]
-    kept = hits.sort_values(["score", "start", "end", "name"], ascending=[False, True, True, True])
-    kept = kept.head(max_motifs)
-    left_out = f"{len(kept)} of {len(hits)} motif hits, the highest scores"
-    subtitle = left_out if len(kept) < len(hits) else ""
-    figure = th.blank_figure(_LOGO_PX, title, subtitle, hovermode="x")
-    figure.add_traces(letter_traces(letter_paths(x, tokens, height)))
-    figure.add_scatter(
-        x=x, y=height.astype(np.float32), mode="lines", line={"width": 0}, showlegend=False,
-        text=["ACGTN"[token] for token in tokens],
-        hovertemplate=f"%{{x:,}} bp, %{{text}}<br>%{{y:.3g}} {safe(unit)}<extra></extra>",
-    )  # fmt: skip
-    _add_gene(figure, window, gene_body, gene, exons)
-    n_lanes = 1 + _add_motifs(figure, window, kept)
-    panels = {"yaxis": (_LOGO_PX, 0), "yaxis2": (n_lanes * _LANE_PX, 10)}
-    under = {"range": [0.5 - n_lanes, 0.5], "visible": False, "fixedrange": True}
-    figure.update_layout(yaxis={"zeroline": True, "zerolinecolor": th.INK}, yaxis2=under)
-    if conservation is not None:
-        axes = add_conservation(figure, x, conservation, "x")
-        panels |= {axis: (_GROUP_PX, 4) for axis in axes}
-    plot_px = th.stack_panels(figure, panels)
-    figure.update_layout(height=plot_px + figure.layout.margin.t + 90)
-    anchor = list(panels)[-1].replace("axis", "")
-    figure.update_xaxes(anchor=anchor, range=window, tickformat=",d", nticks=7, showgrid=False)
-    figure.update_xaxes(title_text="position from the TSS (bp)")
-    return figure.update_layout(yaxis_title_text=f"attribution, {short(unit, 20)}")
-
-
 def letter_traces(paths: Mapping[str, tuple[Any, Any]], **more: Any) -> list[go.Scatter]:
     """A trace for each letter A C G T, of its paths."""
     # Without a stroke, letters narrower than a pixel fade away.
@@ -277,73 +188,3 @@ def letter_traces(paths: Mapping[str, tuple[Any, Any]], **more: Any) -> list[go.
                     "line": {"width": 0.8, "color": th.BASE_COLOURS[base]}})
         for base, (x, y) in paths.items()
     ]  # fmt: skip
-
-
-def _add_gene(
-    figure: go.Figure,
-    window: tuple[float, float],
-    body: tuple[int, int] | None,
-    gene: str,
-    exons: Sequence[tuple[int, int]],
-) -> None:
-    """Draw gene body and transcription start into lane 0 (y from -0.5 to 0.5) of the lower axis."""
-    shared: dict[str, Any] = {"yaxis": "y2", "showlegend": False, "hoverinfo": "name"}
-    low, high = np.clip(np.array(body or (0, 0)) - 0.5, *window)
-    if body and low < high:
-        boxes = np.clip(np.array(exons if len(exons) > 1 else [body]) - 0.5, *window)
-        left, right = boxes[boxes[:, 0] < boxes[:, 1]].T
-        if len(exons) > 1:
-            figure.add_trace(
-                th.line([low, high], [-0.125] * 2, th.MUTED, width=1, name="introns").update(shared)
-            )
-        widest = max(zip(left, right, strict=True), key=np.ptp, default=(low, high))
-        middle = np.array([np.mean(widest)])
-        bottom, top = np.full(len(left), -0.3), np.full(len(left), 0.05)
-        figure.add_scatter(
-            x=broken_lines(left, left, right, right, left)[:-1],
-            y=broken_lines(bottom, top, top, bottom, bottom)[:-1],
-            mode="lines", fill="toself", fillcolor="#DDDDDD", line={"color": th.MUTED, "width": 1},
-            name=f"{safe(gene) or 'gene'}: {body[0]:,}-{body[1]:,} bp", hoveron="fills",
-            hoverlabel={"namelength": -1}, **shared,
-        )  # fmt: skip
-        figure.add_scatter(
-            x=middle, y=[-0.125], mode="text", textfont={"size": 12},
-            text=[f"<i>{short(gene, 24)}</i>"], **shared | {"hoverinfo": "skip"},
-        )  # fmt: skip
-    if window[0] <= 0 <= window[1]:
-        figure.add_scatter(
-            x=np.array([0.0, 0.0, 0.05 * (window[1] - window[0])]), y=[-0.3, 0.4, 0.4],
-            mode="lines+markers", line={"color": th.INK, "width": 1.5}, name="TSS", **shared,
-            marker={"color": th.INK, "size": [0, 0, 9], "opacity": 1, "symbol": "triangle-right"},
-        )  # fmt: skip
-        figure.add_vline(x=0.0, line={"color": th.MUTED, "width": 1, "dash": "dot"})
-
-
-def _add_motifs(figure: go.Figure, window: tuple[float, float], hits: pd.DataFrame) -> int:
-    """Draw motif hits with their labels from lane 1 downwards; return the lanes used."""
-    hits = hits.assign(low=(hits["start"].astype(float) - 0.5).clip(*window))
-    hits = hits.assign(high=(hits["end"].astype(float) - 0.5).clip(*window))
-    hits = hits[hits["low"] < hits["high"]].sort_values(["low", "high", "name"], kind="stable")
-    if hits.empty:
-        return 0
-    names = [short(name, 24) for name in hits["name"]]
-    low, high = hits["low"].to_numpy(), hits["high"].to_numpy()
-    per_px = (window[1] - window[0]) / th.NARROW_PX
-    half = np.array([len(html.unescape(name)) * _LABEL_PX / 2 + 3 for name in names]) * per_px
-    left = window[0] + half
-    middle = np.clip((low + high) / 2, left, np.maximum(window[1] - half, left))
-    ends = np.minimum(low, middle - half), np.maximum(high, middle + half)
-    order = np.argsort(ends[0], kind="stable")
-    lanes = np.empty(len(hits))
-    lanes[order] = site_lanes(ends[0][order], ends[1][order])
-    top, shared = -0.58 - lanes, {"yaxis": "y2", "showlegend": False}
-    boxes = broken_lines(top - 0.3, top, top, top - 0.3, top - 0.3)
-    look = {"fill": "toself", "fillcolor": th.PURPLE, "name": "motif"}
-    box = th.line(broken_lines(low, low, high, high, low), boxes, "#8C3F68", width=1, **look)
-    figure.add_trace(box.update(shared))
-    about = "<b>{name}</b><br>{start:,}-{end:,} bp<br>score {score:.3g}"
-    figure.add_scatter(
-        x=middle, y=top - 0.57, mode="text", text=names, hoverinfo="text", name="motif names",
-        textfont={"size": 11}, hovertext=row_texts(hits, about), **shared,
-    )  # fmt: skip
-    return int(lanes.max()) + 1

@@ -251,13 +251,3 @@ def test_figures_fit_the_page_at_their_height(page, width):
     for name in CASES:
         assert sizes[name] == [pytest.approx(width, abs=16), draw(name, NASTY).layout.height]
     assert page.problems == []
-
-
-@pytest.mark.browser
-def test_a_logo_has_its_letters_on_screen(page):
-    box = page.evaluate(
-        "() => { const b = document.querySelector('#attribution_logo .scatterlayer .fills path')"
-        ".getBoundingClientRect(); return [b.width, b.height] }"
-    )
-    assert box[0] > 100
-    assert box[1] > 50

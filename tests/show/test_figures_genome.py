@@ -1,19 +1,18 @@
 """Figures along the genome: every bar, letter and motif where its table says."""
 
-from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_explorers import conservation
 from tiny_figures import polygons, row_labels, trace
 
 from genesplice.errors import InputError
 from genesplice.show.figures_genome import expression_map, fold_map, relatives_map
-from genesplice.show.logo import LETTERS, MAX_BASES, attribution_logo, site_lanes
-from genesplice.show.theme import BASE_COLOURS, INK
+from genesplice.show.logo import LETTERS, letter_paths, site_lanes
+from genesplice.show.theme import INK
 
 GENES = pd.DataFrame({"gene_id": ["g1", "g2", "g3", "g4"], "name": ["aaa", "bbb", "ccc", "<i>&"]})
 GENES = GENES.assign(contig="chr", start=[100, 400, 900, 1500], end=[300, 450, 1400, 2000])
@@ -278,35 +277,7 @@ def test_blocks_that_cannot_be_drawn_are_refused(blocks, match):
         fold_map(blocks)
 
 
-# ---- attribution_logo
-
-SEQUENCE = "ACGTNACGTT"
-TOKENS = np.array(["ACGTN".index(base) for base in SEQUENCE], dtype=np.uint8)
-HEIGHTS = np.array([0.5, -0.25, 1.0, 0.125, 9.0, -2.0, 0.75, 0.0, 0.25, -0.5])
-# The planted heights at the base that is there, nonsense at the others.
-ATTRIBUTIONS = np.where(np.eye(5)[TOKENS][:, :4] == 1, HEIGHTS[:, None], 77.0)
-
-
-def logo(**options):
-    given = {"attributions": ATTRIBUTIONS, "tokens": TOKENS} | options
-    return attribution_logo(given.pop("attributions"), given.pop("tokens"), **given)
-
-
-def letters(figure) -> dict[float, tuple[str, float, float]]:
-    """Base, lowest and highest y of each letter, by the middle of its x."""
-    found = {}
-    for base in "ACGT":
-        one = trace(figure, base)
-        assert (one.fill, one.fillcolor) == ("toself", BASE_COLOURS[base])
-        for x, y in polygons(one):
-            middle = round((x.min() + x.max()) / 2, 6)
-            assert middle - 0.5 < x.min() < x.max() < middle + 0.5
-            found[middle] = (base, y.min(), y.max())
-    return found
-
-
-def texts(figure) -> list[str]:
-    return [text for one in figure.data if one.mode == "text" for text in one.text]
+# ---- letters and lanes
 
 
 def covers(outline: np.ndarray, x: float, y: float) -> bool:
@@ -330,138 +301,30 @@ def test_letters_fill_their_square_and_can_be_told_apart_by_their_ink():
     assert [covers(LETTERS["A"], *at) for at in bar_hole_gap_foot] == [True, False, False, True]
 
 
-def test_each_letter_is_as_high_as_its_attribution_and_where_its_base_is():
-    figure = logo(start=-5)
-    expected = {
-        float(i - 5): (base, min(height, 0.0), max(height, 0.0))
-        for i, (base, height) in enumerate(zip(SEQUENCE, HEIGHTS, strict=True))
-        if base != "N" and height != 0.0
-    }
-    assert letters(figure) == expected
-    hover = next(one for one in figure.data if one.hovertemplate)
-    np.testing.assert_array_equal(hover.x, np.arange(-5.0, 5.0))
-    np.testing.assert_array_equal(hover.y, np.where(TOKENS == 4, 0.0, HEIGHTS))
-    assert "".join(hover.text) == SEQUENCE
-    # The A at 0 has -2: it hangs upside down, its apex below, its feet wide apart above.
-    x, y = polygons(trace(figure, "A"))[1]
-    assert np.ptp(x[y == 0.0]) > 0.8 > 0.3 > np.ptp(x[y == -2.0])
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 40), st.integers(-1000, 10**9), st.integers(0, 2**32 - 1))
-def test_any_window_is_drawn_whole(length, start, seed):
+def test_each_letter_is_as_high_as_its_attribution_and_where_its_base_is(length, start, seed):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, 5, length).astype(np.uint8)
-    values = rng.normal(size=(length, 4)).astype(np.float32)
-    figure = attribution_logo(values, tokens, start)
-    found = letters(figure)
-    assert {one.x.dtype for one in figure.data} == {np.dtype(np.float64)}
-    assert set(found) == {float(start + i) for i in range(length) if tokens[i] < 4}
-    for i in np.flatnonzero(tokens < 4):
-        value = values[i, tokens[i]]
-        assert found[float(start + i)] == ("ACGT"[tokens[i]], min(value, 0), max(value, 0))
+    height = rng.normal(size=length) * (rng.random(length) < 0.9)
+    drawn = {}
+    for base, path in letter_paths(start + np.arange(length, dtype=float), tokens, height).items():
+        for x, y in polygons(SimpleNamespace(x=path[0], y=path[1])):
+            middle = round((x.min() + x.max()) / 2)
+            assert middle - 0.5 < x.min() < x.max() < middle + 0.5
+            drawn[middle] = (base, y.min(), y.max())
+    high = height.astype(np.float32)
+    assert drawn == {
+        start + i: ("ACGT"[tokens[i]], min(high[i], 0), max(high[i], 0))
+        for i in range(length)
+        if tokens[i] < 4 and height[i] != 0
+    }
 
 
-def test_the_axes_say_what_they_count_from_and_the_unit():
-    figure = logo(start=-5, unit="bits")
-    assert figure.layout.xaxis.title.text == "position from the TSS (bp)"
-    assert list(figure.layout.xaxis.range) == [-5.5, 4.5]
-    assert figure.layout.yaxis.title.text == "attribution, bits"
-    rng = np.random.default_rng(0)
-    values, tokens = rng.normal(size=(500, 4)), rng.integers(0, 4, 500)
-    assert len(attribution_logo(values, tokens).to_json()) < 350_000
-
-
-def test_the_tss_is_an_arrow_where_it_is_in_the_window():
-    figure = logo(start=-5)
-    arrow = trace(figure, "TSS")
-    assert list(arrow.x[:2]) == [0.0, 0.0]
-    assert arrow.x[2] > 0
-    assert [shape.x0 for shape in figure.layout.shapes] == [0.0]
-    assert "TSS" not in [one.name for one in logo(start=50).data]
-
-
-def test_the_gene_body_is_clipped_to_the_window_and_named():
-    figure = logo(start=-5, gene="<lacZ>", gene_body=(0, 3075))
-    body = trace(figure, "&lt;lacZ&gt;: 0-3,075 bp")
-    assert (body.x.min(), body.x.max()) == (-0.5, 4.5)
-    assert "<i>&lt;lacZ&gt;</i>" in texts(figure)
-    assert "<i>lacZ</i>" not in texts(logo(start=-5, gene="lacZ", gene_body=(50, 90)))
-
-
-def test_coding_exons_are_boxes_on_a_line():
-    exons = [(2, 4), (7, 20), (30, 40)]
-    figure = logo(start=0, gene="g", gene_body=(1, 50), exons=exons)
-    body = trace(figure, "g: 1-50 bp")
-    assert np.isnan(body.x[5])
-    boxes = [(body.x[i : i + 5].min(), body.x[i : i + 5].max()) for i in range(0, len(body.x), 6)]
-    assert boxes == [(1.5, 3.5), (6.5, 9.5)]
-    thin = trace(figure, "introns")
-    assert [one.x[0] for one in figure.data if one.text == ("<i>g</i>",)] == [8.0]
-    assert (list(thin.x), set(thin.y), thin.yaxis) == ([0.5, 9.5], {-0.125}, "y2")
-    one = logo(start=0, gene="g", gene_body=(1, 50), exons=exons[:1])
-    assert one == logo(start=0, gene="g", gene_body=(1, 50))
-
-
-def test_motifs_cover_their_bases_and_are_clipped_to_the_window():
-    hits = [
-        (-3, 1, "Crp", 8.5),
-        (-20, -4, "left", 1.0),
-        (4, 30, "right", 1.0),
-        (60, 70, "far", 1.0),
-    ]
-    figure = logo(start=-5, motifs=hits)
-    spans = sorted((x.min(), x.max()) for x, _ in polygons(trace(figure, "motif")))
-    assert spans == [(-5.5, -4.5), (-3.5, 0.5), (3.5, 4.5)]
-    names = trace(figure, "motif names")
-    at = dict(zip(names.text, zip(names.x, names.hovertext, strict=True), strict=True))
-    assert at["Crp"] == (-1.5, "<b>Crp</b><br>-3-1 bp<br>score 8.5")
-    assert set(at) == {"Crp", "left", "right"}
-
-
-def test_each_lane_adds_its_pixels():
-    one = logo(motifs=[(0, 9, "a", 1.0)])
-    two = logo(motifs=[(0, 9, "a", 1.0), (0, 9, "b", 2.0)])
-    assert two.layout.height - one.layout.height == 34
-    assert two.layout.yaxis2.range[0] == one.layout.yaxis2.range[0] - 1
-
-
-def test_only_the_best_hits_are_drawn_in_any_order_and_the_subtitle_says_so():
-    hits = [(i, i + 1, f"m{i}", float(i)) for i in range(10)]
-    figure = logo(motifs=hits, max_motifs=3)
-    assert sorted(trace(figure, "motif names").text) == ["m7", "m8", "m9"]
-    assert "3 of 10 motif hits, the highest scores" in figure.layout.title.text
-    assert logo(motifs=hits[::-1], max_motifs=3).to_json() == figure.to_json()
-    assert "motif" not in logo(motifs=hits).layout.title.text
-    label = trace(logo(motifs=[(0, 4, "<" + "a" * 30, 1.0)]), "motif names")
-    assert label.text[0] == "&lt;" + "a" * 22 + "…"
-    assert "&lt;" + "a" * 30 in label.hovertext[0]
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 950), st.integers(1, 50), st.text("abcdef", min_size=1, max_size=20)
-        ),
-        min_size=1,
-        max_size=20,
-    )
-)
-def test_in_no_lane_do_two_labels_or_motifs_meet_on_a_narrow_screen(hits):
-    motifs = [(start, start + length, name, 1.0) for start, length, name in hits]
-    figure = attribution_logo(np.ones((1000, 4)), np.zeros(1000, dtype=np.uint8), motifs=motifs)
-    names, boxes = trace(figure, "motif names"), polygons(trace(figure, "motif"))
-    half = np.array([len(text) for text in names.text]) * 6.6 / 2 * 1000 / 300
-    assert (names.x - half).min() >= -0.5
-    assert (names.x + half).max() <= 999.5
-    for i, j in combinations(range(len(boxes)), 2):
-        if names.y[i] == names.y[j]:
-            for a, b in (
-                [(x.min(), x.max()) for x, _ in (boxes[i], boxes[j])],
-                [(names.x[k] - half[k], names.x[k] + half[k]) for k in (i, j)],
-            ):
-                assert a[1] <= b[0] + 1e-9 or b[1] <= a[0] + 1e-9
+def test_a_negative_letter_hangs_upside_down():
+    x, y = letter_paths(np.zeros(1), np.zeros(1, dtype=np.uint8), np.array([-2.0]))["A"]
+    # The apex of the A is below, its feet wide apart above.
+    assert np.ptp(x[y == 0.0]) > 0.8 > 0.3 > np.ptp(x[y == -2.0])
 
 
 def test_lanes_are_shared_where_they_are_free_and_reused_where_there_are_no_more():
@@ -469,43 +332,3 @@ def test_lanes_are_shared_where_they_are_free_and_reused_where_there_are_no_more
     assert site_lanes([0.0, 40.0, 60.0], [50.0, 90.0, 70.0]) == [0, 1, 0]
     assert site_lanes([0.0, 1.0, 2.0], [50.0, 40.0, 60.0], 2) == [0, 1, 1]
     assert site_lanes([], []) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"attributions": np.zeros((0, 4)), "tokens": TOKENS[:0]}, "0 bases of attributions"),
-        ({"tokens": TOKENS[:-1]}, "10 bases of attributions and 9 tokens"),
-        ({"tokens": TOKENS.astype(int) + 1}, "tokens from 1 to 5"),
-        ({"tokens": TOKENS.astype(int) - 1}, "tokens from -1 to 3"),
-        ({"attributions": ATTRIBUTIONS * np.nan}, "attributions that are not finite"),
-        ({"motifs": [(5, 5, "Crp", 1.0)]}, "'Crp' from 5 to 5"),
-        ({"gene_body": (5, 2)}, "'the gene' from 5 to 2"),
-        ({"motifs": [(0, 5, "Crp", float("nan"))]}, "a motif score that is not finite"),
-        (
-            {"attributions": np.ones((MAX_BASES + 1, 4)), "tokens": np.zeros(MAX_BASES + 1, int)},
-            "2,001 bases .* expected 1 to 2,000",
-        ),
-    ],
-)
-def test_a_logo_that_cannot_be_drawn_is_refused(change, match):
-    with pytest.raises(InputError, match=match):
-        logo(**change)
-
-
-def test_a_logo_has_conservation_below_its_lanes():
-    rng, found = np.random.default_rng(0), conservation(60, 4)
-    given = rng.normal(size=(60, 4)), rng.integers(0, 4, 60).astype(np.uint8)
-    plain, figure = attribution_logo(*given, -20), attribution_logo(*given, -20, conservation=found)
-    areas = {one.name: one for one in figure.data if "relatives that" in str(one.name)}
-    assert list(areas["far relatives that have this base"].y) == found.same[:, 2].tolist()
-    assert list(areas["near relatives that are aligned"].y) == found.aligned[:, 0].tolist()
-    assert list(areas["near relatives that are aligned"].x) == list(range(-20, 40))
-    assert len(areas) == 4
-    layout = figure.layout
-    assert layout.yaxis2.domain[0] > layout.yaxis3.domain[1]
-    assert layout.yaxis3.domain[0] > layout.yaxis4.domain[1]
-    assert layout.xaxis.anchor == "y4"
-    assert layout.height > plain.layout.height
-    assert plain.layout.xaxis.anchor == "y2"
-    assert plain.layout.yaxis2.domain[0] == 0
