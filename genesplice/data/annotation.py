@@ -31,6 +31,7 @@ GENE_COLUMNS = (
 )  # fmt: skip
 ID_PREFIX = re.compile(r"^(gene|locus)[-:]", re.IGNORECASE)
 MITOCHONDRION = re.compile("m$|mitochondri")
+OTHER_GENOME = "(another version, or a FASTA cut short?)"
 SAME_LOCUS_BP = 1_000
 """Transcripts of one gene_id that are further apart are copies at different loci."""
 
@@ -205,7 +206,7 @@ class FileContigs:
         if length not in (None, contig.length):
             raise InputError(
                 f"contig {name!r} of {length} bp",
-                f"{contig.length} bp, the length of {contig.name} in the genome (another version?)",
+                f"{contig.length} bp, the length of {contig.name} in the genome {OTHER_GENOME}",
                 path=self.path,
                 line=line or None,
             )
@@ -343,6 +344,7 @@ def _check_position(path: Path, line: Feature, contigs: FileContigs) -> None:
     if not 0 <= line.start < line.end <= limit or line.start >= contig.length:
         is_over_end = 0 <= line.start < contig.length == limit < line.end
         hint = f" (if its ends join: --circular {contig.name})" if is_over_end else ""
+        hint = f" {OTHER_GENOME}" if line.start >= contig.length else hint
         raise InputError(
             f"a gene at {line.start + 1}-{line.end}",
             f"1 <= start <= end <= {contig.length}, the length of {contig.name}{hint}",

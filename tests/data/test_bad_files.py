@@ -83,7 +83,7 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "g.gff:2: found contig 'c7', which the genome lacks, expected chr1"),
         ("##sequence-region chr1 1 23000\n" + gene(),
          "g.gff:1: found contig 'chr1' of 23000 bp, expected 24000 bp, the length of chr1 in "
-         "the genome (another version?)"),
+         "the genome (another version, or a FASTA cut short?)"),
         (gene() + gene(21, 29),
          "g.gff:2: found gene 'g' a second time (first on line 1), expected each gene once"),
         (gene(names="note=x"),
@@ -97,7 +97,7 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "length of chr1 (if its ends join: --circular chr1)"),
         (gene(24001, 24002),
          "g.gff:1: found a gene at 24001-24002, expected 1 <= start <= end <= 24000, the "
-         "length of chr1"),
+         "length of chr1 (another version, or a FASTA cut short?)"),
         (CIRCLE + gene(23990, 48001),
          "g.gff:2: found a gene at 23990-48001, expected 1 <= start <= end <= 24000, the "
          "length of chr1"),
