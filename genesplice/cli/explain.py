@@ -247,6 +247,9 @@ def variants(
     models, bundle = cli.open_with_data(
         "variants", model, data, needs=None, is_other_allowed=other_genome
     )
+    found = f"--relatives {relatives} and no masked-base model"
+    is_read = relatives == "all" or models.masked is not None
+    require(is_read, found, "--model DIR of a folder that pretrain wrote")
     settings = Settings(window, max_length, abstain, level_window, percentile, seed, relatives)
     known = None if sites is None else known_effects.read_sites(sites, bundle)
     listed = () if genes is None else read_gene_list(genes, bundle)

@@ -183,6 +183,19 @@ def test_measured_variants_are_compared_with_the_changes(run, tiny_bundle, tmp_p
     assert {"dtrack:chip+", "dtrack:chip-", "dtrack:peaks"} <= {m["model"] for m in metrics}
 
 
+def test_which_relatives_are_read_is_asked_of_a_masked_base_model(run, tiny_bundle, tmp_path):
+    (tmp_path / "m.tsv").write_text("contig\tposition\tref\talt\tvalue\nchr\t9\tA\tC\t1\n")
+    answer = call("variants", "--model", run / "fold0_seed0", "--data", tiny_bundle.path,
+                  "--measured", tmp_path / "m.tsv", "--out", tmp_path / "o.vcf",
+                  "--relatives", "none")  # fmt: skip
+    assert answer.code == 2
+    assert answer.err.strip() == (
+        "genesplice: found --relatives none and no masked-base model, expected --model DIR of a "
+        "folder that pretrain wrote"
+    )
+    assert not list(tmp_path.glob("o.*"))
+
+
 def test_what_cannot_be_read_is_refused_in_one_line(run, tiny_bundle, tmp_path):
     with pytest.raises(InputError, match="two models of tracks"):
         gs.open_models([run, run])
