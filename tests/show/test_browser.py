@@ -312,8 +312,11 @@ def test_a_figure_takes_the_height_that_its_width_needs(reports: Path, visit) ->
     one.draw_all()
     height = "document.querySelector('#figure-4 .main-svg').getBoundingClientRect().height"
     assert one.page.evaluate(height) == 410
+    toolbar = "getComputedStyle(document.querySelector('#figure-4 .modebar')).display"
+    assert one.page.evaluate(toolbar) == "none"  # it would lie on the title
     one.page.set_viewport_size({"width": 1280, "height": 800})
     one.until(f"{height} === 210")
+    assert one.page.evaluate(toolbar) != "none"
 
 
 def test_names_that_are_markup_stay_names(reports: Path, visit) -> None:
