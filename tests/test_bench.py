@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import BenchRow, make_rows
+from benchmarks import BenchRow, make_rows, stages
 from benchmarks.measure import measure
 from benchmarks.mutagenesis import measure_mutagenesis, substitutions
 from benchmarks.page import write_bench_page
@@ -19,6 +19,7 @@ from benchmarks.rows import (
     in_child,
     make_tasks,
 )
+from genesplice.data.genome import decode
 from genesplice.errors import InputError, WorkError
 
 pytestmark = pytest.mark.slow
@@ -188,3 +189,40 @@ def test_the_page_is_offline_and_escaped(tmp_path):
     assert "one core of &lt;something&gt;." in page
     assert 'src="http' not in page
     assert "missed" in page
+
+
+def test_a_stage_is_measured_with_the_processes_that_it_starts(tmp_path):
+    """A checkout of its own, whose command starts a child that does all the work."""
+    child = "import time\nwhile time.process_time() < 0.5: pass\nkept = bytearray(200 * 2**20)"
+    package = tmp_path / "checkout" / "genesplice"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import json, pathlib, subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "out.mkdir()\n"
+        "rows = [dict(metric='bits_per_base', split='test', model=m, value=v)\n"
+        "        for m, v in (('genesplice', 1.75), ('count_two_sided', 1.5))]\n"
+        "(out / 'metrics.json').write_text(json.dumps(rows))\n"
+    )
+    folder = tmp_path / "before"
+    folder.mkdir()
+    found = stages.run_stage("pretrain", package.parent, folder, "chr")
+    assert found["exit"] == 0
+    assert 0.5 <= found["cpu_seconds"] < 30
+    assert 200 <= found["largest_process_mb"] < 2000
+    assert found["scores"] == {"bits_per_base": 1.75}
+    assert stages.run_stage("pretrain", package.parent, folder, "chr")["exit"] == 1
+
+
+def test_the_same_random_substitutions_are_drawn_for_both_sides(tiny_bundle, tmp_path):
+    assert stages.random_substitutions(tiny_bundle.path, tmp_path / "a.vcf", 50) == "chr"
+    stages.random_substitutions(tiny_bundle.path, tmp_path / "b.vcf", 50)
+    text = (tmp_path / "a.vcf").read_text()
+    assert text == (tmp_path / "b.vcf").read_text()
+    for line in text.splitlines()[3:]:
+        contig, position, _, ref, alt, *_ = line.split("\t")
+        at = int(position) - 1
+        assert decode(tiny_bundle.genome.fetch(contig, at, at + 1)) == ref != alt
+    assert text.count("\n") == 53

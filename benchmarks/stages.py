@@ -1,0 +1,132 @@
+"""Every stage of two checkouts in turn, one command at a time: seconds, memory and scores.
+
+`python -m benchmarks.stages --before OTHER/CHECKOUT --out reports/results/stages.json`
+
+Each stage runs before, then after, in a process of its own with the same Python; times are CPU
+time, with those of its children. Both begin with `prepare`, so each reads data of its own state.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import record
+from genesplice.data.bundle import load_bundle
+from genesplice.data.genome import decode
+
+N_VARIANTS = 1000
+STAGES = {
+    "prepare": "prepare --recipe ecoli --out {at}/prepare",
+    "pretrain": "pretrain --data {data} --preset quick --out {at}/pretrain",
+    "finetune": "finetune --data {data} --init {at}/pretrain --preset quick --out {at}/finetune",
+    "finetune_published": "finetune --data {data} --init ecoli-k12 --preset quick "
+    "--out {at}/finetune_published",
+    "predict": "predict --data {data} --model {fold} --out {at}/predict",
+    "explain": "explain --data {data} --model {fold} --genes trpE,fis,metE --out {at}/explain",
+    "variants": "variants --data {data} --model {at}/pretrain --model {fold} "
+    "--vcf {at}/../some.vcf --out {at}/variants.vcf",
+    "scan": "scan --data {data} --model {at}/pretrain --region {contig}:1-20000 --out {at}/scan",
+    "baselines": "baselines --data {data} --out {at}/baselines",
+    "verdict": "verdict --data {data} --preset quick --out {at}/verdict",
+}
+SCORES = {
+    "pretrain": ("bits_per_base",),
+    "finetune": ("level_spearman", "profile_r"),
+    "finetune_published": ("level_spearman", "profile_r"),
+    "baselines": ("level_spearman", "profile_r"),
+}
+
+
+def random_substitutions(data: Path, out: Path, n: int = N_VARIANTS) -> str:
+    """Write a VCF of random substitutions of the first contig, and return its name."""
+    genome = load_bundle(data).genome
+    contig, rng = genome.contigs[0], np.random.default_rng(0)
+    lines = ["##fileformat=VCFv4.2", f"##contig=<ID={contig.name},length={contig.length}>"]
+    lines.append("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO")
+    for at in np.sort(rng.choice(contig.length, n, replace=False)).tolist():
+        base = decode(genome.fetch(contig.name, at, at + 1))
+        other = rng.choice([one for one in "ACGT" if one != base])
+        lines.append(f"{contig.name}\t{at + 1}\t.\t{base}\t{other}\t.\t.\t.")
+    out.write_text("\n".join(lines) + "\n")
+    return contig.name
+
+
+def run_stage(name: str, checkout: Path, folder: Path, contig: str) -> dict[str, Any]:
+    """Run one command of a checkout: seconds of CPU and of the clock, largest process in MB."""
+    places = {"at": folder, "data": folder / "prepare", "fold": folder / "finetune/fold0_seed0"}
+    words = STAGES[name].format(**places, contig=contig).split()
+    path = os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")])
+    began = time.monotonic()
+    with (folder / f"{name}.log").open("w") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "genesplice", *words], cwd=checkout,
+            env=os.environ | {"PYTHONPATH": path}, stdout=log, stderr=log,
+        )  # fmt: skip
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    return {
+        "exit": child.returncode,
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "clock_seconds": round(time.monotonic() - began, 1),
+        "largest_process_mb": used.ru_maxrss // 1024,
+        "scores": best_scores(folder / name / "metrics.json", name),
+    }
+
+
+def best_scores(written: Path, name: str) -> dict[str, float]:
+    """The model's scores of a stage; of simple methods the best ones."""
+    if name not in SCORES or not written.exists():
+        return {}
+    found = [one for one in json.loads(written.read_text()) if one["split"] == "test"]
+    if name != "baselines":
+        found = [one for one in found if one["model"] in ("genesplice", "genesplice_ensemble")]
+    return {
+        score: round((min if score == "bits_per_base" else max)(values), 4)
+        for score in SCORES[name]
+        if (values := [one["value"] for one in found if one["metric"] == score])
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the stages that are asked for, before and after in turn."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
+    parser.add_argument("--before", type=Path, required=True, help="a checkout of another commit")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--keep", type=Path, help="folder that keeps what is written")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    given = parser.parse_args(arguments)
+    root = given.keep or Path(tempfile.mkdtemp(prefix="stages-"))
+    sides = {"before": given.before.resolve(), "after": Path.cwd()}
+    commit = ["git", "-C", str(given.before), "rev-parse", "--short", "HEAD"]
+    before = subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip()
+    table: dict[str, Any] = {}
+    contig = ""
+    for name in given.stages.split(","):
+        table[name] = {}
+        for side, checkout in sides.items():
+            if name == "finetune_published" and not (checkout / "genesplice/weights").exists():
+                continue
+            folder = root / side
+            folder.mkdir(parents=True, exist_ok=True)
+            table[name][side] = run_stage(name, checkout, folder, contig)
+            print(name, side, table[name][side], flush=True)
+        contig = contig or random_substitutions(root / "after/prepare", root / "some.vcf")
+        if given.out:
+            command = f"python -m benchmarks.stages --before {before}"
+            record(given.out, "stages", {"before": before, "stages": table}, command)
+    if given.keep is None:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()
