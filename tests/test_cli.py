@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import io
 import json
 import os
 import pty
@@ -13,17 +12,17 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import typer
+from command_line import Answer, call, refuse, succeed
 from safetensors.torch import load_file
 
 from genesplice.api import describe_bundle
-from genesplice.cli import app, main, show_scores
+from genesplice.cli import app, show_scores
 from genesplice.config import load_preset, override
 from genesplice.data.bundle import load_bundle
 from genesplice.data.gene_sets import write_gmt
@@ -54,44 +53,6 @@ SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 MANIFEST = {"command", "versions", "seeds", "config", "config_sha256", "data_sha256", "backend",
             "git_commit", "seconds"}  # fmt: skip
 RECORD = ["metric", "value", "ci_low", "ci_high", "n", "model", "split", "fold", "seed"]
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def call(*words: str | Path) -> Answer:
-    """What `genesplice WORDS` does, in this process."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["genesplice", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return Answer(code, out.getvalue(), err.getvalue())
-
-
-def succeed(*words: str | Path) -> Answer:
-    answer = call(*words)
-    assert answer.code == 0, answer.err
-    return answer
-
-
-def refuse(*words: str | Path) -> str:
-    """The one line with which a wrong call is answered, after what was opened for it."""
-    answer = call(*words)
-    assert answer.code == 2, answer.err
-    assert answer.out == ""
-    *told, line = answer.err.splitlines()
-    assert all(said.startswith(f"{words[0]}: ") for said in told), told
-    assert line.startswith("genesplice: ")
-    return line
 
 
 def everything(folder: Path) -> list[str]:

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import SMALL, call
+from command_line import call
+from test_cli import SMALL
 
 import genesplice as gs
 from genesplice.config import load_preset, override

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from test_cli import refuse, succeed
+from command_line import refuse, succeed
 
 from genesplice.data.bundle import load_bundle
 from genesplice.data.knowledge import adopt_knowledge, own_files, replace_knowledge

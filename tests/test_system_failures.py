@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import call
+from command_line import call
 
 from genesplice.cli import never_silent, system_failure
 from genesplice.cli.notebooks import called

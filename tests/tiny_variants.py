@@ -1,18 +1,13 @@
 """Small VCFs and masked-base models with random weights."""
 
-import contextlib
-import io
 import json
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
 import genesplice as gs
-from genesplice.cli import main
 from genesplice.data.genome import decode
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.variants.vcf import Record
@@ -93,24 +88,3 @@ def random_lines(genome, generator: np.random.Generator, count: int) -> list[str
             ref = letters(genome, start, size + 1)
             lines.append(line(contig.name, start, ref, ref[0]))
     return lines
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def call(*words: str | Path) -> Answer:
-    """What `genesplice WORDS` does, in this process."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["genesplice", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return Answer(code, out.getvalue(), err.getvalue())

@@ -3,12 +3,11 @@
 import json
 import re
 import shutil
-import sys
 
 import pandas as pd
 import pytest
+from command_line import call
 
-from genesplice.cli import main
 from genesplice.results import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -24,18 +23,9 @@ SETTINGS = [
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
-def call(capsys, *words, verb="verdict"):
+def run(*words, verb="verdict"):
     """Exit code, stdout and stderr of `genesplice verdict …`."""
-    before, sys.argv = sys.argv, ["genesplice", verb, *map(str, words), *SMALL]
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = before
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    return call(verb, *words, *SMALL)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,8 +36,8 @@ def out(tmp_path_factory):
         yield tmp_path_factory.mktemp("verdict") / "out"
 
 
-def test_there_is_no_verdict_until_the_controls_have_passed(out, tiny_bundle, capsys):
-    code, printed, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--json")
+def test_there_is_no_verdict_until_the_controls_have_passed(out, tiny_bundle):
+    code, printed, told = run("--data", tiny_bundle.path, "--out", out, "--json")
     assert code == 1, told
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["answer"] == "refused"
@@ -70,22 +60,20 @@ def test_there_is_no_verdict_until_the_controls_have_passed(out, tiny_bundle, ca
         {"failures": {"distal-context_512-fold0-seed0": "died (signal 9)"}},
     ],
 )
-def test_a_record_of_other_code_or_of_failed_tasks_does_not_count(
-    out, tiny_bundle, capsys, changed
-):
+def test_a_record_of_other_code_or_of_failed_tasks_does_not_count(out, tiny_bundle, changed):
     record = json.loads((out / "controls.json").read_text())
     (out / "controls.json").write_text(json.dumps({**record, "passed": True, **changed}))
-    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
+    code, _, told = run("--data", tiny_bundle.path, "--out", out, "--resume")
     assert code == 1
     assert "controls: 16 of 16 tasks are there already" in told
     again = json.loads((out / "controls.json").read_text())
     assert all(again[name] == record[name] for name in changed)
 
 
-def test_once_they_have_the_conditions_are_judged(out, tiny_bundle, capsys):
+def test_once_they_have_the_conditions_are_judged(out, tiny_bundle):
     record = json.loads((out / "controls.json").read_text())
     (out / "controls.json").write_text(json.dumps({**record, "passed": True}))
-    code, printed, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
+    code, printed, told = run("--data", tiny_bundle.path, "--out", out, "--resume")
     assert code == 0, told
     assert printed.splitlines()[0] == str(out / "verdict.html")
     verdict = json.loads((out / "verdict.json").read_text())
@@ -135,19 +123,19 @@ def test_the_page_is_one_file_that_loads_nothing(out):
     assert verdict["sentence"][:40] in text
 
 
-def test_finished_tasks_are_not_run_again(out, tiny_bundle, capsys):
+def test_finished_tasks_are_not_run_again(out, tiny_bundle):
     before = {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()}
-    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out, "--resume")
+    code, _, told = run("--data", tiny_bundle.path, "--out", out, "--resume")
     assert code == 0
     assert "conditions: 6 of 6 tasks are there already" in told
     assert {p: p.stat().st_mtime_ns for p in (out / "tasks").iterdir()} == before
 
 
-def test_controls_are_kept_for_another_verdict_and_counted(out, tiny_bundle, capsys, tmp_path):
+def test_controls_are_kept_for_another_verdict_and_counted(out, tiny_bundle, tmp_path):
     kept = tmp_path / "seed0"
     shutil.copytree(out, kept)
     record = json.loads((kept / "controls.json").read_text())
-    code, _, told = call(capsys, "--out", tmp_path, "--count", 1, verb="controls")
+    code, _, told = run("--out", tmp_path, "--count", 1, verb="controls")
     assert code == 0
     assert "passed before" in told
     counts = json.loads((tmp_path / "verdict_controls.json").read_text())
@@ -156,11 +144,11 @@ def test_controls_are_kept_for_another_verdict_and_counted(out, tiny_bundle, cap
         assert one[judged["answer"]] == 1
     assert "genesplice controls" in counts["made_by"]
     shutil.copytree(out, tmp_path / "seed7")
-    assert call(capsys, "--out", tmp_path, "--first", 7, "--count", 1, verb="controls")[0] == 0
+    assert run("--out", tmp_path, "--first", 7, "--count", 1, verb="controls")[0] == 0
     assert not (tmp_path / "seed1").exists()
     # It is not as planted when it is run again: a record says so, and none is left that passed.
     new = tmp_path / "new"
-    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", new, "--controls", kept)
+    code, _, told = run("--data", tiny_bundle.path, "--out", new, "--controls", kept)
     assert code == 1
     assert "controls: distal is run again, the others passed before" in told
     assert "controls: distal did not come out as planted: all are run again" in told
@@ -168,7 +156,7 @@ def test_controls_are_kept_for_another_verdict_and_counted(out, tiny_bundle, cap
     assert not json.loads((new / "controls.json").read_text())["passed"]
 
 
-def test_a_used_folder_needs_resume(out, tiny_bundle, capsys):
-    code, _, told = call(capsys, "--data", tiny_bundle.path, "--out", out)
+def test_a_used_folder_needs_resume(out, tiny_bundle):
+    code, _, told = run("--data", tiny_bundle.path, "--out", out)
     assert code == 2
     assert "exists and is not empty" in told

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import call
 from tiny_files import write
 from tiny_inputs import BASES, IDS, NETWORK, SAMPLES, fasta, inputs, table
 from tiny_models import make_tiny
-from tiny_variants import COLUMNS, HEADER, call, save_masked
+from tiny_variants import COLUMNS, HEADER, save_masked
 
 PREPARE = (
     "prepare --fasta genome.fa --annotation genes.gff3 --expression tpm.tsv "

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_variants import call
+from command_line import call
 
 import genesplice as gs
 from genesplice.errors import InputError

@@ -8,8 +8,9 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import call, succeed
 from test_browser import Visit
-from test_cli import SMALL, call, succeed
+from test_cli import SMALL
 from tiny_explorers import SEQUENCES
 from tiny_notebooks import PARAMETERS, code, md, write_notebook
 

@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from command_line import call
 from tiny_runs import SETTINGS, random_tokens
-from tiny_variants import call
 
 from genesplice.data.genome import Contig, Genome, decode
 from genesplice.training.corpus import genome_source, without_gaps

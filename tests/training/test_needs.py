@@ -7,7 +7,8 @@ import sys
 import psutil
 import pytest
 import torch
-from test_cli import call, everything, refuse, succeed
+from command_line import call, refuse, succeed
+from test_cli import everything
 from tiny_runs import config, make_source
 
 from genesplice.config import load_preset, override

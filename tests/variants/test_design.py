@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from tiny_models import make_tiny, make_vectors
-from tiny_variants import call
 
 from genesplice.data.genome import encode
 from genesplice.errors import InputError

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from Bio.Align import substitution_matrices
+from command_line import call
 from tiny_genomes import make_relatives
-from tiny_variants import call, letters, make_masked, other, save_masked
+from tiny_variants import letters, make_masked, other, save_masked
 
 from genesplice.baselines.features import fit_count_model
 from genesplice.data.assay import read_measured

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pysam
 import pytest
-from tiny_variants import call, make_masked, save_masked
+from command_line import call
+from tiny_variants import make_masked, save_masked
 
 from genesplice.data.genome import encode
 from genesplice.errors import InputError

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from safetensors.torch import save_file
 from tiny_files import random_genome
-from tiny_variants import call, letters, line, other, snv, write_lines
+from tiny_variants import letters, line, other, snv, write_lines
 
 import genesplice as gs
 from genesplice.config import load_preset, override

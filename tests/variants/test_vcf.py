@@ -9,6 +9,7 @@ import pandas as pd
 import pysam
 import pytest
 import torch
+from command_line import call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_genomes import make_relatives
@@ -16,7 +17,6 @@ from tiny_models import make_tiny
 from tiny_variants import (
     COLUMNS,
     HEADER,
-    call,
     letters,
     line,
     make_masked,
