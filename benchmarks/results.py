@@ -18,7 +18,10 @@ from genesplice.runtime import write_json
 Record = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "reports" / "results"
-OF_CLAIMS = ("finetune_relatives", "finetune_standard", "pretrain_relatives", "verdict_standard")
+OF_CLAIMS = (
+    "finetune_relatives", "finetune_encoders", "finetune_standard", "pretrain_relatives",
+    "verdict_standard",
+)  # fmt: skip
 """Where an ingredient may have been measured; the first that has it counts."""
 BEST_SIMPLE = "mean_gbm_ridge_everything"
 METRICS = ("level_spearman", "profile_r")
