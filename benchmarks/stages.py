@@ -84,17 +84,22 @@ def run_stage(name: str, checkout: Path, folder: Path, contig: str) -> dict[str,
 
 
 def best_scores(written: Path, name: str) -> dict[str, float]:
-    """The model's scores of a stage; of simple methods the best ones."""
+    """The model's scores of a stage, also from the genome alone; of simple methods the best.
+
+    A model that reads no relatives has one number of bits.
+    """
     if name not in SCORES or not written.exists():
         return {}
     found = [one for one in json.loads(written.read_text()) if one["split"] == "test"]
-    if name != "baselines":
-        found = [one for one in found if one["model"] in ("genesplice", "genesplice_ensemble")]
-    return {
-        score: round((min if score == "bits_per_base" else max)(values), 4)
-        for score in SCORES[name]
-        if (values := [one["value"] for one in found if one["metric"] == score])
-    }
+    ours = ("genesplice", "genesplice_ensemble")
+    scores = {}
+    for score in SCORES[name]:
+        rows = {(one["model"], one["value"]) for one in found if one["metric"] == score}
+        values = [value for model, value in rows if name == "baselines" or model in ours]
+        scores |= {score: round(max(values), 4)} if values else {}
+        alone = [value for model, value in rows if model == "genome_alone"]
+        scores |= {f"{score}_genome_alone": round(max(alone), 4)} if alone else {}
+    return scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
