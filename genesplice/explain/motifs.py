@@ -201,8 +201,9 @@ def site_table(
     """Attribution on known sites and on random intervals of the same width and the same gene.
 
     A site's value is the mean absolute attribution of its bases, each divided by what is usual at
-    its distance from the start: attribution grows towards it, and sites are not anywhere. Usual is
-    the mean over all `attributions` but for the sites. Of sites that overlap the best one is taken.
+    its distance from the start and then of its letter: attribution grows towards the start, and is
+    larger on some letters whatever is learned; sites are not anywhere, and rich in A and T. Usual
+    is the mean over all `attributions` but for the sites. Of sites that overlap the best is taken.
     Random intervals lie in the same `upstream_bp` before the TSS and overlap no site of that
     regulator. Columns: regulator, gene_id, is_site, value.
 
@@ -222,8 +223,10 @@ def site_table(
         mine = [gene_id for gene_id in targets.get(regulator, ()) if gene_id in sizes]
         hits = {gene_id: _without_overlaps(scan(tokens[gene_id])) for gene_id in mine}
         usual = _usual(sizes, hits)
+        scaled = {one: size / usual[len(usual) - len(size) :] for one, size in sizes.items()}
+        of_letter = _usual_of_letters(scaled, tokens, hits)
         for gene_id in mine:
-            size = sizes[gene_id] / usual[len(usual) - len(sizes[gene_id]) :]
+            size = scaled[gene_id] / of_letter[tokens[gene_id]]
             for start, end, is_site in _intervals(hits[gene_id], len(size), n_random, generator):
                 rows.append((regulator, gene_id, is_site, float(size[start:end].mean())))
     return pd.DataFrame(rows, columns=["regulator", "gene_id", "is_site", "value"])
@@ -267,6 +270,29 @@ def _usual(
     filled = np.pad(np.interp(np.arange(length), known, mean), SMOOTH_BP // 2, mode="edge")
     smooth = np.convolve(filled, np.full(SMOOTH_BP, 1 / SMOOTH_BP), mode="valid")
     return np.maximum(smooth, SMALLEST_USUAL)
+
+
+def _usual_of_letters(
+    sizes: Mapping[str, np.ndarray],
+    tokens: Mapping[str, UInt8[np.ndarray, " length"]],
+    hits: Mapping[str, Sequence[MotifHit]],
+) -> Float[np.ndarray, " 5"]:
+    """Mean size on each letter A C G T, 1 over all, and 1 on N; without the hits.
+
+    Every gene counts the same. Of fewer than five genes nobody can say what is usual: 1 each.
+    """
+    total, count = np.zeros(5), np.zeros(5)
+    for gene_id, size in sizes.items():
+        is_free = np.ones(len(size), bool)
+        for hit in hits.get(gene_id, ()):
+            is_free[hit.start : hit.end] = False
+        free, letters = size[is_free], tokens[gene_id][is_free]
+        if free.any():
+            total += np.bincount(letters, free / free.mean(), 5)
+            count += np.bincount(letters, minlength=5)
+    is_known = (count > 0) & (np.arange(5) < 4) & (len(sizes) >= FEWEST_FREE)
+    usual = np.where(is_known, total / np.maximum(count, 1), 1.0)
+    return np.maximum(usual, SMALLEST_USUAL)
 
 
 def _intervals(

@@ -401,6 +401,20 @@ def test_planted_sites_stand_out_and_others_do_not():
     assert chance.ci_low < 0.5 < chance.ci_high
 
 
+def test_a_model_that_weighs_letters_alone_points_at_no_site():
+    """The site is rich in A and T; whatever lies on these has three times the attribution."""
+    weight = np.array([3.0, 1.0, 1.0, 3.0])
+    biased = [one._replace(values=one.values * weight[one.tokens]) for one in genes(0.0)]
+    table = site_table(biased, TARGETS, {"reg": SCANNER.scan})
+    (found,) = site_scores(table).itertuples()
+    (even,) = scores(0.0).itertuples()
+    assert found.auroc == pytest.approx(even.auroc, abs=0.03)
+    assert found.ci_low < 0.5 < found.ci_high
+    marked = [one._replace(values=one.values * weight[one.tokens]) for one in genes(5.0)]
+    (learned,) = site_scores(site_table(marked, TARGETS, {"reg": SCANNER.scan})).itertuples()
+    assert learned.auroc > 0.97
+
+
 def test_values_are_means_over_stretches_that_avoid_the_site():
     # Of one gene nobody can say what is usual.
     table = site_table(genes(5.0, 1), TARGETS, {"reg": SCANNER.scan}, n_random=4)
