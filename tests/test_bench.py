@@ -202,8 +202,9 @@ def test_a_stage_is_measured_with_the_processes_that_it_starts(tmp_path):
         f"subprocess.run([sys.executable, '-c', {child!r}], check=True)\n"
         "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
         "out.mkdir()\n"
-        "rows = [dict(metric='bits_per_base', split='test', model=m, value=v)\n"
-        "        for m, v in (('genesplice', 1.75), ('count_two_sided', 1.5))]\n"
+        "rows = [dict(metric='bits_per_base', split='test', model=m, value=v, fold=f)\n"
+        "        for m, v, f in (('genesplice', 1.75, None), ('count_two_sided', 1.5, None),\n"
+        "                        ('genesplice', 1.85, 0), ('genome_alone', 1.9, 0))]\n"
         "(out / 'metrics.json').write_text(json.dumps(rows))\n"
     )
     folder = tmp_path / "before"
@@ -212,7 +213,7 @@ def test_a_stage_is_measured_with_the_processes_that_it_starts(tmp_path):
     assert found["exit"] == 0
     assert 0.5 <= found["cpu_seconds"] < 30
     assert 200 <= found["largest_process_mb"] < 2000
-    assert found["scores"] == {"bits_per_base": 1.75}
+    assert found["scores"] == {"bits_per_base": 1.75, "bits_per_base_genome_alone": 1.9}
     assert stages.run_stage("pretrain", package.parent, folder, "chr")["exit"] == 1
 
 
