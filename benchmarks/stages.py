@@ -39,6 +39,12 @@ STAGES = {
     "baselines": "baselines --data {data} --out {at}/baselines",
     "verdict": "verdict --data {data} --preset quick --out {at}/verdict",
 }
+MEASURE = """import json, os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, used = os.wait4(child.pid, 0)
+child.returncode = os.waitstatus_to_exitcode(status)
+print(json.dumps([child.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss]))"""
+"""In a small process of its own: a child's largest size is at least that of who starts it."""
 SCORES = {
     "pretrain": ("bits_per_base",),
     "finetune": ("level_spearman", "profile_r"),
@@ -66,19 +72,19 @@ def run_stage(name: str, checkout: Path, folder: Path, contig: str) -> dict[str,
     places = {"at": folder, "data": folder / "prepare", "fold": folder / "finetune/fold0_seed0"}
     words = STAGES[name].format(**places, contig=contig).split()
     path = os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "genesplice", *words]
     began = time.monotonic()
     with (folder / f"{name}.log").open("w") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "genesplice", *words], cwd=checkout,
-            env=os.environ | {"PYTHONPATH": path}, stdout=log, stderr=log,
-        )  # fmt: skip
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+        told = subprocess.run(
+            command, cwd=checkout, env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.PIPE, stderr=log, text=True, check=True,
+        ).stdout  # fmt: skip
+    code, seconds, kilobytes = json.loads(told)
     return {
-        "exit": child.returncode,
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "exit": code,
+        "cpu_seconds": round(seconds, 1),
         "clock_seconds": round(time.monotonic() - began, 1),
-        "largest_process_mb": used.ru_maxrss // 1024,
+        "largest_process_mb": kilobytes // 1024,
         "scores": best_scores(folder / name / "metrics.json", name),
     }
 
