@@ -101,7 +101,7 @@ def best_scores(written: Path, name: str) -> dict[str, float]:
     whole = {(one["metric"], one["model"]) for one in pooled}
     found = pooled + [one for one in found if (one["metric"], one["model"]) not in whole]
     ours = ("genesplice", "genesplice_ensemble")
-    scores = {}
+    scores: dict[str, float] = {}
     for score in SCORES[name]:
         rows = {(one["model"], one["value"]) for one in found if one["metric"] == score}
         values = [value for model, value in rows if name == "baselines" or model in ours]
