@@ -5,7 +5,7 @@ Several models are explained as one.
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from captum import attr
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from genesplice.data.bundle import Bundle
@@ -24,12 +24,13 @@ from genesplice.model.genesplice import GeneSplice
 from genesplice.model.sequence import RELATIVE_CHANNELS
 from genesplice.predict.gene_output import Explainer, Reference
 from genesplice.predict.models import Models
-from genesplice.results import Attribution
+from genesplice.results import Attribution, MotifHit
 
 GROUP_CHANNELS = RELATIVE_CHANNELS // len(GROUPS)
 COMPLETE = 0.05
 """Missing share of |output - reference| up to which attributions count as complete."""
 TILE_BP = 16
+FEWEST_GENES, SMALLEST_USUAL = 5, 1e-3
 
 
 class Settings(NamedTuple):
@@ -348,3 +349,26 @@ class EnsembleExplainer(Explainer):
         other._parts = tuple(now.values())
         other._of = {gene: tuple(now[part] for part in own) for gene, own in self._of.items()}
         return other
+
+
+def usual_of_letters(
+    sizes: Mapping[str, np.ndarray],
+    tokens: Mapping[str, UInt8[np.ndarray, " length"]],
+    sites: Mapping[str, Sequence[MotifHit]],
+) -> Float[np.ndarray, " 5"]:
+    """Mean size of attributions on each letter A C G T, 1 over all, and 1 on N; without the sites.
+
+    Every gene counts the same. Of fewer than five genes nobody can say what is usual: 1 each.
+    """
+    total, count = np.zeros(5), np.zeros(5)
+    for gene_id, size in sizes.items():
+        is_free = np.ones(len(size), bool)
+        for site in sites.get(gene_id, ()):
+            is_free[site.start : site.end] = False
+        free, letters = size[is_free], tokens[gene_id][is_free]
+        if free.any():
+            total += np.bincount(letters, free / free.mean(), 5)
+            count += np.bincount(letters, minlength=5)
+    is_known = (count > 0) & (np.arange(5) < 4) & (len(sizes) >= FEWEST_GENES)
+    usual = np.where(is_known, total / np.maximum(count, 1), 1.0)
+    return np.maximum(usual, SMALLEST_USUAL)

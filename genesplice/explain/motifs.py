@@ -14,6 +14,7 @@ from genesplice.data.features import find_promoter
 from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.splits import first_of_operon
 from genesplice.evaluate.bootstrap import interval, make_draws, ranking_draws, resampled
+from genesplice.explain.attribution import FEWEST_GENES, SMALLEST_USUAL, usual_of_letters
 from genesplice.results import Attribution, Metric, MotifHit
 
 LETTERS = "ACGT"
@@ -25,7 +26,7 @@ ALIASES = {"h_ns": "hns", "ihf": "ihfa", "frur": "cra", "ntrc": "glng"}
 HEXAMERS = "-10 and -35 hexamers"
 CONTROL, OF_COLUMNS, COLUMN = "permuted_weights", "genesplice_columns", "column"
 MIN_TARGETS = 10
-FEWEST_FREE, SMOOTH_BP, SMALLEST_USUAL = 5, 21, 1e-3
+SMOOTH_BP = 21
 
 Scan = Callable[[UInt8[np.ndarray, " length"]], list[MotifHit]]
 """From a sequence to its sites, by start: `MotifScanner.scan`, or `find_promoter`."""
@@ -224,7 +225,7 @@ def site_table(
         hits = {gene_id: _without_overlaps(scan(tokens[gene_id])) for gene_id in mine}
         usual = _usual(sizes, hits)
         scaled = {one: size / usual[len(usual) - len(size) :] for one, size in sizes.items()}
-        of_letter = _usual_of_letters(scaled, tokens, hits)
+        of_letter = usual_of_letters(scaled, tokens, hits)
         for gene_id in mine:
             size = scaled[gene_id] / of_letter[tokens[gene_id]]
             for start, end, is_site in _intervals(hits[gene_id], len(size), n_random, generator):
@@ -263,36 +264,13 @@ def _usual(
             for hit in hits.get(gene_id, ()):
                 row[length - len(size) + hit.start : length - len(size) + hit.end] = np.nan
     free = np.isfinite(table).sum(0)
-    known = np.flatnonzero(free >= FEWEST_FREE)
+    known = np.flatnonzero(free >= FEWEST_GENES)
     if not len(known):
         return np.ones(length)
     mean = np.nansum(table, 0)[known] / free[known]
     filled = np.pad(np.interp(np.arange(length), known, mean), SMOOTH_BP // 2, mode="edge")
     smooth = np.convolve(filled, np.full(SMOOTH_BP, 1 / SMOOTH_BP), mode="valid")
     return np.maximum(smooth, SMALLEST_USUAL)
-
-
-def _usual_of_letters(
-    sizes: Mapping[str, np.ndarray],
-    tokens: Mapping[str, UInt8[np.ndarray, " length"]],
-    hits: Mapping[str, Sequence[MotifHit]],
-) -> Float[np.ndarray, " 5"]:
-    """Mean size on each letter A C G T, 1 over all, and 1 on N; without the hits.
-
-    Every gene counts the same. Of fewer than five genes nobody can say what is usual: 1 each.
-    """
-    total, count = np.zeros(5), np.zeros(5)
-    for gene_id, size in sizes.items():
-        is_free = np.ones(len(size), bool)
-        for hit in hits.get(gene_id, ()):
-            is_free[hit.start : hit.end] = False
-        free, letters = size[is_free], tokens[gene_id][is_free]
-        if free.any():
-            total += np.bincount(letters, free / free.mean(), 5)
-            count += np.bincount(letters, minlength=5)
-    is_known = (count > 0) & (np.arange(5) < 4) & (len(sizes) >= FEWEST_FREE)
-    usual = np.where(is_known, total / np.maximum(count, 1), 1.0)
-    return np.maximum(usual, SMALLEST_USUAL)
 
 
 def _intervals(
