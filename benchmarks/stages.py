@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 from benchmarks import record
 from genesplice.data.bundle import load_bundle
 from genesplice.data.genome import decode
+from genesplice.errors import WorkError
 
 N_VARIANTS = 1000
 STAGES = {
@@ -39,12 +39,21 @@ STAGES = {
     "baselines": "baselines --data {data} --out {at}/baselines",
     "verdict": "verdict --data {data} --preset quick --out {at}/verdict",
 }
-MEASURE = """import json, os, subprocess, sys
-child = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
-_, status, used = os.wait4(child.pid, 0)
-child.returncode = os.waitstatus_to_exitcode(status)
-print(json.dumps([child.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss]))"""
-"""In a small process of its own: a child's largest size is at least that of who starts it."""
+MEASURE = """import contextlib, ctypes, json, os, resource, subprocess, sys, time
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+began = time.monotonic()
+code = subprocess.Popen(sys.argv[1:], stdout=sys.stderr).wait()
+seconds = time.monotonic() - began
+with contextlib.suppress(ChildProcessError):
+    while True:
+        os.wait()
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, used.ru_utime + used.ru_stime, seconds, used.ru_maxrss]))"""
+"""In a small process of its own: a child's largest size is at least that of who starts it.
+
+Workers that outlive the command become its children, so that their time counts too (on Linux).
+"""
 SCORES = {
     "pretrain": ("bits_per_base",),
     "finetune": ("level_spearman", "profile_r"),
@@ -68,22 +77,28 @@ def random_substitutions(data: Path, out: Path, n: int = N_VARIANTS) -> str:
 
 
 def run_stage(name: str, checkout: Path, folder: Path, contig: str) -> dict[str, Any]:
-    """Run one command of a checkout: seconds of CPU and of the clock, largest process in MB."""
+    """Run one command of a checkout: seconds of CPU and of the clock, largest process in MB.
+
+    Raises
+    ------
+    WorkError
+        If the command fails: what it took until then is no measurement.
+    """
     places = {"at": folder, "data": folder / "prepare", "fold": folder / "finetune/fold0_seed0"}
     words = STAGES[name].format(**places, contig=contig).split()
     path = os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "genesplice", *words]
-    began = time.monotonic()
     with (folder / f"{name}.log").open("w") as log:
         told = subprocess.run(
             command, cwd=checkout, env=os.environ | {"PYTHONPATH": path},
             stdout=subprocess.PIPE, stderr=log, text=True, check=True,
         ).stdout  # fmt: skip
-    code, seconds, kilobytes = json.loads(told)
+    code, cpu_seconds, seconds, kilobytes = json.loads(told)
+    if code:
+        raise WorkError(f"{name} of {checkout} ended with {code}: see {folder / name}.log")
     return {
-        "exit": code,
-        "cpu_seconds": round(seconds, 1),
-        "clock_seconds": round(time.monotonic() - began, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "clock_seconds": round(seconds, 1),
         "largest_process_mb": kilobytes // 1024,
         "scores": best_scores(folder / name / "metrics.json", name),
     }

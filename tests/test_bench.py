@@ -192,14 +192,16 @@ def test_the_page_is_offline_and_escaped(tmp_path):
 
 
 def test_a_stage_is_measured_with_the_processes_that_it_starts(tmp_path):
-    """A checkout of its own, whose command starts a child that does all the work."""
+    """A checkout of its own, whose command starts a child that works, and one that outlives it."""
     child = "import time\nwhile time.process_time() < 0.5: pass\nkept = bytearray(200 * 2**20)"
+    orphan = "import time\nwhile time.process_time() < 1.5: pass"
     package = tmp_path / "checkout" / "genesplice"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(
         "import json, pathlib, subprocess, sys\n"
         f"subprocess.run([sys.executable, '-c', {child!r}], check=True)\n"
+        f"subprocess.Popen([sys.executable, '-c', {orphan!r}])\n"
         "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
         "out.mkdir()\n"
         "rows = [dict(metric='bits_per_base', split='test', model=m, value=v, fold=f)\n"
@@ -210,11 +212,11 @@ def test_a_stage_is_measured_with_the_processes_that_it_starts(tmp_path):
     folder = tmp_path / "before"
     folder.mkdir()
     found = stages.run_stage("pretrain", package.parent, folder, "chr")
-    assert found["exit"] == 0
-    assert 0.5 <= found["cpu_seconds"] < 30
+    assert (2.0 if sys.platform == "linux" else 0.5) <= found["cpu_seconds"] < 30
     assert 200 <= found["largest_process_mb"] < 2000
     assert found["scores"] == {"bits_per_base": 1.75, "bits_per_base_genome_alone": 1.9}
-    assert stages.run_stage("pretrain", package.parent, folder, "chr")["exit"] == 1
+    with pytest.raises(WorkError, match=r"pretrain of .* ended with 1: see .*pretrain\.log"):
+        stages.run_stage("pretrain", package.parent, folder, "chr")
 
 
 def test_the_same_random_substitutions_are_drawn_for_both_sides(tiny_bundle, tmp_path):

@@ -245,11 +245,12 @@ def variants(
     is_free = overwrite or not (out.exists() or records.exists())
     require(is_free, f"{out} exists", "a new file (or --overwrite)")
     models, bundle = cli.open_with_data(
-        "variants", model, data, needs=None, is_other_allowed=other_genome
+        "variants",
+        model,
+        data,
+        needs=None if relatives == "all" else "masked bases",
+        is_other_allowed=other_genome,
     )
-    found = f"--relatives {relatives} and no masked-base model"
-    is_read = relatives == "all" or models.masked is not None
-    require(is_read, found, "--model DIR of a folder that pretrain wrote")
     settings = Settings(window, max_length, abstain, level_window, percentile, seed, relatives)
     known = None if sites is None else known_effects.read_sites(sites, bundle)
     listed = () if genes is None else read_gene_list(genes, bundle)
