@@ -117,7 +117,10 @@ def _execute(
     page = render()
     names = (f"{record['stem']}.html" for record in manifest["notebooks"])
     reports = tuple(page.parent / name for name in names if (run_dir / name).exists())
-    return RunResult(run_dir, page, reports, tuple(failures))
+    place = {task.name: place for place, task in enumerate(tasks)}
+    return RunResult(
+        run_dir, page, reports, tuple(sorted(failures, key=lambda one: place[one.notebook]))
+    )
 
 
 def run_notebooks(

@@ -52,6 +52,22 @@ def test_every_combination_runs_once_and_a_failure_stops_none(notebook: Path) ->
     json.dumps(manifest)
 
 
+def test_failures_are_told_in_the_order_of_the_runs_whichever_ended_first(tmp_path: Path) -> None:
+    slow_first = write_notebook(
+        tmp_path / "notebooks" / "02_try.ipynb",
+        md("# Try"),
+        code('wait: float = 0\nrun_dir: str = ""', "parameters"),
+        code("import time\ntime.sleep(wait)\nassert False, f'waited {wait}'"),
+    )
+    result = sweep_notebook(
+        slow_first, {"wait": "6,0"}, tmp_path / "reports", progress=Progress(io.StringIO())
+    )
+    names = ["1-wait=6", "2-wait=0"]
+    assert [record["stem"] for record in read_manifest(result.run_dir)["notebooks"]] == names
+    assert [failure.notebook for failure in result.failures] == names
+    assert [failure.kind for failure in result.failures] == ["AssertionError"] * 2
+
+
 def test_wrong_values_are_refused_before_anything_runs(notebook: Path) -> None:
     for grid, match in (
         ({"seed": "1,x"}, "seed = 'x', expected int"),
