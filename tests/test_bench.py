@@ -92,6 +92,26 @@ def test_a_miss_is_a_miss():
     assert row("training 1 Mbp with checkpoints, above the model", big).met is False
 
 
+def test_a_base_of_a_chromosome_and_of_the_base_path_is_held_against_the_bins():
+    whole = "time a base of that step against 196,608 bp"
+    assert row(whole, found()).met
+    slow = found(chromosome={"seconds": 50.0, "us_per_bp": 2.3, "above_mb": 1.0})
+    assert (row(whole, slow).measured, row(whole, slow).met) == (pytest.approx(1.15), False)
+    path = "with the base-resolution path and 1-bp output, train"
+    assert (row(path, found()).ratio, row(path, found()).met) == (1.0, True)
+    heavy = found(**{"base path train": {"us_per_bp": 5.1}})
+    assert (row(path, heavy).ratio, row(path, heavy).met) == (pytest.approx(2.55), False)
+
+
+def test_goals_of_loader_and_stem():
+    assert row("loader against pyfaidx", found()).met is False  # 300 times
+    fast = found(loader={"uint8 tokens": 15_000.0, "pyfaidx and a dictionary": 10.0})
+    assert row("loader against pyfaidx", fast).met
+    share = "stem as a share of forward"
+    assert (row(share, found()).measured, row(share, found()).met) == (0.025, False)
+    assert row(share, found(stem={"ns_per_bp": 40.0})).met
+
+
 def test_mutagenesis_is_held_against_whole_windows_of_its_length():
     first = "best naive, {} kb, read at a gene's start"
     rows = [row(first.format(kb), found()) for kb in MUTAGENESIS_GOALS]
