@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu import measure_gpu
 from benchmarks.models import make_workload
 from benchmarks.mutagenesis import measure_mutagenesis
 from genesplice.model.sequence import InputChannels, Stem
 
-__all__ = ["measure"]
+__all__ = ["count_flops", "measure"]
 
 WARM_UP_BP = 16_384
 
@@ -53,7 +54,8 @@ def _attention_flops(q: Any, k: Any, *_: Any, **__: Any) -> int:
     return 4 * int(np.prod(q[:-1])) * k[-2] * q[-1]
 
 
-def _count_flops(model: nn.Module, tokens: Tensor) -> int:
+def count_flops(model: nn.Module, tokens: Tensor) -> int:
+    """Operations of a forward pass, whichever kernels multiply."""
     extra = {
         torch.ops.mkldnn._linear_pointwise: _linear_flops,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
@@ -104,7 +106,7 @@ def measure_step(task: dict[str, Any]) -> dict[str, float]:
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     if task.get("flops"):
-        result["kflop_per_bp"] = _count_flops(model.eval(), tokens) / task["length"] / 1e3
+        result["kflop_per_bp"] = count_flops(model.eval(), tokens) / task["length"] / 1e3
     return result
 
 
@@ -154,6 +156,7 @@ KINDS = {
     "loader": measure_loader,
     "api": measure_api,
     "mutagenesis": measure_mutagenesis,
+    "gpu": measure_gpu,
 }
 
 

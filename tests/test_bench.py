@@ -158,10 +158,44 @@ def test_rows_are_the_contract():
     assert len(set(names)) == len(names)
 
 
+def gpu_rows(**changes):
+    """Rows of a GPU that multiplies 700 teraflops and trains at 300."""
+    gpu = {
+        "has_flash": 1.0, "tflops": 700.0, "train_tflops": 300.0, "sdpa_error": 0.01,
+        "flash_error": 0.015, "long_gb": 6.0,
+    }  # fmt: skip
+    names = {r.name for r in make_rows(found()) if "flash-attn" in r.name or "on a GPU" in r.name}
+    rows = make_rows(found(gpu=gpu | changes))
+    return [(r.measured, r.met) for r in rows if r.name in names]
+
+
 def test_what_needs_a_gpu_says_so():
-    rows = [r for r in make_rows(found()) if "flash-attn" in r.name]
-    assert rows
-    assert all(r.measured is None and r.met is None for r in rows)
+    rows = [r for r in make_rows(found()) if "flash-attn" in r.name or "on a GPU" in r.name]
+    assert len(rows) == 3
+    assert all(r.measured is None and r.met is None and "no CUDA GPU" in r.unit for r in rows)
+
+
+def test_rows_of_a_gpu_are_held_against_its_peak_and_the_plain_kernel():
+    assert gpu_rows() == [(pytest.approx(3 / 7), True), (pytest.approx(1.5), True), (6.0, True)]
+    worse = gpu_rows(train_tflops=279.0, flash_error=0.021, long_gb=8.1)
+    assert [met for _, met in worse] == [False, False, False]
+    assert gpu_rows(has_flash=0.0) == [(None, None), (None, None), (6.0, True)]
+
+
+def test_what_a_gpu_is_measured_by_is_right_where_there_is_none():
+    small = {"width": 32, "heads": 2, "annotation": False}
+    result = measure(
+        {"kind": "gpu", "device": "cpu", "length": 4096, "batch": 2, "long": 8192, "size": 256,
+         "tokens": 600, "half_window": 32, "sizes": small}
+    )  # fmt: skip
+    assert 0 < result["sdpa_error"] < 0.05  # bf16 has eight bits
+    assert result["flash_error"] == result["sdpa_error"]
+    assert (result["has_flash"], result["long_gb"]) == (0.0, 0.0)
+    task = {"kind": "step", "model": "ours", "length": 4096, "train": False, "flops": True}
+    assert result["kflop_per_bp"] == measure(task | {"sizes": small})["kflop_per_bp"]
+    operations = 3 * result["kflop_per_bp"] * 1e3 * 4096 * 2
+    assert result["train_tflops"] == pytest.approx(operations / result["train_seconds"] / 1e12)
+    assert 0 < result["tflops"] < 100
 
 
 def test_every_row_has_its_task(tmp_path):
