@@ -20,7 +20,7 @@ from typing import Any
 
 import platformdirs
 
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.config.model import REGION_BP
 from genesplice.context import conditions
 from genesplice.context.rule import ANSWERS, Decision
@@ -28,7 +28,6 @@ from genesplice.data.bundle import load_bundle
 from genesplice.data.simulate import CONTROLS, ELEMENT_DISTANCE_BP, ControlName, make_control
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_file, processor, tell, versions, write_json
-from genesplice.training.ablations import replace
 from genesplice.training.sweeps import Progress, SweepResult
 
 PLANTED_METRIC = "level_r2"
@@ -54,7 +53,7 @@ def kept_folder(config: Config) -> Path:
 
 def genome_alone(config: Config) -> Config:
     """The settings for simulated controls, which have no relatives."""
-    return replace(config, "verdict", relatives=False)
+    return replace(config, verdict={"relatives": False})
 
 
 def control_settings(config: Config) -> str:

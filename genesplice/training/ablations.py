@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.config.training import AblationName, PretrainAblationName
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import (
@@ -55,13 +55,6 @@ from genesplice.errors import InputError
 from genesplice.training.corpus import Source
 from genesplice.training.schedules import schedule_factors
 
-
-def replace(config: Config, section: str, **changes: Any) -> Config:
-    """The settings with some of one section changed."""
-    changed = dataclasses.replace(getattr(config, section), **changes)
-    return dataclasses.replace(config, **{section: changed})
-
-
 # --- of pre-training ---
 
 
@@ -70,7 +63,7 @@ def ablate_pretraining(
 ) -> tuple[Source, Config]:
     """What an ablation reads, and its settings."""
     settings, base_width = config.pretrain, config.model.base_width or config.model.width
-    config = replace(config, "pretrain", ablations=())
+    config = replace(config, pretrain={"ablations": ()})
     if name == "masked_only":
         return source, masked_only(config)
     if name == "shuffled_genome":
@@ -79,21 +72,21 @@ def ablate_pretraining(
         steps, lowest = settings.steps, settings.lowest_rate
         mean = float(schedule_factors(settings.schedule, steps, lowest=lowest).mean())
         rate = settings.learning_rate * mean
-        return source, replace(config, "pretrain", schedule="constant", learning_rate=rate)
+        return source, replace(config, pretrain={"schedule": "constant", "learning_rate": rate})
     changes: dict[str, dict[str, Any]] = {
         "local_only": {"hierarchy": "local_only"},
         "permuted_regions": {"hierarchy": "permuted_regions"},
         "kmer_tokens": {"arch": "kmer_tokens", "base_width": base_width},
         "dilated_cnn": {"arch": "dilated_cnn", "width": base_width},
     }
-    return source, replace(config, "model", **changes[name])
+    return source, replace(config, model=changes[name])
 
 
 def masked_only(config: Config) -> Config:
     """The same settings without views, and as many steps more as read what these would have."""
-    without = replace(config, "pretrain", contrastive_weight=0.0)
+    without = replace(config, pretrain={"contrastive_weight": 0.0})
     more = config.pretrain.mean_batch_bp / without.pretrain.mean_batch_bp
-    return replace(without, "pretrain", steps=round(config.pretrain.steps * more))
+    return replace(without, pretrain={"steps": round(config.pretrain.steps * more)})
 
 
 def _shuffled(source: Source, seed: int) -> Source:
@@ -179,4 +172,4 @@ def ablate_finetuning(
         init = folder
     if change.data is not None:
         bundle = change.data(bundle, seed)
-    return bundle, replace(config, "model", **change.model), init
+    return bundle, replace(config, model=change.model), init

@@ -18,13 +18,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim.lr_scheduler import ExponentialLR
 
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.config.training import PretrainScheduleName
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.results import Metric
-from genesplice.training.ablations import masked_only, replace
+from genesplice.training.ablations import masked_only
 from genesplice.training.batches import StepMaker
 from genesplice.training.corpus import Source, bundle_source
 from genesplice.training.evaluation import masked_base_metrics, measure_vectors
@@ -147,12 +147,13 @@ def trial_config(config: Config, *, steps: int, window_bp: int = 2048) -> Config
     Where views are switched on again, every fourth step has them.
     """
     settings = config.pretrain
-    return replace(
-        config, "pretrain", steps=steps, window_bp=window_bp, batch_windows=4, accumulate=1,
-        shift_bp=min(settings.shift_bp, window_bp // 4), contrastive_weight=0.0,
-        views_every=min(settings.views_every, 4), validation_every=steps, ema_decay=0.0,
-        validation_blocks=settings.validation_blocks or VALIDATION_BLOCKS,
-    )  # fmt: skip
+    changes = {
+        "steps": steps, "window_bp": window_bp, "batch_windows": 4, "accumulate": 1,
+        "shift_bp": min(settings.shift_bp, window_bp // 4), "contrastive_weight": 0.0,
+        "views_every": min(settings.views_every, 4), "validation_every": steps, "ema_decay": 0.0,
+        "validation_blocks": settings.validation_blocks or VALIDATION_BLOCKS,
+    }  # fmt: skip
+    return replace(config, pretrain=changes)
 
 
 def compare_schedules(
@@ -190,7 +191,7 @@ def compare_schedules(
     null_rates = np.geomspace(min(rates), max(rates), n_null).tolist()
     for name in names:
         for rate in null_rates if name == NULL else rates:
-            own = replace(config, "pretrain", schedule=name, learning_rate=rate)
+            own = replace(config, pretrain={"schedule": name, "learning_rate": rate})
             model, history = train_model(source, own)
             bits = float(history.loc[history["split"] == "val", "value"].min())
             rows.append((name, rate, bits, model))
@@ -227,7 +228,7 @@ def compare_contrast(bundle: Bundle, config: Config, *, weight: float = 0.1) -> 
             "a fold to measure on, and a weight above 0",
         )
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    contrasted = replace(config, "pretrain", contrastive_weight=weight)
+    contrasted = replace(config, pretrain={"contrastive_weight": weight})
     settings_of = {"contrastive": contrasted, NO_CONTRAST: masked_only(contrasted)}
     models = {name: train_model(source, own)[0] for name, own in settings_of.items()}
     return measure_vectors(models, bundle, config)

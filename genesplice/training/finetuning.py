@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genesplice.baselines.ridge import KernelChoice, choose_mix, fit_kernel_path
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_knowledge, own_files
 from genesplice.errors import InputError
@@ -37,7 +37,7 @@ from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import atomic_files, file_sha256, tell, write_json, write_table
 from genesplice.training import folds
-from genesplice.training.ablations import ablate_finetuning, replace
+from genesplice.training.ablations import ablate_finetuning
 from genesplice.training.corpus import finetune_need, for_genome, require_memory
 from genesplice.training.loops import begin_run, check_run, last_checkpoint
 from genesplice.training.pretraining import load_encoder_weights
@@ -223,8 +223,8 @@ def _for_mode(config: Config) -> Config:
     """The settings with what the mode decides: a probe is linear, without graph and kernel."""
     if config.finetune.mode != "probe":
         return config
-    config = replace(config, "model", is_linear=True, graph_layers=0)
-    return replace(config, "finetune", kernel=False)
+    linear = {"is_linear": True, "graph_layers": 0}
+    return replace(config, model=linear, finetune={"kernel": False})
 
 
 def _inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:

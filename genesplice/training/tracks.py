@@ -6,7 +6,6 @@ the bases alone. Then, with `finetune.epochs`, encoder and head learn together. 
 coverage is divided by, weights and the choice of the best pass come from training blocks alone.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genesplice.baselines.methods import predict_tracks
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_genome
 from genesplice.data.tracks import (
@@ -58,6 +57,7 @@ from genesplice.training.pretraining import load_encoder_weights
 from genesplice.training.schedules import Validation, make_optimizer
 
 KMERS, ALONE = "kmer_ridge", "bases_only"
+HEAD_ALONE = {"epochs": 0, "mode": "head"}
 MEASURED, DONE = TRACK_VALUES
 Cache = Float[np.ndarray, "2 bins width"]
 
@@ -311,7 +311,7 @@ def finetune_tracks(
             for label, values in models.items():
                 is_alone, found = label == ALONE, []
                 folder = out / "ablations" / label if is_alone else out
-                plain = _head_alone(config) if is_alone else config
+                plain = replace(config, finetune=HEAD_ALONE) if is_alone else config
                 start = None if is_alone else init
                 for seed in settings.seeds:
                     where = folder / f"fold{fold}_seed{seed}"
@@ -336,11 +336,6 @@ def finetune_tracks(
     labels, is_peaks = tracks.labels, tracks.is_peaks
     metrics = track_metrics(observed, models, labels, is_peaks, block_of)
     return metrics + _gene_metrics(bundle, observed, models, out)
-
-
-def _head_alone(config: Config) -> Config:
-    finetune = dataclasses.replace(config.finetune, epochs=0, mode="head")
-    return dataclasses.replace(config, finetune=finetune)
 
 
 def _encoded(init: Path, bundle: Bundle, config: Config, path: Path) -> Cache:
