@@ -99,9 +99,8 @@ def _shuffled(source: Source, seed: int) -> Source:
     turned = None if columns is None else [turn_columns(one, tokens, 1) for one in columns]
     generator = np.random.default_rng([seed, 19])
     for name, start, end in [*source.training, *source.validation]:
-        contig = source.genome.contig(name)
         # A block may lie across the origin of a circular contig.
-        rows = contig.offset + np.arange(start, end) % contig.length
+        rows, _ = source.genome.indices(name, start, end)
         tokens[rows] = dinucleotide_shuffle(tokens[rows], generator)
         if turned is not None:
             order = generator.permutation(rows)

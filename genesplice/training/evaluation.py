@@ -79,13 +79,17 @@ def measure_bases(models: Models, bundle: Bundle, source: Source, config: Config
 
     Ablations are asked on the bundle's own genome, whatever they have read.
     """
-    settings, fold = config.pretrain, config.pretrain.holdout_fold
     counts = [fit_count_model(source.genome, source.training, *sides) for sides in CONTEXTS]
-    about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
-    about |= {"window_bp": settings.window_bp, "seed": settings.seed}
-    about |= {"n_windows": settings.measure_windows, "regions": region_masks(bundle)}
-    models = with_subsets(models, source.genome)
-    return masked_base_metrics(models, source.genome, source.held_out, counts=counts, **about)
+    models, n_windows = with_subsets(models, source.genome), config.pretrain.measure_windows
+    about: dict[str, Any] = {"counts": counts, "regions": region_masks(bundle)}
+    return held_out_bits(models, source, config, n_windows=n_windows, **about)
+
+
+def held_out_bits(models: Models, source: Source, config: Config, **more: Any) -> list[Metric]:
+    """`masked_base_metrics` of what is held out, in windows as long as those of pre-training."""
+    about: dict[str, Any] = {"window_bp": config.pretrain.window_bp, "seed": config.pretrain.seed}
+    about |= {"fold": source.record["fold"], **more}
+    return masked_base_metrics(models, source.genome, source.held_out, **about)
 
 
 def with_subsets(models: Models, genome: Genome) -> dict[str, PretrainingModel]:
@@ -178,14 +182,9 @@ class _InPieces(SequenceEncoder):
     """An encoder that reads every window as pieces of `piece_bp`, side by side."""
 
     def __init__(self, encoder: SequenceEncoder, piece_bp: int) -> None:
-        super().__init__(
-            bin_bp=encoder.bin_bp,
-            width=encoder.width,
-            annotation=encoder.channels.annotation,
-            relatives=encoder.channels.relatives,
-            base_width=encoder.base_width,
-        )
-        self.encoder, self.piece_bp = encoder, piece_bp
+        sizes = {name: getattr(encoder, name) for name in ("bin_bp", "width", "base_width")}
+        super().__init__(**sizes)
+        self.encoder, self.piece_bp, self.channels = encoder, piece_bp, encoder.channels
 
     def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
         """The pieces' levels, one after the other."""
@@ -205,15 +204,8 @@ def measure_expression(models: Models, bundle: Bundle, config: Config) -> list[M
     `pretrain.holdout_fold`, whose sequence no encoder has read, and, without a fold, for those of
     all folds: each is held out from the ridge and the boosting, and the encoder has read the
     sequence of the others, never their expression.
-
-    Raises
-    ------
-    InputError
-        If no fold is held out.
     """
     fold, seed = config.pretrain.holdout_fold, config.pretrain.seed
-    if fold is None:
-        raise InputError("pretrain.holdout_fold none", "a fold to measure on")
     tables = {name: read_genes(model, bundle, config) for name, model in models.items()}
     tables[NO_ENCODER] = kmer_codon_features(bundle)
     predictions = run_baselines(bundle, models=[], extra=tables, seed=seed)
@@ -247,7 +239,6 @@ def masked_base_metrics(
     n_windows: int = 64,
     seed: int = 0,
     fold: int | None = None,
-    split: str = "test",
     is_strand_averaged: bool = True,
     counts: Sequence[CountModel] = (),
     regions: Mapping[str, Bool[np.ndarray, " genome"]] | None = None,
@@ -285,17 +276,13 @@ def masked_base_metrics(
         log_probs[counted.name] = np.log2(np.concatenate(parts))
     unit, n_units = _units(windows, intervals, genome)
     block = unit[np.nonzero(hits)[0]]
-    contigs = [genome.contig(window.contig) for window in windows]
-    position = np.concatenate(
-        [
-            contig.offset + (window.start + np.flatnonzero(hit)) % contig.length
-            for contig, window, hit in zip(contigs, windows, hits, strict=True)
-        ]
-    )
+    read = [genome.indices(w.contig, w.start, w.end)[0] for w in windows]
+    position = np.stack(read)[hits]
     kinds = {"": np.ones(len(position), bool)}
     kinds |= {f"_{name}": mask[position] for name, mask in (regions or {}).items()}
     draws = make_draws(n_units, N_BOOTSTRAP, seed)
     wanted = rows[hits]
+    split = "train" if fold is None else "test"
     about: dict[str, Any] = {"n_blocks": n_units, "split": split, "fold": fold, "seed": seed}
     metrics, bits = [], {}
     for name, values in log_probs.items():
