@@ -130,7 +130,68 @@ def _groups(genome: Genome, settings: FinetuneConfig, offset_bp: int) -> list[li
     return group_windows(windows, settings.batch_windows)
 
 
-class Stage(LightningModule, ABC):
+class Learner(LightningModule, ABC):
+    """What learns by steps of `n_windows` under the settings of fine-tuning.
+
+    With `is_chosen` something is left to choose the best weights by. Dropout is seeded by the step.
+    """
+
+    def __init__(
+        self, model: Any, config: Config, seed: int, *, is_chosen: bool, n_windows: int = 1
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.history = model, config, History()
+        self.seed, self.is_chosen, self.n_windows = seed, is_chosen, n_windows
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by the step."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    @abstractmethod
+    def validate(self, step: int) -> float:
+        """Loss on what nothing is fitted to."""
+
+    @abstractmethod
+    def is_validated(self, step: int) -> bool:
+        """Say whether a validation pass follows `step`."""
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """The state that `validate` measures, of what `learner` is."""
+        return self.model.state_dict()
+
+    def run(
+        self,
+        steps: int,
+        make: Callable[[int], Any],
+        learner: nn.Module,
+        folder: Path,
+        resume_from: str | None,
+        name: str,
+    ) -> None:
+        """Train for `steps` steps; leave `learner` with the weights that validated best."""
+        settings = self.config.finetune
+        bases = self.n_windows * (settings.core_bp + 2 * settings.flank_bp)
+        callbacks: list[Callback] = [self.history, ProgressLines(name, bases)]
+        validation = Validation(self.validate, self.validated_weights, self.is_validated)
+        if self.is_chosen:
+            callbacks.append(validation)
+        train(
+            self, steps, make, callbacks, folder=folder, resume_from=resume_from,
+            checkpoint_minutes=settings.checkpoint_minutes,
+        )  # fmt: skip
+        if validation.weights:
+            learner.load_state_dict(validation.weights)
+
+    def make_optimizer(
+        self, weights: Iterable[nn.Parameter], rate: float, *phases: tuple[int, float]
+    ) -> OptimizerLRSchedulerConfig:
+        """AdamW under the chosen schedule."""
+        settings = self.config.finetune
+        about: dict[str, Any] = {"weight_decay": settings.weight_decay, "phases": phases}
+        return make_optimizer(weights, learning_rate=rate, schedule=settings.schedule, **about)
+
+
+class Stage(Learner):
     """Targets, gene features as they were last encoded, and the losses of one fold and seed."""
 
     gene_features: Tensor
@@ -145,8 +206,8 @@ class Stage(LightningModule, ABC):
         features: Features,
         passes: GenomePasses,
     ) -> None:
-        super().__init__()
-        self.model, self.config, self.history = model, config, History()
+        is_chosen, n_windows = len(data.validation.rows) > 0, config.finetune.batch_windows
+        super().__init__(model, config, passes.seed, is_chosen=is_chosen, n_windows=n_windows)
         self.training_genes, self.validation_genes = data.training, data.validation
         self.passes = passes
         self.register_buffer("gene_features", features.clone())
@@ -157,10 +218,6 @@ class Stage(LightningModule, ABC):
             GeneTargets(*(part.to(self.device) for part in genes))
             for genes in (self.training_genes, self.validation_genes)
         )
-
-    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
-        """Seed dropout by the step."""
-        torch.manual_seed(self.passes.seed * 1_000_003 + self.global_step)
 
     def encode(self, batch: WindowBatch) -> Float[Tensor, "batch_genes features"]:
         """Features of the batch's genes, which are kept without their gradient."""
@@ -179,48 +236,9 @@ class Stage(LightningModule, ABC):
             self.history.add(self.global_step, self.prefix + name, split, value.detach())
         return level_error + self.config.finetune.profile_weight * residual_error
 
-    @abstractmethod
-    def validate(self, step: int) -> float:
-        """Loss on the validation genes."""
-
-    @abstractmethod
-    def validated_weights(self) -> Mapping[str, Tensor]:
-        """The state that `validate` measures, of what `learner` is."""
-
     def is_validated(self, step: int) -> bool:
-        """Say whether a validation pass follows `step`."""
+        """After every pass."""
         return step % self.passes.steps == 0
-
-    def run(
-        self,
-        steps: int,
-        make: Callable[[int], WindowBatch],
-        learner: nn.Module,
-        folder: Path,
-        resume_from: str | None,
-        name: str,
-    ) -> None:
-        """Train for `steps` steps; leave `learner` with the weights that validated best."""
-        settings = self.config.finetune
-        bases = settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp)
-        callbacks: list[Callback] = [self.history, ProgressLines(name, bases)]
-        validation = Validation(self.validate, self.validated_weights, self.is_validated)
-        if len(self.validation_genes.rows):
-            callbacks.append(validation)
-        train(
-            self, steps, make, callbacks, folder=folder, resume_from=resume_from,
-            checkpoint_minutes=settings.checkpoint_minutes,
-        )  # fmt: skip
-        if validation.weights:
-            learner.load_state_dict(validation.weights)
-
-    def make_optimizer(
-        self, weights: Iterable[nn.Parameter], rate: float, *phases: tuple[int, float]
-    ) -> OptimizerLRSchedulerConfig:
-        """AdamW under the chosen schedule."""
-        settings = self.config.finetune
-        about: dict[str, Any] = {"weight_decay": settings.weight_decay, "phases": phases}
-        return make_optimizer(weights, learning_rate=rate, schedule=settings.schedule, **about)
 
 
 class SequenceStage(Stage):
@@ -341,10 +359,6 @@ class GraphStage(Stage):
         loss = self.log_errors(self.model.expression_head, "val", predicted, observed)
         self.model.train()
         return float(loss)
-
-    def validated_weights(self) -> Mapping[str, Tensor]:
-        """All weights, as they are."""
-        return self.model.state_dict()
 
     def is_validated(self, step: int) -> bool:
         """After every pass, and now and then before the first one."""

@@ -22,7 +22,7 @@ from lightning import Callback, LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from genesplice.config import Config
 from genesplice.config.model import REGION_BP, SUMMARY_BP
@@ -100,7 +100,7 @@ def pretrain_source(
     found = f"{config.pretrain.shown('distributed')} in one process"
     require(is_shared, found, "torchrun with two or more")
     corpus.require_memory(corpus.pretrain_need(config, source.genome))
-    settings, started = config.pretrain, time.monotonic()
+    started = time.monotonic()
     parts = {"process": loops.process_number(), "processes": loops.n_processes()}
     maker, digests = batches.StepMaker(source, config, **parts), corpus.source_digests(source)
     was_begun = resume and (out / loops.SETTINGS).exists()
@@ -193,8 +193,8 @@ def train_model(
     return module.assemble(validation.weights), module.history.to_frame()
 
 
-def load_encoder_weights(model: Any, directory: Path) -> None:
-    """Copy a pre-trained encoder into `model.encoder`.
+def load_encoder_weights(encoder: nn.Module, directory: Path) -> None:
+    """Copy a pre-trained encoder into one of the same sizes.
 
     Raises
     ------
@@ -204,12 +204,12 @@ def load_encoder_weights(model: Any, directory: Path) -> None:
     path = directory / "model.safetensors"
     require(path.exists(), f"no {path.name}", "a folder that pretrain wrote", directory)
     prefix, weights = "encoder.", read_weights(path)
-    encoder = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    expected = model.encoder.state_dict()
-    for name in [*expected, *encoder]:
-        shape, own = (tuple(w[name].shape) if name in w else None for w in (encoder, expected))
+    found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    expected = encoder.state_dict()
+    for name in [*expected, *found]:
+        shape, own = (tuple(w[name].shape) if name in w else None for w in (found, expected))
         require(shape == own, f"{name} of shape {shape}", f"{own}", path)
-    model.encoder.load_state_dict(encoder)
+    encoder.load_state_dict(found)
 
 
 # --- steps ---
