@@ -15,14 +15,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.context import conditions
+from genesplice.context import conditions, perturbation
 from genesplice.context.controls import check_controls, kept_folder
-from genesplice.context.perturbation import (
-    BLIND,
-    compare_distance_dependence,
-    kept_share,
-    measure_distance,
-)
 from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError, require
@@ -148,11 +142,15 @@ def context_test(
     model = out / "runs" / f"{tested.name}-fold{fold}-seed{settings.seeds[0]}"
     if n_genes and (model / "model.safetensors").exists():
         progress(f"distance dependence: {n_genes} held-out genes of fold {fold}")
-        dose, mass, blind = measure_distance(bundle, model, tested.context_bp, fold, n_genes)
+        dose, mass, blind = perturbation.measure_distance(
+            bundle, model, tested.context_bp, fold, n_genes
+        )
     decision = question_no(decision, blind)
     verdict |= {"answer": decision.answer, "sentence": decision.sentence}
     contexts = min(plan.context_of.values()), tested.context_bp
-    verdict |= compare_distance_dependence(decision.answer, dose, mass, *contexts, blind)
+    verdict |= perturbation.compare_distance_dependence(
+        decision.answer, dose, mass, *contexts, blind
+    )
     return VerdictReport(verdict, metrics, swept.table, dose, mass)
 
 
@@ -203,7 +201,7 @@ def question_no(decision: Decision, kept_without_sequence: float | None) -> Deci
             "measured (verdict.perturbation_genes, verdict.relatives)."
         )
         return decision._replace(sentence=sentence)
-    if kept_without_sequence < BLIND:
+    if kept_without_sequence < perturbation.BLIND:
         return decision
     sentence = (
         f"Cannot tell whether longer context helps: {kept_without_sequence:.1%} of the differences "
@@ -291,7 +289,7 @@ def write_verdict_page(
         parts.append(slope_bars(verdict["slopes"], verdict["rule"]["smallest_effect"]))
         parts.append(context_scores(verdict["conditions"], metrics))
     if len(report.dose):
-        parts.append(dose_figure(kept_share(report.dose)))
+        parts.append(dose_figure(perturbation.kept_share(report.dose)))
     if len(report.mass):
         parts.append(mass_figure(report.mass))
     parts += ["## Context conditions", condition_table(verdict, metrics)]

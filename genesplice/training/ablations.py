@@ -39,17 +39,8 @@ import numpy as np
 
 from genesplice.config import Config, replace
 from genesplice.config.training import AblationName, PretrainAblationName
+from genesplice.data import knowledge
 from genesplice.data.bundle import Bundle
-from genesplice.data.knowledge import (
-    dinucleotide_shuffle,
-    exchanged_relatives,
-    far_relatives,
-    random_gene_sets,
-    rewired_network,
-    without_gene_sets,
-    without_network,
-    without_relatives,
-)
 from genesplice.data.relatives import turn_columns
 from genesplice.errors import InputError
 from genesplice.training.corpus import Source
@@ -101,7 +92,7 @@ def _shuffled(source: Source, seed: int) -> Source:
     for name, start, end in [*source.training, *source.validation]:
         # A block may lie across the origin of a circular contig.
         rows, _ = source.genome.indices(name, start, end)
-        tokens[rows] = dinucleotide_shuffle(tokens[rows], generator)
+        tokens[rows] = knowledge.dinucleotide_shuffle(tokens[rows], generator)
         if turned is not None:
             order = generator.permutation(rows)
             for one in turned:
@@ -124,15 +115,17 @@ class _Change(NamedTuple):
 
 
 _CHANGES: dict[AblationName, _Change] = {
-    "rewired": _Change(rewired_network),
-    "no_network": _Change(lambda bundle, seed: without_network(bundle)),
-    "random_sets": _Change(random_gene_sets),
-    "no_sets": _Change(lambda bundle, seed: without_gene_sets(bundle)),
-    "sequence_only": _Change(lambda bundle, seed: without_gene_sets(without_network(bundle))),
+    "rewired": _Change(knowledge.rewired_network),
+    "no_network": _Change(lambda bundle, seed: knowledge.without_network(bundle)),
+    "random_sets": _Change(knowledge.random_gene_sets),
+    "no_sets": _Change(lambda bundle, seed: knowledge.without_gene_sets(bundle)),
+    "sequence_only": _Change(
+        lambda bundle, seed: knowledge.without_gene_sets(knowledge.without_network(bundle))
+    ),
     "random_encoder": _Change(),
-    "exchanged_relatives": _Change(exchanged_relatives),
-    "far_relatives": _Change(lambda bundle, seed: far_relatives(bundle)),
-    "no_relatives": _Change(lambda bundle, seed: without_relatives(bundle)),
+    "exchanged_relatives": _Change(knowledge.exchanged_relatives),
+    "far_relatives": _Change(lambda bundle, seed: knowledge.far_relatives(bundle)),
+    "no_relatives": _Change(lambda bundle, seed: knowledge.without_relatives(bundle)),
     "no_expression": _Change(model={"neighbour_expression": False}),
     "local_only": _Change(model={"hierarchy": "local_only"}, encoder="local_only"),
     "permuted_regions": _Change(

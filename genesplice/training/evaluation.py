@@ -25,15 +25,8 @@ from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, 
 from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
 from genesplice.evaluate.probes import make_probe_sites, probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mates, retrieval_metrics, whitened
+from genesplice.model import sequence
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.model.sequence import (
-    MASK_TOKEN,
-    Columns,
-    EncoderOutput,
-    Inputs,
-    IsReal,
-    SequenceEncoder,
-)
 from genesplice.predict import pretrained
 from genesplice.predict.expression import encode_genes
 from genesplice.results import Metric
@@ -178,22 +171,24 @@ def read_genes(model: PretrainingModel, bundle: Bundle, config: Config) -> pd.Da
     return table.loc[bundle.observed.index]
 
 
-class _InPieces(SequenceEncoder):
+class _InPieces(sequence.SequenceEncoder):
     """An encoder that reads every window as pieces of `piece_bp`, side by side."""
 
-    def __init__(self, encoder: SequenceEncoder, piece_bp: int) -> None:
+    def __init__(self, encoder: sequence.SequenceEncoder, piece_bp: int) -> None:
         sizes = {name: getattr(encoder, name) for name in ("bin_bp", "width", "base_width")}
         super().__init__(**sizes)
         self.encoder, self.piece_bp, self.channels = encoder, piece_bp, encoder.channels
 
-    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
+    def encode(
+        self, inputs: sequence.Inputs, is_real: sequence.IsReal, with_bases: bool = False
+    ) -> sequence.EncoderOutput:
         """The pieces' levels, one after the other."""
         pieces = inputs.reshape(-1, self.piece_bp, inputs.shape[2])
         real = is_real.reshape(len(pieces), -1)
         read = self.encoder.encode(pieces, real, with_bases=with_bases)
         bins, summaries, regions = (x.reshape(len(inputs), -1, x.shape[2]) for x in read[:3])
         bases = None if read.bases is None else read.bases.reshape(*inputs.shape[:2], -1)
-        return EncoderOutput(bins, summaries, regions, is_real, bases, inputs)
+        return sequence.EncoderOutput(bins, summaries, regions, is_real, bases, inputs)
 
 
 def measure_expression(models: Models, bundle: Bundle, config: Config) -> list[Metric]:
@@ -329,7 +324,7 @@ def _units(
 def _target_log_probs(
     model: PretrainingModel,
     tokens: UInt8[Tensor, "windows length"],
-    columns: Columns,
+    columns: sequence.Columns,
     is_target: Bool[Tensor, "windows length"],
     is_strand_averaged: bool,
 ) -> Float[np.ndarray, "targets 4"]:
@@ -340,7 +335,7 @@ def _target_log_probs(
 
     def predict(first: int) -> Float[np.ndarray, "targets 4"]:
         rows = slice(first, first + size)
-        hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
+        hidden = tokens[rows].masked_fill(is_target[rows], sequence.MASK_TOKEN).to(device)
         logs = pretrained.base_log_probabilities(
             model, hidden, columns[rows].to(device), is_strand_averaged=is_strand_averaged
         )

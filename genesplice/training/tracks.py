@@ -17,19 +17,12 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from genesplice import runtime
 from genesplice.baselines.methods import predict_tracks
 from genesplice.config import Config, replace
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_genome
-from genesplice.data.tracks import (
-    BIN_BP,
-    Tracks,
-    bin_blocks,
-    bin_offsets,
-    exon_means,
-    n_bins,
-    scale_targets,
-)
+from genesplice.data.tracks import BIN_BP, Tracks, bin_blocks, exon_means, n_bins, scale_targets
 from genesplice.data.windows import TrackBatch, TrackWindows, Window, make_batch, tile_windows
 from genesplice.errors import InputError, require
 from genesplice.evaluate.metrics import track_metrics
@@ -39,14 +32,6 @@ from genesplice.model.sequence import SequenceEncoder, reverse_columns
 from genesplice.predict.models import ABOUT_TRACKS, TRACK_VALUES
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import Metric
-from genesplice.runtime import (
-    Countdown,
-    atomic_file,
-    scratch_folder,
-    side_by_side,
-    write_json,
-    write_table,
-)
 from genesplice.training.corpus import for_genome
 from genesplice.training.finetuning import fold_inputs, freeze_parameters
 from genesplice.training.folds import Learner
@@ -67,24 +52,22 @@ def encode_bins(encoder: SequenceEncoder, bundle: Bundle, config: Config, path: 
     shape, device = (2, total, encoder.width), next(encoder.parameters()).device
     cache = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     windows = tile_windows(genome, settings.core_bp, settings.flank_bp)
-    progress = Countdown(len(windows), "encoding windows", tell)
+    progress = runtime.Countdown(len(windows), "encoding windows", runtime.tell)
 
     def read(window: Window) -> None:
-        batch, first = make_batch(genome, [window]), window.core_start // BIN_BP
-        count = min(-(-window.core_end // BIN_BP), n_bins(genome.contig(window.contig))) - first
-        begins = (bin_offsets(genome)[window.contig] + first) * per
-        left, tokens, columns = settings.flank_bp // encoder.bin_bp, batch.tokens, batch.columns
+        batch, (own, at) = make_batch(genome, [window]), window.core_bins(genome)
+        tokens, columns = batch.tokens, batch.columns
         for strand in range(2):
             if strand:
                 tokens, columns = reverse_complement(tokens), reverse_columns(columns)
             bins = encoder(tokens.to(device), columns=columns.to(device)).bins[0]
             bins = bins.flip(0) if strand else bins
-            found = bins[left : left + count * per].float().cpu().numpy()
-            cache[strand, begins : begins + count * per] = found
+            found = bins[at.start * per : at.stop * per].float().cpu().numpy()
+            cache[strand, own.start * per : own.stop * per] = found
         progress.step()
 
     encoder.eval()
-    side_by_side(read, windows, device)
+    runtime.side_by_side(read, windows, device)
     return cache
 
 
@@ -213,18 +196,19 @@ def train_fold(
     stage.run(steps, stage.make, model, out / "checkpoints", checkpoint, name)
     own = windows(held_out, None if settings.epochs else cache)
     predicted = predict_bins(model, own)[:, held_out]
-    write_table(out / "history.parquet", stage.history.to_frame().assign(fold=fold, seed=seed))
-    with atomic_file(out / "model.safetensors") as partial:
+    history = stage.history.to_frame().assign(fold=fold, seed=seed)
+    runtime.write_table(out / "history.parquet", history)
+    with runtime.atomic_file(out / "model.safetensors") as partial:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
     keep_genome(out, bundle.genome)
     rows = tracks.table.to_dict("records")
-    write_json(out / ABOUT_TRACKS, {"tracks": rows, "means": means.tolist()})
+    runtime.write_json(out / ABOUT_TRACKS, {"tracks": rows, "means": means.tolist()})
     _save(out / DONE, predicted)
     return predicted
 
 
 def _save(path: Path, values: np.ndarray) -> None:
-    with atomic_file(path) as partial, partial.open("wb") as handle:
+    with runtime.atomic_file(path) as partial, partial.open("wb") as handle:
         np.save(handle, values)
 
 
@@ -235,7 +219,7 @@ def predict_bins(model: TrackModel, windows: TrackWindows) -> Float[np.ndarray, 
     out = np.full(tracks.values.shape, np.nan, np.float32)
     model.eval()
     for window in windows.windows:
-        own, at = windows.core_bins(window)
+        own, at = window.core_bins(windows.genome)
         strands = []
         for is_reverse in (False, True):
             batch = windows.read(window, is_reverse=is_reverse)
@@ -276,7 +260,7 @@ def finetune_tracks(
         models[ALONE] = models["genesplice"].copy()
     observed, means = models["genesplice"].copy(), {}
     out.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(out / "bins") as scratch:
+    with runtime.scratch_folder(out / "bins") as scratch:
         cache: Cache | None = None
         for fold in held_out:
             training, unseen, own = _divided(bundle, fold, settings.validation_blocks)
@@ -334,6 +318,6 @@ def _gene_metrics(
                       "predicted": guesses["genesplice"][i]})
         for i, label in enumerate(tracks.labels)
     ]  # fmt: skip
-    write_table(out / "genes.parquet", pd.concat(rows).dropna())
+    runtime.write_table(out / "genes.parquet", pd.concat(rows).dropna())
     block = pd.factorize(bundle.block_of.loc[genes["gene_id"]])[0]
     return track_metrics(truth, guesses, tracks.labels, tracks.is_peaks, block, prefix="track_gene")
