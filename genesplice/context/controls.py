@@ -156,7 +156,10 @@ def check_controls(
         again = longest_ago(before["controls"])
         progress(f"controls: {again} is run again, the others passed before")
         record = _judge(config, environment, out, runner, [again], seed, progress)
-        record = _join(before, record)
+        (new,) = record["controls"]
+        controls = [new if one["control"] == again else one for one in before["controls"]]
+        reused = [one["control"] for one in controls if one is not new]
+        record |= {"controls": controls, "reused": reused}
         if not record["passed"]:
             progress(f"controls: {again} did not come out as planted: all are run again")
             before = None
@@ -178,14 +181,6 @@ def longest_ago(controls: Sequence[Mapping[str, Any]]) -> ControlName:
         return str(one["made"]["when"]) if one["made"]["processor"] == here else ""
 
     return min(controls, key=age)["control"]  # type: ignore[no-any-return]
-
-
-def _join(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of now, with what it lacks from the one before."""
-    new = {one["control"]: one for one in now["controls"]}
-    controls = [new.get(one["control"], one) for one in before["controls"]]
-    reused = [one["control"] for one in controls if one["control"] not in new]
-    return {**now, "controls": controls, "reused": reused}
 
 
 def _judge(

@@ -210,8 +210,8 @@ def decide(scores: pd.DataFrame, rule: Rule, metrics: Sequence[str] | None = Non
     """
     there = scores["metric"].unique().tolist()
     names = there if metrics is None else list(metrics)
-    if unknown := [name for name in names if name not in there]:
-        raise InputError(f"no scores of {unknown[0]!r}", f"one of {', '.join(there)}")
+    for name in names:
+        require(name in there, f"no scores of {name!r}", f"one of {', '.join(there)}")
     require(names, "no scores", "at least one metric")
     slopes = tuple(fit_slope(scores[scores["metric"] == name], rule, len(names)) for name in names)
     each = [answer_from_interval(s.ci_low, s.ci_high, rule.smallest_effect) for s in slopes]

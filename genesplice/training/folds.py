@@ -26,17 +26,11 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from genesplice.config import Config, FinetuneConfig
+from genesplice.data import windows
 from genesplice.data.bundle import Bundle
 from genesplice.data.expression import fill_missing
 from genesplice.data.genome import Genome
-from genesplice.data.windows import (
-    Window,
-    WindowBatch,
-    annotation_track,
-    group_windows,
-    make_batch,
-    tile_windows,
-)
+from genesplice.data.windows import Window, WindowBatch
 from genesplice.model.genesplice import Features, GeneSplice, Rows
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import ExpressionHead, Prediction
@@ -112,7 +106,7 @@ class GenomePasses:
     def __init__(self, bundle: Bundle, settings: FinetuneConfig, *, fold: int, seed: int) -> None:
         self.bundle, self.settings, self.fold, self.seed = bundle, settings, fold, seed
         self.steps = epoch_steps(bundle.genome, settings)
-        self._track = annotation_track(bundle.genome, bundle.genes)
+        self._track = windows.annotation_track(bundle.genome, bundle.genes)
 
     def __call__(self, step: int) -> WindowBatch:
         """The windows of one step."""
@@ -122,12 +116,13 @@ class GenomePasses:
         groups = _groups(self.bundle.genome, self.settings, offset_bp)
         order = generator.permutation(len(groups))
         chosen = groups[order[position % len(groups)]]
-        return make_batch(self.bundle.genome, chosen, self.bundle.genes, self._track)
+        return windows.make_batch(self.bundle.genome, chosen, self.bundle.genes, self._track)
 
 
 def _groups(genome: Genome, settings: FinetuneConfig, offset_bp: int) -> list[list[Window]]:
-    windows = tile_windows(genome, settings.core_bp, settings.flank_bp, offset_bp=offset_bp)
-    return group_windows(windows, settings.batch_windows)
+    sizes = settings.core_bp, settings.flank_bp
+    tiles = windows.tile_windows(genome, *sizes, offset_bp=offset_bp)
+    return windows.group_windows(tiles, settings.batch_windows)
 
 
 class Learner(LightningModule, ABC):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import THREAD_VARIABLES, n_cores, tell, write_table
 
 ATTEMPTS = 2
@@ -60,8 +60,7 @@ def _sweep(
         If two tasks have one name: a table is kept under it.
     """
     paths = {task.name: folder / f"{task.name}.parquet" for task in tasks}
-    if len(paths) < len(tasks):
-        raise InputError("two tasks of one name", "names that differ")
+    require(len(paths) == len(tasks), "two tasks of one name", "names that differ")
     folder.mkdir(parents=True, exist_ok=True)
     tables = {name: pd.read_parquet(path) for name, path in paths.items() if path.exists()}
     waiting, failures = [task for task in tasks if task.name not in tables], dict[str, str]()
