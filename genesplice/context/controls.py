@@ -198,11 +198,10 @@ def _judge(
     where = out / f"controls-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
     for kind in kinds:
         folder = where / kind
-        bundles[kind] = (
-            load_bundle(folder)
-            if (folder / "manifest.json").exists()
-            else make_control(folder, kind, seed, settings.control_domains)
-        )
+        if (folder / "manifest.json").exists():
+            bundles[kind] = load_bundle(folder)
+        else:
+            bundles[kind] = make_control(folder, kind, seed, settings.control_domains)
         contexts = settings.control_contexts_bp
         plans[kind] = conditions.plan_conditions(config, bundles[kind], contexts)
         tasks += conditions.condition_tasks(

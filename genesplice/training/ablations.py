@@ -42,7 +42,7 @@ from genesplice.config.training import AblationName, PretrainAblationName
 from genesplice.data import knowledge
 from genesplice.data.bundle import Bundle
 from genesplice.data.relatives import turn_columns
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.training.corpus import Source
 from genesplice.training.schedules import schedule_factors
 
@@ -149,19 +149,15 @@ def ablate_finetuning(
         If it would leave out what is not there, or its encoder is missing.
     """
     change = _CHANGES[name]
-    if name == "no_expression" and not config.model.neighbour_expression:
-        raise InputError(f"finetune.ablations {name}", "model.neighbour_expression=true with it")
+    is_there = name != "no_expression" or config.model.neighbour_expression
+    require(is_there, f"finetune.ablations {name}", "model.neighbour_expression=true with it")
     if name == "random_encoder":
         init = None
     if change.encoder is not None:
-        folder = None if init is None else init / "ablations" / change.encoder
-        if folder is None or not (folder / "model.safetensors").exists():
-            raise InputError(
-                f"finetune.ablations {name} without its encoder",
-                f"--init of a folder that pretrain wrote with pretrain.ablations={change.encoder}",
-                path=folder,
-            )
-        init = folder
+        init = init and init / "ablations" / change.encoder
+        found = f"finetune.ablations {name} without its encoder"
+        wanted = f"--init of a folder that pretrain wrote with pretrain.ablations={change.encoder}"
+        require(init and (init / "model.safetensors").exists(), found, wanted, init)
     if change.data is not None:
         bundle = change.data(bundle, seed)
     return bundle, replace(config, model=change.model), init

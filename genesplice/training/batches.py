@@ -300,14 +300,6 @@ def retrieval_at_1(
     return (nearest == own).float().mean()
 
 
-class Earlier(NamedTuple):
-    """Both ends of earlier pairs, and what they showed."""
-
-    one: Vectors
-    two: Vectors
-    keys: Keys
-
-
 class Queue:
     """Up to `size` pairs of earlier steps of each view; kept in checkpoints."""
 
@@ -315,12 +307,12 @@ class Queue:
         self.size = size
         self.views: dict[str, list[Tensor]] = {}
 
-    def get(self, view: str, device: torch.device) -> Earlier | None:
-        """Earlier pairs of a view; None before the first step."""
+    def get(self, view: str, device: torch.device) -> tuple[Vectors, Vectors, Keys] | None:
+        """Both ends of earlier pairs of a view, and what they showed; None before the first."""
         if view not in self.views:
             return None
         one, two, *keys = self.views[view] = [x.to(device) for x in self.views[view]]
-        return Earlier(one, two, Keys(*keys))
+        return one, two, Keys(*keys)
 
     def add(self, view: str, one: Vectors, two: Vectors, keys: Keys) -> None:
         """Add pairs; the oldest go where there are too many."""

@@ -204,11 +204,8 @@ def measure_expression(models: Models, bundle: Bundle, config: Config) -> list[M
     tables = {name: read_genes(model, bundle, config) for name, model in models.items()}
     tables[NO_ENCODER] = kmer_codon_features(bundle)
     predictions = run_baselines(bundle, models=[], extra=tables, seed=seed)
-    rules: dict[str, Any] = {
-        "blocks": bundle.splits.set_index("gene_id")["block"],
-        "train_profile": fold_profiles(bundle.observed, bundle.fold_of),
-        "seed": seed,
-    }
+    profile = fold_profiles(bundle.observed, bundle.fold_of)
+    rules: dict[str, Any] = {"blocks": bundle.block_of, "train_profile": profile, "seed": seed}
     scored = score(predictions, **rules)
     metrics = [m for m in scored if m.metric in METRICS and m.fold in (fold, None)]
     first, *others = tables

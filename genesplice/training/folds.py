@@ -10,7 +10,7 @@ features cannot. The map is thrown away; graph, heads and kernel read the encode
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,14 +177,6 @@ class Learner(LightningModule, ABC):
         if validation.weights:
             learner.load_state_dict(validation.weights)
 
-    def make_optimizer(
-        self, weights: Iterable[nn.Parameter], rate: float, *phases: tuple[int, float]
-    ) -> OptimizerLRSchedulerConfig:
-        """AdamW under the chosen schedule."""
-        settings = self.config.finetune
-        about: dict[str, Any] = {"weight_decay": settings.weight_decay, "phases": phases}
-        return make_optimizer(weights, learning_rate=rate, schedule=settings.schedule, **about)
-
 
 class Stage(Learner):
     """Targets, gene features as they were last encoded, and the losses of one fold and seed."""
@@ -307,7 +299,7 @@ class SequenceStage(Stage):
         settings = self.config.finetune
         weights = [*self.model.encoder.parameters(), *self.head.parameters()]
         steps = settings.sequence_epochs * self.passes.steps
-        return self.make_optimizer(weights, settings.sequence_rate, (steps, 1.0))
+        return make_optimizer(weights, settings, settings.sequence_rate, [(steps, 1.0)])
 
 
 class GraphStage(Stage):
@@ -365,7 +357,8 @@ class GraphStage(Stage):
         settings = self.config.finetune
         joint = settings.epochs * self.passes.steps, settings.joint_rate
         phases = (settings.head_steps, 1.0), joint
-        return self.make_optimizer(self.model.parameters(), settings.learning_rate, *phases)
+        weights = self.model.parameters()
+        return make_optimizer(weights, settings, settings.learning_rate, phases)
 
 
 def draw_genes(genes: GeneTargets, share: float) -> GeneTargets:

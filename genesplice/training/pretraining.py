@@ -287,9 +287,10 @@ class PretrainingModule(LightningModule):
             one, two = self.model.contrastive(torch.cat([*map(self._gather, ends)])).chunk(2)
             keys = batches.Keys(*map(self._gather, pairs.keys))
             related, more = batches.are_related(keys, keys), dict[str, Tensor]()
-            if (earlier := self.queue.get(pairs.view, one.device)) is not None:
-                more = {"earlier_one": earlier.one.to(one), "earlier_other": earlier.two.to(one)}
-                more["is_related_earlier"] = batches.are_related(keys, earlier.keys)
+            if earlier := self.queue.get(pairs.view, one.device):
+                first, second, shown = earlier
+                more = {"earlier_one": first.to(one), "earlier_other": second.to(one)}
+                more["is_related_earlier"] = batches.are_related(keys, shown)
             value = info_nce(one, two, settings.temperature, is_related=related, **more)
             self.queue.add(pairs.view, one.float(), two.float(), keys)
             total = total + settings.active_views[pairs.view] * value
@@ -348,14 +349,11 @@ class PretrainingModule(LightningModule):
         """Muon and AdamW under the chosen schedule; for `plateau` validation sets the rate."""
         settings = self.config.pretrain
         blocks = [one for one in self.model.modules() if isinstance(one, ConvBlock)]
+        matrices = [one.weight for block in blocks for one in (block.conv, block.contract)]
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        phases, lowest = [(settings.steps, 1.0)], settings.lowest_rate
+        muon = {"matrices": matrices, "scale": settings.muon_scale}
         made = schedules.make_optimizer(
-            [weight for weight in self.model.parameters() if weight.requires_grad],
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            schedule=settings.schedule,
-            phases=((settings.steps, 1.0),),
-            lowest=settings.lowest_rate,
-            matrices=[one.weight for block in blocks for one in (block.conv, block.contract)],
-            scale=settings.muon_scale,
+            weights, settings, settings.learning_rate, phases, lowest=lowest, **muon
         )
         return {"optimizer": made["optimizer"]} if settings.schedule == schedules.PLATEAU else made

@@ -14,7 +14,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from genesplice.baselines.methods import BOOSTING, THREADS
 from genesplice.baselines.ridge import RidgeFit, fit_ridge
-from genesplice.config import load_preset
+from genesplice.config import FinetuneConfig, load_preset
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.assay import Assay
 from genesplice.data.features import kmer_features, principal_basis, standardise
@@ -379,6 +379,5 @@ class _Training(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW in one cycle."""
         learned = [weight for weight in self.network.parameters() if weight.requires_grad]
-        phases = ((self.steps, 1.0),)
-        about: dict[str, Any] = {"weight_decay": 0.01, "schedule": "one_cycle", "phases": phases}
-        return make_optimizer(learned, learning_rate=self.rate, **about)
+        settings = FinetuneConfig(weight_decay=0.01, schedule="one_cycle")
+        return make_optimizer(learned, settings, self.rate, [(self.steps, 1.0)])

@@ -37,6 +37,7 @@ from genesplice.training.finetuning import fold_inputs, freeze_parameters
 from genesplice.training.folds import Learner
 from genesplice.training.loops import begin_run, check_run
 from genesplice.training.pretraining import load_encoder_weights
+from genesplice.training.schedules import make_optimizer
 
 KMERS, ALONE = "kmer_ridge", "bases_only"
 HEAD_ALONE = {"epochs": 0, "mode": "head"}
@@ -129,7 +130,8 @@ class TrackStage(Learner):
         settings = self.config.finetune
         peaks = 1.0, settings.joint_rate
         phases = [(one.steps, peak) for one, peak in zip(self.phases, peaks, strict=False)]
-        return self.make_optimizer(self.model.parameters(), settings.sequence_rate, *phases)
+        weights = self.model.parameters()
+        return make_optimizer(weights, settings, settings.sequence_rate, phases)
 
 
 def _divided(bundle: Bundle, fold: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

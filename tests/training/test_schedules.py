@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import config
 
+from genesplice.config import PretrainConfig
 from genesplice.errors import InputError
 from genesplice.training.batches import StepMaker
 from genesplice.training.pretraining import pretrain
@@ -51,10 +52,9 @@ def written_out(name: str, step: int, steps: int) -> float:
 
 
 def make(name: str, *phases: tuple[int, float], lowest: float = 0.1):
-    made = make_optimizer(
-        [torch.nn.Parameter(torch.zeros(1))], learning_rate=RATE, weight_decay=0.0,
-        schedule=name, phases=phases, lowest=lowest,
-    )  # fmt: skip
+    settings = PretrainConfig(schedule=name, weight_decay=0.0, validation_blocks=0.1)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    made = make_optimizer([weight], settings, RATE, phases, lowest=lowest)
     return made["optimizer"], made["lr_scheduler"]["scheduler"]
 
 
