@@ -270,7 +270,7 @@ def _number_pairs(view: View, rows: int, begin: int, size: int, inside: slice) -
         torch.from_numpy(spans.reshape(-1, *spans.shape[2:])),
         torch.from_numpy(groups.repeat(spans.shape[1], axis=0)),
     )
-    one, two = ends(view.one, view.offsets_one), ends(view.two, view.offsets_two)
+    one, two = ends(0, view.offsets_one), ends(view.side, view.offsets_two)
     return Pairs(view.name, rows, one, two, keys)
 
 

@@ -61,15 +61,14 @@ class Side(NamedTuple):
 
 
 class View(NamedTuple):
-    """Which sides hold the two ends of every pair, and where in them (bp) they begin.
+    """Which side holds the other ends of what the first one has, and where in them (bp) they begin.
 
     `spans` is where they lie in the genome; `groups` are numbers of genes, operons or regulators
     that an item shows, -1 where there are fewer.
     """
 
     name: ViewName
-    one: int
-    two: int
+    side: int
     offsets_one: Int64[np.ndarray, " pairs"]
     offsets_two: Int64[np.ndarray, " pairs"]
     spans: Int64[np.ndarray, "items pairs sides 2"]
@@ -122,18 +121,17 @@ def make_loci(
         sides.append(Side(*backwards, reverse_columns(other.columns)))
         # From the other end of the window: it is read backwards there.
         ends, where = length - shared - REGION_BP, spans(shared + shift, REGION_BP)
-        made.append(View("strand", 0, 1, shared + shift, ends, where, no_groups))
+        made.append(View("strand", 1, shared + shift, ends, where, no_groups))
+    every = np.arange(0, length, REGION_BP)
     if "neighbour" in views:
         sides.append(part(length))
-        every = np.arange(0, length, REGION_BP)
         # Everything in both windows is one locus.
         where = spans(np.zeros(len(every), np.int64), 2 * length)
-        made.append(View("neighbour", 0, len(sides) - 1, every, every, where, no_groups))
+        made.append(View("neighbour", len(sides) - 1, every, every, where, no_groups))
     if "orthologue" in views:
         sides.append(_relative_side(sides[0], generator))
-        every = np.arange(0, length, REGION_BP)
-        made.append(View("orthologue", 0, len(sides) - 1, every, every, spans(every, REGION_BP),
-                         no_groups))  # fmt: skip
+        where = spans(every, REGION_BP)
+        made.append(View("orthologue", len(sides) - 1, every, every, where, no_groups))
     return Loci(sides, made)
 
 
@@ -283,7 +281,7 @@ class GeneSites:
             spans.append(span)
         shown = np.stack([self._groups_of(view, *couple) for couple in couples])[:kept]
         start, where = np.zeros(1, np.int64), np.stack(spans, 1)[:, None]
-        return Loci(sides, [View(view, 0, 1, start, start, where, shown)])
+        return Loci(sides, [View(view, 1, start, start, where, shown)])
 
     def _couple(self, view: str, members: list[int], generator: np.random.Generator) -> list[int]:
         if view == "gene":
