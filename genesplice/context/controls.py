@@ -215,15 +215,13 @@ def _judge(
         "system": platform.system(),
         "versions": environment["versions"],
     }
-    answers = []
+    answers, smallest = [], settings.control_smallest_effect
     for kind in kinds:
         is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
         table = swept.table[is_own] if len(swept.table) else swept.table
         try:
-            decision = conditions.judge_conditions(
-                table, bundles[kind], plans[kind], config, [PLANTED_METRIC],
-                smallest_effect=settings.control_smallest_effect,
-            )  # fmt: skip
+            asked = table, bundles[kind], plans[kind], config, [PLANTED_METRIC]
+            decision = conditions.judge_conditions(*asked, smallest_effect=smallest)
         except InputError as error:
             decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
         about = {"control": kind, "expected": CONTROLS[kind], "made": made}
@@ -233,7 +231,7 @@ def _judge(
     steps = (conditions.condition_steps(bundles[k].genome, config, plans[k], epochs) for k in kinds)
     return {
         "passed": all(one["answer"] == one["expected"] for one in answers),
-        **environment, "seed": seed, "smallest_effect": settings.control_smallest_effect,
+        **environment, "seed": seed, "smallest_effect": smallest,
         "element_distance_bp": list(ELEMENT_DISTANCE_BP), "controls": answers, "reused": [],
         "steps": max(steps), "failures": swept.failures, "cpu_seconds": round(swept.cpu_seconds, 1),
     }  # fmt: skip

@@ -125,10 +125,8 @@ def mass_by_distance(
         gradient = attribute_gene(explainer, gene_id, method="inputxgradient").values
         gradient = np.bincount(band, np.abs(gradient), minlength=len(edges) + 1)[:-1]
         full = _level(function, tokens)
-        change = [
-            abs(_level(function, shuffled_inside(tokens, band == i, generator)) - full)
-            for i in range(len(edges))
-        ]
+        shuffled = (shuffled_inside(tokens, band == i, generator) for i in range(len(edges)))
+        change = [abs(_level(function, one) - full) for one in shuffled]
         for name, mass in (("gradient", gradient), ("perturbation", np.array(change))):
             if mass.sum() > 0:
                 shares[name].append(mass / mass.sum())

@@ -281,10 +281,8 @@ def write_verdict_page(
     """Write one self-contained HTML page; `name` is that of the data."""
     verdict, metrics = report.verdict, metrics_frame(report.metrics)
     parts: list[Part] = [f"**Note:** {html.escape(text)}" for text in verdict["disagreements"]]
-    parts += [
-        f"**Note:** Task {html.escape(task)} {html.escape(str(why))}"
-        for task, why in verdict["failures"].items()
-    ]
+    failed = [f"{task} {why}" for task, why in verdict["failures"].items()]
+    parts += [f"**Note:** Task {html.escape(text)}" for text in failed]
     if verdict["slopes"]:
         parts.append(slope_bars(verdict["slopes"], verdict["rule"]["smallest_effect"]))
         parts.append(context_scores(verdict["conditions"], metrics))

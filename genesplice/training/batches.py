@@ -266,10 +266,8 @@ def _number_pairs(view: View, rows: int, begin: int, size: int, inside: slice) -
         return torch.from_numpy(np.stack([row, summary], -1).reshape(-1, 2))
 
     spans, groups = view.spans[inside], view.groups[inside]
-    keys = Keys(
-        torch.from_numpy(spans.reshape(-1, *spans.shape[2:])),
-        torch.from_numpy(groups.repeat(spans.shape[1], axis=0)),
-    )
+    shown = spans.reshape(-1, *spans.shape[2:]), groups.repeat(spans.shape[1], axis=0)
+    keys = Keys(*map(torch.from_numpy, shown))
     one, two = ends(0, view.offsets_one), ends(view.side, view.offsets_two)
     return Pairs(view.name, rows, one, two, keys)
 

@@ -121,10 +121,8 @@ def measure_vectors(models: Models, bundle: Bundle, config: Config) -> list[Metr
     generator = np.random.default_rng([settings.seed, 17])
     n_sites = min(settings.probe_sites, bundle.genome.length // SITE_BP)
     sites = make_probe_sites(bundle, generator, n_sites=n_sites)
-    features = {
-        name: pretrained.encoder_features(model.encoder, bundle, sites)
-        for name, model in models.items()
-    }
+    read = partial(pretrained.encoder_features, bundle=bundle, sites=sites)
+    features = {name: read(model.encoder) for name, model in models.items()}
     words = pretrained.reference_features(bundle.genome, sites)
     metrics = probe_metrics(
         features | words, sites, fold=fold, references=[*words, *others], seed=settings.seed
@@ -135,12 +133,10 @@ def measure_vectors(models: Models, bundle: Bundle, config: Config) -> list[Metr
     )
     is_shown = do_not_overlap(bundle, genes, PROMOTER_BP)
     if (mates(splits["operon"], genes) & is_shown).any():
-        vectors = {
-            name: pretrained.embed_promoters(
-                model.encoder, bundle, splits.index, window_bp=PROMOTER_BP
-            )
-            for name, model in models.items()
-        }
+        embed = partial(
+            pretrained.embed_promoters, bundle=bundle, genes=splits.index, window_bp=PROMOTER_BP
+        )
+        vectors = {name: embed(model.encoder) for name, model in models.items()}
         vectors[KMERS] = pretrained.promoter_kmers(bundle, splits.index, PROMOTER_BP)
         apart = partial(do_not_overlap, bundle, window_bp=PROMOTER_BP)
         operon = splits["operon"]

@@ -56,11 +56,9 @@ def schedule_factors(name: str, steps: int, *, lowest: float = 0.1) -> Float[np.
     scheduler: lr_scheduler.LRScheduler
     if name == "cosine":
         rise = max(round(WARM_UP * n), 1)
-        parts: list[lr_scheduler.LRScheduler] = [
-            lr_scheduler.LinearLR(optimizer, 1e-9, total_iters=rise),
-            lr_scheduler.CosineAnnealingLR(optimizer, n - rise),
-        ]
-        scheduler = lr_scheduler.SequentialLR(optimizer, parts, [rise])
+        up = lr_scheduler.LinearLR(optimizer, 1e-9, total_iters=rise)
+        down = lr_scheduler.CosineAnnealingLR(optimizer, n - rise)
+        scheduler = lr_scheduler.SequentialLR(optimizer, [up, down], [rise])
     elif name == "one_cycle":
         rise_share = (ONE_CYCLE_RISE * n + 1) / (n + 1)
         scheduler = lr_scheduler.OneCycleLR(

@@ -283,12 +283,9 @@ def finetune_tracks(
                         encoder = make_encoder(config.model)
                         load_encoder_weights(encoder, start)
                         cache = encode_bins(encoder, bundle, config, scratch / "bins.npy")
-                    found.append(
-                        train_fold(
-                            bundle, plain, fold=fold, seed=seed, out=where, init=start,
-                            cache=None if is_alone else cache, resume=resume,
-                        )
-                    )  # fmt: skip
+                    run: dict[str, Any] = {"fold": fold, "seed": seed, "resume": resume}
+                    run |= {"init": start, "cache": None if is_alone else cache}
+                    found.append(train_fold(bundle, plain, out=where, **run))
                 values[:, own] = np.mean(found, axis=0)
     models[KMERS] = predict_tracks(bundle, means)
     others = scale_targets(tracks.values, tracks.is_peaks, means[held_out[0]])
