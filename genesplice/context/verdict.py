@@ -8,6 +8,7 @@ where they point another way, that is said with the answer.
 import html
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -52,15 +53,10 @@ def make_runner(
     config: Config, ray: str | None = None, progress: sweeps.Progress = tell
 ) -> conditions.Runner:
     """What runs tasks: a pool of processes here, or the Ray cluster at the address `ray`."""
-    settings = config.verdict
-
-    def runner(tasks: Sequence[sweeps.Task], folder: Path, label: str) -> sweeps.SweepResult:
-        shared: dict[str, Any] = {"threads": settings.threads, "progress": progress, "label": label}
-        if ray is not None:
-            return sweeps.run_tasks_on_ray(tasks, folder, ray, **shared)
-        return sweeps.run_tasks(tasks, folder, workers=settings.workers, **shared)
-
-    return runner
+    shared: dict[str, Any] = {"threads": config.verdict.threads, "progress": progress}
+    if ray is not None:
+        return partial(sweeps.run_tasks_on_ray, address=ray, **shared)
+    return partial(sweeps.run_tasks, workers=config.verdict.workers, **shared)
 
 
 def context_test(

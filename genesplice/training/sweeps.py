@@ -137,11 +137,11 @@ def execute(task: Task, threads: int) -> pd.DataFrame:
 def run_tasks(
     tasks: Sequence[Task],
     folder: Path,
+    label: str = "sweep",
     *,
     workers: int = 0,
     threads: int = 1,
     progress: Progress = tell,
-    label: str = "sweep",
     preload: Sequence[str] = ("genesplice.training.finetuning",),
 ) -> SweepResult:
     """Run tasks that have no table in `folder` yet, each in a process of its own.
@@ -217,11 +217,11 @@ def _thread_variables(threads: int) -> Iterator[None]:
 def run_tasks_on_ray(
     tasks: Sequence[Task],
     folder: Path,
-    address: str,
+    label: str = "sweep",
     *,
+    address: str,
     threads: int = 1,
     progress: Progress = tell,
-    label: str = "sweep",
 ) -> SweepResult:
     """As `run_tasks`, on the nodes of a Ray cluster that is there already (extra `cluster`).
 
