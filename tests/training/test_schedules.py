@@ -182,8 +182,8 @@ def test_an_interrupted_schedule_goes_on_as_if_nothing_had_been(name):
 def test_an_unknown_schedule_is_refused_at_once():
     with pytest.raises(InputError, match=r"schedule 'cosin'; did you mean 'cosine'\?"):
         schedule_factors("cosin", 10)
-    with pytest.raises(InputError, match="schedule 'linear'"):
-        make("linear", (10, 1.0))
+    with pytest.raises(InputError, match="schedule 'linear'; there are"):
+        schedule_factors("linear", 10)
 
 
 # --- the running mean ---
