@@ -1,6 +1,5 @@
 """The stages, one by one: from files to a model, and the verdict on longer context."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -287,6 +286,7 @@ def with_knowledge(
     config: "Config", bundle: "Bundle", network: Path | None, gene_sets: Path | None
 ) -> "tuple[Config, Bundle]":
     """Settings and data for the user's own edges and gene sets; say how they are judged."""
+    from genesplice.config import replace
     from genesplice.data.knowledge import OWN, replace_knowledge
 
     collections = config.model.gene_set_collections
@@ -297,8 +297,7 @@ def with_knowledge(
         f"finetune: {len(bundle.network)} edges, {len(bundle.gene_sets)} gene sets, "
         f"leakage {bundle.leakage['status']}"
     )
-    model = dataclasses.replace(config.model, gene_set_collections=(*collections, OWN))
-    return dataclasses.replace(config, model=model), bundle
+    return replace(config, model={"gene_set_collections": (*collections, OWN)}), bundle
 
 
 @cli.app.command()

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +118,11 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
             raise InputError(f"--set {path}: unknown key '{key}'; {did_you_mean(key, hints)}")
         changes.setdefault(section, {})[key] = read_value(text.strip(), hints[key], f"--set {path}")
     # Together: what belongs together is checked together, whatever the order.
+    return replace(config, **changes)
+
+
+def replace(config: Config, **changes: Mapping[str, Any]) -> Config:
+    """The settings with some of some sections changed: `replace(config, model={"width": 128})`."""
     parts = {
         name: dataclasses.replace(getattr(config, name), **values)
         for name, values in changes.items()

@@ -12,6 +12,7 @@ gene, and drown few genes in many channels.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,14 +159,12 @@ def condition_tasks(
 ) -> list[Task]:
     """One task for each condition, fold and seed; they cost about the same."""
     tasks = []
-    for fold in folds:
-        for seed in seeds:
-            for condition in plan.conditions:
-                name = f"{prefix}{condition.name}-fold{fold}-seed{seed}"
-                own = condition_config(config, plan, condition, fold=fold, seed=seed, epochs=epochs)
-                arguments = {"data": bundle.path.resolve(), "config": own}
-                arguments |= {"out": out.resolve() / name, "condition": condition.name}
-                tasks.append(Task(name, run_condition, arguments))
+    for fold, seed, condition in product(folds, seeds, plan.conditions):
+        name = f"{prefix}{condition.name}-fold{fold}-seed{seed}"
+        own = condition_config(config, plan, condition, fold=fold, seed=seed, epochs=epochs)
+        arguments = {"data": bundle.path.resolve(), "config": own}
+        arguments |= {"out": out.resolve() / name, "condition": condition.name}
+        tasks.append(Task(name, run_condition, arguments))
     return tasks
 
 

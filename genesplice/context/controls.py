@@ -20,7 +20,7 @@ from typing import Any
 
 import platformdirs
 
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.config.model import REGION_BP
 from genesplice.context import conditions
 from genesplice.context.rule import ANSWERS, Decision
@@ -28,7 +28,6 @@ from genesplice.data.bundle import load_bundle
 from genesplice.data.simulate import CONTROLS, ELEMENT_DISTANCE_BP, ControlName, make_control
 from genesplice.errors import InputError
 from genesplice.runtime import atomic_file, processor, tell, versions, write_json
-from genesplice.training.ablations import replace
 from genesplice.training.sweeps import Progress, SweepResult
 
 PLANTED_METRIC = "level_r2"
@@ -54,7 +53,7 @@ def kept_folder(config: Config) -> Path:
 
 def genome_alone(config: Config) -> Config:
     """The settings for simulated controls, which have no relatives."""
-    return replace(config, "verdict", relatives=False)
+    return replace(config, verdict={"relatives": False})
 
 
 def control_settings(config: Config) -> str:
@@ -157,7 +156,10 @@ def check_controls(
         again = longest_ago(before["controls"])
         progress(f"controls: {again} is run again, the others passed before")
         record = _judge(config, environment, out, runner, [again], seed, progress)
-        record = _join(before, record)
+        (new,) = record["controls"]
+        controls = [new if one["control"] == again else one for one in before["controls"]]
+        reused = [one["control"] for one in controls if one is not new]
+        record |= {"controls": controls, "reused": reused}
         if not record["passed"]:
             progress(f"controls: {again} did not come out as planted: all are run again")
             before = None
@@ -181,14 +183,6 @@ def longest_ago(controls: Sequence[Mapping[str, Any]]) -> ControlName:
     return min(controls, key=age)["control"]  # type: ignore[no-any-return]
 
 
-def _join(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of now, with what it lacks from the one before."""
-    new = {one["control"]: one for one in now["controls"]}
-    controls = [new.get(one["control"], one) for one in before["controls"]]
-    reused = [one["control"] for one in controls if one["control"] not in new]
-    return {**now, "controls": controls, "reused": reused}
-
-
 def _judge(
     config: Config,
     environment: Mapping[str, Any],
@@ -204,11 +198,10 @@ def _judge(
     where = out / f"controls-{hashlib.sha256(key.encode()).hexdigest()[:8]}-{seed}"
     for kind in kinds:
         folder = where / kind
-        bundles[kind] = (
-            load_bundle(folder)
-            if (folder / "manifest.json").exists()
-            else make_control(folder, kind, seed, settings.control_domains)
-        )
+        if (folder / "manifest.json").exists():
+            bundles[kind] = load_bundle(folder)
+        else:
+            bundles[kind] = make_control(folder, kind, seed, settings.control_domains)
         contexts = settings.control_contexts_bp
         plans[kind] = conditions.plan_conditions(config, bundles[kind], contexts)
         tasks += conditions.condition_tasks(
@@ -222,15 +215,13 @@ def _judge(
         "system": platform.system(),
         "versions": environment["versions"],
     }
-    answers = []
+    answers, smallest = [], settings.control_smallest_effect
     for kind in kinds:
         is_own = [name.startswith(f"{kind}-") for name in swept.table.get("task", [])]
         table = swept.table[is_own] if len(swept.table) else swept.table
         try:
-            decision = conditions.judge_conditions(
-                table, bundles[kind], plans[kind], config, [PLANTED_METRIC],
-                smallest_effect=settings.control_smallest_effect,
-            )  # fmt: skip
+            asked = table, bundles[kind], plans[kind], config, [PLANTED_METRIC]
+            decision = conditions.judge_conditions(*asked, smallest_effect=smallest)
         except InputError as error:
             decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
         about = {"control": kind, "expected": CONTROLS[kind], "made": made}
@@ -240,7 +231,7 @@ def _judge(
     steps = (conditions.condition_steps(bundles[k].genome, config, plans[k], epochs) for k in kinds)
     return {
         "passed": all(one["answer"] == one["expected"] for one in answers),
-        **environment, "seed": seed, "smallest_effect": settings.control_smallest_effect,
+        **environment, "seed": seed, "smallest_effect": smallest,
         "element_distance_bp": list(ELEMENT_DISTANCE_BP), "controls": answers, "reused": [],
         "steps": max(steps), "failures": swept.failures, "cpu_seconds": round(swept.cpu_seconds, 1),
     }  # fmt: skip

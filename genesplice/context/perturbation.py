@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from genesplice.data.bundle import Bundle
-from genesplice.data.knowledge import dinucleotide_shuffle, shuffled_outside
+from genesplice.data.knowledge import shuffled_inside
 from genesplice.errors import require
 from genesplice.explain.attribution import attribute_gene
-from genesplice.predict.gene_output import Explainer, GeneOutput, GeneWindow
+from genesplice.predict.gene_output import Explainer, GeneOutput
 from genesplice.predict.models import load_fold
 
 KEPT = 0.9
@@ -61,13 +61,11 @@ def dose_response(
     require(len(genes) and len(distances_bp), found, "at least one each")
     rows = []
     for gene_id in genes:
-        function, window, generator = _open(explainer, gene_id)
-        tokens = window.tokens[0].numpy()
+        function, tokens, away, generator = _open(explainer, gene_id)
         full = _level(function, tokens)
         for distance in distances_bp:
-            low, high = window.start - distance, window.end + distance
-            kept = (low, high) if distance > NOTHING_KEPT else (0, 0)
-            shuffled = (shuffled_outside(tokens, *kept, generator) for _ in range(n_shuffles))
+            is_far = away > distance
+            shuffled = (shuffled_inside(tokens, is_far, generator) for _ in range(n_shuffles))
             level = float(np.mean([_level(function, one) for one in shuffled]))
             rows.append((gene_id, int(distance), level, full))
     return pd.DataFrame(rows, columns=["gene_id", "distance_bp", "level", "full"])
@@ -122,16 +120,13 @@ def mass_by_distance(
     require(len(genes) and are_rising, found, "genes, and edges from 0 upwards")
     shares: dict[str, list[np.ndarray]] = {"gradient": [], "perturbation": []}
     for gene_id in genes:
-        function, window, generator = _open(explainer, gene_id)
-        tokens = window.tokens[0].numpy()
-        band = _bands(len(tokens), window.start, window.end, edges)
+        function, tokens, away, generator = _open(explainer, gene_id)
+        band = np.searchsorted(edges, away)  # 0 is the gene; one more is beyond the last edge
         gradient = attribute_gene(explainer, gene_id, method="inputxgradient").values
         gradient = np.bincount(band, np.abs(gradient), minlength=len(edges) + 1)[:-1]
         full = _level(function, tokens)
-        change = [
-            abs(_level(function, _shuffled_band(tokens, band == i, generator)) - full)
-            for i in range(len(edges))
-        ]
+        shuffled = (shuffled_inside(tokens, band == i, generator) for i in range(len(edges)))
+        change = [abs(_level(function, one) - full) for one in shuffled]
         for name, mass in (("gradient", gradient), ("perturbation", np.array(change))):
             if mass.sum() > 0:
                 shares[name].append(mass / mass.sum())
@@ -149,10 +144,16 @@ def field_bp(mass: pd.DataFrame, column: str, share: float = 0.9) -> int:
     return int(mass["high_bp"].iloc[band])
 
 
-def _open(explainer: Explainer, gene_id: str) -> tuple[GeneOutput, GeneWindow, np.random.Generator]:
-    """What predicts a gene, its window, and a generator of its own."""
+def _open(
+    explainer: Explainer, gene_id: str
+) -> tuple[
+    GeneOutput, UInt8[np.ndarray, " length"], Int64[np.ndarray, " length"], np.random.Generator
+]:
+    """What predicts a gene, its bases, how far each is from it, and a generator of its own."""
     function = explainer.forward_function(gene_id)
-    return function, function.window, np.random.default_rng([0, function.window.row])
+    window, tokens = function.window, function.window.tokens[0].numpy()
+    away = distances(len(tokens), window.start, window.end)
+    return function, tokens, away, np.random.default_rng([0, window.row])
 
 
 @torch.no_grad()
@@ -163,23 +164,10 @@ def _level(function: GeneOutput, tokens: UInt8[np.ndarray, " length"]) -> float:
     return float(function(channels[..., :4]))
 
 
-def _bands(length: int, start: int, end: int, edges: Sequence[int]) -> Int64[np.ndarray, " length"]:
-    """0 in the gene, 1 … in the bands; beyond the last edge one more."""
+def distances(length: int, start: int, end: int) -> Int64[np.ndarray, " length"]:
+    """Of each base to the nearest one in [start, end), 0 there."""
     position = np.arange(length)
-    distance = np.maximum(np.maximum(start - position, position - end + 1), 0)
-    band = np.searchsorted(np.array(edges), distance, side="left")
-    return np.where(distance == 0, 0, band).astype(np.int64)
-
-
-def _shuffled_band(
-    tokens: UInt8[np.ndarray, " length"], inside: np.ndarray, generator: np.random.Generator
-) -> UInt8[np.ndarray, " length"]:
-    """Shuffle each run of `inside` for itself."""
-    shuffled = np.array(tokens)
-    change = np.flatnonzero(np.diff(np.concatenate([[0], inside.astype(np.int8), [0]])))
-    for low, high in zip(change[::2], change[1::2], strict=True):
-        shuffled[low:high] = dinucleotide_shuffle(shuffled[low:high], generator)
-    return shuffled
+    return np.maximum(np.maximum(start - position, position - end + 1), 0)
 
 
 # --- of the model of the longest context ---

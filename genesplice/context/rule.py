@@ -148,12 +148,8 @@ def block_scores(
         observed, predicted = (part.pivot(**shape, values=v) for v in ("observed", "predicted"))
         profile = train_profile.loc[fold, observed.columns].to_numpy(np.float64)
         label = blocks.loc[observed.index].to_numpy()
-        genes = summarise(
-            observed.to_numpy(np.float64),
-            predicted.to_numpy(np.float64),
-            np.broadcast_to(profile, observed.shape).copy(),
-            label,
-        )
+        truth, guess = (each.to_numpy(np.float64) for each in (observed, predicted))
+        genes = summarise(truth, guess, np.broadcast_to(profile, truth.shape).copy(), label)
         spread = genes.observed_level.var()
         error = (genes.predicted_level - genes.observed_level) ** 2
         values = {"level_r2": 1 - error / spread if spread > 0 else np.full(len(error), np.nan)}
@@ -210,8 +206,8 @@ def decide(scores: pd.DataFrame, rule: Rule, metrics: Sequence[str] | None = Non
     """
     there = scores["metric"].unique().tolist()
     names = there if metrics is None else list(metrics)
-    if unknown := [name for name in names if name not in there]:
-        raise InputError(f"no scores of {unknown[0]!r}", f"one of {', '.join(there)}")
+    for name in names:
+        require(name in there, f"no scores of {name!r}", f"one of {', '.join(there)}")
     require(names, "no scores", "at least one metric")
     slopes = tuple(fit_slope(scores[scores["metric"] == name], rule, len(names)) for name in names)
     each = [answer_from_interval(s.ci_low, s.ci_high, rule.smallest_effect) for s in slopes]
@@ -262,11 +258,9 @@ def _training_error(
     folds = np.unique(table.fold)
     n_contexts, n_seeds, _ = table.value.shape
     if len(folds) > 1:
-        part = [table.fold == fold for fold in folds]
-        averaged = table.value.mean(1)
-        runs = np.stack(
-            [averaged[:, p] @ table.weight[p] / table.weight[p].sum() for p in part], axis=1
-        )
+        averaged, parts = table.value.mean(1), [table.fold == fold for fold in folds]
+        means = [averaged[:, p] @ table.weight[p] / table.weight[p].sum() for p in parts]
+        runs = np.stack(means, axis=1)
     else:
         runs = table.value @ table.weight / table.weight.sum()
     if runs.shape[1] > 1:

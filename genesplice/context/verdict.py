@@ -8,6 +8,7 @@ where they point another way, that is said with the answer.
 import html
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,14 +16,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from genesplice.config import Config
-from genesplice.context import conditions
+from genesplice.context import conditions, perturbation
 from genesplice.context.controls import check_controls, kept_folder
-from genesplice.context.perturbation import (
-    BLIND,
-    compare_distance_dependence,
-    kept_share,
-    measure_distance,
-)
 from genesplice.context.rule import ANSWERS, FEWEST_SLOPES, Decision
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError, require
@@ -58,15 +53,10 @@ def make_runner(
     config: Config, ray: str | None = None, progress: sweeps.Progress = tell
 ) -> conditions.Runner:
     """What runs tasks: a pool of processes here, or the Ray cluster at the address `ray`."""
-    settings = config.verdict
-
-    def runner(tasks: Sequence[sweeps.Task], folder: Path, label: str) -> sweeps.SweepResult:
-        shared: dict[str, Any] = {"threads": settings.threads, "progress": progress, "label": label}
-        if ray is not None:
-            return sweeps.run_tasks_on_ray(tasks, folder, ray, **shared)
-        return sweeps.run_tasks(tasks, folder, workers=settings.workers, **shared)
-
-    return runner
+    shared: dict[str, Any] = {"threads": config.verdict.threads, "progress": progress}
+    if ray is not None:
+        return partial(sweeps.run_tasks_on_ray, address=ray, **shared)
+    return partial(sweeps.run_tasks, workers=config.verdict.workers, **shared)
 
 
 def context_test(
@@ -148,11 +138,15 @@ def context_test(
     model = out / "runs" / f"{tested.name}-fold{fold}-seed{settings.seeds[0]}"
     if n_genes and (model / "model.safetensors").exists():
         progress(f"distance dependence: {n_genes} held-out genes of fold {fold}")
-        dose, mass, blind = measure_distance(bundle, model, tested.context_bp, fold, n_genes)
+        dose, mass, blind = perturbation.measure_distance(
+            bundle, model, tested.context_bp, fold, n_genes
+        )
     decision = question_no(decision, blind)
     verdict |= {"answer": decision.answer, "sentence": decision.sentence}
     contexts = min(plan.context_of.values()), tested.context_bp
-    verdict |= compare_distance_dependence(decision.answer, dose, mass, *contexts, blind)
+    verdict |= perturbation.compare_distance_dependence(
+        decision.answer, dose, mass, *contexts, blind
+    )
     return VerdictReport(verdict, metrics, swept.table, dose, mass)
 
 
@@ -203,7 +197,7 @@ def question_no(decision: Decision, kept_without_sequence: float | None) -> Deci
             "measured (verdict.perturbation_genes, verdict.relatives)."
         )
         return decision._replace(sentence=sentence)
-    if kept_without_sequence < BLIND:
+    if kept_without_sequence < perturbation.BLIND:
         return decision
     sentence = (
         f"Cannot tell whether longer context helps: {kept_without_sequence:.1%} of the differences "
@@ -283,15 +277,13 @@ def write_verdict_page(
     """Write one self-contained HTML page; `name` is that of the data."""
     verdict, metrics = report.verdict, metrics_frame(report.metrics)
     parts: list[Part] = [f"**Note:** {html.escape(text)}" for text in verdict["disagreements"]]
-    parts += [
-        f"**Note:** Task {html.escape(task)} {html.escape(str(why))}"
-        for task, why in verdict["failures"].items()
-    ]
+    failed = [f"{task} {why}" for task, why in verdict["failures"].items()]
+    parts += [f"**Note:** Task {html.escape(text)}" for text in failed]
     if verdict["slopes"]:
         parts.append(slope_bars(verdict["slopes"], verdict["rule"]["smallest_effect"]))
         parts.append(context_scores(verdict["conditions"], metrics))
     if len(report.dose):
-        parts.append(dose_figure(kept_share(report.dose)))
+        parts.append(dose_figure(perturbation.kept_share(report.dose)))
     if len(report.mass):
         parts.append(mass_figure(report.mass))
     parts += ["## Context conditions", condition_table(verdict, metrics)]

@@ -12,7 +12,7 @@ ablation              destroyed                         kept
 `exchanged_relatives` which gene has which columns      strand, length, bases, how conserved
 `far_relatives`       columns of near and middle ones   those of far ones
 `without_relatives`   the alignment columns             everything else
-`shuffled_outside`    the sequence beyond an interval   dinucleotides on either side
+`shuffled_inside`     the sequence of some intervals    dinucleotides of each
 ====================  ================================  ===============================
 
 Those that take a bundle give a bundle, in memory only; `manifest["ablation"]` says which it is.
@@ -286,18 +286,16 @@ def without_relatives(bundle: Bundle) -> Bundle:
     return _ablation(bundle, "no relatives", None, genome=replace(bundle.genome, columns=None))
 
 
-def shuffled_outside(
-    tokens: UInt8[np.ndarray, " length"], low: int, high: int, generator: np.random.Generator
+def shuffled_inside(
+    tokens: UInt8[np.ndarray, " length"],
+    inside: Bool[np.ndarray, " length"],
+    generator: np.random.Generator,
 ) -> UInt8[np.ndarray, " length"]:
-    """Keep `[low, high)` and shuffle what lies before and what lies after, each for itself.
-
-    Limits outside of the sequence are those of the sequence.
-    """
-    low, high = (min(max(end, 0), len(tokens)) for end in (low, high))
-    parts = [tokens[:low], tokens[low:high], tokens[max(low, high) :]]
-    for side in (0, 2):
-        parts[side] = dinucleotide_shuffle(parts[side], generator)
-    return np.concatenate(parts)
+    """Shuffle each run of `inside` for itself, and keep what lies between them."""
+    shuffled = np.array(tokens)
+    for low, high in _runs(inside):
+        shuffled[low:high] = dinucleotide_shuffle(shuffled[low:high], generator)
+    return shuffled
 
 
 def dinucleotide_shuffle(

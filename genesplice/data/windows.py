@@ -40,6 +40,14 @@ class Window(NamedTuple):
     core_start: int
     core_end: int
 
+    def core_bins(self, genome: Genome) -> tuple[slice, slice]:
+        """The bins of the core, and where they are in the window."""
+        offset = bin_offsets(genome)[self.contig]
+        count, first = n_bins(genome.contig(self.contig)), self.start // BIN_BP
+        low = max(self.core_start // BIN_BP, 0)
+        high = max(min(-(-self.core_end // BIN_BP), count), low)
+        return slice(offset + low, offset + high), slice(low - first, high - first)
+
 
 class WindowBatch(NamedTuple):
     """Windows of one length, and the genes in their cores.
@@ -346,15 +354,7 @@ class TrackWindows:
     def _from(self, offset_bp: int) -> list[Window]:
         sizes = self.core_bp, self.flank_bp
         windows = tile_windows(self.genome, *sizes, offset_bp=offset_bp)
-        return [one for one in windows if self.learned[self.core_bins(one)[0]].any()]
-
-    def core_bins(self, window: Window) -> tuple[slice, slice]:
-        """The bins of a window's core, and where they are in the window."""
-        offset = bin_offsets(self.genome)[window.contig]
-        count, first = n_bins(self.genome.contig(window.contig)), window.start // BIN_BP
-        low = max(window.core_start // BIN_BP, 0)
-        high = max(min(-(-window.core_end // BIN_BP), count), low)
-        return slice(offset + low, offset + high), slice(low - first, high - first)
+        return [one for one in windows if self.learned[one.core_bins(self.genome)[0]].any()]
 
     def __call__(self, step: int) -> TrackBatch:
         """The window of one step."""
@@ -372,7 +372,7 @@ class TrackWindows:
         strand: Literal["+", "-"] = "-" if is_reverse else "+"
         tokens = self.genome.fetch(window.contig, window.start, window.end, strand)
         columns = self.genome.fetch_columns(window.contig, window.start, window.end, strand)
-        (own, at), n = self.core_bins(window), len(tokens) // BIN_BP
+        (own, at), n = window.core_bins(self.genome), len(tokens) // BIN_BP
         observed = np.full((len(self.tracks.values), n), np.nan, np.float32)
         known = np.where(self.learned[own], self.tracks.values[:, own], np.nan)
         observed[:, at] = scale_targets(known, self.tracks.is_peaks, self.means)

@@ -37,30 +37,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.config.training import AblationName, PretrainAblationName
+from genesplice.data import knowledge
 from genesplice.data.bundle import Bundle
-from genesplice.data.knowledge import (
-    dinucleotide_shuffle,
-    exchanged_relatives,
-    far_relatives,
-    random_gene_sets,
-    rewired_network,
-    without_gene_sets,
-    without_network,
-    without_relatives,
-)
 from genesplice.data.relatives import turn_columns
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.training.corpus import Source
 from genesplice.training.schedules import schedule_factors
-
-
-def replace(config: Config, section: str, **changes: Any) -> Config:
-    """The settings with some of one section changed."""
-    changed = dataclasses.replace(getattr(config, section), **changes)
-    return dataclasses.replace(config, **{section: changed})
-
 
 # --- of pre-training ---
 
@@ -70,7 +54,7 @@ def ablate_pretraining(
 ) -> tuple[Source, Config]:
     """What an ablation reads, and its settings."""
     settings, base_width = config.pretrain, config.model.base_width or config.model.width
-    config = replace(config, "pretrain", ablations=())
+    config = replace(config, pretrain={"ablations": ()})
     if name == "masked_only":
         return source, masked_only(config)
     if name == "shuffled_genome":
@@ -79,21 +63,21 @@ def ablate_pretraining(
         steps, lowest = settings.steps, settings.lowest_rate
         mean = float(schedule_factors(settings.schedule, steps, lowest=lowest).mean())
         rate = settings.learning_rate * mean
-        return source, replace(config, "pretrain", schedule="constant", learning_rate=rate)
+        return source, replace(config, pretrain={"schedule": "constant", "learning_rate": rate})
     changes: dict[str, dict[str, Any]] = {
         "local_only": {"hierarchy": "local_only"},
         "permuted_regions": {"hierarchy": "permuted_regions"},
         "kmer_tokens": {"arch": "kmer_tokens", "base_width": base_width},
         "dilated_cnn": {"arch": "dilated_cnn", "width": base_width},
     }
-    return source, replace(config, "model", **changes[name])
+    return source, replace(config, model=changes[name])
 
 
 def masked_only(config: Config) -> Config:
     """The same settings without views, and as many steps more as read what these would have."""
-    without = replace(config, "pretrain", contrastive_weight=0.0)
+    without = replace(config, pretrain={"contrastive_weight": 0.0})
     more = config.pretrain.mean_batch_bp / without.pretrain.mean_batch_bp
-    return replace(without, "pretrain", steps=round(config.pretrain.steps * more))
+    return replace(without, pretrain={"steps": round(config.pretrain.steps * more)})
 
 
 def _shuffled(source: Source, seed: int) -> Source:
@@ -106,10 +90,9 @@ def _shuffled(source: Source, seed: int) -> Source:
     turned = None if columns is None else [turn_columns(one, tokens, 1) for one in columns]
     generator = np.random.default_rng([seed, 19])
     for name, start, end in [*source.training, *source.validation]:
-        contig = source.genome.contig(name)
         # A block may lie across the origin of a circular contig.
-        rows = contig.offset + np.arange(start, end) % contig.length
-        tokens[rows] = dinucleotide_shuffle(tokens[rows], generator)
+        rows, _ = source.genome.indices(name, start, end)
+        tokens[rows] = knowledge.dinucleotide_shuffle(tokens[rows], generator)
         if turned is not None:
             order = generator.permutation(rows)
             for one in turned:
@@ -132,15 +115,17 @@ class _Change(NamedTuple):
 
 
 _CHANGES: dict[AblationName, _Change] = {
-    "rewired": _Change(rewired_network),
-    "no_network": _Change(lambda bundle, seed: without_network(bundle)),
-    "random_sets": _Change(random_gene_sets),
-    "no_sets": _Change(lambda bundle, seed: without_gene_sets(bundle)),
-    "sequence_only": _Change(lambda bundle, seed: without_gene_sets(without_network(bundle))),
+    "rewired": _Change(knowledge.rewired_network),
+    "no_network": _Change(lambda bundle, seed: knowledge.without_network(bundle)),
+    "random_sets": _Change(knowledge.random_gene_sets),
+    "no_sets": _Change(lambda bundle, seed: knowledge.without_gene_sets(bundle)),
+    "sequence_only": _Change(
+        lambda bundle, seed: knowledge.without_gene_sets(knowledge.without_network(bundle))
+    ),
     "random_encoder": _Change(),
-    "exchanged_relatives": _Change(exchanged_relatives),
-    "far_relatives": _Change(lambda bundle, seed: far_relatives(bundle)),
-    "no_relatives": _Change(lambda bundle, seed: without_relatives(bundle)),
+    "exchanged_relatives": _Change(knowledge.exchanged_relatives),
+    "far_relatives": _Change(lambda bundle, seed: knowledge.far_relatives(bundle)),
+    "no_relatives": _Change(lambda bundle, seed: knowledge.without_relatives(bundle)),
     "no_expression": _Change(model={"neighbour_expression": False}),
     "local_only": _Change(model={"hierarchy": "local_only"}, encoder="local_only"),
     "permuted_regions": _Change(
@@ -164,19 +149,15 @@ def ablate_finetuning(
         If it would leave out what is not there, or its encoder is missing.
     """
     change = _CHANGES[name]
-    if name == "no_expression" and not config.model.neighbour_expression:
-        raise InputError(f"finetune.ablations {name}", "model.neighbour_expression=true with it")
+    is_there = name != "no_expression" or config.model.neighbour_expression
+    require(is_there, f"finetune.ablations {name}", "model.neighbour_expression=true with it")
     if name == "random_encoder":
         init = None
     if change.encoder is not None:
-        folder = None if init is None else init / "ablations" / change.encoder
-        if folder is None or not (folder / "model.safetensors").exists():
-            raise InputError(
-                f"finetune.ablations {name} without its encoder",
-                f"--init of a folder that pretrain wrote with pretrain.ablations={change.encoder}",
-                path=folder,
-            )
-        init = folder
+        init = init and init / "ablations" / change.encoder
+        found = f"finetune.ablations {name} without its encoder"
+        wanted = f"--init of a folder that pretrain wrote with pretrain.ablations={change.encoder}"
+        require(init and (init / "model.safetensors").exists(), found, wanted, init)
     if change.data is not None:
         bundle = change.data(bundle, seed)
-    return bundle, replace(config, "model", **change.model), init
+    return bundle, replace(config, model=change.model), init

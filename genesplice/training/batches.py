@@ -1,7 +1,6 @@
 """What one step of pre-training reads: windows with hidden bases, and the pairs among them."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from genesplice.config import Config
+from genesplice.config import Config, PretrainConfig
 from genesplice.config.model import SUMMARY_BP
-from genesplice.config.training import MaskName, ViewName
-from genesplice.errors import InputError, require
+from genesplice.config.training import ViewName
+from genesplice.errors import require
 from genesplice.model.heads import Vectors
 from genesplice.model.sequence import Columns, Tokens
 from genesplice.training.corpus import Source
@@ -122,18 +121,13 @@ def mask_bins(tokens: Tokens, fraction: float, bin_bp: int, generator: np.random
 
 
 def make_masks(
-    tokens: Tokens,
-    kinds: Sequence[MaskName],
-    generator: np.random.Generator,
-    *,
-    fraction: float,
-    span_bp: int,
-    bin_bp: int,
+    tokens: Tokens, settings: PretrainConfig, bin_bp: int, generator: np.random.Generator
 ) -> Mask:
-    """Choose targets: each row takes one of `kinds`, all equally likely.
+    """Choose targets: each row takes one of `settings.masks`, all equally likely.
 
     With one kind nothing is drawn for the choice.
     """
+    kinds, fraction, span_bp = settings.masks, settings.masked_fraction, settings.span_bp
     draws = {
         "single": lambda: mask_bases(tokens, fraction, 1, generator),
         "span": lambda: mask_bases(tokens, fraction, span_bp, generator),
@@ -199,13 +193,11 @@ class StepMaker:
         found = "pretrain.target=column of a model that reads the columns"
         require(not (is_column and reads), found, "model.relatives=false")
         self.sites = GeneSites(source, config.pretrain.active_views)
-        sizes = ["batch_windows"]
-        sizes += ["view_windows"] if config.pretrain.active_views else []
-        sizes += ["view_genes"] if self.sites.views else []
-        for name in sizes:
+        sizes = {"view_windows": config.pretrain.active_views, "view_genes": self.sites.views}
+        for name in ["batch_windows", *(name for name, is_read in sizes.items() if is_read)]:
             found = f"{config.pretrain.shown(name)} for {processes} processes"
-            if getattr(config.pretrain, name) % processes:
-                raise InputError(found, f"a multiple of {processes}")
+            is_even = getattr(config.pretrain, name) % processes == 0
+            require(is_even, found, f"a multiple of {processes}")
         self._drawn: tuple[int, list[Loci], list[list[Rows]]] | None = None
 
     def __call__(self, number: int) -> StepBatch:
@@ -256,9 +248,7 @@ class StepMaker:
         effects, 2023 (repeats count 0.1).
         """
         settings, weight = self.config.pretrain, None
-        fraction, span_bp = settings.masked_fraction, settings.span_bp
-        sizes: dict[str, Any] = {"span_bp": span_bp, "bin_bp": self.config.model.bin_bp}
-        is_target = make_masks(side.tokens, settings.masks, generator, fraction=fraction, **sizes)
+        is_target = make_masks(side.tokens, settings, self.config.model.bin_bp, generator)
         if len(self.source.genome.soft_masked) and settings.repeat_weight != 1:
             weight = torch.where(side.is_repeat, settings.repeat_weight, 1.0)
         columns = side.columns if settings.target == "column" else None
@@ -276,11 +266,9 @@ def _number_pairs(view: View, rows: int, begin: int, size: int, inside: slice) -
         return torch.from_numpy(np.stack([row, summary], -1).reshape(-1, 2))
 
     spans, groups = view.spans[inside], view.groups[inside]
-    keys = Keys(
-        torch.from_numpy(spans.reshape(-1, *spans.shape[2:])),
-        torch.from_numpy(groups.repeat(spans.shape[1], axis=0)),
-    )
-    one, two = ends(view.one, view.offsets_one), ends(view.two, view.offsets_two)
+    shown = spans.reshape(-1, *spans.shape[2:]), groups.repeat(spans.shape[1], axis=0)
+    keys = Keys(*map(torch.from_numpy, shown))
+    one, two = ends(0, view.offsets_one), ends(view.side, view.offsets_two)
     return Pairs(view.name, rows, one, two, keys)
 
 
@@ -310,14 +298,6 @@ def retrieval_at_1(
     return (nearest == own).float().mean()
 
 
-class Earlier(NamedTuple):
-    """Both ends of earlier pairs, and what they showed."""
-
-    one: Vectors
-    two: Vectors
-    keys: Keys
-
-
 class Queue:
     """Up to `size` pairs of earlier steps of each view; kept in checkpoints."""
 
@@ -325,12 +305,12 @@ class Queue:
         self.size = size
         self.views: dict[str, list[Tensor]] = {}
 
-    def get(self, view: str, device: torch.device) -> Earlier | None:
-        """Earlier pairs of a view; None before the first step."""
+    def get(self, view: str, device: torch.device) -> tuple[Vectors, Vectors, Keys] | None:
+        """Both ends of earlier pairs of a view, and what they showed; None before the first."""
         if view not in self.views:
             return None
         one, two, *keys = self.views[view] = [x.to(device) for x in self.views[view]]
-        return Earlier(one, two, Keys(*keys))
+        return one, two, Keys(*keys)
 
     def add(self, view: str, one: Vectors, two: Vectors, keys: Keys) -> None:
         """Add pairs; the oldest go where there are too many."""

@@ -18,16 +18,16 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim.lr_scheduler import ExponentialLR
 
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.config.training import PretrainScheduleName
 from genesplice.data.bundle import Bundle
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.results import Metric
-from genesplice.training.ablations import masked_only, replace
+from genesplice.training.ablations import masked_only
 from genesplice.training.batches import StepMaker
 from genesplice.training.corpus import Source, bundle_source
-from genesplice.training.evaluation import masked_base_metrics, measure_vectors
+from genesplice.training.evaluation import held_out_bits, measure_vectors
 from genesplice.training.loops import train
 from genesplice.training.pretraining import PretrainingModule, begin_model, train_model
 
@@ -85,10 +85,8 @@ def range_test(
 
     Source: Smith, Cyclical learning rates for training neural networks, 2017, section 3.3.
     """
-    if steps < 10 or not 0 < lowest < highest:
-        raise InputError(
-            f"{steps} steps from a rate of {lowest} to {highest}", "10 steps, and rates that rise"
-        )
+    found = f"{steps} steps from a rate of {lowest} to {highest}"
+    require(steps >= 10 and 0 < lowest < highest, found, "10 steps, and rates that rise")
     accumulate, growth = config.pretrain.accumulate, (highest / lowest) ** (1 / (steps - 1))
     with torch.random.fork_rng(devices=[]):
         module = _RisingRate(begin_model(config), config)
@@ -117,8 +115,7 @@ def propose_bounds(curve: pd.DataFrame) -> tuple[float, float, str]:
     rates, losses = curve["learning_rate"].to_numpy(), curve["smoothed"].to_numpy()
     best = int(np.argmin(losses))
     fall = float(losses[0] - losses[best])
-    if best == 0 or fall <= 0:
-        raise InputError("a loss that never fell", "lower rates, or more steps")
+    require(best > 0 and fall > 0, "a loss that never fell", "lower rates, or more steps")
     low = float(rates[int(np.argmax(losses <= losses[0] - FALLEN * fall))])
     safe = float(rates[best]) / SAFETY
     high = max(safe, 2 * low)
@@ -147,12 +144,13 @@ def trial_config(config: Config, *, steps: int, window_bp: int = 2048) -> Config
     Where views are switched on again, every fourth step has them.
     """
     settings = config.pretrain
-    return replace(
-        config, "pretrain", steps=steps, window_bp=window_bp, batch_windows=4, accumulate=1,
-        shift_bp=min(settings.shift_bp, window_bp // 4), contrastive_weight=0.0,
-        views_every=min(settings.views_every, 4), validation_every=steps, ema_decay=0.0,
-        validation_blocks=settings.validation_blocks or VALIDATION_BLOCKS,
-    )  # fmt: skip
+    changes = {
+        "steps": steps, "window_bp": window_bp, "batch_windows": 4, "accumulate": 1,
+        "shift_bp": min(settings.shift_bp, window_bp // 4), "contrastive_weight": 0.0,
+        "views_every": min(settings.views_every, 4), "validation_every": steps, "ema_decay": 0.0,
+        "validation_blocks": settings.validation_blocks or VALIDATION_BLOCKS,
+    }  # fmt: skip
+    return replace(config, pretrain=changes)
 
 
 def compare_schedules(
@@ -177,20 +175,18 @@ def compare_schedules(
         If there are no rates, or the settings set no validation blocks aside or hold out no fold.
     """
     settings = config.pretrain
-    if not rates or not settings.validation_blocks or settings.holdout_fold is None:
-        raise InputError(
-            f"{len(rates)} rates, pretrain.validation_blocks {settings.validation_blocks}, "
-            f"pretrain.holdout_fold {settings.holdout_fold}",
-            "a rate, blocks to choose by and a fold to measure on",
-        )
+    is_fine = rates and settings.validation_blocks and settings.holdout_fold is not None
+    of_blocks = settings.shown("validation_blocks"), settings.shown("holdout_fold")
+    found = ", ".join([f"{len(rates)} rates", *of_blocks])
+    require(is_fine, found, "a rate, blocks to choose by and a fold to measure on")
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    rows: list[tuple[str, float, float, PretrainingModel]] = []
+    rows = []
     names = [NULL, *(name for name in schedules if name != NULL)]
     n_null = len(rates) * max(len(names) - 1, 1)
     null_rates = np.geomspace(min(rates), max(rates), n_null).tolist()
     for name in names:
         for rate in null_rates if name == NULL else rates:
-            own = replace(config, "pretrain", schedule=name, learning_rate=rate)
+            own = replace(config, pretrain={"schedule": name, "learning_rate": rate})
             model, history = train_model(source, own)
             bits = float(history.loc[history["split"] == "val", "value"].min())
             rows.append((name, rate, bits, model))
@@ -199,12 +195,11 @@ def compare_schedules(
     by_schedule = trials.groupby("schedule", sort=False)["bits_per_base"]
     best = trials.loc[by_schedule.idxmin()].set_index("schedule")["model"]
     trials["is_best"] = trials["bits_per_base"] == by_schedule.transform("min")
-    about: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": n_windows}
-    about |= {"seed": settings.seed, "fold": settings.holdout_fold, "is_strand_averaged": False}
+    about: dict[str, Any] = {"n_windows": n_windows, "is_strand_averaged": False}
     metrics: dict[tuple[str, str], Metric] = {}
     for name in names[1:]:
         models: dict[str, PretrainingModel] = {name: best[name], NULL: best[NULL]}
-        measured = masked_base_metrics(models, source.genome, source.held_out, **about)
+        measured = held_out_bits(models, source, config, **about)
         metrics |= {(metric.model, metric.metric): metric for metric in measured}
     return ScheduleComparison(trials.drop(columns="model"), list(metrics.values()))
 
@@ -221,13 +216,11 @@ def compare_contrast(bundle: Bundle, config: Config, *, weight: float = 0.1) -> 
         If no fold is held out, or `weight` is not above 0.
     """
     settings = config.pretrain
-    if settings.holdout_fold is None or weight <= 0:
-        raise InputError(
-            f"pretrain.holdout_fold {settings.holdout_fold} and a weight of {weight}",
-            "a fold to measure on, and a weight above 0",
-        )
+    found = f"{settings.shown('holdout_fold')} and a weight of {weight}"
+    is_fine = settings.holdout_fold is not None and weight > 0
+    require(is_fine, found, "a fold to measure on, and a weight above 0")
     source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
-    contrasted = replace(config, "pretrain", contrastive_weight=weight)
+    contrasted = replace(config, pretrain={"contrastive_weight": weight})
     settings_of = {"contrastive": contrasted, NO_CONTRAST: masked_only(contrasted)}
     models = {name: train_model(source, own)[0] for name, own in settings_of.items()}
     return measure_vectors(models, bundle, config)

@@ -5,7 +5,6 @@ counted on every preset, the rest fitted to the largest resident sizes that were
 (`docs/costs.md`). On a GPU the batch lies there, and is not part of it.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,19 +17,14 @@ import pandas as pd
 import psutil
 import torch
 
-from genesplice.config import Config, ModelConfig
+from genesplice.config import Config, ModelConfig, replace
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome, N, cache_fasta, is_cached
-from genesplice.data.splits import (
-    PRETRAIN_BLOCKS,
-    make_blocks,
-    make_even_blocks,
-    make_operons,
-)
+from genesplice.data.splits import PRETRAIN_BLOCKS, make_blocks, make_even_blocks, make_operons
 from genesplice.data.windows import free_intervals
-from genesplice.errors import InputError, require
+from genesplice.errors import require
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict import PUBLISHED
 from genesplice.predict.pretrained import encoder_reads_relatives, encoder_sizes
@@ -67,13 +61,12 @@ def for_genome(config: Config, genome: Genome, init: Path | None = None) -> Conf
     with them goes on to read them: where there are none it reads that nothing is aligned.
     """
     if init is not None:
-        model = dataclasses.replace(config.model, **encoder_sizes(init))
-        config = dataclasses.replace(config, model=model)
+        config = replace(config, model=encoder_sizes(init))
     if genome.columns is not None or not config.model.relatives:
         return config
     if init is not None and encoder_reads_relatives(init) is not False:
         return config
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, relatives=False))
+    return replace(config, model={"relatives": False})
 
 
 def published_encoder(bundle: Bundle) -> Path | None:
@@ -145,13 +138,8 @@ def genome_source(
     operon = None if genes is None else make_operons(genes)
     if fold is None and not validation_blocks:
         known = without_gaps(genome, [(contig.name, 0, contig.length) for contig in genome.contigs])
-        record: dict[str, Any] = {
-            "fold": None,
-            "blocks": [],
-            "validation_blocks": [],
-            "intervals": [],
-        }
-        return Source(genome, known, [], known, record, genes, operon)
+        nothing: dict[str, Any] = {"blocks": [], "validation_blocks": [], "intervals": []}
+        return Source(genome, known, [], known, {"fold": None} | nothing, genes, operon)
     if genes is None or operon is None:
         blocks = make_even_blocks(genome, block_bp)
     else:
@@ -197,10 +185,9 @@ def read_genomes(
 
     def read() -> tuple[Genome, dict[str, str]]:
         if is_first_process() and is_taken(out):
-            if not resume:
-                raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
-            if not is_cached(paths, folder):
-                raise InputError("other FASTA files", f"those that {out} was begun with")
+            require(resume, f"{out} exists and is not empty", "a new folder, or --resume")
+            wanted = f"those that {out} was begun with"
+            require(is_cached(paths, folder), "other FASTA files", wanted)
         return cache_fasta(paths, folder, circular)
 
     return first_process_first(read, "read genomes")
@@ -232,15 +219,13 @@ def divide_blocks(
         If there is no such fold, or nothing would be left to train on.
     """
     folds = sorted(set(blocks["fold"]))
-    if fold is not None and fold not in folds:
-        raise InputError(f"pretrain.holdout_fold {fold}", f"one of {folds}, or none")
+    is_there = fold is None or fold in folds
+    require(is_there, f"pretrain.holdout_fold {fold}", f"one of {folds}, or none")
     is_held_out = blocks["fold"].to_numpy() == (-1 if fold is None else fold)
     others = np.flatnonzero(~is_held_out)
     count = max(1, round(validation_blocks * len(others))) if validation_blocks else 0
-    if count >= len(others):
-        raise InputError(
-            f"{count} validation blocks of {len(others)}", "fewer: a smaller share, or 0"
-        )
+    found = f"{count} validation blocks of {len(others)}"
+    require(count < len(others), found, "fewer: a smaller share, or 0")
     generator = np.random.default_rng([0 if fold is None else fold + 1, 13])
     chosen = np.sort(generator.permutation(others)[:count])
     training = free_intervals(blocks.iloc[np.setdiff1d(others, chosen)])

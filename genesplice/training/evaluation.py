@@ -25,15 +25,8 @@ from genesplice.evaluate.bootstrap import N_BOOTSTRAP, make_draws, ratio_draws, 
 from genesplice.evaluate.metrics import fold_profiles, paired_difference, score
 from genesplice.evaluate.probes import make_probe_sites, probe_metrics
 from genesplice.evaluate.retrieval import do_not_overlap, mates, retrieval_metrics, whitened
+from genesplice.model import sequence
 from genesplice.model.genesplice import GeneSplice, PretrainingModel
-from genesplice.model.sequence import (
-    MASK_TOKEN,
-    Columns,
-    EncoderOutput,
-    Inputs,
-    IsReal,
-    SequenceEncoder,
-)
 from genesplice.predict import pretrained
 from genesplice.predict.expression import encode_genes
 from genesplice.results import Metric
@@ -79,13 +72,17 @@ def measure_bases(models: Models, bundle: Bundle, source: Source, config: Config
 
     Ablations are asked on the bundle's own genome, whatever they have read.
     """
-    settings, fold = config.pretrain, config.pretrain.holdout_fold
     counts = [fit_count_model(source.genome, source.training, *sides) for sides in CONTEXTS]
-    about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
-    about |= {"window_bp": settings.window_bp, "seed": settings.seed}
-    about |= {"n_windows": settings.measure_windows, "regions": region_masks(bundle)}
-    models = with_subsets(models, source.genome)
-    return masked_base_metrics(models, source.genome, source.held_out, counts=counts, **about)
+    models, n_windows = with_subsets(models, source.genome), config.pretrain.measure_windows
+    about: dict[str, Any] = {"counts": counts, "regions": region_masks(bundle)}
+    return held_out_bits(models, source, config, n_windows=n_windows, **about)
+
+
+def held_out_bits(models: Models, source: Source, config: Config, **more: Any) -> list[Metric]:
+    """`masked_base_metrics` of what is held out, in windows as long as those of pre-training."""
+    about: dict[str, Any] = {"window_bp": config.pretrain.window_bp, "seed": config.pretrain.seed}
+    about |= {"fold": source.record["fold"], **more}
+    return masked_base_metrics(models, source.genome, source.held_out, **about)
 
 
 def with_subsets(models: Models, genome: Genome) -> dict[str, PretrainingModel]:
@@ -124,10 +121,8 @@ def measure_vectors(models: Models, bundle: Bundle, config: Config) -> list[Metr
     generator = np.random.default_rng([settings.seed, 17])
     n_sites = min(settings.probe_sites, bundle.genome.length // SITE_BP)
     sites = make_probe_sites(bundle, generator, n_sites=n_sites)
-    features = {
-        name: pretrained.encoder_features(model.encoder, bundle, sites)
-        for name, model in models.items()
-    }
+    read = partial(pretrained.encoder_features, bundle=bundle, sites=sites)
+    features = {name: read(model.encoder) for name, model in models.items()}
     words = pretrained.reference_features(bundle.genome, sites)
     metrics = probe_metrics(
         features | words, sites, fold=fold, references=[*words, *others], seed=settings.seed
@@ -138,12 +133,10 @@ def measure_vectors(models: Models, bundle: Bundle, config: Config) -> list[Metr
     )
     is_shown = do_not_overlap(bundle, genes, PROMOTER_BP)
     if (mates(splits["operon"], genes) & is_shown).any():
-        vectors = {
-            name: pretrained.embed_promoters(
-                model.encoder, bundle, splits.index, window_bp=PROMOTER_BP
-            )
-            for name, model in models.items()
-        }
+        embed = partial(
+            pretrained.embed_promoters, bundle=bundle, genes=splits.index, window_bp=PROMOTER_BP
+        )
+        vectors = {name: embed(model.encoder) for name, model in models.items()}
         vectors[KMERS] = pretrained.promoter_kmers(bundle, splits.index, PROMOTER_BP)
         apart = partial(do_not_overlap, bundle, window_bp=PROMOTER_BP)
         operon = splits["operon"]
@@ -174,27 +167,24 @@ def read_genes(model: PretrainingModel, bundle: Bundle, config: Config) -> pd.Da
     return table.loc[bundle.observed.index]
 
 
-class _InPieces(SequenceEncoder):
+class _InPieces(sequence.SequenceEncoder):
     """An encoder that reads every window as pieces of `piece_bp`, side by side."""
 
-    def __init__(self, encoder: SequenceEncoder, piece_bp: int) -> None:
-        super().__init__(
-            bin_bp=encoder.bin_bp,
-            width=encoder.width,
-            annotation=encoder.channels.annotation,
-            relatives=encoder.channels.relatives,
-            base_width=encoder.base_width,
-        )
-        self.encoder, self.piece_bp = encoder, piece_bp
+    def __init__(self, encoder: sequence.SequenceEncoder, piece_bp: int) -> None:
+        sizes = {name: getattr(encoder, name) for name in ("bin_bp", "width", "base_width")}
+        super().__init__(**sizes)
+        self.encoder, self.piece_bp, self.channels = encoder, piece_bp, encoder.channels
 
-    def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
+    def encode(
+        self, inputs: sequence.Inputs, is_real: sequence.IsReal, with_bases: bool = False
+    ) -> sequence.EncoderOutput:
         """The pieces' levels, one after the other."""
         pieces = inputs.reshape(-1, self.piece_bp, inputs.shape[2])
         real = is_real.reshape(len(pieces), -1)
         read = self.encoder.encode(pieces, real, with_bases=with_bases)
         bins, summaries, regions = (x.reshape(len(inputs), -1, x.shape[2]) for x in read[:3])
         bases = None if read.bases is None else read.bases.reshape(*inputs.shape[:2], -1)
-        return EncoderOutput(bins, summaries, regions, is_real, bases, inputs)
+        return sequence.EncoderOutput(bins, summaries, regions, is_real, bases, inputs)
 
 
 def measure_expression(models: Models, bundle: Bundle, config: Config) -> list[Metric]:
@@ -205,23 +195,13 @@ def measure_expression(models: Models, bundle: Bundle, config: Config) -> list[M
     `pretrain.holdout_fold`, whose sequence no encoder has read, and, without a fold, for those of
     all folds: each is held out from the ridge and the boosting, and the encoder has read the
     sequence of the others, never their expression.
-
-    Raises
-    ------
-    InputError
-        If no fold is held out.
     """
     fold, seed = config.pretrain.holdout_fold, config.pretrain.seed
-    if fold is None:
-        raise InputError("pretrain.holdout_fold none", "a fold to measure on")
     tables = {name: read_genes(model, bundle, config) for name, model in models.items()}
     tables[NO_ENCODER] = kmer_codon_features(bundle)
     predictions = run_baselines(bundle, models=[], extra=tables, seed=seed)
-    rules: dict[str, Any] = {
-        "blocks": bundle.splits.set_index("gene_id")["block"],
-        "train_profile": fold_profiles(bundle.observed, bundle.fold_of),
-        "seed": seed,
-    }
+    profile = fold_profiles(bundle.observed, bundle.fold_of)
+    rules: dict[str, Any] = {"blocks": bundle.block_of, "train_profile": profile, "seed": seed}
     scored = score(predictions, **rules)
     metrics = [m for m in scored if m.metric in METRICS and m.fold in (fold, None)]
     first, *others = tables
@@ -247,7 +227,6 @@ def masked_base_metrics(
     n_windows: int = 64,
     seed: int = 0,
     fold: int | None = None,
-    split: str = "test",
     is_strand_averaged: bool = True,
     counts: Sequence[CountModel] = (),
     regions: Mapping[str, Bool[np.ndarray, " genome"]] | None = None,
@@ -285,17 +264,13 @@ def masked_base_metrics(
         log_probs[counted.name] = np.log2(np.concatenate(parts))
     unit, n_units = _units(windows, intervals, genome)
     block = unit[np.nonzero(hits)[0]]
-    contigs = [genome.contig(window.contig) for window in windows]
-    position = np.concatenate(
-        [
-            contig.offset + (window.start + np.flatnonzero(hit)) % contig.length
-            for contig, window, hit in zip(contigs, windows, hits, strict=True)
-        ]
-    )
+    read = [genome.indices(w.contig, w.start, w.end)[0] for w in windows]
+    position = np.stack(read)[hits]
     kinds = {"": np.ones(len(position), bool)}
     kinds |= {f"_{name}": mask[position] for name, mask in (regions or {}).items()}
     draws = make_draws(n_units, N_BOOTSTRAP, seed)
     wanted = rows[hits]
+    split = "train" if fold is None else "test"
     about: dict[str, Any] = {"n_blocks": n_units, "split": split, "fold": fold, "seed": seed}
     metrics, bits = [], {}
     for name, values in log_probs.items():
@@ -342,7 +317,7 @@ def _units(
 def _target_log_probs(
     model: PretrainingModel,
     tokens: UInt8[Tensor, "windows length"],
-    columns: Columns,
+    columns: sequence.Columns,
     is_target: Bool[Tensor, "windows length"],
     is_strand_averaged: bool,
 ) -> Float[np.ndarray, "targets 4"]:
@@ -353,7 +328,7 @@ def _target_log_probs(
 
     def predict(first: int) -> Float[np.ndarray, "targets 4"]:
         rows = slice(first, first + size)
-        hidden = tokens[rows].masked_fill(is_target[rows], MASK_TOKEN).to(device)
+        hidden = tokens[rows].masked_fill(is_target[rows], sequence.MASK_TOKEN).to(device)
         logs = pretrained.base_log_probabilities(
             model, hidden, columns[rows].to(device), is_strand_averaged=is_strand_averaged
         )

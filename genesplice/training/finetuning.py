@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genesplice.baselines.ridge import KernelChoice, choose_mix, fit_kernel_path
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_knowledge, own_files
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.evaluate.reliability import COST, add_intervals
 from genesplice.model.adapters import add_adapters, merge_adapters, save_delta, transformer_blocks
 from genesplice.model.encoder import HierarchicalEncoder
@@ -37,7 +37,7 @@ from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import PREDICTION_COLUMNS, Metric
 from genesplice.runtime import atomic_files, file_sha256, tell, write_json, write_table
 from genesplice.training import folds
-from genesplice.training.ablations import ablate_finetuning, replace
+from genesplice.training.ablations import ablate_finetuning
 from genesplice.training.corpus import finetune_need, for_genome, require_memory
 from genesplice.training.loops import begin_run, check_run, last_checkpoint
 from genesplice.training.pretraining import load_encoder_weights
@@ -91,17 +91,14 @@ def _begin_model(
     """The model of a fold before its first step; scales are those of the training genes."""
     torch.manual_seed(seed)
     is_measured = config.model.neighbour_expression
-    model = make_model(
-        bundle,
-        config,
-        n_support=len(data.both.rows) if config.finetune.kernel else 0,
-        measured_genes=list(data.training_ids) if is_measured else (),
-    )
+    n_support = len(data.both.rows) if config.finetune.kernel else 0
+    known = list(data.training_ids) if is_measured else ()
+    model = make_model(bundle, config, n_support, known)
     if isinstance(model.encoder, HierarchicalEncoder):
         # Kept activations of whole windows cost more in memory traffic than computing them again.
         model.encoder.checkpointing = True
     if init is not None:
-        load_encoder_weights(model, init)
+        load_encoder_weights(model.encoder, init)
     freeze_parameters(model, config)
     model.expression_head.fit(data.training.observed)
     if is_measured:
@@ -159,7 +156,7 @@ def finetune_fold(
     settings = config.finetune
     data = folds.FoldData.read(bundle, settings.validation_blocks, fold)
     model = _begin_model(bundle, config, data, seed, init)
-    checkpoint = begin_run(out, config, resume, _inputs(bundle, init), SECTIONS)
+    checkpoint = begin_run(out, config, resume, fold_inputs(bundle, init), SECTIONS)
     if gene_features is None:
         gene_features = _encode(model, bundle, config)
     passes = folds.GenomePasses(bundle, settings, fold=fold, seed=seed)
@@ -195,9 +192,8 @@ def finetune_fold(
         guess = mix_paths(guess, solved, model.mix) if steps else solved
     tested, about = bundle.test_genes(fold), {"genes_at_once": settings.graph_genes}
     values = expression.predict_expression(model, bundle, vectors=vectors, genes=tested, **about)
-    guesses = pd.DataFrame(
-        head.expression(guess).cpu().numpy(), data.validation_ids, values.columns
-    )
+    expressed = head.expression(guess).cpu().numpy()
+    guesses = pd.DataFrame(expressed, data.validation_ids, values.columns)
     held_by = pd.concat([bundle.fold_of.loc[tested], pd.Series(fold, data.validation_ids)])
     calibration, predictions = (
         expression.prediction_table(part, bundle.observed, held_by, model=label, seed=seed)
@@ -223,11 +219,11 @@ def _for_mode(config: Config) -> Config:
     """The settings with what the mode decides: a probe is linear, without graph and kernel."""
     if config.finetune.mode != "probe":
         return config
-    config = replace(config, "model", is_linear=True, graph_layers=0)
-    return replace(config, "finetune", kernel=False)
+    linear = {"is_linear": True, "graph_layers": 0}
+    return replace(config, model=linear, finetune={"kernel": False})
 
 
-def _inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:
+def fold_inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:
     """Digests of what a fold is trained from."""
     own = {f"own {name}": digest for name, digest in own_files(bundle).items()}
     encoder = "none"
@@ -315,8 +311,8 @@ def finetune(
     bundle.require_expression(config.finetune.fewest_genes)
     settings, config = config.finetune, for_genome(config, bundle.genome, init)
     require_memory(finetune_need(config, bundle))
-    if settings.delta and init is None:
-        raise InputError("finetune.delta without a pre-trained encoder", "--init")
+    has_base = init is not None or not settings.delta
+    require(has_base, "finetune.delta without a pre-trained encoder", "--init")
     runs = [Run("genesplice", out, seed, bundle, config, init) for seed in settings.seeds]
     for name in settings.ablations:
         if name in ("exchanged_relatives", "far_relatives") and bundle.genome.columns is None:
@@ -337,7 +333,8 @@ def finetune(
             where = run.out / f"fold{fold}_seed{run.seed}"
             done, unseen = where / "predictions.parquet", where / "validation.parquet"
             if resume and done.exists() and unseen.exists():
-                check_run(where, _for_mode(run.config), _inputs(run.bundle, run.init), SECTIONS)
+                inputs = fold_inputs(run.bundle, run.init)
+                check_run(where, _for_mode(run.config), inputs, SECTIONS)
             else:
                 kernel = _run_fold(run, fold, where, resume, encoded, kernel)
             tables.append(pd.read_parquet(done)[list(PREDICTION_COLUMNS)])
@@ -371,7 +368,7 @@ def _run_fold(
         torch.manual_seed(run.seed)
         model = make_model(run.bundle, run.config)
         if run.init is not None:
-            load_encoder_weights(model, run.init)
+            load_encoder_weights(model.encoder, run.init)
         encoded[start] = _encode(model, run.bundle, run.config)
     moves = settings.epochs or settings.sequence_epochs
     result = finetune_fold(
@@ -381,9 +378,8 @@ def _run_fold(
     )  # fmt: skip
     if not is_ablation:
         kernel = result.kernel
-        digest = expression.embedding_digest(
-            result.model, run.bundle, settings.core_bp, settings.flank_bp
-        )
+        sizes = settings.core_bp, settings.flank_bp
+        digest = expression.embedding_digest(result.model, run.bundle, *sizes)
         expression.cache_embeddings(models.cache_folder(out), digest, result.vectors)
     tell(f"{run.label}: fold {fold} seed {run.seed} in {time.monotonic() - began:.0f} s")
     return kernel

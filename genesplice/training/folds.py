@@ -10,7 +10,7 @@ features cannot. The map is thrown away; graph, heads and kernel read the encode
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,17 +26,11 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from genesplice.config import Config, FinetuneConfig
+from genesplice.data import windows
 from genesplice.data.bundle import Bundle
 from genesplice.data.expression import fill_missing
 from genesplice.data.genome import Genome
-from genesplice.data.windows import (
-    Window,
-    WindowBatch,
-    annotation_track,
-    group_windows,
-    make_batch,
-    tile_windows,
-)
+from genesplice.data.windows import Window, WindowBatch
 from genesplice.model.genesplice import Features, GeneSplice, Rows
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import ExpressionHead, Prediction
@@ -112,7 +106,7 @@ class GenomePasses:
     def __init__(self, bundle: Bundle, settings: FinetuneConfig, *, fold: int, seed: int) -> None:
         self.bundle, self.settings, self.fold, self.seed = bundle, settings, fold, seed
         self.steps = epoch_steps(bundle.genome, settings)
-        self._track = annotation_track(bundle.genome, bundle.genes)
+        self._track = windows.annotation_track(bundle.genome, bundle.genes)
 
     def __call__(self, step: int) -> WindowBatch:
         """The windows of one step."""
@@ -122,15 +116,69 @@ class GenomePasses:
         groups = _groups(self.bundle.genome, self.settings, offset_bp)
         order = generator.permutation(len(groups))
         chosen = groups[order[position % len(groups)]]
-        return make_batch(self.bundle.genome, chosen, self.bundle.genes, self._track)
+        return windows.make_batch(self.bundle.genome, chosen, self.bundle.genes, self._track)
 
 
 def _groups(genome: Genome, settings: FinetuneConfig, offset_bp: int) -> list[list[Window]]:
-    windows = tile_windows(genome, settings.core_bp, settings.flank_bp, offset_bp=offset_bp)
-    return group_windows(windows, settings.batch_windows)
+    sizes = settings.core_bp, settings.flank_bp
+    tiles = windows.tile_windows(genome, *sizes, offset_bp=offset_bp)
+    return windows.group_windows(tiles, settings.batch_windows)
 
 
-class Stage(LightningModule, ABC):
+class Learner(LightningModule, ABC):
+    """What learns by steps of `n_windows` under the settings of fine-tuning.
+
+    With `is_chosen` something is left to choose the best weights by. Dropout is seeded by the step.
+    """
+
+    def __init__(
+        self, model: Any, config: Config, seed: int, *, is_chosen: bool, n_windows: int = 1
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.history = model, config, History()
+        self.seed, self.is_chosen, self.n_windows = seed, is_chosen, n_windows
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by the step."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    @abstractmethod
+    def validate(self, step: int) -> float:
+        """Loss on what nothing is fitted to."""
+
+    @abstractmethod
+    def is_validated(self, step: int) -> bool:
+        """Say whether a validation pass follows `step`."""
+
+    def validated_weights(self) -> Mapping[str, Tensor]:
+        """The state that `validate` measures, of what `learner` is."""
+        return self.model.state_dict()
+
+    def run(
+        self,
+        steps: int,
+        make: Callable[[int], Any],
+        learner: nn.Module,
+        folder: Path,
+        resume_from: str | None,
+        name: str,
+    ) -> None:
+        """Train for `steps` steps; leave `learner` with the weights that validated best."""
+        settings = self.config.finetune
+        bases = self.n_windows * (settings.core_bp + 2 * settings.flank_bp)
+        callbacks: list[Callback] = [self.history, ProgressLines(name, bases)]
+        validation = Validation(self.validate, self.validated_weights, self.is_validated)
+        if self.is_chosen:
+            callbacks.append(validation)
+        train(
+            self, steps, make, callbacks, folder=folder, resume_from=resume_from,
+            checkpoint_minutes=settings.checkpoint_minutes,
+        )  # fmt: skip
+        if validation.weights:
+            learner.load_state_dict(validation.weights)
+
+
+class Stage(Learner):
     """Targets, gene features as they were last encoded, and the losses of one fold and seed."""
 
     gene_features: Tensor
@@ -145,8 +193,8 @@ class Stage(LightningModule, ABC):
         features: Features,
         passes: GenomePasses,
     ) -> None:
-        super().__init__()
-        self.model, self.config, self.history = model, config, History()
+        is_chosen, n_windows = len(data.validation.rows) > 0, config.finetune.batch_windows
+        super().__init__(model, config, passes.seed, is_chosen=is_chosen, n_windows=n_windows)
         self.training_genes, self.validation_genes = data.training, data.validation
         self.passes = passes
         self.register_buffer("gene_features", features.clone())
@@ -157,10 +205,6 @@ class Stage(LightningModule, ABC):
             GeneTargets(*(part.to(self.device) for part in genes))
             for genes in (self.training_genes, self.validation_genes)
         )
-
-    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
-        """Seed dropout by the step."""
-        torch.manual_seed(self.passes.seed * 1_000_003 + self.global_step)
 
     def encode(self, batch: WindowBatch) -> Float[Tensor, "batch_genes features"]:
         """Features of the batch's genes, which are kept without their gradient."""
@@ -179,48 +223,9 @@ class Stage(LightningModule, ABC):
             self.history.add(self.global_step, self.prefix + name, split, value.detach())
         return level_error + self.config.finetune.profile_weight * residual_error
 
-    @abstractmethod
-    def validate(self, step: int) -> float:
-        """Loss on the validation genes."""
-
-    @abstractmethod
-    def validated_weights(self) -> Mapping[str, Tensor]:
-        """The state that `validate` measures, of what `learner` is."""
-
     def is_validated(self, step: int) -> bool:
-        """Say whether a validation pass follows `step`."""
+        """After every pass."""
         return step % self.passes.steps == 0
-
-    def run(
-        self,
-        steps: int,
-        make: Callable[[int], WindowBatch],
-        learner: nn.Module,
-        folder: Path,
-        resume_from: str | None,
-        name: str,
-    ) -> None:
-        """Train for `steps` steps; leave `learner` with the weights that validated best."""
-        settings = self.config.finetune
-        bases = settings.batch_windows * (settings.core_bp + 2 * settings.flank_bp)
-        callbacks: list[Callback] = [self.history, ProgressLines(name, bases)]
-        validation = Validation(self.validate, self.validated_weights, self.is_validated)
-        if len(self.validation_genes.rows):
-            callbacks.append(validation)
-        train(
-            self, steps, make, callbacks, folder=folder, resume_from=resume_from,
-            checkpoint_minutes=settings.checkpoint_minutes,
-        )  # fmt: skip
-        if validation.weights:
-            learner.load_state_dict(validation.weights)
-
-    def make_optimizer(
-        self, weights: Iterable[nn.Parameter], rate: float, *phases: tuple[int, float]
-    ) -> OptimizerLRSchedulerConfig:
-        """AdamW under the chosen schedule."""
-        settings = self.config.finetune
-        about: dict[str, Any] = {"weight_decay": settings.weight_decay, "phases": phases}
-        return make_optimizer(weights, learning_rate=rate, schedule=settings.schedule, **about)
 
 
 class SequenceStage(Stage):
@@ -294,7 +299,7 @@ class SequenceStage(Stage):
         settings = self.config.finetune
         weights = [*self.model.encoder.parameters(), *self.head.parameters()]
         steps = settings.sequence_epochs * self.passes.steps
-        return self.make_optimizer(weights, settings.sequence_rate, (steps, 1.0))
+        return make_optimizer(weights, settings, settings.sequence_rate, [(steps, 1.0)])
 
 
 class GraphStage(Stage):
@@ -342,10 +347,6 @@ class GraphStage(Stage):
         self.model.train()
         return float(loss)
 
-    def validated_weights(self) -> Mapping[str, Tensor]:
-        """All weights, as they are."""
-        return self.model.state_dict()
-
     def is_validated(self, step: int) -> bool:
         """After every pass, and now and then before the first one."""
         alone = self.config.finetune.head_steps
@@ -356,7 +357,8 @@ class GraphStage(Stage):
         settings = self.config.finetune
         joint = settings.epochs * self.passes.steps, settings.joint_rate
         phases = (settings.head_steps, 1.0), joint
-        return self.make_optimizer(self.model.parameters(), settings.learning_rate, *phases)
+        weights = self.model.parameters()
+        return make_optimizer(weights, settings, settings.learning_rate, phases)
 
 
 def draw_genes(genes: GeneTargets, share: float) -> GeneTargets:

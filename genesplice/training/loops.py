@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from genesplice.config import Config
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import WorkError, require
 from genesplice.runtime import atomic_file, keep_freed_memory, say_seconds, tell, write_json
 
 Result = TypeVar("Result")
@@ -349,8 +349,7 @@ def begin_run(
         if not is_first_process():
             return
         if is_taken(out):
-            if not resume:
-                raise InputError(f"{out} exists and is not empty", "a new folder, or --resume")
+            require(resume, f"{out} exists and is not empty", "a new folder, or --resume")
             check_run(out, config, inputs, sections)
         out.mkdir(parents=True, exist_ok=True)
         # The settings last: with them a run has begun.
@@ -362,14 +361,14 @@ def begin_run(
 
 
 BESIDE = {
-    "pretrain": ("ablations",),
+    "pretrain": ("ablations", "distributed"),
     "finetune": ("ablations", "ablation_seeds", "baselines", "folds", "seeds"),
 }
-"""Settings of what has folders of its own: a run goes on with more of it."""
+"""Settings of what has folders of its own (a run goes on with more of it) or is no matter."""
 
 
 def _own(settings: Mapping[str, Any], section: str) -> Any:
-    """A section of the settings, without what is trained beside the run."""
+    """A section of the settings, as far as the run depends on it."""
     found, beside = settings.get(section), BESIDE.get(section)
     return {k: v for k, v in found.items() if k not in beside} if found and beside else found
 
@@ -385,16 +384,11 @@ def check_run(
         If it was not.
     """
     settings, digests = out / SETTINGS, out / INPUTS
-    if not settings.exists():
-        raise InputError(f"no {settings.name} in {out}", "a run to resume")
+    require(settings.exists(), f"no {settings.name} in {out}", "a run to resume")
     before, now = json.loads(settings.read_text()), json.loads(json.dumps(config.to_dict()))
-    for one in (before, now):  # no matter for the result
-        one.get("pretrain", {}).pop("distributed", None)
-    if any(_own(before, name) != _own(now, name) for name in sections or now):
-        raise InputError(f"{out} was begun with other settings", f"those in {settings}")
+    is_same = all(_own(before, name) == _own(now, name) for name in sections or now)
+    require(is_same, f"{out} was begun with other settings", f"those in {settings}")
     began = json.loads(digests.read_text()) if digests.exists() else {}
     names = sorted(name for name in {**began, **inputs} if began.get(name) != inputs.get(name))
-    if names:
-        raise InputError(
-            f"{out} was begun with other inputs ({', '.join(names[:5])})", f"those in {digests}"
-        )
+    found = f"{out} was begun with other inputs ({', '.join(names[:5])})"
+    require(not names, found, f"those in {digests}")

@@ -22,51 +22,22 @@ from lightning import Callback, LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from genesplice.config import Config
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_genome
-from genesplice.errors import InputError, require
+from genesplice.errors import require
 from genesplice.model.adapters import read_weights
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.model.heads import Vectors, info_nce, masked_base_loss
 from genesplice.model.sequence import MASK_TOKEN, ConvBlock, EncoderOutput
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file, tell, write_table
-from genesplice.training import batches, loops
+from genesplice.training import batches, corpus, evaluation, loops, schedules
 from genesplice.training.ablations import ablate_pretraining
-from genesplice.training.batches import (
-    Keys,
-    Queue,
-    StepMaker,
-    are_related,
-    interval_summaries,
-    retrieval_at_1,
-)
-from genesplice.training.corpus import (
-    Source,
-    bundle_source,
-    for_genome,
-    pretrain_need,
-    require_memory,
-    source_digests,
-)
-from genesplice.training.evaluation import (
-    make_untrained,
-    masked_base_metrics,
-    measure,
-    with_subsets,
-)
-from genesplice.training.schedules import (
-    PLATEAU,
-    ShardedStrategy,
-    Validation,
-    average_weights,
-    make_optimizer,
-    whole,
-)
+from genesplice.training.corpus import Source
 
 VALIDATION_WINDOWS = 32
 OURS = "genesplice"
@@ -98,8 +69,8 @@ def pretrain(
     InputError
         If `out` holds a run and `resume` is False, or the run in it had other settings.
     """
-    settings, config = config.pretrain, for_genome(config, bundle.genome)
-    source = bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
+    settings, config = config.pretrain, corpus.for_genome(config, bundle.genome)
+    source = corpus.bundle_source(bundle, settings.holdout_fold, settings.validation_blocks)
     result = pretrain_source(source, config, out, resume=resume, is_scored=not settings.measure)
     models = {OURS: result.model}
     for name in settings.ablations:
@@ -107,7 +78,7 @@ def pretrain(
         models[name] = pretrain_source(*changed, where, resume=resume, is_scored=False).model
     if not settings.measure or not loops.is_first_process():
         return result
-    return result._replace(metrics=measure(models, bundle, source, config))
+    return result._replace(metrics=evaluation.measure(models, bundle, source, config))
 
 
 def pretrain_source(
@@ -124,15 +95,16 @@ def pretrain_source(
         As `pretrain`, if a view finds nothing to pair, this machine has too little memory, or
         one process is to share its weights.
     """
-    config = for_genome(config, source.genome)
+    config = corpus.for_genome(config, source.genome)
     is_shared = config.pretrain.distributed == "ddp" or loops.n_processes() > 1
     found = f"{config.pretrain.shown('distributed')} in one process"
     require(is_shared, found, "torchrun with two or more")
-    require_memory(pretrain_need(config, source.genome))
-    settings, started = config.pretrain, time.monotonic()
-    maker = StepMaker(source, config, process=loops.process_number(), processes=loops.n_processes())
+    corpus.require_memory(corpus.pretrain_need(config, source.genome))
+    started = time.monotonic()
+    parts = {"process": loops.process_number(), "processes": loops.n_processes()}
+    maker, digests = batches.StepMaker(source, config, **parts), corpus.source_digests(source)
     was_begun = resume and (out / loops.SETTINGS).exists()
-    checkpoint = loops.begin_run(out, config, resume, source_digests(source), ("model", "pretrain"))
+    checkpoint = loops.begin_run(out, config, resume, digests, ("model", "pretrain"))
     weights, history = out / "model.safetensors", out / "history.parquet"
     is_first, metrics = loops.is_first_process(), list[Metric]()
     if resume and weights.exists():
@@ -141,7 +113,7 @@ def pretrain_source(
     else:
         if was_begun and checkpoint is None:
             tell("pretrain: no checkpoint was written yet, it begins at step 0")
-        model, rows = _train(source, config, maker, out / "checkpoints", checkpoint)
+        model, rows = train_model(source, config, maker, out / "checkpoints", checkpoint)
         if is_first:
             write_table(history, rows)
             keep_genome(out, source.genome)
@@ -151,24 +123,9 @@ def pretrain_source(
     if is_first:
         print(f"pretrain: {time.monotonic() - started:.0f} s", file=sys.stderr)
     if is_first and is_scored:
-        fold, genome, held_out = source.record["fold"], source.genome, source.held_out
-        about: dict[str, Any] = {"split": "train" if fold is None else "test", "fold": fold}
-        about |= {"window_bp": settings.window_bp, "seed": settings.seed}
-        models = with_subsets({OURS: model}, genome)
-        metrics = masked_base_metrics(models, genome, held_out, **about)
+        models = evaluation.with_subsets({OURS: model}, source.genome)
+        metrics = evaluation.held_out_bits(models, source, config)
     return PretrainingResult(model, rows, metrics, source.record)
-
-
-def train_model(source: Source, config: Config) -> tuple[PretrainingModel, pd.DataFrame]:
-    """Pre-train as `pretrain_source` does, without a folder: the model and its history.
-
-    Raises
-    ------
-    InputError
-        If a view finds nothing to pair.
-    """
-    config = for_genome(config, source.genome)
-    return _train(source, config, StepMaker(source, config))
 
 
 def begin_model(config: Config) -> PretrainingModel:
@@ -177,38 +134,46 @@ def begin_model(config: Config) -> PretrainingModel:
     return PretrainingModel(config.model, config.pretrain.contrastive_width)
 
 
-def _train(
+def train_model(
     source: Source,
     config: Config,
-    maker: StepMaker,
+    maker: batches.StepMaker | None = None,
     checkpoints: Path | None = None,
     resume_from: str | None = None,
 ) -> tuple[PretrainingModel, pd.DataFrame]:
-    """The model with the weights that are to be saved, and its history."""
-    settings = config.pretrain
+    """The model with the weights that are to be saved, and its history.
+
+    Raises
+    ------
+    InputError
+        If a view finds nothing to pair.
+    """
+    config = corpus.for_genome(config, source.genome)
+    settings, maker = config.pretrain, maker or batches.StepMaker(source, config)
     module = PretrainingModule(begin_model(config), config)
     bases = settings.mean_batch_bp * settings.accumulate
     callbacks: list[Callback] = [module.history, loops.ProgressLines("pretrain", bases)]
 
     def measure_bits(step: int) -> float:
-        sizes: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": VALIDATION_WINDOWS}
         models = {OURS: module.assemble().to(module.device)}
-        where = source.genome, source.validation
-        bits, *_ = masked_base_metrics(models, *where, is_strand_averaged=False, **sizes)
+        sizes: dict[str, Any] = {"window_bp": settings.window_bp, "n_windows": VALIDATION_WINDOWS}
+        bits, *_ = evaluation.masked_base_metrics(
+            models, source.genome, source.validation, is_strand_averaged=False, **sizes
+        )
         module.history.add(step - 1, "bits_per_base", "val", bits.value)
         return bits.value
 
-    validation = Validation(
+    validation = schedules.Validation(
         measure_bits,
         lambda: module.measured.state_dict(),
         lambda step: step % settings.validation_every == 0,
         patience=settings.patience,
-        is_plateau=settings.schedule == PLATEAU,
+        is_plateau=settings.schedule == schedules.PLATEAU,
     )
     if source.validation:
         callbacks.append(validation)
     is_cut = config.model.arch != "hierarchical" or config.model.context_bp is not None
-    strategy: DDPStrategy = ShardedStrategy()
+    strategy: DDPStrategy = schedules.ShardedStrategy()
     if settings.distributed == "ddp":
         # Some weights get no gradient, which the processes must know beforehand.
         is_seldom = bool(settings.active_views) and settings.views_every > 1
@@ -228,8 +193,8 @@ def _train(
     return module.assemble(validation.weights), module.history.to_frame()
 
 
-def load_encoder_weights(model: Any, directory: Path) -> None:
-    """Copy a pre-trained encoder into `model.encoder`.
+def load_encoder_weights(encoder: nn.Module, directory: Path) -> None:
+    """Copy a pre-trained encoder into one of the same sizes.
 
     Raises
     ------
@@ -237,16 +202,14 @@ def load_encoder_weights(model: Any, directory: Path) -> None:
         If the folder holds no pre-trained model or its sizes differ.
     """
     path = directory / "model.safetensors"
-    if not path.exists():
-        raise InputError(f"no {path.name}", "a folder that pretrain wrote", path=directory)
+    require(path.exists(), f"no {path.name}", "a folder that pretrain wrote", directory)
     prefix, weights = "encoder.", read_weights(path)
-    encoder = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    expected = model.encoder.state_dict()
-    for name in [*expected, *encoder]:
-        shape, own = (tuple(w[name].shape) if name in w else None for w in (encoder, expected))
-        if shape != own:
-            raise InputError(f"{name} of shape {shape}", f"{own}", path=path)
-    model.encoder.load_state_dict(encoder)
+    found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    expected = encoder.state_dict()
+    for name in [*expected, *found]:
+        shape, own = (tuple(w[name].shape) if name in w else None for w in (found, expected))
+        require(shape == own, f"{name} of shape {shape}", f"{own}", path)
+    encoder.load_state_dict(found)
 
 
 # --- steps ---
@@ -258,12 +221,12 @@ class PretrainingModule(LightningModule):
     def __init__(self, model: PretrainingModel, config: Config) -> None:
         super().__init__()
         self.model, self.config, self.history = model, config, loops.History()
-        self.queue = Queue(config.pretrain.queue)
+        self.queue = batches.Queue(config.pretrain.queue)
         self.logged: dict[str, Tensor] = {}
         if not config.pretrain.active_views:
             self.model.contrastive.requires_grad_(False)
         decay = config.pretrain.ema_decay
-        self.average = average_weights(model, decay) if decay else None
+        self.average = schedules.average_weights(model, decay) if decay else None
 
     @property
     def measured(self) -> PretrainingModel:
@@ -273,9 +236,9 @@ class PretrainingModule(LightningModule):
     def assemble(self, weights: Mapping[str, Tensor] | None = None) -> PretrainingModel:
         """A model with the measured weights, or with `weights`; all processes ask for it."""
         weights = weights or self.measured.state_dict()
-        model = make_untrained(self.config)
+        model = evaluation.make_untrained(self.config)
         for name, value in model.state_dict().items():
-            value.copy_(whole(weights[name]))
+            value.copy_(schedules.whole(weights[name]))
         return model
 
     def on_train_batch_start(self, batch: batches.StepBatch, batch_idx: int) -> None:
@@ -322,16 +285,16 @@ class PretrainingModule(LightningModule):
         for pairs in batch.pairs:
             ends = self._pool(encoded[pairs.rows], pairs)
             one, two = self.model.contrastive(torch.cat([*map(self._gather, ends)])).chunk(2)
-            keys = Keys(*map(self._gather, pairs.keys))
-            related, earlier = are_related(keys, keys), self.queue.get(pairs.view, one.device)
-            more: dict[str, Tensor] = {}
-            if earlier is not None:
-                more = {"earlier_one": earlier.one.to(one), "earlier_other": earlier.two.to(one)}
-                more["is_related_earlier"] = are_related(keys, earlier.keys)
+            keys = batches.Keys(*map(self._gather, pairs.keys))
+            related, more = batches.are_related(keys, keys), dict[str, Tensor]()
+            if earlier := self.queue.get(pairs.view, one.device):
+                first, second, shown = earlier
+                more = {"earlier_one": first.to(one), "earlier_other": second.to(one)}
+                more["is_related_earlier"] = batches.are_related(keys, shown)
             value = info_nce(one, two, settings.temperature, is_related=related, **more)
             self.queue.add(pairs.view, one.float(), two.float(), keys)
             total = total + settings.active_views[pairs.view] * value
-            shares.append(retrieval_at_1(one.detach(), two.detach(), related))
+            shares.append(batches.retrieval_at_1(one.detach(), two.detach(), related))
             if len(batch.pairs) > 1:
                 self._add(f"info_nce_{pairs.view}", value / settings.accumulate)
                 self._add(f"retrieval_at_1_{pairs.view}", shares[-1] / settings.accumulate)
@@ -344,7 +307,7 @@ class PretrainingModule(LightningModule):
         summaries, n = encoded.summaries, REGION_BP // SUMMARY_BP
         is_real = encoded.is_real.unflatten(1, (summaries.shape[1], -1)).any(-1)
         return [
-            self.model.contrastive.pool(*interval_summaries(summaries, is_real, starts, n))
+            self.model.contrastive.pool(*batches.interval_summaries(summaries, is_real, starts, n))
             for starts in (pairs.one, pairs.two)
         ]
 
@@ -386,14 +349,11 @@ class PretrainingModule(LightningModule):
         """Muon and AdamW under the chosen schedule; for `plateau` validation sets the rate."""
         settings = self.config.pretrain
         blocks = [one for one in self.model.modules() if isinstance(one, ConvBlock)]
-        made = make_optimizer(
-            [weight for weight in self.model.parameters() if weight.requires_grad],
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            schedule=settings.schedule,
-            phases=((settings.steps, 1.0),),
-            lowest=settings.lowest_rate,
-            matrices=[one.weight for block in blocks for one in (block.conv, block.contract)],
-            scale=settings.muon_scale,
+        matrices = [one.weight for block in blocks for one in (block.conv, block.contract)]
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        phases, lowest = [(settings.steps, 1.0)], settings.lowest_rate
+        muon = {"matrices": matrices, "scale": settings.muon_scale}
+        made = schedules.make_optimizer(
+            weights, settings, settings.learning_rate, phases, lowest=lowest, **muon
         )
-        return {"optimizer": made["optimizer"]} if settings.schedule == PLATEAU else made
+        return {"optimizer": made["optimizer"]} if settings.schedule == schedules.PLATEAU else made

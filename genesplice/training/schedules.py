@@ -4,8 +4,9 @@ A schedule is a curve of factors of the peak rate, read off torch's own schedule
 follows it through one or more phases: a state of one number resumes all of them.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
 from genesplice.config import did_you_mean
-from genesplice.config.training import PretrainScheduleName
+from genesplice.config.training import FinetuneConfig, PretrainConfig, PretrainScheduleName
 from genesplice.errors import InputError
 from genesplice.runtime import keep_freed_memory
 from genesplice.training.loops import StepCallback
@@ -55,11 +56,9 @@ def schedule_factors(name: str, steps: int, *, lowest: float = 0.1) -> Float[np.
     scheduler: lr_scheduler.LRScheduler
     if name == "cosine":
         rise = max(round(WARM_UP * n), 1)
-        parts: list[lr_scheduler.LRScheduler] = [
-            lr_scheduler.LinearLR(optimizer, 1e-9, total_iters=rise),
-            lr_scheduler.CosineAnnealingLR(optimizer, n - rise),
-        ]
-        scheduler = lr_scheduler.SequentialLR(optimizer, parts, [rise])
+        up = lr_scheduler.LinearLR(optimizer, 1e-9, total_iters=rise)
+        down = lr_scheduler.CosineAnnealingLR(optimizer, n - rise)
+        scheduler = lr_scheduler.SequentialLR(optimizer, [up, down], [rise])
     elif name == "one_cycle":
         rise_share = (ONE_CYCLE_RISE * n + 1) / (n + 1)
         scheduler = lr_scheduler.OneCycleLR(
@@ -159,22 +158,22 @@ class MuonAdamW(torch.optim.AdamW):
 
 def make_optimizer(
     parameters: Iterable[nn.Parameter],
-    *,
+    settings: PretrainConfig | FinetuneConfig,
     learning_rate: float,
-    weight_decay: float,
-    schedule: str,
-    phases: Sequence[tuple[int, float]],
+    phases: Iterable[tuple[int, float]],
+    *,
     lowest: float = 0.1,
     **muon: Any,
 ) -> OptimizerLRSchedulerConfig:
     """AdamW, its rate set at every step; with `matrices` and `scale` as `MuonAdamW` has them.
 
-    Each of the `phases` is (steps, fraction of `learning_rate`) and runs through the whole
-    schedule, whose cycles begin at `lowest` times the peak rate.
+    Weights decay, and the rate changes, as `settings` say. Each of the `phases` is (steps, fraction
+    of `learning_rate`) and runs through the whole schedule, whose cycles begin at `lowest` times
+    the peak rate.
     """
-    optimizer = MuonAdamW(parameters, learning_rate, weight_decay=weight_decay, **muon)
-    curves = [peak * schedule_factors(schedule, steps, lowest=lowest) for steps, peak in phases]
-    factors = np.concatenate(curves).tolist()
+    optimizer = MuonAdamW(parameters, learning_rate, weight_decay=settings.weight_decay, **muon)
+    curve = functools.partial(schedule_factors, settings.schedule, lowest=lowest)
+    factors = np.concatenate([peak * curve(steps) for steps, peak in phases]).tolist()
     scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: factors[min(step, len(factors) - 1)])
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import THREAD_VARIABLES, n_cores, tell, write_table
 
 ATTEMPTS = 2
@@ -60,8 +60,7 @@ def _sweep(
         If two tasks have one name: a table is kept under it.
     """
     paths = {task.name: folder / f"{task.name}.parquet" for task in tasks}
-    if len(paths) < len(tasks):
-        raise InputError("two tasks of one name", "names that differ")
+    require(len(paths) == len(tasks), "two tasks of one name", "names that differ")
     folder.mkdir(parents=True, exist_ok=True)
     tables = {name: pd.read_parquet(path) for name, path in paths.items() if path.exists()}
     waiting, failures = [task for task in tasks if task.name not in tables], dict[str, str]()
@@ -138,11 +137,11 @@ def execute(task: Task, threads: int) -> pd.DataFrame:
 def run_tasks(
     tasks: Sequence[Task],
     folder: Path,
+    label: str = "sweep",
     *,
     workers: int = 0,
     threads: int = 1,
     progress: Progress = tell,
-    label: str = "sweep",
     preload: Sequence[str] = ("genesplice.training.finetuning",),
 ) -> SweepResult:
     """Run tasks that have no table in `folder` yet, each in a process of its own.
@@ -218,11 +217,11 @@ def _thread_variables(threads: int) -> Iterator[None]:
 def run_tasks_on_ray(
     tasks: Sequence[Task],
     folder: Path,
-    address: str,
+    label: str = "sweep",
     *,
+    address: str,
     threads: int = 1,
     progress: Progress = tell,
-    label: str = "sweep",
 ) -> SweepResult:
     """As `run_tasks`, on the nodes of a Ray cluster that is there already (extra `cluster`).
 

@@ -14,7 +14,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,12 +28,12 @@ from torch import Tensor, nn
 
 from genesplice.baselines.methods import BOOSTING, THREADS
 from genesplice.baselines.ridge import RidgeFit, fit_ridge
-from genesplice.config import load_preset
+from genesplice.config import FinetuneConfig, load_preset
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.data.assay import Assay
 from genesplice.data.features import kmer_features, principal_basis, standardise
 from genesplice.data.genome import N
-from genesplice.errors import InputError, require
+from genesplice.errors import require
 from genesplice.evaluate.bootstrap import task_metrics
 from genesplice.model import adapters
 from genesplice.model.adapters import Reader, Strand, TaskNetwork
@@ -127,9 +127,9 @@ def run_task(
     require(mode in get_args(Mode), f"mode {mode!r}", ", ".join(get_args(Mode)))
     init = None if init is None else find_pretrained(init)
     say, lengths, limit = progress or str, assay.rows["length_bp"], window_read(init)
-    if lengths.max() > limit:
-        found = f"sequence {assay.rows['id'].iloc[int(lengths.argmax())]!r} of {lengths.max()} bp"
-        raise InputError(found, f"at most {limit} bp, the window of the encoder's training")
+    found = f"sequence {assay.rows['id'].iloc[int(lengths.argmax())]!r} of {lengths.max()} bp"
+    wanted = f"at most {limit} bp, the window of the encoder's training"
+    require(lengths.max() <= limit, found, wanted)
     torch.manual_seed(seed)
     if init is None:
         sizes = dataclasses.replace(load_preset("quick").model, relatives=False)
@@ -201,10 +201,9 @@ class _Work:
         lengths, values = rows["length_bp"].to_numpy(), rows["value"].to_numpy()
         self.longest = int(lengths.max())
         self.unit = rows["cluster"].to_numpy()
-        targets = values[:, None]
+        self.targets = values[:, None]
         if assay.classes:
-            targets = (values[:, None] == np.arange(len(assay.classes))).astype(np.float64)
-        self.targets = targets
+            self.targets = (self.targets == np.arange(len(assay.classes))).astype(np.float64)
         strands = [assay.tokens, assay.reversed_tokens()] if both_strands else [assay.tokens]
         spare = ((0, 0), (0, -self.longest % REGION_BP))
         self.strands = [torch.from_numpy(np.pad(one, spare, constant_values=N)) for one in strands]
@@ -289,11 +288,16 @@ class _Work:
 
     def batched(self, module: nn.Module, strand: Strand) -> Tensor:
         """What a module gives for all rows."""
-        size = max(1, BATCH_BP // self.longest)
-        starts = range(0, len(strand[0]), size)
+        rows = np.arange(len(strand[0]))
+        return self.in_parts(lambda some: module(*(x[some] for x in strand)), rows)
+
+    def in_parts(
+        self, work: Callable[[Tensor], Tensor], rows: Rows, device: torch.device | None = None
+    ) -> Tensor:
+        """What `work` gives for some rows, a few of them at a time."""
+        some = torch.from_numpy(rows).split(max(1, BATCH_BP // self.longest))
         with torch.no_grad():
-            parts = side_by_side(lambda at: module(*(x[at : at + size] for x in strand)), starts)
-        return torch.cat(parts)
+            return torch.cat(side_by_side(work, some, device))
 
     def divided(self, rows: Rows) -> tuple[Rows, Rows]:
         """Rows to learn from, and to choose the best weights by: those of a split, or clusters."""
@@ -338,18 +342,15 @@ class _Work:
 
     def read(self, network: "TaskNetwork", inputs: list[Strand], rows: Rows) -> Tensor:
         """What a network gives for some rows; it comes back in its mode."""
-        was_training, at = network.training, torch.from_numpy(rows)
-        device = next(network.parameters()).device
-        network.eval()
-        size = max(1, BATCH_BP // self.longest)
+        was_training, device = network.training, next(network.parameters()).device
 
         def part(some: Tensor) -> Tensor:
             return network([tuple(x[some].to(device) for x in one) for one in inputs]).cpu()
 
-        with torch.no_grad():
-            found = side_by_side(part, at.split(size), device)
+        network.eval()
+        found = self.in_parts(part, rows, device)
         network.train(was_training)
-        return torch.cat(found)
+        return found
 
     def table(self, name: str, fold: int, rows: Rows, guess: Values) -> pd.DataFrame:
         """Rows of `predictions.parquet`."""
@@ -358,9 +359,8 @@ class _Work:
                  "input_bp": of["length_bp"].to_numpy(), "row": rows,
                  "unit": self.unit[rows]}  # fmt: skip
         if not self.assay.classes:
-            return pd.DataFrame(
-                about | {"observed": of["value"].to_numpy(), "predicted": guess[:, 0]}
-            )
+            about |= {"observed": of["value"].to_numpy(), "predicted": guess[:, 0]}
+            return pd.DataFrame(about)
         observed = classes[of["value"].fillna(-1).to_numpy(int)]
         scores = {f"score:{one}": guess[:, i] for i, one in enumerate(self.assay.classes)}
         predicted = classes[guess.argmax(1)] if len(guess) else classes[:0]
@@ -379,6 +379,5 @@ class _Training(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW in one cycle."""
         learned = [weight for weight in self.network.parameters() if weight.requires_grad]
-        phases = ((self.steps, 1.0),)
-        about: dict[str, Any] = {"weight_decay": 0.01, "schedule": "one_cycle", "phases": phases}
-        return make_optimizer(learned, learning_rate=self.rate, **about)
+        settings = FinetuneConfig(weight_decay=0.01, schedule="one_cycle")
+        return make_optimizer(learned, settings, self.rate, [(self.steps, 1.0)])

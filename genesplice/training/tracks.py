@@ -6,33 +6,23 @@ the bases alone. Then, with `finetune.epochs`, encoder and head learn together. 
 coverage is divided by, weights and the choice of the best pass come from training blocks alone.
 """
 
-import dataclasses
-import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from genesplice import runtime
 from genesplice.baselines.methods import predict_tracks
-from genesplice.config import Config
+from genesplice.config import Config, replace
 from genesplice.data.bundle import Bundle
 from genesplice.data.knowledge import keep_genome
-from genesplice.data.tracks import (
-    BIN_BP,
-    Tracks,
-    bin_blocks,
-    bin_offsets,
-    exon_means,
-    n_bins,
-    scale_targets,
-)
+from genesplice.data.tracks import BIN_BP, Tracks, bin_blocks, exon_means, n_bins, scale_targets
 from genesplice.data.windows import TrackBatch, TrackWindows, Window, make_batch, tile_windows
 from genesplice.errors import InputError, require
 from genesplice.evaluate.metrics import track_metrics
@@ -42,22 +32,15 @@ from genesplice.model.sequence import SequenceEncoder, reverse_columns
 from genesplice.predict.models import ABOUT_TRACKS, TRACK_VALUES
 from genesplice.predict.pretrained import check_views_held_out
 from genesplice.results import Metric
-from genesplice.runtime import (
-    Countdown,
-    atomic_file,
-    file_sha256,
-    scratch_folder,
-    side_by_side,
-    write_json,
-    write_table,
-)
 from genesplice.training.corpus import for_genome
-from genesplice.training.finetuning import freeze_parameters
-from genesplice.training.loops import History, ProgressLines, begin_run, check_run, train
+from genesplice.training.finetuning import fold_inputs, freeze_parameters
+from genesplice.training.folds import Learner
+from genesplice.training.loops import begin_run, check_run
 from genesplice.training.pretraining import load_encoder_weights
-from genesplice.training.schedules import Validation, make_optimizer
+from genesplice.training.schedules import make_optimizer
 
 KMERS, ALONE = "kmer_ridge", "bases_only"
+HEAD_ALONE = {"epochs": 0, "mode": "head"}
 MEASURED, DONE = TRACK_VALUES
 Cache = Float[np.ndarray, "2 bins width"]
 
@@ -69,30 +52,23 @@ def encode_bins(encoder: SequenceEncoder, bundle: Bundle, config: Config, path: 
     total = sum(map(n_bins, genome.contigs)) * per
     shape, device = (2, total, encoder.width), next(encoder.parameters()).device
     cache = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    offsets, windows = (
-        bin_offsets(genome),
-        tile_windows(genome, settings.core_bp, settings.flank_bp),
-    )
-    progress = Countdown(
-        len(windows), "encoding windows", lambda text: print(text, file=sys.stderr)
-    )
+    windows = tile_windows(genome, settings.core_bp, settings.flank_bp)
+    progress = runtime.Countdown(len(windows), "encoding windows", runtime.tell)
 
     def read(window: Window) -> None:
-        batch, first = make_batch(genome, [window]), window.core_start // BIN_BP
-        count = min(-(-window.core_end // BIN_BP), n_bins(genome.contig(window.contig))) - first
-        rows = slice((offsets[window.contig] + first) * per,
-                     (offsets[window.contig] + first + count) * per)  # fmt: skip
-        left, tokens, columns = settings.flank_bp // encoder.bin_bp, batch.tokens, batch.columns
+        batch, (own, at) = make_batch(genome, [window]), window.core_bins(genome)
+        tokens, columns = batch.tokens, batch.columns
         for strand in range(2):
             if strand:
                 tokens, columns = reverse_complement(tokens), reverse_columns(columns)
             bins = encoder(tokens.to(device), columns=columns.to(device)).bins[0]
             bins = bins.flip(0) if strand else bins
-            cache[strand, rows] = bins[left : left + count * per].float().cpu().numpy()
+            found = bins[at.start * per : at.stop * per].float().cpu().numpy()
+            cache[strand, own.start * per : own.stop * per] = found
         progress.step()
 
     encoder.eval()
-    side_by_side(read, windows, device)
+    runtime.side_by_side(read, windows, device)
     return cache
 
 
@@ -104,13 +80,12 @@ class Phase(NamedTuple):
     unseen: TrackWindows
 
 
-class TrackStage(LightningModule):
+class TrackStage(Learner):
     """The head learns while the encoder stands still, then both; one phase after the other."""
 
-    def __init__(self, model: TrackModel, config: Config, phases: list[Phase], seed: int) -> None:
-        super().__init__()
-        self.model, self.config, self.phases, self.seed = model, config, phases, seed
-        self.history = History()
+    def __init__(self, phases: list[Phase], *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self.phases = phases
 
     def _at(self, step: int) -> tuple[Phase, int]:
         """The phase of a step, and its number there."""
@@ -124,10 +99,6 @@ class TrackStage(LightningModule):
         """The window of one step."""
         phase, at = self._at(step)
         return phase.learned(at)
-
-    def on_train_batch_start(self, batch: TrackBatch, batch_idx: int) -> None:
-        """Seed dropout by the step."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
 
     def _loss(self, batch: TrackBatch) -> Float[Tensor, ""]:
         return track_loss(self.model(*batch[:3]), batch.observed, self.model.head.is_peaks)
@@ -143,14 +114,12 @@ class TrackStage(LightningModule):
         """Mean loss of the windows that are left out."""
         self.model.eval()
         unseen = self._at(step - 1)[0].unseen
-        batches = (unseen(number) for number in range(len(unseen.windows)))
-        losses = [
-            float(self._loss(TrackBatch(*(part.to(self.device) for part in one))))
-            for one in batches
-        ]
+        parts = (unseen(number) for number in range(len(unseen.windows)))
+        batches = (TrackBatch(*(part.to(self.device) for part in one)) for one in parts)
+        loss = float(np.mean([float(self._loss(batch)) for batch in batches]))
         self.model.train()
-        self.history.add(step, "track_loss", "val", float(np.mean(losses)))
-        return float(np.mean(losses))
+        self.history.add(step, "track_loss", "val", loss)
+        return loss
 
     def is_validated(self, step: int) -> bool:
         """After every pass."""
@@ -159,12 +128,10 @@ class TrackStage(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """A schedule for each phase."""
         settings = self.config.finetune
-        peaks = [1.0 if i == 0 else settings.joint_rate for i in range(len(self.phases))]
-        return make_optimizer(
-            self.model.parameters(), learning_rate=settings.sequence_rate,
-            weight_decay=settings.weight_decay, schedule=settings.schedule,
-            phases=[(one.steps, peak) for one, peak in zip(self.phases, peaks, strict=True)],
-        )  # fmt: skip
+        peaks = 1.0, settings.joint_rate
+        phases = [(one.steps, peak) for one, peak in zip(self.phases, peaks, strict=False)]
+        weights = self.model.parameters()
+        return make_optimizer(weights, settings, settings.sequence_rate, phases)
 
 
 def _divided(bundle: Bundle, fold: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -200,14 +167,14 @@ def train_fold(
     """
     assert bundle.tracks is not None
     tracks, settings = bundle.tracks, config.finetune
-    checkpoint = begin_run(out, config, resume, _inputs(bundle, init))
+    checkpoint = begin_run(out, config, resume, fold_inputs(bundle, init))
     training, unseen, held_out = _divided(bundle, fold, settings.validation_blocks)
     means = _means(tracks, training | unseen)
     torch.manual_seed(seed)
     encoder = make_encoder(config.model) if cache is not None or settings.epochs else None
     model = TrackModel(encoder, torch.from_numpy(tracks.is_peaks))
     if encoder is not None and init is not None:
-        load_encoder_weights(model, init)
+        load_encoder_weights(encoder, init)
         freeze_parameters(model, config)
     if cache is not None:
         seen = np.flatnonzero(np.repeat(training, cache.shape[1] // len(training)))
@@ -226,31 +193,24 @@ def train_fold(
     if settings.epochs:
         both = windows(training, None, is_random=True), windows(unseen, None)
         phases.append(Phase(settings.epochs * len(both[0].windows), *both))
-    stage = TrackStage(model, config, phases, seed)
-    bases = settings.core_bp + 2 * settings.flank_bp
-    callbacks = [stage.history, ProgressLines(f"tracks fold {fold} seed {seed}", bases)]
-    choice = Validation(stage.validate, model.state_dict, stage.is_validated)
-    train(
-        stage, sum(one.steps for one in phases), stage.make,
-        [*callbacks, choice] if unseen.any() else callbacks, folder=out / "checkpoints",
-        resume_from=checkpoint, checkpoint_minutes=settings.checkpoint_minutes,
-    )  # fmt: skip
-    if choice.weights:
-        model.load_state_dict(choice.weights)
+    stage = TrackStage(phases, model, config, seed, is_chosen=bool(unseen.any()))
+    steps, name = sum(one.steps for one in phases), f"tracks fold {fold} seed {seed}"
+    stage.run(steps, stage.make, model, out / "checkpoints", checkpoint, name)
     own = windows(held_out, None if settings.epochs else cache)
     predicted = predict_bins(model, own)[:, held_out]
-    write_table(out / "history.parquet", stage.history.to_frame().assign(fold=fold, seed=seed))
-    with atomic_file(out / "model.safetensors") as partial:
+    history = stage.history.to_frame().assign(fold=fold, seed=seed)
+    runtime.write_table(out / "history.parquet", history)
+    with runtime.atomic_file(out / "model.safetensors") as partial:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
     keep_genome(out, bundle.genome)
     rows = tracks.table.to_dict("records")
-    write_json(out / ABOUT_TRACKS, {"tracks": rows, "means": means.tolist()})
+    runtime.write_json(out / ABOUT_TRACKS, {"tracks": rows, "means": means.tolist()})
     _save(out / DONE, predicted)
     return predicted
 
 
 def _save(path: Path, values: np.ndarray) -> None:
-    with atomic_file(path) as partial, partial.open("wb") as handle:
+    with runtime.atomic_file(path) as partial, partial.open("wb") as handle:
         np.save(handle, values)
 
 
@@ -261,7 +221,7 @@ def predict_bins(model: TrackModel, windows: TrackWindows) -> Float[np.ndarray, 
     out = np.full(tracks.values.shape, np.nan, np.float32)
     model.eval()
     for window in windows.windows:
-        own, at = windows.core_bins(window)
+        own, at = window.core_bins(windows.genome)
         strands = []
         for is_reverse in (False, True):
             batch = windows.read(window, is_reverse=is_reverse)
@@ -290,8 +250,8 @@ def finetune_tracks(
     """
     tracks, settings = bundle.tracks, config.finetune
     if tracks is None:
-        expected = "tracks: prepare it with --tracks"
-        raise InputError("a bundle without tracks", expected, path=bundle.path)
+        wanted = "tracks: prepare it with --tracks"
+        raise InputError("a bundle without tracks", wanted, path=bundle.path)
     config = for_genome(config, bundle.genome, init)
     held_out = tuple(range(bundle.n_folds)) if settings.folds is None else settings.folds
     for fold in held_out:
@@ -302,7 +262,7 @@ def finetune_tracks(
         models[ALONE] = models["genesplice"].copy()
     observed, means = models["genesplice"].copy(), {}
     out.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(out / "bins") as scratch:
+    with runtime.scratch_folder(out / "bins") as scratch:
         cache: Cache | None = None
         for fold in held_out:
             training, unseen, own = _divided(bundle, fold, settings.validation_blocks)
@@ -311,22 +271,21 @@ def finetune_tracks(
             for label, values in models.items():
                 is_alone, found = label == ALONE, []
                 folder = out / "ablations" / label if is_alone else out
-                plain = _head_alone(config) if is_alone else config
+                plain = replace(config, finetune=HEAD_ALONE) if is_alone else config
                 start = None if is_alone else init
                 for seed in settings.seeds:
                     where = folder / f"fold{fold}_seed{seed}"
                     if resume and (where / DONE).exists():
-                        check_run(where, plain, _inputs(bundle, start))
+                        check_run(where, plain, fold_inputs(bundle, start))
                         found.append(np.load(where / DONE))
                         continue
                     if start is not None and cache is None:
-                        cache = _encoded(start, bundle, config, scratch / "bins.npy")
-                    found.append(
-                        train_fold(
-                            bundle, plain, fold=fold, seed=seed, out=where, init=start,
-                            cache=None if is_alone else cache, resume=resume,
-                        )
-                    )  # fmt: skip
+                        encoder = make_encoder(config.model)
+                        load_encoder_weights(encoder, start)
+                        cache = encode_bins(encoder, bundle, config, scratch / "bins.npy")
+                    run: dict[str, Any] = {"fold": fold, "seed": seed, "resume": resume}
+                    run |= {"init": start, "cache": None if is_alone else cache}
+                    found.append(train_fold(bundle, plain, out=where, **run))
                 values[:, own] = np.mean(found, axis=0)
     models[KMERS] = predict_tracks(bundle, means)
     others = scale_targets(tracks.values, tracks.is_peaks, means[held_out[0]])
@@ -338,30 +297,14 @@ def finetune_tracks(
     return metrics + _gene_metrics(bundle, observed, models, out)
 
 
-def _head_alone(config: Config) -> Config:
-    finetune = dataclasses.replace(config.finetune, epochs=0, mode="head")
-    return dataclasses.replace(config, finetune=finetune)
-
-
-def _encoded(init: Path, bundle: Bundle, config: Config, path: Path) -> Cache:
-    model = nn.Module()
-    model.encoder = make_encoder(config.model)
-    load_encoder_weights(model, init)
-    return encode_bins(model.encoder, bundle, config, path)
-
-
 def _gene_metrics(
     bundle: Bundle, observed: np.ndarray, models: dict[str, np.ndarray], out: Path
 ) -> list[Metric]:
     """The same of genes: log2(1 + mean over exons) of coverage, on the track of their strand."""
     tracks, genes = bundle.tracks, bundle.genes
     assert tracks is not None
-    is_far = np.array(
-        [
-            np.isin(genes["strand"], [s, "+", "-"] if s == "." else [s])
-            for s in tracks.table["strand"]
-        ]
-    )
+    strands = (["+", "-", "."] if one == "." else [one] for one in tracks.table["strand"])
+    is_far = np.array([np.isin(genes["strand"], own) for own in strands])
     is_far &= ~tracks.is_peaks[:, None]
 
     def means(values: np.ndarray) -> np.ndarray:
@@ -374,12 +317,6 @@ def _gene_metrics(
                       "predicted": guesses["genesplice"][i]})
         for i, label in enumerate(tracks.labels)
     ]  # fmt: skip
-    write_table(out / "genes.parquet", pd.concat(rows).dropna())
+    runtime.write_table(out / "genes.parquet", pd.concat(rows).dropna())
     block = pd.factorize(bundle.block_of.loc[genes["gene_id"]])[0]
     return track_metrics(truth, guesses, tracks.labels, tracks.is_peaks, block, prefix="track_gene")
-
-
-def _inputs(bundle: Bundle, init: Path | None) -> dict[str, str]:
-    """Digests of what a fold is trained from."""
-    encoder = "none" if init is None else file_sha256(init / "model.safetensors")
-    return {**bundle.data_sha256, "encoder": encoder}

@@ -38,7 +38,7 @@ from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.config.training import GENE_VIEWS, ViewName
 from genesplice.data.genome import Genome, N
 from genesplice.data.windows import make_random_windows
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.genesplice import reverse_complement
 from genesplice.model.sequence import reverse_columns
 from genesplice.training.corpus import Interval, Source
@@ -61,15 +61,14 @@ class Side(NamedTuple):
 
 
 class View(NamedTuple):
-    """Which sides hold the two ends of every pair, and where in them (bp) they begin.
+    """Which side holds the other ends of what the first one has, and where in them (bp) they begin.
 
     `spans` is where they lie in the genome; `groups` are numbers of genes, operons or regulators
     that an item shows, -1 where there are fewer.
     """
 
     name: ViewName
-    one: int
-    two: int
+    side: int
     offsets_one: Int64[np.ndarray, " pairs"]
     offsets_two: Int64[np.ndarray, " pairs"]
     spans: Int64[np.ndarray, "items pairs sides 2"]
@@ -122,18 +121,17 @@ def make_loci(
         sides.append(Side(*backwards, reverse_columns(other.columns)))
         # From the other end of the window: it is read backwards there.
         ends, where = length - shared - REGION_BP, spans(shared + shift, REGION_BP)
-        made.append(View("strand", 0, 1, shared + shift, ends, where, no_groups))
+        made.append(View("strand", 1, shared + shift, ends, where, no_groups))
+    every = np.arange(0, length, REGION_BP)
     if "neighbour" in views:
         sides.append(part(length))
-        every = np.arange(0, length, REGION_BP)
         # Everything in both windows is one locus.
         where = spans(np.zeros(len(every), np.int64), 2 * length)
-        made.append(View("neighbour", 0, len(sides) - 1, every, every, where, no_groups))
+        made.append(View("neighbour", len(sides) - 1, every, every, where, no_groups))
     if "orthologue" in views:
         sides.append(_relative_side(sides[0], generator))
-        every = np.arange(0, length, REGION_BP)
-        made.append(View("orthologue", 0, len(sides) - 1, every, every, spans(every, REGION_BP),
-                         no_groups))  # fmt: skip
+        where = spans(every, REGION_BP)
+        made.append(View("orthologue", len(sides) - 1, every, every, where, no_groups))
     return Loci(sides, made)
 
 
@@ -170,8 +168,8 @@ def check_lengths(source: Source, settings: PretrainConfig) -> None:
         If no interval that is trained on, chosen by or held out is as long as what is read.
     """
     window_bp, views = settings.window_bp, settings.active_views
-    if "orthologue" in views and source.genome.columns is None:
-        raise InputError("pretrain.views orthologue without relatives", "a bundle with relatives")
+    is_fine = "orthologue" not in views or source.genome.columns is not None
+    require(is_fine, "pretrain.views orthologue without relatives", "a bundle with relatives")
     shift = settings.shift_bp // SUMMARY_BP * SUMMARY_BP if "strand" in views else 0
     for name, intervals, needed in (
         ("training", source.training, locus_bp(window_bp, shift, views)),
@@ -179,13 +177,11 @@ def check_lengths(source: Source, settings: PretrainConfig) -> None:
         ("held-out", source.held_out, window_bp),
     ):
         longest = max((end - start for _, start, end in intervals), default=0)
-        if name == "training" and not longest:
-            raise InputError("no known bases to train on", "a genome with A, C, G and T")
-        if intervals and longest < needed:
-            raise InputError(
-                f"pretrain.window_bp={window_bp}, with which {needed} bp are read at once",
-                f"at most the longest {name} interval, {longest} bp: a smaller pretrain.window_bp",
-            )
+        is_fine = longest > 0 or name != "training"
+        require(is_fine, "no known bases to train on", "a genome with A, C, G and T")
+        found = f"pretrain.window_bp={window_bp}, with which {needed} bp are read at once"
+        most = f"at most the longest {name} interval, {longest} bp: a smaller pretrain.window_bp"
+        require(longest >= needed or not intervals, found, most)
 
 
 def _origin(genome: Genome, contig: str) -> int:
@@ -197,10 +193,7 @@ def _read(
     genome: Genome, contig: str, start: int, end: int, strand: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens of a strand, which of them are soft-masked, and alignment columns."""
-    is_repeat = np.zeros(end - start, bool)
-    if len(genome.soft_masked):
-        is_repeat = genome.fetch_soft_masked(contig, start, end)
-    is_repeat = is_repeat[:: -1 if strand == "-" else 1]
+    is_repeat = genome.fetch_soft_masked(contig, start, end)[:: -1 if strand == "-" else 1]
     columns = genome.fetch_columns(contig, start, end, strand)
     return genome.fetch(contig, start, end, strand), is_repeat, columns
 
@@ -230,9 +223,8 @@ class GeneSites:
         if not self.views:
             return
         if source.genes is None:
-            raise InputError(
-                f"pretrain.views {', '.join(self.views)} without genes", "a gene table"
-            )
+            found = f"pretrain.views {', '.join(self.views)} without genes"
+            raise InputError(found, "a gene table")
         table = _training_genes(source.genome, source.genes, source.training)
         self.genes: list[Any] = list(table.itertuples(index=False))
         operon = pd.Series(dtype=object) if source.operon is None else source.operon
@@ -243,11 +235,9 @@ class GeneSites:
         self.groups = {view: self._make_groups(view) for view in self.views}
         shared = {"gene": "nothing", "operon": "an operon", "regulon": "a regulator"}
         for view, groups in self.groups.items():
-            if not groups:
-                raise InputError(
-                    f"no pair for pretrain.views {view} among {len(table)} training genes",
-                    f"genes 1,024 bp apart that share {shared[view]}, or no such view",
-                )
+            found = f"no pair for pretrain.views {view} among {len(table)} training genes"
+            expected = f"genes 1,024 bp apart that share {shared[view]}, or no such view"
+            require(groups, found, expected)
 
     def _make_groups(self, view: ViewName) -> list[list[int]]:
         """Indices of genes that can be paired with each other (with itself: `gene`)."""
@@ -261,10 +251,7 @@ class GeneSites:
         return [members[group] for group in sorted(members) if self._has_pair(view, members[group])]
 
     def _has_pair(self, view: str, members: list[int]) -> bool:
-        first = members[0]
-        return any(self._is_apart(view, first, other) for other in members) or any(
-            self._is_apart(view, one, two) for one in members for two in members[:TRIES]
-        )
+        return any(self._is_apart(view, one, two) for one in members for two in members[:TRIES])
 
     def _is_apart(self, view: str, one: int, two: int) -> bool:
         """Two promoters that share no base and, of a regulon, are not of one operon."""
@@ -294,7 +281,7 @@ class GeneSites:
             spans.append(span)
         shown = np.stack([self._groups_of(view, *couple) for couple in couples])[:kept]
         start, where = np.zeros(1, np.int64), np.stack(spans, 1)[:, None]
-        return Loci(sides, [View(view, 0, 1, start, start, where, shown)])
+        return Loci(sides, [View(view, 1, start, start, where, shown)])
 
     def _couple(self, view: str, members: list[int], generator: np.random.Generator) -> list[int]:
         if view == "gene":

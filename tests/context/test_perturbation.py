@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import genesplice as gs
 from genesplice.context.perturbation import (
-    _bands,
     distance_bands,
+    distances,
     dose_response,
     field_bp,
     kept_share,
@@ -42,12 +44,12 @@ def test_bands_double():
     assert EDGES[-1] == 4096
 
 
-def test_bands_against_a_loop():
-    band = _bands(40, 15, 20, [0, 2, 5, 9])
-    for place in range(40):
-        distance = 0 if 15 <= place < 20 else (15 - place if place < 15 else place - 19)
-        expected = next((i for i, edge in enumerate([0, 2, 5, 9]) if distance <= edge), 4)
-        assert band[place] == expected
+@given(st.integers(-5, 45), st.integers(0, 60))
+def test_distances_against_a_loop(start, length):
+    found = distances(40, start, start + length + 1)
+    nearest = [min(abs(place - base) for base in range(start, start + length + 1))
+               for place in range(40)]  # fmt: skip
+    assert found.tolist() == nearest
 
 
 def test_nothing_changes_beyond_what_the_dial_lets_in(explainer, genes):

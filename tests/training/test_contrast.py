@@ -71,14 +71,14 @@ def test_the_queue_keeps_the_latest_pairs():
         vector = torch.full((2, 3), float(step), requires_grad=True) + torch.tensor([[0.0], [0.5]])
         queue.add("strand", vector, -vector, keys([[step, step + 1], [step, step + 2]]))
         made += [step, step + 0.5]
-    found = queue.get("strand", torch.device("cpu"))
-    assert found.one[:, 0].tolist() == made[-5:]
-    assert torch.equal(found.two, -found.one)
-    assert found.keys.spans[:, 0].tolist() == [[1, 3], [2, 3], [2, 4], [3, 4], [3, 5]]
-    assert not found.one.requires_grad
+    one, two, shown = queue.get("strand", torch.device("cpu"))
+    assert one[:, 0].tolist() == made[-5:]
+    assert torch.equal(two, -one)
+    assert shown.spans[:, 0].tolist() == [[1, 3], [2, 3], [2, 4], [3, 4], [3, 5]]
+    assert not one.requires_grad
     assert queue.get("gene", torch.device("cpu")) is None
     nothing = Queue(0)
-    nothing.add("strand", found.one, found.two, found.keys)
+    nothing.add("strand", one, two, shown)
     assert nothing.get("strand", torch.device("cpu")) is None
 
 

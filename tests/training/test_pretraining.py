@@ -297,7 +297,7 @@ def pretrained(tiny_bundle, tmp_path_factory):
 def test_the_encoder_is_handed_over_and_nothing_else(pretrained, tiny_bundle):
     model = make_model(tiny_bundle, config())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    load_encoder_weights(model, pretrained)
+    load_encoder_weights(model.encoder, pretrained)
     weights = load_file(pretrained / "model.safetensors")
     for name, value in model.state_dict().items():
         expected = weights[name] if name.startswith("encoder.") else before[name]
@@ -324,14 +324,14 @@ def test_an_encoder_of_another_size_is_refused(pretrained, tiny_bundle, setting)
     model = make_model(tiny_bundle, config(setting))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(InputError, match=r"model\.safetensors: found .* of shape .*, expected"):
-        load_encoder_weights(model, pretrained)
+        load_encoder_weights(model.encoder, pretrained)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
 def test_a_folder_without_a_model_is_refused(tiny_bundle, tmp_path):
     with pytest.raises(InputError, match=r"no model.safetensors, expected a folder that pretrain"):
-        load_encoder_weights(make_model(tiny_bundle, config()), tmp_path)
+        load_encoder_weights(make_model(tiny_bundle, config()).encoder, tmp_path)
 
 
 def test_finetuning_takes_the_sizes_of_its_encoder(pretrained, tiny_bundle, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import config
 
+from genesplice.config import PretrainConfig
 from genesplice.errors import InputError
 from genesplice.training.batches import StepMaker
 from genesplice.training.pretraining import pretrain
@@ -51,10 +52,9 @@ def written_out(name: str, step: int, steps: int) -> float:
 
 
 def make(name: str, *phases: tuple[int, float], lowest: float = 0.1):
-    made = make_optimizer(
-        [torch.nn.Parameter(torch.zeros(1))], learning_rate=RATE, weight_decay=0.0,
-        schedule=name, phases=phases, lowest=lowest,
-    )  # fmt: skip
+    settings = PretrainConfig(schedule=name, weight_decay=0.0, validation_blocks=0.1)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    made = make_optimizer([weight], settings, RATE, phases, lowest=lowest)
     return made["optimizer"], made["lr_scheduler"]["scheduler"]
 
 
@@ -182,8 +182,8 @@ def test_an_interrupted_schedule_goes_on_as_if_nothing_had_been(name):
 def test_an_unknown_schedule_is_refused_at_once():
     with pytest.raises(InputError, match=r"schedule 'cosin'; did you mean 'cosine'\?"):
         schedule_factors("cosin", 10)
-    with pytest.raises(InputError, match="schedule 'linear'"):
-        make("linear", (10, 1.0))
+    with pytest.raises(InputError, match="schedule 'linear'; there are"):
+        schedule_factors("linear", 10)
 
 
 # --- the running mean ---

@@ -106,7 +106,7 @@ def test_names_must_differ(tmp_path):
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"no ray, expected pip install 'genesplice\[cluster\]'"):
-        run_tasks_on_ray(squares(1), tmp_path, "auto")
+        run_tasks_on_ray(squares(1), tmp_path, address="auto")
 
 
 @pytest.fixture
@@ -143,12 +143,13 @@ def test_a_node_that_is_killed_midway_loses_nothing(two_nodes, tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    result = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, progress=lines.append)
+    where = {"address": cluster.address, "progress": lines.append}
+    result = run_tasks_on_ray(tasks, tmp_path / "out", **where)
     killer.join()
     assert result.failures == {}
     assert result.table.set_index("task")["square"].tolist() == [0, 1, 4, 9, 16]
     assert any("; once more" in line for line in lines)
-    again = run_tasks_on_ray(tasks, tmp_path / "out", cluster.address, progress=lines.append)
+    again = run_tasks_on_ray(tasks, tmp_path / "out", **where)
     assert lines[-1] == "sweep: 5 of 5 tasks are there already"
     pd.testing.assert_frame_equal(again.table, result.table)
 
@@ -157,7 +158,7 @@ def test_a_node_that_is_killed_midway_loses_nothing(two_nodes, tmp_path):
 def test_no_cluster_at_the_address(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed (extra `cluster`)")
     with pytest.raises(WorkError, match="no Ray cluster at"):
-        run_tasks_on_ray(squares(1), tmp_path, "127.0.0.1:1")
+        run_tasks_on_ray(squares(1), tmp_path, address="127.0.0.1:1")
 
 
 def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):

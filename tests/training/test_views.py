@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_runs import config, make_source, random_tokens
 
+from genesplice.config import PretrainConfig
 from genesplice.data.genome import Genome, decode
 from genesplice.data.genome import reverse_complement as other_strand
 from genesplice.data.windows import free_intervals
@@ -443,8 +444,8 @@ def test_an_n_is_never_masked(choose):
 
 
 def make(kinds, seed=0, rows=60):
-    sizes = {"fraction": 0.2, "span_bp": 5, "bin_bp": 16}
-    return make_masks(random_tokens(rows, 2048), kinds, np.random.default_rng(seed), **sizes)
+    settings = PretrainConfig(masks=kinds, masked_fraction=0.2, span_bp=5)
+    return make_masks(random_tokens(rows, 2048), settings, 16, np.random.default_rng(seed))
 
 
 def test_one_kind_is_that_kind():
