@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Shaped
-from scipy.stats import norm
+from scipy.stats import norm, spearmanr
 from scipy.stats import t as student
 
 from genesplice.errors import InputError
@@ -157,6 +157,13 @@ def to_metric(
     """
     low, high = interval(values, n_blocks, limits)
     return Metric(metric, float(values[0]), low, high, n, model, split, **run)
+
+
+def rank_agreement(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> float:
+    """Spearman's correlation; 0 where either is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(one, other).statistic)
 
 
 def pearson_draws(x: Units, y: Units, block: Blocks, draws: Counts) -> Draws:

@@ -7,16 +7,15 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from scipy.stats import spearmanr
 
 from genesplice.data.relatives import GROUPS
 from genesplice.errors import require
+from genesplice.evaluate.bootstrap import rank_agreement
 from genesplice.explain.attribution import COMPLETE, METHODS, attribute_gene, attribution_table
 from genesplice.explain.motifs import MotifScanner, measure_known_sites, motif_sites
 from genesplice.explain.mutagenesis import (
@@ -40,7 +39,6 @@ BETTER_THAN_RANDOM = 0.0
 SITES_BP = {"upstream_bp": 512, "downstream_bp": 128}
 """Around the TSS, where motif sites are looked for."""
 Report = Callable[[str], None]
-Found = TypeVar("Found")
 
 
 class Faithfulness(NamedTuple):
@@ -178,6 +176,7 @@ def explain_genes(
     controls: dict[str, Attribution] = {}
     curves: dict[str, Curves] = {}
     checks: dict[str, Faithfulness] = {}
+    countdown = Countdown(len(genes), "explain: genes", report)
 
     def explain(gene_id: str) -> Attribution:
         found, control = attribute_gene(explainer, gene_id, **options), None
@@ -189,9 +188,11 @@ def explain_genes(
             about: dict[str, Any] = {"control": control, "curves": drawn, "condition": condition}
             checks[gene_id] = check_attribution(explainer, found, **about)
             report(f"explain: {found.name}: {checks[gene_id].verdict}")
+        countdown.step()
         return found
 
-    found = _each(explain, genes, report, is_threaded=METHODS[method].is_threaded)
+    is_threaded = METHODS[method].is_threaded
+    found = side_by_side(explain, genes) if is_threaded else [explain(gene) for gene in genes]
     metrics = completeness_metrics(found) if METHODS[method].promises_sum else []
     metrics += part_metrics(found)
     checked, known_sites = [checks[gene] for gene in genes if gene in checks], None
@@ -211,20 +212,6 @@ def explain_genes(
     )  # fmt: skip
 
 
-def _each(
-    work: Callable[[str], Found], genes: Sequence[str], report: Report, *, is_threaded: bool
-) -> list[Found]:
-    """`work` on every gene, several at once where it may be, with the time that is left."""
-    countdown = Countdown(len(genes), "explain: genes", report)
-
-    def one(gene_id: str) -> Found:
-        found = work(gene_id)
-        countdown.step()
-        return found
-
-    return side_by_side(one, genes) if is_threaded else [one(gene_id) for gene_id in genes]
-
-
 def randomised(model: GeneSplice, seed: int = 0) -> GeneSplice:
     """The same architecture with every weight's entries permuted, so that sizes stay.
 
@@ -236,13 +223,6 @@ def randomised(model: GeneSplice, seed: int = 0) -> GeneSplice:
             flat = weight.flatten()
             weight.copy_(flat[torch.randperm(len(flat), generator=generator)].view_as(weight))
     return other.eval()
-
-
-def rank_agreement(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> float:
-    """Spearman's correlation; 0 where either is constant."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return 0.0
-    return float(spearmanr(one, other).statistic)
 
 
 def check_attribution(
@@ -276,11 +256,10 @@ def check_attribution(
         ism = rank_agreement(found.values[low : low + 2 * ism_bp], mutated.importance)
     if control is not None:
         random = abs(rank_agreement(found.values, control.values))
-    promises = {method.label: method.promises_sum for method in METHODS.values()}
+    is_sum = any(m.promises_sum for m in METHODS.values() if m.label == found.method)
     about = found.gene_id, found.name, found.method, found.relative_delta
     deletion, insertion, of_random, to_random = map(curves.area, Curves._fields[1:])
     gains = of_random - deletion, insertion - to_random
-    is_sum = promises.get(found.method, False)
     return Faithfulness(*about, is_sum, deletion, insertion, *gains, ism, random)
 
 

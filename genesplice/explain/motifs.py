@@ -25,7 +25,7 @@ SCORE_STEPS = 1000
 ALIASES = {"h_ns": "hns", "ihf": "ihfa", "frur": "cra", "ntrc": "glng"}
 HEXAMERS = "-10 and -35 hexamers"
 CONTROL, OF_COLUMNS, COLUMN = "permuted_weights", "genesplice_columns", "column"
-MIN_TARGETS = 10
+MIN_TARGETS, N_RESAMPLES = 10, 200
 SMOOTH_BP = 21
 
 Scan = Callable[[UInt8[np.ndarray, " length"]], list[MotifHit]]
@@ -214,11 +214,9 @@ def site_table(
         Regulator to the ids of its targets, and to what finds its sites.
     """
     generator = np.random.default_rng(0)
-    tokens = {one.gene_id: upstream(one, upstream_bp) for one in attributions}
-    sizes = {}
-    for one in attributions:
-        before = one.values[: -one.offset_bp]
-        sizes[one.gene_id] = np.abs(before[-len(tokens[one.gene_id]) :])
+    at = {one.gene_id: upstream(one, upstream_bp) for one in attributions}
+    tokens = {one.gene_id: one.tokens[at[one.gene_id]] for one in attributions}
+    sizes = {one.gene_id: np.abs(one.values[at[one.gene_id]]) for one in attributions}
     rows = []
     for regulator, scan in scans.items():
         mine = [gene_id for gene_id in targets.get(regulator, ()) if gene_id in sizes]
@@ -233,9 +231,9 @@ def site_table(
     return pd.DataFrame(rows, columns=["regulator", "gene_id", "is_site", "value"])
 
 
-def upstream(found: Attribution, upstream_bp: int) -> UInt8[np.ndarray, " length"]:
-    """The bases before an explained gene's start."""
-    return found.tokens[max(-found.offset_bp - upstream_bp, 0) : -found.offset_bp]
+def upstream(found: Attribution, upstream_bp: int) -> slice:
+    """Where the bases before an explained gene's start are."""
+    return slice(max(-found.offset_bp - upstream_bp, 0), -found.offset_bp)
 
 
 def _without_overlaps(hits: Sequence[MotifHit]) -> list[MotifHit]:
@@ -291,9 +289,7 @@ def _intervals(
     return intervals
 
 
-def site_scores(
-    table: pd.DataFrame, *, min_targets: int = MIN_TARGETS, n_resamples: int = 200
-) -> pd.DataFrame:
+def site_scores(table: pd.DataFrame, *, min_targets: int = MIN_TARGETS) -> pd.DataFrame:
     """How well attribution separates a regulator's sites from random intervals; best first.
 
     Columns: regulator (with sites upstream of at least `min_targets` targets), n_targets, n_sites,
@@ -309,7 +305,7 @@ def site_scores(
             continue
         part = part[part["gene_id"].isin(genes)]
         is_site, value = part["is_site"].to_numpy(bool), part["value"].to_numpy()
-        draws = make_draws(len(genes), n_resamples, 0)
+        draws = make_draws(len(genes), N_RESAMPLES, 0)
         auroc, _ = ranking_draws(is_site, value, genes.get_indexer(part["gene_id"]), draws)
         limits = interval(auroc, len(genes), (0.0, 1.0))
         rows.append((str(regulator), len(genes), int(is_site.sum()), auroc[0], *limits))
@@ -343,9 +339,8 @@ def measure_known_sites(
         The same genes explained by the model, and by one with permuted weights.
     """
     is_first = first_of_operon(bundle.genome, bundle.genes, bundle.splits)
-    sequences = {
-        one.gene_id: upstream(one, upstream_bp) for one in found if is_first.get(one.gene_id, True)
-    }
+    first = [one for one in found if is_first.get(one.gene_id, True)]
+    sequences = {one.gene_id: one.tokens[upstream(one, upstream_bp)] for one in first}
     bases = np.concatenate([*sequences.values()] or [np.arange(4)])
     share = np.bincount(bases[bases < 4], minlength=4) + 1
     background = tuple((share / share.sum()).tolist())

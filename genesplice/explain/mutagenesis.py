@@ -110,9 +110,8 @@ def mutate(
     function = explainer.forward_function(window, condition)
     outputs = [VariantOutput(part) for part in function.parts]
     tokens = window.tokens[0, low:high]
-    reference = float(
-        np.mean([float(one(low, function.bases[:, low : low + 1])) for one in outputs])
-    )
+    own = function.bases[:, low : low + 1]
+    reference = float(np.mean([float(one(low, own)) for one in outputs]))
     effects = torch.zeros(high - low, 4, dtype=torch.float64)
     effects[tokens > 3] = torch.nan
     # Cut where bins are cut, so that a batch touches as few of them as it can.
@@ -168,19 +167,19 @@ def scan_genes(
         If `out` holds a scan with another model, window, interval or condition.
     """
     if out:
-        what = f"-{upstream_bp} to +{downstream_bp} bp, {condition or 'level'}"
-        what = f"{what}, window {explainer.window_bp} bp, "
+        what = f"-{upstream_bp} to +{downstream_bp} bp, {condition or 'level'}, "
+        what += f"window {explainer.window_bp} bp, "
         claim_parts(out, what, (part.model for part in explainer.parts))
     span = {"upstream_bp": upstream_bp, "downstream_bp": downstream_bp}
     tables = []
     for gene_id in Countdown(len(genes), "explain: genes", report).over(genes):
-        file = None if out is None else out / f"{gene_id}.parquet"
-        if file is not None and file.exists():
+        file = out / f"{gene_id}.parquet" if out else None
+        if file and file.exists():
             tables.append(pd.read_parquet(file))
-        else:
-            tables.append(mutation_table(mutate(explainer, gene_id, condition=condition, **span)))
-            if file is not None:
-                write_table(file, tables[-1])
+            continue
+        tables.append(mutation_table(mutate(explainer, gene_id, condition=condition, **span)))
+        if file:
+            write_table(file, tables[-1])
     return pd.concat(tables, ignore_index=True)
 
 

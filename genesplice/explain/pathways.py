@@ -98,8 +98,6 @@ class GraphOutput(nn.Module):
     """
 
     vectors: Tensor
-    inner: Tensor | None
-    own: Tensor | None
 
     def __init__(
         self,
@@ -118,14 +116,16 @@ class GraphOutput(nn.Module):
         # A copy: masks stay on its layers, and nobody else's model changes.
         self.model = copy.deepcopy(model).eval()
         self.exchange = self.model.graph
-        self.graph, self.rows, self.target = graph, rows, target
+        self.graph, self.rows = graph, rows
         self.column = conditions.index(target) if target in conditions else None
         self.register_buffer("vectors", vectors, persistent=False)
         self.part = "level" if target == "level" else "residual"
-        # What the kernel path gives for the sequence is the same whatever the masks.
-        compared = self._compare() or (None, None)
-        for name, value in zip(("inner", "own"), compared, strict=True):
-            self.register_buffer(name, value, persistent=False)
+        self.compared: InnerProducts | None = None
+        if model.kernel.n_support:
+            # What the kernel path gives for the sequence is the same whatever the masks.
+            with torch.no_grad():
+                inputs = self.model.kernel_inputs(vectors, graph, rows)
+                self.compared = self.model.kernel.compare(self.part, inputs[0])
         self.kinds = [kind for kind, key in MESSAGES.items() if graph[key].edge_index.shape[1]]
         self.one_by_one = [kind for kind in self.kinds if kind in kinds]
         self._keep_members()
@@ -163,13 +163,6 @@ class GraphOutput(nn.Module):
         steps = (tuple(m[i : i + 1] for m in masks) for i in range(len(masks[0])))
         return torch.stack([self._number(step) for step in steps])
 
-    @torch.no_grad()
-    def _compare(self) -> InnerProducts | None:
-        if not self.model.kernel.n_support:
-            return None
-        inputs = self.model.kernel_inputs(self.vectors, self.graph, self.rows)
-        return self.model.kernel.compare(self.part, inputs[0])
-
     def _number(self, masks: tuple[Tensor, ...]) -> Tensor:
         predicted = self._predict(masks)
         if self.along is not None:
@@ -190,10 +183,7 @@ class GraphOutput(nn.Module):
                     set_masks(messages, mask, index, apply_sigmoid=False)
         graph = copy.copy(self.graph)  # shallow: what is set below is of the copy alone
         graph["gene"].knowledge = self.exchange.masked_knowledge(graph, kept)
-        compared = None
-        if self.inner is not None and self.own is not None:
-            compared = InnerProducts(self.inner, self.own)
-        return self.model.predict_target(self.part, self.vectors, graph, self.rows, compared)
+        return self.model.predict_target(self.part, self.vectors, graph, self.rows, self.compared)
 
 
 def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution:
@@ -207,21 +197,22 @@ def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution
     if not output.kinds or not len(output.exchange.layers):
         raise WorkError("there is no graph in this model, and nothing that it could have received")
     table, full = _share_out(output, steps), output.full_masks()
-    empty = tuple(torch.zeros_like(mask) for mask in full)
     with torch.no_grad():
-        at_full, at_empty = float(output(*full)), float(output(*empty))
+        at_full, at_empty = float(output(*full)), float(output(*map(torch.zeros_like, full)))
     delta = float(table["value"].sum()) - (at_full - at_empty)
     return EdgeAttribution(table, at_full, at_empty, delta)
 
 
 def _share_out(output: GraphOutput, steps: int) -> pd.DataFrame:
     """`EdgeAttribution.table` of the edges that have a mask each, whatever is missing."""
-    full = output.full_masks()
-    empty = tuple(torch.zeros_like(mask) for mask in full)
+    # From no graph: Captum's own reference is zero.
     method, options = IntegratedGradients(output), {"n_steps": steps, "internal_batch_size": 1}
-    shares = zip(output.kinds, method.attribute(full, empty, **options), strict=True)
-    own = [(kind, values[0].detach()) for kind, values in shares if kind in output.one_by_one]
-    tables = [edge_table(output.graph, kind, values) for kind, values in own]
+    shares = zip(output.kinds, method.attribute(output.full_masks(), **options), strict=True)
+    tables = [
+        edge_table(output.graph, kind, values[0].detach())
+        for kind, values in shares
+        if kind in output.one_by_one
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

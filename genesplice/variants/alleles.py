@@ -23,21 +23,26 @@ from genesplice.variants.vcf import Record
 Kind = Literal["snv", "mnv", "insertion", "deletion", "complex"]
 REPEAT_BP = 128
 BASES = re.compile(r"[ACGTNacgtn]+")
-FLAGS = {
-    "unknown_contig": "the data have no contig of that name",
-    "outside_contig": "REF begins or ends outside of the contig",
-    "no_ref": "REF is missing",
-    "ref_mismatch": "REF is not what the genome has there",
-    "no_alt": "ALT is a dot",
-    "symbolic": "ALT is <…> or *",
-    "breakend": "ALT is a breakend",
-    "bad_allele": "an allele has letters other than A, C, G, T, N",
-    "same_allele": "ALT is REF",
-    "too_long": "more bases are replaced or inserted than --max-length",
-    "n_in_window": "an N in the alleles or close to them",
-    "abstains": "the strands disagree about the sign: GS_LLR is withheld",
-    "models_disagree": "the models disagree about the sign: GS_DLEVEL is withheld",
-}
+FLAGS = (
+    "unknown_contig", "outside_contig", "no_ref", "ref_mismatch", "no_alt", "symbolic", "breakend",
+    "bad_allele", "same_allele", "too_long", "n_in_window", "abstains", "models_disagree",
+)  # fmt: skip
+"""Why an allele has no score, or not all.
+
+- `unknown_contig`: the data have no contig of that name
+- `outside_contig`: REF begins or ends outside of the contig
+- `no_ref`: REF is missing
+- `ref_mismatch`: REF is not what the genome has there
+- `no_alt`: ALT is a dot
+- `symbolic`: ALT is <…> or *
+- `breakend`: ALT is a breakend
+- `bad_allele`: an allele has letters other than A, C, G, T, N
+- `same_allele`: ALT is REF
+- `too_long`: more bases are replaced or inserted than --max-length
+- `n_in_window`: an N in the alleles or close to them
+- `abstains`: the strands disagree about the sign: GS_LLR is withheld
+- `models_disagree`: the models disagree about the sign: GS_DLEVEL is withheld
+"""
 NEAR_BP = 64
 MAX_LENGTH_BP = 64
 MISMATCH_SHARE = 0.05
@@ -85,6 +90,11 @@ class Allele(NamedTuple):
     def growth_bp(self) -> int:
         """Bases more than before."""
         return len(self.alt) - len(self.ref)
+
+    @property
+    def undone(self) -> "Allele":
+        """No change at its place."""
+        return self._replace(ref=self.ref[:0], alt=self.alt[:0], shift_bp=0)
 
 
 def kind_of_alt(alt: str) -> Literal["bases", "no_alt", "symbolic", "breakend", "bad_allele"]:
@@ -354,9 +364,6 @@ def refuse_another_genome(found: Survey, path: Path, data: Path) -> None:
     InputError
         If more than 5 % of the REFs mismatch, with the likely cause.
     """
-    if found.is_of_another_genome:
-        raise InputError(
-            f"{found.n_mismatches} of {found.n_compared} REF alleles that are not those of {data}",
-            f"at most {MISMATCH_SHARE:.0%}; {found.cause}",
-            path=path,
-        )
+    wrong = f"{found.n_mismatches} of {found.n_compared} REF alleles that are not those of {data}"
+    expected = f"at most {MISMATCH_SHARE:.0%}; {found.cause}"
+    require(not found.is_of_another_genome, wrong, expected, path)

@@ -1,7 +1,7 @@
 """Variants through the models: a VCF and back again a chunk at a time, or plain tables."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float, UInt8
 
-from genesplice.data.bundle import Bundle
+from genesplice.data.bundle import Bundle, Progress
 from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
 from genesplice.data.tables import some
@@ -27,35 +27,19 @@ from genesplice.variants.levels import GeneChange, LevelModel, Levels, TrackChan
 CHUNK = 256
 MIN_AGREEMENT = 0.75
 """Share of the models that must agree about the sign of a change of level."""
-SITE = (
-    ("record", pa.int64()), ("contig", pa.string()), ("position", pa.int64()),
-    ("ref", pa.string()), ("alt", pa.string()),
-)  # fmt: skip
-COLUMNS = pa.schema([
-    *SITE[:3], ("id", pa.string()), *SITE[3:], ("kind", pa.string()), ("region", pa.string()),
-    ("consequence", pa.string()), ("consequence_gene", pa.string()),
-    ("flag", pa.string()), ("llr", pa.float64()), ("llr_forward", pa.float64()),
-    ("llr_reverse", pa.float64()), ("strand_spread", pa.float64()), ("percentile", pa.float64()),
-    ("conservation", pa.float64()),
-])  # fmt: skip
-LEVEL_COLUMNS = pa.schema([
-    ("gene_id", pa.string()), ("n_genes", pa.int64()), ("dlevel", pa.float64()),
-    ("model_spread", pa.float64()), ("agreement", pa.float64()),
-])  # fmt: skip
+TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+SITE = [("record", WHOLE), ("contig", TEXT), ("position", WHOLE), ("ref", TEXT), ("alt", TEXT)]
+COLUMNS = [
+    *SITE[:3], ("id", TEXT), *SITE[3:], ("kind", TEXT), ("region", TEXT), ("consequence", TEXT),
+    ("consequence_gene", TEXT), ("flag", TEXT), ("llr", REAL), ("llr_forward", REAL),
+    ("llr_reverse", REAL), ("strand_spread", REAL), ("percentile", REAL), ("conservation", REAL),
+]  # fmt: skip
+CHANGE = [("dlevel", REAL), ("model_spread", REAL), ("agreement", REAL)]
+LEVEL_COLUMNS = [("gene_id", TEXT), ("n_genes", WHOLE), *CHANGE]
 GENE_COLUMNS = pa.schema([
-    *SITE, ("gene_id", pa.string()), ("name", pa.string()), ("distance_bp", pa.int64()),
-    ("level", pa.float64()), ("dlevel", pa.float64()), ("model_spread", pa.float64()),
-    ("agreement", pa.float64()), ("condition", pa.string()), ("dresidual", pa.float64()),
+    *SITE, ("gene_id", TEXT), ("name", TEXT), ("distance_bp", WHOLE), ("level", REAL), *CHANGE,
+    ("condition", TEXT), ("dresidual", REAL),
 ])  # fmt: skip
-# The column that each INFO field is read from, and the flag under which it is withheld.
-SOURCES = {
-    "GS_LLR": ("llr", "abstains"), "GS_PCT": ("percentile", "abstains"),
-    "GS_DLEVEL": ("dlevel", "models_disagree"), "GS_GENE": ("gene_id", None),
-    "GS_CONS": ("conservation", None), "GS_FLAG": ("flag", None),
-    "GS_DTRACK": ("dtrack", None), "GS_TRACK": ("track", None),
-}  # fmt: skip
-
-Progress = Callable[[str], None]
 
 
 class Settings(NamedTuple):
@@ -116,35 +100,44 @@ def region_of(genome: Genome, track: UInt8[np.ndarray, " length"], contig: str, 
     return REGIONS[track[own.offset + at]]
 
 
+def ready(
+    models: Models, bundle: Bundle, settings: Settings
+) -> tuple[likelihood.MaskedBases | None, Levels | None, TrackChanges | None]:
+    """The score of each kind of model that there is."""
+    level_models = [LevelModel(model, bundle) for model in models.levels]
+    masked, tracks, window_bp = models.masked, models.tracks, settings.level_window_bp
+    return (
+        None if masked is None else likelihood.MaskedBases(masked, settings.relatives),
+        Levels(level_models, bundle, window_bp=window_bp) if level_models else None,
+        None if tracks is None else TrackChanges(tracks, bundle.genome, window_bp=window_bp),
+    )
+
+
+def column_ratio(bundle: Bundle, allele: Allele) -> float | None:
+    """As `Relatives.log_ratio`; None where there are neither relatives nor a score, too."""
+    if bundle.conserved_by is None:
+        return None
+    at, _ = bundle.genome.indices(allele.contig, allele.start, allele.end)
+    return bundle.conserved_by.log_ratio(at, allele.ref, allele.alt)
+
+
 class Scorer:
     """Scores chunks of records; everything that chunks share is made once."""
 
     def __init__(self, models: Models, bundle: Bundle, settings: Settings) -> None:
-        self.settings, self.genome = settings, bundle.genome
+        self.settings, self.bundle, self.genome = settings, bundle, bundle.genome
         self.names = alleles.contig_names(bundle)
         self.track = region_track(bundle)
         self.consequences = Consequences(bundle.genome, bundle.genes)
-        self.conserved_by = bundle.conserved_by
-        self.masked = self.matched = self.levels = None
-        if models.masked is not None:
-            self.masked = likelihood.MaskedBases(models.masked, settings.relatives)
-            if settings.with_percentile:
-                self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
-        if models.levels:
-            level_models = [LevelModel(model, bundle) for model in models.levels]
-            self.levels = Levels(level_models, bundle, window_bp=settings.level_window_bp)
-        self.gene_names = dict(zip(bundle.genes["gene_id"], bundle.genes["name"], strict=True))
-        self.tracks, self.track_columns = None, list[str]()
-        if models.tracks is not None:
-            window_bp = settings.level_window_bp
-            self.tracks = TrackChanges(models.tracks, bundle.genome, window_bp=window_bp)
-            self.track_columns = [f"dtrack:{label}" for label in models.tracks.tracks.labels]
-        self.columns = pa.unify_schemas([COLUMNS, LEVEL_COLUMNS] if self.levels else [COLUMNS])
+        self.masked, self.levels, self.tracks = ready(models, bundle, settings)
+        self.matched = None
+        if self.masked and settings.with_percentile:
+            self.matched = Matched(self.masked, self.genome, self.track, seed=settings.seed)
+        columns = COLUMNS + LEVEL_COLUMNS * bool(self.levels)
         if self.tracks:
-            more = pa.schema([("track", pa.string()), ("dtrack", pa.float64())])
-            self.columns = pa.unify_schemas([self.columns, more])
-            for name in self.track_columns:
-                self.columns = self.columns.append(pa.field(name, pa.float64()))
+            columns += [("track", TEXT), ("dtrack", REAL)]
+            columns += [(f"dtrack:{label}", REAL) for label in self.tracks.labels]
+        self.columns = pa.schema(columns)
         self.metrics = self.matched.metrics if self.matched else []
         self.fields = ["GS_LLR"] * bool(self.masked) + ["GS_PCT"] * bool(self.matched)
         self.fields += ["GS_CONS"] * (bundle.conserved_by is not None)
@@ -162,12 +155,13 @@ class Scorer:
             alleles.check_record(one, self.names, self.settings.max_length_bp) for one in records
         ]
         valid = [one for found in checked for one in found if isinstance(one, Allele)]
-        ratios: Iterator[likelihood.Likelihood | None] = iter([None] * len(valid))
+        ratios: Sequence[likelihood.Likelihood | None] = [None] * len(valid)
         if self.masked:
             place = self.masked, self.genome, valid
-            ratios = iter(likelihood.allele_likelihoods(*place, window_bp=self.settings.window_bp))
-        changes = iter(self.levels(valid) if self.levels else [[]] * len(valid))
-        moved = iter(self.tracks(valid) if self.tracks else [np.zeros(0)] * len(valid))
+            ratios = likelihood.allele_likelihoods(*place, window_bp=self.settings.window_bp)
+        changes = self.levels(valid) if self.levels else [[]] * len(valid)
+        moved = self.tracks(valid) if self.tracks else [np.zeros(0)] * len(valid)
+        scores = zip(ratios, changes, moved, strict=True)
         rows, genes = [], list[vcf.Row]()
         for number, (record, found) in enumerate(zip(records, checked, strict=True), first):
             own = []
@@ -178,22 +172,12 @@ class Scorer:
                     "id": record.name, "ref": record.ref, "alt": alt,
                 }  # fmt: skip
                 if isinstance(allele, Allele):
-                    genes += self._score(row, allele, next(ratios), next(changes))
-                    row |= self._tracks(next(moved))
+                    genes += self._score(row, allele, *next(scores))
                 else:
                     row["flag"] = allele
                 own.append(row)
             rows.append(own)
         return rows, genes
-
-    def _tracks(self, moved: Float[np.ndarray, " tracks"]) -> vcf.Row:
-        """Columns of the change of every track, and of the one that changes most."""
-        if not len(moved):
-            return {}
-        most = int(np.abs(moved).argmax())
-        name = self.track_columns[most].removeprefix("dtrack:")
-        columns = zip(self.track_columns, moved.tolist(), strict=True)
-        return {"track": name, "dtrack": float(moved[most]), **dict(columns)}
 
     def _score(
         self,
@@ -201,14 +185,19 @@ class Scorer:
         allele: Allele,
         ratio: likelihood.Likelihood | None,
         changes: Sequence[GeneChange],
+        moved: Float[np.ndarray, " tracks"],
     ) -> list[vcf.Row]:
         flags = []
+        if self.tracks is not None:
+            most, labels = int(np.abs(moved).argmax()), self.tracks.labels
+            row |= {
+                f"dtrack:{one}": value for one, value in zip(labels, moved.tolist(), strict=True)
+            }
+            row |= {"track": labels[most], "dtrack": float(moved[most])}
         region = region_of(self.genome, self.track, allele.contig, allele.start)
         row |= {"kind": allele.kind, "region": region}
         row["consequence"], row["consequence_gene"] = self.consequences(allele)
-        if self.conserved_by is not None:
-            at, _ = self.genome.indices(allele.contig, allele.start, allele.end)
-            row["conservation"] = self.conserved_by.log_ratio(at, allele.ref, allele.alt)
+        row["conservation"] = column_ratio(self.bundle, allele)
         if ratio is not None:
             row |= {
                 "llr": ratio.mean, "llr_forward": ratio.forward, "llr_reverse": ratio.reverse,
@@ -220,17 +209,16 @@ class Scorer:
                 flags.append("abstains")
         if self.levels is not None:
             row["n_genes"] = len(changes)
-        most = strongest(changes)
-        if most is not None:
-            row |= {"gene_id": most.gene_id} | _change(most)
-            if most.agreement < MIN_AGREEMENT:
+        if (one := strongest(changes)) is not None:
+            row |= {"gene_id": one.gene_id} | _change(one)
+            if one.agreement < MIN_AGREEMENT:
                 flags.append("models_disagree")
         row["flag"] = "|".join(flags) or None
         site = {name: row[name] for name, _ in SITE}
         return [
             site
             | {
-                "gene_id": one.gene_id, "name": str(self.gene_names[one.gene_id]),
+                "gene_id": one.gene_id, "name": str(self.bundle.names[one.gene_id]),
                 "distance_bp": one.distance_bp, "level": float(np.mean(one.levels)),
                 "condition": one.condition, "dresidual": one.dresidual,
             }
@@ -247,7 +235,7 @@ def info(rows: Sequence[vcf.Row], fields: Sequence[str]) -> dict[str, list[str |
     """The INFO values of one record."""
     values: dict[str, list[str | None]] = {}
     for field in fields:
-        column, withheld = SOURCES[field]
+        column, _, withheld, _ = vcf.FIELDS[field]
         values[field] = [None if withheld in flags_of(row) else _text(row[column]) for row in rows]
     return values
 

@@ -12,7 +12,7 @@ ratio of counts + 1/4 in the alignment column.
 Of a list of genes, such as essential ones: whether premature stops are less likely in these.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
-from genesplice.data.bundle import Bundle
+from genesplice.data.bundle import Bundle, Progress
 from genesplice.data.coding import UNKNOWN, coding_positions, coding_sequence, codon_meanings
 from genesplice.data.features import find_promoter
 from genesplice.data.genome import Genome, decode
@@ -32,7 +32,7 @@ from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import MOST_UNITS, N_BOOTSTRAP, make_draws, to_metric
 from genesplice.predict.gene_output import Explainer
 from genesplice.results import Metric
-from genesplice.variants.annotate import Models, Progress
+from genesplice.variants.annotate import Models
 from genesplice.variants.levels import LevelModel, Locus, Window
 from genesplice.variants.likelihood import (
     BASES,
@@ -113,15 +113,13 @@ def class_table(
     is_usable &= True if among is None else genes["gene_id"].isin(among)
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(is_usable.to_numpy()))[:n_genes]
     is_first = first_of_operon(bundle.genome, genes, bundle.splits).to_numpy()
-    contigs = [(contig.name, 0, contig.length) for contig in bundle.genome.contigs]
-    counts = fit_count_model(bundle.genome, contigs, *CONTEXTS[-1])
-    changes = list[tuple]()
+    counts, found = neighbour_counts(bundle.genome), list[tuple]()
     for number, row in enumerate(np.sort(rows).tolist()):
         if number % 10 == 0:
             progress(f"variants: known classes, gene {number + 1} of {len(rows)}")
         gene, first = genes.iloc[row], bool(is_first[row])
-        changes += _gene_changes(score, counts, bundle.genome, gene, first)
-    return pd.DataFrame(changes, columns=COLUMNS)
+        found += _gene_changes(score, counts, bundle.genome, gene, first)
+    return pd.DataFrame(found, columns=COLUMNS)
 
 
 def _gene_changes(
@@ -131,7 +129,7 @@ def _gene_changes(
     read, along = coding_sequence(genome, gene), coding_positions(gene)
     first, sign = int(along[0]), -1 if gene.strand == "-" else 1
     along, tss = (along - first) * sign, (int(gene.tss) - first) * sign
-    amino_acids = codon_meanings(int(gene.genetic_code))
+    meanings = codon_meanings(int(gene.genetic_code))
     for numbers in (range(INSIDE_BP), range(len(read) - INSIDE_BP, len(read))):
         low = (0 if numbers[0] == 0 else int(along[-1]) + 1) - WINDOW_BP // 2
         span = (first + low, first + low + WINDOW_BP)
@@ -147,16 +145,33 @@ def _gene_changes(
         positions = np.array(sorted(sites), np.int64)
         turns = (positions[positions % STRIDE_BP == turn] for turn in range(STRIDE_BP))
         rows = [Hidden(tokens, own, columns) for own in turns if len(own)]
-        llr = np.full((WINDOW_BP, 4), np.nan)
-        for row, change in zip(rows, substitutions(score, rows), strict=True):
-            llr[row.positions] = change.mean(0)
-        references = np.log(counts.probabilities(tokens)), column_log_counts(columns)
+        logs = base_scores(score, counts, rows)
         for at in positions.tolist():
             number = here.get(at)
             codon = None if number is None else read[number - number % 3 :][:3]
-            for alt, *codons in _changes(int(tokens[at]), codon, (number or 0) % 3, amino_acids):
-                ratios = (each[at, alt] - each[at, tokens[at]] for each in references)
-                yield gene.gene_id, sites[at], *codons, llr[at, alt], *ratios
+            for alt, *codons in base_changes(int(tokens[at]), codon, (number or 0) % 3, meanings):
+                ratios = (each[at, alt] - each[at, tokens[at]] for each in logs)
+                yield gene.gene_id, sites[at], *codons, *ratios
+
+
+def neighbour_counts(genome: Genome) -> CountModel:
+    """What `count_two_sided` knows: the bases on both sides of each base of the genome."""
+    contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
+    return fit_count_model(genome, contigs, *CONTEXTS[-1])
+
+
+def base_scores(
+    score: MaskedBases, counts: CountModel, rows: Sequence[Hidden]
+) -> tuple[Float[np.ndarray, "window _"], ...]:
+    """Log of each base by every score of `SCORES`, up to a constant a position.
+
+    All rows are of one window; by the model its hidden positions alone.
+    """
+    tokens, _, columns = rows[0]
+    llr = np.full((len(tokens), 4), np.nan)
+    for row, change in zip(rows, substitutions(score, rows), strict=True):
+        llr[row.positions] = change.mean(0)
+    return llr, np.log(counts.probabilities(tokens)), column_log_counts(columns)
 
 
 def _promoter_sites(tokens: UInt8[np.ndarray, " window"], zero: int) -> dict[int, str]:
@@ -172,7 +187,7 @@ def _promoter_sites(tokens: UInt8[np.ndarray, " window"], zero: int) -> dict[int
     return sites
 
 
-def _changes(
+def base_changes(
     base: int, codon: UInt8[np.ndarray, "3"] | None, phase: int, amino_acids: Mapping[str, str]
 ) -> Iterator[tuple]:
     """The three substitutions of a base: alt, codon position, letters, synonymous, nonsense."""
@@ -215,26 +230,31 @@ def class_metrics(
     for name, (cases, controls) in classes.items():
         progress(f"variants: {name}: {cases.sum()} substitutions, {controls.sum()} controls")
     return [
-        metric._replace(model=model)
-        for model, column in SCORES.items()
-        if column in table and table[column].any()
+        metric
+        for model in known_scores(table)
         for name, (cases, controls) in classes.items()
-        for metric in matched_auroc(f"auroc_{name}", table[cases], table[controls], column, seed)
+        for metric in matched_auroc(f"auroc_{name}", table[cases], table[controls], model, seed)
     ]
+
+
+def known_scores(table: pd.DataFrame) -> list[str]:
+    """Those of `SCORES` that say anything."""
+    return [name for name, column in SCORES.items() if column in table and table[column].any()]
 
 
 def matched_auroc(
     name: str,
     cases: pd.DataFrame,
     controls: pd.DataFrame,
-    column: str,
+    model: str,
     seed: int,
     unit: str = "gene_id",
 ) -> list[Metric]:
-    """Ratios ranked among controls of the same two bases; then cases against controls.
+    """Ratios by a score, ranked among controls of the same two bases; cases against controls.
 
     The interval is over what the column `unit` numbers.
     """
+    column = SCORES[model]
     both = pd.concat([cases.assign(is_case=True), controls.assign(is_case=False)])
     ranked = []
     for _, part in both.groupby(["ref", "alt"]):
@@ -246,7 +266,7 @@ def matched_auroc(
         return []
     table = pd.concat(ranked)
     columns = table["is_case"].to_numpy(bool), -table["rank"].to_numpy()
-    return auroc_metric(name, *columns, table[unit].to_numpy(str), seed=seed)
+    return auroc_metric(name, *columns, table[unit].to_numpy(str), model=model, seed=seed)
 
 
 def read_gene_list(path: Path, bundle: Bundle) -> list[str]:
@@ -281,14 +301,13 @@ def listed_metrics(
     stops = table[(table["site"] == "body") & table["is_nonsense"].eq(True)]
     means = stops.groupby("gene_id")[list(SCORES.values())].mean()
     is_listed, block = means.index.isin(list(listed)), block_of[means.index].to_numpy()
-    return [
-        metric._replace(model=model)
-        for model, column in SCORES.items()
-        if means[column].any()
-        for metric in auroc_metric(
-            "auroc_nonsense_listed", is_listed, -means[column].to_numpy(), block, seed=seed
+    metrics = []
+    for model in known_scores(means):
+        harm = -means[SCORES[model]].to_numpy()
+        metrics += auroc_metric(
+            "auroc_nonsense_listed", is_listed, harm, block, model=model, seed=seed
         )
-    ]
+    return metrics
 
 
 def hexamer_levels(
@@ -313,7 +332,7 @@ def hexamer_levels(
                  if tokens[at] < 4 and alt != tokens[at]]  # fmt: skip
         if not edits:
             continue
-        windows = [Window(tokens, phase, columns=window.columns[0].numpy())]
+        windows = [Window(tokens, phase, window.columns[0].numpy())]
         for at, alt in edits:
             changed = np.concatenate([tokens[:at], np.array([alt], np.uint8), tokens[at + 1 :]])
             windows.append(windows[0]._replace(tokens=changed, like=0, changed=(at, at + 1)))

@@ -22,23 +22,26 @@ from genesplice.results import Metric
 from genesplice.variants import likelihood
 from genesplice.variants.alleles import Allele, Region
 
-CONSEQUENCES = {
-    "splice_region": "one of the first or last 2 bases of an intron between coding exons",
-    "nonsense": "a stop codon where there was none",
-    "frameshift": "bases more or fewer, not by a multiple of three",
-    "stop_lost": "the last stop codon is none any more",
-    "start_lost": "another start codon, which does not read as methionine",
-    "inframe": "whole codons more or fewer",
-    "missense": "another amino acid",
-    "coding": "in a coding sequence of unknown genetic code, or where its frame slips",
-    "synonymous": "the same amino acids",
-    "intron": "in an intron between coding exons",
-    "noncoding": "in a gene, outside of its coding sequence",
-    "upstream": "at most 200 bases before a start of transcription",
-    "intergenic": "none of these",
-}
-"""From the worst on (after Ensembl's order)."""
-ORDER = tuple(CONSEQUENCES)
+ORDER = (
+    "splice_region", "nonsense", "frameshift", "stop_lost", "start_lost", "inframe", "missense",
+    "coding", "synonymous", "intron", "noncoding", "upstream", "intergenic",
+)  # fmt: skip
+"""Consequences from the worst on (after Ensembl's order).
+
+- `splice_region`: one of the first or last 2 bases of an intron between coding exons
+- `nonsense`: a stop codon where there was none
+- `frameshift`: bases more or fewer, not by a multiple of three
+- `stop_lost`: the last stop codon is none any more
+- `start_lost`: another start codon, which does not read as methionine
+- `inframe`: whole codons more or fewer
+- `missense`: another amino acid
+- `coding`: in a coding sequence of unknown genetic code, or where its frame slips
+- `synonymous`: the same amino acids
+- `intron`: in an intron between coding exons
+- `noncoding`: in a gene, outside of its coding sequence
+- `upstream`: at most 200 bases before a start of transcription
+- `intergenic`: none of these
+"""
 UPSTREAM_BP, SPLICE_BP = 200, 2
 MIN_INTRON_BP = 4
 """Parts of a coding sequence that are closer than this have no splice sites between them."""
@@ -73,20 +76,25 @@ class Consequences:
 
     def __call__(self, allele: Allele) -> tuple[str, str | None]:
         """The worst consequence, and the first gene of the table that it is one for."""
-        contig, rows = self.genome.contig(allele.contig), self.rows[allele.contig]
         found = [(len(ORDER) - 1, len(self.genes))]
-        for turn in (-contig.length, 0, contig.length) if contig.is_circular else (0,):
-            placed = [
-                allele._replace(start=allele.start + turn + shift, alt=np.roll(allele.alt, -shift))
+        for row, first in self._near(allele):
+            placed = (
+                first._replace(start=first.start + shift, alt=np.roll(first.alt, -shift))
                 for shift in range(allele.shift_bp + 1)
-            ]
-            low, high = self.reach[rows].T
-            near = rows[(placed[0].start <= high) & (placed[-1].end >= low)]
-            for row in near.tolist():
-                ranks = (min(map(ORDER.index, self._of_gene(row, one))) for one in placed)
-                found.append((max(ranks), row))
+            )
+            ranks = (min(map(ORDER.index, self._of_gene(row, one))) for one in placed)
+            found.append((max(ranks), row))
         rank, row = min(found)
         return ORDER[rank], str(self.genes[row].gene_id) if rank < len(ORDER) - 1 else None
+
+    def _near(self, allele: Allele) -> Iterator[tuple[int, Allele]]:
+        """Genes that any placement of an allele reaches, each with the first one beside it."""
+        contig, rows = self.genome.contig(allele.contig), self.rows[allele.contig]
+        low, high = self.reach[rows].T
+        for turn in (-contig.length, 0, contig.length) if contig.is_circular else (0,):
+            first = allele._replace(start=allele.start + turn)
+            is_near = (first.start <= high) & (first.end + first.shift_bp >= low)
+            yield from ((row, first) for row in rows[is_near].tolist())
 
     def _coding(self, row: int) -> Coding:
         gene = self.genes[row]
@@ -184,21 +192,17 @@ class Consequences:
 
         A stop is `*`, and whichever codon a gene begins with M.
         """
-        contig, found = self.genome.contig(allele.contig), list[tuple[str, str]]()
-        turns = (-contig.length, 0, contig.length) if contig.is_circular else (0,)
-        for placed in (allele._replace(start=allele.start + turn) for turn in turns):
-            low, high = self.spans[self.rows[allele.contig]].T
-            near = self.rows[allele.contig][(placed.start < high) & (placed.end > low)]
-            for row in near.tolist():
-                coding, amino_acids = self.coding(row), codon_meanings(self.genes[row].genetic_code)
-                new = "".join(self._edited(row, exon, placed) for exon in coding.exons)
-                pairs = list(zip(_codons(coding.bases), _codons(new), strict=True))
-                for number, codons in enumerate(pairs):
-                    old, now = (amino_acids.get(codon, "X") for codon in codons)
-                    if number == 0 and coding.has_start:
-                        old = "M"
-                    if codons[0] != codons[1] and old != now:
-                        found.append((old, now))
+        found = list[tuple[str, str]]()
+        for row, placed in self._near(allele):
+            coding, amino_acids = self.coding(row), codon_meanings(self.genes[row].genetic_code)
+            new = "".join(self._edited(row, exon, placed) for exon in coding.exons)
+            pairs = zip(_codons(coding.bases), _codons(new), strict=True)
+            for number, codons in enumerate(pairs):
+                old, now = (amino_acids.get(codon, "X") for codon in codons)
+                if number == 0 and coding.has_start:
+                    old = "M"
+                if codons[0] != codons[1] and old != now:
+                    found.append((old, now))
         return found
 
 
@@ -281,12 +285,8 @@ class Matched:
     def _windows(self, count: int, generator: np.random.Generator) -> Iterator[Region]:
         """Random windows, none beyond the end of a linear contig."""
         contigs = self.genome.contigs
-        room = np.array(
-            [
-                c.length if c.is_circular else max(c.length - likelihood.WINDOW_BP + 1, 0)
-                for c in contigs
-            ]
-        )
+        lost = [0 if contig.is_circular else likelihood.WINDOW_BP - 1 for contig in contigs]
+        room = np.maximum([contig.length for contig in contigs] - np.array(lost), 0)
         if room.sum():
             for i in generator.choice(len(room), count, p=room / room.sum()):
                 low = int(generator.integers(room[i]))
@@ -307,24 +307,20 @@ class Matched:
             order = order[np.argsort(-region[order], kind="stable")]
             positions = spread_out(order[tokens[order] < 4], likelihood.WINDOW_BP)
             if len(positions):
-                rows.append(
-                    likelihood.Hidden(tokens, positions, self.genome.fetch_columns(*window))
-                )
+                columns = self.genome.fetch_columns(*window)
+                rows.append(likelihood.Hidden(tokens, positions, columns))
                 classes.append(region[positions])
         if not rows:
             return
         changes = likelihood.substitutions(self.score, rows)
-        table = pd.DataFrame(
-            np.concatenate([change.mean(0) for change in changes]), columns=list(likelihood.BASES)
-        ).assign(
-            region=np.concatenate(classes),
-            ref=np.concatenate([row.tokens[row.positions] for row in rows]),
-        )
-        for (region, ref), part in table.groupby(["region", "ref"]):
-            for alt in likelihood.BASES.replace(likelihood.BASES[ref], ""):
-                self.ratios[REGIONS[region], likelihood.BASES[ref], alt] = np.sort(
-                    part[alt].to_numpy()
-                )
+        ratios = np.concatenate([change.mean(0) for change in changes])
+        region = np.concatenate(classes)
+        ref = np.concatenate([row.tokens[row.positions] for row in rows])
+        for kind, old, new in np.ndindex(len(REGIONS), 4, 4):
+            among = ratios[(region == kind) & (ref == old), new]
+            if old != new and len(among):
+                pair = likelihood.BASES[old], likelihood.BASES[new]
+                self.ratios[REGIONS[kind], *pair] = np.sort(among)
         self.metrics = likelihood.agreement(self.score, rows, changes, seed=self.seed)
 
     def _indels(self, region: str, kind: str, length: str) -> Float[np.ndarray, " variants"]:
@@ -344,13 +340,11 @@ class Matched:
             near = self.genome.fetch(window.contig, start - 80, start + 80)
             if (near > 3).any():
                 continue
-            nothing, lost = np.zeros(0, np.uint8), near[80 : 80 + size]
+            change = near[80 : 80 + size], near[:0]
             if kind == "insertion":
                 # Bases from elsewhere close by: the composition of the locus.
                 at = int(generator.integers(0, len(near) - size))
-                alleles.append(Allele(window.contig, start, nothing, near[at : at + size]))
-            else:
-                alleles.append(Allele(window.contig, start, lost, nothing))
-        return np.sort(
-            [one.mean for one in likelihood.allele_likelihoods(self.score, self.genome, alleles)]
-        )
+                change = near[:0], near[at : at + size]
+            alleles.append(Allele(window.contig, start, *change))
+        found = likelihood.allele_likelihoods(self.score, self.genome, alleles)
+        return np.sort([one.mean for one in found])

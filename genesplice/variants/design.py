@@ -8,7 +8,7 @@ of the same positions, many times, are what a search has to beat. A design is a 
 and no measurement.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 
-from genesplice.data.bundle import Bundle
+from genesplice.data.bundle import Bundle, Progress
 from genesplice.data.genome import decode
 from genesplice.errors import require
 from genesplice.predict.gene_output import Explainer
@@ -32,7 +32,6 @@ N_RANDOM = 32
 UPSTREAM_BP = 200
 WINDOW_BP = 4096
 
-Progress = Callable[[str], None]
 Edits = tuple[tuple[int, int], ...]
 """Positions in bases from the gene's start (negative upstream), and bases (0 to 3: A C G T), both
 on the sense strand."""
@@ -116,7 +115,7 @@ class PromoterLevels:
             return np.zeros((0, len(self.models)))
         window, phase = self.window, self.window.phase[0].numpy()
         columns = window.columns[0].numpy()
-        windows = [Window(self.edited(edits), phase, columns=columns) for edits in variants]
+        windows = [Window(self.edited(edits), phase, columns) for edits in variants]
         place = window.start, window.end, window.exons.tolist()
         loci = [Locus(window.row, i, *place) for i in range(len(variants))]
         return np.stack([model(windows, loci)[:, 0] for model in self.models], axis=1)

@@ -9,7 +9,6 @@ inserted bases have that of the base before them.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +33,7 @@ from genesplice.predict.gene_output import SingleGenePredictor
 from genesplice.predict.models import TrackModels
 from genesplice.runtime import side_by_side
 from genesplice.variants.alleles import Allele
-from genesplice.variants.likelihood import BATCH_BP, edited, edited_columns, window_start
+from genesplice.variants.likelihood import BATCH_BP, edited, edited_window, window_start
 
 WINDOW_BP = 4096
 KERNEL_ROWS = 256
@@ -92,16 +91,13 @@ class Locus(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Bases and coding phase of one strand; `changed` is where it differs from sequence `like`.
-
-    `columns` are its alignment columns; None where nothing is aligned.
-    """
+    """What is read of one strand; `changed` is where it differs from sequence `like`."""
 
     tokens: UInt8[np.ndarray, " window"]
     phase: UInt8[np.ndarray, " window"]
+    columns: UInt8[np.ndarray, "window groups 5"]
     like: int | None = None
     changed: tuple[int, int] = (0, 0)
-    columns: UInt8[np.ndarray, "window groups 5"] | None = None
 
 
 Features = Float[Tensor, "loci features"]
@@ -164,10 +160,8 @@ class LevelModel:
             features[own] = self.model.readout.pool(encoded, genes(rows, first_bp))
 
         def encode(rows: Sequence[int]) -> None:
-            own = [sequences[i] for i in rows]
-            parts = [[one.tokens for one in own], [one.phase for one in own]]
-            parts.append([one.columns for one in own if one.columns is not None])
-            inputs = [torch.from_numpy(np.stack(part)) for part in parts if part]
+            parts = zip(*(sequences[i][:3] for i in rows), strict=True)
+            inputs = [torch.from_numpy(np.stack(part)) for part in parts]
             if rows[0] not in spliced:
                 return read(encoder(*inputs, with_bases=with_bases), rows)
             assert isinstance(encoder, HierarchicalEncoder)
@@ -243,21 +237,19 @@ class Levels:
 
         def place(low: int, allele: Allele, gene: int, tss: int, *, is_changed: bool) -> int:
             strand, high = "+" if self.is_plus[gene] else "-", low + self.window_bp
-            moves_left = bool(is_changed and allele.growth_bp and allele.start <= tss + low)
+            moves_left = bool(allele.growth_bp and allele.start <= tss + low)
             letters = (allele.start, allele.end, allele.alt.tobytes(), moves_left)
             key = (allele.contig, low, strand, letters if is_changed else None)
             if (*key, gene) not in known:
                 if key not in numbers:
                     numbers[key] = len(numbers)
-                    read = self.sequence(low, strand, allele, is_changed, moves_left)
-                    window = Window(*read[:2], columns=read[2])
+                    window = self.sequence(low, strand, allele, moves_left)
                     if is_changed and not allele.growth_bp:
                         at = allele.start - low if strand == "+" else high - allele.end
                         changed = at, at + len(allele.alt)
                         window = window._replace(like=numbers[*key[:3], None], changed=changed)
                     sequences.append(window)
-                change = allele if is_changed else None
-                (start, end), *exons = self.edges(gene, tss, low, change, moves_left)
+                (start, end), *exons = self.edges(gene, tss, low, allele, moves_left)
                 known[*key, gene] = len(loci)
                 loci.append(Locus(gene, numbers[key], start, end, exons))
             return known[*key, gene]
@@ -266,10 +258,8 @@ class Levels:
         for allele in alleles:
             low, own = window_start(allele.start, self.window_bp), []
             for gene, tss in self.genes_around(allele):
-                before, after = (
-                    place(low, allele, gene, tss, is_changed=is_changed)
-                    for is_changed in (False, True)
-                )
+                before = place(low, allele.undone, gene, tss, is_changed=False)
+                after = place(low, allele, gene, tss, is_changed=True)
                 distance = (allele.start - low - tss) * (1 if self.is_plus[gene] else -1)
                 own.append((gene, distance, before, after))
             pairs.append(own)
@@ -278,40 +268,33 @@ class Levels:
         values = np.stack([model(sequences, loci) for model in self.models])
         return [[self._change(values, *one) for one in own] for own in pairs]
 
-    def sequence(
-        self, low: int, strand: str, allele: Allele, is_changed: bool, moves_left: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens, coding phase and alignment columns from `low`, with or without the allele."""
-        high, fetch = low + self.window_bp, partial(self.genome.fetch, allele.contig)
+    def sequence(self, low: int, strand: str, allele: Allele, moves_left: bool) -> Window:
+        """The window from `low` with the allele."""
+        high = low + self.window_bp
 
         def phases(start: int, end: int) -> np.ndarray:
             track = fetch_track(self.genome, self.track, allele.contig, start, end)
             return track[int(strand == "-")]
 
-        tokens, phase = fetch(low, high), phases(low, high)
-        columns = self.genome.fetch_columns(allele.contig, low, high)
-        if is_changed:
-            # Phases of new bases: those of the ones they replace, then of the base before.
-            old = phases(allele.start - 1, allele.end)
-            new = np.concatenate([old[1:], np.full(len(allele.alt), old[0])])[: len(allele.alt)]
-            tokens = edited(fetch, allele, allele.alt, low, high, moves_left=moves_left)
-            phase = edited(phases, allele, new, low, high, moves_left=moves_left)
-            columns = edited_columns(self.genome, allele, low, high, moves_left=moves_left)
+        # Phases of new bases: those of the ones they replace, then of the base before.
+        old = phases(allele.start - 1, allele.end)
+        new = np.concatenate([old[1:], np.full(len(allele.alt), old[0])])[: len(allele.alt)]
+        phase = edited(phases, allele, new, low, high, moves_left=moves_left)
+        tokens, columns = edited_window(self.genome, allele, low, high, moves_left=moves_left)
         if strand == "+":
-            return tokens, phase, columns
-        return reverse_complement(tokens), phase[::-1].copy(), reverse_columns(columns)
+            return Window(tokens, phase, columns)
+        return Window(reverse_complement(tokens), phase[::-1].copy(), reverse_columns(columns))
 
     def edges(
-        self, gene: int, tss: int, low: int, allele: Allele | None, moves_left: bool
+        self, gene: int, tss: int, low: int, allele: Allele, moves_left: bool
     ) -> list[list[int]]:
         """Start and end of a gene, then of its exons, in the sequence on its sense strand.
 
         An edge inside of what is replaced lies behind the new bases.
         """
         edges, is_plus = self.from_tss[gene] + tss + low, self.is_plus[gene]
-        if allele is not None:
-            moved = np.maximum(edges + allele.growth_bp, allele.start + len(allele.alt))
-            edges = np.where(edges > allele.start, moved, edges) - moves_left * allele.growth_bp
+        moved = np.maximum(edges + allele.growth_bp, allele.start + len(allele.alt))
+        edges = np.where(edges > allele.start, moved, edges) - moves_left * allele.growth_bp
         sense = edges - low if is_plus else low + self.window_bp - edges[:, ::-1]
         return sense.tolist()
 
@@ -348,23 +331,20 @@ class TrackChanges:
     def __init__(self, found: TrackModels, genome: Genome, *, window_bp: int = WINDOW_BP) -> None:
         window_start(0, window_bp)  # raises for a window that cannot be
         self.found, self.genome, self.window_bp = found, genome, window_bp
+        self.labels = found.tracks.labels
 
     def __call__(self, alleles: Sequence[Allele]) -> list[Float[np.ndarray, " tracks"]]:
         """The changes of every allele."""
-        known, tokens, columns = dict[tuple, int](), list[np.ndarray](), list[np.ndarray]()
-        plan, no_bases = [], np.zeros(0, np.uint8)
+        known, windows = dict[tuple, int](), list[tuple[np.ndarray, np.ndarray]]()
+        plan = []
         for allele in alleles:
             low, rows = window_start(allele.start, self.window_bp), list[int]()
-            # Without the allele it is an empty change.
-            same = Allele(allele.contig, allele.start, no_bases, no_bases)
-            moves = (False, True) if allele.growth_bp else (False,)
+            same, moves = allele.undone, (False, True) if allele.growth_bp else (False,)
             for one, way in ((same, False), *((allele, way) for way in moves)):
                 key = (one.contig, low, one is same or (one.start, one.end, one.alt.tobytes(), way))
                 if key not in known:
-                    known[key], window = len(tokens), (low, low + self.window_bp)
-                    fetch = partial(self.genome.fetch, one.contig)
-                    tokens.append(edited(fetch, one, one.alt, *window, moves_left=way))
-                    columns.append(edited_columns(self.genome, one, *window, moves_left=way))
+                    known[key], window = len(windows), (low, low + self.window_bp)
+                    windows.append(edited_window(self.genome, one, *window, moves_left=way))
                 rows.append(known[key])
             first, last = allele.start - REACH_BP - low, allele.end + REACH_BP - low
             bins = slice(max(first // BIN_BP, 0), min(-(-last // BIN_BP), self.window_bp // BIN_BP))
@@ -374,9 +354,9 @@ class TrackChanges:
         size = max(1, BATCH_BP // self.window_bp)
 
         def predict(at: int) -> np.ndarray:
-            both = (np.stack(part[at : at + size]) for part in (tokens, columns))
+            both = map(np.stack, zip(*windows[at : at + size], strict=True))
             return self.found.predict(*map(torch.from_numpy, both))
 
-        values = np.concatenate(side_by_side(predict, range(0, len(tokens), size)), 1)
+        values = np.concatenate(side_by_side(predict, range(0, len(windows), size)), 1)
         logs = (np.log2(1 + values[:, rows, bins].sum(2)) for rows, bins in plan)
         return [(one[:, 1:] - one[:, :1]).mean((0, 1)) for one in logs]

@@ -82,27 +82,27 @@ def edited(
     return np.concatenate([before, new, after])[:size]
 
 
-def edited_columns(
+def edited_window(
     genome: Genome, allele: Allele, low: int, high: int, *, moves_left: bool = False
-) -> Columns:
-    """Alignment columns of `edited` bases: of new ones, those of the bases that they replace."""
-    old = genome.fetch_columns(allele.contig, allele.start, allele.end)
-    new = np.zeros((len(allele.alt), *old.shape[1:]), np.uint8)
-    same = min(len(old), len(new))
-    new[:same] = old[:same]
-    fetch = partial(genome.fetch_columns, allele.contig)
-    return edited(fetch, allele, new, low, high, moves_left=moves_left)
+) -> tuple[Bases, Columns]:
+    """`edited` bases and alignment columns: of new bases, those of the ones that they replace."""
+    fetch, fetch_columns = (
+        partial(fetch, allele.contig) for fetch in (genome.fetch, genome.fetch_columns)
+    )
+    old = fetch_columns(allele.start, allele.end)[: len(allele.alt)]
+    new = np.concatenate([old, np.zeros((len(allele.alt) - len(old), *old.shape[1:]), np.uint8)])
+    return (
+        edited(fetch, allele, allele.alt, low, high, moves_left=moves_left),
+        edited(fetch_columns, allele, new, low, high, moves_left=moves_left),
+    )
 
 
 class Hidden(NamedTuple):
-    """A window, and positions whose bases the model must predict; these are still in `tokens`.
-
-    `columns` are the window's alignment columns; None where nothing is aligned.
-    """
+    """A window, and positions whose bases the model must predict; these are still in `tokens`."""
 
     tokens: Bases
     positions: Int64[np.ndarray, " hidden"]
-    columns: Columns | None = None
+    columns: Columns
 
 
 class Likelihood(NamedTuple):
@@ -192,17 +192,15 @@ class MaskedBases:
 
     def _batch(self, part: Sequence[Hidden]) -> list[np.ndarray]:
         """Each row in a pass of its own."""
-        tokens, columns = torch.from_numpy(np.stack([row.tokens for row in part])), None
-        known = [row.columns for row in part if row.columns is not None]
-        if known:
-            columns = torch.from_numpy(np.stack(known)).to(self.device)
+        tokens = torch.from_numpy(np.stack([row.tokens for row in part]))
+        columns = torch.from_numpy(np.stack([row.columns for row in part])).to(self.device)
         for row, hidden in zip(tokens, part, strict=True):
             row[torch.from_numpy(hidden.positions)] = MASK_TOKEN
         tokens = tokens.to(self.device)
-        backwards = None if columns is None else reverse_columns(columns)
+        other = reverse_complement(tokens), reverse_columns(columns)
         forward, reverse = (
             base_log_probabilities(self.model, *strand, is_strand_averaged=False)
-            for strand in ((tokens, columns), (reverse_complement(tokens), backwards))
+            for strand in ((tokens, columns), other)
         )
         # The - strand backwards, and A for T, C for G.
         both = torch.stack([forward, reverse.flip(1, 2)], 1).cpu().double().numpy()
@@ -210,17 +208,15 @@ class MaskedBases:
 
     def _spliced(self, part: Sequence[Hidden]) -> list[np.ndarray]:
         """Rows of one window: it is encoded once, and again around what each row hides."""
-        encoder, tokens = self.model.encoder, torch.from_numpy(part[0].tokens)[None]
-        known = part[0].columns
-        columns = None if known is None else torch.from_numpy(known)[None].to(self.device)
+        encoder, read = self.model.encoder, (part[0].tokens, part[0].columns)
+        tokens, columns = (torch.from_numpy(x)[None].to(self.device) for x in read)
         assert isinstance(encoder, HierarchicalEncoder)
         strands, length, bin_bp = [], tokens.shape[1], encoder.bin_bp
         for is_reverse in (False, True):
-            own = (reverse_complement(tokens) if is_reverse else tokens).to(self.device)
-            is_real = (own != N_TOKEN).view(1, -1, bin_bp).any(-1)
-            if is_reverse and columns is not None:
-                columns = reverse_columns(columns)
-            channels = encoder.channels(own, columns=columns)
+            if is_reverse:
+                tokens, columns = reverse_complement(tokens), reverse_columns(columns)
+            is_real = (tokens != N_TOKEN).view(1, -1, bin_bp).any(-1)
+            channels = encoder.channels(tokens, columns=columns)
             window = SplicedEncoder(encoder, channels, is_real, with_bases=True)
             for row in part:
                 at = length - 1 - row.positions[::-1] if is_reverse else row.positions
@@ -267,15 +263,12 @@ def _hidden(
 
     Columns stay with their bases; nothing is aligned to new ones beyond those that they replace.
     """
-    fetch, at = partial(genome.fetch, allele.contig), allele.start - low
-    key = (allele.contig, allele.start, len(allele.ref))
+    at, key = allele.start - low, (allele.contig, allele.start, len(allele.ref))
     if allele.growth_bp == 0:
         yield key, Hidden(tokens, np.arange(at, at + len(allele.ref)), columns)
         return
-    changed = edited(fetch, allele, allele.alt, low, low + len(tokens))
     span, first = _span(allele), at - FLANK_BP
-    moved = edited_columns(genome, allele, low, low + len(tokens))
-    pairs = (tokens, columns), (changed, moved)
+    pairs = (tokens, columns), edited_window(genome, allele, low, low + len(tokens))
     for new, (sequence, aligned), missing in zip(
         (None, allele.alt.tobytes()), pairs, _missing(allele), strict=True
     ):

@@ -16,30 +16,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import spearmanr
 
-from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model
-from genesplice.data.alignments import ConservationScore
+from genesplice.baselines.features import CountModel
 from genesplice.data.assay import read_measured
 from genesplice.data.bundle import Bundle
 from genesplice.data.genome import Genome
-from genesplice.data.relatives import Relatives, column_log_counts
 from genesplice.data.tables import bed_rows
-from genesplice.errors import InputError
-from genesplice.evaluate.bootstrap import resampled
+from genesplice.errors import InputError, require
+from genesplice.evaluate.bootstrap import rank_agreement, resampled
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
 from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
-from genesplice.variants.annotate import Models, Settings
-from genesplice.variants.classes import BASES, SCORES, auroc_metric, matched_auroc
+from genesplice.variants.annotate import Models, Settings, column_ratio, ready
+from genesplice.variants.classes import (
+    auroc_metric,
+    base_changes,
+    base_scores,
+    known_scores,
+    matched_auroc,
+    neighbour_counts,
+)
 from genesplice.variants.consequence import Consequences
-from genesplice.variants.levels import LevelModel, Levels, TrackChanges, strongest
+from genesplice.variants.levels import Levels, TrackChanges, strongest
 from genesplice.variants.likelihood import (
     WINDOW_BP,
     Hidden,
     MaskedBases,
     allele_likelihoods,
-    substitutions,
     window_start,
 )
 from genesplice.variants.vcf import NEEDED, table_records
@@ -52,7 +55,6 @@ BLOSUM62 = "blosum62"
 def score_measured(
     table: pd.DataFrame,
     bundle: Bundle,
-    *,
     masked: MaskedBases | None = None,
     levels: Levels | None = None,
     tracks: TrackChanges | None = None,
@@ -68,18 +70,18 @@ def score_measured(
         most = [strongest(changes) for changes in levels(alleles)]
         scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
     if tracks is not None:
-        labels = tracks.found.tracks.labels
-        changes = np.array(tracks(alleles)).reshape(len(alleles), len(labels))
-        scores |= {f"dtrack:{label}": list(changes[:, i]) for i, label in enumerate(labels)}
-    contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
-    counts = fit_count_model(genome, contigs, *CONTEXTS[-1])
+        changes = np.array(tracks(alleles)).reshape(len(alleles), len(tracks.labels))
+        scores |= {f"dtrack:{label}": list(changes[:, i]) for i, label in enumerate(tracks.labels)}
+    counts = neighbour_counts(genome)
     scores["gc"] = [np.isin(a.alt, (1, 2)).sum() - np.isin(a.ref, (1, 2)).sum() for a in alleles]
     scores["tss_distance"] = [_to_tss(bundle, one) for one in alleles]
     scores[counts.name] = [_count_ratio(counts, genome, one) for one in alleles]
     exchanges = Consequences(genome, bundle.genes).exchanged
     scores[BLOSUM62] = [0.0 if a.growth_bp else _similarity(exchanges(a)) for a in alleles]
-    if (conserved_by := bundle.conserved_by) is not None:
-        scores["column"] = [_column_ratio(conserved_by, genome, one) for one in alleles]
+    if bundle.conserved_by is not None:
+        # 0 where columns, or a score, say nothing of a change.
+        ratios = np.array([column_ratio(bundle, one) for one in alleles], float)
+        scores["column"] = np.nan_to_num(ratios).tolist()
     is_scored = np.array([isinstance(one, Allele) for one in checked], bool)
     out = table.assign(flag=[None if isinstance(one, Allele) else one for one in checked])
     for name, values in scores.items():
@@ -122,15 +124,6 @@ def _count_ratio(model: CountModel, genome: Genome, allele: Allele) -> float:
     return float(totals[1] - totals[0])
 
 
-def _column_ratio(
-    conserved_by: Relatives | ConservationScore, genome: Genome, allele: Allele
-) -> float:
-    """As `Relatives.log_ratio`; 0 where columns, or a score, say nothing of a change."""
-    at, _ = genome.indices(allele.contig, allele.start, allele.end)
-    ratio = conserved_by.log_ratio(at, allele.ref, allele.alt)
-    return 0.0 if ratio is None else ratio
-
-
 def measured_metrics(scored: pd.DataFrame, seed: int = 0, path: Path | None = None) -> list[Metric]:
     """The figures of every score; `model` is the score's name. `path` names the file.
 
@@ -147,32 +140,27 @@ def measured_metrics(scored: pd.DataFrame, seed: int = 0, path: Path | None = No
     is_high, metrics = value > np.median(value), list[Metric]()
     for model in columns:
         x, every = kept[model].to_numpy(float), np.arange(len(value))
-        metrics += _measured("measured_spearman", _spearman, value, x, model, seed)
-        metrics += _measured("measured_sign_accuracy", _same_sign, value, x, model, seed)
+        metrics += _measured("measured_spearman", rank_agreement, x, value, model, seed)
+        metrics += _measured("measured_sign_accuracy", _same_sign, x, value, model, seed)
         found = auroc_metric("measured_auroc", is_high, x, every, model=model, seed=seed)
         metrics += [one._replace(n=len(value), split="measured") for one in found]
     return metrics
 
 
 def _measured(
-    name: str, measure: Callable[..., float], y: np.ndarray, x: np.ndarray, model: str, seed: int
+    name: str, measure: Callable[..., float], x: np.ndarray, y: np.ndarray, model: str, seed: int
 ) -> list[Metric]:
     found = resampled(
-        lambda i: measure(y[i], x[i]), np.arange(len(y)), seed=seed, limits=(-1.0, 1.0)
+        lambda i: measure(x[i], y[i]), np.arange(len(y)), seed=seed, limits=(-1.0, 1.0)
     )
     record = Metric(name, *found, len(y), model, "measured", None, seed)
     return [record] if np.isfinite(record.value) else []
 
 
-def _same_sign(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
+def _same_sign(x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"]) -> float:
     """Share of rows with the sign of `y`, where it has one."""
     is_same = (np.sign(x) == np.sign(y))[y != 0]
     return float(is_same.mean()) if len(is_same) else float("nan")
-
-
-def _spearman(y: Float[np.ndarray, " rows"], x: Float[np.ndarray, " rows"]) -> float:
-    """Rank correlation; 0 where one side is all the same."""
-    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(spearmanr(x, y).statistic)
 
 
 def measured_benchmark(
@@ -181,14 +169,7 @@ def measured_benchmark(
     """Score a measured table, write it to `out` as TSV, and give its figures."""
     table = read_measured(path).reset_index(drop=True)
     survey_file(table_records(table), bundle, path)
-    masked = None if models.masked is None else MaskedBases(models.masked, settings.relatives)
-    level_models = [LevelModel(model, bundle) for model in models.levels]
-    window_bp = settings.level_window_bp
-    levels = Levels(level_models, bundle, window_bp=window_bp) if level_models else None
-    tracks = None
-    if models.tracks is not None:
-        tracks = TrackChanges(models.tracks, bundle.genome, window_bp=window_bp)
-    scored = score_measured(table, bundle, masked=masked, levels=levels, tracks=tracks)
+    scored = score_measured(table, bundle, *ready(models, bundle, settings))
     metrics = measured_metrics(scored, seed=settings.seed, path=path)
     with atomic_file(out) as partial:
         scored.to_csv(partial, sep="\t", index=False)
@@ -209,21 +190,16 @@ def read_sites(path: Path, bundle: Bundle) -> pd.DataFrame:
     """
     names, rows = contig_names(bundle), []
     for line, cells in bed_rows(path, 3, "BED: contig, start, end, name"):
-
-        def refuse(found: str, expected: str, line: int = line) -> InputError:
-            return InputError(found, expected, path=path, line=line)
-
         contig, start, end = names.find(cells[0]), int(cells[1]), int(cells[2])
         if contig is None:
-            raise refuse(f"contig {cells[0]!r}", "one of the genome's")
-        if end > contig.length:
-            raise refuse(f"end {end}", f"at most {contig.length}, the length of {contig.name}")
-        if not 0 < end - start <= LONGEST_BP:
-            raise refuse(f"a site of {end - start} bp", f"1 to {LONGEST_BP}")
+            raise InputError(f"contig {cells[0]!r}", "one of the genome's", path=path, line=line)
+        most = f"at most {contig.length}, the length of {contig.name}"
+        require(end <= contig.length, f"end {end}", most, path, line)
+        size, wanted = end - start, f"1 to {LONGEST_BP}"
+        require(0 < size <= LONGEST_BP, f"a site of {size} bp", wanted, path, line)
         name = cells[3].strip() if len(cells) > 3 else ""
         rows.append((contig.name, start, end, name or "site"))
-    if not rows:
-        raise InputError("no site", "BED", path=path)
+    require(rows, "no site", "BED", path)
     return pd.DataFrame(rows, columns=["contig", "start", "end", "name"]).drop_duplicates()
 
 
@@ -241,26 +217,22 @@ def site_table(
         is_site[genome.indices(site.contig, site.start, site.end)[0]] = True
     order = pd.Series(generator.permutation(len(sites)), index=sites.index)
     rank = order.groupby(sites["name"]).rank()
-    contigs = [(contig.name, 0, contig.length) for contig in genome.contigs]
-    counts = fit_count_model(genome, contigs, *CONTEXTS[-1])
+    counts = neighbour_counts(genome)
 
-    def rows() -> Iterator[tuple]:
+    def score_sites() -> Iterator[tuple]:
         for site in sites[rank <= n_sites].itertuples():
             low = window_start((site.start + site.end) // 2, WINDOW_BP)
             tokens, columns, near = _around(genome, is_site, site, low)
-            hidden = [Hidden(tokens, np.array([at]), columns) for at in near]
-            logs = np.log(counts.probabilities(tokens)), column_log_counts(columns)
-            for row, change in zip(hidden, substitutions(score, hidden), strict=True):
-                at = int(row.positions[0])
+            rows = [Hidden(tokens, np.array([at]), columns) for at in near]
+            logs = base_scores(score, counts, rows)
+            for at, is_inside in near.items():
                 ref = int(tokens[at])
-                for alt in range(4):
-                    if ref < 4 and alt != ref:
-                        ratios = (each[at, alt] - each[at, ref] for each in logs)
-                        what = str(site.Index), site.name, near[at], BASES[ref], BASES[alt]
-                        yield *what, float(change[:, 0, alt].mean()), *ratios
+                for alt, _, *letters, _, _ in base_changes(ref, None, 0, {}):
+                    ratios = (each[at, alt] - each[at, ref] for each in logs)
+                    yield str(site.Index), site.name, is_inside, *letters, *ratios
 
     names = ["site", "name", "is_site", "ref", "alt", "llr", "llr_counts", "llr_column"]
-    return pd.DataFrame(rows(), columns=names)
+    return pd.DataFrame(score_sites(), columns=names)
 
 
 def _around(
@@ -284,8 +256,6 @@ def site_metrics(table: pd.DataFrame, *, seed: int = 0) -> list[Metric]:
     metrics = []
     for name, part in table.groupby("name"):
         both = part[part["is_site"]], part[~part["is_site"]]
-        for model, column in SCORES.items():
-            if table[column].any():
-                found = matched_auroc(f"auroc_sites_{name}", *both, column, seed, unit="site")
-                metrics += [metric._replace(model=model) for metric in found]
+        for model in known_scores(table):
+            metrics += matched_auroc(f"auroc_sites_{name}", *both, model, seed, unit="site")
     return metrics

@@ -5,7 +5,7 @@ strands. The other hidden bases depend on the position alone, so that a score is
 region it is asked for in, window edges aside (cores lie on a fixed grid).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pysam
 from jaxtyping import UInt8
 
-from genesplice.data.bundle import Bundle
+from genesplice.data.bundle import Bundle, Progress
 from genesplice.data.features import find_promoter
 from genesplice.data.genome import ALPHABET, Genome
 from genesplice.errors import InputError, require
@@ -32,8 +32,6 @@ CORE_BP = 6144
 FLANK_BP = 1024
 WELL_KNOWN = ("lacZ", "araB")
 TO_BASES = [f"to_{base}" for base in likelihood.BASES]
-
-Progress = Callable[[str], None]
 
 
 def parse_region(text: str, genome: Genome, option: str = "--region") -> list[Region]:

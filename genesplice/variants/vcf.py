@@ -21,30 +21,37 @@ from genesplice.runtime import atomic_file
 
 FIELDS = {
     "GS_LLR": (
-        "A", "Float",
+        "llr", "Float", "abstains",
         "Masked-base log-likelihood ratio of ALT to REF, natural log, mean of both strands",
     ),
     "GS_CONS": (
-        "A", "Float",
+        "conservation", "Float", None,
         "Log ratio of ALT to REF among aligned relatives: counts + 1/4, natural log; of a score of "
         "conservation, minus its mean over the bases that change",
     ),
     "GS_DLEVEL": (
-        "A", "Float",
+        "dlevel", "Float", "models_disagree",
         "Change of the predicted expression level, log2(TPM+1), of the gene in GS_GENE",
     ),
-    "GS_GENE": ("A", "String", "The gene whose predicted level the allele changes most"),
+    "GS_GENE": (
+        "gene_id", "String", None, "The gene whose predicted level the allele changes most",
+    ),
     "GS_DTRACK": (
-        "A", "Float",
+        "dtrack", "Float", None,
         "Change of the track in GS_TRACK within 512 bp: log2 ratio of 1 + predicted sums",
     ),
-    "GS_TRACK": ("A", "String", "The track that the allele is predicted to change most"),
+    "GS_TRACK": (
+        "track", "String", None, "The track that the allele is predicted to change most",
+    ),
     "GS_PCT": (
-        "A", "Float",
+        "percentile", "Float", "abstains",
         "Share (0 to 100) of matched random variants with a lower GS_LLR",
     ),
-    "GS_FLAG": (".", "String", "Why an allele was not scored, one entry an ALT (or one without)"),
+    "GS_FLAG": (
+        "flag", "String", None, "Why an allele was not scored, one entry an ALT (or one without)",
+    ),
 }  # fmt: skip
+"""The column that each INFO field is read from, its type, the flag under which it is withheld."""
 OURS = re.compile(r"##INFO=<ID=(GS_[A-Z_]+),")
 CONTIG, LENGTH = re.compile(r"##contig=<(?:.*,)?ID=([^,>]+)"), re.compile(r"[<,]length=(\d+)")
 COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
@@ -217,8 +224,9 @@ def write_vcf(
     """
     lines, columns = read_header(like)
     declared = [
-        f'##INFO=<ID={name},Number={n},Type={kind},Description="{text}">'
-        for name, (n, kind, text) in FIELDS.items()
+        f"##INFO=<ID={name},Number={'.' if column == 'flag' else 'A'},Type={kind},"
+        f'Description="{text}">'
+        for name, (column, kind, _, text) in FIELDS.items()
         if name in fields
     ]
     header = [*(line for line in lines if line not in notes), *notes, *declared, columns]

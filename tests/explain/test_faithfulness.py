@@ -9,6 +9,7 @@ from scipy.stats import rankdata
 from tiny_models import make_tiny, make_vectors
 
 from genesplice.errors import InputError
+from genesplice.evaluate.bootstrap import rank_agreement
 from genesplice.explain.attribution import attribute_gene
 from genesplice.explain.faithfulness import (
     Faithfulness,
@@ -18,7 +19,6 @@ from genesplice.explain.faithfulness import (
     faithfulness_metrics,
     faithfulness_table,
     randomised,
-    rank_agreement,
 )
 from genesplice.explain.mutagenesis import Curves, deletion_insertion
 from genesplice.predict.gene_output import Explainer

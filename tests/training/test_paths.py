@@ -91,4 +91,4 @@ def test_half_of_a_prediction_is_that_half(control, target, part):
         output = GraphOutput(model, graph, gene_features, rows, target)
         expected = whole.sum() if target == "level" else whole.norm(dim=1).sum()
         torch.testing.assert_close(output(*output.full_masks())[0], expected)
-        assert output.inner is not None
+        assert output.compared is not None

@@ -50,7 +50,7 @@ def whole_window(levels, allele, gene, tss, bundle) -> tuple[GeneWindow, int]:
     low = window_start(allele.start, W)
     row = bundle.genes.iloc[gene]
     tokens = bundle.genome.fetch("chr", low, low + W, row.strand)
-    _, phase, columns = levels.sequence(low, row.strand, allele, False, False)
+    _, phase, columns, *_ = levels.sequence(low, row.strand, allele.undone, False)
     start = tss if row.strand == "+" else W - 1 - tss
     end = start + int(row.end - row.start)
     first = row.start if row.strand == "+" else row.end
@@ -123,10 +123,10 @@ def test_the_side_without_the_tss_moves(levels, tiny_bundle, offset, change):
         low = window_start(start, W)
         tss = dict(levels.genes_around(allele))[gene]
         moves_left = offset < 0
-        old = levels.sequence(low, strand, allele, False, False)
-        new = levels.sequence(low, strand, allele, True, moves_left)
+        old = levels.sequence(low, strand, allele.undone, False)
+        new = levels.sequence(low, strand, allele, moves_left)
         assert len(new[0]) == len(new[1]) == W
-        before = levels.edges(gene, tss, low, None, False)[0]
+        before = levels.edges(gene, tss, low, allele.undone, False)[0]
         after = levels.edges(gene, tss, low, allele, moves_left)[0]
         # The first base of the gene, and all on its side of the change, stay where they are.
         assert after[0] == before[0]
@@ -155,7 +155,7 @@ def test_a_gene_in_which_bases_are_lost_ends_earlier(levels, tiny_bundle):
     allele, low = Allele("chr", start, lost, nothing), window_start(start, W)
     tss = int(row.start) - low
     whole = [tss, tss + int(row.end - row.start)]
-    assert levels.edges(gene, tss, low, None, False) == [whole, whole]
+    assert levels.edges(gene, tss, low, allele.undone, False) == [whole, whole]
     assert levels.edges(gene, tss, low, allele, False) == 2 * [[tss, whole[1] - 30]]
     # A deletion over the very end.
     late = Allele("chr", int(row.end) - 10, lost, nothing)
@@ -171,8 +171,8 @@ def test_a_reading_frame_moves_with_its_bases(levels, tiny_bundle):
     low = window_start(start, W)
     at = start - low
     allele = Allele("chr", start, np.zeros(0, np.uint8), np.array([0, 1], np.uint8))
-    old = levels.sequence(low, "+", allele, False, False)[1]
-    new = levels.sequence(low, "+", allele, True, False)[1]
+    old = levels.sequence(low, "+", allele.undone, False).phase
+    new = levels.sequence(low, "+", allele, False).phase
     assert new[at : at + 2].tolist() == [old[at - 1]] * 2
     assert np.array_equal(new[at + 2 :], old[at:-2])
 

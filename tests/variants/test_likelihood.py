@@ -53,6 +53,11 @@ def strands(model, tokens, positions):
     return found
 
 
+def hidden(genome, start: int, length: int, *positions: int) -> Hidden:
+    window = "chr", start, start + length
+    return Hidden(genome.fetch(*window), np.array(positions), genome.fetch_columns(*window))
+
+
 def close(found: Likelihood, wanted) -> None:
     np.testing.assert_allclose([found.forward, found.reverse], wanted, rtol=2e-4, atol=2e-4)
 
@@ -206,10 +211,7 @@ def test_no_rows_and_windows_that_cannot_be(score, tiny_bundle):
 
 
 def test_batches_do_not_change_what_is_log_probs(model, tiny_bundle):
-    rows = [
-        Hidden(tiny_bundle.genome.fetch("chr", s, s + 1024), np.array([3, 500 + s]))
-        for s in range(5)
-    ]
+    rows = [hidden(tiny_bundle.genome, s, 1024, 3, 500 + s) for s in range(5)]
     whole, small = (MaskedBases(model, batch_bp=bp)(rows) for bp in (65_536, 1))
     for one, two in zip(whole, small, strict=True):
         assert one.shape == (2, 2, 4)
@@ -253,9 +255,9 @@ def test_hidden_bases_keep_their_distance():
 
 
 def test_ratios_to_the_base_that_is_there(flat, tiny_bundle):
-    tokens = tiny_bundle.genome.fetch("chr", 0, 2048)
+    row = hidden(tiny_bundle.genome, 0, 2048, 300, 700, 1300)
+    tokens = row.tokens
     tokens[700] = 4
-    row = Hidden(tokens, np.array([300, 700, 1300]))
     (change,) = substitutions(flat, [row])
     (log_probs,) = flat([row])
     assert np.isnan(change[:, 1]).all()
@@ -265,8 +267,8 @@ def test_ratios_to_the_base_that_is_there(flat, tiny_bundle):
         np.testing.assert_allclose(change[:, i] + log_probs[:, i, own, None], log_probs[:, i])
     metrics = {m.metric: m.value for m in agreement(flat, [row], [change])}
     assert metrics["llr_shared_mask_r"] > 0.5
-    alone = substitutions(flat, [Hidden(tokens, row.positions[:1])])[0]
-    exact = agreement(flat, [Hidden(tokens, row.positions[:1])], [alone])
+    one = row._replace(positions=row.positions[:1])
+    exact = agreement(flat, [one], substitutions(flat, [one]))
     assert {m.metric: round(m.value, 6) for m in exact} == {
         "llr_shared_mask_r": 1, "llr_shared_mask_rmse": 0
     }  # fmt: skip

@@ -38,11 +38,12 @@ def test_a_scan_hides_every_32nd_base_of_its_core(score, tiny_bundle):
     found = scan_core(score, genome, Region("chr", start, start + 3)).reset_index()
     assert found["position"].tolist() == [start + 1, start + 2, start + 3]
     low = 2 * CORE_BP - FLANK_BP
-    tokens = genome.fetch("chr", low, low + CORE_BP + 2 * FLANK_BP)
+    window = "chr", low, low + CORE_BP + 2 * FLANK_BP
+    tokens, columns = genome.fetch(*window), genome.fetch_columns(*window)
     for i, row in found.iterrows():
         first = 2 * CORE_BP + (start + i) % STRIDE_BP - low
         positions = np.arange(first, FLANK_BP + CORE_BP, STRIDE_BP)
-        (log_probs,) = score([Hidden(tokens, positions)])
+        (log_probs,) = score([Hidden(tokens, positions, columns)])
         at = int(np.flatnonzero(positions == start + i - low)[0])
         change = log_probs[:, at] - log_probs[:, at, "ACGT".index(row["ref"]), None]
         np.testing.assert_allclose(
