@@ -13,13 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genesplice import __version__
+import genesplice as gs
 from genesplice.config import PRESETS, Config, load_preset, override
 from genesplice.errors import GeneSpliceError
 from genesplice.runtime import atomic_file, claimed, keep_freed_memory, write_manifest
@@ -122,7 +122,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 def start(version: Annotated[bool, typer.Option("--version", help="Say it.")] = False) -> None:
     """Before the verb."""
     if version:
-        print(f"genesplice {__version__}")
+        print(f"genesplice {gs.__version__}")
         raise typer.Exit
 
 
@@ -142,38 +142,44 @@ def command_line() -> str:
 
 
 def write_receipt(
-    folder: Path, *, data: Mapping[str, str] | None = None, has_model: bool = True, **about: Any
+    folder: Path, metrics: "Sequence[Metric] | None" = None, has_model: bool = True, **about: Any
 ) -> None:
-    """Write the manifest of this verb: `about` is what `write_manifest` takes besides."""
+    """Write metrics, if there are any, and the manifest; `about` is as in `write_manifest`."""
     from genesplice.model.attention import backend_name
 
+    if metrics is not None:
+        gs.write_metrics(folder / "metrics.json", metrics)
     about |= {"command": command_line(), "started": STARTED}
-    write_manifest(folder, data=data, backend=backend_name() if has_model else None, **about)
+    write_manifest(folder, backend=backend_name() if has_model else None, **about)
 
 
 def write_cards(
     out: Path,
     stage: str,
     metrics: Sequence["Metric"],
-    data: Mapping[str, str],
+    config: Config,
     bundle: "Bundle | None" = None,
+    **about: Any,
 ) -> None:
-    """Write the card of a model in `out`, or of each of its folds: the folder can be pushed then.
+    """Write metrics, manifest, and the card of a model or of each fold: the folder can be pushed.
 
-    It has data with licences and digests, the command, the first of the metrics, and the licence.
+    A card has data with licences and digests, the command, the first of the metrics, and the
+    licence. `about` is as in `write_receipt`, `data` are the bundle's unless it has others.
     """
     from genesplice.results import model_card
 
+    data = bundle.data_sha256 if bundle else about["data"]
     named = [
         f"{one['name']} (licence: {one.get('licence') or 'not stated'}; sha256 {one['sha256']})"
         for one in (bundle.manifest["inputs"] if bundle else ())
     ] or [f"{name} (sha256 {digest})" for name, digest in data.items()]
     genome = bundle.genome.description if bundle else ""
-    made_by = f"`{command_line()}`, GeneSplice {__version__}"
+    made_by = f"`{command_line()}`, GeneSplice {gs.__version__}"
     for folder in sorted(out.glob("fold*_seed*")) or [out]:
         with atomic_file(folder / "README.md") as partial:
             text = model_card(folder.name, stage, made_by, metrics, genome, named)
             partial.write_text(text, encoding="utf-8")
+    write_receipt(out, metrics, **{"data": data, "config": config.to_dict(), **about})
 
 
 def read_config(preset: str, assignments: list[str] | None) -> Config:
@@ -182,19 +188,12 @@ def read_config(preset: str, assignments: list[str] | None) -> Config:
 
 
 def open_with_data(
-    verb: str,
-    folders: Path | list[Path],
-    data: Path,
-    *,
-    needs: "Needs",
-    is_other_allowed: bool,
-    follow: bool = True,
+    verb: str, folders: Path | list[Path], data: Path, needs: "Needs", is_other_allowed: bool
 ) -> "tuple[Models, Bundle]":
     """Models and the data that they are used on; say which model predicts what."""
     from genesplice.data.bundle import load_bundle
-    from genesplice.predict.models import open_models
 
-    models = open_models(folders, needs=needs, follow=follow)
+    models = gs.open_models(folders, needs=needs, follow=needs != "expression")
     bundle, said = models.adopt(load_bundle(data), is_other_allowed=is_other_allowed)
     for sentence in said:
         say(f"{verb}: {sentence}")
@@ -210,8 +209,6 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from genesplice.results import label
-
     cells: dict[str, dict[str, list[Metric]]] = {}
     for record in records:
         metric = record.metric.removesuffix("_difference")
@@ -226,7 +223,8 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
     names = sorted(cells, key=lambda name: (" - " in name, -value(name)))
     for name, following in zip(names, [*names[1:], ""], strict=True):
         shown = (_cell(cells[name].get(metric, []), " - " in name) for metric in SHOWN)
-        read = label(name) + (f" ({name})" if label(name) != name and " - " not in name else "")
+        read = gs.label(name)
+        read += f" ({name})" if read != name and " - " not in name else ""
         table.add_row(read, *shown, end_section=" - " in following and " - " not in name)
     width = None if sys.stderr.isatty() else 120
     Console(file=sys.stderr, width=width, highlight=False).print(table)
@@ -236,10 +234,7 @@ def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") ->
     """Say the scores of `finetune --tracks`, and write its report with tracks around genes."""
     import pandas as pd
 
-    from genesplice.predict.models import track_loci
-    from genesplice.results import judge, label, metrics_frame
-    from genesplice.show.explorers import TrackExplorer
-    from genesplice.show.figures_model import metric_bars
+    from genesplice.results import judge
     from genesplice.show.report import Part, write_page
 
     for one in metrics:
@@ -247,10 +242,12 @@ def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") ->
         say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
     own = dict.fromkeys(m.metric for m in metrics if " - " not in m.model)
     names = [name for name in own if not name.startswith("track_gene")]
-    table = metrics_frame(metrics)
-    bars = metric_bars(table, names, highlight="genesplice", title="Bins of held-out blocks")
+    table = gs.metrics_frame(metrics)
+    bars = gs.figures.metric_bars(
+        table, names, highlight="genesplice", title="Bins of held-out blocks"
+    )
     rest = table[~table["metric"].isin(names)][["metric", "model", "value", "ci_low", "ci_high"]]
-    rest = rest.assign(model=rest["model"].map(label)).round(3)
+    rest = rest.assign(model=rest["model"].map(gs.label)).round(3)
     parts: list[Part] = ["## Scores on held-out blocks", bars]
     parts += ["**Genes, and what is ahead of what.** Means over exons; 95 % intervals.", rest]
     genes = pd.read_parquet(folder / "genes.parquet")
@@ -258,11 +255,11 @@ def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") ->
     if len(chosen):
         text = "From the least to the most covered gene of the first track. Nothing is predicted "
         parts += ["## Measured and predicted\n\n" + text + "where no model held the bin out."]
-        tables = track_loci(bundle, folder, chosen.iloc[:: -(-len(chosen) // 12)].tolist())
-        parts += [TrackExplorer(*tables, names=bundle.names)]
+        tables = gs.track_loci(bundle, folder, chosen.iloc[:: -(-len(chosen) // 12)].tolist())
+        parts += [gs.explorers.TrackExplorer(*tables, names=bundle.names)]
     asked = [m for m in metrics if m.metric == f"{names[0]}_difference"] if names else []
     pairs = [(m, m.model.partition(" - ")[2]) for m in asked]
-    lead = [judge(f"Ahead of {label(other)}", one).sentence for one, other in pairs]
+    lead = [judge(f"Ahead of {gs.label(other)}", one).sentence for one, other in pairs]
     return write_page(folder / "index.html", f"Tracks of {bundle.name}", parts, lead=lead)
 
 
@@ -281,28 +278,28 @@ for part in ("stages", "explain", "notebooks"):
     importlib.import_module(f"genesplice.cli.{part}")
 
 
-def system_failure(error: BaseException | None) -> str | None:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what is behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def system_failure(error: BaseException) -> str | None:
     """What the system refused (a full disk, a folder that may not be written), else None.
 
     Libraries that write weights and tables wrap the system's error.
     """
-    while error is not None:
-        lines = str(error).splitlines()
-        if isinstance(error, OSError) and error.strerror:
+    for one in _chain(error):
+        lines = str(one).splitlines()
+        if isinstance(one, OSError) and one.strerror:
             # h5py's own words for a full disk are several lines.
-            is_one_line = error.strerror.isprintable()
-            why = error.strerror if is_one_line else os.strerror(error.errno or 0)
-            return why if error.filename is None else f"{error.filename}: {why}"
-        if lines and (isinstance(error, OSError) or "os error" in lines[0]):
+            is_one_line = one.strerror.isprintable()
+            why = one.strerror if is_one_line else os.strerror(one.errno or 0)
+            return why if one.filename is None else f"{one.filename}: {why}"
+        if lines and (isinstance(one, OSError) or "os error" in lines[0]):
             return f"writing or reading failed: {lines[0]}"
-        error = error.__cause__ or error.__context__
     return None
-
-
-def _end_interrupted() -> NoReturn:
-    is_ended = SIGNALS and SIGNALS[-1] == signal.SIGTERM
-    say(f"genesplice: {'ended from outside' if is_ended else 'interrupted'}")
-    raise SystemExit(143 if is_ended else 130) from None
 
 
 UNCLOSED = ("decrement id ref count", "Error closing BGZFile")
@@ -351,11 +348,10 @@ def main() -> None:
     except BaseException as error:
         # Of Ctrl-C typer makes an exit, and numpy an error with no more than a cause; while a
         # checkpoint is written, closing the file fails too.
-        behind: BaseException | None = error
-        while behind is not None:
-            if isinstance(behind, KeyboardInterrupt):
-                _end_interrupted()
-            behind = behind.__cause__ or behind.__context__
+        if any(isinstance(one, KeyboardInterrupt) for one in _chain(error)):
+            is_ended = SIGNALS[-1:] == [signal.SIGTERM]
+            say(f"genesplice: {'ended from outside' if is_ended else 'interrupted'}")
+            raise SystemExit(143 if is_ended else 130) from None
         failure = system_failure(error) if isinstance(error, Exception) else None
         if failure is None:
             raise

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import genesplice as gs
 from genesplice import cli
 from genesplice.errors import InputError, require
 from genesplice.runtime import atomic_directory, file_sha256
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from genesplice.explain.attention import AttentionTables
     from genesplice.explain.faithfulness import Explanation
-    from genesplice.results import Metric
     from genesplice.show.report import Part
+
+    Page = tuple[str, str, list[Part], dict[str, pd.DataFrame]]
 
 N_SHOWN, N_SHOWN_ATTENTION = 100, 8
 """Genes on a page; the tables have all of them."""
@@ -53,46 +55,47 @@ def explain(
     (attention: by the first of them). Mutagenesis (`--method ism`) keeps what it has done in
     OUT.parts until it is finished: the same command goes on where it was stopped.
     """
-    from genesplice.explain.attention import attention_of
     from genesplice.explain.attribution import METHODS, EnsembleExplainer
-    from genesplice.explain.faithfulness import explain_genes
-    from genesplice.predict.gene_output import is_group, resolve_genes
+    from genesplice.predict.gene_output import is_group
+    from genesplice.show.report import write_page
 
     require(method in (*METHODS, "ism", "attention"), f"--method {method}", METHOD)
     if known_sites and method not in METHODS:
         raise InputError(f"--known-sites with --method {method}", f"one of {', '.join(METHODS)}")
     unfinished = out.with_name(f"{out.name}.parts")
-    models, bundle = cli.open_with_data(
-        "explain", model, data, needs="expression", is_other_allowed=other_genome, follow=False
-    )
+    models, bundle = cli.open_with_data("explain", model, data, "expression", other_genome)
     bundle.require_expression()
-    chosen = resolve_genes(bundle, genes.split(","))
+    chosen = gs.resolve_genes(bundle, genes.split(","))
     explainer = EnsembleExplainer(models, bundle, chosen, window_bp=window)
-    facts = [f"model {model}", f"data {data}"]
     if method == "attention":
-        tables = attention_of(explainer, chosen, condition=condition)
+        tables = gs.attention_of(explainer, chosen, condition=condition)
+        table, metrics, page = tables.weights, [], _attention_page(tables, bundle.names)
     else:
-        found = explain_genes(
+        found = gs.explain_genes(
             explainer, chosen, method=method, condition=condition, steps=steps,
             is_checked=not is_group(genes), has_known_sites=known_sites,
             upstream_bp=upstream, downstream_bp=downstream,
             unfinished=unfinished, report=cli.say,
         )  # fmt: skip
+        page = _explanation_page(found, (upstream, downstream))
+        table, metrics = found.table, found.metrics
+    title, lead, parts, more = page
+    facts = [f"model {model}", f"data {data}"]
+    footer = "The tables that it shows are in the same folder."
     with atomic_directory(out, overwrite=overwrite) as scratch:
-        if method == "attention":
-            names = _write_attention(scratch, tables, bundle.names, facts=facts)
-        else:
-            span_bp = upstream, downstream
-            names = _write_explanation(scratch, found, span_bp=span_bp, facts=facts)
-        cli.write_receipt(scratch, data=bundle.data_sha256, extra=models.record)
+        table.to_parquet(scratch / "attributions.parquet", index=False)
+        for name, one in {"attributions.tsv": table, **more}.items():
+            one.to_csv(scratch / name, sep="\t", index=False)
+        file = scratch / "index.html"
+        write_page(file, title, parts, facts=facts, lead=[lead], footer=footer)
+        cli.write_receipt(scratch, metrics, data=bundle.data_sha256, extra=models.record)
     shutil.rmtree(unfinished, ignore_errors=True)
+    names = ["attributions.parquet", "attributions.tsv", "metrics.json", *more, "index.html"]
     cli.emit({"files": [out / name for name in names]}, as_json)
 
 
-def _write_explanation(
-    folder: Path, made: Explanation, *, span_bp: tuple[int, int], facts: Sequence[str]
-) -> list[str]:
-    """Write tables, metrics and page of attributions; their names."""
+def _explanation_page(made: Explanation, span_bp: tuple[int, int]) -> Page:
+    """Title, lead and parts of the page of attributions, and further tables by file name."""
     from genesplice.explain.attribution import METHODS
     from genesplice.show.figures_explain import SHOWN_BP, attribution_parts, lead_of
 
@@ -128,15 +131,11 @@ def _write_explanation(
             "`column` their information in bits, without a model.",
             made.known_sites,
         ]
-    return _write(folder, title, lead, parts, made.table, more, made.metrics, facts)
+    return title, lead, parts, more
 
 
-def _write_attention(
-    folder: Path, made: AttentionTables, names: pd.Series, *, facts: Sequence[str]
-) -> list[str]:
-    """Write tables and page of attention; their names."""
-    from genesplice.show.explorers import AttentionExplorer
-
+def _attention_page(made: AttentionTables, names: pd.Series) -> Page:
+    """The same of attention."""
     genes = made.weights["gene_id"].unique()
     few = [part[part["gene_id"].isin(genes[:N_SHOWN_ATTENTION])] for part in made]
     grouped = made.heads.groupby(["level", "layer", "head"], sort=False)["effect"]
@@ -146,37 +145,14 @@ def _write_attention(
         "## What attends to what\n\nExact rows, recomputed from queries and keys. Choose a gene, a "
         "level, a head and a position. Under the bars: the attention rollout, which bases the "
         "start can draw on through all levels.",
-        AttentionExplorer(few[0], few[1], heads=few[2], names=names),
+        gs.explorers.AttentionExplorer(few[0], few[1], heads=few[2], names=names),
         "## What counts\n\nAttention is not explanation. A head counts if the prediction changes "
         "when it is ablated: the largest changes over these genes.",
         heads.sort_values("mean_size", ascending=False).head(12),
     ]
     lead = "Attention shows what a token draws on; which head counts, only head ablation can show."
     more = {"heads.tsv": made.heads, "rollout.tsv": made.rollout}
-    title = f"Attention of {len(genes)} genes"
-    return _write(folder, title, lead, parts, made.weights, more, [], facts)
-
-
-def _write(
-    folder: Path,
-    title: str,
-    lead: str,
-    parts: list[Part],
-    table: pd.DataFrame,
-    more: dict[str, pd.DataFrame],
-    metrics: list[Metric],
-    facts: Sequence[str],
-) -> list[str]:
-    from genesplice.results import write_metrics
-    from genesplice.show.report import write_page
-
-    table.to_parquet(folder / "attributions.parquet", index=False)
-    for name, one in {"attributions.tsv": table, **more}.items():
-        one.to_csv(folder / name, sep="\t", index=False)
-    write_metrics(folder / "metrics.json", metrics)
-    footer = "The tables that it shows are in the same folder."
-    write_page(folder / "index.html", title, parts, facts=facts, lead=[lead], footer=footer)
-    return ["attributions.parquet", "attributions.tsv", "metrics.json", *more, "index.html"]
+    return f"Attention of {len(genes)} genes", lead, parts, more
 
 
 # --- variants ---
@@ -228,10 +204,9 @@ def variants(
     for it.
     """
     from genesplice.data.tables import on_disk
-    from genesplice.results import write_metrics
     from genesplice.variants import measured as known_effects
     from genesplice.variants.annotate import Settings, annotate_vcf, flag_metrics
-    from genesplice.variants.classes import class_benchmarks, read_gene_list
+    from genesplice.variants.classes import read_gene_list
     from genesplice.variants.likelihood import MaskedBases
     from genesplice.variants.vcf import beside, read_header
 
@@ -244,13 +219,8 @@ def variants(
     records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
     is_free = overwrite or not (out.exists() or records.exists())
     require(is_free, f"{out} exists", "a new file (or --overwrite)")
-    models, bundle = cli.open_with_data(
-        "variants",
-        model,
-        data,
-        needs=None if relatives == "all" else "masked bases",
-        is_other_allowed=other_genome,
-    )
+    needs: Literal["masked bases"] | None = None if relatives == "all" else "masked bases"
+    models, bundle = cli.open_with_data("variants", model, data, needs, other_genome)
     settings = Settings(window, max_length, abstain, level_window, percentile, seed, relatives)
     known = None if sites is None else known_effects.read_sites(sites, bundle)
     listed = () if genes is None else read_gene_list(genes, bundle)
@@ -268,7 +238,7 @@ def variants(
         files.append(beside(out, ".measured.tsv"))
         metrics += known_effects.measured_benchmark(models, bundle, measured, files[-1], settings)
     if classes:
-        metrics += class_benchmarks(
+        metrics += gs.class_benchmarks(
             models,
             bundle,
             n_genes=classes,
@@ -283,16 +253,15 @@ def variants(
         table = known_effects.site_table(score, bundle, known, n_sites=classes, seed=seed)
         metrics += known_effects.site_metrics(table)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_metrics(records, metrics)
-    cli.write_receipt(
-        out.parent,
-        name=receipt.name,
-        config=settings._asdict() | {"classes": classes},
-        seeds={"matched": seed},
-        data=bundle.data_sha256
-        | {file.name: file_sha256(on_disk(file)) for file in (vcf, measured, sites, genes) if file},
-        extra=models.record | {"contigs_renamed": contigs_renamed},
-    )
+    gs.write_metrics(records, metrics)
+    given = (file for file in (vcf, measured, sites, genes) if file)
+    data_sha256 = bundle.data_sha256 | {file.name: file_sha256(on_disk(file)) for file in given}
+    about: dict[str, Any] = {
+        "config": settings._asdict() | {"classes": classes},
+        "seeds": {"matched": seed},
+    }
+    about["extra"] = models.record | {"contigs_renamed": contigs_renamed}
+    cli.write_receipt(out.parent, name=receipt.name, data=data_sha256, **about)
     cli.emit({"files": [*files, records, receipt]}, as_json)
 
 
@@ -310,13 +279,10 @@ def scan(
 
     What is done is kept in OUT.parts until all is: the same command goes on where it was stopped.
     """
-    from genesplice.results import write_metrics
     from genesplice.variants.likelihood import STRIDE_BP, MaskedBases
     from genesplice.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
 
-    models, bundle = cli.open_with_data(
-        "scan", model, data, needs="masked bases", is_other_allowed=other_genome
-    )
+    models, bundle = cli.open_with_data("scan", model, data, "masked bases", other_genome)
     regions = parse_region(region, bundle.genome)
     assert models.masked is not None
     score = MaskedBases(models.masked)
@@ -324,9 +290,9 @@ def scan(
     with atomic_directory(out, overwrite=overwrite) as scratch:
         files = scan_regions(score, bundle.genome, regions, parts, scratch, progress=cli.say)
         metrics = scan_metrics(score, bundle.genome, regions)
-        write_metrics(scratch / "metrics.json", metrics)
         config = {"region": region, "core_bp": CORE_BP, "hidden_every_bp": STRIDE_BP}
-        cli.write_receipt(scratch, config=config, data=bundle.data_sha256, extra=models.record)
+        about: dict[str, Any] = {"config": config, "extra": models.record}
+        cli.write_receipt(scratch, metrics, data=bundle.data_sha256, **about)
     shutil.rmtree(parts, ignore_errors=True)
     cli.emit({"files": [out / file.name for file in files] + [out / "metrics.json"]}, as_json)
 
@@ -351,17 +317,13 @@ def design(
 
     Writes steps.tsv, designed.fasta, metrics.json. It is a model's proposal and no measurement.
     """
-    from genesplice.predict.gene_output import resolve_genes
-    from genesplice.results import write_metrics
     from genesplice.variants import design as search
     from genesplice.variants.levels import LevelModel
     from genesplice.variants.scan import parse_region
 
-    models, bundle = cli.open_with_data(
-        "design", model, data, needs="expression", is_other_allowed=other_genome, follow=False
-    )
+    models, bundle = cli.open_with_data("design", model, data, "expression", other_genome)
     bundle.require_expression()
-    (gene_id,) = resolve_genes(bundle, [gene])
+    (gene_id,) = gs.resolve_genes(bundle, [gene])
     models = models.of_gene(bundle, gene_id)
     protected = [
         part for text in protect or () for part in parse_region(text, bundle.genome, "--protect")
@@ -377,14 +339,8 @@ def design(
             search.design_fasta(levels, found), encoding="utf-8"
         )
         metrics = search.design_metrics(found, "test" if is_unseen else "train", seed=seed)
-        write_metrics(scratch / "metrics.json", metrics)
-        config = {"gene_id": gene_id, "towards": towards, "edits": edits}
-        cli.write_receipt(
-            scratch,
-            config=config | {"protect": protect or []},
-            seeds={"random_edits": seed},
-            data=bundle.data_sha256,
-            extra=models.record,
-        )
+        config = {"gene_id": gene_id, "towards": towards, "edits": edits, "protect": protect or []}
+        about: dict[str, Any] = {"seeds": {"random_edits": seed}, "extra": models.record}
+        cli.write_receipt(scratch, metrics, config=config, data=bundle.data_sha256, **about)
     files = ("steps.tsv", "designed.fasta", "metrics.json", "manifest.json")
     cli.emit({"files": [out / name for name in files]}, as_json)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
+import genesplice as gs
 from genesplice import cli
-from genesplice.config import PRESETS, Config, load_preset
+from genesplice.config import PRESETS, load_preset
 from genesplice.errors import InputError, require
 from genesplice.runtime import PROJECT_VARIABLE, atomic_directory, claimed, file_sha256, versions
 
@@ -57,12 +58,10 @@ def task(
     the same encoder with random weights. Rows without a value are predicted (unmeasured.parquet),
     and measured changes by the model that held the unchanged sequence out (changed.parquet).
     """
-    from genesplice.data.assay import add_changes, read_assay
+    from genesplice.data.assay import add_changes
     from genesplice.predict import find_pretrained
-    from genesplice.results import write_metrics
-    from genesplice.training.tasks import run_task
 
-    assay = read_assay(
+    assay = gs.read_assay(
         table, labels, sequence=sequence, value=value, split=split, kind=kind, n_folds=folds,
         seed=seed,
     )  # fmt: skip
@@ -72,7 +71,7 @@ def task(
     if measured is not None:
         assay, changes = add_changes(assay, measured)
     with atomic_directory(out, overwrite=overwrite) as scratch:
-        result = run_task(
+        result = gs.run_task(
             assay, init=encoder, mode=mode, both_strands=both_strands, changes=changes, seed=seed,
             progress=cli.say,
         )  # fmt: skip
@@ -81,14 +80,13 @@ def task(
             result.unmeasured.to_parquet(scratch / "unmeasured.parquet", index=False)
         if result.changed is not None:
             result.changed.to_parquet(scratch / "changed.parquet", index=False)
-        write_metrics(scratch / "metrics.json", result.metrics)
         read = {"encoder": encoder / "model.safetensors"} if encoder else {}
         data = {**assay.data_sha256, **{name: file_sha256(path) for name, path in read.items()}}
         notes = [*assay.notes, *result.notes, *result.answers]
         extra = {"init": init, "mode": mode, "both_strands": both_strands, "notes": notes,
                  "leakage": assay.leakage}  # fmt: skip
         _write_page(scratch, assay, result, mode)
-        cli.write_receipt(scratch, seeds={"task": seed}, data=data, extra=extra)
+        cli.write_receipt(scratch, result.metrics, seeds={"task": seed}, data=data, extra=extra)
     for sentence in (*result.notes, *result.answers):
         cli.say(f"task: {sentence}")
     names = ("metrics.json", "predictions.parquet", "index.html")
@@ -99,12 +97,9 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
     """Write the report: scores, learning curve, and what was read."""
     import pandas as pd
 
-    from genesplice.results import metrics_frame
-    from genesplice.show.figures import sample_curve
-    from genesplice.show.figures_model import metric_bars
     from genesplice.show.report import write_page
 
-    metrics, main = metrics_frame(result.metrics), result.metric
+    metrics, main = gs.metrics_frame(result.metrics), result.metric
     names = sorted({name for name in metrics["metric"] if not name.endswith("_difference")})
     of_changes = [one for one in names if one.startswith("change_")]
     shown = [main, *(one for one in names if one not in (main, *of_changes))]
@@ -112,14 +107,14 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
         "## Scores on held-out sequences\n\nEvery method learned from the same rows. "
         "*Random weights* are the same encoder without what it learned: what they reach owes "
         "nothing to pre-training.",
-        metric_bars(metrics, shown, highlight="genesplice", title="Held-out sequences"),
+        gs.figures.metric_bars(metrics, shown, highlight="genesplice", title="Held-out sequences"),
     ]
     curve = metrics[(metrics["split"] == "learning_curve") & (metrics["metric"] == main)]
     if len(curve):
         parts += [
             "## Learning curve\n\nFold 0, with fewer sequences to learn from. Lines that still "
             "climb on the right say that more measurements would help.",
-            sample_curve(curve, metric=main),
+            gs.figures.sample_curve(curve, metric=main),
         ]
     ours = result.predictions[result.predictions["model"] == "genesplice"]
     if assay.classes:
@@ -141,7 +136,9 @@ def _write_page(folder: Path, assay: "Assay", result: "TaskResult", mode: str) -
         parts += [
             "## Measured changes\n\nWhat changing bases of a sequence did, and what the model "
             "predicts that never saw the unchanged sequence's value.",
-            metric_bars(metrics, of_changes, highlight="genesplice", title="Measured changes"),
+            gs.figures.metric_bars(
+                metrics, of_changes, highlight="genesplice", title="Measured changes"
+            ),
         ]
     notes = [*assay.notes, *result.notes]
     parts += ["## What was read\n\n" + "\n".join(f"- {note}" for note in notes)]
@@ -210,14 +207,11 @@ def run(
 
 def _has_weights(task: "Task") -> bool:
     """Whether published weights were trained on the genome that a notebook reads."""
-    from genesplice.api import load_bundle
-    from genesplice.training.corpus import published_encoder
-
     given, default = task.values.get("data_dir"), task.notebook.parameters["data_dir"].default
     # As the kernel sees it, which works beside the folder of notebooks.
     folder = task.notebook.path.resolve().parents[1] / str(given or default)
     try:
-        return published_encoder(load_bundle(folder)) is not None
+        return gs.published_encoder(gs.load_bundle(folder)) is not None
     except InputError:  # the notebook says what is wrong
         return False
 
@@ -366,18 +360,6 @@ def examine() -> list[Check]:
     return checks
 
 
-def examine_stages(data: Path, config: Config) -> list[Check]:
-    """Whether the stages that take the most memory fit into this machine's."""
-    from genesplice.data.bundle import load_bundle
-    from genesplice.training.corpus import finetune_need, memory_limit, pretrain_need
-
-    bundle, limit = load_bundle(data), memory_limit()
-    needs = [pretrain_need(config, bundle.genome)]
-    needs += [finetune_need(config, bundle)] if bundle.is_measured else []
-    found = f"of {limit / 1e9:.2g} GB"
-    return [Check(one.stage, f"{one} ({found})", one.total <= limit, True) for one in needs]
-
-
 @cli.app.command()
 def doctor(
     fits: Annotated[Path | None, typer.Option(help="Data: do a preset's stages fit?")] = None,
@@ -388,7 +370,15 @@ def doctor(
     """Say what this machine has, and what would be slow or missing."""
     checks = examine()
     if fits is not None:
-        checks += examine_stages(fits, cli.read_config(preset, assignments))
+        from genesplice.data.bundle import load_bundle
+        from genesplice.training.corpus import finetune_need, memory_limit, pretrain_need
+
+        config = cli.read_config(preset, assignments)
+        bundle, limit = load_bundle(fits), memory_limit()
+        needs = [pretrain_need(config, bundle.genome)]
+        needs += [finetune_need(config, bundle)] if bundle.is_measured else []
+        found = f"of {limit / 1e9:.2g} GB"
+        checks += [Check(one.stage, f"{one} ({found})", one.total <= limit, True) for one in needs]
     if as_json:
         print(json.dumps([check._asdict() for check in checks]))
     else:

@@ -2,18 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+import genesplice as gs
 from genesplice import cli
 from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import atomic_directory, write_json, write_table
-
-if TYPE_CHECKING:
-    from genesplice.config import Config
-    from genesplice.data.bundle import Bundle
-
 
 Evidence = Annotated[str, typer.Option(help="Such as binding or curated, if the file lacks it.")]
 
@@ -92,17 +88,13 @@ def export(
     data: cli.Folder, file: cli.Target, overwrite: cli.Overwrite = False, as_json: cli.Json = False
 ) -> None:
     """Write a data folder as one ZIP file, with the sha256 of every file in it."""
-    from genesplice.data import export_bundle
-
-    cli.emit({"file": export_bundle(data, file, overwrite=overwrite)}, as_json)
+    cli.emit({"file": gs.export_bundle(data, file, overwrite=overwrite)}, as_json)
 
 
 @shared.command()
 def verify(data: cli.Folder) -> None:
     """See that every file of a data folder, or of one file, is what it was; else name the first."""
-    from genesplice.data import verify_bundle
-
-    cli.say(f"bundle: {verify_bundle(data)} files are as they were written")
+    cli.say(f"bundle: {gs.verify_bundle(data)} files are as they were written")
 
 
 @shared.command("open")
@@ -110,9 +102,7 @@ def open_file(
     file: cli.Folder, out: cli.Target, overwrite: cli.Overwrite = False, as_json: cli.Json = False
 ) -> None:
     """Unpack what `bundle export` wrote, checked, into a data folder."""
-    from genesplice.data import open_bundle
-
-    cli.emit({"data": open_bundle(file, out, overwrite=overwrite).path}, as_json)
+    cli.emit({"data": gs.open_bundle(file, out, overwrite=overwrite).path}, as_json)
 
 
 @cli.app.command()
@@ -124,23 +114,20 @@ def baselines(
     as_json: cli.Json = False,
 ) -> None:
     """Measure what simple methods reach on the held-out genes, and each against the best."""
-    from genesplice.baselines.methods import run_baselines
     from genesplice.data.bundle import load_bundle
     from genesplice.evaluate.metrics import differences, score
-    from genesplice.results import write_metrics
 
     bundle = load_bundle(data)
     with atomic_directory(out, overwrite=overwrite) as scratch:
-        predictions = run_baselines(bundle, seed=seed, progress=cli.say)
+        predictions = gs.run_baselines(bundle, seed=seed, progress=cli.say)
         predictions.to_parquet(scratch / "predictions.parquet", index=False)
         metrics = score(predictions, bundle.block_of, seed=seed)
         pooled = [m for m in metrics if m.metric == "level_spearman" and m.fold is None]
         if pooled:
             best = max(pooled, key=lambda metric: metric.value).model
             metrics += differences(predictions, bundle.block_of, model=best)
-        write_metrics(scratch / "metrics.json", metrics)
-        seeds = {"baselines": seed}
-        cli.write_receipt(scratch, seeds=seeds, data=bundle.data_sha256, has_model=False)
+        about: dict[str, Any] = {"seeds": {"baselines": seed}, "data": bundle.data_sha256}
+        cli.write_receipt(scratch, metrics, has_model=False, **about)
     if not as_json:
         cli.show_scores(metrics, predictions["gene_id"].nunique())
     cli.emit({"metrics": out / "metrics.json", "predictions": out / "predictions.parquet"}, as_json)
@@ -161,16 +148,14 @@ def pretrain(
     """Pre-train an encoder on the genome: masked bases and contrastive views."""
     config = cli.read_config(preset, assignments)  # before torch, which takes its time
     from genesplice.data.bundle import load_bundle
-    from genesplice.results import write_metrics
     from genesplice.training.corpus import genome_source, read_genes, read_genomes
     from genesplice.training.loops import is_first_process, is_taken
-    from genesplice.training.pretraining import pretrain as pretrain_bundle
     from genesplice.training.pretraining import pretrain_source
 
     settings = config.pretrain
     if data is not None and not fasta and not annotation:
         bundle = load_bundle(data)
-        result, digests = pretrain_bundle(bundle, config, out, resume=resume), bundle.data_sha256
+        result, digests = gs.pretrain(bundle, config, out, resume=resume), bundle.data_sha256
     elif fasta and data is None:
         is_fine = annotation is None or len(fasta) == 1
         require(is_fine, f"--annotation with {len(fasta)} FASTA files", "one")
@@ -193,10 +178,9 @@ def pretrain(
         raise InputError(found, "a folder, or files")
     if not is_first_process():
         return
-    write_metrics(out / "metrics.json", result.metrics)
-    cli.write_cards(out, "pretrain", result.metrics, digests)
     seeds, extra = {"pretrain": settings.seed}, {"held_out": result.held_out}
-    cli.write_receipt(out, config=config.to_dict(), seeds=seeds, data=digests, extra=extra)
+    more: dict[str, Any] = {"seeds": seeds, "extra": extra, "data": digests}
+    cli.write_cards(out, "pretrain", result.metrics, config, **more)
     cli.emit({"model": out, "metrics": out / "metrics.json"}, as_json)
 
 
@@ -225,79 +209,58 @@ def finetune(
     encoder = None if init is None else find_pretrained(init)
     import pandas as pd
 
-    from genesplice.baselines.methods import run_baselines
+    from genesplice.config import replace
     from genesplice.data.bundle import load_bundle
-    from genesplice.data.knowledge import own_files, trained_on
-    from genesplice.evaluate.metrics import compare, fold_profiles
-    from genesplice.evaluate.reliability import coverage_metrics, gene_strata, strata_metrics
-    from genesplice.results import to_metrics, write_metrics
-    from genesplice.training.finetuning import finetune as work
+    from genesplice.data.knowledge import OWN, own_files, replace_knowledge, trained_on
+    from genesplice.evaluate.metrics import fold_profiles
+    from genesplice.evaluate.reliability import gene_strata, strata_metrics
     from genesplice.training.loops import is_taken
-    from genesplice.training.tracks import finetune_tracks
 
     if is_taken(out):
         require(resume, f"{out} exists and is not empty", "a new folder, or --resume")
         require(any(out.glob("fold*_seed*")), f"no run in {out}", "a run to resume")
     bundle = load_bundle(data)
+    seeds = {f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)}
     if tracks:
         require(not (network or gene_sets), "--tracks with --network or --gene-sets", "one of them")
-        metrics = finetune_tracks(bundle, config, out, init=encoder, resume=resume)
-        write_metrics(out / "metrics.json", metrics)
-        seeds = {f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)}
-        digests, extra = bundle.data_sha256, {"init": init, "tracks": True}
-        cli.write_receipt(out, config=config.to_dict(), seeds=seeds, data=digests, extra=extra)
-        cli.write_cards(out, "tracks", metrics, digests, bundle)
+        metrics = gs.finetune_tracks(bundle, config, out, init=encoder, resume=resume)
+        more: dict[str, Any] = {"seeds": seeds, "extra": {"init": init, "tracks": True}}
+        cli.write_cards(out, "tracks", metrics, config, bundle, **more)
         page = cli.write_track_page(out, bundle, metrics)
         files = {"metrics": out / "metrics.json", "genes": out / "genes.parquet", "page": page}
         cli.emit(files, as_json)
         return
     if network is not None or gene_sets is not None:
-        config, bundle = with_knowledge(config, bundle, network, gene_sets)
+        names = config.model.gene_set_collections
+        bundle = replace_knowledge(
+            bundle, network=network, gene_sets=gene_sets, collections=names, tell=cli.say
+        )
+        cli.say(
+            f"finetune: {len(bundle.network)} edges, {len(bundle.gene_sets)} gene sets, "
+            f"leakage {bundle.leakage['status']}"
+        )
+        config = replace(config, model={"gene_set_collections": (*names, OWN)})
     if encoder is not None and (other := trained_on(encoder, bundle.genome)):
         cli.say(f"finetune: the encoder was pre-trained on {other}, not on this genome")
-    result = work(bundle, config, out, init=encoder, resume=resume)
+    result = gs.finetune(bundle, config, out, init=encoder, resume=resume)
     predictions = result.predictions
     if config.finetune.baselines:
         held_out = sorted(predictions["fold"].unique())
-        simple = run_baselines(bundle, folds=held_out, progress=cli.say)
+        simple = gs.run_baselines(bundle, folds=held_out, progress=cli.say)
         simple = simple.astype({"gene_id": str, "condition": str, "model": str})
         predictions = pd.concat([predictions, simple], ignore_index=True)
     write_table(out / "predictions.parquet", predictions)
     write_table(out / "history.parquet", result.history)
     profiles, blocks = fold_profiles(bundle.observed, bundle.fold_of), bundle.block_of
-    metrics = to_metrics(compare(predictions, bundle))
+    metrics = gs.to_metrics(gs.compare(predictions, bundle))
     metrics += strata_metrics(predictions, gene_strata(bundle), blocks, train_profile=profiles)
-    metrics += coverage_metrics(predictions, blocks) + result.costs
-    write_metrics(out / "metrics.json", metrics)
-    cli.write_cards(out, "finetune", metrics, bundle.data_sha256, bundle)
-    cli.write_receipt(
-        out,
-        config=config.to_dict(),
-        seeds={f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)},
-        data={**bundle.data_sha256, **own_files(bundle)},
-        extra={"init": init, "network": network, "gene_sets": gene_sets},
-    )
+    metrics += gs.coverage_metrics(predictions, blocks) + result.costs
+    extra = {"init": init, "network": network, "gene_sets": gene_sets}
+    more = {"seeds": seeds, "extra": extra, "data": bundle.data_sha256 | own_files(bundle)}
+    cli.write_cards(out, "finetune", metrics, config, bundle, **more)
     if not as_json:
         cli.show_scores(metrics, predictions["gene_id"].nunique())
     cli.emit({"models": sorted(out.glob("fold*_seed*")), "metrics": out / "metrics.json"}, as_json)
-
-
-def with_knowledge(
-    config: "Config", bundle: "Bundle", network: Path | None, gene_sets: Path | None
-) -> "tuple[Config, Bundle]":
-    """Settings and data for the user's own edges and gene sets; say how they are judged."""
-    from genesplice.config import replace
-    from genesplice.data.knowledge import OWN, replace_knowledge
-
-    collections = config.model.gene_set_collections
-    bundle = replace_knowledge(
-        bundle, network=network, gene_sets=gene_sets, collections=collections, tell=cli.say
-    )
-    cli.say(
-        f"finetune: {len(bundle.network)} edges, {len(bundle.gene_sets)} gene sets, "
-        f"leakage {bundle.leakage['status']}"
-    )
-    return replace(config, model={"gene_set_collections": (*collections, OWN)}), bundle
 
 
 @cli.app.command()
@@ -315,12 +278,8 @@ def predict(
 
     Of a folder with all folds a measured gene is predicted by the models that held it out.
     """
-    from genesplice.predict.expression import predict_expression
-
-    models, bundle = cli.open_with_data(
-        "predict", model, data, needs="expression", is_other_allowed=other_genome, follow=False
-    )
-    values = predict_expression(models, bundle, genes_at_once=genes_at_once)
+    models, bundle = cli.open_with_data("predict", model, data, "expression", other_genome)
+    values = gs.predict_expression(models, bundle, genes_at_once=genes_at_once)
     write_table(out, values.reset_index())
     cli.emit({"predictions": out}, as_json)
 
@@ -348,16 +307,15 @@ def verdict(
     Those that passed before with this code and these settings are not run again, all but one.
     """
     config = cli.read_config(preset, assignments)
-    from genesplice.context.verdict import REFUSED, context_test, write_report
+    from genesplice.context.verdict import REFUSED
     from genesplice.data.bundle import load_bundle
-    from genesplice.results import read_metrics
 
-    others = [metric for path in ablations or () for metric in read_metrics(path)]
+    others = [metric for path in ablations or () for metric in gs.read_metrics(path)]
     bundle = load_bundle(data)
-    report = context_test(
+    report = gs.context_test(
         bundle, config, out, resume=resume, ray=ray, controls=controls_dir, progress=cli.say
     )
-    page = write_report(
+    page = gs.write_report(
         report, bundle, config, out, command=cli.command_line(), started=cli.STARTED, others=others
     )
     cli.say(f"verdict: {report.verdict['answer']}. {report.verdict['sentence']}")

@@ -1,6 +1,5 @@
 """Notebooks through papermill, each in a kernel, and what a person reads meanwhile."""
 
-import io
 import logging
 import os
 import signal
@@ -10,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import nbformat
@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 
 from genesplice.runtime import THREAD_VARIABLES, atomic_file, say_seconds
 from genesplice.show.explorer import HEADLESS_VARIABLE
-from genesplice.show.notebooks import NotebookInfo, Value, is_code, one_line, read_notebook
+from genesplice.show.notebooks import Task, is_code, one_line, read_notebook
 
 TRUSTED = 60.0
 """As many seconds of notebooks that are done count as much as what was guessed before any was."""
@@ -90,13 +90,7 @@ class Progress:
     def __init__(self, stream: Any = None, every_s: float = 10.0) -> None:
         self.stream = stream or sys.stderr
         self.every_s = every_s
-        self.names: list[str] = []
-        self.expected: dict[str, float] = {}
-        self.at_once = 1
-        self.took = 0.0, 0.0
-        """Seconds of the notebooks that are done, and those expected of them."""
         self.running: dict[str, _Clock] = {}
-        self.to_come: list[str] = []
         is_dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.is_plain = bool(is_dumb or not self.stream.isatty())
         cells = "cell {task.fields[number]}/{task.total:.0f}"
@@ -119,8 +113,9 @@ class Progress:
         `expected` has seconds of those that ran before, or what they take as a rule.
         """
         self.names, self.expected, self.at_once = list(names), dict(expected), at_once
-        self.running, self.to_come = {}, [name for name in names if name not in done]
+        self.to_come = [name for name in names if name not in done]
         self.took = 0.0, 0.0
+        """Seconds of the notebooks that are done, and those expected of them."""
         self.bars.start()
 
     def notebook(self, name: str, n_cells: int) -> None:
@@ -137,8 +132,7 @@ class Progress:
         """Begin one code cell of a notebook, counted from 1."""
         clock, left = self.running[name], self._remaining()
         clock.doing, clock.last_word = f"cell {number}/{n_cells}", time.monotonic()
-        about: dict[str, Any] = {"number": number, "left": left}
-        self.bars.update(clock.bar, completed=number - 1, total=n_cells, **about)
+        self.bars.update(clock.bar, completed=number - 1, total=n_cells, number=number, left=left)
         if self._is_time(clock):
             elapsed = say_seconds(clock.said - clock.begun)
             self.note(f"{self._label(name)}: cell {number}/{n_cells}, {elapsed} elapsed, {left}")
@@ -216,17 +210,9 @@ class Kernels:
         self.groups: dict[str, int] = {}
         """Of processes, by the name of the notebook."""
 
-    def interrupt(self) -> None:
-        """Interrupt what they are at, as Ctrl-C does; no further cell is begun."""
+    def stop(self, number: int) -> None:
+        """Interrupt (SIGINT, as Ctrl-C does) or end (SIGKILL) them; no further cell is begun."""
         self.is_stopping = True
-        self._signal(signal.SIGINT)
-
-    def kill(self) -> None:
-        """End those that are left."""
-        self.is_stopping = True
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
         for group in list(self.groups.values()):
             with suppress(ProcessLookupError):
                 os.killpg(group, number) if os.name == "posix" else os.kill(group, signal.SIGTERM)
@@ -237,18 +223,9 @@ class _Stopping(Exception):
 
 
 def execute_notebook(
-    notebook: NotebookInfo,
-    output: Path,
-    parameters: Mapping[str, Value],
-    *,
-    cwd: Path,
-    progress: Progress,
-    name: str | None = None,
-    kernels: Kernels | None = None,
-    threads: int | None = None,
-    gives_way: bool = False,
+    task: Task, output: Path, cwd: Path, progress: Progress, kernels: Kernels
 ) -> tuple[float, Failure | None]:
-    """Run `notebook` in a kernel of its own and write it, with its outputs, to `output`.
+    """Run a task's notebook in a kernel of its own and write it, with its outputs, to `output`.
 
     What the kernel's process writes past Jupyter (a crash in a library, say) goes to a `.log` of
     the same name. Nothing is raised for a cell that fails, a kernel that dies or is stopped:
@@ -257,32 +234,27 @@ def execute_notebook(
 
     Parameters
     ----------
-    parameters
-        Checked values; written into a cell behind the one tagged `parameters`.
+    task
+        Its values are written into a cell behind the one tagged `parameters`; its threads are
+        those of the kernel's libraries, unless the environment says how many.
     cwd
         The folder the kernel works in.
     progress
         Told of each code cell that starts, and what it prints to stderr, as it comes.
-    name
-        What `progress` knows the notebook by; its stem, if that is not given.
     kernels
         Where the kernel is kept meanwhile, for whoever wants to stop it.
-    threads
-        Of the kernel's libraries, unless the environment says how many.
-    gives_way
-        Other processes of this user come first.
     """
     import papermill
     from jupyter_core.utils import ensure_event_loop
     from nbclient.exceptions import DeadKernelError
 
-    name, kernels, output = name or notebook.stem, kernels or Kernels(), output.resolve()
+    notebook, output = task.notebook, output.resolve()
     log = output.with_suffix(".log")
     log.unlink(missing_ok=True)
     # papermill writes over its file again and again, and asks for this suffix.
     begun = output.with_name(f".{output.name}")
     begun.unlink(missing_ok=True)
-    started, n_cells, position = time.monotonic(), notebook.n_cells + bool(parameters), 0
+    started, n_cells, position = time.monotonic(), notebook.n_cells + bool(task.values), 0
     kind = message = ""
 
     def start_cell(cell: nbformat.NotebookNode, cell_index: int) -> None:
@@ -291,24 +263,25 @@ def execute_notebook(
             if kernels.is_stopping:
                 raise _Stopping
             position += 1
-            progress.cell(name, position, n_cells)
+            progress.cell(task.name, position, n_cells)
 
     def start_kernel(process: int) -> None:
-        kernels.groups[name] = process
-        if gives_way and os.name == "posix":
+        kernels.groups[task.name] = process
+        if task.gives_way and os.name == "posix":
             os.setpriority(os.PRIO_PGRP, process, NICE)
 
     def is_heard(_: logging.LogRecord) -> bool:
         return not kernels.is_stopping  # papermill tells of kernels that we end
 
+    listener = SimpleNamespace(write=partial(progress.text, task.name), flush=lambda: None)
     logger = logging.getLogger("papermill")
     logger.addFilter(is_heard)
     try:
         papermill.execute_notebook(
             read_notebook(notebook.path), str(begun).replace("{", "{{").replace("}", "}}"),
-            parameters=dict(parameters), kernel_name="python3",
-            kernel_manager_class=_kernel_manager(log, cwd, threads, start_kernel),
-            on_cell_start=start_cell, stderr_file=_Listener(partial(progress.text, name)),
+            parameters=dict(task.values), kernel_name="python3",
+            kernel_manager_class=_kernel_manager(log, cwd, task.threads, start_kernel),
+            on_cell_start=start_cell, stderr_file=listener,
             extra_arguments=["--log-level=40"], progress_bar=False, store_widget_state=False,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
@@ -321,7 +294,7 @@ def execute_notebook(
         kind, message = "kernel did not start", str(error)
     finally:
         logger.removeFilter(is_heard)
-        kernels.groups.pop(name, None)
+        kernels.groups.pop(task.name, None)
         ensure_event_loop().close()  # that of this thread
     if kind and kernels.is_stopping:
         kind = message = "interrupted"
@@ -342,17 +315,6 @@ def execute_notebook(
         nbformat.write(executed, whole)
     begun.unlink(missing_ok=True)
     return seconds, failure
-
-
-class _Listener(io.TextIOBase):
-    """A file for papermill that calls a function instead."""
-
-    def __init__(self, on_text: Callable[[str], None]) -> None:
-        self.on_text = on_text
-
-    def write(self, text: str) -> int:
-        self.on_text(text)
-        return len(text)
 
 
 def _kernel_manager(

@@ -337,7 +337,7 @@ class Explorer:
         """Make the live face: ipywidgets above a plotly FigureWidget."""
         from genesplice.show.explorers import LiveExplorer
 
-        return LiveExplorer(self, FIGURE_CONFIG).widget
+        return LiveExplorer(self).widget
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         names = ", ".join(control.label for control in self.controls.values())

@@ -13,19 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.errors import InputError
+from genesplice.show import explorer as ex
 from genesplice.show import theme as th
-from genesplice.show.explorer import (
-    Binding,
-    Click,
-    Control,
-    Explorer,
-    Recompute,
-    bind,
-    gene_control,
-    panel_title,
-    stacked_panels,
-    two_panels,
-)  # fmt: skip
+from genesplice.show.explorer import Binding, Click, Control, Explorer, Recompute, bind
 from genesplice.show.explorers_genome import AttributionExplorer, ScanExplorer, TrackExplorer
 from genesplice.show.figures import band
 from genesplice.show.figures_explain import AttentionExplorer, CurveExplorer
@@ -86,8 +76,8 @@ class ProfileExplorer(Explorer):
             points = pd.DataFrame(dict(zip(names_of, means, strict=True)))
         values = [table.to_numpy(np.float64) for table in (observed, *tables.values())]
         xy = points.reindex(observed.index).to_numpy(np.float64)
-        gene = gene_control(observed.index, names)
-        figure = two_panels(460, f"{len(observed):,} genes: click one", "")
+        gene = ex.gene_control(observed.index, names)
+        figure = ex.two_panels(460, f"{len(observed):,} genes: click one", "")
         _add_points(figure, xy, gene.options, 1, color=th.SKY, opacity=0.6, size=6)
         marked = {"size": 13, "color": th.VERMILLION, "symbol": "diamond", "line_color": "white"}
         figure.add_scatter(mode="markers", marker=marked, hoverinfo="skip", showlegend=False)
@@ -112,7 +102,7 @@ class ProfileExplorer(Explorer):
                 f"{safe(model)} {_correlation(values[0][at], table[at])}"
                 for model, table in zip(tables, values[1:], strict=True)
             )
-            title = panel_title(gene.options[at], fits)
+            title = ex.panel_title(gene.options[at], fits)
             return {"data[1].x": xy[at, :1], "data[1].y": xy[at, 1:], "annotations[1].text": title}
 
         def draw(at: int) -> dict[str, Any]:
@@ -120,7 +110,7 @@ class ProfileExplorer(Explorer):
 
         bindings = bind(gene, mark) + bind(gene, draw, decimals=2)
         clicks = [Click(trace=0, control="gene")]
-        super().__init__(figure, [gene], bindings, clicks, stacked_panels(820), recompute)
+        super().__init__(figure, [gene], bindings, clicks, ex.stacked_panels(820), recompute)
 
 
 def _add_points(
@@ -273,7 +263,7 @@ class ContextExplorer(Explorer):
         require_table(slopes, "slopes", [*unique, "slope", *ends, "answer"], unique=unique)
         every = list(dict.fromkeys([*scores["metric"], *slopes["metric"]]))
         metric = Control(name="metric", kind="select", label="Metric", options=tuple(every))
-        figure = two_panels(420, "<b>Score by context length</b>", "", showlegend=False)
+        figure = ex.two_panels(420, "<b>Score by context length</b>", "", showlegend=False)
         figure.update_layout(xaxis_domain=[0, 0.4], xaxis2_domain=[0.6, 1])  # room for the sources
         figure.layout.annotations[1].x = 0.6
         figure.add_trace(band(np.empty(0), [], [], BLUE, "interval"), 1, 1)
@@ -308,10 +298,10 @@ class ContextExplorer(Explorer):
                 "data[2].text": [safe(one) for one in steps["answer"]],
                 "data[2].error_x.array": up, "data[2].error_x.arrayminus": down,
                 "yaxis.title.text": safe(name),
-                "annotations[1].text": panel_title(name, "control by control"),
+                "annotations[1].text": ex.panel_title(name, "control by control"),
             }  # fmt: skip
 
-        narrow = stacked_panels(760)
+        narrow = ex.stacked_panels(760)
         super().__init__(figure, [metric], bind(metric, draw), (), narrow, recompute)
 
 
@@ -324,12 +314,12 @@ class LiveExplorer:
     What the explorer does not have is computed by its `recompute` when it is chosen.
     """
 
-    def __init__(self, explorer: Explorer, config: Mapping[str, Any]) -> None:
+    def __init__(self, explorer: Explorer) -> None:
         import ipywidgets
 
         self.explorer = self.shown = explorer
         self.figure = go.FigureWidget(explorer.figure)
-        self.figure._config = dict(config)
+        self.figure._config = dict(ex.FIGURE_CONFIG)
         self.message = ipywidgets.HTML()
         self.controls = {control.name: control for control in explorer.live_controls()}
         self.choice = {name: one.options[one.start] for name, one in self.controls.items()}

@@ -116,11 +116,10 @@ class AttributionExplorer(Explorer):
 
             def letters(at: int) -> dict[str, Any]:
                 paths = logo.letter_paths(positions, tokens[at], values[at])
-                return {
-                    f"data[{i}].{axis}": path
-                    for i, base in enumerate(logo.LETTERS, 4)
-                    for axis, path in zip("xy", paths[base], strict=True)
-                }
+                shown = dict[str, Any]()
+                for i, (x, y) in enumerate(paths.values(), 4):
+                    shown |= th.of_trace(i, x=x, y=y)
+                return shown
 
             def change(at: int) -> dict[str, Any]:
                 strongest = _strongest(substitutions[at], tokens[at], positions)
@@ -129,10 +128,9 @@ class AttributionExplorer(Explorer):
             bindings += bind(gene, letters, decimals=4) + bind(gene, change, decimals=3)
             panels |= {"yaxis2": (220, 40), "yaxis3": (74, 24), "yaxis4": (90, 8)}
         if by_column is not None:
-            n, look = len(figure.data), {"width": 1.5, "name": "alignment columns"}
-            hover = "%{x:+d} bp, alignment column: %{y:.4f}"
-            line_of = line(positions, [], th.INK, xaxis="x2", yaxis="y2", hover=hover, **look)
-            figure.add_trace(line_of.update(line_shape="hvh", showlegend=False))
+            n, look = len(figure.data), {"width": 1.5, "name": "alignment columns", "shape": "hvh"}
+            look |= {"hover": "%{x:+d} bp, alignment column: %{y:.4f}", "showlegend": False}
+            figure.add_trace(line(positions, [], th.INK, xaxis="x2", yaxis="y2", **look))
             columns = by_column.astype(np.float32)
             bindings += bind(gene, lambda at: {f"data[{n}].y": columns[at]})
         if conservation is not None:
@@ -207,8 +205,6 @@ class TrackExplorer(Explorer):
         What `genesplice.track_loci` gives; `bins` also of several tracks.
     names
         Gene name by gene_id, for labels.
-    recompute
-        Computes further genes in a live kernel.
 
     Raises
     ------
@@ -217,12 +213,7 @@ class TrackExplorer(Explorer):
     """
 
     def __init__(
-        self,
-        bins: pd.DataFrame,
-        genes: pd.DataFrame,
-        *,
-        names: pd.Series | None = None,
-        recompute: Recompute | None = None,
+        self, bins: pd.DataFrame, genes: pd.DataFrame, *, names: pd.Series | None = None
     ) -> None:
         at = ["locus", "track", "strand", "start"]
         require_table(bins, "bins", [*at, "measured", "predicted"], unique=at)
@@ -239,8 +230,8 @@ class TrackExplorer(Explorer):
                 ("predicted", th.VERMILLION, {}),
             ):
                 hover = {"hover": f"%{{x:,}} bp: {name} %{{customdata:.2f}}", "name": name}
-                trace = line([], [], colour, showlegend=first, **hover, **look)
-                figure.add_trace(trace.update(line_shape="hvh"))
+                look = look | hover | {"shape": "hvh"}
+                figure.add_trace(line([], [], colour, showlegend=first, **look))
         under: dict[str, Any] = {"yaxis": "y2", "showlegend": False}
         for colour, width, name in ((th.MUTED, 7, "genes"), (th.INK, 9, "the gene")):
             figure.add_trace(line([], [], colour, width=width, name=name, **under))
@@ -268,23 +259,20 @@ class TrackExplorer(Explorer):
                 part = mine[(mine["strand"] == "-") == (sign < 0)].sort_values("start")
                 for j, what in enumerate(("measured", "predicted"), 2 * i):
                     values = part[what].to_numpy(np.float32)
-                    out |= {
-                        f"data[{j}].x": part["start"].to_numpy(np.float64) + bin_bp / 2,
-                        f"data[{j}].y": sign * values,
-                        f"data[{j}].customdata": values,
-                    }
+                    x = part["start"].to_numpy(np.float64) + bin_bp / 2
+                    out |= th.of_trace(j, x=x, y=sign * values, customdata=values)
             held = mine["start"][mine["predicted"].notna()].unique()
             held = np.sort(held).astype(np.float64)
             low = held[np.diff(held, prepend=-np.inf) > bin_bp]
             high = held[np.diff(held, append=np.inf) > bin_bp] + bin_bp
             y = np.full(len(low), -2.0)
-            return out | {"data[6].x": broken_lines(low, high), "data[6].y": broken_lines(y, y)}
+            return out | th.of_trace(6, x=broken_lines(low, high), y=broken_lines(y, y))
 
         bindings = bind([gene, track], draw)
         bindings += bind(gene, lambda at: logo.gene_lanes(genes, loci[at], reach))
         panels = {"yaxis": (230, 0), "yaxis2": (110, 14)}
         figure.update_layout(height=th.stack_panels(figure, panels) + 160)
-        super().__init__(figure, [gene, track], bindings, recompute=recompute)
+        super().__init__(figure, [gene, track], bindings)
 
 
 def _check_positions(attributions: pd.DataFrame, sequences: Sequence[str]) -> np.ndarray:
@@ -333,8 +321,7 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
     """Overview (trace 0), bars of the window (1), strokes (2) and names (3) of sites."""
     figure = go.Figure()
     area = {"fill": "tozeroy", "fillcolor": "rgba(86,180,233,0.35)", "showlegend": False}
-    overview = line(positions, [], th.MUTED, width=1, **area)
-    figure.add_trace(overview.update(line_shape="hvh"))
+    figure.add_trace(line(positions, [], th.MUTED, width=1, shape="hvh", **area))
     font = {"size": 12, "family": "ui-monospace, Menlo, Consolas, monospace", "color": th.INK}
     figure.add_bar(
         x=positions, xaxis="x2", yaxis="y2", marker_line_width=0, textangle=0,
@@ -370,8 +357,11 @@ def _locus_figure(positions: np.ndarray, value_name: str, has_sites: bool) -> go
 
 def _add_substitutions(figure: go.Figure, positions: np.ndarray) -> None:
     """Letters (traces 4 to 7) over the bars, every substitution (8), the strongest (9)."""
-    nothing = dict.fromkeys(logo.LETTERS, (None, None))
-    figure.add_traces(logo.letter_traces(nothing, xaxis="x2", yaxis="y2", showlegend=False))
+    for base in logo.LETTERS:
+        # Without a stroke, letters narrower than a pixel fade away.
+        colour, look = th.BASE_COLOURS[base], {"fill": "toself", "name": base, "showlegend": False}
+        letter = line([], [], colour, width=0.8, fillcolor=colour, xaxis="x2", yaxis="y2", **look)
+        figure.add_trace(letter)
     figure.update_traces(opacity=0, textposition="none", selector={"type": "bar"})
     figure.add_heatmap(
         x=np.repeat(positions, 4), y=list("ACGT") * len(positions), xaxis="x2", yaxis="y4",

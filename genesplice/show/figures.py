@@ -41,8 +41,6 @@ __all__ = [
     "relatives_map", "sample_curve", "slope_bars",
 ]  # fmt: skip
 
-_LABELS_MAX = 60  # rows that are still named on an axis
-
 
 def completeness_bars(
     delta: pd.Series,
@@ -79,7 +77,7 @@ def completeness_bars(
     th.require(set(delta.index) == set(relative.index), found, both)
     relative = relative.abs().sort_index().sort_values(ascending=False, kind="stable")
     plain, n = th.gene_labels(relative.index, names), len(relative)
-    is_named, is_within = n <= _LABELS_MAX, relative <= threshold
+    is_named, is_within = n <= th.LABELS_MAX, relative <= threshold
     table = pd.DataFrame({"x": relative, "delta": delta.loc[relative.index]})
     table = table.assign(y=np.arange(n, dtype=float), label=[th.safe(label) for label in plain])
     subtitle = f"{is_within.sum():,} of {n:,} genes within {threshold:.1%} of the prediction"
@@ -156,13 +154,9 @@ def part_bars(
 
 
 def influence_bars(
-    table: pd.DataFrame,
-    *,
-    names: pd.Series | None = None,
-    n_shown: int = 15,
-    title: str = "What the graph adds",
+    table: pd.DataFrame, *, names: pd.Series | None = None, title: str = "What the graph adds"
 ) -> go.Figure:
-    """Draw each node's mean on the middle 95 % of random graphs.
+    """Draw the 15 largest means of nodes on the middle 95 % of random graphs.
 
     A node above its band is drawn in full colour, any other hollow: it does no better than random
     edges would.
@@ -173,8 +167,6 @@ def influence_bars(
         From `pathway_influence`: id, n_edges, mean, null_low, null_high, p.
     names
         Label by id; the column `name` if None, and the id where it has none.
-    n_shown
-        The largest means.
 
     Raises
     ------
@@ -187,7 +179,7 @@ def influence_bars(
     text = f"{n_above} of {len(table)} above their band of random graphs"
     if "chance_above" in table:
         text += f"; {len(table) * table['chance_above'].iloc[0]:.0f} expected by chance"
-    shown = table.sort_values("mean", ascending=False).head(n_shown)
+    shown = table.sort_values("mean", ascending=False).head(15)
     called = shown["name"] if names is None and "name" in shown else shown["id"]
     labels = [str(one if names is None else names.get(one, one)) for one in called]
     figure = th.blank_figure(90 + 26 * len(shown), title, text, margin={"b": 78})

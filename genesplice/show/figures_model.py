@@ -19,7 +19,6 @@ from genesplice.show.theme import require, require_table, row_texts, safe
 _SPLITS = {
     "train": (th.BLUE, "circle"), "val": (th.VERMILLION, "diamond"), "test": (th.GREEN, "square")
 }  # fmt: skip
-_LABELS_MAX = 60  # rows or columns that are still named on an axis
 _CROWD_RADIUS = 0.3  # log2(TPM+1)
 
 
@@ -65,7 +64,7 @@ def condition_heatmap(
     table = table.iloc[_similarity_order(filled), _similarity_order(filled.T)]
     limit = float(np.nanpercentile(np.abs(table.to_numpy()), 99)) or 1.0
     n_genes, n_conditions = table.shape
-    has_x, has_y = n_conditions <= _LABELS_MAX, n_genes <= _LABELS_MAX
+    has_x, has_y = n_conditions <= th.LABELS_MAX, n_genes <= th.LABELS_MAX
     height = 120 + (15 * n_genes if has_y else max(300, 3 * n_genes))
     height += 6 * max(map(len, map(str, table.columns))) if has_x else 0
     shown = f"the {n_genes:,} of {len(residual):,} genes that vary most, {n_conditions:,} "

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,14 +102,9 @@ def site_values(motifs: pd.DataFrame | None, gene_id: object, window_bp: int) ->
     lanes = -np.array(site_lanes(low, high, SITE_LANES), dtype=np.float64)
     names = [th.short(name, 24) for name in mine["name"]]
     middle = (low + high) / 2
-    return {
-        "data[2].x": broken_lines(low, high),
-        "data[2].y": broken_lines(lanes, lanes),
-        "data[3].x": middle,
-        "data[3].y": lanes - 0.45,
-        "data[3].text": free_names(names, lanes, middle, window_bp),
-        "data[3].hovertext": names,
-    }
+    texts = {"text": free_names(names, lanes, middle, window_bp), "hovertext": names}
+    strokes = th.of_trace(2, x=broken_lines(low, high), y=broken_lines(lanes, lanes))
+    return strokes | th.of_trace(3, x=middle, y=lanes - 0.45, **texts)
 
 
 def gene_lanes(genes: pd.DataFrame, locus: object, reach: float) -> dict[str, Any]:
@@ -120,21 +115,15 @@ def gene_lanes(genes: pd.DataFrame, locus: object, reach: float) -> dict[str, An
     y, middle = -is_minus.astype(np.float64), (low + high) / 2
     out: dict[str, Any] = {}
     for trace, own in ((4, ~is_it), (5, is_it)):
-        out[f"data[{trace}].x"] = broken_lines(low[own], high[own])
-        out[f"data[{trace}].y"] = broken_lines(y[own], y[own])
+        ends = broken_lines(low[own], high[own])
+        out |= th.of_trace(trace, x=ends, y=broken_lines(y[own], y[own]))
     names = [th.short(name, 16) for name in mine["name"]]
     about = mine.assign(size=mine["end"] - mine["start"])
-    return out | {
-        "data[7].x": np.where(is_minus, low, high),
-        "data[7].y": y,
-        "data[7].marker.symbol": [f"triangle-{'left' if one else 'right'}" for one in is_minus],
-        "data[7].hovertext": th.row_texts(
-            about, "{name} ({gene_id}), {strand} strand, {size:,} bp"
-        ),
-        "data[8].x": middle,
-        "data[8].y": y + 0.45,
-        "data[8].text": free_names(names, y, middle, 2.3 * reach),
-    }
+    heads = {"marker.symbol": [f"triangle-{'left' if one else 'right'}" for one in is_minus]}
+    heads["hovertext"] = th.row_texts(about, "{name} ({gene_id}), {strand} strand, {size:,} bp")
+    out |= th.of_trace(7, x=np.where(is_minus, low, high), y=y, **heads)
+    shown = free_names(names, y, middle, 2.3 * reach)
+    return out | th.of_trace(8, x=middle, y=y + 0.45, text=shown)
 
 
 def add_conservation(figure: go.Figure, x: np.ndarray, found: Conservation, axis: str) -> list[str]:
@@ -157,8 +146,8 @@ def add_conservation(figure: go.Figure, x: np.ndarray, found: Conservation, axis
             of = f"of {high} {what.replace(' that', '')}" if found.score is None else safe(name)
             look = {"width": 0, "fill": "tozeroy", "fillcolor": colour, "showlegend": False}
             look |= {"hover": f"%{{x:+d}} bp: %{{y}} {of}", "name": safe(what)}
-            area = th.line(x, next(areas), colour, xaxis=axis, yaxis=f"y{number}", **look)
-            figure.add_trace(area.update(line_shape="hvh"))
+            look |= {"xaxis": axis, "yaxis": f"y{number}", "shape": "hvh"}
+            figure.add_trace(th.line(x, next(areas), colour, **look))
         axes.append(f"yaxis{number}")
         look = {"tickvals": [(low + high) / 2], "ticktext": [short(name, 12)], "ticks": ""}
         look |= {"range": [low, high], "fixedrange": True, "showgrid": False}
@@ -177,14 +166,3 @@ def conservation_areas(found: Conservation) -> list[np.ndarray]:
 
 def _shown(found: Conservation) -> list[tuple[str, int]]:
     return [(group, size) for group, size in found.sizes.items() if size]
-
-
-def letter_traces(paths: Mapping[str, tuple[Any, Any]], **more: Any) -> list[go.Scatter]:
-    """A trace for each letter A C G T, of its paths."""
-    # Without a stroke, letters narrower than a pixel fade away.
-    look = {"mode": "lines", "fill": "toself", "hoverinfo": "skip", **more}
-    return [
-        go.Scatter({"name": base, "x": x, "y": y, "fillcolor": th.BASE_COLOURS[base], **look,
-                    "line": {"width": 0.8, "color": th.BASE_COLOURS[base]}})
-        for base, (x, y) in paths.items()
-    ]  # fmt: skip

@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from genesplice.show import theme as th
-from genesplice.show.explorer import Click, Control, Explorer, Recompute, bind, panel_title
-from genesplice.show.theme import GREY, INK, require, require_table, row_texts, safe, short
+from genesplice.show.explorer import Click, Control, Explorer, bind, panel_title
+from genesplice.show.theme import GREY, INK, require_table, row_texts, safe, short
 
 # Symbol and colour for each kind of node: neither relies on the other.
 _NODE_KINDS = {
@@ -75,10 +75,9 @@ def _require_ends(edges: pd.DataFrame, ids: Sequence[str]) -> tuple[np.ndarray, 
     """Positions of sources and targets among the ids of nodes."""
     index = pd.Index(ids)
     ends = [index.get_indexer(edges[end].astype(str)) for end in ("source", "target")]
-    lost = edges[np.minimum(*ends) < 0]
-    such = "".join(f"{one.source} → {one.target}" for one in lost.head(1).itertuples())
-    found = f"{len(lost):,} of {len(edges):,} edges such as {such}"
-    require(lost.empty, found, "only ends that are nodes")
+    is_lost = np.minimum(*ends) < 0
+    such = "".join(f"{one.source} → {one.target}" for one in edges[is_lost].head(1).itertuples())
+    th.refuse(is_lost, f"edges such as {such}", "only ends that are nodes")
     return ends[0], ends[1]
 
 
@@ -237,8 +236,6 @@ class NetworkExplorer(Explorer):
         A click on the dot goes to the other end.
     weight_label
         What the weights are, for the hover text.
-    recompute
-        Computes further networks in a live kernel.
 
     Raises
     ------
@@ -247,12 +244,7 @@ class NetworkExplorer(Explorer):
     """
 
     def __init__(
-        self,
-        nodes: pd.DataFrame,
-        edges: pd.DataFrame,
-        *,
-        weight_label: str = "weight",
-        recompute: Recompute | None = None,
+        self, nodes: pd.DataFrame, edges: pd.DataFrame, *, weight_label: str = "weight"
     ) -> None:
         ids = list(nodes.index.astype(str))
         require_table(pd.DataFrame({"id": ids}), "nodes", ["id"], unique=["id"])
@@ -303,11 +295,9 @@ class NetworkExplorer(Explorer):
             text = f"regulates {n_out:,}, regulated by {n_in:,}{itself}"
             text += f"; {n_sets:,} gene sets" if n_sets else ""
             sizes = 7 + 13 * np.sqrt(np.nan_to_num(abs(weight[drawn])) / largest)
-            shown: dict[str, Any] = {
-                f"data[{i}].{axis}": numbers
-                for i, place in enumerate(places, 2)
-                for axis, numbers in zip("xy", place, strict=True)
-            }
+            shown = dict[str, Any]()
+            for i, (x, y) in enumerate(places, 2):
+                shown |= th.of_trace(i, x=x, y=y)
             return shown | {
                 "data[5].text": [names[one] if side else "" for one, side in sides],
                 "data[5].textposition": [side or "top center" for _, side in sides],
@@ -324,7 +314,7 @@ class NetworkExplorer(Explorer):
             unknown = f"{_EDGE_STYLES[0][0]}, or {_EDGE_STYLES['member_of'][0]} a gene set"
             figure.update_traces(name=unknown, selector={"name": _EDGE_STYLES[0][0]})
         clicks = [Click(trace=trace, control="node") for trace in (1, 5, 7)]
-        super().__init__(figure, [node], bind(node, pick), clicks, {"height": 560}, recompute)
+        super().__init__(figure, [node], bind(node, pick), clicks, {"height": 560})
 
 
 def _network_figure(

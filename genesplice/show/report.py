@@ -303,9 +303,8 @@ def render_notebook(
     outcome = content.metadata.get("genesplice", {})
     facts = [f"preset {given['preset']}"] if "preset" in given else []
     facts += [run] if run else []
-    facts += (
-        [f"{outcome['state']} in {say_seconds(outcome['seconds'])}"] if "state" in outcome else []
-    )
+    if "state" in outcome:
+        facts.append(f"{outcome['state']} in {say_seconds(outcome['seconds'])}")
     parameters = [
         {"name": name, "value": repr(given.get(name, one.default)), "help": one.help}
         for name, one in read_parameters(content, notebook).items()
@@ -334,17 +333,11 @@ def render_index(
     facts += [run, f"{n_done} of {len(entries)} done"]
     if seconds := manifest.get("clock_seconds", manifest.get("seconds")):
         facts.append(f"{say_seconds(seconds)} altogether")
-    if manifest.get("state") == "running":
-        waits = {"not run": "waiting"}
-        entries = [
-            one._replace(record={**one.record, "state": waits.get(state, state)})
-            for one in entries
-            for state in (one.record["state"],)
-        ]
     facts += [f"{name} = {value}" for name, value in (manifest.get("given") or {}).items()]
     title = "Sweep" if manifest.get("kind") == "sweep" else "Reports"
     footer = "Every report is one file that opens without a network."
-    return _write(target, title=title, entries=entries, facts=facts, lead=lead, footer=footer)
+    about: dict[str, Any] = {"entries": entries, "run_state": manifest.get("state")}
+    return _write(target, title=title, facts=facts, lead=lead, footer=footer, **about)
 
 
 def read_headline(notebook: Path) -> str | None:

@@ -13,6 +13,7 @@ import itertools
 import re
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -38,7 +39,6 @@ def _execute(
     run_dir: Path,
     manifest: Manifest,
     out: Path | None,
-    cwd: Path,
     progress: Progress,
     at_once: int,
     has_weights: nb.HasWeights | None = None,
@@ -50,6 +50,7 @@ def _execute(
     at_once = at_once or min(AT_ONCE, n_cores())
     records = {record["stem"]: record for record in manifest["notebooks"]}
     tasks = nb.share_cores(tasks, at_once)
+    cwd = tasks[0].notebook.path.resolve().parents[1]
     waiting = [task for task in tasks if records[task.name]["state"] != "done"]
     failures, kernels, pool = list[Failure](), Kernels(), ThreadPoolExecutor(at_once)
     running: dict[Future[tuple[float, Failure | None]], nb.Task] = {}
@@ -86,20 +87,16 @@ def _execute(
             render()
             for task in starting:
                 progress.notebook(task.name, task.notebook.n_cells + bool(task.values))
-                future = pool.submit(
-                    execute_notebook, task.notebook, run_dir / f"{task.name}.ipynb", task.values,
-                    cwd=cwd, progress=progress, name=task.name, kernels=kernels,
-                    threads=task.threads, gives_way=task.gives_way,
-                )  # fmt: skip
-                running[future] = task
+                about = task, run_dir / f"{task.name}.ipynb", cwd, progress, kernels
+                running[pool.submit(execute_notebook, *about)] = task
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 end(future)
     except KeyboardInterrupt:
-        kernels.interrupt()
+        kernels.stop(signal.SIGINT)
         wait(running, timeout=SECONDS_TO_END)
-        kernels.kill()
+        kernels.stop(signal.SIGKILL)
         for future in wait(running).done:
             end(future)
         undone = [task.name for task in tasks if records[task.name]["state"] != "done"]
@@ -108,7 +105,7 @@ def _execute(
             failures.append(Failure(name, None, 0, "interrupted", "interrupted"))
             records[name] |= {"state": failures[-1].state, "message": str(failures[-1])}
     finally:
-        kernels.kill()
+        kernels.stop(signal.SIGKILL)
         pool.shutdown()
         progress.stop()
     for task in waiting:
@@ -188,8 +185,7 @@ def run_notebooks(
     if done:
         going_on = next((task.name for task in tasks if task.name not in done), "the reports")
         progress.note(f"{run_dir.name}: {len(done)} done before, going on at {going_on}")
-    about = manifest, out, folder.resolve().parent, progress, at_once, has_weights
-    return _execute(tasks, run_dir, *about)
+    return _execute(tasks, run_dir, manifest, out, progress, at_once, has_weights)
 
 
 def sweep_notebook(
@@ -226,8 +222,7 @@ def sweep_notebook(
         (run_dir / name).mkdir()
     command = ["genesplice", "sweep", notebook.name, "--preset", preset]
     manifest = make_manifest(run_dir, tasks, command, kind="sweep", preset=preset, given=grid)
-    cwd = notebook.resolve().parent.parent
-    return _execute(tasks, run_dir, manifest, None, cwd, progress or Progress(), at_once)
+    return _execute(tasks, run_dir, manifest, None, progress or Progress(), at_once)
 
 
 def render_run(run_dir: Path) -> Path:

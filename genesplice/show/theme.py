@@ -31,6 +31,7 @@ DIVERGING = [[0.0, "#00507D"], [0.25, "#56A5CF"], [0.5, "#F7F7F7"], [0.75, "#EE9
 SEQUENTIAL = [[0.0, "#BBD7EA"], [0.35, "#4F9CCB"], [0.7, BLUE], [1.0, "#00304D"]]
 
 NARROW_PX = 300.0  # plotting width left on a 390-pixel telephone once the axis has its labels
+LABELS_MAX = 60  # rows or columns that are still named on an axis
 _TITLE_CHARACTERS, _SUBTITLE_CHARACTERS = 38, 50  # what such a screen shows in one line
 _LINE_PX = 18.2  # 1.3 times the font size of the title
 
@@ -200,6 +201,12 @@ def broken_lines(*columns: np.ndarray | pd.Series) -> np.ndarray:
     return np.column_stack([*(np.asarray(c, dtype=np.float64) for c in columns), gap]).ravel()
 
 
+def refuse(is_bad: Any, what: str, expected: str = "0") -> None:
+    """Refuse a table some of whose rows are bad, and count them."""
+    n = int(np.sum(is_bad))
+    require(not n, f"{n:,} of {len(is_bad):,} {what}", expected)
+
+
 def require_table(
     table: pd.DataFrame,
     what: str,
@@ -222,12 +229,11 @@ def require_table(
     missing = [column for column in columns if column not in table.columns]
     require(not missing, f"{what} with columns {there}", f"also {', '.join(missing)}")
     require(len(table), f"0 rows in {what}", "at least 1")
-    n = int(table.duplicated(list(unique)).sum()) if unique else 0
-    require(not n, f"{n:,} of {len(table):,} rows of {what} repeat a {' and '.join(unique)}", "0")
+    if unique:
+        refuse(table.duplicated(list(unique)), f"rows of {what} repeat a {' and '.join(unique)}")
     table = table.astype(dict.fromkeys(finite, np.float64))
     for column in finite:
-        n = int((~np.isfinite(table[column])).sum())
-        require(not n, f"{n:,} of {len(table):,} {column} of {what} not finite", "0")
+        refuse(~np.isfinite(table[column]), f"{column} of {what} not finite")
     for column, known in (among or {}).items():
         for other in set(table[column]) - set(known):
             raise InputError(f"{column} {str(other)!r} in {what}", ", ".join(map(str, known)))
@@ -250,15 +256,21 @@ def whiskers(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return value, np.nan_to_num(value - low), np.nan_to_num(high - value)
 
 
+def of_trace(number: int, **values: Any) -> dict[str, Any]:
+    """Properties of a trace by their paths in a figure, as bindings have them."""
+    return {f"data[{number}].{name}": value for name, value in values.items()}
+
+
 def line(x: Any, y: Any, colour: str, **look: Any) -> go.Scatter:
-    """Make a line of some `width` and `dash`; the rest of `look` is plotly's.
+    """Make a line of some `width`, `dash` and `shape`; the rest of `look` is plotly's.
 
     `hover` is a template; without one the mouse passes the line.
     """
     hover = look.pop("hover", "")
     extra = "" if "<extra>" in hover else "<extra></extra>"
     said = {"hovertemplate": hover + extra} if hover else {"hoverinfo": "skip"}
-    style = {"color": colour, "width": look.pop("width", 2), "dash": look.pop("dash", None)}
+    style = {"color": colour, "width": look.pop("width", 2)}
+    style |= {name: look.pop(name, None) for name in ("dash", "shape")}
     x = np.asarray(x)
     x = x.tolist() if x.dtype.kind == "U" else x.astype(np.float64)
     given = {"x": x, "y": np.asarray(y, float), "mode": "lines", "line": style}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.cluster.hierarchy import leaves_list, linkage
-from tiny_figures import polygons, row_labels, trace
+from tiny_figures import ids, polygons, row_labels, trace
 
 from genesplice.errors import InputError
 from genesplice.results import Metric, read_metrics, write_metrics
@@ -600,15 +600,18 @@ def test_influences_stand_on_their_bands_and_only_those_above_are_full():
     table = pd.DataFrame({"id": ["a", "<b>b</b>", "c", "d"], "n_edges": [3, 4, 5, 6], "p": 0.5})
     table["mean"] = [0.1, 2.0, 0.5, -1.0]
     table["null_low"], table["null_high"] = [-0.5, -0.4, -0.3, -2.0], [0.5, 0.4, 0.6, 0.0]
-    figure = figures.influence_bars(table, names=pd.Series({"c": "crp"}), n_shown=3)
+    low = np.linspace(-0.1, -0.9, 12)
+    others = table.loc[[3] * 12].assign(id=ids(12), mean=low)
+    table = pd.concat([table, others], ignore_index=True)
+    figure = figures.influence_bars(table, names=pd.Series({"c": "crp"}))
     dots = trace(figure, "this graph")
     rows = [row_labels(figure)[y] for y in dots.y]
-    assert rows == ["&lt;b&gt;b&lt;/b&gt;", "crp", "a"]
-    assert list(dots.x) == [2.0, 0.5, 0.1]
-    assert list(dots.marker.symbol) == ["diamond", "diamond-open", "diamond-open"]
+    assert rows == ["&lt;b&gt;b&lt;/b&gt;", "crp", "a", *ids(12)]
+    assert list(dots.x) == [2.0, 0.5, 0.1, *low]
+    assert list(dots.marker.symbol) == ["diamond", *["diamond-open"] * 14]
     bands = [list(x) for x, _ in polygons(trace(figure, "random graphs, middle 95 %"))]
-    assert bands == [[-0.4, 0.4], [-0.3, 0.6], [-0.5, 0.5]]
-    assert "1 of 4 above" in figure.layout.title.text
+    assert bands == [[-0.4, 0.4], [-0.3, 0.6], [-0.5, 0.5], *[[-2.0, 0.0]] * 12]
+    assert "1 of 16 above" in figure.layout.title.text
     refused(figures.influence_bars, "also p", table.drop(columns="p"))
     refused(figures.influence_bars, "not finite", table.assign(mean=np.nan))
 
