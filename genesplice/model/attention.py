@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
-from genesplice.config.model import REGION_BP, SUMMARY_BP
+from genesplice.config.model import REGION_BP, SUMMARY_BP, ModelConfig
 from genesplice.errors import InputError, WorkError
 
 Backend = Literal["flash", "sdpa", "reference"]
@@ -237,26 +237,13 @@ class ContextPlan(NamedTuple):
     receptive_bp: int | None
 
 
-def plan_context(
-    context_bp: int | None,
-    *,
-    bin_bp: int,
-    stem_bp: int,
-    bin_layers: int,
-    summary_layers: int,
-    region_layers: int,
-    bin_window: int,
-    summary_window: int,
-    base_bp: int = 0,
-) -> ContextPlan:
-    """Spend half of `context_bp` on the levels, finest first.
+def plan_context(sizes: ModelConfig, stem_bp: int, base_bp: int = 0) -> ContextPlan:
+    """Spend half of `sizes.context_bp` on the levels, finest first.
 
     Parameters
     ----------
     stem_bp
         Bases beyond its bin that the stem takes in, on one side.
-    bin_layers
-        All windowed layers on bins, before and after the coarse levels.
     base_bp
         Bases that the base-resolution path adds to that once the bins are done.
 
@@ -265,23 +252,26 @@ def plan_context(
     InputError
         If not even one bin on each side fits.
     """
-    if context_bp is None:
-        return ContextPlan(bin_window, summary_window, None, True, True, None)
-    budget = context_bp // 2 - base_bp
+    bin_bp, summary_window = sizes.bin_bp, sizes.summary_window
+    if sizes.context_bp is None:
+        return ContextPlan(sizes.bin_window, summary_window, None, True, True, None)
+    # All windowed layers on bins, before and after the coarse levels.
+    bin_layers = sizes.bin_layers + sizes.decoder_layers
+    budget = sizes.context_bp // 2 - base_bp
     smallest = stem_bp + max(bin_layers, 1) * bin_bp
     if budget < smallest:
         needed = 2 * (smallest + base_bp)
-        raise InputError(f"context_bp {context_bp}", f"at least {needed} for this model")
-    bin_half = min(bin_window, (budget - stem_bp) // (max(bin_layers, 1) * bin_bp))
+        raise InputError(f"context_bp {sizes.context_bp}", f"at least {needed} for this model")
+    bin_half = min(sizes.bin_window, (budget - stem_bp) // (max(bin_layers, 1) * bin_bp))
     spent = stem_bp + bin_layers * bin_half * bin_bp
     summary_cell, region_cell = SUMMARY_BP - bin_bp, REGION_BP - SUMMARY_BP
-    summary_half = (budget - spent - summary_cell) // (summary_layers * SUMMARY_BP)
+    summary_half = (budget - spent - summary_cell) // (sizes.summary_layers * SUMMARY_BP)
     if summary_half < 1:
         return ContextPlan(bin_half, summary_window, None, False, False, spent)
     summary_half = min(summary_window, summary_half)
-    spent += summary_cell + summary_layers * summary_half * SUMMARY_BP
-    region_half = (budget - spent - region_cell) // (region_layers * REGION_BP)
+    spent += summary_cell + sizes.summary_layers * summary_half * SUMMARY_BP
+    region_half = (budget - spent - region_cell) // (sizes.region_layers * REGION_BP)
     if region_half < 1:
         return ContextPlan(bin_half, summary_half, None, True, False, spent)
-    spent += region_cell + region_layers * region_half * REGION_BP
+    spent += region_cell + sizes.region_layers * region_half * REGION_BP
     return ContextPlan(bin_half, summary_half, region_half, True, True, spent)
