@@ -126,11 +126,18 @@ class HierarchicalEncoder(SequenceEncoder):
         """Bins before any attention and, with a base path, bases: what no adapter changes."""
         left, right = self.margins
         x, end = fill_unknown(inputs, left, right), inputs.shape[1] + left
-        bins = self.stem(x[:, left - self.stem.left : end + self.stem.right])
         if self.base_path is None:
-            return (bins,)
+            return (self.first_bins(x),)
         bases = self.base_path.down(x[:, left - BasePath.down_bp : end + BasePath.down_bp])
-        return bins + self.base_path.to_bins(bases), bases
+        return self.first_bins(x, bases), bases
+
+    def first_bins(self, padded: Tensor, bases: Tensor | None = None) -> Tensor:
+        """Bins before any attention, from channels with `margins` around them, and bases."""
+        (left, right), stem = self.margins, self.stem
+        bins = stem(padded[:, left - stem.left : padded.shape[1] - right + stem.right])
+        if self.base_path is None or bases is None:
+            return bins
+        return bins + self.base_path.to_bins(bases)
 
     def _up(self, inputs: Tensor, is_real: Tensor) -> tuple[Tensor, ...]:
         """Bins among their neighbours, summaries merged from these and, with a base path, bases."""

@@ -73,6 +73,21 @@ def cut_neighbourhood(
         key: torch.zeros(graph[key].edge_index.shape[1], dtype=torch.bool)
         for key in (*INTO_GENES, *INTO_PATHWAYS)
     }
+
+    def draw(target: Int64[Tensor, " edges"], is_target: Bool[Tensor, " nodes"]) -> Tensor:
+        """Which edges into some nodes are taken."""
+        taken = is_target[target]
+        if most is None or not bool(taken.any()):
+            return taken
+        edge = taken.nonzero()[:, 0]
+        edge = edge[torch.randperm(len(edge), generator=generator)]
+        edge = edge[target[edge].argsort(stable=True)]
+        _, count = target[edge].unique_consecutive(return_counts=True)
+        first = (count.cumsum(0) - count).repeat_interleave(count)
+        kept = torch.zeros_like(taken)
+        kept[edge[torch.arange(len(edge)) - first < most]] = True
+        return kept
+
     reached["gene"][rows] = True
     for _ in range(layers):
         for keys in (INTO_GENES, INTO_PATHWAYS):
@@ -81,7 +96,7 @@ def cut_neighbourhood(
                 done[kind] |= mask
             for key in keys:
                 index = graph[key].edge_index
-                taken = _draw_edges(index[1], fresh[key[2]], most, generator)
+                taken = draw(index[1], fresh[key[2]])
                 edges[key] |= taken
                 reached[key[0]][index[0, taken]] = True
     bare = copy.copy(graph)
@@ -93,26 +108,6 @@ def cut_neighbourhood(
         part[kind].num_nodes = int(mask.sum())
     genes = reached["gene"]
     return Neighbourhood(part, genes.nonzero()[:, 0], (genes.cumsum(0) - 1)[rows])
-
-
-def _draw_edges(
-    target: Int64[Tensor, " edges"],
-    is_target: Bool[Tensor, " nodes"],
-    most: int | None,
-    generator: torch.Generator | None,
-) -> Bool[Tensor, " edges"]:
-    """Edges into some nodes, at most `most` into each, drawn at random."""
-    taken = is_target[target]
-    if most is None or not bool(taken.any()):
-        return taken
-    edge = taken.nonzero()[:, 0]
-    edge = edge[torch.randperm(len(edge), generator=generator)]
-    edge = edge[target[edge].argsort(stable=True)]
-    _, count = target[edge].unique_consecutive(return_counts=True)
-    first = (count.cumsum(0) - count).repeat_interleave(count)
-    kept = torch.zeros_like(taken)
-    kept[edge[torch.arange(len(edge)) - first < most]] = True
-    return kept
 
 
 class EdgeAttention(NamedTuple):

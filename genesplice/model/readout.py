@@ -58,10 +58,8 @@ def sense_loci(
 ) -> GeneLoci:
     """Genes of windows whose + strands are the first rows, and whose - strands are the others."""
     is_reverse = strand < 0
-    row, first = (
-        is_reverse.long() * n_windows + window,
-        torch.where(is_reverse, length - end, start),
-    )
+    row = is_reverse.long() * n_windows + window
+    first = torch.where(is_reverse, length - end, start)
     if exons is not None:
         gene, low, high = exons.T
         begin = torch.where(is_reverse[gene], length - high, low)
@@ -186,17 +184,11 @@ def base_weights(genes: GeneLoci, *, length: int) -> SegmentWeights:
     body, base, number = _coding_bases(genes, length)
     codon = body * 3 + number % 3
     weight = 1 / torch.bincount(codon, minlength=3 * len(genes.row)).clamp_min(1)
-    return SegmentWeights(
-        torch.cat(
-            [
-                gene * N_BASE_SEGMENTS + segment,
-                body * N_BASE_SEGMENTS + len(BASE_SEGMENTS) + codon % 3,
-            ]
-        ),
-        torch.cat([near.column, genes.row[body] * length + base]),
-        torch.cat([near.weight, weight[codon]]),
-        len(genes.row) * N_BASE_SEGMENTS,
-    )
+    number = torch.cat([segment, len(BASE_SEGMENTS) + codon % 3])
+    row = torch.cat([gene, body]) * N_BASE_SEGMENTS + number
+    column = torch.cat([near.column, genes.row[body] * length + base])
+    weights = torch.cat([near.weight, weight[codon]])
+    return SegmentWeights(row, column, weights, len(genes.row) * N_BASE_SEGMENTS)
 
 
 def bins_read(genes: GeneLoci, *, length: int, bin_bp: int) -> tuple[int, int]:

@@ -81,9 +81,8 @@ class TrackModels(NamedTuple):
             strands = []
             for one in ((tokens, columns), (turned, reverse_columns(columns))):
                 raw = model(*one, empty)
-                strands.append(
-                    torch.where(model.head.is_peaks, raw.sigmoid(), raw).double().numpy()
-                )
+                shown = torch.where(model.head.is_peaks, raw.sigmoid(), raw)
+                strands.append(shown.double().numpy())
             found.append((strands[0] + strands[1][:, ::-1, other]) / 2)
         return np.stack(found)
 
@@ -179,12 +178,11 @@ class Models(NamedTuple):
 def _carried_over(model: GeneSplice, bundle: Bundle) -> str:
     """What of a model has a meaning for the genes of another genome."""
     known = model.graph.known
-    names = {"gene": bundle.genes["gene_id"], "effector": bundle.network["source"]}
     found = [
         f"{len(set(known[kind]) & set(own))} of {len(known[kind])} {word}"
         for kind, word, own in (
-            ("gene", "regulators", names["gene"]),
-            ("effector", "effectors", names["effector"]),
+            ("gene", "regulators", bundle.genes["gene_id"]),
+            ("effector", "effectors", bundle.network["source"]),
             ("pathway", "gene sets", bundle.gene_sets),
         )
     ]
