@@ -257,8 +257,8 @@ def _records(
 def _runs(predictions: pd.DataFrame) -> dict[tuple[Any, Any], _Run]:
     """Check the table and split it by model and seed."""
     for name in PREDICTION_COLUMNS:
-        if name not in predictions.columns:
-            raise InputError(f"predictions without column {name!r}", ", ".join(PREDICTION_COLUMNS))
+        found = f"predictions without column {name!r}"
+        require(name in predictions.columns, found, ", ".join(PREDICTION_COLUMNS))
     require(len(predictions), "no predictions", "at least one row")
     groups = dict(iter(predictions.groupby(["model", "seed"], sort=False, observed=True)))
     ordered = sorted(groups, key=lambda key: (str(key[0]), key[1]))

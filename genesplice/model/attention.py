@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from genesplice.config.model import REGION_BP, SUMMARY_BP, ModelConfig
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import WorkError, require
 
 Backend = Literal["flash", "sdpa"]
 SMALLEST_BLOCK = 32
@@ -246,9 +246,8 @@ def plan_context(sizes: ModelConfig, stem_bp: int, base_bp: int = 0) -> ContextP
     bin_layers = sizes.bin_layers + sizes.decoder_layers
     budget = sizes.context_bp // 2 - base_bp
     smallest = stem_bp + max(bin_layers, 1) * bin_bp
-    if budget < smallest:
-        needed = 2 * (smallest + base_bp)
-        raise InputError(f"context_bp {sizes.context_bp}", f"at least {needed} for this model")
+    needed = f"at least {2 * (smallest + base_bp)} for this model"
+    require(budget >= smallest, f"context_bp {sizes.context_bp}", needed)
     bin_half = min(sizes.bin_window, (budget - stem_bp) // (max(bin_layers, 1) * bin_bp))
     spent = stem_bp + bin_layers * bin_half * bin_bp
     summary_cell, region_cell = SUMMARY_BP - bin_bp, REGION_BP - SUMMARY_BP

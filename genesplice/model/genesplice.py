@@ -23,13 +23,7 @@ from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
 from genesplice.model.kernel import TARGETS, InnerProducts, KernelPath
 from genesplice.model.readout import GeneReadout, sense_loci
-from genesplice.model.references import (
-    DilatedCnn,
-    EnformerLike,
-    KmerTokens,
-    PlainAttention,
-    ShortCnn,
-)
+from genesplice.model.references import REFERENCES
 from genesplice.model.sequence import (
     Columns,
     EncoderOutput,
@@ -38,14 +32,6 @@ from genesplice.model.sequence import (
     reverse_columns,
 )
 
-ENCODERS: dict[str, type[SequenceEncoder]] = {
-    "hierarchical": HierarchicalEncoder,
-    "short_cnn": ShortCnn,
-    "dilated_cnn": DilatedCnn,
-    "plain_attention": PlainAttention,
-    "kmer_tokens": KmerTokens,
-    "enformer_like": EnformerLike,
-}
 MODEL_CARD = """---
 library_name: genesplice
 license: mit
@@ -75,7 +61,7 @@ def reverse_complement(tokens: Tokens) -> Tokens:
 
 def make_encoder(config: ModelConfig) -> SequenceEncoder:
     """Build the encoder that `config` describes."""
-    return ENCODERS[config.arch](config)
+    return REFERENCES.get(config.arch, HierarchicalEncoder)(config)
 
 
 def mix_paths(neural: Prediction, kernel: Prediction, mix: Float[Tensor, "2"]) -> Prediction:
@@ -136,17 +122,6 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
 
     # --- sequence ---
 
-    def encode_strands(
-        self, tokens: Tokens, phase: Phase, columns: Columns | None = None
-    ) -> EncoderOutput:
-        """Encode + strands, then - strands (each 5' to 3'), as 2 x batch rows."""
-        both = torch.cat([tokens, reverse_complement(tokens)])
-        phases = torch.cat([phase[:, 0], phase[:, 1].flip(1)])
-        aligned = None
-        if columns is not None and self.encoder.channels.relatives:
-            aligned = torch.cat([columns, reverse_columns(columns)])
-        return self.encoder(both, phases, aligned, with_bases=self.encoder.base_width > 0)
-
     def gene_features(
         self,
         tokens: Tokens,
@@ -164,8 +139,15 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         count from the window's start and may lie outside; what is outside is left out.
         """
         n_windows, length = tokens.shape
+        # + strands, then - strands, each 5' to 3'.
+        both = torch.cat([tokens, reverse_complement(tokens)])
+        phases = torch.cat([phase[:, 0], phase[:, 1].flip(1)])
+        aligned = None
+        if columns is not None and self.encoder.channels.relatives:
+            aligned = torch.cat([columns, reverse_columns(columns)])
+        encoded = self.encoder(both, phases, aligned, with_bases=self.encoder.base_width > 0)
         genes = sense_loci(window, start, end, strand, exons, n_windows=n_windows, length=length)
-        return self.readout.pool(self.encode_strands(tokens, phase, columns), genes)
+        return self.readout.pool(encoded, genes)
 
     # --- graph and heads ---
 

@@ -266,3 +266,13 @@ class RelativeBlock(nn.Module):
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width)
         x = x + self.dropout(self.out(mixed))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+REFERENCES: dict[str, type[SequenceEncoder]] = {
+    "short_cnn": ShortCnn,
+    "dilated_cnn": DilatedCnn,
+    "plain_attention": PlainAttention,
+    "kmer_tokens": KmerTokens,
+    "enformer_like": EnformerLike,
+}
+"""By `ModelConfig.arch`."""

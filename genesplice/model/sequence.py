@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from genesplice.config.model import COMPLEMENT_COUNTS, REGION_BP, RELATIVE_GROUPS, ModelConfig
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.model.attention import AttentionPlan, Rotations, attend, make_plan, rope, rotate
 
 N_TOKEN = 4
@@ -171,8 +171,8 @@ class SequenceEncoder(nn.Module, ABC):
             If the length is not a multiple of 1,024 bp.
         """
         length = tokens.shape[1]
-        if length == 0 or length % REGION_BP:
-            raise InputError(f"a window of {length} bp", f"a multiple of {REGION_BP} bp")
+        is_whole = length > 0 and length % REGION_BP == 0
+        require(is_whole, f"a window of {length} bp", f"a multiple of {REGION_BP} bp")
         is_real = (tokens != N_TOKEN).view(tokens.shape[0], -1, self.bin_bp).any(-1)
         inputs = self.channels(tokens, phase, columns)
         return self.encode(inputs, is_real, with_bases=with_bases)

@@ -191,12 +191,9 @@ class SplicedEncoder:
         stem = encoder.stem
         low = max(min(at, low_bp - stem.right) // bin_bp, 0)
         high = min(-(-max(at + size, low_bp + bases.shape[1] + stem.left) // bin_bp), n_bins)
-        channels = self._channels(
-            low_bp, bases, low * bin_bp, high * bin_bp + self.left + self.right
-        )
-        near = (
-            None if fine is None else splice(self.bases[-1], fine, at, low * bin_bp, high * bin_bp)
-        )
+        span = low * bin_bp, high * bin_bp
+        channels = self._channels(low_bp, bases, span[0], span[1] + self.left + self.right)
+        near = None if fine is None else splice(self.bases[-1], fine, at, *span)
         entered = encoder.first_bins(channels, near) * self.is_real[:, low:high, None]
         first, changed = rerun(self.first, entered, low)
         summaries, regions = self.summaries.output, self.regions.output

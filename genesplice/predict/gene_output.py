@@ -212,8 +212,8 @@ class Explainer:
         window_bp: int = 8192,
         vectors: Float[Tensor, "genes features"] | None = None,
     ) -> None:
-        if window_bp <= 0 or window_bp % (2 * REGION_BP):
-            raise InputError(f"window_bp {window_bp}", f"a multiple of {2 * REGION_BP} bp")
+        is_whole = window_bp > 0 and window_bp % (2 * REGION_BP) == 0
+        require(is_whole, f"window_bp {window_bp}", f"a multiple of {2 * REGION_BP} bp")
         self.model, self.bundle, self.window_bp = model.eval(), bundle, window_bp
         self.graph = bundle_graph(model, bundle)
         self.vectors = encode_genes(model, bundle) if vectors is None else vectors

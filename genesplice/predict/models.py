@@ -233,10 +233,10 @@ def open_models(
             raise InputError(f"two {kind}, {found[0]} and {found[1]}", "one")
     if not masked and follow:
         masked = [init for folder in tuned if (init := _init_of(folder)) is not None][:1]
-    if needs == "expression" and not tuned:
-        raise InputError("no expression model", "--model DIR of a folder that finetune wrote")
-    if needs == "masked bases" and not masked:
-        raise InputError("no masked-base model", "--model DIR of a folder that pretrain wrote")
+    wanted = "--model DIR of a folder that finetune wrote"
+    require(needs != "expression" or tuned, "no expression model", wanted)
+    wanted = "--model DIR of a folder that pretrain wrote"
+    require(needs != "masked bases" or masked, "no masked-base model", wanted)
     return Models(
         load_pretrained(masked[0]) if masked else None,
         masked[0] if masked else None,

@@ -233,9 +233,8 @@ def embed_promoters(
         return [output.bins[:, first // bin_bp : last // bin_bp].mean(1), *bases]
 
     sites = tss_sites(bundle, genes)
-    values = _encode_sites(encoder, bundle.genome, sites, window_bp, batch_bp, pool)
-    if values is None:
-        values = np.empty((0, encoder.width + encoder.base_width), np.float32)
+    width = encoder.width + encoder.base_width
+    values = _encode_sites(encoder, bundle.genome, sites, window_bp, batch_bp, pool, width)
     return pd.DataFrame(values, index=pd.Index(genes, name="gene_id"))
 
 
@@ -272,9 +271,8 @@ def encoder_features(
 
     keys = ["contig", "position", "strand"]
     number, unique = sites.groupby(keys, sort=False).ngroup(), sites[keys].drop_duplicates()
-    values = _encode_sites(encoder, bundle.genome, unique, REGION_BP, BATCH_BP, pool)
-    if values is None:
-        return np.empty((0, 2 * encoder.width + (1 + 2 * CODON_BP) * encoder.base_width))
+    width = 2 * encoder.width + (1 + 2 * CODON_BP) * encoder.base_width
+    values = _encode_sites(encoder, bundle.genome, unique, REGION_BP, BATCH_BP, pool, width)
     return values[number.to_numpy()].astype(np.float64)
 
 
@@ -296,8 +294,9 @@ def _encode_sites(
     window_bp: int,
     batch_bp: int,
     pool: Callable[[EncoderOutput], list[Tensor]],
-) -> Float[np.ndarray, "sites features"] | None:
-    """What `pool` takes of the hidden states around each site, side by side; None without sites."""
+    width: int,
+) -> Float[np.ndarray, "sites features"]:
+    """What `pool` takes of the hidden states around each site, `width` numbers side by side."""
     device, was_training = next(encoder.parameters()).device, encoder.training
     size, half = max(1, batch_bp // window_bp), window_bp // 2
 
@@ -312,7 +311,7 @@ def _encode_sites(
     encoder.eval()
     parts = side_by_side(encode, range(0, len(sites), size), device)
     encoder.train(was_training)
-    return np.concatenate(parts) if parts else None
+    return np.concatenate([np.empty((0, width), np.float32), *parts])
 
 
 def promoter_kmers(bundle: Bundle, genes: pd.Index, window_bp: int) -> pd.DataFrame:
