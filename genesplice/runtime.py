@@ -52,9 +52,8 @@ def keep_freed_memory(is_kept: bool = True) -> bool:
     if not hasattr(libc, "mallopt"):
         return False
     n_mapped, spare = (0, 2**31 - 1) if is_kept else (2**16, 2**20)
-    is_set = bool(libc.mallopt(M_MMAP_MAX, n_mapped)) and bool(
-        libc.mallopt(M_TRIM_THRESHOLD, spare)
-    )
+    wanted = (M_MMAP_MAX, n_mapped), (M_TRIM_THRESHOLD, spare)
+    is_set = all(libc.mallopt(*one) for one in wanted)
     if not is_kept:
         libc.malloc_trim(0)
     return is_set

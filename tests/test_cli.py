@@ -30,7 +30,6 @@ from genesplice.data.genome import decode
 from genesplice.data.simulate import make_bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
-from genesplice.evaluate.reliability import INTERVAL_COLUMNS
 from genesplice.predict.expression import predict_expression
 from genesplice.predict.models import load_model, open_models
 from genesplice.results import Metric, read_metrics
@@ -182,7 +181,7 @@ def test_finetune_prints_its_models_and_scores(finetuned, data):
     assert "held-out genes, 95 % intervals over blocks" in answer.err
     assert "(mean of 2 seeds)" in answer.err
     table = pd.read_parquet(out / "predictions.parquet")
-    assert list(table.columns) == [*PREDICTION_COLUMNS, *INTERVAL_COLUMNS]
+    assert list(table.columns) == [*PREDICTION_COLUMNS, "low", "high"]
     assert set(table["seed"]) == {0, 3}
     assert set(table["gene_id"]) == set(load_bundle(data).test_genes(0))
     assert set(pd.read_parquet(out / "history.parquet")["seed"]) == {0, 3}

@@ -159,18 +159,14 @@ def conservation_features(bundle: Bundle) -> pd.DataFrame:
         return pd.DataFrame(rows, index=genes.index, columns=names)
     assert bundle.relatives is not None
     columns: dict[str, np.ndarray] = {}
-    total = np.zeros((2, len(sizes)))
-    n_relatives = 0
-    for name, count, same in bundle.relatives.sources(bundle.genome):
-        there, equal = (
-            np.add.reduceat(each[bases], starts, dtype=np.float64)[:-1] * (sizes > 0)
-            for each in (count, same)
-        )
-        most = bundle.relatives.size_of(name)
-        columns |= _shares(there / most, equal / most, sizes, f":{name}")
-        total += there, equal
+    total, n_relatives = np.zeros((2, len(sizes))), 0
+    for name, *counts in bundle.relatives.sources(bundle.genome):
+        sums = [np.add.reduceat(each[bases], starts, dtype=np.float64)[:-1] for each in counts]
+        of_regions, most = np.stack(sums) * (sizes > 0), bundle.relatives.size_of(name)
+        columns |= _shares(of_regions / most, sizes, f":{name}")
+        total += of_regions
         n_relatives += most
-    columns |= _shares(total[0] / max(1, n_relatives), total[1] / max(1, n_relatives), sizes, "")
+    columns |= _shares(total / max(1, n_relatives), sizes, "")
     return pd.DataFrame(columns, index=genes.index)
 
 
@@ -200,13 +196,15 @@ def _region_bases(
 
 
 def _shares(
-    there: np.ndarray, equal: np.ndarray, sizes: np.ndarray, suffix: str
+    counts: Float[np.ndarray, "2 regions"], sizes: np.ndarray, suffix: str
 ) -> dict[str, np.ndarray]:
-    aligned = (there / np.maximum(sizes, 1)).reshape(-1, len(REGIONS))
-    identity = (equal / np.where(there > 0, there, 1)).reshape(-1, len(REGIONS))
-    found = {f"aligned:{region}{suffix}": aligned[:, i] for i, region in enumerate(REGIONS)}
-    return found | {
-        f"identity:{region}{suffix}": identity[:, i] for i, region in enumerate(REGIONS)
+    """From how many bases are aligned, and how many of these are the same."""
+    there, equal = counts
+    kinds = {"aligned": there / np.maximum(sizes, 1), "identity": equal / np.where(there, there, 1)}
+    return {
+        f"{kind}:{region}{suffix}": values[i :: len(REGIONS)]
+        for kind, values in kinds.items()
+        for i, region in enumerate(REGIONS)
     }
 
 
@@ -297,10 +295,15 @@ def fit_count_model(
             # Chunks overlap by the context, so that cutting an interval up does not change it.
             outer = max(low - left - right, start), min(high + left + right, end)
             tokens = genome.fetch(contig, *outer)
-            inner = slice(low - outer[0], high - outer[0])
-            _count(tokens, inner, left, right, counts)
-            mirrored = slice(len(tokens) - inner.stop, len(tokens) - inner.start)
-            _count(reverse_complement(tokens), mirrored, left, right, counts)
+            first, last = low - outer[0], high - outer[0]
+            mirrored = slice(len(tokens) - last, len(tokens) - first)
+            strands = (tokens, slice(first, last)), (reverse_complement(tokens), mirrored)
+            for strand, inner in strands:
+                contexts = _contexts(strand, left, right)
+                for count, (code, is_known) in zip(counts, contexts, strict=True):
+                    kept = is_known[inner] & (strand[inner] < 4)
+                    cell = code[inner][kept] * 4 + strand[inner][kept]
+                    count += np.bincount(cell, minlength=len(count))
     require(counts[0].sum(), "no base to count", "intervals with A, C, G or T")
     tables, pseudocounts = [], []
     shorter = np.full((1, 4), 0.25)
@@ -336,20 +339,6 @@ def _contexts(
             code = code * 4 + np.minimum(neighbour, 3)
             is_known = is_known & (neighbour < 4)
         yield code, is_known
-
-
-def _count(
-    tokens: UInt8[np.ndarray, " length"],
-    inner: slice,
-    left: int,
-    right: int,
-    counts: Sequence[Int64[np.ndarray, " _"]],
-) -> None:
-    """Add the bases of `inner` to the counts of every step, in place."""
-    for count, (code, is_known) in zip(counts, _contexts(tokens, left, right), strict=True):
-        kept = is_known[inner] & (tokens[inner] < 4)
-        cell = code[inner][kept] * 4 + tokens[inner][kept]
-        count += np.bincount(cell, minlength=len(count))
 
 
 def _best_pseudocount(

@@ -147,7 +147,10 @@ def run_baselines(
         this bundle, and a fold with fewer than three training genes.
     """
     extra = extra or {}
-    names = [] if extra and models is not None and not models else _checked_names(models)
+    names = list(BASELINES if models is None else dict.fromkeys(models))
+    for name in names:
+        require(name in BASELINES, f"baseline {name!r}", f"some of {', '.join(BASELINES)}")
+    require(names or extra, "no baselines", f"some of {', '.join(BASELINES)}")
     held_out = list(range(bundle.n_folds) if folds is None else sorted(set(folds)))
     for fold in held_out:
         bundle.test_genes(fold)  # raises for a fold that is not there
@@ -260,16 +263,6 @@ def _feature_tables(bundle: Bundle, names: set[str]) -> dict[str, pd.DataFrame]:
         if name in names and ("conservation" not in of or tables["conservation"].shape[1]):
             tables[name] = pd.concat([tables[part] for part in of], axis=1)
     return {name: table for name, table in tables.items() if name in names and table.shape[1]}
-
-
-def _checked_names(models: Sequence[str] | None) -> list[str]:
-    if models is None:
-        return list(BASELINES)
-    unknown = [name for name in models if name not in BASELINES]
-    if unknown or not models:
-        found = f"baseline {unknown[0]!r}" if unknown else "no baselines"
-        raise InputError(found, f"some of {', '.join(BASELINES)}")
-    return list(dict.fromkeys(models))
 
 
 def _table(

@@ -21,7 +21,7 @@ from torch_geometric.data import HeteroData
 from genesplice.errors import require
 from genesplice.model.genesplice import Features, GeneSplice, Rows
 from genesplice.model.heads import Prediction
-from genesplice.model.kernel import TARGETS, mix_kernel
+from genesplice.model.kernel import TARGETS, KernelSettings, mix_kernel
 from genesplice.runtime import one_thread, side_by_side
 
 Blocks = Shaped[np.ndarray, " genes"]
@@ -122,18 +122,6 @@ FACTORS = (0.0, 0.25, 4.0)
 MIXTURES = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS, PENALTY_STEP = (1 / 3, 3.0), 1.5
 PENALTY_LIMITS = 1e-4, 1e4
-
-
-class KernelSettings(NamedTuple):
-    """What decides a kernel: the weight of each part, its Matern share, and how narrow that is.
-
-    `penalty` is against kernels whose diagonal is about 1.
-    """
-
-    scale: tuple[float, ...]
-    mixture: float = 0.5
-    inverse_length: float = 1.0
-    penalty: float = 0.3
 
 
 class KernelFit(NamedTuple):
@@ -307,9 +295,7 @@ def fit_kernel_path(
     fits = side_by_side(fit, TARGETS, gene_features.device)
     for name, (chosen, solved) in zip(TARGETS, fits, strict=True):
         weights = solved.weights[:, 0] if name == "level" else solved.weights
-        path.set_solution(
-            name, weights, chosen.scale, chosen.mixture, chosen.inverse_length, float(mean)
-        )
+        path.set_solution(name, weights, chosen, float(mean))
     (for_level, level_fit), (for_residual, residual_fit) = fits
     return (for_level, for_residual), Prediction(
         level_fit.left_out.float()[:, 0] + mean, residual_fit.left_out.float()

@@ -28,17 +28,7 @@ from jaxtyping import Bool, Float, Int64
 from genesplice.data.bundle import Bundle
 from genesplice.errors import InputError, require
 from genesplice.evaluate import bootstrap
-from genesplice.evaluate.bootstrap import (
-    N_BOOTSTRAP,
-    Draws,
-    GeneStatistics,
-    block_labels,
-    make_draws,
-    pearson_draws,
-    ranking_draws,
-    summarise,
-    to_metric,
-)
+from genesplice.evaluate.bootstrap import N_BOOTSTRAP, Draws, GeneStatistics
 from genesplice.results import PREDICTION_COLUMNS, Metric, metrics_frame
 
 METRICS = ("level_spearman", "level_r2", "profile_r", "profile_r_overall")
@@ -140,14 +130,14 @@ def score(
     for (model, model_seed), run in _runs(predictions).items():
         profile = _profile_rows(run, train_profile)
         kept = np.ones(len(run.genes), bool) if genes is None else run.genes.isin(genes)
-        block = block_labels(run.genes, blocks)
+        block = bootstrap.block_labels(run.genes, blocks)
         folds: list[int | None] = [None, *(np.unique(run.fold[kept]).tolist() if by_fold else ())]
         for fold in folds:
             rows = kept if fold is None else kept & (run.fold == fold)
             if not rows.any():
                 continue
             parts = run.observed, run.predicted, profile, block
-            statistics = summarise(*(part[rows] for part in parts))
+            statistics = bootstrap.summarise(*(part[rows] for part in parts))
             about = {"model": str(model), "split": split, "fold": fold, "seed": int(model_seed)}
             metrics += _records([[statistics]], n_bootstrap, seed, about)
     return metrics
@@ -195,9 +185,10 @@ def paired_difference(
         is_same = is_same and np.allclose(*both, rtol=0, atol=1e-4, equal_nan=True)
         require(is_same, found, "predictions of the same held-out genes")
     profile = _profile_rows(widest, train_profile)[widest.genes.isin(common)]
-    block = block_labels(first.genes, blocks)
+    block = bootstrap.block_labels(first.genes, blocks)
     statistics = [
-        [summarise(first.observed, run.predicted, profile, block) for run in side] for side in sides
+        [bootstrap.summarise(first.observed, run.predicted, profile, block) for run in side]
+        for side in sides
     ]
     return _records(statistics, n_bootstrap, seed, {"model": f"{model_a} - {model_b}"})
 
@@ -248,32 +239,26 @@ def _records(
     for side in sides:
         runs = [bootstrap.resampled_metrics(statistics, draws) for statistics in side]
         means.append({name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]})
-    records = []
+    # Of all others the genes are counted.
+    first, records = sides[0][0], []
+    known = {"profile_r": np.isfinite(first.profile_r), "profile_r_overall": first.moments[:, 0]}
     for name, values in means[0].items():
         label, limits = name, LIMITS[name]
         if len(means) > 1:
             values, label = values - means[1][name], f"{name}_difference"
             limits = bootstrap.FREE
         if np.isfinite(values[0]):
-            n = _count(name, sides[0][0])
+            n = int(known[name].sum()) if name in known else len(first.block)
             about |= {"n_blocks": n_blocks, "limits": limits}
             records.append(bootstrap.to_metric(label, values, n, **about))
     return records
 
 
-def _count(name: str, statistics: GeneStatistics) -> int:
-    if name == "profile_r":
-        return int(np.isfinite(statistics.profile_r).sum())
-    return (
-        int(statistics.moments[:, 0].sum()) if name.endswith("overall") else len(statistics.block)
-    )
-
-
 def _runs(predictions: pd.DataFrame) -> dict[tuple[Any, Any], _Run]:
     """Check the table and split it by model and seed."""
     for name in PREDICTION_COLUMNS:
-        if name not in predictions.columns:
-            raise InputError(f"predictions without column {name!r}", ", ".join(PREDICTION_COLUMNS))
+        found = f"predictions without column {name!r}"
+        require(name in predictions.columns, found, ", ".join(PREDICTION_COLUMNS))
     require(len(predictions), "no predictions", "at least one row")
     groups = dict(iter(predictions.groupby(["model", "seed"], sort=False, observed=True)))
     ordered = sorted(groups, key=lambda key: (str(key[0]), key[1]))
@@ -350,7 +335,6 @@ def track_metrics(
     block: Int64[np.ndarray, " units"],
     *,
     prefix: str = "track",
-    seed: int = 0,
 ) -> list[Metric]:
     """`track_pearson_NAME` of coverage, `track_auroc_NAME` and `track_auprc_NAME` of peaks.
 
@@ -370,14 +354,14 @@ def track_metrics(
         if not n:
             continue
         n_blocks = int(numbered.max()) + 1
-        draws, found = make_draws(n_blocks, N_BOOTSTRAP, seed), dict[str, dict[str, Draws]]()
+        draws, found = bootstrap.make_draws(n_blocks, N_BOOTSTRAP, 0), dict[str, dict[str, Draws]]()
         for model, values in predicted.items():
             x, y = values[i][known].astype(np.float64), observed[i][known].astype(np.float64)
             if is_peaks[i]:
-                auroc, auprc = ranking_draws(y > 0.5, x, numbered, draws)
+                auroc, auprc = bootstrap.ranking_draws(y > 0.5, x, numbered, draws)
                 found[model] = {"auroc": auroc, "auprc": auprc}
             else:
-                found[model] = {"pearson": pearson_draws(x, y, numbered, draws)}
+                found[model] = {"pearson": bootstrap.pearson_draws(x, y, numbered, draws)}
         first = next(iter(found))
         for model, scores in found.items():
             for name, drawn in scores.items():
@@ -385,9 +369,11 @@ def track_metrics(
                 metric, low = f"{prefix}_{name}_{label}", -1.0 if name == "pearson" else 0.0
                 if not np.isfinite(drawn[0]):
                     continue
-                records.append(to_metric(metric, drawn, model=model, limits=(low, 1.0), **about))
+                records.append(
+                    bootstrap.to_metric(metric, drawn, model=model, limits=(low, 1.0), **about)
+                )
                 if model != first:
                     about |= {"model": f"{first} - {model}"}
                     change = found[first][name] - drawn
-                    records.append(to_metric(f"{metric}_difference", change, **about))
+                    records.append(bootstrap.to_metric(f"{metric}_difference", change, **about))
     return records

@@ -41,7 +41,6 @@ FEWEST_GENES = 10
 """Fewer say nothing: any two genes have a rank correlation of 1 or -1."""
 NOMINAL = 0.9
 """Share of held-out measurements that intervals are made to hold."""
-INTERVAL_COLUMNS = ("low", "high")
 SPREAD_PARTS = 5
 """Of the calibration genes, as they lie on the genome: each is scaled by the others."""
 FEWEST_FOR_SPREAD = 50

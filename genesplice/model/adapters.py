@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.sequence import N_TOKEN, Block, InputChannels, SequenceEncoder
 from genesplice.runtime import atomic_file, file_sha256
@@ -90,8 +90,7 @@ def transformer_blocks(encoder: nn.Module) -> list[Block]:
         If it has none: a convolutional encoder.
     """
     blocks = [module for module in encoder.modules() if isinstance(module, Block)]
-    if not blocks:
-        raise InputError("an encoder without transformer blocks", "finetune.mode full, head, probe")
+    require(blocks, "an encoder without transformer blocks", "finetune.mode full, head, probe")
     return blocks
 
 
@@ -173,12 +172,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if "base" not in header:
         return weights
     base_path = path.parent / header["base"] / WEIGHTS
-    if not base_path.is_file():
-        raise InputError("a delta without its base", str(base_path.resolve()), path=path)
-    if file_sha256(base_path) != header["base_sha256"]:
-        raise InputError(
-            f"another base in {base_path.resolve()}", "the one trained from", path=path
-        )
+    where = base_path.resolve()
+    require(base_path.is_file(), "a delta without its base", str(where), path)
+    is_same = file_sha256(base_path) == header["base_sha256"]
+    require(is_same, f"another base in {where}", "the one trained from", path)
     base = load_file(base_path)
     state = {name: value for name, value in base.items() if name.startswith("encoder.")}
     for key, value in weights.items():
@@ -263,13 +260,10 @@ class Entrance(nn.Module):
         return self.encoder.enter(self.encoder.channels(tokens[:, : self.length_bp]))[0]
 
 
-class _Nothing(nn.Module):
+class _Nothing(nn.Identity):
     """In place of a stem: bins are given."""
 
     left = right = 0
-
-    def forward(self, bins: Tensor) -> Tensor:
-        return bins
 
 
 class AdaptedReader(Reader):

@@ -1,6 +1,6 @@
 """One attention function for every level: windowed or global, fused wherever it can be.
 
-flash-attn where it is installed (CUDA, fp16 or bf16), else torch's SDPA, else written out.
+flash-attn where it is installed (CUDA, fp16 or bf16), else torch's SDPA.
 
 Letters: B batch, H heads, T tokens, D head width, W half-window, Q queries a block.
 
@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
-from genesplice.config.model import REGION_BP, SUMMARY_BP
-from genesplice.errors import InputError, WorkError
+from genesplice.config.model import REGION_BP, SUMMARY_BP, ModelConfig
+from genesplice.errors import WorkError, require
 
-Backend = Literal["flash", "sdpa", "reference"]
+Backend = Literal["flash", "sdpa"]
 SMALLEST_BLOCK = 32
 HALF = (torch.float16, torch.bfloat16)
 Rotations = Float[Tensor, "T half 2"]
@@ -141,14 +141,11 @@ def attend(
 ) -> Heads:
     """Softmax attention over the pairs that `plan` allows.
 
-    None takes the fastest backend for where `q` lies. `reference` writes the softmax out over
-    all pairs; it is the definition that the fused backends are tested against.
+    None takes the fastest backend for where `q` lies.
     """
     if backend is None:
         crosses_gaps = plan.half_window is not None and plan.packing and plan.packing.has_gaps
         backend = "flash" if is_flash_able(q) and not crosses_gaps else "sdpa"
-    if backend == "reference":
-        return _attend_reference(q, k, v, plan)
     if backend == "flash":
         return flash_attend(q, k, v, plan.packing, plan.half_window)
     bias = None if plan.bias is None else plan.bias.to(q.dtype)
@@ -178,16 +175,6 @@ def _key_blocks(x: Tensor, half_window: int, block: int) -> Tensor:
 
 def _to_bias(allowed: Bool[Tensor, "..."]) -> Float[Tensor, "..."]:
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -math.inf)
-
-
-def _attend_reference(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
-    position = torch.arange(q.shape[2], device=q.device)
-    distance = (position[:, None] - position[None, :]).abs()
-    allowed = plan.is_real[:, None, None, :] | (distance == 0)
-    if plan.half_window is not None:
-        allowed = allowed & (distance <= plan.half_window)
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    return scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v
 
 
 def rope(length: int, width: int, device: torch.device) -> Rotations:
@@ -237,26 +224,13 @@ class ContextPlan(NamedTuple):
     receptive_bp: int | None
 
 
-def plan_context(
-    context_bp: int | None,
-    *,
-    bin_bp: int,
-    stem_bp: int,
-    bin_layers: int,
-    summary_layers: int,
-    region_layers: int,
-    bin_window: int,
-    summary_window: int,
-    base_bp: int = 0,
-) -> ContextPlan:
-    """Spend half of `context_bp` on the levels, finest first.
+def plan_context(sizes: ModelConfig, stem_bp: int, base_bp: int = 0) -> ContextPlan:
+    """Spend half of `sizes.context_bp` on the levels, finest first.
 
     Parameters
     ----------
     stem_bp
         Bases beyond its bin that the stem takes in, on one side.
-    bin_layers
-        All windowed layers on bins, before and after the coarse levels.
     base_bp
         Bases that the base-resolution path adds to that once the bins are done.
 
@@ -265,23 +239,25 @@ def plan_context(
     InputError
         If not even one bin on each side fits.
     """
-    if context_bp is None:
-        return ContextPlan(bin_window, summary_window, None, True, True, None)
-    budget = context_bp // 2 - base_bp
+    bin_bp, summary_window = sizes.bin_bp, sizes.summary_window
+    if sizes.context_bp is None:
+        return ContextPlan(sizes.bin_window, summary_window, None, True, True, None)
+    # All windowed layers on bins, before and after the coarse levels.
+    bin_layers = sizes.bin_layers + sizes.decoder_layers
+    budget = sizes.context_bp // 2 - base_bp
     smallest = stem_bp + max(bin_layers, 1) * bin_bp
-    if budget < smallest:
-        needed = 2 * (smallest + base_bp)
-        raise InputError(f"context_bp {context_bp}", f"at least {needed} for this model")
-    bin_half = min(bin_window, (budget - stem_bp) // (max(bin_layers, 1) * bin_bp))
+    needed = f"at least {2 * (smallest + base_bp)} for this model"
+    require(budget >= smallest, f"context_bp {sizes.context_bp}", needed)
+    bin_half = min(sizes.bin_window, (budget - stem_bp) // (max(bin_layers, 1) * bin_bp))
     spent = stem_bp + bin_layers * bin_half * bin_bp
     summary_cell, region_cell = SUMMARY_BP - bin_bp, REGION_BP - SUMMARY_BP
-    summary_half = (budget - spent - summary_cell) // (summary_layers * SUMMARY_BP)
+    summary_half = (budget - spent - summary_cell) // (sizes.summary_layers * SUMMARY_BP)
     if summary_half < 1:
         return ContextPlan(bin_half, summary_window, None, False, False, spent)
     summary_half = min(summary_window, summary_half)
-    spent += summary_cell + summary_layers * summary_half * SUMMARY_BP
-    region_half = (budget - spent - region_cell) // (region_layers * REGION_BP)
+    spent += summary_cell + sizes.summary_layers * summary_half * SUMMARY_BP
+    region_half = (budget - spent - region_cell) // (sizes.region_layers * REGION_BP)
     if region_half < 1:
         return ContextPlan(bin_half, summary_half, None, True, False, spent)
-    spent += region_cell + region_layers * region_half * REGION_BP
+    spent += region_cell + sizes.region_layers * region_half * REGION_BP
     return ContextPlan(bin_half, summary_half, region_half, True, True, spent)

@@ -23,13 +23,7 @@ from genesplice.model.graph import EdgeAttention, GeneGraph
 from genesplice.model.heads import ContrastiveHead, ExpressionHead, MaskedBaseHead, Prediction
 from genesplice.model.kernel import TARGETS, InnerProducts, KernelPath
 from genesplice.model.readout import GeneReadout, sense_loci
-from genesplice.model.references import (
-    DilatedCnn,
-    EnformerLike,
-    KmerTokens,
-    PlainAttention,
-    ShortCnn,
-)
+from genesplice.model.references import REFERENCES
 from genesplice.model.sequence import (
     Columns,
     EncoderOutput,
@@ -38,18 +32,6 @@ from genesplice.model.sequence import (
     reverse_columns,
 )
 
-CONVOLUTIONS: dict[str, Any] = {"short_cnn": ShortCnn, "dilated_cnn": DilatedCnn}
-FLAT: dict[str, Any] = {
-    "plain_attention": PlainAttention,
-    "kmer_tokens": KmerTokens,
-    "enformer_like": EnformerLike,
-}
-LAYERS = ("bin_layers", "summary_layers", "region_layers", "decoder_layers")
-RECOMPUTE_ABOVE = 2**21
-"""Measured on a CPU: a third less time without recomputing, at half and at all of this size."""
-SHORTEST_CHUNK_BP = 16_384
-CHUNK_CHANNELS = 2**17
-"""Measured on a CPU: 32 channels in bins of 32 bp train in an eighth less time than at 2**14."""
 MODEL_CARD = """---
 library_name: genesplice
 license: mit
@@ -79,29 +61,7 @@ def reverse_complement(tokens: Tokens) -> Tokens:
 
 def make_encoder(config: ModelConfig) -> SequenceEncoder:
     """Build the encoder that `config` describes."""
-
-    def chosen(*names: str) -> dict[str, Any]:
-        return {name: getattr(config, name) for name in names}
-
-    sizes = chosen("bin_bp", "width", "annotation", "relatives")
-    if config.arch in CONVOLUTIONS:
-        return CONVOLUTIONS[config.arch](**sizes)
-    sizes |= chosen("heads", "dropout")
-    if config.arch in FLAT:
-        base_width = chosen("base_width") if config.arch == "kmer_tokens" else {}
-        layers = sum(chosen(*LAYERS).values())
-        return FLAT[config.arch](**sizes, **base_width, layers=layers)
-    sizes |= chosen("bin_window", "summary_window", "context_bp", "hierarchy", "base_width")
-    return HierarchicalEncoder(
-        **sizes, **chosen(*LAYERS), chunk_bp=_chunk_bp(config), recompute_above=RECOMPUTE_ABOVE
-    )
-
-
-def _chunk_bp(config: ModelConfig) -> int:
-    """Bases at a time, a power of two: more of a narrow encoder, or calls cost more than work."""
-    channels = config.width + config.bin_bp * config.base_width
-    fitting = CHUNK_CHANNELS * config.bin_bp // channels
-    return max(SHORTEST_CHUNK_BP, 1 << (fitting.bit_length() - 1))
+    return REFERENCES.get(config.arch, HierarchicalEncoder)(config)
 
 
 def mix_paths(neural: Prediction, kernel: Prediction, mix: Float[Tensor, "2"]) -> Prediction:
@@ -149,36 +109,18 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         super().__init__()
         self.config, self.conditions = sizes, tuple(conditions)
         self.encoder = make_encoder(sizes)
-        width, dropout, is_linear = sizes.width, sizes.head_dropout, sizes.is_linear
-        self.readout = GeneReadout(
-            width, dropout, self.encoder.base_width, is_linear, sizes.composition, sizes.relatives
-        )
-        named: dict[str, Any] = {"regulators": regulators, "effectors": effectors}
-        named |= {"pathways": pathways, "measured_genes": measured_genes}
+        self.readout = GeneReadout(sizes, self.encoder.base_width)
         n_measured = min(sizes.profile_rank, len(conditions)) + 1 if measured_genes else 0
-        self.graph = GeneGraph(
-            width, sizes.heads, sizes.graph_layers, dropout=dropout, n_measured=n_measured, **named
-        )
-        self.expression_head = ExpressionHead(
-            width, len(conditions), sizes.profile_rank, dropout, is_linear
-        )
+        named = regulators, effectors, pathways, measured_genes
+        self.graph = GeneGraph(sizes, *named, n_measured)
+        shape = sizes.width, len(conditions), sizes.profile_rank
+        self.expression_head = ExpressionHead(*shape, sizes.head_dropout, sizes.is_linear)
         self.kernel = KernelPath(
             self.readout.parts, self.graph.knowledge_parts, len(conditions), n_support
         )
         self.register_buffer("mix", torch.zeros(2))
 
     # --- sequence ---
-
-    def encode_strands(
-        self, tokens: Tokens, phase: Phase, columns: Columns | None = None
-    ) -> EncoderOutput:
-        """Encode + strands, then - strands (each 5' to 3'), as 2 x batch rows."""
-        both = torch.cat([tokens, reverse_complement(tokens)])
-        phases = torch.cat([phase[:, 0], phase[:, 1].flip(1)])
-        aligned = None
-        if columns is not None and self.encoder.channels.relatives:
-            aligned = torch.cat([columns, reverse_columns(columns)])
-        return self.encoder(both, phases, aligned, with_bases=self.encoder.base_width > 0)
 
     def gene_features(
         self,
@@ -197,8 +139,15 @@ class GeneSplice(nn.Module, PyTorchModelHubMixin, library_name="genesplice"):
         count from the window's start and may lie outside; what is outside is left out.
         """
         n_windows, length = tokens.shape
+        # + strands, then - strands, each 5' to 3'.
+        both = torch.cat([tokens, reverse_complement(tokens)])
+        phases = torch.cat([phase[:, 0], phase[:, 1].flip(1)])
+        aligned = None
+        if columns is not None and self.encoder.channels.relatives:
+            aligned = torch.cat([columns, reverse_columns(columns)])
+        encoded = self.encoder(both, phases, aligned, with_bases=self.encoder.base_width > 0)
         genes = sense_loci(window, start, end, strand, exons, n_windows=n_windows, length=length)
-        return self.readout.pool(self.encode_strands(tokens, phase, columns), genes)
+        return self.readout.pool(encoded, genes)
 
     # --- graph and heads ---
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GATv2Conv
 
+from genesplice.config.model import ModelConfig
+
 INTO_GENES = (
     ("gene", "regulates", "gene"),
     ("effector", "regulates", "gene"),
@@ -71,6 +73,21 @@ def cut_neighbourhood(
         key: torch.zeros(graph[key].edge_index.shape[1], dtype=torch.bool)
         for key in (*INTO_GENES, *INTO_PATHWAYS)
     }
+
+    def draw(target: Int64[Tensor, " edges"], is_target: Bool[Tensor, " nodes"]) -> Tensor:
+        """Which edges into some nodes are taken."""
+        taken = is_target[target]
+        if most is None or not bool(taken.any()):
+            return taken
+        edge = taken.nonzero()[:, 0]
+        edge = edge[torch.randperm(len(edge), generator=generator)]
+        edge = edge[target[edge].argsort(stable=True)]
+        _, count = target[edge].unique_consecutive(return_counts=True)
+        first = (count.cumsum(0) - count).repeat_interleave(count)
+        kept = torch.zeros_like(taken)
+        kept[edge[torch.arange(len(edge)) - first < most]] = True
+        return kept
+
     reached["gene"][rows] = True
     for _ in range(layers):
         for keys in (INTO_GENES, INTO_PATHWAYS):
@@ -79,7 +96,7 @@ def cut_neighbourhood(
                 done[kind] |= mask
             for key in keys:
                 index = graph[key].edge_index
-                taken = _draw_edges(index[1], fresh[key[2]], most, generator)
+                taken = draw(index[1], fresh[key[2]])
                 edges[key] |= taken
                 reached[key[0]][index[0, taken]] = True
     bare = copy.copy(graph)
@@ -91,26 +108,6 @@ def cut_neighbourhood(
         part[kind].num_nodes = int(mask.sum())
     genes = reached["gene"]
     return Neighbourhood(part, genes.nonzero()[:, 0], (genes.cumsum(0) - 1)[rows])
-
-
-def _draw_edges(
-    target: Int64[Tensor, " edges"],
-    is_target: Bool[Tensor, " nodes"],
-    most: int | None,
-    generator: torch.Generator | None,
-) -> Bool[Tensor, " edges"]:
-    """Edges into some nodes, at most `most` into each, drawn at random."""
-    taken = is_target[target]
-    if most is None or not bool(taken.any()):
-        return taken
-    edge = taken.nonzero()[:, 0]
-    edge = edge[torch.randperm(len(edge), generator=generator)]
-    edge = edge[target[edge].argsort(stable=True)]
-    _, count = target[edge].unique_consecutive(return_counts=True)
-    first = (count.cumsum(0) - count).repeat_interleave(count)
-    kept = torch.zeros_like(taken)
-    kept[edge[torch.arange(len(edge)) - first < most]] = True
-    return kept
 
 
 class EdgeAttention(NamedTuple):
@@ -127,13 +124,13 @@ class GraphLayer(nn.Module):
     the weight of j for i is softmax_j(a . LeakyReLU(W [x_i, x_j, edge])).
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, sizes: ModelConfig) -> None:
         super().__init__()
+        width, part = sizes.width, sizes.width // sizes.heads
+        options = {"heads": sizes.heads, "add_self_loops": False}
 
         def attention(edge_dim: int | None) -> GATv2Conv:
-            layer = GATv2Conv(
-                (width, width), width // heads, heads, edge_dim=edge_dim, add_self_loops=False
-            )
+            layer = GATv2Conv((width, width), part, edge_dim=edge_dim, **options)
             # It would be added to genes without any edge as well.
             layer.register_parameter("bias", None)
             return layer
@@ -145,7 +142,7 @@ class GraphLayer(nn.Module):
         self.contains = attention(None)
         self.regulates = attention(N_SIGNS)
         self.effects = attention(N_SIGNS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(sizes.head_dropout)
 
     def forward(
         self,
@@ -200,18 +197,15 @@ class GeneGraph(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        heads: int,
-        layers: int,
-        *,
+        sizes: ModelConfig,
         regulators: Sequence[str] = (),
         effectors: Sequence[str] = (),
         pathways: Sequence[str] = (),
-        dropout: float = 0.0,
         measured_genes: Sequence[str] = (),
         n_measured: int = 0,
     ) -> None:
         super().__init__()
+        width = sizes.width
         named = {"gene": regulators, "effector": effectors, "pathway": pathways}
         self.known = {
             kind: {one: i + 1 for i, one in enumerate(ids)} for kind, ids in named.items()
@@ -220,7 +214,8 @@ class GeneGraph(nn.Module):
         self.identity = nn.ModuleDict(tables)
         for table in tables.values():
             nn.init.normal_(table.weight[1:], std=0.3)
-        self.layers = nn.ModuleList(GraphLayer(width, heads, dropout) for _ in range(layers))
+        layers = (GraphLayer(sizes) for _ in range(sizes.graph_layers))
+        self.layers = nn.ModuleList(layers)
         self.measured_row = {name: i for i, name in enumerate(measured_genes)}
         if n_measured:
             self.from_measured = nn.Linear(n_measured + 1, width, bias=False)

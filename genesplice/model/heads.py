@@ -149,11 +149,9 @@ class ContrastiveHead(nn.Module):
     def pool(
         self,
         summaries: Float[Tensor, "batch summaries width"],
-        is_real: Bool[Tensor, "batch summaries"] | None = None,
+        is_real: Bool[Tensor, "batch summaries"],
     ) -> Float[Tensor, "batch width"]:
         """Mean over the summaries that are real."""
-        if is_real is None:
-            return summaries.mean(1)
         share = is_real / is_real.sum(1, keepdim=True).clamp_min(1)
         return (summaries * share[..., None].to(summaries)).sum(1)
 
@@ -270,18 +268,11 @@ class TrackHead(nn.Module):
     centre: Tensor
     scale: Tensor
     filter_bp, spread_bins = 15, 5
+    n_filters, n_hidden, dropped = 32, 64, 0.2
 
-    def __init__(
-        self,
-        width: int,
-        bin_bp: int,
-        is_peaks: Bool[Tensor, " tracks"],
-        *,
-        filters: int = 32,
-        hidden: int = 64,
-        dropout: float = 0.2,
-    ) -> None:
+    def __init__(self, width: int, bin_bp: int, is_peaks: Bool[Tensor, " tracks"]) -> None:
         super().__init__()
+        filters, hidden = self.n_filters, self.n_hidden
         self.bin_bp, self.per_track_bin = bin_bp, SUMMARY_BP // bin_bp
         self.register_buffer("is_peaks", is_peaks)
         self.register_buffer("centre", torch.zeros(width))
@@ -289,7 +280,7 @@ class TrackHead(nn.Module):
         self.filters = nn.Parameter(torch.randn(filters, 4, self.filter_bp) / self.filter_bp**0.5)
         self.detect = nn.Linear(width + 2 * filters, hidden)
         self.spread = nn.Conv1d(hidden, hidden, self.spread_bins, padding=self.spread_bins // 2)
-        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(hidden, len(is_peaks))
+        self.dropout, self.out = nn.Dropout(self.dropped), nn.Linear(hidden, len(is_peaks))
         nn.init.zeros_(self.out.weight)
         # Where nothing is known: the mean, or a peak in a hundred bins.
         nn.init.constant_(self.out.bias, math.log(math.e - 1))

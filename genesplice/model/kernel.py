@@ -7,7 +7,7 @@ ridge regression on the same inputs has one solution, and is hard to beat at tha
 elsewhere (`genesplice.training`); here its solution predicts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -43,6 +43,18 @@ def mix_kernel(
     distance = (3 * squared + SMALLEST_SQUARE).sqrt() * inverse_length_scale
     matern = (1 + distance) * (-distance).exp()
     return (1 - mixture_weight) * inner + mixture_weight * matern
+
+
+class KernelSettings(NamedTuple):
+    """What decides a kernel: the weight of each part, its Matern share, and how narrow that is.
+
+    `penalty` is against kernels whose diagonal is about 1.
+    """
+
+    scale: tuple[float, ...]
+    mixture: float = 0.5
+    inverse_length: float = 1.0
+    penalty: float = 0.3
 
 
 class InnerProducts(NamedTuple):
@@ -145,19 +157,13 @@ class KernelPath(nn.Module):
 
     @torch.no_grad()
     def set_solution(
-        self,
-        target: str,
-        weights: Tensor,
-        scale: Sequence[float],
-        mixture_weight: float,
-        inverse_length_scale: float,
-        mean: float = 0.0,
+        self, target: str, weights: Tensor, settings: KernelSettings, mean: float
     ) -> None:
-        """Take the solution for the level or the residual."""
+        """Take the solution for the level (less its `mean`) or the residual."""
         row = TARGETS.index(target)
-        self.scale[row] = torch.tensor(scale).to(self.scale)
-        self.mixture_weight[row] = mixture_weight
-        self.inverse_length_scale[row] = inverse_length_scale
+        self.scale[row] = torch.tensor(settings.scale).to(self.scale)
+        self.mixture_weight[row] = settings.mixture
+        self.inverse_length_scale[row] = settings.inverse_length
         if target == "level":
             self.level_weights.copy_(weights)
             self.level_mean.fill_(mean)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int8, Int64
 from torch import Tensor, nn
 
-from genesplice.config.model import RELATIVE_GROUPS
+from genesplice.config.model import RELATIVE_GROUPS, ModelConfig
 from genesplice.model.sequence import EncoderOutput, conserved
 
 N_KMERS = 4**4
@@ -58,10 +58,8 @@ def sense_loci(
 ) -> GeneLoci:
     """Genes of windows whose + strands are the first rows, and whose - strands are the others."""
     is_reverse = strand < 0
-    row, first = (
-        is_reverse.long() * n_windows + window,
-        torch.where(is_reverse, length - end, start),
-    )
+    row = is_reverse.long() * n_windows + window
+    first = torch.where(is_reverse, length - end, start)
     if exons is not None:
         gene, low, high = exons.T
         begin = torch.where(is_reverse[gene], length - high, low)
@@ -186,17 +184,11 @@ def base_weights(genes: GeneLoci, *, length: int) -> SegmentWeights:
     body, base, number = _coding_bases(genes, length)
     codon = body * 3 + number % 3
     weight = 1 / torch.bincount(codon, minlength=3 * len(genes.row)).clamp_min(1)
-    return SegmentWeights(
-        torch.cat(
-            [
-                gene * N_BASE_SEGMENTS + segment,
-                body * N_BASE_SEGMENTS + len(BASE_SEGMENTS) + codon % 3,
-            ]
-        ),
-        torch.cat([near.column, genes.row[body] * length + base]),
-        torch.cat([near.weight, weight[codon]]),
-        len(genes.row) * N_BASE_SEGMENTS,
-    )
+    number = torch.cat([segment, len(BASE_SEGMENTS) + codon % 3])
+    row = torch.cat([gene, body]) * N_BASE_SEGMENTS + number
+    column = torch.cat([near.column, genes.row[body] * length + base])
+    weights = torch.cat([near.weight, weight[codon]])
+    return SegmentWeights(row, column, weights, len(genes.row) * N_BASE_SEGMENTS)
 
 
 def bins_read(genes: GeneLoci, *, length: int, bin_bp: int) -> tuple[int, int]:
@@ -212,28 +204,21 @@ class GeneReadout(nn.Module):
 
     The parts, in this order (`parts` has their widths): mean bin vectors of every segment; with
     `base_width`, mean base vectors of promoter, start, end and the three codon positions; 4-mers
-    before the start; codon fractions; length; with `relatives`, how conserved the intervals of
-    base vectors are (see `conserved`). Means over a gene differ little from gene to gene compared
-    with what all of them share: `fit` takes mean and spread from training genes, and they are kept
-    as buffers.
+    before the start; codon fractions; length; with `sizes.relatives`, how conserved the intervals
+    of base vectors are (see `conserved`). Means over a gene differ little from gene to gene
+    compared with what all of them share: `fit` takes mean and spread from training genes, and they
+    are kept as buffers.
 
-    With `is_linear` the projection is one linear map; without `composition`, 4-mers, codons and
-    length are left out.
+    With `sizes.is_linear` the projection is one linear map; without `sizes.composition`, 4-mers,
+    codons and length are left out.
     """
 
     centre: Tensor
     spread: Tensor
 
-    def __init__(
-        self,
-        width: int,
-        dropout: float = 0.0,
-        base_width: int = 0,
-        is_linear: bool = False,
-        composition: bool = True,
-        relatives: bool = False,
-    ) -> None:
+    def __init__(self, sizes: ModelConfig, base_width: int) -> None:
         super().__init__()
+        width, composition = sizes.width, sizes.composition
         self.parts = {
             "bins": width * len(SEGMENTS),
             "bases": base_width * N_BASE_SEGMENTS,
@@ -241,15 +226,15 @@ class GeneReadout(nn.Module):
             "codons": N_CODONS * composition,
             "length": int(composition),
         }
-        if relatives:
+        if sizes.relatives:
             self.parts["conservation"] = 2 * RELATIVE_GROUPS * N_BASE_SEGMENTS
         n_features = sum(self.parts.values())
         self.register_buffer("centre", torch.zeros(n_features))
         self.register_buffer("spread", torch.ones(n_features))
-        layers: list[nn.Module] = [nn.Linear(n_features, width if is_linear else 2 * width)]
-        if not is_linear:
-            layers += [nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)]
-        self.project = nn.Sequential(nn.Dropout(dropout), *layers)
+        layers: list[nn.Module] = [nn.Linear(n_features, width if sizes.is_linear else 2 * width)]
+        if not sizes.is_linear:
+            layers += [nn.GELU(), nn.Dropout(sizes.head_dropout), nn.Linear(2 * width, width)]
+        self.project = nn.Sequential(nn.Dropout(sizes.head_dropout), *layers)
 
     @torch.no_grad()
     def fit(self, gene_features: Float[Tensor, "genes features"]) -> None:

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genesplice.config.model import REGION_BP, SUMMARY_BP
+from genesplice.config.model import REGION_BP, SUMMARY_BP, ModelConfig
 from genesplice.model.sequence import (
     Bases,
     Bins,
-    Block,
     ConvBlock,
     EncoderOutput,
     Inputs,
@@ -21,8 +19,14 @@ from genesplice.model.sequence import (
     SequenceEncoder,
     Stem,
     fill_unknown,
+    make_blocks,
     run_blocks,
 )
+
+
+def depth(sizes: ModelConfig) -> int:
+    """As many layers as the hierarchical encoder has on all levels."""
+    return sizes.bin_layers + sizes.summary_layers + sizes.region_layers + sizes.decoder_layers
 
 
 class ReferenceEncoder(SequenceEncoder):
@@ -42,20 +46,15 @@ class DilatedCnn(ReferenceEncoder):
     """Dilated convolutions at 1 bp; a bin is the mean of its bases."""
 
     lift_bp = 9
+    dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
-        **encoder: Any,
-    ) -> None:
-        super().__init__(width=width, base_width=width, **encoder)
-        self.lift = nn.Conv1d(self.channels.count, width, self.lift_bp)
-        blocks = [ConvBlock(width, dilation) for dilation in dilations]
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes, sizes.width)
+        self.lift = nn.Conv1d(self.channels.count, self.width, self.lift_bp)
+        blocks = [ConvBlock(self.width, dilation) for dilation in self.dilations]
         self.margin_bp = self.lift_bp // 2 + sum(block.margin_bp for block in blocks)
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(self.width)
 
     @property
     def receptive_field_bp(self) -> int:
@@ -76,17 +75,16 @@ class DilatedCnn(ReferenceEncoder):
 class ShortCnn(DilatedCnn):
     """As `DilatedCnn` without dilation: some 30 bp and no more."""
 
-    def __init__(self, **encoder: Any) -> None:
-        super().__init__(dilations=(1, 1, 1, 1, 1), **encoder)
+    dilations = (1, 1, 1, 1, 1)
 
 
 class PlainAttention(ReferenceEncoder):
     """Bins and one stack of global attention."""
 
-    def __init__(self, *, heads: int, layers: int, dropout: float = 0.0, **encoder: Any) -> None:
-        super().__init__(**encoder)
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes)
         self.stem = Stem(self.bin_bp, self.width, self.channels.count)
-        self.blocks = nn.ModuleList(Block(self.width, heads, dropout) for _ in range(layers))
+        self.blocks = make_blocks(sizes, depth(sizes))
         self.norm = nn.LayerNorm(self.width)
 
     def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
@@ -110,8 +108,8 @@ class KmerTokens(ReferenceEncoder):
 
     size_bp = 6
 
-    def __init__(self, *, heads: int, layers: int, dropout: float = 0.0, **encoder: Any) -> None:
-        super().__init__(**encoder)
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes, sizes.base_width)
         width, size_bp = self.width, self.size_bp
         self.embed = nn.Linear(4**size_bp, width, bias=False)
         with torch.no_grad():
@@ -120,7 +118,7 @@ class KmerTokens(ReferenceEncoder):
         nn.init.normal_(self.hidden.weight, std=0.5)
         extra = (self.channels.count - 4) * size_bp
         self.annotate = nn.Linear(extra, width) if extra else None
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.blocks = make_blocks(sizes, depth(sizes))
         self.norm = nn.LayerNorm(width)
         self.spread = nn.Linear(width, size_bp * self.base_width) if self.base_width else None
 
@@ -177,8 +175,8 @@ class EnformerLike(ReferenceEncoder):
     Bins finer than 128 bp repeat their summary: Enformer has nothing finer.
     """
 
-    def __init__(self, *, heads: int, layers: int, dropout: float = 0.0, **encoder: Any) -> None:
-        super().__init__(**encoder)
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes)
         width, first = self.width, self.width // 2
         self.stem = nn.Conv1d(self.channels.count, first, 15, padding=7)
         widths = [first + (width - first) * i // 6 for i in range(7)]
@@ -187,7 +185,8 @@ class EnformerLike(ReferenceEncoder):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(a) for a in widths)
         self.pools = nn.ModuleList(AttentionPool(b) for b in [*widths[1:], width])
-        self.blocks = nn.ModuleList(RelativeBlock(width, heads, dropout) for _ in range(layers))
+        blocks = (RelativeBlock(width, sizes.heads, sizes.dropout) for _ in range(depth(sizes)))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
 
     def encode(self, inputs: Inputs, is_real: IsReal, with_bases: bool = False) -> EncoderOutput:
@@ -267,3 +266,13 @@ class RelativeBlock(nn.Module):
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width)
         x = x + self.dropout(self.out(mixed))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+REFERENCES: dict[str, type[SequenceEncoder]] = {
+    "short_cnn": ShortCnn,
+    "dilated_cnn": DilatedCnn,
+    "plain_attention": PlainAttention,
+    "kmer_tokens": KmerTokens,
+    "enformer_like": EnformerLike,
+}
+"""By `ModelConfig.arch`."""

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from genesplice.config.model import COMPLEMENT_COUNTS, REGION_BP, RELATIVE_GROUPS
-from genesplice.errors import InputError
+from genesplice.config.model import COMPLEMENT_COUNTS, REGION_BP, RELATIVE_GROUPS, ModelConfig
+from genesplice.errors import require
 from genesplice.model.attention import AttentionPlan, Rotations, attend, make_plan, rope, rotate
 
 N_TOKEN = 4
@@ -144,28 +144,14 @@ class SequenceEncoder(nn.Module, ABC):
 
     Parameters
     ----------
-    bin_bp, width
-        Bases of a bin and channels of its vector.
-    annotation
-        Take the coding-phase channels with the bases.
-    relatives
-        Take the channels of alignment columns too.
     base_width
         Channels of `EncoderOutput.bases`; 0 where there is nothing at 1 bp.
     """
 
-    def __init__(
-        self,
-        *,
-        bin_bp: int,
-        width: int,
-        annotation: bool = False,
-        relatives: bool = False,
-        base_width: int = 0,
-    ) -> None:
+    def __init__(self, sizes: ModelConfig, base_width: int = 0) -> None:
         super().__init__()
-        self.bin_bp, self.width, self.base_width = bin_bp, width, base_width
-        self.channels = InputChannels(annotation, relatives)
+        self.bin_bp, self.width, self.base_width = sizes.bin_bp, sizes.width, base_width
+        self.channels = InputChannels(sizes.annotation, sizes.relatives)
 
     def forward(
         self,
@@ -185,8 +171,8 @@ class SequenceEncoder(nn.Module, ABC):
             If the length is not a multiple of 1,024 bp.
         """
         length = tokens.shape[1]
-        if length == 0 or length % REGION_BP:
-            raise InputError(f"a window of {length} bp", f"a multiple of {REGION_BP} bp")
+        is_whole = length > 0 and length % REGION_BP == 0
+        require(is_whole, f"a window of {length} bp", f"a multiple of {REGION_BP} bp")
         is_real = (tokens != N_TOKEN).view(tokens.shape[0], -1, self.bin_bp).any(-1)
         inputs = self.channels(tokens, phase, columns)
         return self.encode(inputs, is_real, with_bases=with_bases)
@@ -268,6 +254,11 @@ class Block(nn.Module):
         """Add what was attended to (laid out as the values are), then the perceptron."""
         x = x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.contract(self.expand(self.mlp_norm(x))))
+
+
+def make_blocks(sizes: ModelConfig, count: int) -> nn.ModuleList:
+    """So many blocks for one level."""
+    return nn.ModuleList(Block(sizes.width, sizes.heads, sizes.dropout) for _ in range(count))
 
 
 def run_blocks(x: Bins, is_real: IsReal, blocks: nn.ModuleList, half: int | None = None) -> Bins:

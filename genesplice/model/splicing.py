@@ -151,8 +151,8 @@ class SplicedEncoder:
             spare = self.left - encoder.base_path.down_bp, self.right - encoder.base_path.down_bp
             inner = self.padded[:, spare[0] : self.padded.shape[1] - spare[1]]
             self.bases = encoder.base_path.down_states(inner)
-        whole = 0, is_real.shape[1], self.padded, self.bases[-1] if self.bases else None
-        entered = self._enter(*whole)
+        entered = encoder.first_bins(self.padded, self.bases[-1] if self.bases else None)
+        entered = entered * is_real[..., None]
         self.first = run_level(encoder.bin_blocks, entered, is_real, context.bin_half)
         real = is_real.unflatten(1, (-1, self.per_summary)).any(-1)
         merged = encoder.to_summaries(self.first.output, is_real)[0]
@@ -170,16 +170,6 @@ class SplicedEncoder:
         fused = self.first.output + self._from_coarse(self.summaries.output, self.regions.output)
         blocks, half = self.encoder.decoder_blocks, self.encoder.context.bin_half
         return run_level(blocks, fused * self.is_real[..., None], self.is_real, half)
-
-    def _enter(self, low: int, high: int, channels: Tensor, bases: Tensor | None) -> Tensor:
-        """Bins low to high before any attention, from padded channels and vectors at 1 bp."""
-        encoder, real = self.encoder, self.is_real[:, low:high, None]
-        stem, path = encoder.stem, encoder.base_path
-        stop = channels.shape[1] - self.right + stem.right
-        bins = stem(channels[:, self.left - stem.left : stop])
-        if path is not None and bases is not None:
-            bins = bins + path.to_bins(bases)
-        return bins * real
 
     def _from_coarse(self, summaries: Tensor, regions: Tensor) -> Tensor:
         """What every bin receives from its summary and its region."""
@@ -201,13 +191,11 @@ class SplicedEncoder:
         stem = encoder.stem
         low = max(min(at, low_bp - stem.right) // bin_bp, 0)
         high = min(-(-max(at + size, low_bp + bases.shape[1] + stem.left) // bin_bp), n_bins)
-        channels = self._channels(
-            low_bp, bases, low * bin_bp, high * bin_bp + self.left + self.right
-        )
-        near = (
-            None if fine is None else splice(self.bases[-1], fine, at, low * bin_bp, high * bin_bp)
-        )
-        first, changed = rerun(self.first, self._enter(low, high, channels, near), low)
+        span = low * bin_bp, high * bin_bp
+        channels = self._channels(low_bp, bases, span[0], span[1] + self.left + self.right)
+        near = None if fine is None else splice(self.bases[-1], fine, at, *span)
+        entered = encoder.first_bins(channels, near) * self.is_real[:, low:high, None]
+        first, changed = rerun(self.first, entered, low)
         summaries, regions = self.summaries.output, self.regions.output
         if encoder.context.sees_summaries:
             begin = first // self.per_summary * self.per_summary

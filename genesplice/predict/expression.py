@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -185,24 +185,14 @@ def predict_expression(
     if genes_at_once is None:
         prediction = model(vectors, graph, rows)
     else:
-        prediction = _predict_parts(model, vectors, graph, rows, genes_at_once)
+        parts = []
+        for some in rows.split(genes_at_once):
+            part = cut_neighbourhood(graph, some, len(model.graph.layers))
+            parts.append(model(vectors[part.genes], part.graph, part.rows))
+        prediction = Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
     values = model.expression_head.expression(prediction).cpu().numpy()
     model.train(was_training)
     return pd.DataFrame(values, index=wanted, columns=model.conditions)
-
-
-def _predict_parts(
-    model: GeneSplice,
-    vectors: Float[Tensor, "genes features"],
-    graph: HeteroData,
-    rows: Int64[Tensor, " rows"],
-    size: int,
-) -> Prediction:
-    parts = []
-    for some in rows.split(size):
-        part = cut_neighbourhood(graph, some, len(model.graph.layers))
-        parts.append(model(vectors[part.genes], part.graph, part.rows))
-    return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 def prediction_table(

@@ -120,13 +120,9 @@ class SingleGenePredictor(nn.Module):
             )
         graph, rows, at = self._copies[n_copies]
         everyone = self.vectors[rows].index_copy(0, at, own)
-        return everyone, _in_dtype(graph, own.dtype), at
-
-
-def _in_dtype(graph: HeteroData, dtype: torch.dtype) -> HeteroData:
-    if dtype == torch.float32:
-        return graph
-    return graph.clone().apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
+        if own.dtype != torch.float32:
+            graph = graph.clone().apply(lambda x: x.to(own.dtype) if x.is_floating_point() else x)
+        return everyone, graph, at
 
 
 class GeneWindow(NamedTuple):
@@ -216,8 +212,8 @@ class Explainer:
         window_bp: int = 8192,
         vectors: Float[Tensor, "genes features"] | None = None,
     ) -> None:
-        if window_bp <= 0 or window_bp % (2 * REGION_BP):
-            raise InputError(f"window_bp {window_bp}", f"a multiple of {2 * REGION_BP} bp")
+        is_whole = window_bp > 0 and window_bp % (2 * REGION_BP) == 0
+        require(is_whole, f"window_bp {window_bp}", f"a multiple of {2 * REGION_BP} bp")
         self.model, self.bundle, self.window_bp = model.eval(), bundle, window_bp
         self.graph = bundle_graph(model, bundle)
         self.vectors = encode_genes(model, bundle) if vectors is None else vectors
@@ -254,18 +250,11 @@ class Explainer:
         else:
             sense_phase, start, end = phase[1][::-1].copy(), high - gene.end, high - gene.start
             exons = high - exons[:, ::-1]
-        return GeneWindow(
-            row,
-            gene_id,
-            str(gene["name"]),
-            -int(start),
-            int(start),
-            int(end),
-            torch.from_numpy(tokens)[None],
-            torch.from_numpy(sense_phase)[None],
-            torch.from_numpy(exons),
-            torch.from_numpy(columns)[None],
+        about = row, gene_id, str(gene["name"]), -int(start), int(start), int(end)
+        bases, coding, others = (
+            torch.from_numpy(each)[None] for each in (tokens, sense_phase, columns)
         )
+        return GeneWindow(*about, bases, coding, torch.from_numpy(exons), others)
 
     def forward_function(
         self, window: GeneWindow | str, condition: str | None = None

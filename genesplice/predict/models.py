@@ -81,9 +81,8 @@ class TrackModels(NamedTuple):
             strands = []
             for one in ((tokens, columns), (turned, reverse_columns(columns))):
                 raw = model(*one, empty)
-                strands.append(
-                    torch.where(model.head.is_peaks, raw.sigmoid(), raw).double().numpy()
-                )
+                shown = torch.where(model.head.is_peaks, raw.sigmoid(), raw)
+                strands.append(shown.double().numpy())
             found.append((strands[0] + strands[1][:, ::-1, other]) / 2)
         return np.stack(found)
 
@@ -179,12 +178,11 @@ class Models(NamedTuple):
 def _carried_over(model: GeneSplice, bundle: Bundle) -> str:
     """What of a model has a meaning for the genes of another genome."""
     known = model.graph.known
-    names = {"gene": bundle.genes["gene_id"], "effector": bundle.network["source"]}
     found = [
         f"{len(set(known[kind]) & set(own))} of {len(known[kind])} {word}"
         for kind, word, own in (
-            ("gene", "regulators", names["gene"]),
-            ("effector", "effectors", names["effector"]),
+            ("gene", "regulators", bundle.genes["gene_id"]),
+            ("effector", "effectors", bundle.network["source"]),
             ("pathway", "gene sets", bundle.gene_sets),
         )
     ]
@@ -235,10 +233,10 @@ def open_models(
             raise InputError(f"two {kind}, {found[0]} and {found[1]}", "one")
     if not masked and follow:
         masked = [init for folder in tuned if (init := _init_of(folder)) is not None][:1]
-    if needs == "expression" and not tuned:
-        raise InputError("no expression model", "--model DIR of a folder that finetune wrote")
-    if needs == "masked bases" and not masked:
-        raise InputError("no masked-base model", "--model DIR of a folder that pretrain wrote")
+    wanted = "--model DIR of a folder that finetune wrote"
+    require(needs != "expression" or tuned, "no expression model", wanted)
+    wanted = "--model DIR of a folder that pretrain wrote"
+    require(needs != "masked bases" or masked, "no masked-base model", wanted)
     return Models(
         load_pretrained(masked[0]) if masked else None,
         masked[0] if masked else None,

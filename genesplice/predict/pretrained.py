@@ -36,6 +36,7 @@ ENCODER_SIZES = (
     "decoder_layers", "bin_window", "summary_window", "base_width", "annotation",
 )  # fmt: skip
 BINS_BP, CODON_BP, BASES_BP = 128, 3, (24, 126)
+BATCH_BP = 65_536
 
 
 @contextmanager
@@ -196,7 +197,7 @@ def embed_promoters(
     upstream_bp: int = 512,
     downstream_bp: int = 512,
     window_bp: int = 1024,
-    batch_bp: int = 65_536,
+    batch_bp: int = BATCH_BP,
 ) -> pd.DataFrame:
     """Mean vector over each gene's promoter, read on its sense strand.
 
@@ -232,24 +233,18 @@ def embed_promoters(
         return [output.bins[:, first // bin_bp : last // bin_bp].mean(1), *bases]
 
     sites = tss_sites(bundle, genes)
-    values = _encode_sites(encoder, bundle.genome, sites, window_bp, batch_bp, pool)
-    if values is None:
-        values = np.empty((0, encoder.width + encoder.base_width), np.float32)
+    width = encoder.width + encoder.base_width
+    values = _encode_sites(encoder, bundle.genome, sites, window_bp, batch_bp, pool, width)
     return pd.DataFrame(values, index=pd.Index(genes, name="gene_id"))
 
 
 def encoder_features(
-    encoder: SequenceEncoder,
-    bundle: Bundle,
-    sites: pd.DataFrame,
-    *,
-    window_bp: int = 1024,
-    batch_bp: int = 65_536,
+    encoder: SequenceEncoder, bundle: Bundle, sites: pd.DataFrame
 ) -> Float[np.ndarray, "sites features"]:
     """Vectors of a frozen encoder near each site, read on the site's strand, for linear probes.
 
-    Every site gets a window of its own with the site in its middle, so that it has the same
-    position in its bin everywhere. From left to right:
+    Every site gets a window of its own of 1,024 bp with the site in its middle, so that it has the
+    same position in its bin everywhere. From left to right:
 
     - the mean over the bins within 128 bp, and the bin that the site begins;
     - where the encoder works at 1 bp, the site's own base, and six means over bases: within 24 and
@@ -260,21 +255,7 @@ def encoder_features(
     are no wider than what `reference_features` count k-mers in.) No annotation
     channel is used. The encoder comes back in the mode that it was in; sites that tasks share are
     read once.
-
-    Parameters
-    ----------
-    window_bp
-        Context and cost grow with it.
-    batch_bp
-        Bases in a batch of windows.
-
-    Raises
-    ------
-    InputError
-        If `window_bp` is not a multiple of 1,024.
     """
-    if window_bp < REGION_BP or window_bp % REGION_BP:
-        raise InputError(f"window_bp {window_bp}", f"a multiple of {REGION_BP} bp")
 
     def pool(output: EncoderOutput) -> list[Tensor]:
         bins, bases = output.bins, output.bases
@@ -290,9 +271,8 @@ def encoder_features(
 
     keys = ["contig", "position", "strand"]
     number, unique = sites.groupby(keys, sort=False).ngroup(), sites[keys].drop_duplicates()
-    values = _encode_sites(encoder, bundle.genome, unique, window_bp, batch_bp, pool)
-    if values is None:
-        return np.empty((0, 2 * encoder.width + (1 + 2 * CODON_BP) * encoder.base_width))
+    width = 2 * encoder.width + (1 + 2 * CODON_BP) * encoder.base_width
+    values = _encode_sites(encoder, bundle.genome, unique, REGION_BP, BATCH_BP, pool, width)
     return values[number.to_numpy()].astype(np.float64)
 
 
@@ -314,8 +294,9 @@ def _encode_sites(
     window_bp: int,
     batch_bp: int,
     pool: Callable[[EncoderOutput], list[Tensor]],
-) -> Float[np.ndarray, "sites features"] | None:
-    """What `pool` takes of the hidden states around each site, side by side; None without sites."""
+    width: int,
+) -> Float[np.ndarray, "sites features"]:
+    """What `pool` takes of the hidden states around each site, `width` numbers side by side."""
     device, was_training = next(encoder.parameters()).device, encoder.training
     size, half = max(1, batch_bp // window_bp), window_bp // 2
 
@@ -330,7 +311,7 @@ def _encode_sites(
     encoder.eval()
     parts = side_by_side(encode, range(0, len(sites), size), device)
     encoder.train(was_training)
-    return np.concatenate(parts) if parts else None
+    return np.concatenate([np.empty((0, width), np.float32), *parts])
 
 
 def promoter_kmers(bundle: Bundle, genes: pd.Index, window_bp: int) -> pd.DataFrame:

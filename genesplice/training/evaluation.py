@@ -15,7 +15,7 @@ from torch import Tensor
 from genesplice.baselines.features import CONTEXTS, CountModel, fit_count_model, kmer_codon_features
 from genesplice.baselines.methods import run_baselines
 from genesplice.config import Config
-from genesplice.config.model import RELATIVE_GROUPS
+from genesplice.config.model import RELATIVE_GROUPS, ModelConfig
 from genesplice.data.bundle import Bundle
 from genesplice.data.features import region_masks
 from genesplice.data.genome import Genome
@@ -161,7 +161,8 @@ def read_genes(model: PretrainingModel, bundle: Bundle, config: Config) -> pd.Da
     reader = GeneSplice(model.config, conditions=list(bundle.observed.columns))
     settings = config.finetune
     length = settings.core_bp + 2 * settings.flank_bp
-    reader.encoder = _InPieces(model.encoder, math.gcd(length, config.pretrain.window_bp))
+    piece_bp = math.gcd(length, config.pretrain.window_bp)
+    reader.encoder = _InPieces(model.config, model.encoder, piece_bp)
     vectors = encode_genes(reader, bundle, core_bp=settings.core_bp, flank_bp=settings.flank_bp)
     table = pd.DataFrame(vectors.cpu().numpy(), index=bundle.genes["gene_id"])
     return table.loc[bundle.observed.index]
@@ -170,10 +171,11 @@ def read_genes(model: PretrainingModel, bundle: Bundle, config: Config) -> pd.Da
 class _InPieces(sequence.SequenceEncoder):
     """An encoder that reads every window as pieces of `piece_bp`, side by side."""
 
-    def __init__(self, encoder: sequence.SequenceEncoder, piece_bp: int) -> None:
-        sizes = {name: getattr(encoder, name) for name in ("bin_bp", "width", "base_width")}
-        super().__init__(**sizes)
-        self.encoder, self.piece_bp, self.channels = encoder, piece_bp, encoder.channels
+    def __init__(
+        self, sizes: ModelConfig, encoder: sequence.SequenceEncoder, piece_bp: int
+    ) -> None:
+        super().__init__(sizes, encoder.base_width)
+        self.encoder, self.piece_bp = encoder, piece_bp
 
     def encode(
         self, inputs: sequence.Inputs, is_real: sequence.IsReal, with_bases: bool = False

@@ -8,6 +8,7 @@ from tiny_genomes import make_encoder, make_genome
 
 from genesplice.data.features import kmer_features, one_hot_features, site_windows
 from genesplice.errors import InputError
+from genesplice.predict import pretrained
 from genesplice.predict.pretrained import encoder_features, reference_features
 
 
@@ -63,10 +64,11 @@ def test_references_see_what_they_say():
 
 
 @pytest.mark.parametrize("base_width", [0, 4])
-def test_hidden_states_are_averaged_near_the_site(tiny_bundle, base_width):
+def test_hidden_states_are_averaged_near_the_site(tiny_bundle, base_width, monkeypatch):
     encoder = make_encoder(base_width)
+    monkeypatch.setattr(pretrained, "BATCH_BP", 1024)
     sites = make_sites(("chr", 5000, "+"), ("chr", 77, "-"), ("chr", 5000, "+"))
-    found = encoder_features(encoder, tiny_bundle, sites, batch_bp=1024)
+    found = encoder_features(encoder, tiny_bundle, sites)
     assert encoder.training
     encoder.eval()
     for row in range(2):
@@ -87,8 +89,6 @@ def test_hidden_states_are_averaged_near_the_site(tiny_bundle, base_width):
 
 
 def test_what_cannot_be_read_is_refused(tiny_bundle):
-    with pytest.raises(InputError, match="window_bp 1000, expected a multiple of 1024 bp"):
-        encoder_features(make_encoder(0), tiny_bundle, make_sites(), window_bp=1000)
     with pytest.raises(InputError, match="k 9 in windows of 20 bp"):
         kmer_features(np.zeros((1, 20), np.uint8), 9)
     assert encoder_features(make_encoder(4), tiny_bundle, make_sites()).shape == (0, 60)

@@ -100,7 +100,10 @@ def test_how_far_each_sees():
 
 
 def test_the_reach_of_convolutions_is_what_it_says():
-    for encoder in (ShortCnn(bin_bp=16, width=8), DilatedCnn(bin_bp=16, width=8, dilations=(1, 3))):
+    class NarrowCnn(DilatedCnn):
+        dilations = (1, 3)
+
+    for encoder in (ShortCnn(SMALL), NarrowCnn(SMALL)):
         first, last = reach(encoder.eval())
         assert (2048 - first, last - 2063) == (encoder.margin_bp, encoder.margin_bp)
 

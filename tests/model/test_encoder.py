@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genesplice.config import ModelConfig
 from genesplice.errors import InputError
 from genesplice.model.attention import plan_context
 from genesplice.model.encoder import HierarchicalEncoder, displace
@@ -12,13 +13,17 @@ from genesplice.model.sequence import MASK_TOKEN, N_TOKEN
 
 SMALL = {
     "bin_bp": 16, "width": 16, "heads": 2, "bin_layers": 1, "summary_layers": 1,
-    "region_layers": 1, "decoder_layers": 1, "bin_window": 4, "summary_window": 2,
+    "region_layers": 1, "decoder_layers": 1, "bin_window": 4, "summary_window": 2, "dropout": 0.0,
 }  # fmt: skip
 
 
-def make(seed=0, **changes) -> HierarchicalEncoder:
+def make(
+    seed=0, chunk_bp=16384, checkpointing=False, recompute_above=0, **changes
+) -> HierarchicalEncoder:
     torch.manual_seed(seed)
-    encoder = HierarchicalEncoder(**(SMALL | changes)).eval()
+    encoder = HierarchicalEncoder(ModelConfig(**(SMALL | changes))).eval()
+    encoder.chunk_bp, encoder.checkpointing = chunk_bp, checkpointing
+    encoder.recompute_above = recompute_above
     # Off zero, so that nothing cancels by luck.
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -233,10 +238,7 @@ def test_small_windows_are_kept_and_large_ones_computed_again(recompute_above, n
 
 def test_context_plan_never_promises_more_than_it_keeps():
     for context_bp in range(128, 20_000, 97):
-        plan = plan_context(
-            context_bp, bin_bp=16, stem_bp=6, bin_layers=2, summary_layers=2, region_layers=2,
-            bin_window=32, summary_window=32,
-        )  # fmt: skip
+        plan = plan_context(ModelConfig(context_bp=context_bp), stem_bp=6)
         assert plan.receptive_bp is not None
         assert plan.receptive_bp <= context_bp // 2
 

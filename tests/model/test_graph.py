@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+from genesplice.config import ModelConfig
 from genesplice.data.network import NETWORK_COLUMNS
 from genesplice.data.windows import make_graph
 from genesplice.model.graph import GeneGraph
@@ -30,7 +31,9 @@ def graph_of(edges=EDGES, sets=SETS, ids=IDS):
 def make(layers=2, **known) -> GeneGraph:
     torch.manual_seed(0)
     names = {"regulators": ["g0", "g1"], "effectors": ["haem"], "pathways": ["COG:b", "KEGG:a"]}
-    model = GeneGraph(WIDTH, 2, layers, **(names | known)).eval()
+    model = GeneGraph(
+        ModelConfig(width=WIDTH, heads=2, graph_layers=layers), **(names | known)
+    ).eval()
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, std=0.5)
         if name.startswith("identity"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.gaussian_process.kernels import Matern as GaussianProcessKernel
 
-from genesplice.model.kernel import KernelPath, mix_kernel
+from genesplice.model.kernel import KernelPath, KernelSettings, mix_kernel
 
 PARTS, KNOWLEDGE = {"bins": 5, "kmers": 3}, {"regulators": 4, "KEGG": 2}
 N, C = 30, 6
@@ -26,8 +26,10 @@ def make(seed=0):
     path.set_support(gene_features, known)
     generator = torch.Generator().manual_seed(seed + 1)
     weights = torch.randn(N, generator=generator), torch.randn(N, C, generator=generator)
-    path.set_solution("level", weights[0], (0.4, 0.3, 0.2, 0.1), 0.25, 1.5, 7.0)
-    path.set_solution("residual", weights[1], (0.1, 0.0, 0.5, 0.4), 1.0, 0.5)
+    for_level = KernelSettings((0.4, 0.3, 0.2, 0.1), 0.25, 1.5)
+    path.set_solution("level", weights[0], for_level, 7.0)
+    for_residual = KernelSettings((0.1, 0.0, 0.5, 0.4), 1.0, 0.5)
+    path.set_solution("residual", weights[1], for_residual, 0.0)
     return path, gene_features, known, weights
 
 

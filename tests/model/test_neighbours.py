@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_graph import WIDTH, genes, network
 
+from genesplice.config import ModelConfig
 from genesplice.data.windows import make_graph
 from genesplice.model.graph import GeneGraph, cut_neighbourhood
 
@@ -27,7 +28,7 @@ def control():
 def make(layers):
     torch.manual_seed(0)
     known = {"regulators": IDS[:20], "effectors": ["haem"], "pathways": ["KEGG:1", "KEGG:3"]}
-    model = GeneGraph(WIDTH, 2, layers, **known).eval()
+    model = GeneGraph(ModelConfig(width=WIDTH, heads=2, graph_layers=layers), **known).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return model

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genesplice.config import ModelConfig
 from genesplice.model.readout import (
     SEGMENTS,
     GeneReadout,
@@ -15,7 +16,12 @@ from genesplice.model.readout import (
 )
 from genesplice.model.sequence import EncoderOutput, InputChannels
 
-LENGTH, WIDTH = 2048, 3
+LENGTH, WIDTH = 2048, 4
+
+
+def make(base_width=0, **changes) -> GeneReadout:
+    sizes = ModelConfig(width=WIDTH, heads=2, head_dropout=0.0, **changes)
+    return GeneReadout(sizes, base_width)
 
 
 def weights_of(genes, bin_bp, n_windows=1, length=LENGTH):
@@ -36,7 +42,7 @@ def bins_of(bin_bp, n_windows=1, seed=0, length=LENGTH):
 
 def pool(bins, genes, n_windows=1):
     """Segment means of `genes` as the readout makes them."""
-    return joined(GeneReadout(WIDTH), bins, genes, n_windows)[:, : WIDTH * len(SEGMENTS)].view(
+    return joined(make(), bins, genes, n_windows)[:, : WIDTH * len(SEGMENTS)].view(
         -1, len(SEGMENTS), WIDTH
     )
 
@@ -118,7 +124,7 @@ def test_upstream_is_before_the_start_on_either_strand():
 def test_no_gene_is_no_row():
     weights = weights_of([], 16)
     assert (weights.n_rows, len(weights.row)) == (0, 0)
-    readout = GeneReadout(WIDTH)
+    readout = make()
     assert readout(joined(readout, bins_of(16), [])).shape == (0, WIDTH)
 
 
@@ -126,7 +132,7 @@ def test_no_gene_is_no_row():
 
 
 def test_fit_standardises_what_it_was_fitted_on():
-    readout = GeneReadout(WIDTH)
+    readout = make()
     values = torch.randn(40, sum(readout.parts.values())) * 7 + 3
     values[:, 4] = 5
     readout.fit(values)
@@ -138,7 +144,7 @@ def test_fit_standardises_what_it_was_fitted_on():
 
 
 def test_what_all_training_genes_share_says_nothing_of_another():
-    readout = GeneReadout(WIDTH)
+    readout = make()
     values = torch.randn(9, sum(readout.parts.values()))
     values[:, 4] = 5
     readout.fit(values)
@@ -148,7 +154,7 @@ def test_what_all_training_genes_share_says_nothing_of_another():
 
 
 def test_one_gene_gives_a_centre_and_no_spread():
-    readout = GeneReadout(WIDTH)
+    readout = make()
     readout.fit(torch.full((1, sum(readout.parts.values())), 2.0))
     assert readout.centre.unique().tolist() == [2]
     assert readout.spread.unique().tolist() == [1]
@@ -157,7 +163,7 @@ def test_one_gene_gives_a_centre_and_no_spread():
 @torch.no_grad()
 def test_a_vector_is_the_projection_of_the_standardised_parts():
     torch.manual_seed(0)
-    readout = GeneReadout(WIDTH).eval()
+    readout = make().eval()
     readout.fit(torch.randn(9, sum(readout.parts.values())) * 2 + 1)
     values = joined(readout, bins_of(16), [(0, 300, 900, 1), (0, 1000, 1500, -1)])
     expected = readout.project((values - readout.centre) / readout.spread)
@@ -165,7 +171,7 @@ def test_a_vector_is_the_projection_of_the_standardised_parts():
 
 
 def test_scales_are_saved_with_the_weights():
-    readout, again = GeneReadout(WIDTH), GeneReadout(WIDTH)
+    readout, again = make(), make()
     readout.fit(torch.randn(9, sum(readout.parts.values())))
     again.load_state_dict(readout.state_dict())
     assert torch.equal(again.centre, readout.centre)
@@ -174,7 +180,7 @@ def test_scales_are_saved_with_the_weights():
 
 def test_gradients_reach_the_bins_of_the_gene_and_no_others():
     bins = bins_of(16).requires_grad_()
-    readout = GeneReadout(WIDTH)
+    readout = make()
     readout(joined(readout, bins, [(0, 600, 700, 1)])).sum().backward()
     touched = bins.grad.abs().sum(2) > 0
     assert not touched[1].any()
@@ -208,7 +214,7 @@ def test_bases_are_read_by_codon_position(start, length, strand):
 
 def test_the_parts_follow_each_other():
     genes = [(0, 400, 900, 1), (0, 900, 1500, -1)]
-    readout, bins, bases = GeneReadout(WIDTH, base_width=WIDTH), bins_of(16), bins_of(1)
+    readout, bins, bases = make(base_width=WIDTH), bins_of(16), bins_of(1)
     values = joined(readout, bins, genes, bases=bases)
     assert values.shape == (2, sum(readout.parts.values()))
     of_bins, of_bases, kmers, codons, length = values.split(list(readout.parts.values()), 1)
@@ -228,7 +234,7 @@ def test_conservation_of_a_gene_is_counted_base_by_base(strand):
     tokens = torch.randint(0, 4, (2, LENGTH), generator=generator, dtype=torch.uint8)
     columns = torch.randint(0, 5, (2, LENGTH, 3, 5), generator=generator, dtype=torch.uint8)
     inputs = InputChannels(relatives=True)(tokens, columns=columns)
-    readout, bins = GeneReadout(WIDTH, relatives=True), bins_of(16)
+    readout, bins = make(relatives=True), bins_of(16)
     is_real = torch.ones(bins.shape[:2], dtype=torch.bool)
     encoded = EncoderOutput(bins, bins[:, :0], bins[:, :0], is_real, None, inputs)
     gene = (0, 700, 1300, strand)
@@ -248,7 +254,7 @@ def test_conservation_of_a_gene_is_counted_base_by_base(strand):
 
 
 def test_without_composition_a_gene_is_what_the_encoder_says_of_it():
-    whole, alone = GeneReadout(WIDTH), GeneReadout(WIDTH, composition=False)
+    whole, alone = make(), make(composition=False)
     n_bins = WIDTH * len(SEGMENTS)
     assert [alone.parts[name] for name in ("kmers", "codons", "length")] == [0, 0, 0]
     assert len(alone.centre) == n_bins

@@ -20,7 +20,7 @@ from genesplice.data.expression import fill_missing
 from genesplice.data.simulate import make_bundle
 from genesplice.errors import InputError
 from genesplice.evaluate.metrics import PREDICTION_COLUMNS
-from genesplice.evaluate.reliability import INTERVAL_COLUMNS, add_intervals
+from genesplice.evaluate.reliability import add_intervals
 from genesplice.predict.expression import predict_expression
 from genesplice.predict.models import load_model
 from genesplice.training.finetuning import ENSEMBLE, finetune, finetune_fold, make_model
@@ -61,7 +61,7 @@ def test_held_out_labels_change_nothing(tiny_bundle, tmp_path, more):
     again = finetune_fold(other, settings, fold=0, seed=0, out=tmp_path / "b")
     for name, value in honest.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
-    reported = ["predicted", *INTERVAL_COLUMNS]
+    reported = ["predicted", "low", "high"]
     assert honest.predictions[reported].equals(again.predictions[reported])
     assert honest.predictions[reported].notna().all(axis=None)
     assert not honest.predictions["observed"].equals(again.predictions["observed"])
@@ -90,7 +90,7 @@ def test_a_deleted_gene_has_no_target_where_it_is_deleted(tiny_bundle, tmp_path)
     settings = config("finetune.validation_blocks=0.4")
     result = finetune_fold(bundle, settings, fold=0, seed=0, out=tmp_path / "a")
     table = result.predictions
-    assert np.isfinite(table[["predicted", *INTERVAL_COLUMNS]]).all(axis=None)
+    assert np.isfinite(table[["predicted", "low", "high"]]).all(axis=None)
     assert set(table["gene_id"][table["observed"].isna()]) == {asked}
     assert np.isfinite(gs.compare(table, bundle, n_bootstrap=0)["value"]).all()
 
@@ -98,7 +98,7 @@ def test_a_deleted_gene_has_no_target_where_it_is_deleted(tiny_bundle, tmp_path)
 def test_the_table_is_the_contract(tiny_bundle, tmp_path):
     result = finetune(tiny_bundle, config("finetune.seeds=0,1"), tmp_path / "out")
     table = result.predictions
-    assert list(table.columns) == [*PREDICTION_COLUMNS, *INTERVAL_COLUMNS]
+    assert list(table.columns) == [*PREDICTION_COLUMNS, "low", "high"]
     assert set(table["model"]) == {"genesplice", ENSEMBLE}
     table = table[table["model"] == "genesplice"]
     assert set(table["gene_id"]) == set(tiny_bundle.test_genes(0))
@@ -127,7 +127,7 @@ def test_intervals_come_from_the_validation_genes(tiny_bundle, tmp_path):
     )
     mean_of_seeds = result.predictions[result.predictions["model"] == ENSEMBLE]
     again = add_intervals(mean_of_seeds, mean)
-    for column in INTERVAL_COLUMNS:
+    for column in ("low", "high"):
         np.testing.assert_allclose(mean_of_seeds[column], again[column], rtol=1e-5)
         assert not np.allclose(
             mean_of_seeds[column],
@@ -138,7 +138,7 @@ def test_intervals_come_from_the_validation_genes(tiny_bundle, tmp_path):
 def test_without_validation_blocks_there_are_no_intervals(tiny_bundle, tmp_path):
     settings = config("finetune.validation_blocks=0", "finetune.seeds=0,1")
     table = finetune(tiny_bundle, settings, tmp_path / "out").predictions
-    assert table[list(INTERVAL_COLUMNS)].isna().all(axis=None)
+    assert table[["low", "high"]].isna().all(axis=None)
     assert table["predicted"].notna().all()
 
 

@@ -14,10 +14,11 @@ KMERS = ("model.arch=kmer_tokens", "model.base_width=8")
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [(), KMERS])
 def test_a_window_is_read_as_its_pieces(settings):
-    encoder = make_encoder(config(*settings).model).eval()
+    sizes = config(*settings).model
+    encoder = make_encoder(sizes).eval()
     tokens = torch.randint(0, 5, (2, 6144), dtype=torch.uint8)
     with_bases = encoder.base_width > 0
-    found = _InPieces(encoder, 2048).eval()(tokens, with_bases=with_bases)
+    found = _InPieces(sizes, encoder, 2048).eval()(tokens, with_bases=with_bases)
     apart = [encoder(tokens[:, at : at + 2048], with_bases=with_bases) for at in (0, 2048, 4096)]
     for name in ("bins", "summaries", "regions", "is_real", "bases"):
         wanted = [getattr(one, name) for one in apart]

@@ -10,6 +10,7 @@ from tiny_models import make_tiny, make_vectors
 from tiny_variants import letters, other, save_masked
 
 from genesplice.errors import InputError
+from genesplice.model.kernel import KernelSettings
 from genesplice.predict.gene_output import Explainer, GeneWindow
 from genesplice.predict.models import open_models
 from genesplice.variants.alleles import Allele, normalise
@@ -209,9 +210,8 @@ def test_a_kernel_path_is_mixed_in_as_by_the_whole_model(tiny_bundle):
     reader = LevelModel(other, tiny_bundle, gene_features=vectors)
     inputs = other.kernel_inputs(vectors, reader.graph, rows)
     other.kernel.set_support(inputs[0], inputs[1].to(torch.int8))
-    other.kernel.set_solution(
-        "level", torch.randn(8), [1.0] * len(other.kernel.widths), 0.5, 1.0, 2.0
-    )
+    solved = KernelSettings((1.0,) * len(other.kernel.widths), 0.5, 1.0)
+    other.kernel.set_solution("level", torch.randn(8), solved, 2.0)
     other.mix.fill_(0.75)
     genes = torch.tensor([3, 9, 3, 20])
     own = make_vectors(other, tiny_bundle, seed=5)[:4]
