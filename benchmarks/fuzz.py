@@ -50,6 +50,7 @@ def targets(folder: Path) -> dict[str, Target]:
         splits,
         tables,
     )
+    from genesplice.data.expression import make_expression
     from genesplice.data.genome import decode, read_fasta
     from genesplice.data.simulate import make_bundle
     from genesplice.variants import measured, vcf
@@ -104,7 +105,12 @@ def targets(folder: Path) -> dict[str, Target]:
         return gene_sets.read_gene_sets(path, genes, aliases)
 
     def expression(unit: Any) -> Callable[[Path], Any]:
-        return lambda path: measurements.read_expression(path, unit)
+        def read(path: Path) -> Any:
+            values, obs, own, _ = measurements.read_measurements(path, unit)
+            lengths = None if own is None else own.to_dict()
+            return make_expression(values, unit, obs, lengths=lengths, path=path)
+
+        return read
 
     def variants(path: Path) -> Any:
         return vcf.read_header(path), vcf.contig_lengths(path), list(vcf.read_records(path))

@@ -1,12 +1,16 @@
 """A small organism as the files of a user: 40 genes on one contig of 24 kb."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from tiny_files import random_genome, write
 
+from genesplice.data.expression import ExpressionUnit, make_expression
 from genesplice.data.genome import decode
+from genesplice.data.measurements import read_measurements
 
 BASES = decode(random_genome(24_000, seed=5).tokens)
 N_GENES = 40
@@ -55,3 +59,15 @@ def inputs(folder: Path, *parts: str, **texts: str | bytes) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [*NEEDED, *parts, *(part for part in texts if part not in NEEDED)]
     return {part: write(folder / ALL[part][0], texts.get(part, ALL[part][1])) for part in chosen}
+
+
+def read_expression(
+    path: Path,
+    unit: ExpressionUnit,
+    samples: Path | None = None,
+    lengths: Mapping[str, float | int] | None = None,
+) -> ad.AnnData:
+    """Expression as `prepare_files` reads it, under the names of genes that the file has."""
+    values, obs, own, _ = read_measurements(path, unit, samples)
+    lengths = lengths if own is None else own.to_dict()
+    return make_expression(values, unit, obs, lengths=lengths, path=path)

@@ -29,13 +29,12 @@ from genesplice.data.relatives import (
     UNALIGNED,
     Progress,
     Relatives,
-    describe,
     group_relatives,
-    similarity_to,
+    judged_row,
     turn_columns,
 )
 from genesplice.data.tables import counted, numbered_lines, some
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError, WorkError, require
 from genesplice.results import Conservation
 from genesplice.runtime import atomic_file, file_sha256, write_json
 
@@ -113,14 +112,12 @@ def read_maf(path: Path, genome: Genome, *, progress: Progress | None = None) ->
     if n_left_out == n_blocks:
         expected = "rows 's SPECIES.CONTIG', with contigs and lengths of the genome"
         raise InputError(f"none of its contigs ({some(others) or 'no block'})", expected, path=path)
-    if not bases:
-        raise InputError("no species beside the genome", "one or more", path=path)
+    require(bases, "no species beside the genome", "one or more", path)
     rows, digest = [], file_sha256(path)
     for name, letters in bases.items():
-        about = {"name": name, "file": path.name, "sha256": digest, "contigs": len(lengths[name])}
-        about["length_bp"] = sum(lengths[name].values())
-        rows.append(about | similarity_to(genome, letters))
-        tell(describe(rows[-1]))
+        size = {"contigs": len(lengths[name]), "length_bp": sum(lengths[name].values())}
+        about = {"name": name, "file": path.name, "sha256": digest, **size}
+        rows.append(judged_row(about, genome, letters, tell))
     for count, what in (
         (n_left_out, "blocks without the genome's contigs"),
         (n_second, "second rows of a species in a block: the one with most equal bases counts"),
@@ -136,39 +133,35 @@ class _Reference:
     """The genome in a MAF file: its rows are called as the first one is, PREFIX and contig."""
 
     def __init__(self, genome: Genome, path: Path) -> None:
-        self.genome, self.path, self.prefix = genome, path, ""
+        self.genome, self.path = genome, path
         self.contigs = {contig.name: contig for contig in genome.contigs}
-        self.is_known = False
+        self.prefix: str | None = None
 
     def contig_of(self, row: Row) -> Contig | None:
         """The contig that a row is of, if it is one of the genome's."""
-        if self.is_known:
+        if self.prefix is not None:
             own = row.source.startswith(self.prefix)
             return self.contigs.get(row.source[len(self.prefix) :]) if own else None
-        at = 0
-        while at >= 0:
+        for at in (0, *(dot.end() for dot in re.finditer(r"\.", row.source))):
             contig = self.contigs.get(row.source[at:])
             if contig is not None and contig.length == row.length:
-                self.prefix, self.is_known = row.source[:at], True
+                self.prefix = row.source[:at]
                 return contig
-            at = row.source.find(".", at) + 1 or -1
         return None
 
     def place(self, row: Row) -> slice:
         """Where the bases of a row are in `Genome.tokens`, if they are the same there."""
         contig = self.contig_of(row)
         assert contig is not None
-        if contig.length != row.length:
-            found, expected = f"{row.source} of {row.length} bp", f"{contig.length} as the genome"
-            raise InputError(found, expected, path=self.path, line=row.line)
+        found, expected = f"{row.source} of {row.length} bp", f"{contig.length} as the genome"
+        require(contig.length == row.length, found, expected, self.path, row.line)
         first = row.start if row.strand == "+" else row.length - row.start - row.size
         there = slice(contig.offset + first, contig.offset + first + row.size)
         letters = _on_plus(row.letters[row.letters != GAP], row.strand)
         own = self.genome.tokens[there]
         n_other = int(((letters != own) & (letters < GAP) & (own < GAP)).sum())
-        if n_other > MOST_DIFFERENT * row.size:
-            found = f"{n_other} of {row.size} bases of {row.source} that are others in the genome"
-            raise InputError(found, "this assembly", path=self.path, line=row.line)
+        found = f"{n_other} of {row.size} bases of {row.source} that are others in the genome"
+        require(n_other <= MOST_DIFFERENT * row.size, found, "this assembly", self.path, row.line)
         return there
 
 
@@ -188,10 +181,9 @@ def _blocks(path: Path) -> Iterator[list[Row]]:
             block = []
         if text.startswith("s"):
             block.append(_row(text, path, number))
-            if len(block[-1].letters) != len(block[0].letters):
-                found = f"{len(block[-1].letters)} columns"
-                expected = f"{len(block[0].letters)} as the first row of the block"
-                raise InputError(found, expected, path=path, line=number)
+            found = f"{len(block[-1].letters)} columns"
+            expected = f"{len(block[0].letters)} as the first row of the block"
+            require(len(block[-1].letters) == len(block[0].letters), found, expected, path, number)
         elif text[:1] not in ("", "#", "a", "i", "e", "q", "t"):
             found = f"a line that begins with {text[:8]!r}"
             raise InputError(found, "one of MAF's: a, s, i, e, q or #", path=path, line=number)
@@ -202,25 +194,18 @@ def _blocks(path: Path) -> Iterator[list[Row]]:
 def _row(text: str, path: Path, line: int) -> Row:
     cells = text.split()
     is_row = len(cells) == 7 and cells[4] in ("+", "-")
-    if not is_row or not all(cells[i].isdecimal() for i in (2, 3, 5)):
-        expected = "s SOURCE START SIZE STRAND LENGTH LETTERS"
-        raise InputError(f"{text[:40]!r}", expected, path=path, line=line)
+    is_fine = is_row and all(cells[i].isdecimal() for i in (2, 3, 5))
+    require(is_fine, f"{text[:40]!r}", "s SOURCE START SIZE STRAND LENGTH LETTERS", path, line)
     source, start, size, length = cells[1], *(int(cells[i]) for i in (2, 3, 5))
     gaps = np.frombuffer(cells[6].encode("ascii", "replace"), np.uint8) == ord("-")
-    try:
-        letters = encode(cells[6].replace("-", "N"))
-    except InputError as error:
-        raise InputError(error.found, error.expected, path=path, line=line) from None
+    letters = encode(cells[6].replace("-", "N"), path, line)
     letters[letters == N] = UNALIGNED
     letters[gaps] = GAP
-    row = Row(source, start, size, cells[4], length, letters, line)
-    if int((~gaps).sum()) != size:
-        found = f"{int((~gaps).sum())} bases of {source}"
-        raise InputError(found, f"{size}, its size", path=path, line=line)
-    if start + size > length:
-        found = f"{source} from {start} to {start + size}"
-        raise InputError(found, f"at most {length}, its length", path=path, line=line)
-    return row
+    n_bases = int((~gaps).sum())
+    require(n_bases == size, f"{n_bases} bases of {source}", f"{size}, its size", path, line)
+    found = f"{source} from {start} to {start + size}"
+    require(start + size <= length, found, f"at most {length}, its length", path, line)
+    return Row(source, start, size, cells[4], length, letters, line)
 
 
 # --- summaries ---
@@ -345,8 +330,7 @@ def open_bigwig(
     if lost:
         unknown = [name for name in lengths if name not in called.values()]
         notes.append(counted(f"contigs of {path.name} that the genome lacks, left out", unknown))
-    if not np.isfinite(whole["sum"]):
-        raise InputError("values that are no numbers", "a number a base", path=path)
+    require(np.isfinite(whole["sum"]), "values that are no numbers", "a number a base", path)
     return reader, called
 
 
@@ -374,22 +358,19 @@ def write_conservation(
             own[start:end] = reader.values(called[contig.name], start, end, fillna=None)
         n_known[contig] = int(np.isfinite(own).sum())
     empty = [contig for contig, count in n_known.items() if not count]
-    if sum(contig.length for contig in empty) > MOST_WITHOUT_SCORE * genome.length:
-        found = f"no value on {some(contig.name for contig in empty)}"
-        expected = f"values on contigs of {1 - MOST_WITHOUT_SCORE:.0%} of the genome"
-        raise InputError(found, expected, path=path)
+    is_fine = sum(contig.length for contig in empty) <= MOST_WITHOUT_SCORE * genome.length
+    expected = f"values on contigs of {1 - MOST_WITHOUT_SCORE:.0%} of the genome"
+    require(is_fine, f"no value on {some(contig.name for contig in empty)}", expected, path)
     if empty:
         notes.append(counted(f"contigs without a value of {name}", [one.name for one in empty]))
     some_of = values[:: 1 + genome.length // MOST_RANKED]
     limits = np.percentile(some_of[np.isfinite(some_of)], [OUTER_PERCENT, 100 - OUTER_PERCENT])
     low, high = limits.tolist()
-    if not low < high:
-        raise InputError(f"the value {low:g} nearly everywhere", "values that differ", path=path)
+    require(low < high, f"the value {low:g} nearly everywhere", "values that differ", path)
     values.flush()
     write_json(folder / SCORE_FILES[1], {"name": name, "low": low, "high": high})
-    share = (
-        f"{sum(n_known.values()) / genome.length:.1%} of the bases, mostly {low:.3g} to {high:.3g}"
-    )
+    known = sum(n_known.values()) / genome.length
+    share = f"{known:.1%} of the bases, mostly {low:.3g} to {high:.3g}"
     notes.append(f"conservation: {name} of {share}; baselines and figures read it, no encoder does")
     return notes
 

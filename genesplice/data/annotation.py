@@ -23,7 +23,7 @@ from genesplice.data.coding import (
 )
 from genesplice.data.genome import Contig, Genome
 from genesplice.data.tables import WHOLE_NUMBER, numbered_lines, some, unique_owners
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 GENE_COLUMNS = (
     "gene_id", "name", "contig", "start", "end", "strand", "tss", "biotype", "exons",
@@ -80,7 +80,10 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
     parts: list[Feature] = []
     for line in _lines(path, contigs):
         if line.kind == "gene" or line.kind.endswith("_gene") or line.kind == "pseudogene":
-            genes[_gene_id(path, line)].append(line)
+            gene_id = line.get(*GENE_KEYS, "ID") or ""
+            expected = "locus_tag, gene_id or ID"
+            require(gene_id, "a gene without an id", expected, path, line.number)
+            genes[ID_PREFIX.sub("", gene_id)].append(line)
         else:
             parts.append(line)
     owner, has_genes = _owners(genes, parts), bool(genes)
@@ -90,8 +93,7 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
             key = line.get(*GENE_KEYS) or owner(line)
             if key:
                 genes[ID_PREFIX.sub("", key)].append(line)
-    if not genes:
-        raise InputError("no gene", "lines of type gene with an ID or gene_id", path=path)
+    require(genes, "no gene", "lines of type gene with an ID or gene_id", path)
     notes = [] if has_genes else ["no gene lines: genes are the spans of their transcripts"]
     rows, unplaced = [], []
     for gene_id, group in genes.items():
@@ -113,15 +115,9 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
     genome = genome.with_circular(contigs.circular)
     partial, more = add_coding(path, rows, of_gene, above, genome, contigs.mitochondria)
     table = make_genes(pd.DataFrame(rows), genome)
-    return Annotation(
-        table,
-        _aliases(table, genes),
-        contigs.renamed,
-        tuple(sorted(contigs.circular)),
-        {row["gene_id"]: row["length"] for row in rows},
-        notes + more,
-        partial,
-    )
+    aliases, circular = _aliases(table, genes), tuple(sorted(contigs.circular))
+    lengths = {row["gene_id"]: row["length"] for row in rows}
+    return Annotation(table, aliases, contigs.renamed, circular, lengths, notes + more, partial)
 
 
 def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
@@ -144,11 +140,12 @@ def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
         raise InputError(f"gene {twice.iloc[0]!r} twice", "each gene_id once")
     rank = {contig.name: i for i, contig in enumerate(genome.contigs)}
     table = table.reindex(columns=[name for name in GENE_COLUMNS if name != "tss"])
+    exons = (
+        whole_gene(gene) if isinstance(gene["exons"], float) else tuple(gene["exons"])
+        for gene in table.to_dict("records")
+    )
     table = table.assign(
-        exons=[
-            whole_gene(gene) if isinstance(gene["exons"], float) else tuple(gene["exons"])
-            for gene in table.to_dict("records")
-        ],
+        exons=list(exons),
         genetic_code=table["genetic_code"].fillna(BACTERIAL).astype("int64"),
         tss=table["start"].where(table["strand"] == "+", table["end"] - 1),
         rank=table["contig"].map(rank),
@@ -176,10 +173,9 @@ class FileContigs:
         self.lengths: dict[str, tuple[int, int]] = {}
         self.renamed: dict[str, str] = {}
         self.circular = {contig.name for contig in genome.contigs if contig.is_circular}
-        self.mitochondria = {
-            name for name in self.contigs if MITOCHONDRION.match(_contig_key(name))
-        }
-        self._by_key = unique_owners((_contig_key(name), name) for name in self.contigs)
+        keys = {name: _contig_key(name) for name in self.contigs}
+        self.mitochondria = {name for name, key in keys.items() if MITOCHONDRION.match(key)}
+        self._by_key = unique_owners((key, name) for name, key in keys.items())
         self._by_length = unique_owners((str(c.length), c.name) for c in genome.contigs)
         for name, own in (aliases or {}).items():
             self.contigs.setdefault(name, genome.contig(own))
@@ -203,13 +199,9 @@ class FileContigs:
                 raise Unplaced(found, expected, path=self.path, line=number or None)
             self.renamed[name], self.contigs[name] = match, self.contigs[match]
         contig = self.contigs[name]
-        if length not in (None, contig.length):
-            raise InputError(
-                f"contig {name!r} of {length} bp",
-                f"{contig.length} bp, the length of {contig.name} in the genome {OTHER_GENOME}",
-                path=self.path,
-                line=line or None,
-            )
+        found = f"contig {name!r} of {length} bp"
+        expected = f"{contig.length} bp, the length of {contig.name} in the genome {OTHER_GENOME}"
+        require(length in (None, contig.length), found, expected, self.path, line or None)
         return contig
 
 
@@ -265,14 +257,6 @@ def _lines(path: Path, contigs: FileContigs) -> Iterator[Feature]:
         for name, number in named:
             with suppress(Unplaced):
                 those.add(contigs.find(name, number).name)
-
-
-def _gene_id(path: Path, line: Feature) -> str:
-    gene_id = line.get(*GENE_KEYS, "ID")
-    if gene_id is None:
-        expected = "locus_tag, gene_id or ID"
-        raise InputError("a gene without an id", expected, path=path, line=line.number)
-    return ID_PREFIX.sub("", gene_id)
 
 
 def _owners(
@@ -341,16 +325,12 @@ def _check_position(path: Path, line: Feature, contigs: FileContigs) -> None:
         kind = Unplaced if line.strand in (".", "?") else InputError
         raise kind(f"a gene on strand {line.strand!r}", "'+' or '-'", path=path, line=line.number)
     limit = 2 * contig.length if contig.name in contigs.circular else contig.length
-    if not 0 <= line.start < line.end <= limit or line.start >= contig.length:
-        is_over_end = 0 <= line.start < contig.length == limit < line.end
-        hint = f" (if its ends join: --circular {contig.name})" if is_over_end else ""
-        hint = f" {OTHER_GENOME}" if line.start >= contig.length else hint
-        raise InputError(
-            f"a gene at {line.start + 1}-{line.end}",
-            f"1 <= start <= end <= {contig.length}, the length of {contig.name}{hint}",
-            path=path,
-            line=line.number,
-        )
+    is_inside = 0 <= line.start < line.end <= limit and line.start < contig.length
+    hint = f" {OTHER_GENOME}" if line.start >= contig.length else ""
+    if 0 <= line.start < contig.length == limit < line.end:
+        hint = f" (if its ends join: --circular {contig.name})"
+    expected = f"1 <= start <= end <= {contig.length}, the length of {contig.name}{hint}"
+    require(is_inside, f"a gene at {line.start + 1}-{line.end}", expected, path, line.number)
 
 
 def _loci(lines: list[Feature]) -> list[list[Feature]]:

@@ -23,7 +23,7 @@ from Bio.SeqRecord import SeqRecord
 
 from genesplice.data.network import string_edges
 from genesplice.data.tables import numbered_lines, open_text, unique_owners
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import atomic_file, claimed, file_sha256
 
 TIMEOUT_S = 20
@@ -59,13 +59,11 @@ def read_records(path: Path) -> list[tuple[int, SeqRecord]]:
     except (ValueError, AssertionError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"no GenBank file ({reason})", "GenBank", path=path) from error
-    if len(heads) != len(records):
-        found = f"{len(heads)} LOCUS lines and {len(records)} records"
-        raise InputError(found, "a record a line", path=path)
+    found = f"{len(heads)} LOCUS lines and {len(records)} records"
+    require(len(heads) == len(records), found, "a record a line", path)
     for (line, words), record in zip(heads, records, strict=True):
-        if [str(len(record))] != words[2:3]:
-            found = f"{len(record)} of {(*words[2:3], '?')[0]} bases of {record.id!r}"
-            raise InputError(found, "a whole file", path=path, line=line)
+        found = f"{len(record)} of {(*words[2:3], '?')[0]} bases of {record.id!r}"
+        require([str(len(record))] == words[2:3], found, "a whole file", path, line)
         for feature in record.features:
             if feature.location is None:
                 found = f"a {feature.type} of {record.id!r} at no place that can be read"
@@ -149,13 +147,10 @@ def _record_features(record: SeqRecord) -> Iterator[tuple[Any, ...]]:
         if "trans_splicing" in marks:
             attributes["exception"] = ["trans-splicing"]
         if kind == "gene":
-            child = described.get(key)
-            biotype = None if child is None else child.type.replace("CDS", "protein_coding")
-            if biotype == "mRNA":
-                biotype = "protein_coding"
-            biotype = "pseudogene" if is_pseudo else biotype
-            attributes |= {"ID": [f"gene-{key}"], "gene_biotype": [biotype or ""]}
-            kind = "pseudogene" if is_pseudo else kind
+            biotype = described[key].type if key in described else ""
+            biotype = "protein_coding" if biotype in ("CDS", "mRNA") else biotype
+            kind, biotype = ("pseudogene", "pseudogene") if is_pseudo else (kind, biotype)
+            attributes |= {"ID": [f"gene-{key}"], "gene_biotype": [biotype]}
         else:
             attributes |= {"ID": [f"{kind}-{number}"], "Parent": [f"gene-{key}"]}
         parts = feature.location.parts
@@ -176,6 +171,11 @@ def _key(feature: SeqFeature) -> str:
 
 
 # --- files of an archive ---
+
+
+def input_record(about: dict[str, Any], source: str, licence: str, **counts: int) -> dict[str, Any]:
+    """What a manifest says of a file; `about` has its name and sha256."""
+    return about | {"source": source, "licence": licence, "counts": counts}
 
 
 def fetch_file(url: str, path: Path, accept: Callable[[Path], None]) -> None:
@@ -298,9 +298,8 @@ def fetch_checked(
             with atomic_file(sums) as partial:
                 text = "".join(f"{digest}  {name}\n" for name, digest in known.items())
                 partial.write_text(text, encoding="utf-8")
-            records.append({"name": row.name, "part": row.part, "sha256": known[row.name],
-                            "source": row.url, "licence": row.licence,
-                            "counts": {"bytes": path.stat().st_size}})  # fmt: skip
+            about = {"name": row.name, "part": row.part, "sha256": known[row.name]}
+            records.append(input_record(about, row.url, row.licence, bytes=path.stat().st_size))
     return records
 
 

@@ -16,20 +16,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64, UInt8
 
+from genesplice.data import tables
 from genesplice.data.genome import ALPHABET, IUPAC_AMBIGUOUS, N, decode, encode, read_fasta
 from genesplice.data.genome import reverse_complement as other_strand
 from genesplice.data.leakage import RELATIVE, row_leakage
 from genesplice.data.similarity import sequence_clusters
 from genesplice.data.splits import cluster_folds, given_folds
-from genesplice.data.tables import (
-    find_columns,
-    is_number,
-    line_of,
-    numbered_lines,
-    open_text,
-    read_table,
-    some,
-)
 from genesplice.errors import InputError, require
 from genesplice.runtime import file_sha256
 
@@ -139,11 +131,9 @@ def read_assay(
         notes.append(f"left out: {lost} rows that repeat a sequence and its value")
     if n_unknown := int(rows["value"].isna().sum()):
         notes.append(f"without a value: {n_unknown} rows, which are predicted, not learned from")
-    lengths, what = rows["length_bp"], f"{len(classes)} classes ({some(classes)})"
-    notes.append(
-        f"{len(rows)} sequences of {lengths.min()} to {lengths.max()} bp, "
-        + (what if classes else "numbers")
-    )
+    lengths = rows["length_bp"]
+    what = f"{len(classes)} classes ({tables.some(classes)})" if classes else "numbers"
+    notes.append(f"{len(rows)} sequences of {lengths.min()} to {lengths.max()} bp, {what}")
     rows = rows.assign(cluster=sequence_clusters(tokens, rows["same"].to_numpy(), RELATIVE))
     if "split" in columns:
         fold, is_validation, n_folds = given_folds(rows["split"], path)
@@ -173,12 +163,12 @@ def _read(path: Path, labels: Path | None) -> tuple[pd.DataFrame, dict[str, str]
     """The table as text, whatever it comes from, and sha256 of the files."""
     if path.is_dir():
         return _read_folder(path)
-    with open_text(path) as opened:
+    with tables.open_text(path) as opened:
         is_fasta = opened.read(1) == ">"
     digests = {one.name: file_sha256(one) for one in (path, labels) if one is not None}
     if not is_fasta:
         require(labels is None, f"--labels with the table {path.name}", "a FASTA file with it")
-        return read_table(path, names=_headerless), digests
+        return tables.read_table(path, names=_headerless), digests
     genome = read_fasta(path)
     texts = {c.name: decode(genome.fetch(c.name, 0, c.length)) for c in genome.contigs}
     table = pd.DataFrame({"id": list(texts), "sequence": list(texts.values())})
@@ -187,13 +177,12 @@ def _read(path: Path, labels: Path | None) -> tuple[pd.DataFrame, dict[str, str]
         found = f"sequence {lacking!r} without a label"
         require(lacking is None, found, "--labels TABLE, or headers NAME|LABEL", path)
         return table.assign(value=table["id"].str.rsplit("|", n=1).str[1]), digests
-    given = read_table(labels)
-    column = find_columns(given, {"id": NAMES["id"]}, path=labels)["id"]
+    given = tables.read_table(labels)
+    column = tables.find_columns(given, {"id": NAMES["id"]}, path=labels)["id"]
     given = given.assign(**{column: given[column].str.strip()})
     is_known = given[column].isin(texts)
-    if 2 * is_known.sum() <= len(given):
-        found = f"names without a sequence ({some(given[column][~is_known], 3)})"
-        raise InputError(found, f"those of {path.name}", path=labels)
+    found = f"names without a sequence ({tables.some(given[column][~is_known], 3)})"
+    require(2 * is_known.sum() > len(given), found, f"those of {path.name}", labels)
     given = given.rename(columns={column: "id"})
     return given[is_known].merge(table, on="id", how="outer").fillna(""), digests
 
@@ -207,7 +196,7 @@ def _read_folder(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     rows = {"id": [file.stem for file in files], "label": [file.parent.name for file in files]}
     if depths == {3}:
         rows["split"] = [file.parent.parent.name for file in files]
-    texts = ["".join(text for _, text in numbered_lines(file)) for file in files]
+    texts = ["".join(text for _, text in tables.numbered_lines(file)) for file in files]
     digest = hashlib.sha256("\n".join(map(str, zip(files, texts, strict=True))).encode())
     return pd.DataFrame(rows).assign(sequence=texts), {path.name: digest.hexdigest()}
 
@@ -230,20 +219,22 @@ def _columns(table: pd.DataFrame, path: Path, **chosen: str | None) -> dict[str,
     columns: dict[str, str] = {}
     for part, name in chosen.items():
         if name is not None and not (part == "split" and name == "clusters"):
-            columns |= find_columns(table, {part: (name.lower(),)}, path=path)
+            columns |= tables.find_columns(table, {part: (name.lower(),)}, path=path)
     free = table.drop(columns=list(columns.values()))
     passed = ("split",) if chosen["split"] == "clusters" else ()
     wanted = {part: names for part, names in NAMES.items() if part not in (*columns, *passed)}
-    columns |= find_columns(free, wanted, path=path, optional=list(wanted))
+    columns |= tables.find_columns(free, wanted, path=path, optional=list(wanted))
     if "sequence" not in columns:
         free = table.drop(columns=list(columns.values()))
         named = [str(name) for name, cells in free.items() if cells.head(20).map(_is_dna).all()]
-        found = f"{len(named)} columns of sequences (header: {some(table.columns, 8)})"
+        found = f"{len(named)} columns of sequences (header: {tables.some(table.columns, 8)})"
         require(len(named) == 1, found, "one, or --sequence NAME", path)
         columns["sequence"] = named[0]
     if "value" not in columns:
         rest = [str(name) for name in table.columns if name not in columns.values()]
-        found = f"{len(rest)} columns that may be the value (header: {some(table.columns, 8)})"
+        found = (
+            f"{len(rest)} columns that may be the value (header: {tables.some(table.columns, 8)})"
+        )
         require(len(rest) == 1, found, "one, or --value NAME", path)
         columns["value"] = rest[0]
     return columns
@@ -251,15 +242,11 @@ def _columns(table: pd.DataFrame, path: Path, **chosen: str | None) -> dict[str,
 
 def _encoded(text: str, line: object, table: pd.DataFrame, path: Path) -> np.ndarray:
     """Tokens of a sequence."""
-    at = line_of(table, line)
-    try:
-        tokens = encode(text)
-    except InputError as error:
-        raise InputError(error.found, error.expected, path=path, line=at) from None
-    if (tokens < N).sum() < SHORTEST_BP:
-        expected = f"at least {SHORTEST_BP} bases A, C, G, T"
-        found = f"a sequence of {len(tokens)} bp, {text[:20]!r}"
-        raise InputError(found, expected, path=path, line=at)
+    at = tables.line_of(table, line)
+    tokens = encode(text, path, at)
+    found = f"a sequence of {len(tokens)} bp, {text[:20]!r}"
+    expected = f"at least {SHORTEST_BP} bases A, C, G, T"
+    require((tokens < N).sum() >= SHORTEST_BP, found, expected, path, at)
     return tokens
 
 
@@ -267,13 +254,13 @@ def _values(texts: pd.Series, kind: Kind | None, path: Path) -> tuple[np.ndarray
     """Numbers, or classes as their numbers, and the names of these; NaN where nothing is given."""
     values, known = np.full(len(texts), np.nan), texts[~texts.str.lower().isin(MISSING)]
     where = ~texts.str.lower().isin(MISSING).to_numpy()
-    is_numeric = known.map(is_number)
+    is_numeric = known.map(tables.is_number)
     numbers = pd.to_numeric(known[is_numeric])
     few = numbers.nunique() <= MOST_CLASSES and bool((numbers % 1 == 0).all())
     if kind == "value" or (kind is None and 2 * len(numbers) > len(known) and not few):
         if not is_numeric.all():
             at = known.index[~is_numeric][0]
-            found, line = f"{known.loc[at]!r} among numbers", line_of(texts.to_frame(), at)
+            found, line = f"{known.loc[at]!r} among numbers", tables.line_of(texts.to_frame(), at)
             raise InputError(found, "a number", path=path, line=line)
         require(numbers.nunique() > 1, f"{numbers.nunique()} different values", "two or more", path)
         values[where] = numbers
@@ -284,7 +271,7 @@ def _values(texts: pd.Series, kind: Kind | None, path: Path) -> tuple[np.ndarray
         name = counts.index[-1]
         at = known.index[known == name][0]
         expected = "two or more of every class" + ", or --kind value" * bool(is_numeric.all())
-        line = line_of(texts.to_frame(), at)
+        line = tables.line_of(texts.to_frame(), at)
         raise InputError(f"class {name!r} of one member", expected, path=path, line=line)
     classes = sorted(counts.index, key=(lambda one: (float(one), one)) if is_numeric.all() else str)
     values[where] = pd.Index(classes).get_indexer(known)
@@ -306,7 +293,7 @@ def _without_repeats(rows: pd.DataFrame, cells: pd.Series, path: Path) -> np.nda
         at = measured.index[(first != measured["value"]).to_numpy()][0]
         text = measured.at[at, "text"]
         before = measured.index[(measured["text"] == text).to_numpy()][0]
-        lines = [line_of(rows, one) for one in (before, at)]
+        lines = [tables.line_of(rows, one) for one in (before, at)]
         expected = "one value a sequence: take the mean of replicates first"
         found = f"a sequence with two values (lines {lines[0]} and {lines[1]})"
         raise InputError(found, expected, path=path, line=lines[1])
@@ -326,7 +313,7 @@ def read_measured(path: Path, of: str = "contig") -> pd.DataFrame:
     InputError
         For a missing column, and a position or value that is no number.
     """
-    table = read_table(path)
+    table = tables.read_table(path)
     names = [of, *CHANGE]
     if missing := [name for name in names if name not in table.columns]:
         raise InputError(f"no column {missing[0]}", ", ".join(names), path=path, line=1)
@@ -336,7 +323,7 @@ def read_measured(path: Path, of: str = "contig") -> pd.DataFrame:
         for label in table.index[~(is_whole if kind == "int64" else np.isfinite(numbers))]:
             found = f"{name} {table[name][label]!r}"
             expected = "a whole number from 1" if kind == "int64" else "a number"
-            raise InputError(found, expected, path=path, line=line_of(table, label))
+            raise InputError(found, expected, path=path, line=tables.line_of(table, label))
         table[name] = numbers.astype(kind)
     return table[names]
 
@@ -359,7 +346,7 @@ def add_changes(assay: Assay, path: Path) -> tuple[Assay, pd.DataFrame]:
     table, where = read_measured(path, "id"), pd.Series(np.arange(len(rows)), rows["id"])
     originals = list[int]()
     for label, (name, position, ref, alt, _) in table.iterrows():
-        line, at = line_of(table, label), slice(position - 1, position - 1 + len(ref))
+        line, at = tables.line_of(table, label), slice(position - 1, position - 1 + len(ref))
         same = np.atleast_1d(where.get(str(name).strip(), ()))
         expected = f"one, in the table of {assay.name}"
         require(len(same) == 1, f"{len(same)} sequences {name!r}", expected, path, line)

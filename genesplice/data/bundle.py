@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -19,8 +19,8 @@ from genesplice.data.alignments import (
     write_conservation,
 )
 from genesplice.data.expression import condition_means
-from genesplice.data.gene_sets import read_gmt, read_set_names, write_gmt
-from genesplice.data.genome import Contig, Genome
+from genesplice.data.gene_sets import read_gmt, write_gmt
+from genesplice.data.genome import Contig, Genome, Strand
 from genesplice.data.leakage import make_leakage_report
 from genesplice.data.network import gene_aliases, read_meme, write_meme
 from genesplice.data.relatives import FILES as RELATIVES_FILES
@@ -122,9 +122,8 @@ class Bundle:
 
     def require_expression(self, fewest_genes: int = 0) -> None:
         """Raise `InputError` where there is no expression, or that of fewer genes."""
-        if not self.is_measured:
-            expected = "expression: prepare it with --expression"
-            raise InputError("a bundle without expression", expected, path=self.path)
+        expected = "expression: prepare it with --expression"
+        require(self.is_measured, "a bundle without expression", expected, self.path)
         n_genes = self.expression.n_vars
         expected = f"at least {fewest_genes:,} (finetune.fewest_genes)"
         require(n_genes >= fewest_genes, f"{n_genes:,} measured genes", expected, self.path)
@@ -165,7 +164,7 @@ class Bundle:
         return self.relatives or self.conservation_score
 
     def conservation(
-        self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
+        self, contig: str, start: int, end: int, strand: Strand = "+"
     ) -> Conservation | None:
         """How relatives, or a score, say the bases of an interval are conserved; None: neither."""
         at = contig, start, end, strand
@@ -185,8 +184,7 @@ class Bundle:
 
     def _is_in(self, fold: int) -> np.ndarray:
         self.require_expression()
-        if not 0 <= fold < self.n_folds:
-            raise InputError(f"fold {fold}", f"0 to {self.n_folds - 1}")
+        require(0 <= fold < self.n_folds, f"fold {fold}", f"0 to {self.n_folds - 1}")
         return (self.fold_of.reindex(self.expression.var_names) == fold).to_numpy()
 
 
@@ -284,17 +282,18 @@ def load_bundle(path: Path | str) -> Bundle:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    has_relatives = RELATIVES_FILES[0] in manifest.get("files", {})
-    has_score = SCORE_FILES[0] in manifest.get("files", {})
-    has_tracks = TRACKS_FILES[0] in manifest.get("files", {})
+    listed = manifest.get("files", {})
+    has_relatives, has_score, has_tracks = (
+        files[0] in listed for files in (RELATIVES_FILES, SCORE_FILES, TRACKS_FILES)
+    )
     files = FILES + RELATIVES_FILES * has_relatives + SCORE_FILES * has_score
-    files += TRACKS_FILES * has_tracks
-    missing = [name for name in files if not (path / name).is_file()]
-    if missing:
-        raise InputError(f"no {missing[0]}", "a complete bundle: prepare it again", path=path)
+    for name in files + TRACKS_FILES * has_tracks:
+        expected = "a complete bundle: prepare it again"
+        require((path / name).is_file(), f"no {name}", expected, path)
     try:
         contigs = json.loads((path / "contigs.json").read_text())
         relatives = read_relatives(path) if has_relatives else None
+        gene_sets, set_names = read_gmt(path / GENE_SETS)
         return Bundle(
             path=path,
             name=manifest["name"],
@@ -305,8 +304,8 @@ def load_bundle(path: Path | str) -> Bundle:
                 None if relatives is None else relatives.columns,
             ),
             expression=ad.read_h5ad(path / "expression.h5ad"),
-            gene_sets=read_gmt(path / GENE_SETS),
-            set_names=read_set_names(path / GENE_SETS),
+            gene_sets=gene_sets,
+            set_names=set_names,
             **{name: pd.read_parquet(path / f"{name}.parquet") for name in TABLES},
             motifs=read_meme(path / "motifs.meme") if manifest["counts"]["motifs"] else {},
             leakage=json.loads((path / "leakage.json").read_text()),
@@ -316,8 +315,7 @@ def load_bundle(path: Path | str) -> Bundle:
             tracks=read_tracks(path) if has_tracks else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        digests = manifest.get("files", {})
-        changed = (name for name in digests if file_sha256(path / name) != digests[name])
+        changed = (name for name in listed if file_sha256(path / name) != listed[name])
         damaged = next(changed, "manifest.json")
         expected = "a whole bundle: prepare it again"
         raise InputError(f"a damaged {damaged}", expected, path=path) from error
@@ -335,9 +333,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, Mapping) or manifest.get("format") != FORMAT:
         raise InputError("a manifest of something else", f"format {FORMAT!r}", path=path)
     version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
-        expected = f"{FORMAT_VERSION}: prepare it again with this version"
-        raise InputError(f"bundle format {version}", expected, path=path)
+    expected = f"{FORMAT_VERSION}: prepare it again with this version"
+    require(version == FORMAT_VERSION, f"bundle format {version}", expected, path)
     return dict(manifest)
 
 

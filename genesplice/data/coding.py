@@ -22,7 +22,7 @@ from jaxtyping import Int64, UInt8
 
 from genesplice.data.genome import Genome, decode, encode, reverse_complement
 from genesplice.data.tables import some
-from genesplice.errors import InputError
+from genesplice.errors import require
 
 MIN_JUDGED_CDS = 20
 REFUSED_BELOW, DOUBTED_BELOW = 0.5, 0.9
@@ -75,6 +75,11 @@ class Coding(NamedTuple):
     exons: tuple[int, ...] = ()
     code: str = ""
     is_partial: bool = False
+
+    @property
+    def bp(self) -> int:
+        """Bases of all exons."""
+        return sum(self.exons[1::2]) - sum(self.exons[::2])
 
 
 def read_attributes(kind: str, text: str) -> dict[str, list[str]]:
@@ -154,16 +159,18 @@ def add_coding(
         gene_id, lines = row["gene_id"], features.get(row["gene_id"], ())
         cds = [line for line in lines if line.kind == "CDS"]
         for line in cds:
-            if (code := line.get("transl_table")) and not genetic_code(code):
-                raise InputError(
-                    f"transl_table {code[:20]!r}", "a genetic code of NCBI", path=path,
-                    line=line.number,
-                )  # fmt: skip
+            code, expected = line.get("transl_table") or "", "a genetic code of NCBI"
+            is_known = not code or genetic_code(code)
+            require(is_known, f"transl_table {code[:20]!r}", expected, path, line.number)
         row["length"] = exonic_bp(lines) or row["end"] - row["start"]
         row["biotype"] = row["biotype"] or ("protein_coding" if cds else "gene")
         if may_code(row["biotype"]) and cds and not any(line.get("pseudo") for line in cds):
+            contig = genome.contig(row["contig"])
+            circle_bp = contig.length if contig.is_circular else None
             kept = [line for line in lines if line.kind != "exon"]
-            read[gene_id] = _longest(kept, row, above, genome)
+            found = (_join(group, row, circle_bp) for group in _transcripts(kept, above))
+            # Of equally long ones the first in the file.
+            read[gene_id] = max(found, key=lambda one: one.bp, default=Coding())
             if not read[gene_id].exons:
                 no_frame.append(gene_id)
         elif not cds and row["length"] == row["end"] - row["start"] and whole_gene(row):
@@ -200,19 +207,6 @@ def may_code(biotype: str | None) -> bool:
     return name == "mrna" or not ("rna" in name or "pseudo" in name)
 
 
-def _longest(
-    features: Sequence[Feature],
-    gene: Mapping[str, Any],
-    above: Collection[str | None],
-    genome: Genome,
-) -> Coding:
-    """The longest coding sequence of a gene; of equally long ones the first in the file."""
-    contig = genome.contig(gene["contig"])
-    circle_bp = contig.length if contig.is_circular else None
-    found = (_join(lines, gene, circle_bp) for lines in _transcripts(features, above))
-    return max(found, key=lambda one: sum(one.exons[1::2]) - sum(one.exons[::2]), default=Coding())
-
-
 def _transcripts(
     features: Sequence[Feature], above: Collection[str | None]
 ) -> Iterable[list[Feature]]:
@@ -243,13 +237,10 @@ def _join(lines: Sequence[Feature], gene: Mapping[str, Any], circle_bp: int | No
     is_minus = gene["strand"] == "-"
     parts: list[tuple[int, int]] = []
     coding = [line for line in lines if line.kind == "CDS"]
-    stops = [
-        line
-        for line in lines
-        if line.kind != "CDS" and not any(c.start <= line.start < c.end for c in coding)
-    ]
     ordered = []
-    for line in [*coding, *stops]:
+    for line in lines:
+        if line.kind != "CDS" and any(one.start <= line.start < one.end for one in coding):
+            continue  # A stop codon that the coding sequence has already.
         turn = circle_bp if circle_bp is not None and line.start < gene["start"] else 0
         ordered.append((line.start + turn, line.end + turn, line))
         is_inside = gene["start"] <= ordered[-1][0] and ordered[-1][1] <= gene["end"]
@@ -363,18 +354,15 @@ def judge_coding(
     if not len(ends):
         return {"n": 0, "text": ""}
     (start, stop), share = ends.mean(axis=0).tolist(), float(ends.all(axis=1).mean())
-    text = (
-        f"{share:.0%} of {len(ends)} coding sequences begin with a start and end with a stop codon"
-    )
+    right = f"{share:.0%} of {len(ends)} coding sequences"
+    text = f"{right} begin with a start and end with a stop codon"
     if share < DOUBTED_BELOW and len(ends) >= MIN_JUDGED_CDS:
         parts = f"{text} (start {start:.0%}, stop {stop:.0%})"
         usual = "another assembly or version, strand, 0- or 1-based coordinates, or genetic code"
         text = f"warning: {parts}: {usual}?"
         if share < REFUSED_BELOW:
-            if not _is_random(genome):
-                raise InputError(
-                    parts, f"{DOUBTED_BELOW:.0%} or more: usually it is {usual}", path=path
-                )
+            expected = f"{DOUBTED_BELOW:.0%} or more: usually it is {usual}"
+            require(_is_random(genome), parts, expected, path)
             text = f"warning: {parts}: not judged, the genome is random bases"
     return {"n": len(ends), "share": share, "start": start, "stop": stop, "text": text}
 

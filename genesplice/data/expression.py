@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,18 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from genesplice.data.tables import (
-    counted,
-    is_number,
-    line_of,
-    on_disk,
-    open_input,
-    plain_suffix,
-    read_table,
-    refuse_empty,
-    some,
-)
-from genesplice.errors import InputError
+from genesplice.data import tables
+from genesplice.errors import InputError, require
 
 ExpressionUnit = Literal["tpm", "rpkm", "fpkm", "log2tpm", "counts"]
 MILLION = 1e6
@@ -73,7 +64,7 @@ class Measurements(NamedTuple):
 
 def read_matrix(path: Path, unit: ExpressionUnit) -> Measurements:
     """Read one file: `genesplice.data.measurements.read_measurements` says which there are."""
-    is_h5ad = plain_suffix(path) == ".h5ad"
+    is_h5ad = tables.plain_suffix(path) == ".h5ad"
     return _read_h5ad(path) if is_h5ad else _read_genes_by_samples(path, unit)
 
 
@@ -98,12 +89,11 @@ def make_expression(
     Raises
     ------
     InputError
-        As `genesplice.data.measurements.read_expression`.
+        For a gene or a sample twice, negative values, values that cannot be in the stated unit, and
+        counts of genes without a length.
     """
-    for axis, names in (("gene", table.index), ("sample", table.columns)):
-        twice = names[names.duplicated()]
-        if len(twice):
-            raise InputError(f"{axis} {twice[0]!r} twice", f"each {axis} once", path=path)
+    tables.refuse_twice(pd.Series(table.index), "gene", path)
+    tables.refuse_twice(pd.Series(table.columns), "sample", path)
     if obs is None:
         obs = pd.DataFrame({"condition": table.columns}, index=table.columns)
     log_tpm = _to_log2_tpm(table, unit, lengths, path)
@@ -145,13 +135,13 @@ def hide_deleted(
         what = f"measured over {SILENT_TPM:g} TPM and {SILENT_SHARE:.0%} of the gene's median"
         fate = "not taken as deleted" if is_derived else "missing all the same"
         loud = [f"{genes[column]} in {samples[row]}" for row, column in np.argwhere(is_loud)]
-        notes.append(counted(f"deleted genes that are {what}, {fate}", loud))
+        notes.append(tables.counted(f"deleted genes that are {what}, {fate}", loud))
     expression = expression.copy()
     expression.X = np.where(hidden, np.float32(np.nan), expression.X)
     if is_derived:
         expression.obs[DELETED] = [";".join(genes[row]) for row in hidden]
     if (is_nowhere := hidden.all(axis=0)).any():
-        notes.append(counted("deleted in all samples, no measured genes", genes[is_nowhere]))
+        notes.append(tables.counted("deleted in all samples, no measured genes", genes[is_nowhere]))
         expression = expression[:, ~is_nowhere].copy()
     return expression, notes
 
@@ -179,11 +169,9 @@ def condition_means(expression: ad.AnnData) -> pd.DataFrame:
 
     Genes are rows in the order of `var`, conditions columns in order of first appearance.
     """
-    table = pd.DataFrame(
-        np.asarray(expression.X, dtype=np.float64),
-        index=expression.obs["condition"].astype(str).to_numpy(),
-        columns=expression.var_names,
-    )
+    values = np.asarray(expression.X, dtype=np.float64)
+    conditions = expression.obs["condition"].astype(str).to_numpy()
+    table = pd.DataFrame(values, conditions, expression.var_names)
     means = table.groupby(level=0, sort=False).mean().T
     means.index.name, means.columns.name = "gene_id", "condition"
     return means
@@ -191,32 +179,26 @@ def condition_means(expression: ad.AnnData) -> pd.DataFrame:
 
 def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
     sample = TOOL_NAME.sub("", path.name.split(".")[0]) or path.resolve().parent.name
-    table = read_table(path, names=lambda row, _: _counts_without_header(row, sample),
+    table = tables.read_table(path, names=lambda row, _: _counts_without_header(row, sample),
                        row_names=True)  # fmt: skip
     ids, *columns = table.columns
-    refuse_empty(table, ids, "gene id", "gene ids, then a column per sample", path)
+    tables.refuse_empty(table, ids, "gene id", "gene ids, then a column per sample", path)
     genes = table[ids]
-    if genes.map(is_number).all() and not genes.str.fullmatch("[0-9]+").all():
-        raise InputError(
-            "no gene ids in the first column", "gene ids, then a column per sample", path=path
-        )
-    twice = genes[genes.duplicated()]
-    if len(twice):
-        line = line_of(table, twice.index[0])
-        raise InputError(f"gene {twice.iloc[0]!r} twice", "each gene once", path=path, line=line)
+    is_fine = not genes.map(tables.is_number).all() or genes.str.fullmatch("[0-9]+").all()
+    require(is_fine, "no gene ids in the first column", "gene ids, then a column per sample", path)
+    tables.refuse_twice(genes, "gene", path)
     lower = {column: str(column).strip().lower() for column in columns}
     others = [column for column in columns if lower[column] in ANNOTATION_COLUMNS]
     chosen = [column for column in columns if column not in others]
     measures = {*OTHER_MEASURES, *(name for names in MEASURES.values() for name in names)}
     index = pd.Index(genes, name="gene_id")
-    notes = [f"{path.name}: columns that are no samples: {some(others)}"] if others else []
+    notes = [f"{path.name}: columns that are no samples: {tables.some(others)}"] if others else []
     if "separated" in table.attrs:
         notes.append(f"{path.name}: {table.attrs['separated']}")
     if len(chosen) > 1 and all(lower[column] in measures for column in chosen):
         ours = [column for column in chosen if lower[column] in MEASURES[unit]]
-        if len(ours) != 1:
-            found = f"columns {some(chosen)} of one sample"
-            raise InputError(found, f"one of them in unit {unit}", path=path, line=1)
+        expected = f"one of them in unit {unit}"
+        require(len(ours) == 1, f"columns {tables.some(chosen)} of one sample", expected, path, 1)
         notes.append(f"{path.name}: one sample, {sample!r}: column {ours[0]!r}")
         chosen = ours
     elif tuple(chosen) == STAR:
@@ -224,8 +206,7 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
         notes.append(f"{path.name}: one sample, {sample!r}: STAR's column {chosen[0]!r}, {library}")
     elif chosen == [sample]:
         notes.append(f"{path.name}: one sample, {sample!r}")
-    if not chosen:
-        raise InputError(f"no sample among {some(columns)}", "a column per sample", path=path)
+    require(chosen, f"no sample among {tables.some(columns)}", "a column per sample", path)
     length = next((c for name in LENGTH_COLUMNS for c in others if lower[c] == name), None)
     lengths = None if length is None else pd.Series(_numbers(table[[length]], path)[:, 0], index)
     is_one = len(chosen) == 1 and (chosen[0] in STAR or lower[chosen[0]] in measures)
@@ -237,7 +218,7 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
 def _counts_without_header(row: list[str], sample: str) -> tuple[str, ...]:
     if len(row) == 4 and row[0] == "N_unmapped":
         return ("gene", *STAR)
-    return ("gene", sample) if len(row) == 2 and is_number(row[1]) else ()
+    return ("gene", sample) if len(row) == 2 and tables.is_number(row[1]) else ()
 
 
 def _star_column(table: pd.DataFrame, path: Path) -> tuple[list[str], str]:
@@ -249,51 +230,34 @@ def _star_column(table: pd.DataFrame, path: Path) -> tuple[list[str], str]:
         return [STAR[1 if share > 0.5 else 2]], "a stranded library"
     if min(forward, backward) > STRANDED * max(forward, backward):
         return [STAR[0]], "an unstranded library"
-    raise InputError(
-        f"{max(share, 1 - share):.0%} of STAR's counts on one strand",
+    found = f"{max(share, 1 - share):.0%} of STAR's counts on one strand"
+    expected = (
         f"over {STRANDED:.0%} on one (stranded) or nearly half (unstranded); else gene and the "
-        "column that is right, in a table of two columns",
-        path=path,
+        "column that is right, in a table of two columns"
     )
+    raise InputError(found, expected, path=path)
 
 
 def _numbers(cells: pd.DataFrame, path: Path) -> Float[np.ndarray, "genes samples"]:
-    try:
+    with suppress(ValueError):
         numbers = cells.to_numpy(dtype=object).astype(np.float64)
-    except ValueError:
-        raise _bad_cell(cells, path) from None
-    if not np.isfinite(numbers).all():
-        raise _bad_cell(cells, path)
-    return numbers
-
-
-def _is_finite(cell: str) -> bool:
-    try:
-        return bool(np.isfinite(float(cell)))
-    except ValueError:
-        return False
-
-
-def _bad_cell(cells: pd.DataFrame, path: Path) -> InputError:
-    """The first cell that is no finite number; only called where there is one."""
-    row, column = np.argwhere(~cells.map(_is_finite).to_numpy())[0]
-    cell = cells.iat[row, column].strip()
+        if np.isfinite(numbers).all():
+            return numbers
+    row, column = np.argwhere(~cells.map(tables.is_number).to_numpy())[0]
+    cell, line = cells.iat[row, column].strip(), tables.line_of(cells, cells.index[row])
     found = f"{cell!r}" if cell else "an empty cell"
+    found += f" for sample {cells.columns[column]!r}"
     expected = "a number" + " with a point, or semicolons between columns" * ("," in cell)
-    line = line_of(cells, cells.index[row])
-    return InputError(
-        f"{found} for sample {cells.columns[column]!r}", expected, path=path, line=line
-    )
+    raise InputError(found, expected, path=path, line=line)
 
 
 def _read_h5ad(path: Path) -> Measurements:
-    with open_input(path):
-        pass
+    file = tables.readable(path)
     try:
         with warnings.catch_warnings():
             # `make_expression` says so in one line, as an error.
             warnings.filterwarnings("ignore", message=".*names are not unique")
-            data = ad.read_h5ad(on_disk(path))
+            data = ad.read_h5ad(file)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError("no AnnData file", "h5ad", path=path) from error
     if data.X is None or 0 in data.shape:
@@ -331,9 +295,8 @@ def _to_log2_tpm(
     if unit != "tpm":
         values = values / _gene_lengths(table, lengths, path) if unit == "counts" else values
         totals = values.sum(axis=0)
-        if totals.min() == 0:
-            sample = table.columns[int(np.argmin(totals))]
-            raise InputError(f"sample {sample!r} without reads", f"{unit} > 0", path=path)
+        sample = table.columns[int(np.argmin(totals))]
+        require(totals.min() != 0, f"sample {sample!r} without reads", f"{unit} > 0", path)
         values = values / totals * MILLION
     return np.log2(values + 1)
 
@@ -378,8 +341,7 @@ def check_unit(table: pd.DataFrame, unit: ExpressionUnit, path: Path | None = No
         found, expected = "samples that add up to 1e6", "reads per gene (TPM are unit tpm)"
     elif unit != "counts" and is_whole and not is_million:
         found, expected = "whole numbers", f"{unit.upper()} (counts are unit counts)"
-    if found:
-        raise InputError(f"{found} with unit {unit}", expected, path=path)
+    require(not found, f"{found} with unit {unit}", expected, path)
 
 
 def _gene_lengths(
@@ -388,10 +350,11 @@ def _gene_lengths(
     if lengths is None:
         raise InputError("counts without gene lengths", "an annotation, or tpm", path=path)
     unknown = [gene for gene in table.index if not lengths.get(gene, 0) > 0]
-    if unknown:
-        raise InputError(
-            f"no length for {len(unknown)} genes ({some(unknown, 3)})",
-            "a length of 1 bp or more for every gene with counts",
-            path=path,
-        )
+    expected = "a length of 1 bp or more for every gene with counts"
+    require(
+        not unknown,
+        f"no length for {len(unknown)} genes ({tables.some(unknown, 3)})",
+        expected,
+        path,
+    )
     return np.array([[float(lengths[gene])] for gene in table.index])

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from genesplice.data.bundle import Bundle
-from genesplice.data.genome import Genome, N, reverse_complement
+from genesplice.data.genome import Genome, Mask, N, Tokens, reverse_complement
 from genesplice.data.splits import first_of_operon
 from genesplice.data.windows import annotation_track
 from genesplice.errors import InputError
@@ -155,7 +155,7 @@ def principal_basis(
 
 def region_masks(
     bundle: Bundle, track: UInt8[np.ndarray, "2 length"] | None = None
-) -> dict[str, Bool[np.ndarray, " length"]]:
+) -> dict[str, Mask]:
     """Masks over `Genome.tokens`: `coding`, `intergenic`, `rna`, `promoter`.
 
     - `coding`: in a reading frame on one strand, and in no gene on the other.
@@ -191,8 +191,7 @@ def region_masks(
 
 def gene_bases(genome: Genome, gene: Any) -> Int64[np.ndarray, " length"]:
     """Indices into `Genome.tokens` of the bases of one row of the gene table."""
-    contig = genome.contig(gene.contig)
-    return contig.offset + np.arange(gene.start, gene.end) % contig.length
+    return genome.indices(gene.contig, gene.start, gene.end)[0]
 
 
 def upstream_mask(
@@ -221,8 +220,10 @@ CONSENSUS = {
 }
 SPACERS_BP = range(15, 20)
 MIN_BITS = 8.0
+"""Of both hexamers together."""
 DISTANCE_BP = 20, 120
-"""From a -10 hexamer to the start of translation; farther away there are no more than by chance."""
+"""From the first base of a -10 hexamer to the start of translation; farther away there are no more
+than by chance."""
 
 
 def _log_odds(consensus: str, frequency: tuple[float, ...]) -> Float[np.ndarray, "6 5"]:
@@ -237,24 +238,11 @@ def _log_odds(consensus: str, frequency: tuple[float, ...]) -> Float[np.ndarray,
 HEXAMER_BITS = {name: _log_odds(*hexamer) for name, hexamer in CONSENSUS.items()}
 
 
-def find_promoter(
-    upstream: UInt8[np.ndarray, " length"],
-    *,
-    min_bits: float = MIN_BITS,
-    distance_bp: tuple[int, int] = DISTANCE_BP,
-) -> list[MotifHit]:
+def find_promoter(upstream: Tokens) -> list[MotifHit]:
     """The best pair of -35 and -10 hexamers, 15 to 19 bp apart, on this strand; or nothing.
 
-    Of equally good pairs the one nearest to the end is taken.
-
-    Parameters
-    ----------
-    upstream
-        Sense strand, up to the start of translation.
-    min_bits
-        Of both hexamers together.
-    distance_bp
-        Least and most bases from the first base of the -10 hexamer to the end of `upstream`.
+    Of equally good pairs the one nearest to the end is taken. `upstream` is the sense strand, up
+    to the start of translation.
     """
     known, count = np.minimum(upstream, 4), max(len(upstream) - 5, 0)
     minus_35, minus_10 = (
@@ -262,8 +250,8 @@ def find_promoter(
         for bits in HEXAMER_BITS.values()
     )
     distance = len(upstream) - np.arange(count)
-    minus_10[(distance < distance_bp[0]) | (distance > distance_bp[1])] = -np.inf
-    best = (min_bits, -1, -1)
+    minus_10[(distance < DISTANCE_BP[0]) | (distance > DISTANCE_BP[1])] = -np.inf
+    best = (MIN_BITS, -1, -1)
     for spacer in SPACERS_BP:
         gap = 6 + spacer
         pair = minus_35[: max(count - gap, 0)] + minus_10[gap:]

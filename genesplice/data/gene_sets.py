@@ -9,17 +9,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from genesplice.data import tables
 from genesplice.data.leakage import evidence_of
-from genesplice.data.network import gene_aliases, refuse_strangers
-from genesplice.data.tables import (
-    counted,
-    find_columns,
-    numbered_lines,
-    plain_suffix,
-    read_table,
-    refuse_empty,
-)
-from genesplice.errors import InputError
+from genesplice.data.network import refuse_strangers
+from genesplice.errors import require
 from genesplice.runtime import atomic_file
 
 SET_NAMES = {"gene": ("gene", "gene_id"), "set": ("set", "pathway", "term", "gene_set", "go")}
@@ -28,14 +21,13 @@ KEGG_ID = re.compile(r"(?:KEGG:)?(?:path:)?(?:ko|[a-z]{3,4})(\d{5})")
 
 
 class GeneSetReading(NamedTuple):
-    """Gene sets, the evidence they declare ("" for none), and names that matched no gene.
+    """Gene sets, and the evidence they declare ("" for none).
 
     `names` has what people read for ids of sets where it is known, `notes` how the file was read.
     """
 
     gene_sets: dict[str, tuple[str, ...]]
     evidence: str
-    unmatched: tuple[str, ...]
     names: dict[str, str]
     notes: tuple[str, ...]
 
@@ -48,10 +40,7 @@ class _Term(NamedTuple):
 
 
 def read_gene_sets(
-    path: Path,
-    genes: pd.DataFrame,
-    aliases: Mapping[str, str] | None = None,
-    obo: Path | None = None,
+    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str], obo: Path | None = None
 ) -> GeneSetReading:
     """Read gene sets from GMT, GAF or two columns (gene, set; in any order if without a header).
 
@@ -71,13 +60,12 @@ def read_gene_sets(
     InputError
         For lines that do not fit the format, and when fewer than half of the names are genes.
     """
-    path, aliases, notes = Path(path), aliases or gene_aliases(genes), list[str]()
-    evidence, words = "", dict[str, str]()
-    if plain_suffix(path) == ".gmt":
+    evidence, words, notes = "", dict[str, str](), list[str]()
+    if tables.plain_suffix(path) == ".gmt":
         lines = list(_gmt_lines(path))
         words = {name: text for name, text, _ in lines}
         pairs = [(name, gene) for name, _, ids in lines for gene in ids]
-    elif plain_suffix(path) == ".gaf":
+    elif tables.plain_suffix(path) == ".gaf":
         pairs, evidence = _gaf_pairs(path, aliases, notes)
     else:
         pairs = list(_table_pairs(path, aliases))
@@ -94,11 +82,11 @@ def read_gene_sets(
     refuse_strangers(lost, len({gene for _, gene in pairs}), "names", genes, path)
     if terms:
         notes.append("genes of a GO term are those of the terms below it (is_a, part_of)")
-    notes.append(counted("names in gene sets that are no genes are left out", lost))
+    notes.append(tables.counted("names in gene sets that are no genes are left out", lost))
     sets = {name: tuple(ids) for name, ids in members.items()}
     words |= {name: term.name for name, term in terms.items()}
     names = {name: known for name in sets if (known := set_name(name, words.get(name, "")))}
-    return GeneSetReading(sets, evidence, tuple(lost), names, tuple(notes))
+    return GeneSetReading(sets, evidence, names, tuple(notes))
 
 
 def set_name(name: str, words: str = "") -> str:
@@ -134,7 +122,7 @@ def read_obo(path: Path) -> dict[str, _Term]:
         If there are none.
     """
     terms: dict[str, _Term] = {}
-    for stanza in "\n".join(text for _, text in numbered_lines(path)).split("\n[")[1:]:
+    for stanza in "\n".join(text for _, text in tables.numbered_lines(path)).split("\n[")[1:]:
         tags = re.findall(r"^(\w+): ([^!{\n]*[^!{\s])", stanza, flags=re.MULTILINE)
         values: dict[str, list[str]] = defaultdict(list)
         for tag, value in tags:
@@ -145,8 +133,7 @@ def read_obo(path: Path) -> dict[str, _Term]:
         parents = *(v.split()[0] for v in values["is_a"]), *parts
         for name in (*values["id"], *values["alt_id"]):
             terms[name] = _Term((values["name"] or [""])[0], parents)
-    if not terms:
-        raise InputError("no [Term]", "an ontology in OBO", path=path)
+    require(terms, "no [Term]", "an ontology in OBO", path)
     return terms
 
 
@@ -173,36 +160,31 @@ def write_gmt(
         partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read what `write_gmt` wrote, as it is; a file without lines is no sets.
+def read_gmt(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Read what `write_gmt` wrote: sets, and by their ids the names of those that have one.
+
+    A file without lines is no sets.
 
     Raises
     ------
     InputError
         For a line of fewer than three columns, and a set that is there twice.
     """
-    path = Path(path)
-    return {name: ids for name, _, ids in _gmt_lines(path)} if path.stat().st_size else {}
-
-
-def read_set_names(path: Path) -> dict[str, str]:
-    """Names of sets in what `write_gmt` wrote, by id, of those that have one."""
-    lines = _gmt_lines(path) if path.stat().st_size else ()
-    return {name: words for name, words, _ in lines if words != name.split(":", 1)[0]}
+    lines = list(_gmt_lines(path)) if path.stat().st_size else []
+    names = {name: words for name, words, _ in lines if words != name.split(":", 1)[0]}
+    return {name: ids for name, _, ids in lines}, names
 
 
 def _gmt_lines(path: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     seen: set[str] = set()
-    for number, text in numbered_lines(path):
+    for number, text in tables.numbered_lines(path):
         if not text.strip():
             continue
         name, *fields = (field.strip() for field in text.split("\t"))
         genes = tuple(dict.fromkeys(field for field in fields[1:] if field))
-        if not genes or not name:
-            found = f"{len(fields) + 1} tab-separated columns"
-            raise InputError(found, "name, description, genes", path=path, line=number)
-        if name in seen:
-            raise InputError(f"set {name!r} twice", "each set once", path=path, line=number)
+        expected = "name, description, genes"
+        require(genes and name, f"{len(fields) + 1} tab-separated columns", expected, path, number)
+        require(name not in seen, f"set {name!r} twice", "each set once", path, number)
         seen.add(name)
         yield name, fields[0], genes
 
@@ -214,14 +196,12 @@ def _gaf_pairs(
     rows: list[tuple[str, tuple[str, ...]]] = []
     codes: set[str] = set()
     n_denied = n_expression = 0
-    for number, text in numbered_lines(path):
+    for number, text in tables.numbered_lines(path):
         if not text.strip() or text.startswith("!"):
             continue
         fields = text.split("\t")
-        if len(fields) < 15:
-            raise InputError(f"{len(fields)} columns", "GAF's 17", path=path, line=number)
-        if not fields[4].strip():
-            raise InputError("an empty GO id", "GO:…", path=path, line=number)
+        require(len(fields) >= 15, f"{len(fields)} columns", "GAF's 17", path, number)
+        require(fields[4].strip(), "an empty GO id", "GO:…", path, number)
         if "NOT" in fields[3].split("|"):
             n_denied += 1
         elif evidence_of(fields[6]) == "expression":
@@ -241,17 +221,14 @@ def _gaf_pairs(
 def _table_pairs(path: Path, aliases: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     def without_header(row: list[str], _: list[str]) -> list[str]:
         is_gene = [re.sub("^[a-z]+:", "", cell.strip().lower()) in aliases for cell in row]
-        return (
-            ["gene", "set"]
-            if is_gene == [True, False]
-            else (["set", "gene"] if is_gene == [False, True] else [])
-        )
+        if sorted(is_gene) != [False, True]:
+            return []
+        return ["gene", "set"] if is_gene[0] else ["set", "gene"]
 
-    table = read_table(path, names=without_header)
-    if len(table.columns) != 2:
-        raise InputError(f"{len(table.columns)} columns", "2 (gene, set)", path=path, line=1)
-    columns = find_columns(table, SET_NAMES, path=path)
+    table = tables.read_table(path, names=without_header)
+    require(len(table.columns) == 2, f"{len(table.columns)} columns", "2 (gene, set)", path, 1)
+    columns = tables.find_columns(table, SET_NAMES, path=path)
     for part, column in columns.items():
         table[column] = table[column].str.split().str.join(" ")
-        refuse_empty(table, column, part, "a name", path)
+        tables.refuse_empty(table, column, part, "a name", path)
     return zip(table[columns["set"]], table[columns["gene"]], strict=True)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from genesplice.config.model import COMPLEMENT_COUNTS
 from genesplice.data.archives import as_fasta, is_genbank
-from genesplice.data.tables import LineWidths, check_text, on_disk, open_input, open_text, some
+from genesplice.data.tables import LineWidths, check_text, open_text, readable, some
 from genesplice.errors import InputError, require
 from genesplice.runtime import atomic_directory, file_sha256, write_json
 
@@ -25,6 +25,9 @@ N = 4
 CHUNK_BYTES = 1 << 24
 TOKENS, INDEX = "genome.u8", "contigs.json"
 Write = Callable[[bytes], int]
+Strand = Literal["+", "-"]
+Tokens = UInt8[np.ndarray, " length"]
+Mask = Bool[np.ndarray, " length"]
 Columns = UInt8[np.ndarray, "length groups 5"]
 INVALID = 255
 IUPAC_AMBIGUOUS = "NRYSWKMBDHV"
@@ -37,7 +40,7 @@ for _letter in IUPAC_AMBIGUOUS:
 _BYTE_OF_TOKEN = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)
 
 
-def encode(sequence: bytes | str) -> UInt8[np.ndarray, " length"]:
+def encode(sequence: bytes | str, path: Path | None = None, line: int | None = None) -> Tokens:
     """Turn letters into tokens: A 0, C 1, G 2, T 3, and 4 for N and every other IUPAC code.
 
     Lower case (soft-masked) counts as upper case.
@@ -52,11 +55,12 @@ def encode(sequence: bytes | str) -> UInt8[np.ndarray, " length"]:
     if tokens.size and tokens.max() == INVALID:
         at = int(np.argmax(tokens == INVALID))
         letter = sequence[at : at + 1] if isinstance(sequence, str) else chr(raw[at])
-        raise InputError(f"{letter!r} at position {at + 1}", "a DNA letter (A, C, G, T, N, IUPAC)")
+        found, expected = f"{letter!r} at position {at + 1}", "a DNA letter (A, C, G, T, N, IUPAC)"
+        raise InputError(found, expected, path=path, line=line)
     return tokens
 
 
-def decode(tokens: UInt8[np.ndarray, " length"]) -> str:
+def decode(tokens: Tokens) -> str:
     """Turn tokens into upper-case letters of `ALPHABET`."""
     return _BYTE_OF_TOKEN[tokens].tobytes().decode("ascii")
 
@@ -66,7 +70,7 @@ def reverse_columns(columns: Columns) -> Columns:
     return np.ascontiguousarray(columns[::-1][..., COMPLEMENT_COUNTS])
 
 
-def reverse_complement(tokens: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray, " length"]:
+def reverse_complement(tokens: Tokens) -> Tokens:
     """Read the other strand; N stays N."""
     # 3 - N wraps round to 255; arithmetic is ten times faster than a table.
     return np.ascontiguousarray(np.minimum(np.uint8(3) - tokens, np.uint8(N))[::-1])
@@ -90,7 +94,7 @@ class Genome:
     `columns`, if any, are how many near, middle and far relatives have A, C, G, T, a gap there.
     """
 
-    tokens: UInt8[np.ndarray, " length"] = field(repr=False)
+    tokens: Tokens = field(repr=False)
     contigs: tuple[Contig, ...]
     soft_masked: Int64[np.ndarray, "regions 2"] = field(
         default_factory=lambda: np.empty((0, 2), dtype=np.int64), repr=False
@@ -163,9 +167,7 @@ class Genome:
         except KeyError:
             raise InputError(f"{what} {name!r}", some(c.name for c in self.contigs)) from None
 
-    def fetch(
-        self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
-    ) -> UInt8[np.ndarray, " length"]:
+    def fetch(self, contig: str, start: int, end: int, strand: Strand = "+") -> Tokens:
         """Copy out `[start, end)` of a contig, reverse-complemented on the minus strand.
 
         Both ends may lie outside the contig: a circular one wraps (as often as it takes), a
@@ -188,16 +190,14 @@ class Genome:
 
     def indices(
         self, contig: str, start: int, end: int
-    ) -> tuple[Int64[np.ndarray, " length"], Bool[np.ndarray, " length"]]:
+    ) -> tuple[Int64[np.ndarray, " length"], Mask]:
         """Where the bases of `[start, end)` are in `tokens`, and which of them there are at all."""
         where = self.contig(contig)
         position = np.arange(start, end)
         is_inside = (position >= 0) & (position < where.length)
         return where.offset + position % where.length, is_inside | where.is_circular
 
-    def fetch_columns(
-        self, contig: str, start: int, end: int, strand: Literal["+", "-"] = "+"
-    ) -> Columns:
+    def fetch_columns(self, contig: str, start: int, end: int, strand: Strand = "+") -> Columns:
         """Alignment columns of what `fetch` reads, 0 beyond a contig; without any, of no group."""
         where = self.contig(contig)
         if self.columns is None:
@@ -210,7 +210,7 @@ class Genome:
         columns = np.ascontiguousarray(found.swapaxes(0, 1))
         return reverse_columns(columns) if strand == "-" else columns
 
-    def fetch_soft_masked(self, contig: str, start: int, end: int) -> Bool[np.ndarray, " length"]:
+    def fetch_soft_masked(self, contig: str, start: int, end: int) -> Mask:
         """Say which bases of `[start, end)` were lower case; the coordinates are `fetch`'s.
 
         Outside of a linear contig nothing is.
@@ -250,24 +250,19 @@ def read_fasta(path: Path, folder: Path | None = None) -> Genome:
     contigs: list[Contig] = []
     if folder is not None:
         with (folder / TOKENS).open("wb") as file:
-            masked = _append(Path(path), "", file.write, contigs, CHUNK_BYTES)
+            masked = _append(path, "", file.write, contigs)
         return Genome(np.memmap(folder / TOKENS, np.uint8, mode="r"), tuple(contigs), masked)
     out = io.BytesIO()
-    masked = _append(Path(path), "", out.write, contigs, CHUNK_BYTES)
-    tokens = np.frombuffer(out.getvalue(), np.uint8)
-    return Genome(tokens, tuple(contigs), masked)
+    masked = _append(path, "", out.write, contigs)
+    return Genome(np.frombuffer(out.getvalue(), np.uint8), tuple(contigs), masked)
 
 
 def cache_fasta(
-    paths: Sequence[Path],
-    folder: Path,
-    circular: Sequence[str] = (),
-    *,
-    chunk_bytes: int = CHUNK_BYTES,
+    paths: Sequence[Path], folder: Path, circular: Sequence[str] = ()
 ) -> tuple[Genome, dict[str, str]]:
     """Turn FASTA files of any size into tokens under `folder`; give them as a memory map.
 
-    What is there from the same files is used again. No more than about `chunk_bytes`, or one line
+    What is there from the same files is used again. No more than about `CHUNK_BYTES`, or one line
     of a file, is in memory at a time. With several files a contig is called STEM:NAME, after the
     file's name up to its first dot. With the genome: the file names and their sha256.
 
@@ -286,7 +281,7 @@ def cache_fasta(
             contigs: list[Contig] = []
             with (scratch / TOKENS).open("wb") as out:
                 masks = [
-                    _append(path, f"{stem}:" * (len(paths) > 1), out.write, contigs, chunk_bytes)
+                    _append(path, f"{stem}:" * (len(paths) > 1), out.write, contigs)
                     for path, stem in zip(paths, stems, strict=True)
                 ]
             np.save(scratch / "soft_masked.npy", np.concatenate(masks))
@@ -307,15 +302,11 @@ def is_cached(paths: Sequence[Path], folder: Path) -> bool:
 
 
 def _digests(paths: Sequence[Path]) -> dict[str, str]:
-    digests = {}
-    for path in paths:
-        with open_input(path):
-            digests[path.name] = file_sha256(on_disk(path))
-    return digests
+    return {path.name: file_sha256(readable(path)) for path in paths}
 
 
 def _append(
-    path: Path, prefix: str, write: Write, contigs: list[Contig], chunk_bytes: int
+    path: Path, prefix: str, write: Write, contigs: list[Contig]
 ) -> Int64[np.ndarray, "regions 2"]:
     """Append a file's contigs and write their tokens; give its lower-case intervals."""
     names: dict[str, int] = {}
@@ -329,7 +320,7 @@ def _append(
 
     with open_text(path) as opened:
         handle = as_fasta(path) if is_genbank(path) else opened
-        while lines := handle.readlines(chunk_bytes):
+        while lines := handle.readlines(CHUNK_BYTES):
             heads = [i for i, text in enumerate(lines) if text.startswith(">")]
             for at, end in pairwise([-1, *heads, len(lines)]):
                 if at >= 0:
@@ -347,7 +338,7 @@ def _append(
                 if not len(raw):
                     continue
                 last = contigs[-1]
-                masks.append(_lower_case(raw) + last.offset + last.length)
+                masks.append(runs(raw >= ord("a")) + last.offset + last.length)
                 contigs[-1] = last._replace(length=last.length + len(tokens))
                 write(tokens.tobytes())
             line += len(lines)
@@ -358,10 +349,8 @@ def _append(
 
 def _contig_name(header: str, names: dict[str, int], path: Path, line: int) -> str:
     name = check_text((header[1:].split(maxsplit=1) or [""])[0], path, line)
-    if not name:
-        raise InputError("a contig without a name", ">NAME", path=path, line=line)
-    if name in names:
-        raise InputError(f"contig {name!r} twice", "each contig once", path=path, line=line)
+    require(name, "a contig without a name", ">NAME", path, line)
+    require(name not in names, f"contig {name!r} twice", "each contig once", path, line)
     return name
 
 
@@ -370,9 +359,8 @@ def _no_dna(lines: Sequence[str], has_record: bool, path: Path, first: int) -> I
     for line, text in enumerate(lines, first):
         check_text(text, path, line)
         if text.strip() and not has_record:
-            return InputError(
-                "no FASTA record", "a line that starts with '>'", path=path, line=line
-            )
+            expected = "a line that starts with '>'"
+            return InputError("no FASTA record", expected, path=path, line=line)
         for letter in text.strip():
             if not letter.isascii() or _TOKEN_OF_BYTE[ord(letter)] == INVALID:
                 expected = "DNA (A, C, G, T, N or IUPAC)"
@@ -380,8 +368,9 @@ def _no_dna(lines: Sequence[str], has_record: bool, path: Path, first: int) -> I
     raise AssertionError("only called where a letter is wrong")
 
 
-def _lower_case(raw: UInt8[np.ndarray, " length"]) -> Int64[np.ndarray, "regions 2"]:
-    edges = np.flatnonzero(np.diff(raw >= ord("a"), prepend=False, append=False))
+def runs(is_inside: Mask) -> Int64[np.ndarray, "regions 2"]:
+    """Half-open intervals where it holds."""
+    edges = np.flatnonzero(np.diff(is_inside, prepend=False, append=False))
     return edges.reshape(-1, 2).astype(np.int64)
 
 

@@ -18,7 +18,6 @@ ablation              destroyed                         kept
 Those that take a bundle give a bundle, in memory only; `manifest["ablation"]` says which it is.
 """
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -28,15 +27,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Int64
 
 from genesplice.data.bundle import GENE_SETS, NETWORK, Bundle, Progress
-from genesplice.data.gene_sets import read_gene_sets, read_gmt, read_set_names, write_gmt
-from genesplice.data.genome import Genome, N
+from genesplice.data.gene_sets import read_gene_sets, read_gmt, write_gmt
+from genesplice.data.genome import Genome, N, Tokens, runs
 from genesplice.data.leakage import judge_knowledge
 from genesplice.data.network import read_network
 from genesplice.data.relatives import turn_columns
-from genesplice.errors import InputError
+from genesplice.errors import require
 from genesplice.runtime import file_sha256, write_json, write_table
 
 OWN, RECORD = "own", "genome.json"
@@ -62,20 +61,16 @@ def replace_knowledge(
     InputError
         As `genesplice.data.network.read_network` and `read_gene_sets`.
     """
-    files = {"network": network, "gene_sets": gene_sets}
-    own = {
-        name: {"path": str(path), "sha256": file_sha256(path)}
-        for name, path in files.items()
-        if path is not None
-    }
+    own: dict[str, dict[str, str]] = {}
     changes: dict[str, Any] = {"manifest": {**bundle.manifest, OWN: own}}
-    evidence = ""
-    aliases = dict(bundle.aliases.itertuples(index=False))
+    evidence, aliases = "", dict(bundle.aliases.itertuples(index=False))
     if network is not None:
+        own["network"] = {"path": str(network), "sha256": file_sha256(network)}
         found = read_network(network, bundle.genes, aliases)
         changes["network"] = found.edges
         tell("; ".join(found.notes))
     if gene_sets is not None:
+        own["gene_sets"] = {"path": str(gene_sets), "sha256": file_sha256(gene_sets)}
         reading = read_gene_sets(gene_sets, bundle.genes, aliases)
         evidence = reading.evidence
         tell("; ".join(reading.notes))
@@ -88,7 +83,7 @@ def replace_knowledge(
     leakage = judge_knowledge(
         bundle.leakage, changes.get("network"), changes.get("gene_sets"), evidence
     )
-    return dataclasses.replace(bundle, **changes, leakage=leakage)
+    return replace(bundle, **changes, leakage=leakage)
 
 
 def own_files(bundle: Bundle) -> dict[str, str]:
@@ -124,18 +119,14 @@ def adopt_knowledge(bundle: Bundle, *directories: Path) -> Bundle:
         for folder in directories
     ]
     for folder, files in zip(directories, kept, strict=True):
-        if files != kept[0]:
-            raise InputError(
-                f"{directories[0]} and {folder}, trained with different networks or gene sets",
-                "models of one run",
-            )
+        found = f"{directories[0]} and {folder}, trained with different networks or gene sets"
+        require(files == kept[0], found, "models of one run")
     changes: dict[str, Any] = {}
     if NETWORK in kept[0]:
         changes["network"] = pd.read_parquet(directories[0] / NETWORK)
     if GENE_SETS in kept[0]:
-        changes["gene_sets"] = read_gmt(directories[0] / GENE_SETS)
-        changes["set_names"] = read_set_names(directories[0] / GENE_SETS)
-    return dataclasses.replace(bundle, **changes) if changes else bundle
+        changes["gene_sets"], changes["set_names"] = read_gmt(directories[0] / GENE_SETS)
+    return replace(bundle, **changes) if changes else bundle
 
 
 def keep_genome(folder: Path, genome: Genome) -> None:
@@ -286,21 +277,9 @@ def without_relatives(bundle: Bundle) -> Bundle:
     return _ablation(bundle, "no relatives", None, genome=replace(bundle.genome, columns=None))
 
 
-def shuffled_inside(
-    tokens: UInt8[np.ndarray, " length"],
-    inside: Bool[np.ndarray, " length"],
-    generator: np.random.Generator,
-) -> UInt8[np.ndarray, " length"]:
-    """Shuffle each run of `inside` for itself, and keep what lies between them."""
-    shuffled = np.array(tokens)
-    for low, high in _runs(inside):
-        shuffled[low:high] = dinucleotide_shuffle(shuffled[low:high], generator)
-    return shuffled
 
 
-def dinucleotide_shuffle(
-    tokens: UInt8[np.ndarray, " length"], generator: np.random.Generator
-) -> UInt8[np.ndarray, " length"]:
+def dinucleotide_shuffle(tokens: Tokens, generator: np.random.Generator) -> Tokens:
     """Draw a sequence with the same count of every dinucleotide, all of them equally likely.
 
     N stay in place, and each run between them is shuffled for itself; its first and last base
@@ -310,12 +289,12 @@ def dinucleotide_shuffle(
     Eulerian walk through the graph whose edges are the dinucleotides.
     """
     shuffled = np.array(tokens)
-    for low, high in _runs(tokens < N):
+    for low, high in runs(tokens < N).tolist():
         shuffled[low:high] = _euler_walk(shuffled[low:high], generator)
     return shuffled
 
 
-def _euler_walk(bases: UInt8[np.ndarray, " length"], generator: np.random.Generator) -> np.ndarray:
+def _euler_walk(bases: Tokens, generator: np.random.Generator) -> np.ndarray:
     if len(bases) < 4:
         return bases
     last = int(bases[-1])
@@ -332,10 +311,8 @@ def _euler_walk(bases: UInt8[np.ndarray, " length"], generator: np.random.Genera
         ways[[place, -1]] = ways[[-1, place]]
     ways_out = [iter(ways.tolist()) for ways in leaving]
     walk = bytearray([bases[0]])
-    base = int(bases[0])
     for _ in range(len(bases) - 1):
-        base = next(ways_out[base])
-        walk.append(base)
+        walk.append(next(ways_out[walk[-1]]))
     return np.frombuffer(walk, np.uint8)
 
 
@@ -343,12 +320,6 @@ def _arrives(base: int, last: int, exit_of: dict[int, int]) -> bool:
     for _ in range(N):
         base = base if base == last else exit_of[base]
     return base == last
-
-
-def _runs(inside: Bool[np.ndarray, " length"]) -> list[tuple[int, int]]:
-    """Half-open intervals where `inside` holds."""
-    change = np.flatnonzero(np.diff(np.concatenate([[0], inside.astype(np.int8), [0]])))
-    return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))
 
 
 def _ablation(bundle: Bundle, kind: str, seed: int | None, **parts: Any) -> Bundle:

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from genesplice.data.genome import Genome
-from genesplice.data.similarity import Similarity, gene_similarity
-from genesplice.errors import InputError
+from genesplice.data.similarity import Similarity
 
 Status = Literal["green", "amber", "red"]
 
@@ -78,8 +77,6 @@ def windows_across_folds(
 
     The window is `window_bp` wide (not negative) and centred on the TSS; on a circle it wraps.
     """
-    if window_bp < 0:
-        raise InputError(f"window_bp {window_bp}", "0 or more")
     if genes.empty:
         return 0.0
     fold = splits.set_index("gene_id")["fold"].reindex(genes["gene_id"]).to_numpy()
@@ -107,7 +104,7 @@ def make_leakage_report(
     gene_sets: Mapping[str, Sequence[str]],
     splits: pd.DataFrame,
     *,
-    similarity: Similarity | None = None,
+    similarity: Similarity,
     gene_set_evidence: str = "",
     window_bp: int = 20_000,
 ) -> dict[str, Any]:
@@ -116,7 +113,7 @@ def make_leakage_report(
     Parameters
     ----------
     similarity
-        From `gene_similarity`; worked out here if not given.
+        From `genesplice.data.similarity.gene_similarity`.
     gene_set_evidence
         What the gene sets declare to rest on; see `evidence_of`.
     window_bp
@@ -128,8 +125,6 @@ def make_leakage_report(
         `status` (the worst of the checks), `checks` (records), `similarity_measure`,
         `similarity_by_chance`, `window_bp`.
     """
-    if similarity is None:
-        similarity = gene_similarity(genome, genes, splits["fold"].tolist())
     nearest = similarity.nearest.set_index("gene_id")["similarity"]
     kind, judged = "genes", pd.Index(genes["gene_id"])
     if expression.n_obs:
@@ -297,9 +292,5 @@ def row_leakage(rows: pd.DataFrame, n_folds: int, *, is_given: bool) -> dict[str
     )
     if counts["same"]:
         sentence += "; identical ones are left out of training"
-    return {
-        "held_out": n,
-        "identical": counts["same"],
-        "similar": counts["cluster"],
-        "sentence": sentence,
-    }
+    found = {"held_out": n, "identical": counts["same"], "similar": counts["cluster"]}
+    return {**found, "sentence": sentence}

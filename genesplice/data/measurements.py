@@ -6,34 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 
+from genesplice.data import tables
 from genesplice.data.annotation import Annotation
 from genesplice.data.expression import (
     DELETED,
     TOOL_NAME,
     ExpressionUnit,
     Measurements,
-    make_expression,
     read_matrix,
 )
 from genesplice.data.genome import Genome
-from genesplice.data.tables import (
-    LINE,
-    SEPARATORS,
-    WHOLE_NUMBER,
-    bed_rows,
-    counted,
-    find_columns,
-    line_of,
-    plain_suffix,
-    read_table,
-    refuse_empty,
-    some,
-)
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 TOOL_FILES = ("ReadsPerGene.out.tab", "quant.genes.sf", "quant.sf", "abundance.tsv")
 """Tables of one sample: STAR, Salmon (by gene, by transcript), kallisto."""
@@ -49,26 +35,6 @@ TSS_COLUMNS = {
     "contig": ("contig", "chrom", "chr", "seqid"),
 }
 STRANDS = {"+": "+", "-": "-", "1": "+", "-1": "-", "forward": "+", "reverse": "-", "": ""}
-
-
-def read_expression(
-    path: Path,
-    unit: ExpressionUnit,
-    samples: Path | None = None,
-    lengths: Mapping[str, float | int] | None = None,
-) -> ad.AnnData:
-    """Read expression as log2(TPM+1): `read_measurements`, then `make_expression`.
-
-    Raises
-    ------
-    InputError
-        For a wrong header, a cell that is missing or not a number (with the line), a gene or a
-        sample twice, negative values, values that cannot be in the stated unit, a sample that
-        the sample table lacks, and counts of genes without a length.
-    """
-    values, obs, own, _ = read_measurements(path, unit, samples)
-    lengths = lengths if own is None else own.to_dict()
-    return make_expression(values, unit, obs, lengths=lengths, path=path)
 
 
 def read_measurements(
@@ -97,7 +63,8 @@ def read_measurements(
     Raises
     ------
     InputError
-        As `read_expression`.
+        For a wrong header, a cell that is missing or not a number (with the line), a gene or a
+        sample twice, and a sample that the sample table lacks.
     """
     if unit not in get_args(ExpressionUnit):
         raise InputError(f"expression unit {unit!r}", ", ".join(get_args(ExpressionUnit)))
@@ -122,11 +89,13 @@ def sample_files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {"": path}
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    tables = [one for one in entries if one.is_file() and plain_suffix(one) in SEPARATORS]
-    tables = [one for one in tables if _is_of_tool(one, *TOOL_FILES)] or tables
-    short = [TOOL_NAME.sub("", table.name.split(".")[0]) for table in tables]
-    long = [re.sub(r"\.\w+(\.b?gz)?$", "", table.name) for table in tables]
-    named = list(zip(short if len(set(short)) == len(short) else long, tables, strict=True))
+    candidates = [
+        one for one in entries if one.is_file() and tables.plain_suffix(one) in tables.SEPARATORS
+    ]
+    candidates = [one for one in candidates if _is_of_tool(one, *TOOL_FILES)] or candidates
+    short = [TOOL_NAME.sub("", table.name.split(".")[0]) for table in candidates]
+    long = [re.sub(r"\.\w+(\.b?gz)?$", "", table.name) for table in candidates]
+    named = list(zip(short if len(set(short)) == len(short) else long, candidates, strict=True))
     for folder in entries:
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         own = (one for tool in TOOL_FILES for one in inside if _is_of_tool(one, tool))
@@ -136,9 +105,8 @@ def sample_files(path: Path) -> dict[str, Path]:
         if files.setdefault(sample, one) != one:
             found = f"{files[sample].relative_to(path)} and {one.relative_to(path)}"
             raise InputError(f"{found} of sample {sample!r}", "one file a sample", path=path)
-    if not files:
-        expected = f"a table a sample, or folders with {', '.join(TOOL_FILES)}"
-        raise InputError("a folder without a table", expected, path=path)
+    expected = f"a table a sample, or folders with {', '.join(TOOL_FILES)}"
+    require(files, "a folder without a table", expected, path)
     return files
 
 
@@ -151,13 +119,11 @@ def _read_folder(folder: Path, unit: ExpressionUnit) -> Measurements:
     read = {sample: read_matrix(file, unit) for sample, file in files.items()}
     genes = next(iter(read.values())).values.index
     for sample, one in read.items():
-        if len(one.values.columns) > 1:
-            found = f"{len(one.values.columns)} samples"
-            raise InputError(found, "one in each file of a folder", path=files[sample])
+        found = f"{len(one.values.columns)} samples"
+        require(len(one.values.columns) <= 1, found, "one in each file of a folder", files[sample])
         others = genes.symmetric_difference(one.values.index)
-        if len(others):
-            found = f"{len(others)} genes ({some(others, 3)}) that not all files have"
-            raise InputError(found, "the same genes in all files", path=files[sample])
+        found = f"{len(others)} genes ({tables.some(others, 3)}) that not all files have"
+        require(not len(others), found, "the same genes in all files", files[sample])
         # Without the file's and the sample's name files say the same.
         notes.update(re.sub(r"^[^:]*: (one sample, [^:]*(: )?)?", "", text) for text in one.notes)
     del notes[""]
@@ -167,38 +133,30 @@ def _read_folder(folder: Path, unit: ExpressionUnit) -> Measurements:
     left_out = [one.name for one in sorted(folder.iterdir()) if one.name not in used]
     said = [f"{folder.name}: {text} ({n} of {len(files)} files)" for text, n in notes.items()]
     if left_out:
-        said.append(counted(f"{folder.name}: left out, no table of a sample", left_out))
+        said.append(tables.counted(f"{folder.name}: left out, no table of a sample", left_out))
     return Measurements(
         pd.DataFrame(values),
         lengths=pd.concat(own, axis=1).mean(axis=1) if len(own) == len(read) else None,
-        notes=(counted(f"{folder.name}: samples, a file each", files), *said),
+        notes=(tables.counted(f"{folder.name}: samples, a file each", files), *said),
     )
 
 
 def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.DataFrame:
-    table = read_table(path)
+    table = tables.read_table(path)
     parts = {part: (part,) for part in ("condition", DELETED)}
-    columns = find_columns(table, parts, path=path, optional=(DELETED,))
+    columns = tables.find_columns(table, parts, path=path, optional=(DELETED,))
     condition, key = columns["condition"], table.columns[0]
-    if key == condition:
-        raise InputError(f"{condition!r} as first column", "the sample id first", path=path, line=1)
-    twice = table[key][table[key].duplicated()]
-    if len(twice):
-        found, line = f"sample {twice.iloc[0]!r} twice", line_of(table, twice.index[0])
-        raise InputError(found, "each sample once", path=path, line=line)
-    refuse_empty(table, condition, "condition", "a condition", path)
-    lines = {sample: line_of(table, row) for row, sample in table[key].items()}
+    require(key != condition, f"{condition!r} as first column", "the sample id first", path, 1)
+    tables.refuse_twice(table[key], "sample", path)
+    tables.refuse_empty(table, condition, "condition", "a condition", path)
+    lines = {sample: tables.line_of(table, row) for row, sample in table[key].items()}
     table = table.set_index(key).rename(columns={name: part for part, name in columns.items()})
     missing = [name for name in names if name not in table.index]
-    if missing:
-        raise InputError(
-            f"no row for {len(missing)} of the {len(names)} samples in {expression_path.name} "
-            f"({some(missing, 3)})",
-            f"sample ids such as {some(table.index[:3])} in both",
-            path=path,
-        )
+    of = f"{len(missing)} of the {len(names)} samples in {expression_path.name}"
+    expected = f"sample ids such as {tables.some(table.index[:3])} in both"
+    require(not missing, f"no row for {of} ({tables.some(missing, 3)})", expected, path)
     table = table.loc[names]
-    table.attrs[LINE] = lines
+    table.attrs[tables.LINE] = lines
     return table
 
 
@@ -221,7 +179,7 @@ def name_deleted(obs: pd.DataFrame | None, reading: Annotation, path: Path) -> p
         if unknown:
             found = f"deleted gene {unknown[0]!r} of sample {sample!r}"
             expected = "ids or names of the annotation's genes with ; between, or an empty cell"
-            line = obs.attrs.get(LINE, {}).get(sample)
+            line = obs.attrs.get(tables.LINE, {}).get(sample)
             raise InputError(found, expected, path=path, line=line)
         cells.append(";".join(dict.fromkeys(known[name.lower()] for name in names)))
     return obs.assign(**{DELETED: cells})
@@ -260,11 +218,9 @@ def match_genes(
         expected = f"gene ids such as {', '.join(reading.genes['gene_id'][:3])}"
         if 2 * sum(find(str(name)) is not None for name in table.columns) > len(table.columns):
             expected = "genes in rows: transpose the table"
-        raise InputError(
-            f"{len(lost)} of {len(written)} genes that the annotation lacks ({some(lost, 3)})",
-            expected,
-            path=path,
-        )
+        first = tables.some(lost, 3)
+        found = f"{len(lost)} of {len(written)} genes that the annotation lacks ({first})"
+        raise InputError(found, expected, path=path)
     called = reading.genes.set_index("gene_id")["name"].str.lower()
 
     def key(name: str, gene: str) -> str:
@@ -291,13 +247,10 @@ def match_genes(
     }
     others = {why: group for why, group in groups.items() if why != "spike-ins and counters"}
     n_lost = sum(group["n"] for group in others.values())
-    if n_lost > MISSING_SHARE * (n_lost + len(matches)) and not allow_missing:
-        lines = "; ".join(f"{why}: {counted_group(group)}" for why, group in others.items())
-        raise InputError(
-            f"{n_lost} of {n_lost + len(matches)} genes left out ({lines})",
-            f"at most {MISSING_SHARE:.0%} (or --allow-missing)",
-            path=path,
-        )
+    lines = "; ".join(f"{why}: {counted_group(group)}" for why, group in others.items())
+    is_fine = n_lost <= MISSING_SHARE * (n_lost + len(matches)) or allow_missing
+    found = f"{n_lost} of {n_lost + len(matches)} genes left out ({lines})"
+    require(is_fine, found, f"at most {MISSING_SHARE:.0%} (or --allow-missing)", path)
     return matches, account
 
 
@@ -323,48 +276,43 @@ def place_tss(path: Path, reading: Annotation, genome: Genome) -> tuple[pd.DataF
         For no whole number, a strand or contig that is not the gene's, a position outside of the
         contig or behind the gene's end (with the line), and where most names are no genes.
     """
-    sites = _read_bed(path) if plain_suffix(path) == ".bed" else _read_sites(path)
+    sites = _read_bed(path) if tables.plain_suffix(path) == ".bed" else _read_sites(path)
     genes = reading.genes.set_index("gene_id")
     chosen: dict[str, tuple[int, int]] = {}
     lost, n_more = [], 0
     for site in sites.itertuples():
-
-        def refuse(found: str, expected: str, line: object = site.Index) -> InputError:
-            return InputError(found, expected, path=path, line=line_of(sites, line))
-
+        at = path, tables.line_of(sites, site.Index)
         gene_id = reading.aliases.get(site.gene.lower())
         if gene_id is None:
             lost.append(site.gene)
             continue
         gene, contig = genes.loc[gene_id], genome.contig(genes.at[gene_id, "contig"])
-        if not WHOLE_NUMBER.fullmatch(site.position):
-            raise refuse(f"position {site.position!r}", "a whole number")
+        is_whole = tables.WHOLE_NUMBER.fullmatch(site.position)
+        require(is_whole, f"position {site.position!r}", "a whole number", *at)
         strand = STRANDS.get(site.strand.lower(), site.strand) or gene["strand"]
         name = reading.contig_aliases.get(site.contig, site.contig) or contig.name
-        if (name, strand) != (contig.name, gene["strand"]):
-            place = f"{contig.name}, strand {gene['strand']}, as in the annotation"
-            raise refuse(f"gene {site.gene!r} on {name}, strand {strand}", place)
-        position = int(site.position) - 1
-        if not 0 <= position < contig.length:
-            expected = f"1 to {contig.length}, the length of {contig.name}"
-            raise refuse(f"position {site.position} of gene {site.gene!r}", expected)
+        is_there = (name, strand) == (contig.name, gene["strand"])
+        expected = f"{contig.name}, strand {gene['strand']}, as in the annotation"
+        require(is_there, f"gene {site.gene!r} on {name}, strand {strand}", expected, *at)
+        position, found = int(site.position) - 1, f"position {site.position} of gene {site.gene!r}"
+        expected = f"1 to {contig.length}, the length of {contig.name}"
+        require(0 <= position < contig.length, found, expected, *at)
         ahead = (gene["tss"] - position) * (1 if strand == "+" else -1)
         if contig.is_circular:
             ahead = (ahead + contig.length // 2) % contig.length - contig.length // 2
-        if -ahead >= gene["end"] - gene["start"]:
-            raise refuse(f"a site of gene {site.gene!r} behind its end", "upstream or inside of it")
+        found = f"a site of gene {site.gene!r} behind its end"
+        require(-ahead < gene["end"] - gene["start"], found, "upstream or inside of it", *at)
         n_more += gene_id in chosen
         chosen[gene_id] = min(chosen.get(gene_id, (abs(ahead), position)), (abs(ahead), position))
-    if 2 * len(lost) > len(sites):
-        found = f"{len(lost)} of {len(sites)} names that are no genes ({', '.join(lost[:3])})"
-        expected = f"such as {', '.join(reading.genes['gene_id'][:3])}"
-        raise InputError(found, expected, path=path)
+    found = f"{len(lost)} of {len(sites)} names that are no genes ({', '.join(lost[:3])})"
+    expected = f"such as {', '.join(reading.genes['gene_id'][:3])}"
+    require(2 * len(lost) <= len(sites), found, expected, path)
     placed = {gene: position for gene, (_, position) in chosen.items()}
     tss = reading.genes["gene_id"].map(placed).fillna(reading.genes["tss"]).astype(np.int64)
     notes = [
         f"transcription starts of {len(placed)} of {len(genes)} genes from {path.name}; the others "
         "keep the annotated start",
-        counted(f"names in {path.name} that are no genes", lost),
+        tables.counted(f"names in {path.name} that are no genes", lost),
     ]
     if n_more:
         notes.append(f"{n_more} further sites left out: the one nearest to the gene counts")
@@ -372,8 +320,8 @@ def place_tss(path: Path, reading: Annotation, genome: Genome) -> tuple[pd.DataF
 
 
 def _read_sites(path: Path) -> pd.DataFrame:
-    table = read_table(path)
-    columns = find_columns(table, TSS_COLUMNS, path=path, optional=("strand", "contig"))
+    table = tables.read_table(path)
+    columns = tables.find_columns(table, TSS_COLUMNS, path=path, optional=("strand", "contig"))
     sites = pd.DataFrame("", table.index, list(TSS_COLUMNS))
     for part, column in columns.items():
         sites[part] = table[column].str.strip()
@@ -382,10 +330,9 @@ def _read_sites(path: Path) -> pd.DataFrame:
 
 def _read_bed(path: Path) -> pd.DataFrame:
     rows: dict[int, dict[str, str]] = {}
-    for number, cells in bed_rows(path, 6, "BED: 6 with name and strand"):
+    for number, cells in tables.bed_rows(path, 6, "BED: 6 with name and strand"):
         contig, start, end, gene, _, strand = cells[:6]
         first = end if strand == "-" else str(int(start) + 1)
         rows[number] = dict(zip(TSS_COLUMNS, (gene, first, strand, contig), strict=True))
-    if not rows:
-        raise InputError("no site", "BED", path=path)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(LINE)
+    require(rows, "no site", "BED", path)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(tables.LINE)

@@ -11,16 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from genesplice.data.tables import (
-    counted,
-    find_columns,
-    line_of,
-    numbered_lines,
-    read_table,
-    refuse_empty,
-    unique_owners,
-)
-from genesplice.errors import InputError
+from genesplice.data import tables
+from genesplice.errors import InputError, require
 
 NETWORK_COLUMNS = ("source", "target", "sign", "kind", "provenance")
 SIGNS = {
@@ -74,13 +66,11 @@ class NetworkReading(NamedTuple):
 def gene_aliases(genes: pd.DataFrame) -> dict[str, str]:
     """Map lower-case gene ids and names to gene ids; a name that two genes share is left out."""
     ids = genes["gene_id"]
-    names = unique_owners(zip(genes["name"].astype(str), ids, strict=True))
-    return names | unique_owners(zip(ids, ids, strict=True))
+    names = tables.unique_owners(zip(genes["name"].astype(str), ids, strict=True))
+    return names | tables.unique_owners(zip(ids, ids, strict=True))
 
 
-def read_network(
-    path: Path, genes: pd.DataFrame, aliases: Mapping[str, str] | None = None
-) -> NetworkReading:
+def read_network(path: Path, genes: pd.DataFrame, aliases: Mapping[str, str]) -> NetworkReading:
     """Read regulator→target edges: columns `source, target, sign, kind, provenance`.
 
     The table has a source, a target and optionally a sign and a provenance, by any of
@@ -102,8 +92,7 @@ def read_network(
         For a missing column, an unknown sign or an empty name (with the line), or when fewer
         than half of the targets are genes.
     """
-    path, aliases = Path(path), aliases or gene_aliases(genes)
-    table = read_table(path, names=partial(_columns_without_header, aliases), blanks=True)
+    table = tables.read_table(path, names=partial(_columns_without_header, aliases), blanks=True)
     notes = [table.attrs["separated"]] if "separated" in table.attrs else []
     is_matrix = len(table.columns) > 3 and {"target", "sign"}.isdisjoint(table.columns)
     if is_matrix and table.iloc[:, 1:].isin(["0", "1", ""]).all(axis=None):
@@ -116,19 +105,15 @@ def read_network(
     weights = np.sign(pd.to_numeric(edges["sign"], errors="coerce"))
     signs = edges["sign"].str.lower().map(SIGNS).fillna(weights)
     if signs.isna().any():
-        wrong = signs.index[signs.isna()][0]
-        raise InputError(
-            f"effect {edges['sign'][wrong]!r}",
-            "+, -, +- or ? (or 1, -1, 0, or nothing)",
-            path=path,
-            line=line_of(table, wrong),
-        )
+        wrong, expected = signs.index[signs.isna()][0], "+, -, +- or ? (or 1, -1, 0, or nothing)"
+        found, line = f"effect {edges['sign'][wrong]!r}", tables.line_of(table, wrong)
+        raise InputError(found, expected, path=path, line=line)
     is_regulondb = any("RegulonDB" in note for note in notes)
     reading = make_network(edges.assign(sign=signs), aliases, PROTEINS if is_regulondb else None)
     refuse_strangers(reading.unmatched_targets, edges["target"].nunique(), "targets", genes, path)
     notes = [f"{path.name}: {note}" for note in notes]
-    notes.append(counted("regulators that are no genes keep their name", reading[1]))
-    notes.append(counted("targets that are no genes are left out", reading[2]))
+    notes.append(tables.counted("regulators that are no genes keep their name", reading[1]))
+    notes.append(tables.counted("targets that are no genes are left out", reading[2]))
     return reading._replace(notes=tuple(notes))
 
 
@@ -163,10 +148,10 @@ def _edges(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
     """Columns `source, target, sign, provenance` as text; what a layout means is in `notes`."""
     table = table.rename(columns=lambda name: re.sub(r"^(\s*\d+\)|#)\s*", "", str(name)).strip())
     lower = {name.lower(): name for name in table}
-    columns = find_columns(table, EDGE_NAMES, path=path, optional=("sign", "provenance"))
+    columns = tables.find_columns(table, EDGE_NAMES, path=path, optional=("sign", "provenance"))
     layout = next((name for name, has in LAYOUTS.items() if lower.keys() >= {*has}), "")
     for part in ("source", "target"):
-        refuse_empty(table, columns[part], part, "a name", path)
+        tables.refuse_empty(table, columns[part], part, "a name", path)
     edges = pd.DataFrame("", table.index, list(EDGE_NAMES))
     for part, column in columns.items():
         edges[part] = table[column].str.strip()
@@ -211,7 +196,7 @@ def string_edges(edges: pd.DataFrame, table: pd.DataFrame, path: Path) -> pd.Dat
     """
     score = pd.to_numeric(table["combined_score"], errors="coerce")
     if score.isna().any():
-        line = line_of(table, score.index[score.isna()][0])
+        line = tables.line_of(table, score.index[score.isna()][0])
         raise InputError("a combined_score that is no number", "0 to 1000", path=path, line=line)
     is_kept = score >= STRING_LEAST * (1000 if score.max() > 1 else 1)
     edges, table = edges[is_kept].assign(sign=""), table[is_kept]
@@ -289,14 +274,10 @@ def refuse_strangers(
     lost: Collection[str], n_names: int, what: str, genes: pd.DataFrame, path: Path
 ) -> None:
     """Raise an `InputError` if most of the names are no genes."""
-    if not n_names:
-        raise InputError(f"no {what}", "at least one", path=path)
-    if 2 * len(lost) > n_names:
-        raise InputError(
-            f"{len(lost)} of {n_names} {what} that are no genes ({', '.join(list(lost)[:3])})",
-            f"gene ids or names such as {', '.join(genes['gene_id'][:3])}",
-            path=path,
-        )
+    require(n_names, f"no {what}", "at least one", path)
+    found = f"{len(lost)} of {n_names} {what} that are no genes ({', '.join(list(lost)[:3])})"
+    expected = f"gene ids or names such as {', '.join(genes['gene_id'][:3])}"
+    require(2 * len(lost) <= n_names, found, expected, path)
 
 
 # --- binding sites of regulators: matrices of transcription factors ---
@@ -316,39 +297,39 @@ def read_meme(path: Path) -> dict[str, Float[np.ndarray, "length 4"]]:
 
     Source: Bailey et al. 2015, "The MEME Suite", minimal motif format.
     """
-    path = Path(path)
     motifs: dict[str, list[list[float]]] = {}
     rows: list[list[float]] | None = None
     in_matrix = has_version = False
-    for number, text in numbered_lines(path):
+    for number, text in tables.numbered_lines(path):
         words = text.split()
         if text.startswith("MEME version"):
             has_version = True
         elif text.startswith("ALPHABET"):
             letters = text.split("=", 1)[-1].strip()
-            if letters != "ACGT":
-                raise InputError(f"alphabet {letters!r}", "ACGT", path=path, line=number)
+            require(letters == "ACGT", f"alphabet {letters!r}", "ACGT", path, number)
         elif words and words[0] == "MOTIF":
             if len(words) < 2 or words[1] in motifs:
                 what = "a motif without a name" if len(words) < 2 else f"motif {words[1]!r} twice"
                 raise InputError(what, "each motif once", path=path, line=number)
             rows, in_matrix = motifs.setdefault(words[1], []), False
         elif text.startswith("letter-probability matrix"):
-            if rows is None:
-                raise InputError("a matrix", "a MOTIF line before it", path=path, line=number)
+            require(rows is not None, "a matrix", "a MOTIF line before it", path, number)
             in_matrix = True
         elif in_matrix and rows is not None and words:
-            if (words[0][0].isalpha() or words[0].startswith("-")) and not _is_number(words[0]):
+            row = [one for one in map(tables.as_number, words) if one is not None]
+            if tables.as_number(words[0]) is None and (words[0][0].isalpha() or words[0][0] == "-"):
                 in_matrix = False
-            else:
-                rows.append(_row(words, path, number))
-    if not has_version:
-        raise InputError("no 'MEME version' line", "MEME motif text", path=path)
+                continue
+            is_fine = len(row) == len(words) == 4 and min(row) >= 0 and abs(sum(row) - 1) <= 0.02
+            expected = "four probabilities that add up to 1"
+            require(is_fine, f"the row {' '.join(words)[:60]!r}", expected, path, number)
+            rows.append(row)
+    require(has_version, "no 'MEME version' line", "MEME motif text", path)
     empty = [name for name, matrix in motifs.items() if not matrix]
-    if empty or not motifs:
-        what = f"motif {empty[0]!r} without a matrix" if empty else "no motif"
-        raise InputError(what, "a letter-probability matrix", path=path)
-    return {name: _normalised(matrix) for name, matrix in motifs.items()}
+    found = f"motif {empty[0]!r} without a matrix" if empty else "no motif"
+    require(not empty and motifs, found, "a letter-probability matrix", path)
+    arrays = {name: np.array(matrix, dtype=np.float64) for name, matrix in motifs.items()}
+    return {name: array / array.sum(axis=1, keepdims=True) for name, array in arrays.items()}
 
 
 def write_meme(path: Path, motifs: Mapping[str, Float[np.ndarray, "length 4"]]) -> None:
@@ -358,32 +339,3 @@ def write_meme(path: Path, motifs: Mapping[str, Float[np.ndarray, "length 4"]]) 
         lines += [f"MOTIF {name}", "", f"letter-probability matrix: alength= 4 w= {len(matrix)}"]
         lines += ["  " + "\t".join(f"{value:.6f}" for value in row) for row in matrix] + [""]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _is_number(word: str) -> bool:
-    """Whether a word reads as a number; -0.1 and nan do, and are refused as probabilities."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _row(words: list[str], path: Path, number: int) -> list[float]:
-    try:
-        row = [float(word) for word in words]
-    except ValueError:
-        row = []
-    if len(row) != 4 or min(row) < 0 or not abs(sum(row) - 1) <= 0.02:
-        raise InputError(
-            f"the row {' '.join(words)[:60]!r}",
-            "four probabilities that add up to 1",
-            path=path,
-            line=number,
-        )
-    return row
-
-
-def _normalised(matrix: list[list[float]]) -> Float[np.ndarray, "length 4"]:
-    array = np.array(matrix, dtype=np.float64)
-    return array / array.sum(axis=1, keepdims=True)

@@ -2,14 +2,16 @@
 
 import difflib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from genesplice.data import measurements, sources
 from genesplice.data.alignments import MAF_SUFFIXES, read_maf
 from genesplice.data.annotation import parse_annotation
+from genesplice.data.archives import input_record
 from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
 from genesplice.data.coding import judge_coding
 from genesplice.data.expression import (
@@ -23,28 +25,10 @@ from genesplice.data.expression import (
 from genesplice.data.gene_sets import read_gene_sets
 from genesplice.data.genome import read_fasta
 from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
-from genesplice.data.measurements import (
-    counted_group,
-    match_genes,
-    name_deleted,
-    place_tss,
-    read_measurements,
-    sample_files,
-)
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.relatives import align_relatives, check_aligner
-from genesplice.data.sources import (
-    FILE_RECIPES,
-    FROM_ARCHIVE,
-    MIN_SET_GENES,
-    RECIPES,
-    SUMMARY_SOURCE,
-    FetchedFiles,
-    default_cache,
-    fetch_relatives,
-)
 from genesplice.data.splits import choose_operons
-from genesplice.data.tables import counted, on_disk, open_input, plain_suffix
+from genesplice.data.tables import counted, on_disk, open_input, plain_suffix, readable
 from genesplice.data.tracks import COVERAGE, KINDS
 from genesplice.errors import InputError, require
 from genesplice.runtime import file_sha256, scratch_folder
@@ -94,38 +78,36 @@ def prepare_recipe(
         If the data cannot be downloaded.
     """
     started = time.monotonic()
-    known = [*RECIPES, *FILE_RECIPES]
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"{close[0]!r}" if close else " or ".join(map(repr, known))
-        raise InputError(f"recipe {name!r}", hint)
+    known = [*sources.RECIPES, *sources.FILE_RECIPES]
+    close = difflib.get_close_matches(name, known, n=1)
+    expected = f"{close[0]!r}" if close else " or ".join(map(repr, known))
+    require(name in known, f"recipe {name!r}", expected)
     _refuse_taken(Path(out), overwrite)
     _check_given(tracks := list(tracks), relatives, conservation)
-    if name in FILE_RECIPES:
-        is_there = str(relatives) != FROM_ARCHIVE or Path(FROM_ARCHIVE).exists()
-        require(is_there, f"--relatives {FROM_ARCHIVE} with {name}", "a folder or a MAF file")
-        fetched = FILE_RECIPES[name](cache, progress)
+    if name in sources.FILE_RECIPES:
+        is_there = str(relatives) != sources.FROM_ARCHIVE or Path(sources.FROM_ARCHIVE).exists()
+        found = f"--relatives {sources.FROM_ARCHIVE} with {name}"
+        require(is_there, found, "a folder or a MAF file")
+        fetched = sources.FILE_RECIPES[name](cache, progress)
         return prepare_files(
             **fetched.given, out=out, name=name, relatives=relatives, conservation=conservation,
             tracks=tracks, blacklist=blacklist, overwrite=overwrite, progress=progress,
             fetched=fetched,
         )  # fmt: skip
-    parts = RECIPES[name](cache, progress)
+    parts = sources.RECIPES[name](cache, progress)
     if relatives is not None:
         chosen: Path | None = Path(relatives)
-        if str(relatives) == FROM_ARCHIVE and not Path(relatives).exists():
-            chosen, said = fetch_relatives(default_cache() if cache is None else cache, progress)
+        if str(relatives) == sources.FROM_ARCHIVE and not Path(relatives).exists():
+            chosen, said = sources.fetch_relatives(sources.default_cache(cache), progress)
             parts = parts._replace(notes=[*parts.notes, *said])
         if chosen is not None:
             parts = _with_relatives(parts, chosen, cache, progress)
     parts = _with_tracks(parts, tracks, blacklist, conservation)
-    flags = [f"--{flag} {value} " for flag, value in
-             (("relatives", relatives), ("conservation", conservation),
-              *(("tracks", one) for one in tracks), ("blacklist", blacklist)) if value]  # fmt: skip
+    options = {"recipe": name, "relatives": relatives, "conservation": conservation}
     return write_bundle(
         parts,
         Path(out),
-        command=f"genesplice prepare --recipe {name} {''.join(flags)}--out {out}",
+        command=_command(options | {"tracks": tracks, "blacklist": blacklist}, out),
         started=started,
         overwrite=overwrite,
         progress=progress,
@@ -159,7 +141,7 @@ def prepare_files(
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
-    fetched: FetchedFiles | None = None,
+    fetched: sources.FetchedFiles | None = None,
 ) -> Bundle:
     """Prepare an organism from FASTA, GFF3 or GTF, and an expression table.
 
@@ -226,7 +208,7 @@ def prepare_files(
     if expression_unit is not None:
         tell("reading expression")
         path = files["expression"]
-        measured = read_measurements(path, expression_unit, files.get("samples"))
+        measured = measurements.read_measurements(path, expression_unit, files.get("samples"))
         check_unit(measured.values, expression_unit, path)
     with scratch_folder(out) as scratch:
         tell("reading the genome")
@@ -243,8 +225,8 @@ def prepare_files(
         matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
         if measured is not None and expression_unit is not None:
             values, obs, own, _ = measured
-            obs = name_deleted(obs, reading, files.get("samples", path))
-            matches, account = match_genes(values, reading, path, allow_missing)
+            obs = measurements.name_deleted(obs, reading, files.get("samples", path))
+            matches, account = measurements.match_genes(values, reading, path, allow_missing)
             values = values.loc[list(matches)].rename(index=matches)
             lengths = reading.lengths if own is None else own.rename(matches).to_dict()
             matched = make_expression(values, expression_unit, obs, lengths=lengths, path=path)
@@ -252,7 +234,7 @@ def prepare_files(
             notes += said
         tell("reading network and gene sets")
         if "tss" in files:
-            placed, told_tss = place_tss(files["tss"], reading, genome)
+            placed, told_tss = measurements.place_tss(files["tss"], reading, genome)
             reading, notes = reading._replace(genes=placed), notes + told_tss
         edges = pd.DataFrame(columns=list(NETWORK_COLUMNS)).astype({"sign": "int8"})
         sets: dict[str, tuple[str, ...]] = {}
@@ -263,22 +245,20 @@ def prepare_files(
             edges = edges.assign(provenance=declared)
             notes += more
         if "gene-sets" in files:
-            every, evidence, _, set_names, more = read_gene_sets(
+            every, evidence, set_names, more = read_gene_sets(
                 files["gene-sets"], reading.genes, reading.aliases, files.get("obo")
             )
-            sets = {key: ids for key, ids in every.items() if len(ids) >= MIN_SET_GENES}
+            sets = {key: ids for key, ids in every.items() if len(ids) >= sources.MIN_SET_GENES}
             lost = f"are left out: {len(every) - len(sets)}"
-            notes += [*more, f"gene sets of fewer than {MIN_SET_GENES} genes {lost}"]
+            notes += [*more, f"gene sets of fewer than {sources.MIN_SET_GENES} genes {lost}"]
         chosen = files.get("operons", operons)
-        units, told_units = choose_operons(
-            None if chosen is None else str(chosen), reading.genes, reading.aliases
-        )
+        units, told_units = choose_operons(chosen, reading.genes, reading.aliases)
         by = ", ".join(f"{key} {n}" for key, n in account["matched"].items())
         notes += [told_units, f"genes matched: {matched.n_vars} of {account['rows']} ({by})"]
         if measured is None:
             notes[-1] = "no expression: enough to pretrain, scan and score variants, and no more"
         for reason, group in account["left_out"].items():
-            notes.append(f"genes left out, {reason}: {counted_group(group)}")
+            notes.append(f"genes left out, {reason}: {measurements.counted_group(group)}")
         own_inputs = (one for flag, path in files.items() for one in _inputs(flag, path))
         parts = BundleParts(
             name=name or out.name,
@@ -304,22 +284,18 @@ def prepare_files(
         if relatives is not None:
             parts = _with_relatives(parts, Path(relatives), None, progress)
         parts = _with_tracks(parts, tracks, blacklist, conservation)
-        bases = {"relatives": relatives, "conservation": conservation}
-        options = {**bases, "expression-unit": expression_unit, "operons": chosen,
-                   "block-bp": block_bp, "folds": n_folds, "network-evidence": network_evidence,
-                   "gene-set-evidence": gene_set_evidence}  # fmt: skip
-        if fetched is not None:
-            files, options = {}, {"recipe": name, **bases}
-            allow_missing = False
-        given = {flag: value for flag, value in (files | options).items() if value}
-        flags = " ".join(f"--{flag} {value}" for flag, value in given.items())
-        flags += "".join(f" --tracks {one}" for one in tracks)
-        flags += f" --blacklist {blacklist}" if blacklist else ""
-        flags += " --allow-missing" * allow_missing
+        switch, bases = "", {"relatives": relatives, "conservation": conservation}
+        options: dict[str, object] = {"recipe": name, **bases}
+        if fetched is None:
+            switch = "--allow-missing " * allow_missing
+            options = {**files, **bases, "expression-unit": expression_unit, "operons": chosen,
+                       "block-bp": block_bp, "folds": n_folds,
+                       "network-evidence": network_evidence,
+                       "gene-set-evidence": gene_set_evidence}  # fmt: skip
         bundle = write_bundle(
             parts,
             out,
-            command=f"genesplice prepare {flags} --out {out}",
+            command=_command(options | {"tracks": tracks, "blacklist": blacklist}, out, switch),
             started=started,
             overwrite=overwrite,
             block_bp=block_bp,
@@ -339,7 +315,7 @@ def _with_relatives(
     if path.name.lower().endswith(MAF_SUFFIXES):
         relatives, files = read_maf(path, parts.genome, progress=progress), [path]
     else:
-        kept = (default_cache() if cache is None else Path(cache)) / "relatives"
+        kept = sources.default_cache(cache) / "relatives"
         relatives = align_relatives(path, parts.genome, kept, progress=progress)
         files = [path / name for name in relatives.table["file"]]
     inputs = [*parts.inputs, *(_inputs("relatives", file)[0] for file in files)]
@@ -358,11 +334,11 @@ def _with_tracks(
     paths = [("tracks", part) for one in given for part in str(one).split(",")]
     more = {"blacklist": blacklist, "conservation": conservation}
     for flag, path in [*paths, *((flag, str(one)) for flag, one in more.items() if one)]:
-        with open_input(Path(path)):
-            inputs += _inputs(flag, Path(path))
+        readable(Path(path))
+        inputs += _inputs(flag, Path(path))
     if conservation:
         notes = [note for note in parts.notes if not note.startswith("relatives:")]
-        inputs = [one for one in inputs if one["source"] != SUMMARY_SOURCE]
+        inputs = [one for one in inputs if one["source"] != sources.SUMMARY_SOURCE]
         parts = parts._replace(relatives=None, notes=notes, conservation=Path(conservation))
     black = None if blacklist is None else Path(blacklist)
     return parts._replace(tracks=given, blacklist=black, inputs=inputs)
@@ -392,9 +368,18 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
 def _inputs(flag: str, path: Path) -> list[dict[str, Any]]:
     """A record of each file."""
     records = []
-    for one in sample_files(path).values():
+    for one in measurements.sample_files(path).values():
         name, file = one.name if one == path else str(one.relative_to(path.parent)), on_disk(one)
-        records.append({"name": name, "part": flag.replace("-", "_"), "sha256": file_sha256(file),
-                        "source": "the user's file", "licence": "not stated",
-                        "counts": {"bytes": file.stat().st_size}})  # fmt: skip
+        about = {"name": name, "part": flag.replace("-", "_"), "sha256": file_sha256(file)}
+        size = file.stat().st_size
+        records.append(input_record(about, "the user's file", "not stated", bytes=size))
     return records
+
+
+def _command(options: Mapping[str, object], out: Path | str, switch: str = "") -> str:
+    """The command line that prepares this: options that are given, of a list each in turn."""
+    flags = ""
+    for flag, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            flags += f"--{flag} {one} " if one else ""
+    return f"genesplice prepare {flags}{switch}--out {out}"

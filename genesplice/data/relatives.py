@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64, UInt8
 
-from genesplice.data.genome import Contig, Genome, N, decode, encode, read_fasta
+from genesplice.data.genome import Contig, Genome, N, Tokens, decode, encode, read_fasta
 from genesplice.data.leakage import graded, worst_status
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError, WorkError, require
 from genesplice.results import Conservation
 from genesplice.runtime import atomic_file
 
@@ -60,9 +60,7 @@ class Relatives(NamedTuple):
     columns: UInt8[np.ndarray, "groups length 5"]
     table: pd.DataFrame
 
-    def sources(
-        self, genome: Genome
-    ) -> Iterator[tuple[str, UInt8[np.ndarray, " length"], UInt8[np.ndarray, " length"]]]:
+    def sources(self, genome: Genome) -> Iterator[tuple[str, Tokens, Tokens]]:
         """Each relative, else each group: its name, its bases at each position, and equal ones.
 
         Both are counts: 0 or 1 of a relative.
@@ -125,7 +123,7 @@ class Relatives(NamedTuple):
     def conservation(
         self,
         columns: UInt8[np.ndarray, "length groups 5"],
-        tokens: UInt8[np.ndarray, " length"],
+        tokens: Tokens,
     ) -> Conservation | None:
         """How an interval's bases are conserved, from its columns on either strand; None of none.
 
@@ -154,12 +152,7 @@ def column_log_counts(
 
 
 def align_relatives(
-    folder: Path,
-    genome: Genome,
-    cache: Path,
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    folder: Path, genome: Genome, cache: Path, *, progress: Progress | None = None
 ) -> Relatives:
     """Align each FASTA file of `folder`; what `cache` has from the same files is used again.
 
@@ -178,26 +171,23 @@ def align_relatives(
     WorkError
         If mappy is not installed.
     """
-    say, folder = progress or (lambda text: None), Path(folder)
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "no such folder"
-        raise InputError(found, "a folder of FASTA files, one a genome, or a .maf", path=folder)
+    say = progress or (lambda text: None)
+    expected = "a folder of FASTA files, one a genome, or a .maf"
+    require(folder.is_dir(), "a file" if folder.exists() else "no such folder", expected, folder)
     files = [f for f in sorted(folder.iterdir()) if _stem(f.name) is not None]
-    if not files:
-        expected = f"one a genome, named {', '.join('*' + s for s in SUFFIXES)}, plain or .gz"
-        raise InputError("no FASTA file", expected, path=folder)
+    expected = f"one a genome, named {', '.join('*' + s for s in SUFFIXES)}, plain or .gz"
+    require(files, "no FASTA file", expected, folder)
     reference = genome.digest
     rows: list[dict[str, Any]] = []
     aligned: list[np.ndarray] = []
     seen: dict[str, Path] = {reference: Path("the reference")}
     for number, path in enumerate(files, start=1):
         relative = read_fasta(path)
-        if len(relative.contigs) > MAX_CONTIGS:
-            found = f"{len(relative.contigs)} contigs"
-            raise InputError(found, f"one genome of at most {MAX_CONTIGS}", path=path)
+        n_contigs, expected = len(relative.contigs), f"one genome of at most {MAX_CONTIGS}"
+        require(n_contigs <= MAX_CONTIGS, f"{n_contigs} contigs", expected, path)
         digest = relative.digest
-        if digest in seen:
-            raise InputError(f"the sequences of {seen[digest]}", "each genome once", path=path)
+        twin = seen.get(digest)
+        require(twin is None, f"the sequences of {twin}", "each genome once", path)
         seen[digest] = Path(path.name)
         if _stem(path.name) in {row["name"] for row in rows}:
             raise InputError(f"two files named {_stem(path.name)}", "different names", path=folder)
@@ -207,22 +197,18 @@ def align_relatives(
             bases = np.load(kept)
         else:
             say(f"relatives: aligning {path.name} ({number} of {len(files)})")
-            bases = _align(path, genome, threads or os.cpu_count() or 1)
+            bases = _align(path, genome)
             with atomic_file(kept) as scratch, scratch.open("wb") as out:
                 np.save(out, bases)
-        row = {
-            "name": _stem(path.name), "file": path.name, "sha256": digest,
-            "contigs": len(relative.contigs), "length_bp": relative.length,
-            **similarity_to(genome, bases),
-        }  # fmt: skip
-        say(describe(row))
-        rows.append(row)
+        size = {"contigs": len(relative.contigs), "length_bp": relative.length}
+        about = {"name": _stem(path.name), "file": path.name, "sha256": digest, **size}
+        rows.append(judged_row(about, genome, bases, say))
         aligned.append(bases)
     return group_relatives(rows, aligned, folder)
 
 
 def group_relatives(
-    rows: Sequence[Mapping[str, Any]], aligned: Sequence[UInt8[np.ndarray, " length"]], path: Path
+    rows: Sequence[Mapping[str, Any]], aligned: Sequence[Tokens], path: Path
 ) -> Relatives:
     """The relatives of some rows of `TABLE_COLUMNS`, but for the group, and their bases.
 
@@ -249,16 +235,13 @@ def _stem(name: str) -> str | None:
     return next((plain.removesuffix(s) for s in SUFFIXES if plain.lower().endswith(s)), None)
 
 
-def describe(row: Mapping[str, Any]) -> str:
-    """A row of the table in one line."""
-    return (
-        f"relatives: {row['name']}: {row['aligned']:.0%} of the genome aligned at "
-        f"{row['identity']:.0%} identity{row['note'] and ': ' + str(row['note'])}"
-    )
+def judged_row(
+    about: dict[str, Any], genome: Genome, bases: Tokens, say: Progress
+) -> dict[str, Any]:
+    """A row of `TABLE_COLUMNS` but for the group, said in one line, from a row of the matrix.
 
-
-def similarity_to(genome: Genome, bases: UInt8[np.ndarray, " length"]) -> dict[str, Any]:
-    """`aligned`, `identity` and `note` of `TABLE_COLUMNS` for one row of the matrix."""
+    `about` has all but `aligned`, `identity` and `note`.
+    """
     is_base = bases < GAP
     identical = int((is_base & (bases == genome.tokens)).sum())
     share, identity = float(is_base.mean()), identical / max(1, int(is_base.sum()))
@@ -267,7 +250,9 @@ def similarity_to(genome: Genome, bases: UInt8[np.ndarray, " length"]) -> dict[s
         note = f"aligns to less than {MIN_ALIGNED:.0%}"
     elif identity > STRAIN_IDENTITY:
         note = "a strain of the same species: it brings the answer into every column"
-    return {"aligned": share, "identity": identity, "note": note}
+    said = f"{share:.0%} of the genome aligned at {identity:.0%} identity{note and ': ' + note}"
+    say(f"relatives: {about['name']}: {said}")
+    return about | {"aligned": share, "identity": identity, "note": note}
 
 
 def check_aligner(relatives: Path | str | None) -> None:
@@ -287,7 +272,7 @@ def check_aligner(relatives: Path | str | None) -> None:
         )
 
 
-def _align(path: Path, genome: Genome, threads: int) -> UInt8[np.ndarray, " length"]:
+def _align(path: Path, genome: Genome) -> Tokens:
     """One row of the matrix."""
     check_aligner(path.parent)
     import mappy
@@ -306,7 +291,7 @@ def _align(path: Path, genome: Genome, threads: int) -> UInt8[np.ndarray, " leng
                     found.append((hit.mlen, start + hit.q_st, _project(index, hit)))
         return found
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for contig in genome.contigs:
             jobs = [(contig, first) for first in range(0, contig.length, 64 * TILE_STEP)]
             hits = [hit for hits in pool.map(map_tiles, jobs) for hit in hits]
@@ -315,7 +300,7 @@ def _align(path: Path, genome: Genome, threads: int) -> UInt8[np.ndarray, " leng
 
 
 def write_best(
-    bases: UInt8[np.ndarray, " length"],
+    bases: Tokens,
     hits: Iterable[tuple[int, int, UInt8[np.ndarray, " _"]]],
 ) -> None:
     """Write hits (matches, first base, row) into a contig; where they meet the best one stays.
@@ -326,7 +311,7 @@ def write_best(
         bases[(start + np.arange(len(row))) % len(bases)] = row
 
 
-def _project(index: Any, hit: Any) -> UInt8[np.ndarray, " length"]:
+def _project(index: Any, hit: Any) -> Tokens:
     """What the relative has at each base of the tile that the hit covers, along the tile."""
     target = encode(index.seq(hit.ctg, hit.r_st, hit.r_en))
     target[target == N] = UNALIGNED
@@ -378,7 +363,7 @@ def judge_relatives(leakage: Mapping[str, Any], table: pd.DataFrame) -> dict[str
 
 
 def turn_columns(
-    counts: UInt8[np.ndarray, "length 5"], tokens: UInt8[np.ndarray, " length"], way: int
+    counts: UInt8[np.ndarray, "length 5"], tokens: Tokens, way: int
 ) -> UInt8[np.ndarray, "length 5"]:
     """Count the four bases from the reference's on (`way` 1), or from A on again (-1)."""
     at = (np.arange(GAP) + way * (tokens[:, None] % GAP).astype(np.int8)) % GAP

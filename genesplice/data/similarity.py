@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int, Int64, UInt, UInt8, UInt32
+from jaxtyping import Float, Int, Int64, UInt, UInt8, UInt32
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from genesplice.data.genome import Genome
+from genesplice.data.genome import Genome, Mask, Tokens
 
 Kmers = UInt32[np.ndarray, " _kmers"]
 
@@ -42,36 +42,20 @@ class Similarity(NamedTuple):
     measure: str
 
 
-def gene_similarity(
-    genome: Genome,
-    genes: pd.DataFrame,
-    folds: Sequence[int],
-    *,
-    max_kmers: int = MAX_KMERS,
-    max_matches: int = MAX_MATCHES,
-    max_pairs: int = MAX_PAIRS,
-) -> Similarity:
+def gene_similarity(genome: Genome, genes: pd.DataFrame, folds: Sequence[int]) -> Similarity:
     """Compare every gene with every gene of the other folds.
 
-    The measure is `SIMILARITY_MEASURE`; it states what was left out.
-
-    Parameters
-    ----------
-    max_kmers
-        Beyond so many bases in all genes together only the k-mers whose hash falls in a fixed
-        fraction of its range are used.
-    max_matches
-        Of the k-mers that most genes have (repeats) as many are left out, of genes' numbers of
-        k-mers too, as leave no more than so many pairs of genes that have a k-mer in common,
-        counted once a k-mer.
-    max_pairs
-        How many pairs of genes are in memory at a time.
+    The measure is `SIMILARITY_MEASURE`; it states what was left out. Beyond `MAX_KMERS` bases in
+    all genes together only the k-mers whose hash falls in a fixed fraction of its range are used.
+    Of the k-mers that most genes have (repeats) as many are left out, of genes' numbers of k-mers
+    too, as leave no more than `MAX_MATCHES` pairs of genes that have a k-mer in common, counted
+    once a k-mer. `MAX_PAIRS` pairs of genes are in memory at a time.
 
     Source: Ondov et al. 2016 (Mash); Hera et al. 2023 (FracMinHash containment).
     """
     fold, measure = np.asarray(folds, dtype=np.int64), SIMILARITY_MEASURE
     total = int((genes["end"] - genes["start"]).clip(lower=0).sum())
-    scale = max(1, -(-total // max_kmers))
+    scale = max(1, -(-total // MAX_KMERS))
     if scale > 1:
         measure += f"; a {scale}th of all k-mers, by hash"
     own, turned = list[Kmers](), list[Kmers]()
@@ -81,24 +65,20 @@ def gene_similarity(
         turned.append(backward)
         genome.forget()
     codes, matrix = _incidence(own)
-    most = _most_genes(matrix.getnnz(axis=0), max_matches)
+    most = _most_genes(matrix.getnnz(axis=0))
     if most is not None:
         measure += f"; without the {KMER}-mers of more than {most} genes (repeats)"
         codes, matrix = _without_common(codes, matrix, most)
     rows, size = matrix.tocsr().astype(np.int32), matrix.getnnz(axis=1)
-    best, at = _nearest(rows, matrix, size, size, fold, max_pairs)
+    best, at = _nearest(rows, matrix, size, size, fold)
     del matrix
     other_codes, other = _without_common(*_incidence(turned), most)
     other_size, other = other.getnnz(axis=1), _reordered(other, other_codes, codes)
-    by_chance, _ = _nearest(rows, other, size, other_size, fold, max_pairs)
+    by_chance, _ = _nearest(rows, other, size, other_size, fold)
     ids = genes["gene_id"].to_numpy(dtype=object)
-    nearest = pd.DataFrame(
-        {
-            "gene_id": ids,
-            "nearest_gene_id": np.where(best > 0, ids[at], "").astype(object),
-            "similarity": best.astype(np.float32),
-        }
-    )
+    named = np.where(best > 0, ids[at], "").astype(object)
+    columns = {"gene_id": ids, "nearest_gene_id": named, "similarity": best.astype(np.float32)}
+    nearest = pd.DataFrame(columns)
     return Similarity(nearest, float(np.quantile(by_chance, 0.99)) if len(ids) else 0.0, measure)
 
 
@@ -119,10 +99,8 @@ def sequence_clusters(
     _, matrix = _incidence([canonical_kmers(tokens, scale)[0] for tokens in sequences])
     size, owners = matrix.getnnz(axis=1), matrix.indices.astype(np.int64)
     count = np.diff(matrix.indptr)
-    first, column = (
-        np.repeat(owners[matrix.indptr[:-1]], count),
-        np.repeat(np.arange(len(count)), count),
-    )
+    first = np.repeat(owners[matrix.indptr[:-1]], count)
+    column = np.repeat(np.arange(len(count)), count)
     is_common = count[column] > MOST_OWNERS
     pairs = [first[is_common] * n + owners[is_common]]
     for apart in range(1, MOST_OWNERS):
@@ -138,7 +116,7 @@ def sequence_clusters(
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def canonical_kmers(tokens: UInt8[np.ndarray, " length"], scale: int = 1) -> tuple[Kmers, Kmers]:
+def canonical_kmers(tokens: Tokens, scale: int = 1) -> tuple[Kmers, Kmers]:
     """The k-mers of a sequence, and those of the sequence read backwards.
 
     Each is the smaller of itself and its reverse complement. Those with N are left out. With
@@ -196,7 +174,7 @@ def _incidence(sets: list[Kmers]) -> tuple[Kmers, sparse.csc_matrix]:
     return codes[first], sparse.csc_matrix((ones, rows, pointer), shape=(n_rows, len(first)))
 
 
-def _is_new(ordered: UInt[np.ndarray, " length"]) -> Bool[np.ndarray, " length"]:
+def _is_new(ordered: UInt[np.ndarray, " length"]) -> Mask:
     """Which values differ from the one before."""
     is_new = np.ones(len(ordered), dtype=bool)
     is_new[1:] = ordered[1:] != ordered[:-1]
@@ -212,11 +190,11 @@ def _reordered(matrix: sparse.csc_matrix, codes: Kmers, columns: Kmers) -> spars
     return sparse.csc_matrix(content, shape=(matrix.shape[0], len(columns)))
 
 
-def _most_genes(n_genes: Int[np.ndarray, " kmers"], max_matches: int) -> int | None:
+def _most_genes(n_genes: Int[np.ndarray, " kmers"]) -> int | None:
     """The most genes of a k-mer that may stay, given how many each has; None where all may."""
     n_kmers = np.bincount(n_genes, minlength=1)
     matches = np.cumsum(n_kmers * np.arange(len(n_kmers)) ** 2)
-    within = np.searchsorted(matches, max_matches, side="right")
+    within = np.searchsorted(matches, MAX_MATCHES, side="right")
     return None if within == len(matches) else int(within) - 1
 
 
@@ -236,7 +214,6 @@ def _nearest(
     n_queries: Int[np.ndarray, " genes"],
     n_targets: Int[np.ndarray, " genes"],
     fold: Int64[np.ndarray, " genes"],
-    max_pairs: int,
 ) -> tuple[Float[np.ndarray, " genes"], Int64[np.ndarray, " genes"]]:
     """Best containment of each query among targets of another fold, and the first that has it.
 
@@ -245,7 +222,7 @@ def _nearest(
     best, at = np.zeros(len(fold)), np.zeros(len(fold), dtype=np.int64)
     columns = targets.T
     # Of many genes nearly all pairs share something: some rows at a time.
-    step = max(1, max_pairs // max(1, len(fold)))
+    step = max(1, MAX_PAIRS // max(1, len(fold)))
     for start in range(0, len(fold), step):
         shared = queries[start : start + step] @ columns
         n_shared = np.diff(shared.indptr)

@@ -21,7 +21,7 @@ from genesplice.data.annotation import make_genes
 from genesplice.data.bundle import Bundle, BundleParts, write_bundle
 from genesplice.data.genome import Contig, Genome, decode, encode, reverse_complement
 from genesplice.data.network import NETWORK_COLUMNS
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 PROMOTER_MOTIF = "TTGACATATAAT"
 REGULATOR_MOTIF = "TGTGATCACA"
@@ -222,10 +222,8 @@ def make_control(out: Path, kind: ControlName, seed: int = 0, n_domains: int = 3
         For an unknown kind, or fewer than 10 domains (two for each fold).
     """
     started = time.monotonic()
-    if kind not in CONTROLS:
-        raise InputError(f"control '{kind}'", f"one of {', '.join(CONTROLS)}")
-    if n_domains < 10:
-        raise InputError(f"{n_domains} domains", "at least 10")
+    require(kind in CONTROLS, f"control '{kind}'", f"one of {', '.join(CONTROLS)}")
+    require(n_domains >= 10, f"{n_domains} domains", "at least 10")
     generator = np.random.default_rng([seed, n_domains])
     genome = _random_genome(n_domains * DOMAIN_BP, True, generator)
     right = np.array(GENE_STARTS_BP)

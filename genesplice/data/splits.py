@@ -23,6 +23,8 @@ PRETRAIN_BLOCKS = "--set pretrain.block_bp smaller, or pretrain.holdout_fold=non
 """What to change where there are too few blocks, by the verb."""
 TRAINING, VALIDATION = ("train", "training"), ("val", "valid", "validation", "dev")
 MOST_SPLITS = 20
+UNIT = ["contig", "strand", "operon"]
+"""What genes of one operon share: one name on two contigs or strands is two operons."""
 
 
 def make_operons(genes: pd.DataFrame, max_gap_bp: int = 50) -> pd.Series:
@@ -46,7 +48,7 @@ def make_operons(genes: pd.DataFrame, max_gap_bp: int = 50) -> pd.Series:
 
 
 def choose_operons(
-    chosen: str | None, genes: pd.DataFrame, aliases: Mapping[str, str]
+    chosen: Path | str | None, genes: pd.DataFrame, aliases: Mapping[str, str]
 ) -> tuple[dict[str, str], str]:
     """Gene to operon as asked for, and a sentence that says how.
 
@@ -107,10 +109,7 @@ def read_operons(path: Path, aliases: Mapping[str, str]) -> tuple[dict[str, str]
     for group in map(sorted, nx.connected_components(graph)):
         named = [one.removeprefix("operon ") for one in group if one.startswith("operon ")]
         names |= {gene: (named or group)[0] for gene in group if not gene.startswith("operon ")}
-    if not names:
-        raise InputError(
-            "no gene in any line", f"such as {some(sorted(set(aliases.values())), 3)}", path=path
-        )
+    require(names, "no gene in any line", f"such as {some(sorted(set(aliases.values())), 3)}", path)
     text = f"operons: {len(set(names.values()))} of {len(names)} genes in {path.name}"
     return names, f"{text}; {counted('names that are no genes', lost)}"
 
@@ -128,14 +127,19 @@ def first_of_operon(genome: Genome, genes: pd.DataFrame, splits: pd.DataFrame) -
         As in a bundle: the latter's `operon` by `gene_id`.
     """
     table = genes.merge(splits[["gene_id", "operon"]], on="gene_id", how="left")
-    unit = table.groupby(["contig", "strand", "operon"])["tss"]
+    position = table["tss"] + _turn(genome, table, "tss")
+    along = position * np.where(table["strand"] == "+", 1, -1)
+    rank = along.groupby([table[key] for key in UNIT]).rank("first")
+    return pd.Series((rank == 1).to_numpy(), index=pd.Index(table["gene_id"]), name="is_first")
+
+
+def _turn(genome: Genome, table: pd.DataFrame, position: str) -> pd.Series:
+    """The length of the circle for what lies at its start while its operon begins at its end."""
     circle = {c.name: c.length if c.is_circular else np.inf for c in genome.contigs}
     length = table["contig"].astype(object).map(circle).astype(float)
-    low, high = unit.transform("min"), unit.transform("max")
-    turn = length.where((high - low > length / 2) & (table["tss"] < length / 2), 0)
-    along = (table["tss"] + turn) * np.where(table["strand"] == "+", 1, -1)
-    rank = along.groupby([table[key] for key in ("contig", "strand", "operon")]).rank("first")
-    return pd.Series((rank == 1).to_numpy(), index=pd.Index(table["gene_id"]), name="is_first")
+    unit = table.groupby(UNIT)[position]
+    extent = unit.transform("max") - unit.transform("min")
+    return length.where((extent > length / 2) & (table[position] < length / 2), 0)
 
 
 def make_blocks(
@@ -196,21 +200,13 @@ def make_blocks(
         block_of[at] = cut[name]["block"].to_numpy()[index]
     load = np.bincount(block_of, minlength=len(blocks))
     kind, loads, unit = _units(blocks, load, n_folds, mode)
-    if np.count_nonzero(loads) < n_folds:
-        raise InputError(
-            f"{np.count_nonzero(loads)} blocks with genes ({kind}s of about {block_bp} bp)",
-            f"at least {n_folds}, one per fold: {remedy}",
-        )
+    found = f"{np.count_nonzero(loads)} blocks with genes ({kind}s of about {block_bp} bp)"
+    expected = f"at least {n_folds}, one per fold: {remedy}"
+    require(np.count_nonzero(loads) >= n_folds, found, expected)
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
-    splits = pd.DataFrame(
-        {
-            "gene_id": genes["gene_id"].to_numpy(),
-            "block": block_of,
-            "fold": blocks["fold"].to_numpy()[block_of],
-            "operon": operon.to_numpy(),
-        }
-    )
-    return blocks, splits
+    fold = blocks["fold"].to_numpy()[block_of]
+    columns = {"gene_id": genes["gene_id"].to_numpy(), "block": block_of, "fold": fold}
+    return blocks, pd.DataFrame(columns | {"operon": operon.to_numpy()})
 
 
 def make_even_blocks(
@@ -232,11 +228,8 @@ def make_even_blocks(
     )
     load = (blocks["end"] - blocks["start"]).to_numpy()
     _, loads, unit = _units(blocks, load, n_folds, "auto")
-    if len(loads) < n_folds:
-        raise InputError(
-            f"{len(loads)} blocks of about {block_bp} bp",
-            f"at least {n_folds}, one per fold: {PRETRAIN_BLOCKS}",
-        )
+    expected = f"at least {n_folds}, one per fold: {PRETRAIN_BLOCKS}"
+    require(len(loads) >= n_folds, f"{len(loads)} blocks of about {block_bp} bp", expected)
     blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
     return blocks
 
@@ -269,15 +262,9 @@ def _operon_spans(genome: Genome, genes: pd.DataFrame, operon: pd.Series) -> pd.
     On a circular contig an operon whose genes lie at both ends goes across the origin.
     """
     table = genes.assign(operon=operon.to_numpy())
-    keys = ["contig", "strand", "operon"]
-    for contig in genome.contigs:
-        if not contig.is_circular:
-            continue
-        here = table[table["contig"] == contig.name]
-        extent = here.groupby(keys)["start"].transform(lambda start: start.max() - start.min())
-        early = here.index[(extent > contig.length / 2) & (here["start"] < contig.length / 2)]
-        table.loc[early, ["start", "end"]] += contig.length
-    groups = table.groupby(keys, sort=False)
+    turn = _turn(genome, table, "start").astype(np.int64)
+    table = table.assign(start=table["start"] + turn, end=table["end"] + turn)
+    groups = table.groupby(UNIT, sort=False)
     return groups.agg(start=("start", "min"), end=("end", "max")).reset_index()
 
 

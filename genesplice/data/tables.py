@@ -23,7 +23,7 @@ from typing import BinaryIO, TextIO, cast
 import numpy as np
 import pandas as pd
 
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 from genesplice.runtime import tell
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
@@ -114,23 +114,24 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
         If there is no such file, it is a folder, empty or a zip archive, or the compressed
         stream is cut short or damaged (also while the body of the `with` reads from it).
     """
-    path = Path(path)
     plain = on_disk(path)
-    if not plain.is_file():
-        raise InputError("a folder" if path.is_dir() else "no such file", "a file", path=path)
+    require(plain.is_file(), "a folder" if path.is_dir() else "no such file", "a file", path)
     with plain.open("rb") as probe:
         magic = probe.read(4)
-    if not magic:
-        raise InputError("an empty file", "data", path=path)
-    if magic == ZIP_MAGIC:
-        raise InputError("a zip archive", "the file in it, plain or gzipped: unzip it", path=path)
+    require(magic, "an empty file", "data", path)
+    require(magic != ZIP_MAGIC, "a zip archive", "the file in it, plain or gzipped: unzip it", path)
     try:
         with gzip.open(plain) if magic.startswith(GZIP_MAGIC) else plain.open("rb") as handle:
             yield cast(BinaryIO, handle)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            "a truncated or damaged gzip stream", "a complete file", path=path
-        ) from error
+        found = "a truncated or damaged gzip stream"
+        raise InputError(found, "a complete file", path=path) from error
+
+
+def readable(path: Path) -> Path:
+    """Give `on_disk` of a file that other readers open; refuse what `open_input` refuses."""
+    with open_input(path):
+        return on_disk(path)
 
 
 @contextmanager
@@ -175,9 +176,8 @@ def bed_rows(path: Path, n_columns: int, expected: str) -> Iterator[tuple[int, l
         cells = text.split("\t")
         if not text.strip() or text.startswith(("#", "track", "browser")):
             continue
-        if len(cells) < n_columns or not all(map(WHOLE_NUMBER.fullmatch, cells[1:3])):
-            found = f"{len(cells)} tab-separated columns"
-            raise InputError(found, expected, path=path, line=number)
+        is_fine = len(cells) >= n_columns and all(map(WHOLE_NUMBER.fullmatch, cells[1:3]))
+        require(is_fine, f"{len(cells)} tab-separated columns", expected, path, number)
         yield number, cells
 
 
@@ -214,11 +214,9 @@ def even_rows(
 
 def check_header(header: list[str], path: Path, line: int, separator: str) -> None:
     """Refuse a single column, numbers for names, and a name that is there twice."""
-    if len(header) < 2:
-        found = f"the header {header[0][:60] + ('…' if len(header[0]) > 60 else '')!r}"
-        kind = {",": "commas", ";": "semicolons"}.get(separator, "tabs")
-        expected = f"two or more columns separated by {kind}"
-        raise InputError(found, expected, path=path, line=line)
+    kind = {",": "commas", ";": "semicolons"}.get(separator, "tabs")
+    found = f"the header {header[0][:60] + ('…' if len(header[0]) > 60 else '')!r}"
+    require(len(header) >= 2, found, f"two or more columns separated by {kind}", path, line)
     if all(map(is_number, header[1:])):
         expected = "a header: gene, then the name of each sample or column"
         raise InputError(f"no names but {some(header, 4)}", expected, path=path, line=line)
@@ -228,12 +226,18 @@ def check_header(header: list[str], path: Path, line: int, separator: str) -> No
         raise InputError(found, "each column once", path=path, line=line)
 
 
-def is_number(text: str) -> bool:
-    """Whether a cell is written as a number."""
+def as_number(text: str) -> float | None:
+    """The number that a cell is written as, be it infinite or NaN; None where it is none."""
     try:
-        return math.isfinite(float(text))
+        return float(text)
     except ValueError:
-        return False
+        return None
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is written as a finite number."""
+    number = as_number(text)
+    return number is not None and math.isfinite(number)
 
 
 def _separator(path: Path, default: str, blanks: bool) -> str:
@@ -290,7 +294,7 @@ def read_table(
         As `open_input`; for a suffix that names no table format, a header without a second
         column, with numbers or with a name twice, rows wider than the header, or no rows.
     """
-    path, suffix = Path(path), plain_suffix(path)
+    suffix = plain_suffix(path)
     if suffix in {".parquet", ".pq"}:
         table = read_parquet(path)
         table = table.astype(object).where(table.notna(), "").astype(str)
@@ -320,20 +324,17 @@ def read_table(
         elif not header[0]:
             table.attrs["separated"] = "ids in the first column, which has no name"
     else:
-        raise InputError(
-            f"a name ending in {suffix or 'nothing'}", ".tsv, .csv or .parquet", path=path
-        )
-    if table.empty:
-        raise InputError("a header and no rows", "at least one row", path=path)
+        found = f"a name ending in {suffix or 'nothing'}"
+        raise InputError(found, ".tsv, .csv or .parquet", path=path)
+    require(not table.empty, "a header and no rows", "at least one row", path)
     return table
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
     """Read a Parquet table as it is; an index that means something becomes the first column."""
-    with open_input(path):
-        pass
+    file = readable(path)
     try:
-        table = pd.read_parquet(on_disk(path))
+        table = pd.read_parquet(file)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"no Parquet table ({reason})", "Parquet", path=path) from error
@@ -341,7 +342,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     return table.reset_index() if is_named else table
 
 
-def line_of(table: pd.DataFrame, label: object) -> int | None:
+def line_of(table: pd.DataFrame | pd.Series, label: object) -> int | None:
     """Line in the file of a row of `read_table`; None where there are no lines."""
     return int(str(label)) if table.index.name == LINE else None
 
@@ -351,6 +352,14 @@ def refuse_empty(table: pd.DataFrame, column: str, what: str, expected: str, pat
     empty = table.index[table[column].str.strip() == ""]
     if len(empty):
         raise InputError(f"an empty {what}", expected, path=path, line=line_of(table, empty[0]))
+
+
+def refuse_twice(names: pd.Series, what: str, path: Path | None) -> None:
+    """Raise an `InputError` for the first name that is there again, with its line if it has one."""
+    twice = names[names.duplicated()]
+    if len(twice):
+        found, line = f"{what} {twice.iloc[0]!r} twice", line_of(twice, twice.index[0])
+        raise InputError(found, f"each {what} once", path=path, line=line)
 
 
 def find_columns(
@@ -381,11 +390,7 @@ def find_columns(
         if match is not None:
             columns[part] = match
         elif part not in optional:
-            header = ", ".join(map(str, table.columns[:8]))
-            raise InputError(
-                f"no column {part!r} (header: {header})",
-                "a column named " + " or ".join(accepted),
-                path=path,
-                line=1,
-            )
+            found = f"no column {part!r} (header: {', '.join(map(str, table.columns[:8]))})"
+            expected = f"a column named {' or '.join(accepted)}"
+            raise InputError(found, expected, path=path, line=1)
     return columns

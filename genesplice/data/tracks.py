@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from genesplice.config.model import SUMMARY_BP
 from genesplice.data.alignments import open_bigwig
 from genesplice.data.annotation import FileContigs, Unplaced
-from genesplice.data.genome import Contig, Genome
-from genesplice.data.tables import bed_rows, counted, open_input, plain_suffix
-from genesplice.errors import InputError
+from genesplice.data.genome import Contig, Genome, Mask
+from genesplice.data.tables import bed_rows, counted, plain_suffix, readable
+from genesplice.errors import InputError, require
 from genesplice.runtime import write_json
 
 BIN_BP = SUMMARY_BP
@@ -34,8 +34,8 @@ CHUNK_BP = BIN_BP << 13
 """Bases of a bigWig that are in memory at a time."""
 CLIP = 32.0
 """Times the mean, above which the square root of the excess counts."""
+Bins = Int64[np.ndarray, " bins"]
 Values = Float[np.ndarray, "tracks bins"]
-Clear = Bool[np.ndarray, " length"]
 
 
 class Tracks(NamedTuple):
@@ -56,13 +56,8 @@ class Tracks(NamedTuple):
     @property
     def other_strand(self) -> Int64[np.ndarray, " tracks"]:
         """What each track is on the other strand: + and - of one name change places."""
-        row = {
-            key: i
-            for i, key in enumerate(
-                self.table[["name", "strand"]].itertuples(index=False, name=None)
-            )
-        }
-        flip = {"+": "-", "-": "+", ".": "."}
+        keys = zip(self.table["name"], self.table["strand"], strict=True)
+        row, flip = {key: i for i, key in enumerate(keys)}, {"+": "-", "-": "+", ".": "."}
         return np.array([row[name, flip[strand]] for name, strand in row])
 
     @property
@@ -70,22 +65,6 @@ class Tracks(NamedTuple):
         """Names with their strand, where they have one."""
         pairs = zip(self.table["name"], self.table["strand"], strict=True)
         return [name + strand.strip(".") for name, strand in pairs]
-
-    def fetch(
-        self, genome: Genome, contig: str, start: int, end: int, strand: str = "+"
-    ) -> Float[np.ndarray, "tracks window_bins"]:
-        """Bins of a window, 5' to 3' on its strand; NaN where the contig has none.
-
-        `start` and `end` are multiples of `BIN_BP`; nothing goes round a circle, whose last bin is
-        shorter than the others.
-        """
-        first, last = start // BIN_BP, end // BIN_BP
-        offset, count = bin_offsets(genome)[contig], n_bins(genome.contig(contig))
-        out = np.full((len(self.values), last - first), np.nan, np.float32)
-        low, high = max(first, 0), min(last, count)
-        if low < high:
-            out[:, low - first : high - first] = self.values[:, offset + low : offset + high]
-        return out[self.other_strand, ::-1] if strand == "-" else out
 
 
 def n_bins(contig: Contig) -> int:
@@ -99,7 +78,7 @@ def bin_offsets(genome: Genome) -> dict[str, int]:
     return {contig.name: int(first) for contig, first in zip(genome.contigs, counts, strict=False)}
 
 
-def bin_blocks(genome: Genome, blocks: pd.DataFrame) -> Int64[np.ndarray, " bins"]:
+def bin_blocks(genome: Genome, blocks: pd.DataFrame) -> Bins:
     """The row of `blocks` that each bin lies in; -1 where two folds meet in one bin."""
     parts, fold = [], blocks["fold"].to_numpy()
     for contig in genome.contigs:
@@ -165,9 +144,8 @@ def write_tracks(
         for held_out in np.unique(blocks["fold"]):
             own = row[fold == held_out]
             has_data = (np.isfinite(own) if one.kind == COVERAGE else own > 0).any()
-            if not has_data or not np.nan_to_num(own).any():
-                found = f"track {one.name}{one.strand.strip('.')} without data in fold {held_out}"
-                raise InputError(found, "data in every fold", path=one.path)
+            found = f"track {one.name}{one.strand.strip('.')} without data in fold {held_out}"
+            require(has_data and np.nan_to_num(own).any(), found, "data in every fold", one.path)
         empty = np.unique(block_of[np.isnan(row) & (block_of >= 0)])
         lost = [i for i in empty if np.isnan(row[block_of == i]).all()]
         if lost:
@@ -187,7 +165,7 @@ def read_tracks(folder: Path) -> Tracks:
 
 # --- files ---
 
-Read = Callable[[Contig, Int64[np.ndarray, " bins"], Clear], Float[np.ndarray, " bins"]]
+Read = Callable[[Contig, Bins, Mask], Float[np.ndarray, " bins"]]
 
 
 class _Planned(NamedTuple):
@@ -208,8 +186,7 @@ def _planned(
         paths = [Path(part) for part in str(value).split(",")]
         kinds = [KINDS.get(plain_suffix(path)) for path in paths]
         for path, kind in zip(paths, kinds, strict=True):
-            with open_input(path):
-                pass
+            readable(path)
             if kind is None or (len(paths) > 1 and (kind == PEAKS or len(paths) > 2)):
                 expected = SUFFIXES if kind is None else "PLUS.bw,MINUS.bw"
                 raise InputError(f"a track called {path.name}", expected, path=path)
@@ -245,9 +222,7 @@ def _coverage(
     if sign < 0:
         notes.append(f"{path.name} has values below 0 only: they are read without their sign")
 
-    def read(
-        contig: Contig, block_of: Int64[np.ndarray, " bins"], clear: Clear
-    ) -> Float[np.ndarray, " bins"]:
+    def read(contig: Contig, block_of: Bins, clear: Mask) -> Float[np.ndarray, " bins"]:
         sums, count, covered = np.zeros((3, len(block_of)))
         for start in range(0, contig.length if contig.name in called else 0, CHUNK_BP):
             end = min(start + CHUNK_BP, contig.length)
@@ -278,9 +253,7 @@ def _peaks(peaks: Iterable[tuple[Contig, int, int, str]]) -> Read:
     for contig, start, end, _ in peaks:
         on_contig.setdefault(contig.name, []).append((start, end))
 
-    def read(
-        contig: Contig, block_of: Int64[np.ndarray, " bins"], clear: Clear
-    ) -> Float[np.ndarray, " bins"]:
+    def read(contig: Contig, block_of: Bins, clear: Mask) -> Float[np.ndarray, " bins"]:
         values = np.zeros(len(block_of))
         for start, end in on_contig.get(contig.name, ()):
             least, first, last = min(BIN_BP, end - start), start // BIN_BP, (end - 1) // BIN_BP
@@ -309,9 +282,8 @@ def _intervals(
             lost.append(error)
             continue
         start, end, n_found = int(cells[1]), int(cells[2]), n_found + 1
-        if not start < end <= contig.length:
-            expected = f"0 <= start < end <= {contig.length}, the length of {contig.name}"
-            raise InputError(f"{start} to {end}", expected, path=path, line=line)
+        expected = f"0 <= start < end <= {contig.length}, the length of {contig.name}"
+        require(start < end <= contig.length, f"{start} to {end}", expected, path, line)
         yield contig, start, end, cells[5].strip() if len(cells) > 5 else ""
     if not n_found:
         raise lost[0] if lost else InputError("no interval", "BED", path=path)

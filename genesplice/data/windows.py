@@ -9,7 +9,7 @@ it is read from.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,9 @@ from torch_geometric.data import HeteroData
 
 from genesplice.config.model import REGION_BP
 from genesplice.data.coding import coding_positions, exons_read
-from genesplice.data.genome import Genome
+from genesplice.data.genome import Genome, Strand
 from genesplice.data.tracks import BIN_BP, Tracks, bin_offsets, n_bins, scale_targets
-from genesplice.errors import InputError
+from genesplice.errors import InputError, require
 
 GENE_BODY = 4
 
@@ -105,8 +105,7 @@ def tile_windows(
     for name, value in (("core_bp", core_bp), ("flank_bp", flank_bp)):
         if value % REGION_BP or value < 0 or (name == "core_bp" and value == 0):
             raise InputError(f"{name} {value}", f"a multiple of {REGION_BP} bp")
-    if not 0 <= offset_bp < core_bp:
-        raise InputError(f"offset_bp {offset_bp}", f"0 to {core_bp - 1}")
+    require(0 <= offset_bp < core_bp, f"offset_bp {offset_bp}", f"0 to {core_bp - 1}")
     windows = []
     for contig in genome.contigs:
         core = min(core_bp, -(-contig.length // REGION_BP) * REGION_BP)
@@ -119,14 +118,10 @@ def tile_windows(
     return windows
 
 
-def free_intervals(
-    blocks: pd.DataFrame, held_out: Sequence[int] = ()
-) -> list[tuple[str, int, int]]:
-    """Runs of neighbouring blocks whose fold is not in `held_out`: (contig, start, end)."""
+def free_intervals(blocks: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """Runs of neighbouring blocks: (contig, start, end)."""
     runs: list[tuple[str, int, int]] = []
     for block in blocks.sort_values(["contig", "start"]).itertuples():
-        if block.fold in held_out:
-            continue
         if runs and runs[-1][0] == block.contig and runs[-1][2] == block.start:
             runs[-1] = (block.contig, runs[-1][1], int(block.end))
         else:
@@ -150,9 +145,8 @@ def make_random_windows(
     room = np.array([max(end - start - window_bp + 1, 0) for _, start, end in intervals])
     if not room.sum():
         longest = max((end - start for _, start, end in intervals), default=0)
-        raise InputError(
-            f"a window of {window_bp} bp", f"at most the longest interval, {longest} bp"
-        )
+        expected = f"at most the longest interval, {longest} bp"
+        raise InputError(f"a window of {window_bp} bp", expected)
     pick = generator.integers(0, room.sum(), count)
     edges = np.cumsum(room)
     which = np.searchsorted(edges, pick, side="right")
@@ -180,8 +174,7 @@ def make_batch(
         If the windows differ in length.
     """
     lengths = sorted({_length(window) for window in windows})
-    if len(lengths) != 1:
-        raise InputError(f"windows of {lengths} bp in one batch", "one length")
+    require(len(lengths) == 1, f"windows of {lengths} bp in one batch", "one length")
     tokens = np.stack([genome.fetch(w.contig, w.start, w.end) for w in windows])
     alignment = np.stack([genome.fetch_columns(w.contig, w.start, w.end) for w in windows])
     phase = np.zeros((len(windows), 2, lengths[0]), np.uint8)
@@ -216,10 +209,8 @@ def _genes_in(
         inside = (position >= window.core_start) & (position < window.core_end)
         index = np.flatnonzero(inside & (contigs == window.contig))
         shift = position[index] - tss[index] - window.start
-        columns.append(
-            (index, np.full(len(index), row), starts[index] + shift, ends[index] + shift,
-             strands[index], shift)
-        )  # fmt: skip
+        span = starts[index] + shift, ends[index] + shift
+        columns.append((index, np.full(len(index), row), *span, strands[index], shift))
     return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
 
@@ -369,7 +360,7 @@ class TrackWindows:
 
     def read(self, window: Window, *, is_reverse: bool) -> TrackBatch:
         """Tokens, columns, the encoder's bins and targets, 5' to 3' on the strand that is read."""
-        strand: Literal["+", "-"] = "-" if is_reverse else "+"
+        strand: Strand = "-" if is_reverse else "+"
         tokens = self.genome.fetch(window.contig, window.start, window.end, strand)
         columns = self.genome.fetch_columns(window.contig, window.start, window.end, strand)
         (own, at), n = window.core_bins(self.genome), len(tokens) // BIN_BP

@@ -19,14 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from tiny_files import write
+from tiny_inputs import read_expression
 
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.coding import exons_of
 from genesplice.data.expression import condition_means
 from genesplice.data.gene_sets import read_gene_sets
 from genesplice.data.genome import Contig, Genome, decode, encode, read_fasta
-from genesplice.data.measurements import read_expression, read_measurements
-from genesplice.data.network import read_network
+from genesplice.data.measurements import read_measurements
+from genesplice.data.network import gene_aliases, read_network
 from genesplice.variants.vcf import read_header, read_records
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -450,7 +451,8 @@ def test_edges_come_back(tmp_path_factory, edges, header, kind, how):
                        for (a, b), sign in edges.items()), ""]  # fmt: skip
     text = "\n".join(lines).replace(",", separator).encode()
     path = tmp_path_factory.mktemp("network") / name
-    found = read_network(write(path, gzip.compress(text) if "gz" in name else text), GENES).edges
+    write(path, gzip.compress(text) if "gz" in name else text)
+    found = read_network(path, GENES, gene_aliases(GENES)).edges
     pairs = found.set_index(["source", "target"])["sign"].to_dict()
     assert pairs == {(f"SYN_{a}", f"SYN_{b}"): sign for (a, b), sign in edges.items()}
 
@@ -476,7 +478,7 @@ def test_gene_sets_come_back(tmp_path_factory, sets, how):
     write(folder / "s.csv", "\n".join(["gene,term", *map(",".join, pairs), ""]))
     expected = {name: tuple(f"SYN_{row}" for row in rows) for name, rows in sets.items()}
     for path in sorted(folder.iterdir()):
-        assert read_gene_sets(path, GENES).gene_sets == expected, path.name
+        assert read_gene_sets(path, GENES, gene_aliases(GENES)).gene_sets == expected, path.name
 
 
 ALLELE = st.text("ACGT", min_size=1, max_size=4)

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny_files import refusal, write
+from tiny_inputs import read_expression
 
 from genesplice.data.expression import (
     DELETED,
@@ -20,7 +21,7 @@ from genesplice.data.expression import (
     hide_deleted,
     make_expression,
 )
-from genesplice.data.measurements import read_expression, read_measurements, sample_files
+from genesplice.data.measurements import read_measurements, sample_files
 from genesplice.errors import InputError
 
 TABLE = pd.DataFrame(

@@ -261,11 +261,12 @@ TEXT = ">one first\nACGTNNacgtacgt\r\nACGTRYac\n\n>two\nacgtac\nGTAC\n>three\ngg
 
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 30, 1 << 20])
 @pytest.mark.parametrize("suffix", [".fa", ".fa.gz"])
-def test_pieces_make_the_whole(tmp_path, chunk_bytes, suffix):
+def test_pieces_make_the_whole(tmp_path, monkeypatch, chunk_bytes, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(gzip.compress(TEXT.encode()) if suffix.endswith("gz") else TEXT.encode())
     whole = read_fasta(path)
-    genome, digests = cache_fasta([path], tmp_path / "cache", chunk_bytes=chunk_bytes)
+    monkeypatch.setattr("genesplice.data.genome.CHUNK_BYTES", chunk_bytes)
+    genome, digests = cache_fasta([path], tmp_path / "cache")
     assert isinstance(genome.tokens, np.memmap)
     assert genome.tokens.tolist() == whole.tokens.tolist()
     assert genome.contigs == whole.contigs
@@ -320,14 +321,15 @@ def test_several_genomes_follow_each_other_and_are_used_again(tmp_path):
     assert cache_fasta(paths, tmp_path / "cache")[0].tokens.tolist() == [0, 1, 2, 3, 1, 1]
 
 
-def test_what_was_whole_stays_when_the_next_file_is_cut_off(tmp_path):
+def test_what_was_whole_stays_when_the_next_file_is_cut_off(tmp_path, monkeypatch):
     path, cache = tmp_path / "x.fa.gz", tmp_path / "cache"
     path.write_bytes(gzip.compress(TEXT.encode()))
     cache_fasta([path], cache)
     before = {file.name: file.read_bytes() for file in cache.iterdir()}
     path.write_bytes(gzip.compress(random_letters(5000))[:-20])
+    monkeypatch.setattr("genesplice.data.genome.CHUNK_BYTES", 100)
     with pytest.raises(InputError, match="truncated or damaged gzip"):
-        cache_fasta([path], cache, chunk_bytes=100)
+        cache_fasta([path], cache)
     assert {file.name: file.read_bytes() for file in cache.iterdir()} == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cache", "x.fa.gz"]
 
@@ -353,12 +355,14 @@ def test_even_blocks_tile_every_contig_and_weigh_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("chunk_bytes", [8, 1 << 20])
-def test_a_line_that_lost_letters_is_said(tmp_path, capsys, chunk_bytes):
+def test_a_line_that_lost_letters_is_said(tmp_path, capsys, monkeypatch, chunk_bytes):
+    monkeypatch.setattr("genesplice.data.genome.CHUNK_BYTES", chunk_bytes)
+
     def said(*records: str) -> str:
         for number, lines in enumerate(records):
             (tmp_path / f"{number}.fa").write_text(lines)
         paths = [tmp_path / f"{number}.fa" for number in range(len(records))]
-        cache_fasta(paths, tmp_path / "cache", chunk_bytes=chunk_bytes)
+        cache_fasta(paths, tmp_path / "cache")
         return capsys.readouterr().err
 
     # The last line of a record may be shorter, a record may be one line, blank lines are none.

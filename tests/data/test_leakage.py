@@ -10,9 +10,8 @@ from tiny_files import gene_table, random_genome, spaced_genes, write
 
 from genesplice.data.genome import Genome, decode, encode, reverse_complement
 from genesplice.data.leakage import evidence_of, make_leakage_report, windows_across_folds
-from genesplice.data.network import NETWORK_COLUMNS, read_network
+from genesplice.data.network import NETWORK_COLUMNS, gene_aliases, read_network
 from genesplice.data.similarity import KMER, canonical_kmers, gene_similarity
-from genesplice.errors import InputError
 
 COPIES, RELATIVES = "copies in other folds", "relatives in other folds"
 OPERONS, WINDOWS = "operon mates in other folds", "windows that hold genes of other folds"
@@ -41,7 +40,9 @@ def network(*provenance):
 
 def leakage(genome=GENOME, genes=GENES, splits=SPLITS, data=None, edges=(), sets=None, **kwargs):
     data = expression() if data is None else data
-    return make_leakage_report(genome, genes, data, network(*edges), sets or {}, splits, **kwargs)
+    near = gene_similarity(genome, genes, splits["fold"].tolist())
+    parts = data, network(*edges), sets or {}, splits
+    return make_leakage_report(genome, genes, *parts, similarity=near, **kwargs)
 
 
 def check(made, name):
@@ -108,7 +109,7 @@ def test_gene_copied_across_folds_is_caught_on_either_strand(is_turned):
         for gene, mate in ((IDS[one], IDS[other]), (IDS[other], IDS[one])):
             assert nearest.loc[gene, "nearest_gene_id"] == mate
             assert nearest.loc[gene, "similarity"] == 1
-    made = leakage(genome, similarity=similarity)
+    made = leakage(genome)
     assert judged(made, COPIES) == (0.1, "red")
     assert made["status"] == "red"
 
@@ -220,8 +221,9 @@ MANY = copied([(0, 10), (0, 20), (1, 30), (2, 3), (8, 39)], change=0.05)
 
 
 @pytest.mark.parametrize("max_pairs", [1, 100, 1_000_000])
-def test_nearest_genes_are_those_of_every_pair_however_many_are_in_memory(max_pairs):
-    similarity = gene_similarity(MANY, GENES, FOLDS.tolist(), max_pairs=max_pairs)
+def test_nearest_genes_are_those_of_every_pair_however_many_are_in_memory(max_pairs, monkeypatch):
+    monkeypatch.setattr("genesplice.data.similarity.MAX_PAIRS", max_pairs)
+    similarity = gene_similarity(MANY, GENES, FOLDS.tolist())
     sets = gene_kmers(MANY)
     shares, ids = slow_nearest(sets, sets)
     assert similarity.nearest["similarity"].tolist() == pytest.approx(shares, abs=1e-6)
@@ -230,7 +232,7 @@ def test_nearest_genes_are_those_of_every_pair_however_many_are_in_memory(max_pa
     assert similarity.chance == pytest.approx(np.quantile(by_chance, 0.99))
 
 
-def test_kmers_of_very_many_genes_are_left_out_and_nothing_else():
+def test_kmers_of_very_many_genes_are_left_out_and_nothing_else(monkeypatch):
     tokens, generator = MANY.tokens.copy(), np.random.default_rng(3)
     repeat = generator.integers(0, 4, 300).astype(np.uint8)
     for gene in GENES.itertuples():
@@ -240,7 +242,8 @@ def test_kmers_of_very_many_genes_are_left_out_and_nothing_else():
     assert everything.nearest["similarity"].min() > 0.3
     assert "repeats" not in everything.measure
     # Of the repeat each k-mer has 40 ** 2 pairs of genes.
-    bounded = gene_similarity(genome, GENES, FOLDS.tolist(), max_matches=100_000)
+    monkeypatch.setattr("genesplice.data.similarity.MAX_MATCHES", 100_000)
+    bounded = gene_similarity(genome, GENES, FOLDS.tolist())
     assert "without the 14-mers of more than 39 genes" in bounded.measure
     assert bounded.chance < 0.02
     kept = [one - slow_kmers(decode(repeat)) for one in gene_kmers(genome)]
@@ -249,9 +252,10 @@ def test_kmers_of_very_many_genes_are_left_out_and_nothing_else():
     assert bounded.nearest["nearest_gene_id"].tolist() == ids
 
 
-def test_kmers_beyond_the_budget_are_sampled_by_hash_and_the_measure_says_so():
+def test_kmers_beyond_the_budget_are_sampled_by_hash_and_the_measure_says_so(monkeypatch):
     whole = gene_similarity(MANY, GENES, FOLDS.tolist())
-    similarity = gene_similarity(MANY, GENES, FOLDS.tolist(), max_kmers=8000)
+    monkeypatch.setattr("genesplice.data.similarity.MAX_KMERS", 8000)
+    similarity = gene_similarity(MANY, GENES, FOLDS.tolist())
     assert "a 4th of all k-mers" in similarity.measure
     one, other = (made.nearest["similarity"] for made in (whole, similarity))
     is_copy = one > 0.2
@@ -312,8 +316,6 @@ def test_wider_windows_hold_more_genes_of_other_folds():
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
     assert judged(leakage(window_bp=400_000), WINDOWS) == (1, "amber")
-    with pytest.raises(InputError, match="window_bp -1, expected 0 or more"):
-        windows_across_folds(GENOME, GENES, SPLITS, -1)
 
 
 # --- edges and gene sets ---
@@ -355,8 +357,9 @@ def test_evidence_is_what_is_declared_in_whole_words_and_the_worst_of_several(de
 def test_the_name_of_a_file_is_no_evidence(tmp_path, name):
     separator = "," if name.endswith("csv") else "\t"
     text = f"source,target\n{IDS[0]},{IDS[1]}\n".replace(",", separator)
-    edges = read_network(write(tmp_path / name, text), GENES).edges
-    found = make_leakage_report(GENOME, GENES, expression(), edges, {}, SPLITS)
+    edges = read_network(write(tmp_path / name, text), GENES, gene_aliases(GENES)).edges
+    near = gene_similarity(GENOME, GENES, SPLITS["fold"].tolist())
+    found = make_leakage_report(GENOME, GENES, expression(), edges, {}, SPLITS, similarity=near)
     assert judged(found, EDGES) == (0, "amber")
     assert "100% of the edges do not declare what they rest on" in check(found, EDGES)["why"]
 

@@ -154,7 +154,7 @@ def test_of_two_pairs_the_better_one_and_of_equals_the_nearer_one():
     assert find_promoter(tokens)[1].start == 143
 
 
-def test_it_is_the_best_pair_in_loops():
+def test_it_is_the_best_pair_in_loops(monkeypatch):
     tokens = random_tokens(80, 4)
     tokens[40] = 4
     best, where = -np.inf, ()
@@ -173,12 +173,17 @@ def test_it_is_the_best_pair_in_loops():
                     bits += np.log2(share / 0.25) if token < 4 else -np.inf
             if bits > best:
                 best, where = bits, (i, j)
-    hits = find_promoter(tokens, min_bits=-100.0, distance_bp=(20, 50))
+    monkeypatch.setattr("genesplice.data.features.MIN_BITS", -100.0)
+    monkeypatch.setattr("genesplice.data.features.DISTANCE_BP", (20, 50))
+    hits = find_promoter(tokens)
     assert tuple(hit.start for hit in hits) == where
     assert sum(hit.score for hit in hits) == pytest.approx(best)
-    assert find_promoter(tokens, min_bits=best + 0.01, distance_bp=(20, 50)) == []
+    monkeypatch.setattr("genesplice.data.features.MIN_BITS", best + 0.01)
+    assert find_promoter(tokens) == []
+    monkeypatch.setattr("genesplice.data.features.MIN_BITS", -100.0)
+    monkeypatch.setattr("genesplice.data.features.DISTANCE_BP", (0, 50))
     for short in (0, 5, 20, 26):
-        assert find_promoter(tokens[:short], min_bits=-100.0, distance_bp=(0, 50)) == []
+        assert find_promoter(tokens[:short]) == []
 
 
 def test_random_sequences_seldom_have_a_promoter():

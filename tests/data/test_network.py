@@ -27,7 +27,7 @@ def rows(edges):
 
 
 def network(tmp_path, text, name="n.tsv"):
-    return read_network(write(tmp_path / name, text), GENES)
+    return read_network(write(tmp_path / name, text), GENES, gene_aliases(GENES))
 
 
 # --- names ---
@@ -183,7 +183,7 @@ def test_layouts_of_databases_are_known_and_named(tmp_path, name, text, edges, e
 def test_proteins_of_regulondb_stand_for_the_genes_of_their_subunits(tmp_path):
     genes = pd.DataFrame({"gene_id": ["b1", "b2", "b3"], "name": ["ihfA", "ihfB", "x"]})
     text = "regulatorName\tregulatedName\tfunction\nIHF\tx\t+\nihf\tx\t-\n"
-    edges = read_network(write(tmp_path / "r.tsv", text), genes).edges
+    edges = read_network(write(tmp_path / "r.tsv", text), genes, gene_aliases(genes)).edges
     assert rows(edges) == [("b1", "b3", 0), ("b2", "b3", 0)]
 
 
@@ -193,7 +193,7 @@ def test_parquet_and_gzip_read_the_same(tmp_path):
     text = table.to_csv(sep="\t", index=False)
     write(tmp_path / "n.tsv.gz", gzip.compress(text.encode()))
     for name in ("n.parquet", "n.tsv.gz"):
-        assert rows(read_network(tmp_path / name, GENES).edges) == [
+        assert rows(read_network(tmp_path / name, GENES, gene_aliases(GENES)).edges) == [
             ("b1", "b2", 1),
             ("b2", "b3", -1),
         ]
@@ -216,7 +216,8 @@ def test_each_pair_is_there_once_with_the_sign_all_its_edges_share(tmp_path_fact
         parts = {"LACI": ["b1"], "flhD;flhC": ["b3", "b4"]}.get(source, [source])
         for part in parts:
             expected.setdefault((part, target), set()).add({"+": 1, "-": -1, "?": 0}[sign])
-    got = {(source, target): sign for source, target, sign in rows(read_network(path, GENES).edges)}
+    edges = read_network(path, GENES, gene_aliases(GENES)).edges
+    got = {(source, target): sign for source, target, sign in rows(edges)}
     assert got == {
         pair: next(iter(signs)) if len(signs) == 1 else 0 for pair, signs in expected.items()
     }

@@ -20,6 +20,7 @@ from genesplice.data.tracks import (
     scale_targets,
     write_tracks,
 )
+from genesplice.data.windows import TrackWindows, Window
 from genesplice.errors import InputError, WorkError
 
 LENGTHS = {"chr1": 5000, "chr2": 1300}
@@ -138,15 +139,21 @@ def test_two_strands_are_a_pair_and_the_other_strand_exchanges_them(tmp_path):
     np.testing.assert_allclose(tracks.values[1], loop_means(minus), rtol=1e-6)
     assert "m.bw has values below 0 only: they are read without their sign" in notes
     # A window that begins before the contig and one that ends beyond it: NaN there.
+    learned, means = np.ones(tracks.values.shape[1], bool), np.ones(4)
+    windows = TrackWindows(genome(), tracks, learned, means, core_bp=1024, flank_bp=0)
+    scaled = scale_targets(tracks.values, tracks.is_peaks, means)
     for name, start, end in (("chr1", -256, 640), ("chr2", 512, 1536)):
-        forward = tracks.fetch(genome(), name, start, end)
-        backward = tracks.fetch(genome(), name, start, end, "-")
+        window = Window(name, start, end, start, end)
+        forward, backward = (
+            windows.read(window, is_reverse=is_reverse).observed[0].numpy().T
+            for is_reverse in (False, True)
+        )
         for at in range(forward.shape[1]):
             first = start + at * BIN_BP
             where = first // BIN_BP + (0 if name == "chr1" else 40)
             is_there = 0 <= first < LENGTHS[name]
             for i, other in enumerate((1, 0, 3, 2)):
-                truth = tracks.values[i, where] if is_there else np.nan
+                truth = scaled[i, where] if is_there else np.nan
                 np.testing.assert_equal(forward[i, at], truth)
                 np.testing.assert_equal(backward[other, -1 - at], truth)
 

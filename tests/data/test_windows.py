@@ -321,9 +321,9 @@ def block_table(folds, contigs=None):
 def test_neighbouring_free_blocks_are_one_interval():
     blocks = block_table([0, 1, 2, 0, 0, 1])
     assert free_intervals(blocks) == [("c0", 0, 6000)]
-    assert free_intervals(blocks, [1]) == [("c0", 0, 1000), ("c0", 2000, 5000)]
-    assert free_intervals(blocks, [0, 2]) == [("c0", 1000, 2000), ("c0", 5000, 6000)]
-    assert free_intervals(blocks, [0, 1, 2]) == []
+    assert free_intervals(blocks[blocks["fold"] != 1]) == [("c0", 0, 1000), ("c0", 2000, 5000)]
+    assert free_intervals(blocks.iloc[[5, 1]]) == [("c0", 1000, 2000), ("c0", 5000, 6000)]
+    assert free_intervals(blocks[:0]) == []
 
 
 def test_intervals_do_not_run_from_one_contig_into_the_next():
@@ -348,7 +348,7 @@ def test_random_windows_never_touch_held_out_blocks(is_circular, seed, window, f
     genes = spaced_genes(genome, 900)
     blocks, _ = make_blocks(genome, genes, make_operons(genes), 4000, seed=seed)
     held_out = held_out_bases(genome, blocks, folds)
-    intervals = free_intervals(blocks, sorted(folds))
+    intervals = free_intervals(blocks[~blocks["fold"].isin(folds)])
     free = np.zeros(genome.length, dtype=int)
     for name, start, end in intervals:
         contig = genome.contig(name)
