@@ -27,13 +27,13 @@ from genesplice.data.relatives import (
     GAP,
     GROUPS,
     UNALIGNED,
-    Progress,
     Relatives,
     group_relatives,
     judged_row,
     turn_columns,
+    turned,
 )
-from genesplice.data.tables import counted, numbered_lines, some
+from genesplice.data.tables import Progress, counted, numbered_lines, some
 from genesplice.errors import InputError, WorkError, require
 from genesplice.results import Conservation
 from genesplice.runtime import atomic_file, file_sha256, write_json
@@ -167,9 +167,7 @@ class _Reference:
 
 def _on_plus(letters: UInt8[np.ndarray, " n"], strand: str) -> UInt8[np.ndarray, " n"]:
     """What stands under the reference's bases, along its + strand."""
-    if strand == "+":
-        return letters
-    return np.where(letters < GAP, 3 - letters, letters)[::-1].astype(np.uint8)
+    return letters if strand == "+" else turned(letters)
 
 
 def _blocks(path: Path) -> Iterator[list[Row]]:

@@ -22,7 +22,7 @@ from Bio.SeqFeature import ExactPosition, SeqFeature
 from Bio.SeqRecord import SeqRecord
 
 from genesplice.data.network import string_edges
-from genesplice.data.tables import numbered_lines, open_text, unique_owners
+from genesplice.data.tables import Progress, numbered_lines, open_text, unique_owners
 from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import atomic_file, claimed, file_sha256
 
@@ -252,9 +252,7 @@ def _say_size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size else "size not said"
 
 
-def fetch_checked(
-    files: pd.DataFrame, folder: Path, tell: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def fetch_checked(files: pd.DataFrame, folder: Path, tell: Progress) -> list[dict[str, Any]]:
     """Fetch what a folder lacks of `files` (`name, part, url, licence`), and give their records.
 
     Where they come from, their licences and sizes are said before the first one is fetched.

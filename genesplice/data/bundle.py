@@ -1,7 +1,7 @@
 """The bundle: a folder with everything that the other stages read."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from genesplice.data.relatives import FILES as RELATIVES_FILES
 from genesplice.data.relatives import Relatives, judge_relatives, read_relatives, write_relatives
 from genesplice.data.similarity import gene_similarity
 from genesplice.data.splits import make_blocks
+from genesplice.data.tables import Progress
 from genesplice.data.tracks import FILES as TRACKS_FILES
 from genesplice.data.tracks import Tracks, read_tracks, write_tracks
 from genesplice.errors import InputError, require
@@ -41,8 +42,6 @@ FILES = (
     "genome.npy", "soft_masked.npy", "contigs.json", "expression.h5ad", GENE_SETS, "motifs.meme",
     "leakage.json", *(f"{name}.parquet" for name in TABLES),
 )  # fmt: skip
-
-Progress = Callable[[str], None]
 
 
 class BundleParts(NamedTuple):

@@ -28,6 +28,7 @@ Write = Callable[[bytes], int]
 Strand = Literal["+", "-"]
 Tokens = UInt8[np.ndarray, " length"]
 Mask = Bool[np.ndarray, " length"]
+Regions = Int64[np.ndarray, "regions 2"]
 Columns = UInt8[np.ndarray, "length groups 5"]
 INVALID = 255
 IUPAC_AMBIGUOUS = "NRYSWKMBDHV"
@@ -96,7 +97,7 @@ class Genome:
 
     tokens: Tokens = field(repr=False)
     contigs: tuple[Contig, ...]
-    soft_masked: Int64[np.ndarray, "regions 2"] = field(
+    soft_masked: Regions = field(
         default_factory=lambda: np.empty((0, 2), dtype=np.int64), repr=False
     )
     columns: UInt8[np.ndarray, "groups length 5"] | None = field(default=None, repr=False)
@@ -305,9 +306,7 @@ def _digests(paths: Sequence[Path]) -> dict[str, str]:
     return {path.name: file_sha256(readable(path)) for path in paths}
 
 
-def _append(
-    path: Path, prefix: str, write: Write, contigs: list[Contig]
-) -> Int64[np.ndarray, "regions 2"]:
+def _append(path: Path, prefix: str, write: Write, contigs: list[Contig]) -> Regions:
     """Append a file's contigs and write their tokens; give its lower-case intervals."""
     names: dict[str, int] = {}
     masks, line, widths = [np.empty((0, 2), np.int64)], 1, LineWidths(path)
@@ -368,15 +367,13 @@ def _no_dna(lines: Sequence[str], has_record: bool, path: Path, first: int) -> I
     raise AssertionError("only called where a letter is wrong")
 
 
-def runs(is_inside: Mask) -> Int64[np.ndarray, "regions 2"]:
+def runs(is_inside: Mask) -> Regions:
     """Half-open intervals where it holds."""
     edges = np.flatnonzero(np.diff(is_inside, prepend=False, append=False))
     return edges.reshape(-1, 2).astype(np.int64)
 
 
-def _joined(
-    masks: Int64[np.ndarray, "regions 2"], contigs: list[Contig]
-) -> Int64[np.ndarray, "joined 2"]:
+def _joined(masks: Regions, contigs: list[Contig]) -> Int64[np.ndarray, "joined 2"]:
     """Intervals that were cut by the end of a chunk in one piece again."""
     begins = np.isin(masks[1:, 0], [contig.offset for contig in contigs])
     is_cut = (masks[1:, 0] == masks[:-1, 1]) & ~begins

@@ -29,12 +29,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from genesplice.data.bundle import GENE_SETS, NETWORK, Bundle, Progress
+from genesplice.data.bundle import GENE_SETS, NETWORK, Bundle
 from genesplice.data.gene_sets import read_gene_sets, read_gmt, write_gmt
 from genesplice.data.genome import Genome, N, Tokens, runs
 from genesplice.data.leakage import judge_knowledge
 from genesplice.data.network import read_network
 from genesplice.data.relatives import turn_columns
+from genesplice.data.tables import Progress
 from genesplice.errors import require
 from genesplice.runtime import file_sha256, write_json, write_table
 

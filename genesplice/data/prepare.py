@@ -12,7 +12,7 @@ from genesplice.data import measurements, sources
 from genesplice.data.alignments import MAF_SUFFIXES, read_maf
 from genesplice.data.annotation import parse_annotation
 from genesplice.data.archives import input_record
-from genesplice.data.bundle import Bundle, BundleParts, Progress, write_bundle
+from genesplice.data.bundle import Bundle, BundleParts, write_bundle
 from genesplice.data.coding import judge_coding
 from genesplice.data.expression import (
     ExpressionUnit,
@@ -28,7 +28,7 @@ from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.relatives import align_relatives, check_aligner
 from genesplice.data.splits import choose_operons
-from genesplice.data.tables import counted, on_disk, open_input, plain_suffix, readable
+from genesplice.data.tables import Progress, counted, on_disk, open_input, plain_suffix, readable
 from genesplice.data.tracks import COVERAGE, KINDS
 from genesplice.errors import InputError, require
 from genesplice.runtime import file_sha256, scratch_folder

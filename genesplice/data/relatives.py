@@ -10,7 +10,7 @@ a gap at each base.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64, UInt8
 
 from genesplice.data.genome import Contig, Genome, N, Tokens, decode, encode, read_fasta
 from genesplice.data.leakage import graded, worst_status
+from genesplice.data.tables import Progress
 from genesplice.errors import InputError, WorkError, require
 from genesplice.results import Conservation
 from genesplice.runtime import atomic_file
@@ -41,8 +42,6 @@ TABLE_COLUMNS = (
 )  # fmt: skip
 GROUPS = ("near", "middle", "far")
 LEFT_OUT = "left out"
-
-Progress = Callable[[str], None]
 
 
 class Relatives(NamedTuple):
@@ -322,8 +321,11 @@ def _project(index: Any, hit: Any) -> Tokens:
             row[here : here + length] = target[there : there + length]
         here += length * (kind in _MATCHED or kind == _ONLY_TILE)
         there += length * (kind != _ONLY_TILE)
-    if hit.strand == 1:
-        return row
+    return row if hit.strand == 1 else turned(row)
+
+
+def turned(row: Tokens) -> Tokens:
+    """What a relative has, along the other strand; gaps and what is not aligned stay."""
     return np.where(row < GAP, 3 - row, row)[::-1].astype(np.uint8)
 
 

@@ -22,14 +22,14 @@ from genesplice.data.archives import (
     write_reactome_sets,
     write_string_edges,
 )
-from genesplice.data.bundle import BundleParts, Progress
+from genesplice.data.bundle import BundleParts
 from genesplice.data.coding import judge_coding
 from genesplice.data.expression import DELETED, hide_deleted, make_expression
 from genesplice.data.gene_sets import set_name
 from genesplice.data.genome import Genome, read_fasta
 from genesplice.data.measurements import name_deleted, read_measurements
 from genesplice.data.network import PROTEINS, NetworkReading, make_network, read_meme
-from genesplice.data.tables import find_columns, numbered_lines, read_table
+from genesplice.data.tables import Progress, find_columns, numbered_lines, read_table
 from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import file_sha256
 

@@ -209,9 +209,7 @@ def make_blocks(
     return blocks, pd.DataFrame(columns | {"operon": operon.to_numpy()})
 
 
-def make_even_blocks(
-    genome: Genome, block_bp: int = 100_000, n_folds: int = 5, seed: int = 0
-) -> pd.DataFrame:
+def make_even_blocks(genome: Genome, block_bp: int, n_folds: int = 5) -> pd.DataFrame:
     """Blocks of a genome without genes: even pieces of each contig, dealt by their bases.
 
     As `make_blocks` with `mode="auto"`: whole contigs go to one fold where there are enough.
@@ -230,7 +228,7 @@ def make_even_blocks(
     _, loads, unit = _units(blocks, load, n_folds, "auto")
     expected = f"at least {n_folds}, one per fold: {PRETRAIN_BLOCKS}"
     require(len(loads) >= n_folds, f"{len(loads)} blocks of about {block_bp} bp", expected)
-    blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(seed))[unit]
+    blocks["fold"] = _deal(loads, n_folds, np.random.default_rng(0))[unit]
     return blocks
 
 

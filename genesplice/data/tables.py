@@ -31,6 +31,7 @@ SEPARATORS = {".csv": ","} | dict.fromkeys(
     ("", ".tsv", ".txt", ".tab", ".sf", ".gct", ".results", ".counts"), "\t"
 )
 ID_NAMES = ("gene", "gene_id", "geneid", "id", "name")
+Progress = Callable[[str], None]
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 LINE = "line"
 """Name of the index of a table that was read from text: the lines its rows are on."""
