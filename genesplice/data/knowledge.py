@@ -278,8 +278,6 @@ def without_relatives(bundle: Bundle) -> Bundle:
     return _ablation(bundle, "no relatives", None, genome=replace(bundle.genome, columns=None))
 
 
-
-
 def dinucleotide_shuffle(tokens: Tokens, generator: np.random.Generator) -> Tokens:
     """Draw a sequence with the same count of every dinucleotide, all of them equally likely.
 
