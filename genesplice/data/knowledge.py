@@ -278,6 +278,16 @@ def without_relatives(bundle: Bundle) -> Bundle:
     return _ablation(bundle, "no relatives", None, genome=replace(bundle.genome, columns=None))
 
 
+def shuffled_inside(
+    tokens: Tokens, inside: Bool[np.ndarray, " length"], generator: np.random.Generator
+) -> Tokens:
+    """Shuffle each run of `inside` for itself, and keep what lies between them."""
+    shuffled = np.array(tokens)
+    for low, high in runs(inside).tolist():
+        shuffled[low:high] = dinucleotide_shuffle(shuffled[low:high], generator)
+    return shuffled
+
+
 def dinucleotide_shuffle(tokens: Tokens, generator: np.random.Generator) -> Tokens:
     """Draw a sequence with the same count of every dinucleotide, all of them equally likely.
 
