@@ -103,7 +103,8 @@ def gather_results(folder: Path) -> dict[str, Any]:
             results[name] = content
             continue
         rows = content.get("rows") if isinstance(content, dict) else content
-        require(isinstance(rows, list), type(rows).__name__, "a list of records", path)
+        if not isinstance(rows, list):
+            raise InputError(type(rows).__name__, "a list of records", path=path)
         results[name] += [row for row in rows if row not in results[name]]
     return results
 
