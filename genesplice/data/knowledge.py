@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from genesplice.data.bundle import GENE_SETS, NETWORK, Bundle
 from genesplice.data.gene_sets import read_gene_sets, read_gmt, write_gmt

@@ -1,6 +1,6 @@
 """One attention function for every level: windowed or global, fused wherever it can be.
 
-flash-attn where it is installed (CUDA, fp16 or bf16), else torch's SDPA.
+flash-attn where it is installed (CUDA, fp16 or bf16), else torch's SDPA, else written out.
 
 Letters: B batch, H heads, T tokens, D head width, W half-window, Q queries a block.
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from genesplice.config.model import REGION_BP, SUMMARY_BP, ModelConfig
 from genesplice.errors import WorkError, require
 
-Backend = Literal["flash", "sdpa"]
+Backend = Literal["flash", "sdpa", "reference"]
 SMALLEST_BLOCK = 32
 HALF = (torch.float16, torch.bfloat16)
 Rotations = Float[Tensor, "T half 2"]
@@ -141,11 +141,14 @@ def attend(
 ) -> Heads:
     """Softmax attention over the pairs that `plan` allows.
 
-    None takes the fastest backend for where `q` lies.
+    None takes the fastest backend for where `q` lies. `reference` writes the softmax out over
+    all pairs; it is the definition that the fused backends are tested against.
     """
     if backend is None:
         crosses_gaps = plan.half_window is not None and plan.packing and plan.packing.has_gaps
         backend = "flash" if is_flash_able(q) and not crosses_gaps else "sdpa"
+    if backend == "reference":
+        return _attend_reference(q, k, v, plan)
     if backend == "flash":
         return flash_attend(q, k, v, plan.packing, plan.half_window)
     bias = None if plan.bias is None else plan.bias.to(q.dtype)
@@ -175,6 +178,16 @@ def _key_blocks(x: Tensor, half_window: int, block: int) -> Tensor:
 
 def _to_bias(allowed: Bool[Tensor, "..."]) -> Float[Tensor, "..."]:
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -math.inf)
+
+
+def _attend_reference(q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan) -> Tensor:
+    position = torch.arange(q.shape[2], device=q.device)
+    distance = (position[:, None] - position[None, :]).abs()
+    allowed = plan.is_real[:, None, None, :] | (distance == 0)
+    if plan.half_window is not None:
+        allowed = allowed & (distance <= plan.half_window)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    return scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v
 
 
 def rope(length: int, width: int, device: torch.device) -> Rotations:
