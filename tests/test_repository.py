@@ -2,10 +2,13 @@
 
 import importlib.metadata
 import inspect
+import io
 import json
 import pkgutil
 import re
 import subprocess
+import sys
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -160,6 +163,25 @@ def is_installed(name: str, version: str) -> bool:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_module_is_short(path):
     assert len(path.read_text().splitlines()) <= LINES_MOST
+
+
+def test_no_name_is_used_that_is_nowhere_defined():
+    """What ruff and mypy are told to pass over for the axes in types, such as "batch length"."""
+    words = ["check", "--isolated", "--select", "F821", "--output-format", "json", "--exit-zero"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *words, "genesplice", "benchmarks", "tests"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    undefined, strings = [], {}
+    for one in json.loads(done.stdout):
+        name, place = one["filename"], (one["location"]["row"], one["location"]["column"] - 1)
+        if name not in strings:
+            tokens = tokenize.generate_tokens(io.StringIO(read(name)).readline)
+            strings[name] = [(t.start, t.end) for t in tokens if t.type == tokenize.STRING]
+        if not any(start <= place < end for start, end in strings[name]):
+            undefined.append(f"{name}:{place[0]}: {one['message']}")
+    assert strings  # axes are found, so the rest would be
+    assert not undefined
 
 
 def test_the_house_is_small():

@@ -284,7 +284,7 @@ def pathway_influence(
     Raises
     ------
     InputError
-        If there is no measured gene, or no random graph.
+        If there is no measured gene, no random graph, or no edge of `kind` near the genes.
     """
     model, bundle = explainer.model, explainer.bundle
     measured = [gene_id for gene_id in genes if gene_id in bundle.observed.index]
@@ -300,10 +300,13 @@ def pathway_influence(
         part = cut_neighbourhood(bundle_graph(model, data), rows, len(model.graph.layers))
         vectors = explainer.vectors[part.genes]
         output = GraphOutput(model, part.graph, vectors, part.rows, PROFILE, along, SENDS[kind])
+        if not output.one_by_one:
+            return pd.DataFrame(columns=["mean"], dtype=float)
         edges = _share_out(output, steps)
         return influence(edges, kind, measured).set_index("id")
 
     table = measure(bundle)
+    require(len(table), f"no edge of a {kind} near the genes", "genes that have one")
     ablation = rewired_network if kind == "regulator" else random_gene_sets
     seeds = range(seed, seed + n_random)
     drawn = side_by_side(lambda one: measure(ablation(bundle, one))["mean"], seeds)

@@ -26,7 +26,13 @@ from genesplice.errors import InputError, require
 from genesplice.evaluate.bootstrap import rank_agreement, resampled
 from genesplice.results import Metric
 from genesplice.runtime import atomic_file
-from genesplice.variants.alleles import Allele, check_record, contig_names, survey_file
+from genesplice.variants.alleles import (
+    MAX_LENGTH_BP,
+    Allele,
+    check_record,
+    contig_names,
+    survey_file,
+)
 from genesplice.variants.annotate import Models, Settings, column_ratio, ready
 from genesplice.variants.classes import (
     auroc_metric,
@@ -58,14 +64,18 @@ def score_measured(
     masked: MaskedBases | None = None,
     levels: Levels | None = None,
     tracks: TrackChanges | None = None,
+    *,
+    max_length_bp: int = MAX_LENGTH_BP,
+    window_bp: int = WINDOW_BP,
 ) -> pd.DataFrame:
     """The table with a column for each score, and `flag` where a row could not be scored."""
     genome, names = bundle.genome, contig_names(bundle)
-    checked = [check_record(record, names)[0] for record in table_records(table)]
+    checked = [check_record(record, names, max_length_bp)[0] for record in table_records(table)]
     alleles = [one for one in checked if isinstance(one, Allele)]
     scores: dict[str, list[Any]] = {}
     if masked is not None:
-        scores["llr"] = [one.mean for one in allele_likelihoods(masked, genome, alleles)]
+        found = allele_likelihoods(masked, genome, alleles, window_bp=window_bp)
+        scores["llr"] = [one.mean for one in found]
     if levels is not None:
         most = [strongest(changes) for changes in levels(alleles)]
         scores["dlevel"] = [0.0 if one is None else one.mean for one in most]
@@ -169,7 +179,8 @@ def measured_benchmark(
     """Score a measured table, write it to `out` as TSV, and give its figures."""
     table = read_measured(path).reset_index(drop=True)
     survey_file(table_records(table), bundle, path)
-    scored = score_measured(table, bundle, *ready(models, bundle, settings))
+    limits = {"max_length_bp": settings.max_length_bp, "window_bp": settings.window_bp}
+    scored = score_measured(table, bundle, *ready(models, bundle, settings), **limits)
     metrics = measured_metrics(scored, seed=settings.seed, path=path)
     with atomic_file(out) as partial:
         scored.to_csv(partial, sep="\t", index=False)

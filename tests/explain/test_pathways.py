@@ -164,6 +164,16 @@ def test_bands_are_those_of_random_graphs(explainer, tiny_bundle):
         pd.testing.assert_frame_equal(table, again)
 
 
+def test_genes_without_an_edge_of_the_kind_are_refused(explainer, tiny_bundle):
+    lonely = dataclasses.replace(tiny_bundle, network=tiny_bundle.network.iloc[:0])
+    alone = Explainer(explainer.model, lonely, window_bp=2048, vectors=explainer.vectors)
+    genes = list(tiny_bundle.genes["gene_id"])
+    options = {"steps": 2, "n_random": 2}
+    with pytest.raises(InputError, match=r"no edge of a regulator near the genes"):
+        pathway_influence(alone, genes, "regulator", **options)
+    assert len(pathway_influence(alone, genes, "pathway", **options))
+
+
 def test_the_condition_mean_is_that_of_the_training_genes(explainer, tiny_bundle):
     """Held-out genes that all do the same in one condition have that in their profile."""
     genes = list(tiny_bundle.genes["gene_id"][:6])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from Bio.Align import substitution_matrices
-from command_line import call
+from command_line import call, succeed
 from tiny_genomes import make_relatives
 from tiny_variants import letters, make_masked, other, save_masked
 
@@ -80,6 +80,22 @@ def test_rows_that_cannot_be_scored_are_kept_and_named(score, tiny_bundle, measu
     assert measured_metrics(scored)[0].n == len(measured)
     with pytest.raises(InputError, match="5 measured variants"):
         measured_metrics(scored.head(5))
+
+
+def test_a_measured_row_is_read_as_far_as_a_record_of_a_vcf(tiny_bundle, measured, tmp_path):
+    model = save_masked(tmp_path / "pre", "model.base_width=0")
+    bases = letters(tiny_bundle.genome, 800, 2)
+    both = "chr", 801, bases, "".join(map(other, bases)), 0.0
+    rows = pd.concat([measured, pd.DataFrame([both], columns=measured.columns)])
+    rows.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    words = ["--model", model, "--data", tiny_bundle.path, "--measured", tmp_path / "m.tsv"]
+    tables = {}
+    for name, limits in {"usual": [], "own": ["--window", "4096", "--max-length", "1"]}.items():
+        succeed("variants", *words, *limits, "--out", tmp_path / name)
+        tables[name] = pd.read_csv(tmp_path / f"{name}.measured.tsv", sep="\t")
+    assert tables["usual"]["flag"].isna().all()
+    assert tables["own"]["flag"].tolist()[-1] == "too_long"
+    assert (tables["usual"]["llr"] != tables["own"]["llr"])[:-1].all()
 
 
 def test_a_measured_file_comes_back(tmp_path, measured):
