@@ -200,7 +200,9 @@ def run(
         written["results"] = publish_results(result.run_dir, out / "results")
     cli.emit(written if as_json else {"index": result.page}, as_json)
     if result.exit_code:
-        again = shlex.join([*called(), "run", "--resume", str(result.run_dir)])
+        own = ["--out", str(out)] if out != Path("reports") else []
+        own += ["--notebooks", str(notebooks)] if notebooks != Path("notebooks") else []
+        again = shlex.join([*called(), "run", "--resume", str(result.run_dir), *own])
         cli.say(f"to go on from there: {again}")
         raise SystemExit(result.exit_code)
 

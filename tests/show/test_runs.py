@@ -1,9 +1,11 @@
 """Run directories and manifests on disk, without a kernel."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+from command_line import call
 from tiny_notebooks import code, md, write_notebook
 
 from genesplice.cli.notebooks import publish_results
@@ -187,3 +189,19 @@ def test_only_a_finished_run_is_published(tmp_path: Path, notebooks: list[Notebo
     with pytest.raises(InputError, match="a run that is running, expected one that is done"):
         publish_results(run, tmp_path)
     assert not (tmp_path / "results.json").exists()
+
+
+def test_the_command_that_goes_on_says_where_reports_are(tmp_path):
+    folder = write_notebook(
+        tmp_path / "notebooks" / "01_try.ipynb",
+        md("# Try"),
+        code('run_dir: str = ""', "parameters"),
+        code("assert False, 'stops here'"),
+    ).parent
+    answer = call("run", "--notebooks", folder, "--out", tmp_path / "own")
+    assert answer.code == 1
+    (line,) = [line for line in answer.err.splitlines() if "to go on from there" in line]
+    words = shlex.split(line)
+    assert words[words.index("--out") + 1] == str(tmp_path / "own")
+    assert words[words.index("--notebooks") + 1] == str(folder)
+    assert Path(words[words.index("--resume") + 1]).parent == tmp_path / "own" / "runs"
