@@ -179,8 +179,11 @@ def measured_benchmark(
     """Score a measured table, write it to `out` as TSV, and give its figures."""
     table = read_measured(path).reset_index(drop=True)
     survey_file(table_records(table), bundle, path)
-    limits = {"max_length_bp": settings.max_length_bp, "window_bp": settings.window_bp}
-    scored = score_measured(table, bundle, *ready(models, bundle, settings), **limits)
+    masked, levels, tracks = ready(models, bundle, settings)
+    scored = score_measured(
+        table, bundle, masked, levels, tracks,
+        max_length_bp=settings.max_length_bp, window_bp=settings.window_bp,
+    )  # fmt: skip
     metrics = measured_metrics(scored, seed=settings.seed, path=path)
     with atomic_file(out) as partial:
         scored.to_csv(partial, sep="\t", index=False)
