@@ -367,8 +367,8 @@ def describe_rule(config: Config) -> pd.Series:
         "context lengths (bp)": ", ".join(f"{length:,}" for length in rule.contexts_bp),
         "smallest effect of interest (per doubling)": rule.smallest_effect,
         "probability of a false yes or no": rule.alpha,
-        "held-out folds, by number": "all" if not rule.folds else ", ".join(map(str, rule.folds)),
-        "seeds, by number": ", ".join(map(str, rule.seeds)),
+        "held-out folds": "numbers " + ", ".join(map(str, rule.folds)) if rule.folds else "all",
+        "seeds": "numbers " + ", ".join(map(str, rule.seeds)),
         "other architectures": ", ".join(rule.references) or "none in this preset",
     }
     return pd.Series(words, name="agreed on before")

@@ -154,14 +154,14 @@ def check_controls(
     names: list[ControlName] = list(CONTROLS)
     if before is not None:
         again = longest_ago(before["controls"])
-        progress(f"controls: {again} is run again, the others passed before")
+        progress(f'controls: "{again}" is run again, the others passed before')
         record = _judge(config, environment, out, runner, [again], seed, progress)
         (new,) = record["controls"]
         controls = [new if one["control"] == again else one for one in before["controls"]]
         reused = [one["control"] for one in controls if one is not new]
         record |= {"controls": controls, "reused": reused}
         if not record["passed"]:
-            progress(f"controls: {again} did not come out as planted: all are run again")
+            progress(f'controls: "{again}" did not come out as planted: all are run again')
             before = None
     if before is None:
         record = _judge(config, environment, out, runner, names, seed, progress)
@@ -226,7 +226,7 @@ def _judge(
             decision = Decision("cannot tell", (), f"Cannot tell: {error}.")
         about = {"control": kind, "expected": CONTROLS[kind], "made": made}
         answers.append(about | decision.to_dict())
-        progress(f"controls: {kind}: {decision.answer} (expected {CONTROLS[kind]})")
+        progress(f'controls: "{kind}": {decision.answer} (expected {CONTROLS[kind]})')
     epochs = settings.control_epochs
     steps = (conditions.condition_steps(bundles[k].genome, config, plans[k], epochs) for k in kinds)
     return {

@@ -334,16 +334,16 @@ def controls_sentence(controls: Mapping[str, Any]) -> str:
     listed = {one["control"]: one for one in controls["controls"]}
     parts, reused = [], controls["reused"]
     if reused:
-        now = ", ".join(name for name in listed if name not in reused)
+        now = ", ".join(f'"{name}"' for name in listed if name not in reused)
         parts.append(
-            f"Run again for this verdict: {now}, the one that had passed longest ago here."
+            f"Run again for this verdict: control {now}, the one that had passed longest ago here."
         )
     for name in reused:
         made = listed[name]["made"]
         libraries = ", ".join(f"{one} {made['versions'][one]}" for one in SAID)
         parts.append(
-            f"Not run again: {name}, which passed on {made['when'][:10]} with the same code and "
-            f"settings, {libraries}, on {made['processor']} ({made['system']})."
+            f'Not run again: control "{name}", which passed on {made["when"][:10]} with the same '
+            f"code and settings, {libraries}, on {made['processor']} ({made['system']})."
         )
     parts.append(
         f"In simulated controls {controls['smallest_effect']:g} per doubling matters. The planted "

@@ -110,10 +110,10 @@ def test_they_take_turns_and_every_verdict_says_which_are_old(
     assert table.loc["network", "run"] == made["network"][:10]
     assert table["is"].tolist() == table["must be"].tolist()
     said = controls_sentence(record)
-    assert "Run again for this verdict: distal, the one that had passed longest ago" in said
+    assert 'Run again for this verdict: control "distal", the one that had passed' in said
     version = versions()
     libraries = ", ".join(f"{one} {version[one]}" for one in ("genesplice", "python", "torch"))
-    assert f"Not run again: network, which passed on {made['network'][:10]}" in said
+    assert f'Not run again: control "network", which passed on {made["network"][:10]} with' in said
     assert f"{libraries}, on {processor()}" in said
 
 
@@ -123,7 +123,7 @@ def test_one_that_does_not_come_out_as_planted_has_all_run_again(config, oracle,
     assert oracle.ran == ["distal", *CONTROLS]
     assert (record["passed"], record["reused"]) == (False, [])
     assert record["controls"][0]["answer"] != "yes"
-    assert "controls: distal did not come out as planted: all are run again" in said
+    assert 'controls: "distal" did not come out as planted: all are run again' in said
     assert (kept / "controls.json").read_bytes() == before
 
 

@@ -150,8 +150,8 @@ def test_controls_are_kept_for_another_verdict_and_counted(out, tiny_bundle, tmp
     new = tmp_path / "new"
     code, _, told = run("--data", tiny_bundle.path, "--out", new, "--controls", kept)
     assert code == 1
-    assert "controls: distal is run again, the others passed before" in told
-    assert "controls: distal did not come out as planted: all are run again" in told
+    assert 'controls: "distal" is run again, the others passed before' in told
+    assert 'controls: "distal" did not come out as planted: all are run again' in told
     assert "controls: 4 of 16 tasks are there already" in told
     assert not json.loads((new / "controls.json").read_text())["passed"]
 
