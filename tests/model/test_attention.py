@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genesplice.model import attention
 from genesplice.model.attention import attend, make_plan, rope, rotate
 from genesplice.model.sequence import Block
 
@@ -141,3 +142,28 @@ def test_no_wide_number_reaches_another_device():
         out = rotate(torch.randn(2, 3, 50, 16, device="meta"), turns)
     assert out.shape == (2, 3, 50, 16)
     assert dtypes == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "has_kernel", "is_taken"),
+    [
+        (64, torch.bfloat16, True, True),
+        (256, torch.float16, True, True),
+        (264, torch.bfloat16, True, False),
+        (60, torch.bfloat16, True, False),
+        (64, torch.float32, True, False),
+        (64, torch.bfloat16, False, False),
+    ],
+)
+def test_flash_takes_half_precision_and_heads_of_its_widths(
+    width, dtype, has_kernel, is_taken, monkeypatch
+):
+    class OnDevice(torch.Tensor):
+        """As if on a GPU: what decides is read, nothing is computed."""
+
+        is_cuda = True
+
+    monkeypatch.setattr(attention, "flash_version", lambda: "2.8" if has_kernel else None)
+    q = torch.zeros(1, 1, 2, width, dtype=dtype)
+    assert attention.is_flash_able(q.as_subclass(OnDevice)) == is_taken
+    assert not attention.is_flash_able(q)
