@@ -13,7 +13,7 @@ from genesplice.config import ModelConfig
 from genesplice.errors import InputError
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import make_encoder
-from genesplice.model.splicing import SplicedEncoder
+from genesplice.model.incremental import IncrementalEncoder
 
 __all__ = ["READS", "measure_mutagenesis"]
 
@@ -61,7 +61,7 @@ def measure_mutagenesis(task: dict[str, Any]) -> dict[str, float]:
         return (read, out.bases[:, part]) if out.bases is not None else (read,)
 
     with torch.no_grad():
-        spliced = SplicedEncoder(encoder, inputs, is_real, with_bases=has_bases)
+        spliced = IncrementalEncoder(encoder, inputs, is_real, with_bases=has_bases)
 
         def touched(bases: Tensor) -> tuple[Tensor, ...]:
             out = spliced.encode(bins, at, bases)

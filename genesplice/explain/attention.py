@@ -19,8 +19,8 @@ from torch import Tensor
 from genesplice.config.model import REGION_BP, SUMMARY_BP
 from genesplice.errors import WorkError, require
 from genesplice.model.encoder import HierarchicalEncoder
+from genesplice.model.incremental import IncrementalEncoder, Level
 from genesplice.model.sequence import Block, Merge
-from genesplice.model.splicing import Level, SplicedEncoder
 from genesplice.predict.gene_output import Explainer, GeneOutput, resolve_genes
 
 LEVELS = ("bins", "summaries", "regions", "fused")
@@ -105,7 +105,7 @@ def _hierarchy(explainer: Explainer) -> HierarchicalEncoder:
 @torch.no_grad()
 def encode_levels(
     explainer: Explainer, gene_id: str, position_bp: int = 0
-) -> tuple[GeneOutput, SplicedEncoder, int]:
+) -> tuple[GeneOutput, IncrementalEncoder, int]:
     """A gene's window with all of its levels computed, and which of its bases is `position_bp`.
 
     Raises
@@ -122,7 +122,7 @@ def encode_levels(
     wanted = f"{low} to {low + length - 1} for {gene_id}"
     require(0 <= at < length, f"position {position_bp} bp", wanted)
     inputs = torch.cat([function.bases, function.annotation], -1)
-    return function, SplicedEncoder(encoder, inputs, function.is_real), at
+    return function, IncrementalEncoder(encoder, inputs, function.is_real), at
 
 
 @torch.no_grad()
@@ -257,7 +257,7 @@ def _through(level: Level, weight: Float[Tensor, " tokens"]) -> Float[Tensor, " 
     return weight
 
 
-def _sum_shares(encoded: SplicedEncoder) -> Float[Tensor, "3 bins"]:
+def _sum_shares(encoded: IncrementalEncoder) -> Float[Tensor, "3 bins"]:
     """How much of a fused bin is its own, its summary's and its region's vector."""
     encoder, n_bins = encoded.encoder, encoded.is_real.shape[1]
     down = encoder.from_summaries.weight

@@ -18,8 +18,8 @@ from torch import Tensor
 from genesplice.errors import WorkError, require
 from genesplice.explain.attribution import base_table
 from genesplice.model.encoder import HierarchicalEncoder
+from genesplice.model.incremental import IncrementalEncoder, splice
 from genesplice.model.readout import bins_read
-from genesplice.model.splicing import SplicedEncoder, splice
 from genesplice.predict.gene_output import Explainer, GeneOutput, resolve_genes
 from genesplice.results import Attribution
 from genesplice.runtime import Countdown, claim_parts, write_table
@@ -38,24 +38,24 @@ class VariantOutput:
 
     def __init__(self, function: GeneOutput) -> None:
         self.function, encoder = function, function.model.encoder
-        self.spliced: SplicedEncoder | None = None
+        self.incremental: IncrementalEncoder | None = None
         if isinstance(encoder, HierarchicalEncoder) and not encoder.permutes_regions:
             inputs = torch.cat([function.bases, function.annotation], -1)
             window, has_bases = function.window, encoder.base_width > 0
             length = window.tokens.shape[1]
             self.bins = bins_read(window.loci(), length=length, bin_bp=encoder.bin_bp)
             with torch.no_grad():
-                self.spliced = SplicedEncoder(
+                self.incremental = IncrementalEncoder(
                     encoder, inputs, function.is_real, with_bases=has_bases
                 )
 
     @torch.no_grad()
     def __call__(self, low_bp: int, bases: Changed) -> Numbers:
         """Predict with `bases` in place of what starts at `low_bp` of the window."""
-        if self.spliced is None:
+        if self.incremental is None:
             return self.in_full(low_bp, bases)
         first_bp = self.bins[0] * self.function.model.config.bin_bp
-        return self.function.read(self.spliced.encode(self.bins, low_bp, bases), first_bp)
+        return self.function.read(self.incremental.encode(self.bins, low_bp, bases), first_bp)
 
     @torch.no_grad()
     def in_full(self, low_bp: int, bases: Changed) -> Numbers:

@@ -23,9 +23,9 @@ from genesplice.errors import InputError, require
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import Prediction
+from genesplice.model.incremental import GeneAmongOthers
 from genesplice.model.readout import GeneLoci
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, RELATIVE_CHANNELS, EncoderOutput
-from genesplice.model.splicing import GeneAmongOthers
 from genesplice.predict.expression import bundle_graph, encode_genes
 
 Reference = Literal["uniform", "masked", "shuffle"]

@@ -25,9 +25,9 @@ from genesplice.data.windows import annotation_track, fetch_track
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.heads import Prediction
+from genesplice.model.incremental import IncrementalEncoder
 from genesplice.model.readout import GeneLoci, bins_read
 from genesplice.model.sequence import N_TOKEN, EncoderOutput
-from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import SingleGenePredictor
 from genesplice.predict.models import TrackModels
@@ -167,7 +167,7 @@ class LevelModel:
             assert isinstance(encoder, HierarchicalEncoder)
             channels, length = encoder.channels(*inputs), inputs[0].shape[1]
             is_real = (inputs[0][:1] != N_TOKEN).view(1, -1, encoder.bin_bp).any(-1)
-            window = SplicedEncoder(encoder, channels[:1], is_real, with_bases=with_bases)
+            window = IncrementalEncoder(encoder, channels[:1], is_real, with_bases=with_bases)
             for changed, i in zip(channels, rows, strict=True):
                 bins = bins_read(genes([i]), length=length, bin_bp=encoder.bin_bp)
                 low, high = sequences[i].changed

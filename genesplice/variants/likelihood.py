@@ -29,8 +29,8 @@ from genesplice.data.genome import Genome
 from genesplice.errors import InputError, require
 from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.genesplice import PretrainingModel, reverse_complement
+from genesplice.model.incremental import IncrementalEncoder
 from genesplice.model.sequence import MASK_TOKEN, N_TOKEN, REGION_BP, reverse_columns
-from genesplice.model.splicing import SplicedEncoder
 from genesplice.predict.pretrained import base_log_probabilities
 from genesplice.results import Metric
 from genesplice.runtime import side_by_side
@@ -217,7 +217,7 @@ class MaskedBases:
                 tokens, columns = reverse_complement(tokens), reverse_columns(columns)
             is_real = (tokens != N_TOKEN).view(1, -1, bin_bp).any(-1)
             channels = encoder.channels(tokens, columns=columns)
-            window = SplicedEncoder(encoder, channels, is_real, with_bases=True)
+            window = IncrementalEncoder(encoder, channels, is_real, with_bases=True)
             for row in part:
                 at = length - 1 - row.positions[::-1] if is_reverse else row.positions
                 low, high = int(at[0]), int(at[-1]) + 1

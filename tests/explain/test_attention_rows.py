@@ -10,7 +10,7 @@ from tiny_models import make_tiny, make_vectors
 from genesplice.errors import InputError, WorkError
 from genesplice.explain.attention import LEVELS, attention_rows, gene_attention, head_ablation
 from genesplice.model.attention import attend, make_plan, rope
-from genesplice.model.splicing import SplicedEncoder
+from genesplice.model.incremental import IncrementalEncoder
 from genesplice.predict.gene_output import Explainer
 
 
@@ -32,7 +32,7 @@ def stacks(explainer):
     real = function.is_real.clone()
     real[0, 100:140] = False
     with torch.no_grad():
-        spliced = SplicedEncoder(explainer.model.encoder, inputs, real)
+        spliced = IncrementalEncoder(explainer.model.encoder, inputs, real)
     return dict(
         zip(LEVELS, (spliced.first, spliced.summaries, spliced.regions, spliced.last), strict=True)
     )

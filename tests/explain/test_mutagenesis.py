@@ -16,7 +16,7 @@ from genesplice.explain.mutagenesis import (
     mutation_table,
     scan_genes,
 )
-from genesplice.model.splicing import SplicedEncoder, splice
+from genesplice.model.incremental import IncrementalEncoder, splice
 from genesplice.predict.gene_output import Explainer
 
 HIERARCHIES = {
@@ -56,7 +56,7 @@ def test_bins_and_bases_of_a_changed_window_are_those_of_a_full_pass(holes, sett
     inputs = torch.cat([function.bases, function.annotation], -1)
     generator = torch.Generator().manual_seed(2)
     for first, last in ((100, 140), (0, 30), (200, 256)):
-        spliced = SplicedEncoder(encoder, inputs.detach(), function.is_real, with_bases=True)
+        spliced = IncrementalEncoder(encoder, inputs.detach(), function.is_real, with_bases=True)
         for low in (0, 1003, first * 16 + 5, 4096 - 40):
             bases = torch.rand(3, 40, 4, generator=generator, dtype=torch.float64)
             whole = inputs.repeat(3, 1, 1)

@@ -10,8 +10,8 @@ from tiny_models import SMALL, make_tiny
 
 import genesplice as gs
 from genesplice.errors import InputError
+from genesplice.model.incremental import GeneAmongOthers
 from genesplice.model.readout import codon_fractions
-from genesplice.model.splicing import GeneAmongOthers
 from genesplice.predict.expression import bundle_graph, encode_genes
 from genesplice.predict.gene_output import (
     Explainer,

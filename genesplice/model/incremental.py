@@ -114,7 +114,7 @@ def splice(
     return torch.cat(parts, dim)
 
 
-class SplicedEncoder:
+class IncrementalEncoder:
     """One strand of one window under `encoder`, all levels at hand, to be encoded with changes.
 
     Parameters
