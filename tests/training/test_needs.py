@@ -68,6 +68,23 @@ def test_what_the_backward_pass_keeps_is_counted(changes):
     assert estimate == pytest.approx(sum(kept.values()), rel=0.15)
 
 
+def test_windows_that_are_read_at_once_are_those_of_all_threads_and_of_a_batch(tiny_bundle):
+    name = "windows (finetune.core_bp, finetune.batch_windows)"
+
+    def need(n_windows, *more):
+        sizes = (
+            f"finetune.batch_windows={n_windows}",
+            "finetune.core_bp=1024",
+            "finetune.flank_bp=0",
+        )
+        settings = config("model.graph_layers=0", *sizes, *more)
+        return finetune_need(settings, tiny_bundle).parts[name]
+
+    threads, trains = torch.get_num_threads(), "finetune.epochs=1"
+    assert need(6, trains) / need(1, trains) == pytest.approx((threads + 6) / (threads + 1))
+    assert need(6) == need(1) < need(1, trains)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from tiny_files import random_genome
 
 from genesplice.baselines.features import SMOOTHED_BINS, smoothed_kmers
+from genesplice.baselines.methods import predict_tracks
 from genesplice.baselines.ridge import ridge_on_bins
 from genesplice.cli import write_track_page
 from genesplice.config import load_preset, override
@@ -128,6 +129,22 @@ def test_the_ridge_is_that_of_sklearn_and_never_sees_the_fold_that_it_predicts()
     alpha = 10 ** (np.argmin(errors) / 4)
     model = Ridge(alpha).fit(x[train] / scale, y[train, 0, 0])
     np.testing.assert_allclose(x @ coefficients[:, 0] + intercept[0], model.predict(x / scale))
+
+
+def test_the_ridge_of_each_fold_learns_from_all_other_folds(tmp_path, tiny_bundle):
+    bundle = planted(tiny_bundle, tmp_path)
+    means = {fold: np.ones(2) for fold in range(bundle.n_folds)}
+    block_of = bin_blocks(bundle.genome, bundle.blocks)
+    fold_of = np.where(block_of < 0, -1, bundle.blocks["fold"].to_numpy()[block_of])
+    before = predict_tracks(bundle, means)
+    assert (np.isfinite(before[0]) == (fold_of >= 0)).all()
+    for changed in (0, bundle.n_folds - 1, -1):
+        values = np.array(bundle.tracks.values)
+        values[0, fold_of == changed] += 100
+        other = dataclasses.replace(bundle, tracks=bundle.tracks._replace(values=values))
+        differs = (predict_tracks(other, means) != before)[0]
+        for fold in means:
+            assert differs[fold_of == fold].any() == (fold != changed and changed >= 0)
 
 
 # --- windows and the head ---
