@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     )
     from genesplice.runtime import project_path
     from genesplice.show import explorers, figures
+    from genesplice.show.figures import influence_sentence
     from genesplice.show.figures_explain import attribution_explorer
     from genesplice.show.report import Headline
     from genesplice.training.comparisons import compare_contrast, compare_schedules, trial_config

@@ -344,8 +344,8 @@ def level_errors(predicted: pd.DataFrame, bundle: Bundle, fold: int) -> pd.DataF
 
 def edge_attributions(
     explainer: Any, genes: Sequence[str], *, condition: str | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame, float]:
-    """Nodes and edges that the predictions of genes rest on, and what share is unaccounted for.
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Nodes and edges that the predictions of genes rest on, and how far they add up, in words.
 
     The 80 edges of largest attribution into `genes`, which is their `weight`.
     """
@@ -357,7 +357,7 @@ def edge_attributions(
     edges = edges.loc[edges["weight"].abs().nlargest(80).index]
     nodes = pd.DataFrame(index=pd.Index(sorted({*edges["source"], *edges["target"]}), name="id"))
     nodes["name"] = nodes.index.map(explainer.bundle.labels)
-    return nodes, edges, found.relative_delta
+    return nodes, edges, found.completeness
 
 
 def describe_rule(config: Config) -> pd.Series:

@@ -221,9 +221,11 @@ LABELS = {
     "count_two_sided": "counts of neighbouring bases",
     "start": "start codons", "stop": "stop codons", "start_stop": "start and stop codons",
     "codon_12_3": "codon positions 1 and 2", "nonsynonymous": "non-synonymous",
-    "hexamers_level": "hexamers: loss of level", "hexamers_level_size": "hexamers: size of change",
+    "hexamers": "−10/−35 hexamers", "hexamers_level": "−10/−35: loss of level",
+    "hexamers_level_size": "−10/−35: size of change",
+    "llr": "masked-base log-likelihood ratio", "dlevel": "change of predicted level",
 }  # fmt: skip
-"""What people read of simple methods and of classes of changes; files keep the names."""
+"""What people read of simple methods, classes of changes and scores; files keep the names."""
 
 
 def label(model: object) -> str:

@@ -1,9 +1,13 @@
-"""Notebooks written by the tests."""
+"""Notebooks written by the tests, and notebooks run without a kernel."""
 
+import ast
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import IPython.display
 import nbformat
+import pytest
 
 
 def md(source: str) -> nbformat.NotebookNode:
@@ -34,6 +38,27 @@ def write_notebook(path: Path, *cells: nbformat.NotebookNode) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
+
+
+def run_cells(path: Path, patch: pytest.MonkeyPatch, given: dict[str, Any]) -> list[Any]:
+    """Run the cells of a notebook in this process, with those of `given` that it takes.
+
+    Given back is what it shows: values that cells end with, and what they display.
+    """
+    names, shown = dict[str, Any](), list[Any]()
+    patch.setattr(IPython.display, "display", shown.append)
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        if cell.cell_type != "code":
+            continue
+        tree = ast.parse(cell.source)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        where = f"{path.stem}, cell {number}"
+        exec(compile(tree, where, "exec"), names)
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), where, "eval"), names))
+        if "parameters" in cell.metadata.get("tags", []):
+            names |= {name: value for name, value in given.items() if name in names}
+    return shown
 
 
 PARAMETERS = 'preset: str = "quick"\nseed: int = 0  # of everything random\nrun_dir: str = ""'

@@ -293,8 +293,7 @@ def write_verdict_page(
         parts += ["## Hypotheses and their ablations", hypothesis_table(ablations)]
     parts.append(f"{rule_sentence(verdict['rule'])} Cost: {verdict['cpu_seconds']:.0f} s of CPU.")
     title = f"Does longer context help{f' on {name}' if name else ''}?"
-    lead = [f"{verdict['answer']}. {verdict['sentence']}"]
-    return write_page(target, title, parts, lead=lead)
+    return write_page(target, title, parts, lead=[verdict["sentence"]])
 
 
 def condition_table(verdict: Mapping[str, Any], metrics: pd.DataFrame) -> pd.DataFrame:

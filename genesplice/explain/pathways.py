@@ -59,6 +59,13 @@ class EdgeAttribution(NamedTuple):
         added = abs(self.output - self.without_graph)
         return abs(self.delta) / added if added else float("nan")
 
+    @property
+    def completeness(self) -> str:
+        """How far the values are from adding up, in words."""
+        if self.output == self.without_graph:
+            return "The graph adds nothing to these genes."
+        return f"Of what the graph adds, {self.relative_delta:.1%} is missing."
+
 
 class _Received(nn.Module):
     """Stands for a layer whose messages are known: they are scaled as one."""
@@ -189,14 +196,18 @@ class GraphOutput(nn.Module):
 def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution:
     """Integrated gradients of the edge masks, from no graph to the whole one.
 
+    A graph without edges adds nothing, and has no rows.
+
     Raises
     ------
     WorkError
-        If the graph has no edges, or the model no graph layers.
+        If the model has no graph layers.
     """
-    if not output.kinds or not len(output.exchange.layers):
+    if not len(output.exchange.layers):
         raise WorkError("there is no graph in this model, and nothing that it could have received")
     table, full = _share_out(output, steps), output.full_masks()
+    if not output.kinds:
+        return EdgeAttribution(table, 0.0, 0.0, 0.0)
     with torch.no_grad():
         at_full, at_empty = float(output(*full)), float(output(*map(torch.zeros_like, full)))
     delta = float(table["value"].sum()) - (at_full - at_empty)
@@ -205,6 +216,9 @@ def edge_attribution(output: GraphOutput, *, steps: int = 16) -> EdgeAttribution
 
 def _share_out(output: GraphOutput, steps: int) -> pd.DataFrame:
     """`EdgeAttribution.table` of the edges that have a mask each, whatever is missing."""
+    if not output.one_by_one:
+        none = {"source": object, "target": object, "kind": object, "sign": int, "value": float}
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in none.items()})
     # From no graph: Captum's own reference is zero.
     method, options = IntegratedGradients(output), {"n_steps": steps, "internal_batch_size": 1}
     shares = zip(output.kinds, method.attribute(output.full_masks(), **options), strict=True)
@@ -228,7 +242,7 @@ def explain_edges(
     InputError
         For an unknown gene or condition.
     WorkError
-        If the graph has no edges, or the model no graph layers.
+        If the model has no graph layers.
     """
     rows = torch.tensor([explainer.row[g] for g in resolve_genes(explainer.bundle, genes)])
     model = explainer.model
@@ -277,14 +291,14 @@ def pathway_influence(
     node moves whatever it is tied to; only one whose ties are right moves it the right way. Say it
     of held-out genes: what was trained on follows every node.
 
-    Ordered by mean, largest first. Further columns: name (as people read it), null_low and
-    null_high (the middle 95 % of random graphs), null_mean, and p (share of random graphs, the
-    real one counted in, that do at least as well).
+    No rows where no edge of `kind` is near the genes. Ordered by mean, largest first. Further
+    columns: name (as people read it), null_low and null_high (the middle 95 % of random graphs),
+    null_mean, and p (share of random graphs, the real one counted in, that do at least as well).
 
     Raises
     ------
     InputError
-        If there is no measured gene, no random graph, or no edge of `kind` near the genes.
+        If there is no measured gene, or no random graph.
     """
     model, bundle = explainer.model, explainer.bundle
     measured = [gene_id for gene_id in genes if gene_id in bundle.observed.index]
@@ -300,15 +314,12 @@ def pathway_influence(
         part = cut_neighbourhood(bundle_graph(model, data), rows, len(model.graph.layers))
         vectors = explainer.vectors[part.genes]
         output = GraphOutput(model, part.graph, vectors, part.rows, PROFILE, along, SENDS[kind])
-        if not output.one_by_one:
-            return pd.DataFrame(columns=["mean"], dtype=float)
         edges = _share_out(output, steps)
         return influence(edges, kind, measured).set_index("id")
 
     table = measure(bundle)
-    require(len(table), f"no edge of a {kind} near the genes", "genes that have one")
     ablation = rewired_network if kind == "regulator" else random_gene_sets
-    seeds = range(seed, seed + n_random)
+    seeds = range(seed, seed + (n_random if len(table) else 1))
     drawn = side_by_side(lambda one: measure(ablation(bundle, one))["mean"], seeds)
     # A node whose random ties lead to none of the genes adds nothing there.
     null = np.stack([one.reindex(table.index).fillna(0.0).to_numpy() for one in drawn])
@@ -322,7 +333,7 @@ def pathway_influence(
 
 def _chance_above(null: Float[np.ndarray, "graphs nodes"]) -> float:
     """Share of nodes that one random graph has above the band of the others."""
-    if len(null) < 2:
+    if len(null) < 2 or not null.size:
         return 1.0
     bands = [np.quantile(np.delete(null, i, 0), 0.975, axis=0) for i in range(len(null))]
     return float(np.mean([graph > band for graph, band in zip(null, bands, strict=True)]))

@@ -52,14 +52,16 @@ def completeness_bars(
 ) -> go.Figure:
     """Draw by how much each gene's attributions miss the prediction they should sum to.
 
-    Genes beyond the threshold are hatched as well as coloured; the worst are on top.
+    Genes beyond the threshold are hatched as well as coloured; the worst are on top. Those whose
+    prediction is that of the baseline have nothing to add up to, and are counted instead.
 
     Parameters
     ----------
     delta
         Sum of attributions minus (prediction − baseline prediction), by gene_id, log2(TPM+1).
     relative
-        The same as a share of |prediction − baseline prediction|; the sign is dropped.
+        The same as a share of |prediction − baseline prediction|; the sign is dropped. NaN where
+        that is 0.
     threshold
         Share up to which attributions count as complete.
     names
@@ -70,8 +72,11 @@ def completeness_bars(
     InputError
         Empty series, values that are not finite, or series over different genes.
     """
-    delta = th.require_series(delta, "delta")
-    relative = th.require_series(relative, "relative delta")
+    delta, is_flat = th.require_series(delta, "delta"), relative.isna()
+    if len(relative) and is_flat.all():
+        return th.left_out("prediction other than that of an empty sequence", title)
+    relative = th.require_series(relative[~is_flat], "relative delta")
+    delta = delta.drop(is_flat.index[is_flat], errors="ignore")
     found = f"{len(delta):,} genes of delta, {len(relative):,} of relative delta"
     both = f"the same genes ({len(delta.index.intersection(relative.index)):,} are in both)"
     th.require(set(delta.index) == set(relative.index), found, both)
@@ -81,6 +86,8 @@ def completeness_bars(
     table = pd.DataFrame({"x": relative, "delta": delta.loc[relative.index]})
     table = table.assign(y=np.arange(n, dtype=float), label=[th.safe(label) for label in plain])
     subtitle = f"{is_within.sum():,} of {n:,} genes within {threshold:.1%} of the prediction"
+    if is_flat.any():
+        subtitle += f"; {is_flat.sum():,} more predicted as an empty sequence is"
     figure = th.blank_figure(90 + (22 if is_named else 6) * n, title, subtitle)
     for word, part, colour, pattern in (
         ("within the limit", table[is_within], th.BLUE, ""),
@@ -153,13 +160,24 @@ def part_bars(
     return figure
 
 
+def influence_sentence(table: pd.DataFrame, what: str) -> str:
+    """How many nodes of a `pathway_influence` ("pathways") do better than random graphs."""
+    if table.empty:
+        return f"these data have no {what} of these genes"
+    above = int((table["mean"] > table["null_high"]).sum())
+    said = f"{above} of {len(table)} {what} above their band of random graphs"
+    if "chance_above" in table:
+        said += f" ({len(table) * table['chance_above'].iloc[0]:.0f} expected by chance)"
+    return said
+
+
 def influence_bars(
-    table: pd.DataFrame, *, names: pd.Series | None = None, title: str = "What the graph adds"
+    table: pd.DataFrame, *, names: pd.Series | None = None, title: str = "Nodes of the graph"
 ) -> go.Figure:
     """Draw the 15 largest means of nodes on the middle 95 % of random graphs.
 
     A node above its band is drawn in full colour, any other hollow: it does no better than random
-    edges would.
+    edges would. Of an empty table there is a sentence.
 
     Parameters
     ----------
@@ -167,18 +185,19 @@ def influence_bars(
         From `pathway_influence`: id, n_edges, mean, null_low, null_high, p.
     names
         Label by id; the column `name` if None, and the id where it has none.
+    title
+        What the nodes are: "Pathways".
 
     Raises
     ------
     InputError
-        A column that is missing, no rows, or values that are not finite.
+        A column that is missing, or values that are not finite.
     """
+    if table.empty:
+        return th.left_out(f"{title.lower()} of these genes", title)
     limits = ["mean", "null_low", "null_high"]
     table = th.require_table(table, "influence", ["id", "n_edges", *limits, "p"], finite=limits)
-    n_above = int((table["mean"] > table["null_high"]).sum())
-    text = f"{n_above} of {len(table)} above their band of random graphs"
-    if "chance_above" in table:
-        text += f"; {len(table) * table['chance_above'].iloc[0]:.0f} expected by chance"
+    text = influence_sentence(table, title.lower())
     shown = table.sort_values("mean", ascending=False).head(15)
     called = shown["name"] if names is None and "name" in shown else shown["id"]
     labels = [str(one if names is None else names.get(one, one)) for one in called]

@@ -102,13 +102,12 @@ def attribution_parts(
             part_bars(parts_of, names=names),
         ]
     delta = pd.Series({one.gene_id: one.delta for one in found})
-    # Where the prediction is that of an empty sequence there is nothing to add up to.
-    relative = pd.Series({one.gene_id: one.relative_delta for one in found}).dropna().clip(upper=99)
-    if promises_sum and np.isfinite(delta).all() and len(relative):
+    relative = pd.Series({one.gene_id: one.relative_delta for one in found}).clip(upper=99)
+    if promises_sum and np.isfinite(delta).all() and relative.notna().any():
         parts += [
             "## Do they add up?\n\nThe sum of all bases should be the prediction less that for an "
             "empty sequence; beyond 5 % it has not converged.",
-            completeness_bars(delta[relative.index], relative, names=names),
+            completeness_bars(delta, relative, names=names),
         ]
     if curves:
         notes = checks["verdict"].str.split(":").str[0] if checks is not None else None

@@ -249,7 +249,7 @@ def fold_map(
 def change_path(
     table: pd.DataFrame, change: str, *, missing: float, title: str = "From one base to the level"
 ) -> go.Figure:
-    """Draw by what way a changed base changes the level of its gene.
+    """Draw by what way a changed base changes the level of its gene: a band for each part.
 
     Parameters
     ----------
@@ -268,22 +268,23 @@ def change_path(
     rows += order.head(6)[["name", "value"]].itertuples(index=False, name=None)
     if len(order) > 6:
         rows.append((f"{len(order) - 6} others", order["value"].iloc[6:].sum()))
-    values, total, last = [value for _, value in rows], table["value"].sum(), 3 + len(rows)
-    sizes = [max(abs(value), 1e-9) for value in values]
+    values, total = [value for _, value in rows], table["value"].sum()
     colours = [f"rgba({'0,114,178' if value >= 0 else '230,159,0'},0.45)" for value in values]
     link = {
-        "source": [0] + [1] * len(rows) + [*range(3, last)],
-        "target": [1] + [*range(3, last)] + [2] * len(rows),
-        "value": [sum(sizes), *sizes, *sizes],
-        "color": [th.GRID, *colours, *colours],
-        "customdata": [total, *values, *values],
+        "source": [0] * len(rows),
+        "target": [*range(1, 1 + len(rows))],
+        "value": [max(abs(value), 1e-9) for value in values],
+        "color": colours,
+        "customdata": values,
         "hovertemplate": "%{customdata:+.4f} log₂(TPM+1)<extra></extra>",
     }
-    ends = [th.safe(change), "embedding", f"level {total:+.3f}"]
-    names = [f"{th.safe(th.short(name, 28))} {value:+.2g}" for name, value in rows]
-    node = {"label": [*ends, *names], "color": th.GREY, "pad": 14, "thickness": 12}
-    share = abs(missing) / max(abs(total - missing), 1e-12)
-    subtitle = f"Blue up, orange down; {share:.1%} is missing."
+    # What the bands come from stands above: beside its node it would lie under their names.
+    names = ["", *(f"{th.safe(th.short(name, 28))} {value:+.2g}" for name, value in rows)]
+    node = {"label": names, "color": th.GREY, "pad": 18, "thickness": 12}
+    after = total - missing
+    share = f"{abs(missing) / abs(after):.1%}" if abs(after) > 1e-6 else "nothing"
+    subtitle = f"{change} changes the level by {after:+.3f}. "
+    subtitle += f"Blue up, orange down; {share} is missing."
     hidden = {"xaxis_visible": False, "yaxis_visible": False}
     figure = th.blank_figure(150 + 34 * len(rows), title, subtitle, **hidden)
     return figure.add_sankey(node=node | {"hovertemplate": "%{label}<extra></extra>"}, link=link)
@@ -345,7 +346,9 @@ def _amount(value: Any, unit: object) -> str:
     """A leakage value with its unit: numbers rounded to four digits, anything else as text."""
     if pd.isna(value):
         return "not measured"
-    text = str(value)
+    unit, text = str(unit), str(value)
+    if unit.startswith("share of ") and isinstance(value, (float, np.floating)):
+        value, unit = 100 * value, f"% of {unit.removeprefix('share of ')}"
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         text = f"{value:,}"
     elif isinstance(value, (float, np.floating)):

@@ -34,6 +34,7 @@ _EDGE = 1.4  # axes end here: room for the labels of the outermost nodes
 _CHARACTER_PX, _LINE_PX, _MARGIN_PX = 6.4, 14.0, 12.0
 _HALO = "0 0 2px white, 0 0 3px white, 0 0 4px white"
 N_LABELS = 24
+_NO_NETWORK = "network around these genes"
 
 
 def graph_layout(nodes: Sequence[str], edges: pd.DataFrame) -> np.ndarray:
@@ -86,9 +87,9 @@ def pathway_graph(
     edges: pd.DataFrame,
     *,
     value_name: str = "value",
-    title: str = "Regulators, genes and pathways",
+    title: str = "",
 ) -> go.Figure:
-    """Draw a signed, weighted graph of regulators, genes and pathways.
+    """Draw a signed, weighted graph of regulators, genes and pathways; no nodes: a sentence.
 
     Kinds of nodes differ in symbol and colour, signs in colour, dash and head (arrow: activates,
     bar: represses), attention is the width of an edge in four classes, `value` the size of a
@@ -105,14 +106,18 @@ def pathway_graph(
         (regulates, member_of; the sign of the latter is not used). No rows is fine.
     value_name
         What `value` is, with its unit, for the hover text.
+    title
+        Empty: the kinds of nodes that are there.
 
     Raises
     ------
     InputError
-        Missing columns, no nodes, repeated ids, edges to nodes that are not there, other kinds
+        Missing columns, repeated ids, edges to nodes that are not there, other kinds
         or signs.
     """
     columns = ["id", "label", "kind", "value"]
+    if nodes.empty and edges.empty:
+        return th.left_out(_NO_NETWORK, title)
     filled, kinds = nodes.fillna({"value": 0.0}), {"kind": _NODE_KINDS}
     require_table(filled, "nodes", columns, unique=["id"], finite=["value"], among=kinds)
     nodes = nodes.assign(id=nodes["id"].astype(str)).sort_values("id", kind="stable")
@@ -135,7 +140,9 @@ def pathway_graph(
     hover = row_texts(texts, "<b>{label}</b><br>{id}<br>{kind}, {value_name} {value}")
     shown = ["<br>".join(one) if side else "" for one, side in zip(labels, sides, strict=True)]
     counts = f"{len(nodes):,} nodes, {len(edges):,} edges; width of an edge: attention"
-    figure = th.blank_figure(_BODY_PX, title, counts)
+    there = [f"{kind}s" for kind in _NODE_KINDS if (nodes["kind"] == kind).any()]
+    listed = " and ".join([", ".join(there[:-1]), there[-1]] if there[1:] else there)
+    figure = th.blank_figure(_BODY_PX, title or listed.capitalize(), counts)
     _add_edges(figure, edges, xy, ends, sizes / 2)
     for kind, (symbol, colour) in _NODE_KINDS.items():
         mine = np.flatnonzero(nodes["kind"] == kind)
@@ -223,7 +230,8 @@ def _add_edges(
 class NetworkExplorer(Explorer):
     """Pick a node, by search or by a click: its neighbours, and the sign of every edge.
 
-    Edges point from source to target with an arrow head; the sign is a colour and a dash.
+    Edges point from source to target with an arrow head; the sign is a colour and a dash. Without
+    nodes it is a sentence.
 
     Parameters
     ----------
@@ -240,13 +248,16 @@ class NetworkExplorer(Explorer):
     Raises
     ------
     InputError
-        No nodes, repeated ids, an edge that leads to no node, or an unknown sign.
+        Repeated ids, an edge that leads to no node, or an unknown sign.
     """
 
     def __init__(
         self, nodes: pd.DataFrame, edges: pd.DataFrame, *, weight_label: str = "weight"
     ) -> None:
         ids = list(nodes.index.astype(str))
+        if not ids and edges.empty:
+            super().__init__(th.left_out(_NO_NETWORK))
+            return
         require_table(pd.DataFrame({"id": ids}), "nodes", ["id"], unique=["id"])
         edges = edges if len(edges) else pd.DataFrame(columns=["source", "target"])
         edges = edges.assign(sign=edges.get("sign", 0), weight=edges.get("weight", np.nan))

@@ -172,6 +172,13 @@ def blank_figure(
     return figure.update_layout(**layout)
 
 
+def left_out(what: str, title: str = "") -> go.Figure:
+    """A sentence in place of a figure: the data have nothing to draw, and the page goes on."""
+    said = f"These data have no {what}; this section is left out."
+    hidden: dict[str, Any] = {"xaxis_visible": False, "yaxis_visible": False}
+    return blank_figure(8, title, said, **hidden)
+
+
 def stack_panels(figure: go.Figure, panels: Mapping[str, tuple[int, int]]) -> int:
     """Put y axes (and "table") below one another: height and gap above, in pixels; their sum."""
     total = top = sum(height + gap for height, gap in panels.values())

@@ -164,14 +164,31 @@ def test_bands_are_those_of_random_graphs(explainer, tiny_bundle):
         pd.testing.assert_frame_equal(table, again)
 
 
-def test_genes_without_an_edge_of_the_kind_are_refused(explainer, tiny_bundle):
+def test_genes_without_an_edge_of_the_kind_have_no_rows(explainer, tiny_bundle):
     lonely = dataclasses.replace(tiny_bundle, network=tiny_bundle.network.iloc[:0])
     alone = Explainer(explainer.model, lonely, window_bp=2048, vectors=explainer.vectors)
     genes = list(tiny_bundle.genes["gene_id"])
     options = {"steps": 2, "n_random": 2}
-    with pytest.raises(InputError, match=r"no edge of a regulator near the genes"):
-        pathway_influence(alone, genes, "regulator", **options)
-    assert len(pathway_influence(alone, genes, "pathway", **options))
+    none = pathway_influence(alone, genes, "regulator", **options)
+    some = pathway_influence(alone, genes, "pathway", **options)
+    assert none.empty
+    assert len(some)
+    pd.testing.assert_series_equal(none.dtypes, some.dtypes)
+
+
+def test_a_graph_without_edges_adds_nothing(explainer, tiny_bundle):
+    bare = dataclasses.replace(tiny_bundle, network=tiny_bundle.network.iloc[:0], gene_sets={})
+    alone = Explainer(explainer.model, bare, window_bp=2048, vectors=explainer.vectors)
+    found, some = (
+        explain_edges(one, receivers(tiny_bundle), steps=2) for one in (alone, explainer)
+    )
+    assert found.table.empty
+    pd.testing.assert_index_equal(found.table.columns, some.table.columns)
+    assert np.isnan(found.relative_delta)
+    assert found.completeness == "The graph adds nothing to these genes."
+    assert some.completeness == f"Of what the graph adds, {some.relative_delta:.1%} is missing."
+    nodes, edges, said = edge_attributions(alone, receivers(tiny_bundle))
+    assert (len(nodes), len(edges), said) == (0, 0, found.completeness)
 
 
 def test_the_condition_mean_is_that_of_the_training_genes(explainer, tiny_bundle):

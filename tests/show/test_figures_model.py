@@ -11,6 +11,7 @@ from tiny_figures import ids, polygons, row_labels, trace
 from genesplice.errors import InputError
 from genesplice.results import Metric, read_metrics, write_metrics
 from genesplice.show import figures
+from genesplice.show.figures import influence_sentence
 from genesplice.show.theme import BLUE
 
 
@@ -457,6 +458,17 @@ def test_many_genes_are_drawn_without_labels_in_less_room():
     assert crowded.height < roomy.height
 
 
+def test_genes_predicted_as_an_empty_sequence_is_are_counted():
+    some = figures.completeness_bars(DELTA, RELATIVE.replace(0.01, np.nan))
+    assert list(row_labels(some).values()) == ["g2", "g4", "g3"]
+    text = some.layout.title.text
+    assert "1 of 3 genes within" in text
+    assert "; 1 more" in text
+    none = figures.completeness_bars(DELTA, RELATIVE * np.nan)
+    assert "These data have no prediction other than that" in none.layout.title.text
+    assert not none.data
+
+
 def test_series_that_do_not_belong_together_are_refused():
     bars = figures.completeness_bars
     refused(bars, "0 rows in delta", DELTA[:0], RELATIVE[:0])
@@ -519,11 +531,11 @@ def test_checks_are_drawn_worst_first_with_value_limit_and_reason(tiny_bundle):
         ("<b>■ red</b>", "<b>samples</b>: not measured; limit: red above 0. Why: because"),
         (
             "<b>▲ amber</b>",
-            "<b>copies</b>: 0.02345 share of genes; limit: red above 0. Why: because",
+            "<b>copies</b>: 2.345 % of genes; limit: red above 0. Why: because",
         ),
         (
             "<b>● green</b>",
-            "<b>operon mates</b>: 0 share of genes; limit: red above 0. Why: because",
+            "<b>operon mates</b>: 0 % of genes; limit: red above 0. Why: because",
         ),
         ("<b>● green</b>", "<b>relatives</b>: 12,345 genes. Why: because"),
     ]
@@ -611,7 +623,13 @@ def test_influences_stand_on_their_bands_and_only_those_above_are_full():
     assert list(dots.marker.symbol) == ["diamond", *["diamond-open"] * 14]
     bands = [list(x) for x, _ in polygons(trace(figure, "random graphs, middle 95 %"))]
     assert bands == [[-0.4, 0.4], [-0.3, 0.6], [-0.5, 0.5], *[[-2.0, 0.0]] * 12]
-    assert "1 of 16 above" in figure.layout.title.text
+    assert "1 of 16 nodes of the graph" in figure.layout.title.text
+    none = figures.influence_bars(table.iloc[:0], title="Pathways")
+    assert "These data have no pathways of these genes;" in none.layout.title.text
+    said = influence_sentence(table, "pathways")
+    assert said == "1 of 16 pathways above their band of random graphs"
+    chance = influence_sentence(table.assign(chance_above=0.126), "sets")
+    assert chance.endswith("graphs (2 expected by chance)")
     refused(figures.influence_bars, "also p", table.drop(columns="p"))
     refused(figures.influence_bars, "not finite", table.assign(mean=np.nan))
 

@@ -122,8 +122,10 @@ def test_nodes_are_drawn_by_kind_and_value_where_the_layout_put_them():
     }
     assert traces["pathway"].text[0].count("<br>") <= 1
     assert traces["pathway"].text[0].endswith("…")
+    assert "Regulators, genes and pathways" in figure.layout.title.text
     fewer = pathway_graph(NODES.iloc[:4], EDGES.iloc[:3])
     assert "pathway" not in {one.name for one in fewer.data}
+    assert ">Regulators and genes<" in fewer.layout.title.text
 
 
 def label_boxes(figure) -> list[tuple[float, float, float, float]]:
@@ -190,7 +192,7 @@ def test_styles_are_in_the_legend_once_and_no_edges_are_fine():
 @pytest.mark.parametrize(
     ("nodes", "edges", "match"),
     [
-        (NODES.iloc[:0], EDGES.iloc[:0], "0 rows in nodes"),
+        (NODES.iloc[:0], EDGES, "0 rows in nodes"),
         (NODES.drop(columns="value"), EDGES, "also value"),
         (pd.concat([NODES, NODES.iloc[:1]]), EDGES, "1 of 6 rows of nodes repeat a id"),
         (NODES.assign(kind="operon"), EDGES, "kind 'operon' in nodes, expected regulator, gene"),
@@ -205,6 +207,16 @@ def test_styles_are_in_the_legend_once_and_no_edges_are_fine():
 def test_graphs_that_cannot_be_drawn_are_refused(nodes, edges, match):
     with pytest.raises(InputError, match=match):
         pathway_graph(nodes, edges)
+
+
+def test_without_a_network_there_is_a_sentence():
+    figure = pathway_graph(NODES.iloc[:0], EDGES.iloc[:0])
+    explorer = NetworkExplorer(pd.DataFrame({"name": []}), pd.DataFrame({"source": []}))
+    assert explorer.figure == figure
+    assert not explorer.controls
+    assert "These data have no network around these genes;" in figure.layout.title.text
+    assert figure.layout.height < 80
+    assert not figure.layout.xaxis.visible
 
 
 # ---- NetworkExplorer: the whole network, its nodes, three signs, neighbours, the node, dots
@@ -314,16 +326,17 @@ def test_a_path_of_change_draws_every_part_and_what_is_missing():
     figure = change_path(table, "g A>T", missing=0.04)
     (drawn,) = figure.data
     labels, link = list(drawn.node.label), drawn.link
-    assert labels[:3] == ["g A&gt;T", "embedding", "level -0.040"]
     # Embedding, kernel, the six largest by size, and the other three together.
-    assert labels[3:6] == ["its own embedding +0.1", "kernel: like training genes -0.3", "crp -0.2"]
-    assert labels[6:] == [f"set {i} +0.0{i + 1}" for i in (7, 6, 5, 4, 3)] + ["3 others +0.06"]
+    first = ["", "its own embedding +0.1", "kernel: like training genes -0.3", "crp -0.2"]
+    assert labels[:4] == first
+    assert labels[4:] == [f"set {i} +0.0{i + 1}" for i in (7, 6, 5, 4, 3)] + ["3 others +0.06"]
     ways = list(zip(link.source, link.target, link.value, link.customdata, strict=True))
-    assert ways[0] == (0, 1, pytest.approx(0.96), pytest.approx(-0.04))
     for i, value in enumerate([0.1, -0.3, -0.2, 0.08, 0.07, 0.06, 0.05, 0.04, 0.06]):
-        for source, target, size, change in (ways[1 + i], ways[10 + i]):
-            assert {source, target} & {3 + i}
-            assert (size, change) == (pytest.approx(abs(value)), pytest.approx(value))
-        colour = link.color[1 + i]
-        assert (colour == link.color[1]) == (value > 0)
+        assert ways[i] == (0, 1 + i, pytest.approx(abs(value)), pytest.approx(value))
+        assert (link.color[i] == link.color[0]) == (value > 0)
+    assert "g A&gt;T changes the level by -0.080." in figure.layout.title.text
     assert "50.0% is missing" in figure.layout.title.text
+    flat = change_path(table.assign(value=0.0), "g A>T", missing=0.0)
+    assert "nothing is missing" in flat.layout.title.text
+    # On a telephone a name has the width of the plot.
+    assert max(map(len, labels)) * 7 < 300
