@@ -22,7 +22,7 @@ from jaxtyping import Int64, UInt8
 
 from genesplice.data.genome import Genome, decode, encode, reverse_complement
 from genesplice.data.tables import some
-from genesplice.errors import require
+from genesplice.errors import InputError, require
 
 MIN_JUDGED_CDS = 20
 REFUSED_BELOW, DOUBTED_BELOW = 0.5, 0.9
@@ -152,9 +152,10 @@ def add_coding(
     Raises
     ------
     InputError
-        For a `transl_table` that NCBI does not have.
+        For a `transl_table` that NCBI does not have, and where most of `MIN_JUDGED_CDS` or more
+        coding sequences have no reading frame, unless the genome is random bases.
     """
-    read, no_frame, no_code = dict[str, Coding](), list[str](), list[str]()
+    read, no_code = dict[str, Coding](), list[str]()
     for row in rows:
         gene_id, lines = row["gene_id"], features.get(row["gene_id"], ())
         cds = [line for line in lines if line.kind == "CDS"]
@@ -162,7 +163,8 @@ def add_coding(
             code, expected = line.get("transl_table") or "", "a genetic code of NCBI"
             is_known = not code or genetic_code(code)
             require(is_known, f"transl_table {code[:20]!r}", expected, path, line.number)
-        row["length"] = exonic_bp(lines) or row["end"] - row["start"]
+        span = row["end"] - row["start"]
+        row["length"] = exonic_bp(lines) or span
         row["biotype"] = row["biotype"] or ("protein_coding" if cds else "gene")
         if may_code(row["biotype"]) and cds and not any(line.get("pseudo") for line in cds):
             contig = genome.contig(row["contig"])
@@ -171,10 +173,13 @@ def add_coding(
             found = (_join(group, row, circle_bp) for group in _transcripts(kept, above))
             # Of equally long ones the first in the file.
             read[gene_id] = max(found, key=lambda one: one.bp, default=Coding())
-            if not read[gene_id].exons:
-                no_frame.append(gene_id)
-        elif not cds and row["length"] == row["end"] - row["start"] and whole_gene(row):
+        elif row["biotype"] == "protein_coding" and not cds and row["length"] == span:
             read[gene_id] = Coding(whole_gene(row))
+    no_frame = [gene_id for gene_id, own in read.items() if not own.exons]
+    if 2 * len(no_frame) > len(read) >= MIN_JUDGED_CDS and not _is_random(genome):
+        found = f"no reading frame in {len(no_frame)} of {len(read)} coding sequences"
+        expected = "one in most: usually it is 0- or 1-based coordinates, or another strand"
+        raise InputError(f"{found} ({some(no_frame, 3)})", expected, path=path)
     n_spliced = sum(len(one.exons) > 2 for one in read.values())
     usual = STANDARD if n_spliced > SPLICED_SHARE * len(read) else BACTERIAL
     for row in rows:
@@ -183,11 +188,15 @@ def add_coding(
         if row["contig"] in mitochondria and own.exons and not own.code:
             row["genetic_code"] = UNKNOWN
             no_code.append(row["gene_id"])
-        if row["biotype"] == "gene" and not any(features.values()):
-            exons = whole_gene(row | {"biotype": "protein_coding"})
-            gene = SimpleNamespace(**row | {"exons": exons})
-            row["exons"] = exons if is_open(coding_sequence(genome, gene), usual) else ()
+    bare = [row for row in rows if row["biotype"] == "gene" and not any(features.values())]
+    for row in bare:
+        exons = whole_gene(row | {"biotype": "protein_coding"})
+        gene = SimpleNamespace(**row | {"exons": exons})
+        row["exons"] = exons if is_open(coding_sequence(genome, gene), usual) else ()
     notes = []
+    if bare:
+        n_open = sum(bool(row["exons"]) for row in bare)
+        notes.append(f"no CDS lines: {n_open} of {len(bare)} genes read as open reading frames")
     if no_frame:
         notes.append(
             "coding sequences without a reading frame (their length, their strand, trans-splicing) "

@@ -28,10 +28,10 @@ def organism(start="ATG", stop="TAA", wrong=0, chances=(0.4, 0.2, 0.1, 0.3)):
     return Genome(tokens, (Contig("c", 0, tokens.size, False),))
 
 
-def judged(tmp_path, genome, shift=0, swap=False, gtf=False, extra=""):
+def judged(tmp_path, genome, shift=0, swap=False, gtf=False, extra="", grow=(0, 0), n=N):
     lines = []
-    for i in range(N):
-        first, last = STEP * i + 101 + shift, STEP * i + 100 + GENE + shift
+    for i in range(n):
+        first, last = STEP * i + 101 + shift - grow[0], STEP * i + 100 + GENE + shift + grow[1]
         strand = "+-"[(i + swap) % 2]
         cds = (first, last - 3) if strand == "+" else (first + 3, last)
         names = f'gene_id "g{i}";' if gtf else f"ID=g{i}"
@@ -76,6 +76,31 @@ def test_shift_strand_code_and_assembly_that_are_wrong_are_refused(tmp_path, gen
         judged(tmp_path, genome, **options)
     for word in ("another assembly", "strand", "0- or 1-based", "genetic code"):
         assert word in str(e.value)
+
+
+@pytest.mark.parametrize("grow", [(1, 0), (0, 1), (-1, 0), (1, 1)])
+@pytest.mark.parametrize("gtf", [False, True])
+def test_starts_or_ends_that_are_shifted_leave_no_reading_frame_and_are_refused(
+    tmp_path, grow, gtf
+):
+    with pytest.raises(InputError, match=r"^\S+genes: found no reading frame in 40 of 40 ") as e:
+        judged(tmp_path, organism(), grow=grow, gtf=gtf)
+    assert "(g0, g1, g2, … (40 in all)), expected one in most: usually it is 0- or" in str(e.value)
+    assert judged(tmp_path, organism(), grow=grow, gtf=gtf, n=19) == {"n": 0, "text": ""}
+    random = np.random.default_rng(0).integers(0, 4, 300_000).astype(np.uint8)
+    made_up = Genome(random, (Contig("c", 0, random.size, False),))
+    assert judged(tmp_path, made_up, grow=grow, gtf=gtf) == {"n": 0, "text": ""}
+
+
+def test_half_of_the_genes_may_lack_a_frame_also_where_no_coding_sequences_are_written(tmp_path):
+    def read(n_odd):
+        lines = [f"c\tx\tgene\t{STEP * i + 101 - (i < n_odd)}\t{STEP * i + 190}\t.\t+\t.\tID=g{i};"
+                 "biotype=protein_coding\n" for i in range(N)]  # fmt: skip
+        return parse_annotation(write(tmp_path / "g.gff3", "".join(lines)), organism())
+
+    assert sum(map(bool, read(20).genes["exons"])) == 20
+    with pytest.raises(InputError, match="found no reading frame in 21 of 40 coding"):
+        read(21)
 
 
 def test_doubtful_annotations_are_told_and_few_genes_or_random_bases_not_judged(tmp_path):
@@ -294,8 +319,9 @@ def test_files_without_coding_sequences_have_open_frames_or_what_they_call_codin
     for name, parts in (("open", "ATGGCATAA"), ("shut", "ATGTAATAA"), ("odd", "ATGGTAA")):
         one.add(name, "-", [parts])
     one.lines = [line for line in one.lines if "\tgene\t" in line]
-    _, _, genes = by_hand(tmp_path, one)
+    reading, _, genes = by_hand(tmp_path, one)
     assert {name for name, gene in genes.items() if len(gene.exons)} == {"open"}
+    assert reading.notes == ["no CDS lines: 1 of 3 genes read as open reading frames"]
     one.lines = [line + ";gene_biotype=protein_coding" for line in one.lines]
     _, _, genes = by_hand(tmp_path, one)
     assert {name for name, gene in genes.items() if len(gene.exons)} == {"open", "shut"}
