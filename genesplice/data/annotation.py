@@ -242,9 +242,10 @@ def _lines(path: Path, contigs: FileContigs) -> Iterator[Feature]:
         is_part = kind in ("exon", "CDS", "stop_codon")
         if not (is_part or kind.endswith(("gene", "RNA", "transcript"))):
             continue
-        if not (WHOLE_NUMBER.fullmatch(first) and WHOLE_NUMBER.fullmatch(last)):
+        is_whole = WHOLE_NUMBER.fullmatch(first) and WHOLE_NUMBER.fullmatch(last)
+        if not is_whole or int(first) > int(last):
             found = f"coordinates {first[:20]!r}-{last[:20]!r}"
-            raise InputError(found, "two whole numbers", path=path, line=number)
+            raise InputError(found, "whole numbers, start <= end", path=path, line=number)
         if kind == "CDS" and phase not in ("0", "1", "2", "."):
             raise InputError(f"phase {phase[:20]!r}", "0, 1, 2 or '.'", path=path, line=number)
         start, end, skipped = int(first) - 1, int(last), int(phase) if phase in ("1", "2") else 0

@@ -241,13 +241,15 @@ def _star_column(table: pd.DataFrame, path: Path) -> tuple[list[str], str]:
 def _numbers(cells: pd.DataFrame, path: Path) -> Float[np.ndarray, "genes samples"]:
     with suppress(ValueError):
         numbers = cells.to_numpy(dtype=object).astype(np.float64)
-        if np.isfinite(numbers).all():
+        if (np.isfinite(numbers) & (numbers >= 0)).all():
             return numbers
-    row, column = np.argwhere(~cells.map(tables.is_number).to_numpy())[0]
+    is_fine = cells.map(lambda cell: tables.is_number(cell) and float(cell) >= 0)
+    row, column = np.argwhere(~is_fine.to_numpy())[0]
     cell, line = cells.iat[row, column].strip(), tables.line_of(cells, cells.index[row])
     found = f"{cell!r}" if cell else "an empty cell"
     found += f" for sample {cells.columns[column]!r}"
-    expected = "a number" + " with a point, or semicolons between columns" * ("," in cell)
+    expected = "a number" + " >= 0" * tables.is_number(cell)
+    expected += " with a point, or semicolons between columns" * ("," in cell)
     raise InputError(found, expected, path=path, line=line)
 
 
@@ -290,14 +292,13 @@ def _to_log2_tpm(
     refuse(~np.isfinite(values), "no finite number", "a value in every cell")
     refuse(values < 0, "{value:g}", "values >= 0")
     check_unit(table, unit, path)
+    values = values / _gene_lengths(table, lengths, path) if unit == "counts" else values
+    totals = values.sum(axis=0)
+    sample = table.columns[int(np.argmin(totals))]
+    require(totals.min() > 0, f"sample {sample!r} without reads", f"{unit} > 0", path)
     if unit == "log2tpm":
         return values
-    if unit != "tpm":
-        values = values / _gene_lengths(table, lengths, path) if unit == "counts" else values
-        totals = values.sum(axis=0)
-        sample = table.columns[int(np.argmin(totals))]
-        require(totals.min() != 0, f"sample {sample!r} without reads", f"{unit} > 0", path)
-        values = values / totals * MILLION
+    values = values if unit == "tpm" else values / totals * MILLION
     return np.log2(values + 1)
 
 

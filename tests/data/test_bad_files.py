@@ -102,10 +102,14 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         (CIRCLE + gene(23990, 48001),
          "g.gff:2: found a gene at 23990-48001, expected 1 <= start <= end <= 24000, the "
          "length of chr1"),
-        (gene("x"), "g.gff:1: found coordinates 'x'-'9', expected two whole numbers"),
-        (gene("²"), "g.gff:1: found coordinates '²'-'9', expected two whole numbers"),
+        (gene("x"), "g.gff:1: found coordinates 'x'-'9', expected whole numbers, start <= end"),
+        (gene("²"), "g.gff:1: found coordinates '²'-'9', expected whole numbers, start <= end"),
         (gene(1, "9" * 5000),
-         "g.gff:1: found coordinates '1'-'99999999999999999999', expected two whole numbers"),
+         "g.gff:1: found coordinates '1'-'99999999999999999999', expected whole numbers, start <= "
+         "end"),
+        *[(gene() + gene(9, 1, names="Parent=g", kind=kind),
+           "g.gff:2: found coordinates '9'-'1', expected whole numbers, start <= end")
+          for kind in ("gene", "CDS", "exon", "mRNA", "stop_codon")],
         (gene(strand="."), "g.gff:1: found a gene on strand '.', expected '+' or '-'"),
         (gene(strand="1"), "g.gff:1: found a gene on strand '1', expected '+' or '-'"),
         (gene().encode() + b"\xff\n", "g.gff:2: found bytes that are not UTF-8, expected text"),
@@ -132,7 +136,9 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
          "e.tsv:3: found '1.\\x005' for sample 's1', expected a number"),
         ("gene\ts1\na\t5\nb\tinf\n", "e.tsv:3: found 'inf' for sample 's1', expected a number"),
         ("gene\ts1\nb0000\t50\nb0001\t-0.5\n",
-         "e.tsv: found -0.5 for gene 'b0001', sample 's1', expected values >= 0"),
+         "e.tsv:3: found '-0.5' for sample 's1', expected a number >= 0"),
+        ("gene\ts1\ts2\nb0000\t50\t0\nb0001\t60\t0\n",
+         "e.tsv: found sample 's2' without reads, expected tpm > 0"),
         ("s1\ts2\n1.5\t3\n",
          "e.tsv: found no gene ids in the first column, expected gene ids, then a column per "
          "sample"),
@@ -179,6 +185,10 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
     f"{PREPARE} --expression-unit log2tpm --expression": [
         ("gene\ts1\na\t23\nb\t1\n",
          "e.tsv: found values up to 23 with unit log2tpm, expected at most 21"),
+        ("gene\ts1\ts2\nb0000\t9\t0\nb0001\t7\t0\n",
+         "e.tsv: found sample 's2' without reads, expected log2tpm > 0"),
+        ("gene\ts1\ts2\nb0000\t9\t1\nb0001\t7\t-1e-3\n",
+         "e.tsv:3: found '-1e-3' for sample 's2', expected a number >= 0"),
         (SALMON,
          "quant.sf:1: found columns TPM, NumReads of one sample, expected one of them in unit "
          "log2tpm"),
@@ -187,7 +197,7 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         ("gene\ts1\ts2\nb0000\t5\t0\nb0001\t9\t0\n",
          "e.tsv: found sample 's2' without reads, expected counts > 0"),
         (table().replace("b0001\t", "b0001\t-"),
-         "e.tsv: found -31.871 for gene 'b0001', sample 's1', expected values >= 0"),
+         "e.tsv:3: found '-31.871' for sample 's1', expected a number >= 0"),
         (FEATURE_COUNTS.format(0),
          "c.txt: found no length for 1 genes (b0000), expected a length of 1 bp or more for "
          "every gene with counts"),
@@ -293,7 +303,7 @@ FILES: dict[str, list[tuple[str | bytes, str]]] = {
         (CUT, "g.fa.gz: found a truncated or damaged gzip stream, expected a complete file"),
     ],
     "pretrain --fasta genome.fa --out out --annotation": [
-        (gene("x"), "g.gff:1: found coordinates 'x'-'9', expected two whole numbers"),
+        (gene("x"), "g.gff:1: found coordinates 'x'-'9', expected whole numbers, start <= end"),
     ],
     # Headers are read before models are opened.
     "variants --model none --data none --out out.vcf --vcf": [
