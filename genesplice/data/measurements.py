@@ -70,7 +70,8 @@ def read_measurements(
         raise InputError(f"expression unit {unit!r}", ", ".join(get_args(ExpressionUnit)))
     measured = _read_folder(path, unit) if path.is_dir() else read_matrix(path, unit)
     if samples is not None:
-        measured = measured._replace(obs=_read_samples(samples, list(measured.values), path))
+        obs, more = _read_samples(samples, list(measured.values), path)
+        measured = measured._replace(obs=obs, notes=(*measured.notes, *more))
     return measured
 
 
@@ -141,7 +142,9 @@ def _read_folder(folder: Path, unit: ExpressionUnit) -> Measurements:
     )
 
 
-def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.DataFrame:
+def _read_samples(
+    path: Path, names: list[str], expression_path: Path
+) -> tuple[pd.DataFrame, list[str]]:
     table = tables.read_table(path)
     parts = {part: (part,) for part in ("condition", DELETED)}
     columns = tables.find_columns(table, parts, path=path, optional=(DELETED,))
@@ -155,9 +158,11 @@ def _read_samples(path: Path, names: list[str], expression_path: Path) -> pd.Dat
     of = f"{len(missing)} of the {len(names)} samples in {expression_path.name}"
     expected = f"sample ids such as {tables.some(table.index[:3])} in both"
     require(not missing, f"no row for {of} ({tables.some(missing, 3)})", expected, path)
+    others = table.index.difference(names, sort=False)
+    said = tables.counted(f"{path.name}: left out, no sample of {expression_path.name}", others)
     table = table.loc[names]
     table.attrs[tables.LINE] = lines
-    return table
+    return table, [said] * bool(len(others))
 
 
 def name_deleted(obs: pd.DataFrame | None, reading: Annotation, path: Path) -> pd.DataFrame | None:

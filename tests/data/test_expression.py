@@ -197,6 +197,8 @@ def test_sample_table_gives_conditions_in_any_order_and_may_know_more_samples(tm
         tmp_path / "s.csv", "id,batch,Condition\ns3,2,cold\ns9,1,no\ns1,1,warm\ns2,1,cold\n"
     )
     data = read(tmp_path, samples=samples)
+    notes = read_measurements(tmp_path / "e.tsv", "tpm", samples).notes
+    assert notes == ("s.csv: left out, no sample of e.tsv: 1 (s9)",)
     assert data.obs["condition"].tolist() == ["warm", "cold", "cold"]
     assert data.obs["batch"].tolist() == ["1", "1", "2"]
     assert condition_means(data).columns.tolist() == ["warm", "cold"]
