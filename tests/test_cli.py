@@ -460,6 +460,7 @@ def test_baselines_score_simple_methods(data, tmp_path):
     assert len(set(table["model"])) > 3
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["seeds"] == {"baselines": 2}
+    assert manifest["leakage"] == load_bundle(data).leakage["status"]
     metrics = read_metrics(tmp_path / "out" / "metrics.json")
     assert {m.model for m in metrics if " - " not in m.model} == set(table["model"])
     assert "held-out genes, 95 %" not in answer.err

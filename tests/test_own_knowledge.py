@@ -79,6 +79,7 @@ def test_finetune_predict_and_explain_know_it(tiny_bundle, mine, tmp_path):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["data_sha256"]["network"] == file_sha256(edges)
     assert manifest["data_sha256"]["gene_sets"] == file_sha256(sets)
+    assert manifest["leakage"] == "amber"
     folder = out / "fold0_seed0"
     model = load_model(folder)
     assert sorted(model.graph.known["pathway"]) == ["KEGG:mine", "own:heat shock"]

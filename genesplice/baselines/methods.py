@@ -155,6 +155,8 @@ def run_baselines(
     for fold in held_out:
         bundle.test_genes(fold)  # raises for a fold that is not there
     require(held_out, "no folds", f"some of 0 to {bundle.n_folds - 1}")
+    if bundle.leakage_warning:
+        progress(f"baselines: {bundle.leakage_warning}")
     tables = _feature_tables(bundle, {BASELINES[name].features for name in names})
     lacking = [n for n in names if BASELINES[n].features and BASELINES[n].features not in tables]
     if lacking and models is not None:

@@ -127,6 +127,7 @@ def baselines(
             best = max(pooled, key=lambda metric: metric.value).model
             metrics += differences(predictions, bundle.block_of, model=best)
         about: dict[str, Any] = {"seeds": {"baselines": seed}, "data": bundle.data_sha256}
+        about["extra"] = {"leakage": bundle.leakage["status"]}
         cli.write_receipt(scratch, metrics, has_model=False, **about)
     if not as_json:
         cli.show_scores(metrics, predictions["gene_id"].nunique())
@@ -256,6 +257,7 @@ def finetune(
     metrics += strata_metrics(predictions, gene_strata(bundle), blocks, train_profile=profiles)
     metrics += gs.coverage_metrics(predictions, blocks) + result.costs
     extra = {"init": init, "network": network, "gene_sets": gene_sets}
+    extra["leakage"] = bundle.leakage["status"]
     more = {"seeds": seeds, "extra": extra, "data": bundle.data_sha256 | own_files(bundle)}
     cli.write_cards(out, "finetune", metrics, config, bundle, **more)
     if not as_json:

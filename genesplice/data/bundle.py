@@ -153,6 +153,13 @@ class Bundle:
         return int(self.blocks["fold"].max()) + 1
 
     @property
+    def leakage_warning(self) -> str:
+        """What a red leakage report means for scores; nothing where it is not red."""
+        red = [one["check"] for one in self.leakage["checks"] if one["status"] == "red"]
+        text = f"leakage red ({', '.join(red)}): scores on these folds do not mean what they say"
+        return text if red else ""
+
+    @property
     def data_sha256(self) -> dict[str, str]:
         """File of the bundle to its sha256, for the manifest of what is made from it."""
         return dict(self.manifest["files"])

@@ -309,6 +309,8 @@ def finetune(
         are too few, an ablation's encoder is missing, or a delta has nothing to differ from.
     """
     bundle.require_expression(config.finetune.fewest_genes)
+    if bundle.leakage_warning:
+        tell(f"finetune: {bundle.leakage_warning}")
     settings, config = config.finetune, for_genome(config, bundle.genome, init)
     require_memory(finetune_need(config, bundle))
     has_base = init is not None or not settings.delta

@@ -310,6 +310,8 @@ def annotate_vcf(
             n_alleles, done = n_alleles + len(every), done + len(chunk)
             if done % (8 * CHUNK) == 0:
                 progress(f"variants: {done} of {checked.n_records} records")
+    if not done:
+        progress(f"variants: 0 variants in {path.name}")
     files = [
         out,
         *(vcf.beside(out, s + ending) for s in schemas for ending in (".tsv", ".parquet")),

@@ -199,6 +199,16 @@ def test_boosting_changes_the_level_only_and_the_mean_is_in_the_middle(everythin
     assert np.abs(ridge - gbm).to_numpy().max() > 0.01
 
 
+def test_only_a_red_leakage_is_said(tiny_bundle: Bundle):
+    warning = "baselines: leakage red (edges): scores on these folds do not mean what they say"
+    for status in ("red", "amber"):
+        checks = [{"check": "edges", "status": status}, {"check": "sets", "status": "green"}]
+        bundle = replace(tiny_bundle, leakage={"status": status, "checks": checks})
+        said: list[str] = []
+        run_baselines(bundle, folds=[0], models=["mean"], progress=said.append)
+        assert said == [warning] * (status == "red")
+
+
 def test_copy_takes_the_leakages_relative(tiny_bundle: Bundle):
     gene = tiny_bundle.test_genes(0)[0]
     ablation = tiny_bundle.train_genes(0)[7]

@@ -302,6 +302,16 @@ def test_too_few_genes_are_refused_with_the_number_needed(tiny_bundle, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_red_leakage_is_said_first(tiny_bundle, tmp_path, capsys):
+    for status in ("red", "amber"):
+        leakage = {"status": status, "checks": [{"check": "edges", "status": status}]}
+        bundle = dataclasses.replace(tiny_bundle, leakage=leakage)
+        with pytest.raises(InputError, match="without a pre-trained encoder"):
+            finetune(bundle, config("finetune.delta=true"), tmp_path / "out")
+        is_said = "finetune: leakage red (edges): scores on these folds" in capsys.readouterr().err
+        assert is_said == (status == "red")
+
+
 def test_a_used_folder_is_refused(tiny_bundle, tmp_path):
     (tmp_path / "out" / "fold0_seed0").mkdir(parents=True)
     (tmp_path / "out" / "fold0_seed0" / "mine.txt").write_text("mine")

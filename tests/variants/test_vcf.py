@@ -270,6 +270,16 @@ def test_an_unsorted_file_keeps_its_order_and_has_no_index(models, tiny_bundle, 
     assert len(done.files) == 3
 
 
+def test_a_file_without_variants_is_written_back_and_told(models, tiny_bundle, tmp_path):
+    said: list[str] = []
+    for name, lines in (("none.vcf", []), ("one.vcf", [snv(tiny_bundle.genome, 40_000)])):
+        source = write_lines(tmp_path / name, lines)
+        out = tmp_path / f"o.{name}"
+        annotate_vcf(models, tiny_bundle, source, out, settings=QUICK, progress=said.append)
+        assert len(body(out)) == len(lines)
+    assert said == ["variants: 0 variants in none.vcf"]
+
+
 def test_contigs_one_after_another_are_sorted(tmp_path):
     source = write_lines(tmp_path / "in.vcf", [])
     for contigs, is_sorted in (("aab", True), ("aba", False)):
