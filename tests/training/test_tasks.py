@@ -355,6 +355,15 @@ def test_the_verb_writes_what_the_others_write(tmp_path, encoder, capsys):
     assert "Ahead of boosting on k-mers" in page
 
 
+@pytest.mark.parametrize("count", [6, 7, 12])
+def test_a_small_table_is_answered_and_its_curve_has_each_size_once(tmp_path, count):
+    table = write(tmp_path / "few.tsv", planted(count)[["sequence", "strength"]])
+    assert run("task", "--table", table, "--out", tmp_path / "out", "--folds", 2) == 0
+    records = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    keys = [(m["metric"], m["model"], m["n"]) for m in records if m["split"] == "learning_curve"]
+    assert len(keys) == len(set(keys)) > 0
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, encoder, capsys):
     table = planted(40, 1025)
     write(tmp_path / "long.tsv", table)
