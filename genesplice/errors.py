@@ -1,5 +1,7 @@
 """What goes wrong, in one line each. The command line turns these into exit codes."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -59,3 +61,11 @@ def require(
     """Raise an InputError unless it is fine."""
     if not is_fine:
         raise InputError(found, expected, path=path, line=line)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """`did you mean 'x'?`, whatever the case; else `otherwise`, or the list of what there is."""
+    written = {one.lower(): one for one in sorted(known)}
+    for close in difflib.get_close_matches(name.lower(), written, n=1):
+        return f"did you mean '{written[close]}'?"
+    return f"there are: {', '.join(written.values())}" if otherwise is None else otherwise

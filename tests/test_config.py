@@ -15,12 +15,11 @@ from genesplice.config import (
     ModelConfig,
     PretrainConfig,
     VerdictConfig,
-    did_you_mean,
     load_preset,
     override,
 )
 from genesplice.config.model import BIN_SIZES_BP
-from genesplice.errors import InputError
+from genesplice.errors import InputError, did_you_mean
 
 SECTIONS = {
     "model": ModelConfig,
@@ -247,6 +246,8 @@ def test_settings_are_frozen():
 def test_a_hint_is_the_nearest_name_or_all_of_them():
     assert did_you_mean("wdith", ["width", "heads"]) == "did you mean 'width'?"
     assert did_you_mean("qqq", ["width", "heads"]) == "there are: heads, width"
+    assert did_you_mean("WDITH", ["Width", "heads"], "") == "did you mean 'Width'?"
+    assert did_you_mean("qqq", ["width", "heads"], "none") == "none"
 
 
 def test_settings_that_belong_together_may_come_in_any_order():

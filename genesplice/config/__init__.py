@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from genesplice.config.model import ModelConfig, did_you_mean
+from genesplice.config.model import ModelConfig
 from genesplice.config.training import FinetuneConfig, PretrainConfig, VerdictConfig
-from genesplice.errors import InputError, require
+from genesplice.errors import InputError, did_you_mean, require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,8 @@
 """Sizes of the network, the bin sizes that everybody shares, and what every section checks."""
 
-import difflib
 import math
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -22,13 +21,6 @@ ArchName = Literal[
     "hierarchical", "short_cnn", "dilated_cnn", "plain_attention", "kmer_tokens", "enformer_like"
 ]
 HierarchyName = Literal["whole", "local_only", "permuted_regions"]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or the list of what there is."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(known)}"
 
 
 @dataclass(frozen=True)

@@ -177,9 +177,9 @@ def add_coding(
             read[gene_id] = Coding(whole_gene(row))
     no_frame = [gene_id for gene_id, own in read.items() if not own.exons]
     if 2 * len(no_frame) > len(read) >= MIN_JUDGED_CDS and not _is_random(genome):
-        found = f"no reading frame in {len(no_frame)} of {len(read)} coding sequences"
+        lacking = f"no reading frame in {len(no_frame)} of {len(read)} coding sequences"
         expected = "one in most: usually it is 0- or 1-based coordinates, or another strand"
-        raise InputError(f"{found} ({some(no_frame, 3)})", expected, path=path)
+        raise InputError(f"{lacking} ({some(no_frame, 3)})", expected, path=path)
     n_spliced = sum(len(one.exons) > 2 for one in read.values())
     usual = STANDARD if n_spliced > SPLICED_SHARE * len(read) else BACTERIAL
     for row in rows:

@@ -1,6 +1,5 @@
 """From a recipe, or from the user's own files, to a bundle."""
 
-import difflib
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,9 +78,7 @@ def prepare_recipe(
     """
     started = time.monotonic()
     known = [*sources.RECIPES, *sources.FILE_RECIPES]
-    close = difflib.get_close_matches(name, known, n=1)
-    expected = f"{close[0]!r}" if close else " or ".join(map(repr, known))
-    require(name in known, f"recipe {name!r}", expected)
+    require(name in known, f"recipe {name!r}", " or ".join(map(repr, known)))
     _refuse_taken(Path(out), overwrite)
     _check_given(tracks := list(tracks), relatives, conservation)
     if name in sources.FILE_RECIPES:

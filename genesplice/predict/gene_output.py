@@ -4,7 +4,6 @@ The gene's own sequence is explained; the vectors of all other genes are held at
 computes for them, so that the graph is part of what is explained and its neighbours are context.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -19,7 +18,7 @@ from genesplice.data.bundle import Bundle
 from genesplice.data.coding import exons_read
 from genesplice.data.knowledge import dinucleotide_shuffle
 from genesplice.data.windows import annotation_track, fetch_track
-from genesplice.errors import InputError, require
+from genesplice.errors import InputError, did_you_mean, require
 from genesplice.model.genesplice import GeneSplice, mix_paths
 from genesplice.model.graph import cut_neighbourhood
 from genesplice.model.heads import Prediction
@@ -181,8 +180,8 @@ def resolve_genes(bundle: Bundle, names: Sequence[str]) -> list[str]:
         elif group in known:
             chosen.append(known[group][1])
         else:
-            near = difflib.get_close_matches(group, known, n=1)
-            hint = f": did you mean '{known[near[0]][0]}'?" if near else f", such as {pairs[0][0]}"
+            near = did_you_mean(name, [written for written, _ in known.values()], "")
+            hint = f": {near}" if near else f", such as {pairs[0][0]}"
             expected = f"an id or name in {bundle.path}/genes.parquet{hint}"
             raise InputError(f"gene '{name}'", expected)
     return list(dict.fromkeys(chosen))

@@ -7,7 +7,6 @@ so the parameters cell is parsed here, and checked before a run starts.
 
 import ast
 import datetime
-import difflib
 import io
 import itertools
 import re
@@ -24,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 import nbformat
 
 from genesplice.config import read_value
-from genesplice.errors import InputError, require
+from genesplice.errors import InputError, did_you_mean, require
 from genesplice.runtime import n_cores
 
 Value = int | float | bool | str | list[Any] | None
@@ -215,9 +214,7 @@ def check_parameters(
         if name in RESERVED:
             raise InputError(f"-p {name}={text}", RESERVED[name])
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise InputError(f"unknown parameter {name!r}: {hint}")
+            raise InputError(f"unknown parameter {name!r}: {did_you_mean(name, known)}")
     typed: dict[str, dict[str, Value]] = {}
     for stem, parameters in declared.items():
         if preset is not None and "preset" in parameters:

@@ -8,7 +8,6 @@ sha256, state, seconds, parameters, message, headline`.
 """
 
 import datetime
-import difflib
 import itertools
 import re
 import shlex
@@ -20,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from genesplice.errors import InputError, require
+from genesplice.errors import InputError, did_you_mean, require
 from genesplice.results import read_json
 from genesplice.runtime import atomic_file, file_sha256, n_cores, write_json, write_manifest
 from genesplice.show import notebooks as nb
@@ -372,7 +371,7 @@ def find_run(out: Path, run: str) -> Path:
     for candidate in (out / "runs" / run, Path(run)):
         if (candidate / "manifest.json").exists():
             return candidate
-    hint = "".join(f"; did you mean {one!r}?" for one in difflib.get_close_matches(run, names, 1))
+    hint = "; " * bool(near := did_you_mean(run, names, "")) + near
     listed = f"{len(names)} of them, the latest {names[0]}" if names else "there is none yet"
     raise InputError(f"run {run!r}", f"a run under {out / 'runs'} ({listed}){hint}")
 

@@ -23,9 +23,8 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
-from genesplice.config import did_you_mean
 from genesplice.config.training import FinetuneConfig, PretrainConfig, PretrainScheduleName
-from genesplice.errors import InputError
+from genesplice.errors import InputError, did_you_mean
 from genesplice.runtime import keep_freed_memory
 from genesplice.training.loops import StepCallback
 

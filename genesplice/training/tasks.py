@@ -148,8 +148,8 @@ def run_task(
     jobs = [(name, fold, assay.training(fold)) for fold in range(assay.n_folds) for name in methods]
     order = np.random.default_rng(seed).permutation(jobs[0][2])
     # Of a small table shares may be the same rows, or all.
-    sizes = {max(3, round(share * len(order))) for share in CURVE} - {len(order)}
-    some = (np.sort(order[:size]) for size in sorted(sizes))
+    counts = {max(3, round(share * len(order))) for share in CURVE} - {len(order)}
+    some = (np.sort(order[:size]) for size in sorted(counts))
     varied = [part for part in some if assay.rows["value"].iloc[part].nunique() > 1]
     jobs += [(name, 0, part) for part in varied for name in LEARNED_FROM_LESS]
     unknown = np.flatnonzero(~assay.is_measured)

@@ -488,7 +488,7 @@ WORDS = [
     (PREPARE.replace(" --expression-unit tpm", ""),
      "found no --expression-unit, expected --expression with --expression-unit, or neither and "
      "no --samples"),
-    ("prepare --out out --recipe ecolli", "found recipe 'ecolli', expected 'ecoli'"),
+    ("prepare --out out --recipe ecolli", "found recipe 'ecolli', expected 'ecoli' or 'human'"),
     ("baselines --out out --data nowhere",
      "nowhere: found no such folder, expected a bundle made by genesplice prepare"),
     (f"{SCAN} chr:5", "found --region chr:5, expected all, contig, or contig:start-end"),

@@ -112,7 +112,7 @@ def test_values_are_typed_per_notebook(tmp_path: Path) -> None:
     assert check_parameters(notebooks, {}) == {"01_a": {}, "02_b": {}}
     with pytest.raises(InputError, match="unknown parameter 'sede': did you mean 'seed'"):
         check_parameters(notebooks, {"sede": "3"})
-    with pytest.raises(InputError, match="unknown parameter 'zzz': there are folds, scale, seed"):
+    with pytest.raises(InputError, match="unknown parameter 'zzz': there are: folds, scale, seed"):
         check_parameters(notebooks, {"zzz": "3"})
     with pytest.raises(InputError, match="scale = 'big', expected float"):
         check_parameters(notebooks, {"scale": "big"})
