@@ -328,6 +328,7 @@ def open_bigwig(
     if lost:
         unknown = [name for name in lengths if name not in called.values()]
         notes.append(counted(f"contigs of {path.name} that the genome lacks, left out", unknown))
+    notes += contigs.renames()
     require(np.isfinite(whole["sum"]), "values that are no numbers", "a number a base", path)
     return reader, called
 

@@ -22,7 +22,7 @@ from genesplice.data.coding import (
     whole_gene,
 )
 from genesplice.data.genome import Contig, Genome
-from genesplice.data.tables import WHOLE_NUMBER, numbered_lines, some, unique_owners
+from genesplice.data.tables import WHOLE_NUMBER, counted, numbered_lines, some, unique_owners
 from genesplice.errors import InputError, require
 
 GENE_COLUMNS = (
@@ -113,11 +113,12 @@ def parse_annotation(path: Path, genome: Genome) -> Annotation:
             of_gene[str(owned)].append(line._replace(contig=called) if called else line)
     above = {line.get("ID") for group in genes.values() for line in group if has_genes}
     genome = genome.with_circular(contigs.circular)
+    notes += contigs.renames()
     partial, more = add_coding(path, rows, of_gene, above, genome, contigs.mitochondria)
     table = make_genes(pd.DataFrame(rows), genome)
     aliases, circular = _aliases(table, genes), tuple(sorted(contigs.circular))
     lengths = {row["gene_id"]: row["length"] for row in rows}
-    return Annotation(table, aliases, contigs.renamed, circular, lengths, notes + more, partial)
+    return Annotation(table, aliases, contigs.renamed, circular, lengths, [*notes, *more], partial)
 
 
 def make_genes(table: pd.DataFrame, genome: Genome) -> pd.DataFrame:
@@ -203,6 +204,12 @@ class FileContigs:
         expected = f"{contig.length} bp, the length of {contig.name} in the genome {OTHER_GENOME}"
         require(length in (None, contig.length), found, expected, self.path, line or None)
         return contig
+
+    def renames(self) -> list[str]:
+        """A line on contigs that have other names in the genome, if there are any."""
+        pairs = [f"{name} is {contig}" for name, contig in self.renamed.items()]
+        what = f"contigs of {self.path.name} by other names in the genome"
+        return [counted(what, pairs)] * bool(pairs)
 
 
 def _contig_key(name: str) -> str:

@@ -188,15 +188,14 @@ def add_coding(
         if row["contig"] in mitochondria and own.exons and not own.code:
             row["genetic_code"] = UNKNOWN
             no_code.append(row["gene_id"])
-    bare = [row for row in rows if row["biotype"] == "gene" and not any(features.values())]
-    for row in bare:
-        exons = whole_gene(row | {"biotype": "protein_coding"})
-        gene = SimpleNamespace(**row | {"exons": exons})
-        row["exons"] = exons if is_open(coding_sequence(genome, gene), usual) else ()
-    notes = []
-    if bare:
-        n_open = sum(bool(row["exons"]) for row in bare)
-        notes.append(f"no CDS lines: {n_open} of {len(bare)} genes read as open reading frames")
+        if row["biotype"] == "gene" and not any(features.values()):
+            exons = whole_gene(row | {"biotype": "protein_coding"})
+            gene = SimpleNamespace(**row | {"exons": exons})
+            row["exons"] = exons if is_open(coding_sequence(genome, gene), usual) else ()
+    notes, has_cds = [], any(line.kind == "CDS" for lines in features.values() for line in lines)
+    if not has_cds:
+        n_read = sum(bool(row["exons"]) for row in rows)
+        notes.append(f"no CDS lines: {n_read} of {len(rows)} genes read as coding sequences")
     if no_frame:
         notes.append(
             "coding sequences without a reading frame (their length, their strand, trans-splicing) "

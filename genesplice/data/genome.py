@@ -246,7 +246,7 @@ def read_fasta(path: Path, folder: Path | None = None) -> Genome:
     ------
     InputError
         For an empty, truncated or non-FASTA file, a contig without a name, without sequence or
-        named twice, and for letters that are not IUPAC DNA (with the line).
+        named twice, no base but N, and for letters that are not IUPAC DNA (with the line).
     """
     contigs: list[Contig] = []
     if folder is not None:
@@ -310,6 +310,7 @@ def _append(path: Path, prefix: str, write: Write, contigs: list[Contig]) -> Reg
     """Append a file's contigs and write their tokens; give its lower-case intervals."""
     names: dict[str, int] = {}
     masks, line, widths = [np.empty((0, 2), np.int64)], 1, LineWidths(path)
+    is_read = False
 
     def check_last() -> None:
         if names and not contigs[-1].length:
@@ -336,6 +337,7 @@ def _append(path: Path, prefix: str, write: Write, contigs: list[Contig]) -> Reg
                 widths.follow(stripped, line + at + 1, is_new=at >= 0)
                 if not len(raw):
                     continue
+                is_read = is_read or bool((tokens < N).any())
                 last = contigs[-1]
                 masks.append(runs(raw >= ord("a")) + last.offset + last.length)
                 contigs[-1] = last._replace(length=last.length + len(tokens))
@@ -343,6 +345,7 @@ def _append(path: Path, prefix: str, write: Write, contigs: list[Contig]) -> Reg
             line += len(lines)
     require(names, "no FASTA record", "at least one contig", path)
     check_last()
+    require(is_read, "no base but N", "A, C, G or T", path)
     return _joined(np.concatenate(masks), contigs)
 
 

@@ -27,7 +27,7 @@ from genesplice.data.leakage import EVIDENCE_WORDS, evidence_of
 from genesplice.data.network import NETWORK_COLUMNS, read_network
 from genesplice.data.relatives import align_relatives, check_aligner
 from genesplice.data.splits import choose_operons
-from genesplice.data.tables import Progress, counted, on_disk, open_input, plain_suffix, readable
+from genesplice.data.tables import Progress, on_disk, open_input, plain_suffix, readable
 from genesplice.data.tracks import COVERAGE, KINDS
 from genesplice.errors import InputError, require
 from genesplice.runtime import file_sha256, scratch_folder
@@ -214,11 +214,8 @@ def prepare_files(
         reading = parse_annotation(files["annotation"], genome)
         genome = genome.with_circular(reading.circular)
         coding = judge_coding(reading.genes, reading.partial, genome, files["annotation"])
-        renamed = [f"{name} is {contig}" for name, contig in reading.contig_aliases.items()]
         notes = [*(() if fetched is None else fetched.notes), *reading.notes]
         notes += [*(() if measured is None else measured.notes), *filter(None, [coding["text"]])]
-        if renamed:
-            notes.append(counted("contigs of the annotation by other names in the genome", renamed))
         matched, account = no_expression(), dict[str, Any](rows=0, matched={}, left_out={})
         if measured is not None and expression_unit is not None:
             values, obs, own, _ = measured

@@ -285,6 +285,7 @@ def _intervals(
         expected = f"0 <= start < end <= {contig.length}, the length of {contig.name}"
         require(start < end <= contig.length, f"{start} to {end}", expected, path, line)
         yield contig, start, end, cells[5].strip() if len(cells) > 5 else ""
+    notes += contigs.renames()
     if not n_found:
         raise lost[0] if lost else InputError("no interval", "BED", path=path)
     if lost:

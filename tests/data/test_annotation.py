@@ -210,6 +210,7 @@ def test_transcripts_without_a_gene_are_genes_with_their_exons(tmp_path):
     text += line(201, 300, attributes="ID=e2;Parent=t1", kind="exon")
     reading = parse(tmp_path, text)
     assert (ids(reading), reading.lengths) == (["t1"], {"t1": 190})
+    assert reading.notes[1:] == ["no CDS lines: 0 of 1 genes read as coding sequences"]
 
 
 def test_ninth_column_may_be_the_bare_id(tmp_path):

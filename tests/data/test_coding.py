@@ -321,7 +321,7 @@ def test_files_without_coding_sequences_have_open_frames_or_what_they_call_codin
     one.lines = [line for line in one.lines if "\tgene\t" in line]
     reading, _, genes = by_hand(tmp_path, one)
     assert {name for name, gene in genes.items() if len(gene.exons)} == {"open"}
-    assert reading.notes == ["no CDS lines: 1 of 3 genes read as open reading frames"]
+    assert reading.notes == ["no CDS lines: 1 of 3 genes read as coding sequences"]
     one.lines = [line + ";gene_biotype=protein_coding" for line in one.lines]
     _, _, genes = by_hand(tmp_path, one)
     assert {name for name, gene in genes.items() if len(gene.exons)} == {"open", "shut"}

@@ -120,10 +120,12 @@ def test_sequence_of_genbank_is_a_genome(tmp_path):
             "without a sequence",
         ),
         (lambda text: text[:60], "no GenBank file (Premature"),
+        (lambda text: text.replace("100..402", "402..100"), "invalid location '402..100'"),
+        (lambda text: text.replace("100..402", "U1.1:100..402"), "at no place that can be read"),
         (lambda text: text[:-300], "2760 of 3000 bases of 'c1'"),
     ],
 )
-def test_genbank_without_sequences_is_refused(tmp_path, change, found):
+def test_genbank_that_is_not_whole_or_guesses_is_refused(tmp_path, change, found):
     assert found in refusal(read_fasta, write(tmp_path / "g.gbk", change(genbank()))).found
 
 

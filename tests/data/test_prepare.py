@@ -263,7 +263,7 @@ def test_contig_names_are_matched_and_noted(tmp_path):
     bundle = prepared(tmp_path, annotation=gff("1"), options={"progress": told.append})
     assert set(bundle.genes["contig"]) == {"chr1"}
     assert bundle.manifest["contig_aliases"] == {"1": "chr1"}
-    assert "contigs of the annotation by other names in the genome: 1 (1 is chr1)" in told
+    assert "contigs of genes.gff3 by other names in the genome: 1 (1 is chr1)" in told
 
 
 def test_circle_may_be_declared_by_the_user(tmp_path):

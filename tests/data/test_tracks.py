@@ -203,6 +203,7 @@ def test_a_bundle_has_tracks_under_other_names_of_contigs(tmp_path):
     assert bundle.tracks.values[0, 50] == pytest.approx(2.0, abs=0.03)
     note = "contigs of a.bw that the genome lacks, left out: 1 (spike)"
     assert note in said
+    assert "contigs of a.bw by other names in the genome: 1 (1 is chr1)" in said
     assert note in bundle.manifest["notes"]
     assert bundle.manifest["data_sha256"]["a.bw"]
     assert f"--tracks {path}" in bundle.manifest["command"]
