@@ -24,7 +24,9 @@ HIGHEST_TPM_SUM = 1.5e6
 SAME_SUM = 1e-3
 """Relative distance from 10^6 within which sums of samples are those of TPM."""
 MIN_JUDGED_GENES = 20
-"""Whole numbers, and sums of 10^6, mean nothing in fewer genes."""
+"""Whole numbers, and sums of samples, mean nothing in fewer genes."""
+LEAST_SHARE = 0.01
+"""TPM of a sample add up to more than this share of what those of the others do."""
 DELETED = "deleted"
 """Column of `obs`: ids of the genes that the strain of a sample lacks, with ";" between."""
 SILENT_TPM, SILENT_SHARE = 1.0, 0.1
@@ -33,11 +35,13 @@ SILENT_TPM, SILENT_SHARE = 1.0, 0.1
 
 ANNOTATION_COLUMNS = frozenset({
     "chr", "start", "end", "strand", "length", "effectivelength", "eff_length", "effective_length",
-    "gene_name", "gene_symbol", "symbol", "description", "gene_biotype", "gene_type", "biotype",
-    "transcript_id", "transcript_id(s)", "entrezid", "entrez_id",
+    "width", "gene_length", "gene_name", "gene_symbol", "symbol", "description", "gene_biotype",
+    "gene_type", "biotype", "transcript_id", "transcript_id(s)", "entrezid", "entrez_id",
 })  # fmt: skip
 """Columns, lower case, that counting tools write between gene ids and samples."""
-LENGTH_COLUMNS = ("effectivelength", "eff_length", "effective_length", "length")
+LENGTH_COLUMNS = (
+    "effectivelength", "eff_length", "effective_length", "gene_length", "length",
+)  # fmt: skip
 MEASURES = {"tpm": ("tpm",), "counts": ("numreads", "est_counts", "expected_count"), "log2tpm": ()}
 MEASURES |= dict.fromkeys(("rpkm", "fpkm"), ("fpkm", "rpkm"))
 """Columns of tables of one sample (Salmon, kallisto, RSEM) by unit."""
@@ -183,10 +187,11 @@ def _read_genes_by_samples(path: Path, unit: ExpressionUnit) -> Measurements:
                        row_names=True)  # fmt: skip
     ids, *columns = table.columns
     tables.refuse_empty(table, ids, "gene id", "gene ids, then a column per sample", path)
-    genes = table[ids]
+    genes = table[ids].str.strip()
     is_fine = not genes.map(tables.is_number).all() or genes.str.fullmatch("[0-9]+").all()
     require(is_fine, "no gene ids in the first column", "gene ids, then a column per sample", path)
     tables.refuse_twice(genes, "gene", path)
+    require(all(columns), "a column without a name", "the name of each sample", path, 1)
     lower = {column: str(column).strip().lower() for column in columns}
     others = [column for column in columns if lower[column] in ANNOTATION_COLUMNS]
     chosen = [column for column in columns if column not in others]
@@ -331,6 +336,9 @@ def check_unit(table: pd.DataFrame, unit: ExpressionUnit, path: Path | None = No
     elif unit in ("tpm", "log2tpm") and sums.max() > HIGHEST_TPM_SUM * (2 if is_log else 1):
         found = f"sample {table.columns[int(np.argmax(sums))]!r} adding up to {sums.max():.3g}"
         expected = "at most 1e6 (counts are unit counts)"
+    elif unit in ("tpm", "log2tpm") and many and 0 < sums.min() < LEAST_SHARE * np.median(sums):
+        found = f"sample {table.columns[int(np.argmin(sums))]!r} adding up to {sums.min():.3g}"
+        expected = f"about {np.median(sums):.3g}, as others do, or no such column"
     elif (
         not is_log
         and highest <= HIGHEST_LOG2_TPM

@@ -27,6 +27,8 @@ TOOL_FILES = ("ReadsPerGene.out.tab", "quant.genes.sf", "quant.sf", "abundance.t
 NO_GENE = re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|ERCC-\d+")
 """Rows that counting tools and spike-ins add to a table of genes."""
 MISSING_SHARE = 0.05
+MISSING = ("na", "n/a", "nan", "null")
+"""What programs write, in any case, where a condition is missing."""
 SPREADSHEET_DATE = re.compile(r"\d{1,2}-[A-Z][a-z]{2}|[A-Z][a-z]{2}-\d{2}|\d{4}-\d\d-\d\d( .*)?")
 TSS_COLUMNS = {
     "gene": ("gene", "gene_id", "locus_tag", "name"),
@@ -149,9 +151,14 @@ def _read_samples(
     parts = {part: (part,) for part in ("condition", DELETED)}
     columns = tables.find_columns(table, parts, path=path, optional=(DELETED,))
     condition, key = columns["condition"], table.columns[0]
+    table = table.apply(lambda cells: cells.str.strip())
     require(key != condition, f"{condition!r} as first column", "the sample id first", path, 1)
     tables.refuse_twice(table[key], "sample", path)
     tables.refuse_empty(table, condition, "condition", "a condition", path)
+    for row, name in table[condition][table[condition].str.lower().isin(MISSING)].items():
+        raise InputError(
+            f"condition {name!r}", "a name", path=path, line=tables.line_of(table, row)
+        )
     lines = {sample: tables.line_of(table, row) for row, sample in table[key].items()}
     table = table.set_index(key).rename(columns={name: part for part, name in columns.items()})
     missing = [name for name in names if name not in table.index]

@@ -84,9 +84,7 @@ class LineWidths:
 
 def plain_suffix(path: Path) -> str:
     """Give the suffix that says what a file is, compression aside: `x.tsv.gz` is `.tsv`."""
-    suffixes = [s.lower() for s in path.suffixes]
-    while suffixes and suffixes[-1] in {".gz", ".bgz"}:
-        suffixes.pop()
+    suffixes = [s for s in map(str.lower, path.suffixes) if s not in (".gz", ".bgz")]
     return suffixes[-1] if suffixes else ""
 
 
@@ -171,14 +169,17 @@ def bed_rows(path: Path, n_columns: int, expected: str) -> Iterator[tuple[int, l
     Raises
     ------
     InputError
-        For a line of fewer than `n_columns`, or whose start or end is no whole number.
+        For a line of fewer than `n_columns`, or whose start and end are no whole numbers in order.
     """
     for number, text in numbered_lines(path):
         cells = text.split("\t")
         if not text.strip() or text.startswith(("#", "track", "browser")):
             continue
-        is_fine = len(cells) >= n_columns and all(map(WHOLE_NUMBER.fullmatch, cells[1:3]))
-        require(is_fine, f"{len(cells)} tab-separated columns", expected, path, number)
+        found = f"{len(cells)} tab-separated columns"
+        require(len(cells) >= n_columns, found, expected, path, number)
+        is_fine = all(map(WHOLE_NUMBER.fullmatch, cells[1:3])) and int(cells[1]) <= int(cells[2])
+        found = f"coordinates {cells[1][:20]!r}-{cells[2][:20]!r}"
+        require(is_fine, found, "whole numbers, start <= end", path, number)
         yield number, cells
 
 
@@ -221,10 +222,9 @@ def check_header(header: list[str], path: Path, line: int, separator: str) -> No
     if all(map(is_number, header[1:])):
         expected = "a header: gene, then the name of each sample or column"
         raise InputError(f"no names but {some(header, 4)}", expected, path=path, line=line)
-    twice = sorted({cell for cell in header if header.count(cell) > 1})
-    if twice:
-        found = f"column {twice[0]!r} more than once"
-        raise InputError(found, "each column once", path=path, line=line)
+    for cell in header:
+        found = f"column {cell!r} more than once"
+        require(header.count(cell) == 1, found, "each column once", path, line)
 
 
 def as_number(text: str) -> float | None:
@@ -299,23 +299,28 @@ def read_table(
     if suffix in {".parquet", ".pq"}:
         table = read_parquet(path)
         table = table.astype(object).where(table.notna(), "").astype(str)
-    elif suffix in SEPARATORS:
+    else:
+        found = f"a name ending in {suffix or 'nothing'}"
+        require(suffix in SEPARATORS, found, ".tsv, .csv or .parquet", path)
         separator = _separator(path, SEPARATORS[suffix], blanks)
         rows, comments = table_rows(path, separator), []
         line, header = next(rows, (1, [""]))
         while header[0].startswith(("##", "# ")) or (len(header) == 1 and header[0][:1] == "#"):
             comments.append(separator.join(header))
             line, header = next(rows, (1, [""]))
-        if suffix == ".gct":
+        if n_rows := header[0] if suffix == ".gct" else "":
             line, header = next(rows, (line, header))
         if names is not None and (given := names(header, comments)):
             rows, header = itertools.chain([(line, header)], rows), list(given)
-        while len(header) > 1 and not header[-1].strip():
+        header = [cell.strip() for cell in header]
+        while len(header) > 1 and not header[-1]:
             header.pop()
-        body, is_from_r = list(rows), row_names and header[0].strip().lower() not in ID_NAMES
+        body, is_from_r = list(rows), row_names and header[0].lower() not in ID_NAMES
         if is_from_r and all(len(cells) == len(header) + 1 and cells[-1] for _, cells in body):
             header = ["", *header]
         check_header(header, path, line, separator)
+        is_whole = n_rows in ("", str(len(body)))
+        require(is_whole, f"{len(body)} rows", f"{n_rows}, as the file says", path)
         even = list(even_rows(iter(body), len(header), path))
         lines = pd.Index([line for line, _ in even], name=LINE)
         table = pd.DataFrame([cells for _, cells in even], columns=header, index=lines, dtype=str)
@@ -324,9 +329,6 @@ def read_table(
             table = _with_points(table, path)
         elif not header[0]:
             table.attrs["separated"] = "ids in the first column, which has no name"
-    else:
-        found = f"a name ending in {suffix or 'nothing'}"
-        raise InputError(found, ".tsv, .csv or .parquet", path=path)
     require(not table.empty, "a header and no rows", "at least one row", path)
     return table
 
@@ -382,14 +384,15 @@ def find_columns(
     Raises
     ------
     InputError
-        If a required part has no column; the line lists what the header has.
+        If a required part has no column (the line lists what the header has), or two.
     """
-    present = {str(column).strip().lower(): column for column in table.columns}
+    lower = [str(column).strip().lower() for column in table.columns]
     columns = {}
     for part, accepted in names.items():
-        match = next((present[name] for name in accepted if name in present), None)
+        match = next((name for name in accepted if name in lower), None)
         if match is not None:
-            columns[part] = match
+            require(lower.count(match) == 1, f"two columns {match!r}", "one of them", path, 1)
+            columns[part] = table.columns[lower.index(match)]
         elif part not in optional:
             found = f"no column {part!r} (header: {', '.join(map(str, table.columns[:8]))})"
             expected = f"a column named {' or '.join(accepted)}"

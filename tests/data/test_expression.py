@@ -90,6 +90,21 @@ def test_counts_are_divided_by_the_lengths_in_their_own_table(tmp_path):
     np.testing.assert_allclose(data.X[0], np.log2(500_001), rtol=1e-6)
 
 
+@pytest.mark.parametrize("column", ["width", "gene_length"])
+def test_lengths_by_other_names_are_no_sample(tmp_path, column):
+    text = f"gene\t{column}\ts1\na\t100\t7\nb\t300\t21\n"
+    table = read_measurements(write(tmp_path / "e.tsv", text), "counts")
+    assert table.values.columns.tolist() == ["s1"]
+    assert table.notes == (f"e.tsv: columns that are no samples: {column}",)
+
+
+def test_blanks_around_names_do_not_matter(tmp_path):
+    samples = write(tmp_path / "s.tsv", "id\tcondition\ns1 \twarm \n s2\twarm\ns3\tcold\n")
+    data = read(tmp_path, TSV.replace("\ts2", "\t s2 ").replace("a\t", "a \t"), samples=samples)
+    assert data.var_names.tolist() == ["b", "a"]
+    assert data.obs["condition"].to_dict() == {"s1": "warm", "s2": "warm", "s3": "cold"}
+
+
 def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path):
     data = read(tmp_path, "gene\ts1\n0001\t900\nNA\t30\nnan\t5\n")
     assert data.var_names.tolist() == ["0001", "NA", "nan"]
