@@ -187,6 +187,7 @@ def test_finetune_prints_its_models_and_scores(finetuned, data):
     assert set(pd.read_parquet(out / "history.parquet")["seed"]) == {0, 3}
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, data, tmp_path):
     words = ["--data", data, "--out", tmp_path / "out", "--init", pretrained[0]]
     succeed("finetune", *words, *SMALL, "--set", "finetune.learning_rate=0")
@@ -258,6 +259,7 @@ def test_every_metric_is_one_record_of_nine_keys(pretrained, finetuned):
     assert ("level_spearman", "held_out:in_network") not in measured
 
 
+@pytest.mark.slow
 def test_predict_writes_every_gene_in_every_condition(model, data, tmp_path):
     answer = succeed("predict", "--model", model, "--data", data, "--out", tmp_path / "p.parquet")
     assert answer.out == f"{tmp_path / 'p.parquet'}\n"
@@ -269,6 +271,7 @@ def test_predict_writes_every_gene_in_every_condition(model, data, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_takes_the_folder_with_all_folds(finetuned, data, tmp_path):
     run, out = finetuned[0], tmp_path / "p.parquet"
     answer = succeed("predict", "--model", run, "--data", data, "--out", out)
@@ -283,6 +286,7 @@ def test_predict_takes_the_folder_with_all_folds(finetuned, data, tmp_path):
     np.testing.assert_allclose(found.loc[kept.index, kept.columns], kept, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_explain_takes_the_folder_with_all_folds(finetuned, data, tmp_path):
     gene, shown = load_bundle(data).test_genes(0)[0], []
     for name in ("", "fold0_seed0", "fold0_seed3"):
@@ -302,6 +306,7 @@ def other_data(tmp_path_factory) -> Path:
     return make_bundle(out, genome_bp=600_000, n_conditions=4, seed=9).path
 
 
+@pytest.mark.slow
 def test_a_genome_with_genes_is_enough_for_all_that_reads_sequence_alone(
     files, model, data, tmp_path
 ):
@@ -367,6 +372,7 @@ def test_a_genome_with_genes_is_enough_for_all_that_reads_sequence_alone(
     pd.testing.assert_frame_equal(found, predict_expression(load_model(model), whole))
 
 
+@pytest.mark.slow
 def test_data_of_another_genome_are_refused(finetuned, pretrained, other_data, tmp_path):
     out, run = tmp_path / "out", finetuned[0]
     site = ["--region", f"{load_bundle(other_data).genome.contigs[0].name}:1000-1010"]
@@ -390,6 +396,7 @@ def test_data_of_another_genome_are_refused(finetuned, pretrained, other_data, t
     assert "only what is read from sequence carries over" in answer.err
 
 
+@pytest.mark.slow
 def test_an_encoder_of_another_genome_is_taken_and_told(pretrained, other_data, data, tmp_path):
     words = ["finetune", "--init", pretrained[0], *SMALL]
     words += ["--set", "finetune.head_steps=1", "--set", "finetune.epochs=0"]
@@ -400,6 +407,7 @@ def test_an_encoder_of_another_genome_is_taken_and_told(pretrained, other_data, 
     assert told not in succeed(*words, "--data", data, "--out", tmp_path / "own").err
 
 
+@pytest.mark.slow
 def test_explain_writes_one_row_a_base(model, data, tmp_path):
     words = ["--model", model, "--data", data, "--out", tmp_path / "why", "--steps", "2"]
     answer = succeed("explain", "--genes", "g0003, SYN5", *words, "--json")
@@ -440,6 +448,7 @@ def test_mutagenesis_writes_every_change(model, data, tmp_path):
     assert not (tmp_path / "ism.parts").exists()
 
 
+@pytest.mark.slow
 def test_attention_is_written_with_what_each_head_does(model, data, tmp_path):
     words = ["--model", model, "--data", data, "--out", tmp_path / "heard", "--window", "2048"]
     succeed("explain", "--genes", "g0003", "--method", "attention", *words)
@@ -453,6 +462,7 @@ def test_attention_is_written_with_what_each_head_does(model, data, tmp_path):
     assert set(heads["level"]) == set(table["level"])
 
 
+@pytest.mark.slow
 def test_baselines_score_simple_methods(data, tmp_path):
     answer = succeed("baselines", "--data", data, "--out", tmp_path / "out", "--json", "--seed", 2)
     table = pd.read_parquet(json.loads(answer.out)["predictions"])
@@ -559,6 +569,7 @@ def process(*words: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_a_misspelt_parameter_ends_the_process_with_2(tmp_path):
     found = process("run", "-p", "seeed=3", "--out", str(tmp_path / "out"))
     assert (found.returncode, found.stdout) == (2, "")
@@ -673,6 +684,7 @@ def test_doctor_fails_where_nothing_can_run(monkeypatch):
     assert "note no-such-package: not installed" in answer.out
 
 
+@pytest.mark.slow
 def test_interrupted_is_130(data, tmp_path):
     out = tmp_path / "out"
     words = ["--data", str(data), "--out", str(out), *SMALL, "--set", "pretrain.steps=100000"]

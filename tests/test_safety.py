@@ -88,6 +88,7 @@ def test_an_archive_writes_nothing_outside(tmp_path):
 # --- parameters are values ---
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.text("\"'\\\n\r#{}()\u2028;=x", max_size=20)))
 def test_a_parameter_cannot_become_code(tmp_path_factory, text):
@@ -159,6 +160,7 @@ def test_nothing_asks_for_the_network(tiny_bundle, tmp_path):
 # --- the lab ---
 
 
+@pytest.mark.slow
 def test_the_lab_listens_to_this_machine_and_to_those_with_its_token(tmp_path):
     port, log = free_port(), tmp_path / "log"
     words = ["lab", "--", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]

@@ -98,6 +98,7 @@ def test_a_dead_process_holds_nothing(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [SLOW, CHANGED], ids=["interrupted", "changed"])
 @pytest.mark.parametrize(
     ("number", "code", "word"),
@@ -234,6 +235,7 @@ def test_a_countdown_speaks_now_and_then(monkeypatch):
     assert told == ["genes: 1 of 3, 0 s left", "genes: 2 of 3, 0 s left"]
 
 
+@pytest.mark.slow
 def test_what_a_library_prints_of_a_full_disk_passes_through_our_hook():
     script = (
         "import sys, genesplice.cli as cli\nsys.argv = ['genesplice', 'list']\n"
@@ -246,6 +248,7 @@ def test_what_a_library_prints_of_a_full_disk_passes_through_our_hook():
     assert answer.stderr == "RuntimeError: another\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 20], ids=["enough", "full"])
 def test_any_folder_locale_and_home(tmp_path, limit):
     """Blanks, umlauts, relative paths, no HOME, and a locale that knows no Greek; a small disk."""

@@ -70,6 +70,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 # --- nothing of the held-out genes enters ---
 
 
+@pytest.mark.slow
 def test_held_out_expression_never_enters(tiny_bundle: Bundle, everything: pd.DataFrame):
     """Every baseline, every fold: other labels for the held-out genes, the same bits."""
     for fold in range(tiny_bundle.n_folds):
@@ -137,6 +138,7 @@ def test_what_is_missing_is_no_target(tiny_bundle: Bundle):
     assert is_missing.sum() == got["model"].nunique()
 
 
+@pytest.mark.slow
 def test_held_out_expression_never_enters_on_real_data(ecoli: Bundle):
     models = ["nearest_copy", "gbm_kmer_codon", "ridge_regulators"]
     held_out = ecoli.test_genes(2)

@@ -162,6 +162,7 @@ def test_references_carry_their_input_length(tiny_bundle):
 ARCHS = "short_cnn,enformer_like,plain_attention,kmer_tokens"
 
 
+@pytest.mark.slow
 def test_mandatory_references_have_equal_steps_and_an_input_length(tiny_bundle, tmp_path):
     own, plan = plan_of(tiny_bundle, f"verdict.references={ARCHS}", "verdict.reference_bp=4096")
     references = [condition for condition in plan.conditions if condition.is_reference]

@@ -82,6 +82,7 @@ def kept(first, tmp_path):
     return tmp_path / "kept"
 
 
+@pytest.mark.slow
 def test_they_take_turns_and_every_verdict_says_which_are_old(
     config, oracle, kept, first, tmp_path
 ):
@@ -117,6 +118,7 @@ def test_they_take_turns_and_every_verdict_says_which_are_old(
     assert f"{libraries}, on {processor()}" in said
 
 
+@pytest.mark.slow
 def test_one_that_does_not_come_out_as_planted_has_all_run_again(config, oracle, kept, tmp_path):
     before, oracle.is_blind, said = (kept / "controls.json").read_bytes(), True, []
     record = check(config, tmp_path / "1", oracle, kept, said)
@@ -158,6 +160,7 @@ def test_a_record_of_something_else_counts_for_nothing(config, kept, changed):
     assert read_controls(kept / "nothing.json", environment) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{"passed": False}, {"seed": 3}])
 def test_one_that_did_not_pass_or_of_another_seed_is_none_to_begin_from(
     config, oracle, kept, tmp_path, changed
@@ -169,6 +172,7 @@ def test_one_that_did_not_pass_or_of_another_seed_is_none_to_begin_from(
     assert json.loads(path.read_text())["seed"] == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_remembered_is_judged_all_the_same(config, oracle, tmp_path):
     (tmp_path / "file").write_text("")
     assert check(config, tmp_path / "0", oracle, tmp_path / "file" / "kept")["passed"]

@@ -203,6 +203,7 @@ def answers(n=200, **sizes):
     return [decide(make_scores(1000 + i, metrics=METRICS, **sizes), rule).answer for i in range(n)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("training_noise", [0.0, 0.05])
 def test_a_yes_without_any_effect_is_said_in_at_most_one_of_twenty(design, training_noise):
@@ -210,6 +211,7 @@ def test_a_yes_without_any_effect_is_said_in_at_most_one_of_twenty(design, train
     assert found.count("yes") <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.0, 0.02])
 def test_luck_that_neighbouring_contexts_share_does_not_deceive(slope):
     sizes = DESIGNS["five folds, three seeds"] | {"shared": 0.8, "slope": slope}
@@ -218,21 +220,24 @@ def test_luck_that_neighbouring_contexts_share_does_not_deceive(slope):
     assert found.count("no" if slope else "yes") <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rising", [("level_r2",), ("profile_r",)])
-def test_the_smallest_smallest_effect_effect_is_seen_in_four_of_five(rising):
+def test_the_smallest_effect_of_interest_is_seen_in_four_of_five(rising):
     sizes = DESIGNS["five folds, three seeds"]
     found = answers(**sizes, slope=0.02, rising=rising, training_noise=0.04, block_noise=0.2)
     assert found.count("yes") >= 160
     assert found.count("no") <= 10
 
 
+@pytest.mark.slow
 def test_no_is_said_wrongly_in_at_most_one_of_twenty():
     sizes = DESIGNS["one fold, two seeds"]
     found = answers(**sizes, slope=0.02, training_noise=0.02, block_noise=0.05)
     assert found.count("no") <= 10
 
 
-def test_the_visible_effect_would_have_been_seen():
+@pytest.mark.slow
+def test_the_minimum_detectable_effect_would_have_been_seen():
     sizes = {"n_folds": 5, "n_seeds": 1, "training_noise": 0.05, "block_noise": 0.1}
     minimum_detectable = np.median(
         [fit_slope(make_scores(i, **sizes), RULE).minimum_detectable for i in range(50)]

@@ -101,6 +101,7 @@ def test_planted_edges_stand_out(listener, network):
     assert abs(np.mean(drawn) - 0.5) < 0.2
 
 
+@pytest.mark.slow
 def test_the_planted_pathway_ranks_first(listener, network):
     model, vectors, rows, held_out = listener
     explainer = Explainer(model, network, vectors=vectors)

@@ -72,6 +72,7 @@ def test_rewiring_makes_no_edge_twice_and_no_new_self_loop(tangled, seed):
     assert {p for p in after if p[0] == p[1]} <= {p for p in before if p[0] == p[1]}
 
 
+@pytest.mark.slow
 def test_more_swaps_would_change_nothing(ecoli):
     """An ablation shares with the network what it shares with its own ablation."""
     once = rewired_network(ecoli, 0)

@@ -222,6 +222,7 @@ def test_ninth_column_may_be_the_bare_id(tmp_path):
     assert reading.genes["biotype"].tolist() == ["protein_coding"]
 
 
+@pytest.mark.slow
 def test_a_line_takes_little_memory_whatever_its_attributes_say(tmp_path):
     said = "; ".join(f'key_{i} "value_{i}_%d"' for i in range(12))
     lines = [line(1, 90_000, attributes='gene_id "g"')]

@@ -132,6 +132,7 @@ def test_deleted_genes_of_samples_are_no_measurements(tmp_path):
     assert np.argwhere(bundle.observed.isna()).tolist() == [[1, 0]]
 
 
+@pytest.mark.slow
 def test_pipes_are_read_like_files(tmp_path):
     plain = prepared(tmp_path, options={"name": "mine"})
     folder = tmp_path / "in"

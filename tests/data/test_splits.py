@@ -126,6 +126,7 @@ def test_genes_of_two_contigs_are_never_one_operon():
 # --- blocks ---
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(controls(), st.integers(0, 20), st.integers(2, 5))
 def test_no_operon_lies_on_a_cut_and_every_gene_is_in_one_fold(control, seed, n_folds):
@@ -150,6 +151,7 @@ def test_no_operon_lies_on_a_cut_and_every_gene_is_in_one_fold(control, seed, n_
         assert any(inside)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(controls(), st.integers(0, 20))
 def test_blocks_tile_the_contig_once(control, seed):

@@ -70,6 +70,7 @@ def test_every_tss_is_in_exactly_one_core(control, core, flank, data):
     assert sorted(found.tolist()) == list(range(len(genes)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(controls(), CORES, FLANKS, st.data())
 def test_gene_in_its_window_spells_what_it_spells_in_the_genome(control, core, flank, data):
@@ -340,6 +341,7 @@ def held_out_bases(genome, blocks, folds):
     return flags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_circular", [True, False])
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 99), window=st.integers(1, 4000), folds=st.sets(st.integers(0, 4)))

@@ -239,6 +239,7 @@ def test_expected_errors_are_those_that_the_other_parts_show():
     assert (np.abs(again[20:] / own[20:] - 1) > 0.01).any()
 
 
+@pytest.mark.slow
 def test_nine_of_ten_exchangeable_genes_lie_inside():
     # With 99 calibration genes the coverage is 0.9 exactly, in the mean over calibrations.
     covered = []

@@ -130,6 +130,7 @@ def explainer(tiny_bundle):
     return Explainer(model, tiny_bundle, window_bp=2048, vectors=vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"deeplift"}))
 def test_each_method_explains_a_gene_and_says_what_is_missing(explainer, method):
     found = attribute_gene(
@@ -163,6 +164,7 @@ def test_references(explainer):
     assert not torch.equal(shuffled, function.references("shuffle", 3, seed=1))
 
 
+@pytest.mark.slow
 def test_ablation_is_what_a_changed_window_loses(explainer):
     found = attribute_gene(explainer, "g0004", method="ablation")
     function = explainer.forward_function("g0004")

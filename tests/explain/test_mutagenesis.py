@@ -47,6 +47,7 @@ def explain(bundle, *settings, window_bp=4096) -> Explainer:
     return Explainer(model, bundle, window_bp=window_bp, vectors=vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", HIERARCHIES.values(), ids=HIERARCHIES)
 def test_bins_and_bases_of_a_changed_window_are_those_of_a_full_pass(holes, settings):
     explainer = explain(holes, *settings)
@@ -71,6 +72,7 @@ def test_bins_and_bases_of_a_changed_window_are_those_of_a_full_pass(holes, sett
                 torch.testing.assert_close(found.bases, expected, rtol=0, atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [None, "condition_2"])
 @pytest.mark.parametrize(
     "settings",
@@ -136,6 +138,7 @@ def test_a_stretch_outside_the_window_is_refused(holes):
             mutate(explainer, "g0004", upstream_bp=upstream, downstream_bp=downstream)
 
 
+@pytest.mark.slow
 def test_a_scan_goes_on_where_it_stopped(tiny_bundle, tmp_path):
     explainer, size = explain(tiny_bundle), {"upstream_bp": 4, "downstream_bp": 4}
     genes = ["g0001", "g0002", "g0003"]

@@ -124,6 +124,7 @@ def gene_on(bundle, strand: str) -> str:
     return bundle.genes[inside & (bundle.genes["strand"] == strand)]["gene_id"].iloc[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"deeplift"}))
 def test_parts_of_a_gene_sum_to_the_whole_within_the_stated_error(explainer, bundle, method):
     found = attribute_gene(

@@ -153,6 +153,7 @@ def test_influence_is_counted_by_hand(model, tiny_bundle, vectors):
     assert influence(found.table, "gene")["n_edges"].sum() == table["n_edges"].sum()
 
 
+@pytest.mark.slow
 def test_bands_are_those_of_random_graphs(explainer, tiny_bundle):
     genes = list(tiny_bundle.genes["gene_id"])
     for kind in ("pathway", "regulator"):
@@ -260,6 +261,7 @@ def test_the_share_above_a_band_by_chance_is_that_of_the_quantile():
     assert _chance_above(np.zeros((1, 5))) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", [0.0, 0.6])
 def test_a_changed_base_is_followed_to_the_level(tiny_bundle, vectors, mix):
     gene = receivers(tiny_bundle)[0]

@@ -140,6 +140,7 @@ def test_a_hidden_base_leaves_the_mean_of_what_its_token_could_be():
     assert torch.equal(seen[4][12:], mean[12:])
 
 
+@pytest.mark.slow
 def test_k_mers_learn_single_hidden_bases():
     """A word of eight bases, repeated: nothing that is hidden is unknown."""
     config = dataclasses.replace(SMALL, arch="kmer_tokens", base_width=8)

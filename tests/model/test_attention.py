@@ -44,6 +44,7 @@ def attend_by_loops(q, k, v, is_real, half_window):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_window", [None, 0, 1, 5, 48, 49, 500])
 @pytest.mark.parametrize("gap", [None, slice(0, 7), slice(20, 33), slice(0, 50)])
 def test_both_backends_are_the_softmax(half_window, gap):

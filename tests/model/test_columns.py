@@ -128,6 +128,7 @@ def test_a_window_encoded_once_gives_what_whole_passes_give(masked, bundle):
         np.testing.assert_allclose(one, two, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_ratio_reads_all_relatives_some_or_none(masked, bundle):
     tokens, columns = (part[0].numpy() for part in window(bundle))
     far = columns.copy()
@@ -145,6 +146,7 @@ def test_the_ratio_reads_all_relatives_some_or_none(masked, bundle):
         MaskedBases(make_masked(), "added")
 
 
+@pytest.mark.slow
 def test_ratios_of_both_strands_read_the_columns(masked, bundle):
     genome, score = bundle.genome, MaskedBases(masked)
     ref = genome.fetch("chr", 5000, 5001)
@@ -208,6 +210,7 @@ def test_relatives_are_left_out_by_group_in_part_and_altogether():
     assert 0.1 < float(((kept > 0) & (kept < 1)).float().mean()) < 0.2  # 0.49 * 0.3
 
 
+@pytest.mark.slow
 def test_masked_bases_are_learned_from_columns_and_the_model_serves_without(tiny_bundle, tmp_path):
     # Random bases: nothing but the columns says what is hidden.
     genome = tiny_bundle.genome
@@ -228,6 +231,7 @@ def test_masked_bases_are_learned_from_columns_and_the_model_serves_without(tiny
     assert bits["far_relatives"] > 1.9
 
 
+@pytest.mark.slow
 def test_settings_read_relatives_where_there_are_any(bundle, tiny_bundle, tmp_path):
     asked = config(RELATIVES)
     plain = tiny_bundle.genome

@@ -45,6 +45,7 @@ def input_gradient(encoder, tokens, bins: slice) -> torch.Tensor:
     return inputs.grad.abs().sum((0, 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     context_bp=st.sampled_from([256, 512, 1000, 1500, 2048, 3000, 4096, 6000, 8192]),
@@ -114,6 +115,7 @@ def base_gradient(encoder, tokens, position: int) -> torch.Tensor:
     return inputs.grad.abs().sum((0, 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     context_bp=st.sampled_from([512, 1500, 4096]),
@@ -208,6 +210,7 @@ def test_a_masked_bin_is_still_a_bin():
     assert float(out.bins[:, 10:20].abs().min(dim=-1).values.max()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_bp", [1024, 4096, 10_000])
 @pytest.mark.parametrize("base_width", [0, 8])
 def test_checkpointing_changes_no_gradient(chunk_bp, base_width):

@@ -39,6 +39,7 @@ def test_a_loaded_model_takes_what_its_run_kept(tiny_bundle, tuned):
     torch.testing.assert_close(found, encode_genes(model, tiny_bundle), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_taken_and_not_computed(tiny_bundle, tuned, tmp_path):
     model = load_model(tuned / "fold0_seed0")
     honest = encode_genes(model, tiny_bundle)

@@ -246,6 +246,7 @@ def test_every_kind_of_control_has_a_widget() -> None:
     assert controls["Logarithm"].value is True
 
 
+@pytest.mark.slow
 def test_what_was_not_given_is_computed_once_in_a_live_kernel() -> None:
     asked = []
 

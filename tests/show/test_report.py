@@ -103,6 +103,7 @@ def test_a_page_is_closed_and_runs_only_its_two_scripts(tmp_path: Path) -> None:
             assert attributes["href"].startswith(("#", "index.html"))
 
 
+@pytest.mark.slow
 def test_the_same_notebook_gives_the_same_bytes(tmp_path: Path) -> None:
     cells = [md("# Title"), code("fig", outputs=[figure_output()])]
     cells += [

@@ -191,6 +191,7 @@ def test_only_a_finished_run_is_published(tmp_path: Path, notebooks: list[Notebo
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_the_command_that_goes_on_says_where_reports_are(tmp_path):
     folder = write_notebook(
         tmp_path / "notebooks" / "01_try.ipynb",

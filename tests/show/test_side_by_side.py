@@ -161,6 +161,7 @@ def test_ctrl_c_ends_two_at_once_even_one_that_does_not_hear_it(tmp_path: Path) 
     assert "interrupted" in (run_dir / "01_a.html").read_text()
 
 
+@pytest.mark.slow
 def test_published_weights_take_the_place_of_a_notebook(tmp_path: Path) -> None:
     """What only makes weights is not waited for, where those of the same genome are published."""
     folder, marks = tmp_path / "notebooks", [str(tmp_path / "a"), str(tmp_path / "b")]

@@ -36,6 +36,7 @@ def measured(bundle, model, settings):
     }
 
 
+@pytest.mark.slow
 def test_everything_is_there_beside_its_ablation(control):
     settings = config(*SETTINGS, "pretrain.seed=3")
     found = measured(control, make_untrained(settings), settings)
@@ -55,6 +56,7 @@ def test_everything_is_there_beside_its_ablation(control):
     assert {(m.split, m.fold, m.seed) for m in found.values()} == {("test", 0, 3)}
 
 
+@pytest.mark.slow
 def test_an_untrained_model_is_no_better_than_its_ablation(control):
     settings = config(*SETTINGS)
     found = measured(control, make_untrained(settings), settings)
@@ -94,6 +96,7 @@ def test_count_models_learn_from_training_blocks_only(control):
     assert changed["count_one_sided"] != honest["count_one_sided"]
 
 
+@pytest.mark.slow
 def test_expression_is_told_from_frozen_vectors_by_training_genes(control):
     settings = config(*SETTINGS, "pretrain.measure_expression=true")
     models = {"genesplice": make_untrained(settings), "ablation": make_untrained(settings)}
@@ -131,6 +134,7 @@ def test_without_a_held_out_fold_there_are_bits_only(control):
         measure_vectors({"genesplice": model}, control, settings)
 
 
+@pytest.mark.slow
 def test_what_a_genome_lacks_is_left_out(control):
     settings = config(*SETTINGS)
     splits = control.splits.assign(operon=control.splits["gene_id"])
@@ -140,6 +144,7 @@ def test_what_a_genome_lacks_is_left_out(control):
     assert any(m.metric == "probe_coding" for m in found)
 
 
+@pytest.mark.slow
 def test_pretraining_ends_with_it_unless_told_otherwise(control, tmp_path):
     settings = config(*SETTINGS, "pretrain.measure=true", "pretrain.steps=1")
     result = pretrain(control, settings, tmp_path / "out")

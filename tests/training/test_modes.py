@@ -50,6 +50,7 @@ WANTED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", WANTED)
 def test_only_what_the_mode_says_moves(tiny_bundle, tmp_path, init, mode):
     folder = tmp_path / "a"

@@ -23,6 +23,7 @@ def fold(bundle, out, *more):
     return finetune_fold(bundle, config(*FEW, *more), fold=0, seed=0, out=out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [[MEASURED], PARTS, [MEASURED, *PARTS]], ids=["measured", "parts", "both"]
 )
@@ -37,6 +38,7 @@ def test_held_out_labels_change_nothing(tiny_bundle, tmp_path, more):
     assert honest.predictions["low"].notna().all()
 
 
+@pytest.mark.slow
 def test_the_graph_holds_the_expression_of_genes_that_are_learned_from(tiny_bundle, tmp_path):
     model = fold(tiny_bundle, tmp_path / "a", VALIDATED, MEASURED).model
     data = FoldData.read(tiny_bundle, 0.4, 0)
@@ -111,6 +113,7 @@ def test_the_draw_keeps_genes_and_values_together():
     assert torch.equal(draw_genes(genes, 7.0).rows, genes.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["model.graph_layers=2"]])
 def test_all_genes_with_all_neighbours_is_the_whole_graph(tiny_bundle, tmp_path, more):
     same = ["model.dropout=0", "model.head_dropout=0", *more]
@@ -125,6 +128,7 @@ def test_all_genes_with_all_neighbours_is_the_whole_graph(tiny_bundle, tmp_path,
     np.testing.assert_allclose(one, two, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_ablation_without_it_is_compared(tiny_bundle, tmp_path):
     settings = config(*FEW, MEASURED, "finetune.ablations=no_expression")
     table = finetune(tiny_bundle, settings, tmp_path / "predicted").predictions

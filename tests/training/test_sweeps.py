@@ -161,6 +161,7 @@ def test_no_cluster_at_the_address(tmp_path):
         run_tasks_on_ray(squares(1), tmp_path, address="127.0.0.1:1")
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -197,6 +198,7 @@ def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
     pytest.fail(f"still there: {alive.stdout.split()}")
 
 
+@pytest.mark.slow
 def test_a_script_that_would_start_itself_again_is_told_so(tmp_path):
     script = tmp_path / "mine.py"
     call = "print(run_tasks(tasks, Path('out'), preload=(), workers=1).table['square'].tolist())"

@@ -69,6 +69,7 @@ def pooled(result, metric: str) -> dict[str, float]:
 # --- planted truth, and chance ---
 
 
+@pytest.mark.slow
 def test_a_motif_that_decides_the_class_is_found(tmp_path, encoder):
     table = planted()
     table.loc[:3, "label"] = ""
@@ -92,6 +93,7 @@ def test_a_motif_that_decides_the_class_is_found(tmp_path, encoder):
     assert any(text.startswith("Ahead of boosting on k-mers: ") for text in result.answers)
 
 
+@pytest.mark.slow
 def test_random_labels_are_at_chance(tmp_path, encoder):
     table = planted()
     table["label"] = np.random.default_rng(3).permutation(table["label"])
@@ -130,6 +132,7 @@ def broken_motifs(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "position", "ref", "alt", "value"])
 
 
+@pytest.mark.slow
 def test_changes_of_a_motif_are_told_from_changes_beside_it(tmp_path, encoder):
     table = planted()
     made = with_changes(tmp_path, table, broken_motifs(table), value="strength", n_folds=2)
@@ -202,6 +205,7 @@ def test_changes_that_do_not_fit_are_one_line(tmp_path, change, words):
 # --- held out is held out ---
 
 
+@pytest.mark.slow
 def test_values_of_held_out_rows_decide_nothing(tmp_path, encoder):
     table = planted(60).assign(split=np.where(np.arange(60) < 40, "train", "test"))
     other = table.copy()
@@ -213,6 +217,7 @@ def test_values_of_held_out_rows_decide_nothing(tmp_path, encoder):
     pd.testing.assert_series_equal(*guesses)
 
 
+@pytest.mark.slow
 def test_an_identical_sequence_of_the_training_rows_is_not_learned_from(tmp_path, encoder):
     table = planted(60).assign(split=np.where(np.arange(60) < 40, "train", "test"))
     copies = table.iloc[40:50].assign(split="train", id="copy")
@@ -223,6 +228,7 @@ def test_an_identical_sequence_of_the_training_rows_is_not_learned_from(tmp_path
     pd.testing.assert_series_equal(*guesses)
 
 
+@pytest.mark.slow
 def test_both_strands_are_one_where_they_are_said_to_be(tmp_path, encoder):
     table = planted(60).assign(split=np.where(np.arange(60) < 40, "train", "test"))
     turned = table.copy()
@@ -330,6 +336,7 @@ def run(*words) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_the_verb_writes_what_the_others_write(tmp_path, encoder, capsys):
     table = write(tmp_path / "mine.tsv", planted(60)[["sequence", "strength"]])
     changes = broken_motifs(planted(60).assign(id=range(1, 61)))
@@ -384,6 +391,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, encoder, capsys):
         assert sorted(one.name for one in tmp_path.iterdir()) == ["bad.tsv", "long.tsv"]
 
 
+@pytest.mark.slow
 def test_without_an_encoder_it_says_so(tmp_path):
     assay = read_assay(write(tmp_path / "a.tsv", planted(40)), value="strength", n_folds=2)
     result = run_task(assay)

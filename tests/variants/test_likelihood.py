@@ -294,6 +294,7 @@ def test_a_percentile_counts_matched_variants(flat, tiny_bundle):
     assert EDGE_BP < 1024
 
 
+@pytest.mark.slow
 def test_insertions_are_matched_by_length_when_they_are_asked_for(flat, tiny_bundle):
     track = region_track(tiny_bundle)
     matched = Matched(flat, tiny_bundle.genome, track, n_windows=1, n_indels=20)

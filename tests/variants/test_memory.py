@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny_variants import save_masked, snv, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ def peak(folder: Path, count: int, model: Path, bundle) -> float:
     return int(kilobytes) / 1024
 
 
+@pytest.mark.slow
 def test_ten_times_the_records_take_no_more_memory(tiny_bundle, tmp_path):
     model = save_masked(tmp_path / "pre", "model.base_width=0")
     few, many = (peak(tmp_path, count, model, tiny_bundle) for count in (2_000, 20_000))

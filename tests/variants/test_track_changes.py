@@ -77,6 +77,7 @@ def spelt_out(found, before, after, low, allele):
     return np.mean(changes, 0)
 
 
+@pytest.mark.slow
 def test_the_change_is_that_of_whole_passes(run, tiny_bundle):
     found, genome = load_tracks(run), tiny_bundle.genome
     assert found.tracks.labels == ["chip+", "chip-", "peaks"]
@@ -167,6 +168,7 @@ def test_a_vcf_and_its_tables_have_the_changes(run, tiny_bundle, tmp_path):
     assert len(manifest["track_models"]) == 2
 
 
+@pytest.mark.slow
 def test_measured_variants_are_compared_with_the_changes(run, tiny_bundle, tmp_path):
     genome = tiny_bundle.genome
     rows = [("chr", at + 1, letters(genome, at), other(letters(genome, at)), at % 7)
