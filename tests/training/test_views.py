@@ -20,6 +20,7 @@ from genesplice.training.batches import (
     mask_bins,
 )
 from genesplice.training.corpus import bundle_source, divide_blocks
+from genesplice.training.views import SHORTEST_GENE_BP, GeneSites
 
 INTERVAL = 1024
 
@@ -303,6 +304,17 @@ def test_a_gene_is_what_is_upstream_and_what_is_inside(source, tiny_bundle):
         assert tiny_bundle.fold_of[gene] != 0
         seen.add(gene)
     assert len(seen) == 4
+
+
+def test_genes_too_short_for_an_interval_are_not_drawn(source):
+    genes = source.genes.copy()
+    genes["end"] = genes["start"] + SHORTEST_GENE_BP - 1
+    trained = [gene.gene_id for gene in GeneSites(source, ["gene"]).genes]
+    kept = genes["gene_id"].isin(trained[:2])
+    genes.loc[kept, "end"] += 1
+    sites = GeneSites(source._replace(genes=genes), ["gene"])
+    drawn = [sites.genes[index].gene_id for (index,) in sites.groups["gene"]]
+    assert drawn == genes.loc[kept, "gene_id"].tolist()
 
 
 def test_a_regulon_is_two_targets_of_one_regulator(source, tiny_bundle):
