@@ -11,7 +11,7 @@ import torch
 from benchmarks.models import require_peers
 from benchmarks.page import write_bench_page
 from benchmarks.rows import BenchRow, Measurements, make_rows, run_bench
-from genesplice.runtime import atomic_file, processor, write_json
+from genesplice.runtime import atomic_file, processor, require_file, write_json
 
 __all__ = ["BenchRow", "Measurements", "make_rows", "record", "run_bench", "write_bench"]
 
@@ -34,8 +34,9 @@ def write_bench(
     Raises
     ------
     InputError
-        If the peers are wanted and not installed.
+        If the peers are wanted and not installed, or `out` is a folder.
     """
+    require_file(out, overwrite=True)
     if with_peers:
         require_peers()
     rows, found = run_bench(with_peers=with_peers, tell=tell)

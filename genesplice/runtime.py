@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genesplice.errors import InputError, WorkError
+from genesplice.errors import WorkError, require
 
 RECORDED_PACKAGES = (
     "genesplice", "numpy", "torch", "torch-geometric", "captum", "lightning", "plotly"
@@ -31,6 +31,10 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"
 )  # fmt: skip
 """What libraries read when they are loaded."""
+
+MANIFEST = "manifest.json"
+INPUTS, GENOME = "inputs.json", "genome"
+"""Of a run: digests of what it reads, and the folder that keeps FASTA files as tokens."""
 
 SCRATCH, BEFORE = ".scratch", ".before"
 """How scratch folders end, and what holds a folder's former content while it is replaced."""
@@ -123,7 +127,7 @@ def write_table(path: Path, table: Any) -> None:
 def write_manifest(
     directory: Path,
     *,
-    name: str = "manifest.json",
+    name: str = MANIFEST,
     command: str,
     started: float,
     config: Mapping[str, Any] | None = None,
@@ -162,6 +166,42 @@ def write_manifest(
 def _above(path: Path) -> Path:
     """The nearest folder above that exists."""
     return next(parent for parent in path.absolute().parents if parent.exists())
+
+
+def require_folder(out: Path) -> Path:
+    """See that `out` is a folder or can become one: neither it nor what it lies in is a file."""
+    there = out if out.exists() else _above(out)
+    require(there.is_dir(), f"{there} is a file", "a folder to write to")
+    return out
+
+
+def require_file(out: Path, *, overwrite: bool = False) -> None:
+    """See that `out` can become a file, and that none is lost unless it is to be."""
+    require_folder(out.parent)
+    require(out.is_file() or not out.exists(), f"{out} is a folder", "a file to write")
+    require(overwrite or not out.exists(), f"{out} exists", "a new file (or --overwrite)")
+
+
+def require_free(out: Path, *, overwrite: bool = False) -> None:
+    """See that `out` is new, an empty folder or, with `overwrite`, one that a stage wrote.
+
+    Each stage leaves a manifest, and a genome that is kept as tokens its index.
+    """
+    require_folder(out)
+    if out.exists() and any(out.iterdir()):
+        require(overwrite, f"{out} exists and is not empty", "a new folder (or --overwrite)")
+        path, index = out / MANIFEST, out / "contigs.json"
+        is_ours = path.is_file() and '"config_sha256"' in path.read_text(errors="replace")
+        wanted = f"a folder with the {MANIFEST} of genesplice: no other is replaced"
+        require(is_ours or index.exists(), f"{out} exists, and genesplice did not write it", wanted)
+
+
+def is_taken(out: Path) -> bool:
+    """Say whether `out` holds anything but what a run leaves there before it has begun."""
+    return out.exists() and (
+        not out.is_dir()
+        or any(p.name not in (GENOME, INPUTS) and p.suffix != ".partial" for p in out.iterdir())
+    )
 
 
 @contextmanager
@@ -257,12 +297,9 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     Raises
     ------
     InputError
-        If `target` exists, is not an empty folder, and `overwrite` is False.
+        As `require_free`.
     """
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target} is a file", "a folder to write to")
-    if target.exists() and any(target.iterdir()) and not overwrite:
-        raise InputError(f"{target} exists and is not empty", "a new folder (or --overwrite)")
+    require_free(target, overwrite=overwrite)
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(SCRATCH, f".{target.name}.", target.parent))
@@ -283,26 +320,6 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
             with suppress(OSError):
                 for folder in made:
                     folder.rmdir()
-
-
-def claim_parts(parts: Path, what: str, models: Iterable[Any]) -> None:
-    """Note in `parts` what is worked out there and by which weights, or see that it is the same.
-
-    Raises
-    ------
-    InputError
-        If other work was begun there, or with another model.
-    """
-    parts.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    for name, value in (item for one in models for item in sorted(one.state_dict().items())):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    note, mine = parts / "scan.txt", f"{what}model {digest.hexdigest()[:16]}"
-    if note.exists() and note.read_text() != mine:
-        raise InputError(f"a scan with {note.read_text()}", mine, path=parts)
-    with atomic_file(note) as partial:
-        partial.write_text(mine)
 
 
 Item = TypeVar("Item")
@@ -347,22 +364,6 @@ def n_cores() -> int:
     """Cores that this process may run on."""
     has_own = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if has_own else os.cpu_count() or 1
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Two threads gain little on small matrices, and wait for each other on a busy machine.
-
-    The sums then come out the same on every machine of a kind.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def side_by_side(

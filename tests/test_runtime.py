@@ -25,6 +25,8 @@ from genesplice.runtime import (
     claimed,
     file_sha256,
     git_commit,
+    require_file,
+    require_folder,
     versions,
     write_json,
     write_manifest,
@@ -125,15 +127,42 @@ def test_a_file_in_the_way_is_refused_even_with_overwrite(tmp_path):
 def test_overwrite_replaces_all_of_it_and_only_when_done(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
-    (target / "old").touch()
+    manifest(target)
     with pytest.raises(ZeroDivisionError):
         fail_inside(atomic_directory(target, overwrite=True))
-    assert names(target) == ["old"]
+    assert names(target) == ["manifest.json"]
     with atomic_directory(target, overwrite=True) as scratch:
         (scratch / "new").touch()
-        assert names(target) == ["old"]
+        assert names(target) == ["manifest.json"]
     assert names(target) == ["new"]
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "manifest.json"])
+def test_a_folder_that_no_stage_wrote_is_never_replaced(tmp_path, name):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / name).write_text('{"name": "of another program"}')
+    with (
+        pytest.raises(InputError, match="out exists, and genesplice did not write it, expected a"),
+        atomic_directory(target, overwrite=True),
+    ):
+        pytest.fail("the body ran")
+    assert names(target) == [name]
+
+
+def test_a_file_is_replaced_where_that_is_asked_for_and_a_folder_never(tmp_path):
+    for overwrite in (False, True):
+        require_file(tmp_path / "new" / "out", overwrite=overwrite)
+        with pytest.raises(InputError, match="is a folder, expected a file to write"):
+            require_file(tmp_path, overwrite=overwrite)
+    (tmp_path / "out").touch()
+    require_file(tmp_path / "out", overwrite=True)
+    with pytest.raises(InputError, match=r"out exists, expected a new file \(or --overwrite\)"):
+        require_file(tmp_path / "out")
+    for check in (require_file, require_folder):
+        with pytest.raises(InputError, match="out is a file, expected a folder to write to"):
+            check(tmp_path / "out" / "deep" / "in")
 
 
 KILLED = """
@@ -224,9 +253,9 @@ def test_killed_there_is_no_folder(tmp_path):
 def test_killed_the_old_folder_is_still_whole(tmp_path):
     target = tmp_path / "data"
     target.mkdir()
-    (target / "old").write_text("old")
+    manifest(target)
     kill_inside("atomic_directory", target, tmp_path / "ready", ", overwrite=True")
-    assert names(target) == ["old"]
+    assert names(target) == ["manifest.json"]
 
 
 # --- manifests ---

@@ -5,7 +5,8 @@ import threading
 import pytest
 import torch
 
-from genesplice.runtime import one_thread, side_by_side
+from genesplice.baselines.ridge import one_thread
+from genesplice.runtime import side_by_side
 
 
 @pytest.fixture

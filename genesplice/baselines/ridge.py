@@ -8,7 +8,8 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, e
 5.13, with blocks in place of single rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from genesplice.errors import require
 from genesplice.model.genesplice import Features, GeneSplice, Rows
 from genesplice.model.heads import Prediction
 from genesplice.model.kernel import TARGETS, KernelSettings, mix_kernel
-from genesplice.runtime import one_thread, side_by_side
+from genesplice.runtime import side_by_side
 
 Blocks = Shaped[np.ndarray, " genes"]
 Genes = Float[Tensor, "genes targets"]
@@ -261,6 +262,20 @@ def _members(blocks: Blocks) -> list[Int64[np.ndarray, " _"]]:
 
 KernelChoice = tuple[KernelSettings, KernelSettings]
 """For level and residual."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Two threads gain little on small matrices, and wait for each other on a busy machine.
+
+    The sums then come out the same on every machine of a kind.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -21,8 +21,17 @@ import typer
 
 import genesplice as gs
 from genesplice.config import PRESETS, Config, load_preset, override
-from genesplice.errors import GeneSpliceError
-from genesplice.runtime import atomic_file, claimed, keep_freed_memory, write_manifest
+from genesplice.errors import GeneSpliceError, require
+from genesplice.runtime import (
+    atomic_file,
+    claimed,
+    is_taken,
+    keep_freed_memory,
+    require_file,
+    require_folder,
+    require_free,
+    write_manifest,
+)  # fmt: skip
 from genesplice.runtime import tell as say
 
 if TYPE_CHECKING:
@@ -95,17 +104,42 @@ def claim(out: Path) -> Path:
 
     Until then the verb is never silent for long.
     """
+    require_folder(out.parent)
     HELD.enter_context(claimed(out))
     HELD.enter_context(never_silent())
     return out
 
 
+def claim_folder(context: Any, out: Path) -> Path:
+    """See, too, that `out` is a new folder, or one to be replaced."""
+    require_free(claim(out), overwrite=context.params["overwrite"])
+    return out
+
+
+def claim_file(context: Any, out: Path) -> Path:
+    """See, too, that `out` is a new file, or one to be replaced."""
+    require_file(claim(out), overwrite=context.params["overwrite"])
+    return out
+
+
+def claim_run(context: Any, out: Path) -> Path:
+    """See, too, that `out` is a new folder, or one to go on in; of several processes the first."""
+    require_folder(claim(out))
+    goes_on = context.params["resume"] or os.environ.get("RANK", "0") != "0"
+    is_free = goes_on or not is_taken(out)
+    require(is_free, f"{out} exists and is not empty", "a new folder, or --resume")
+    return out
+
+
 Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
-Out = Annotated[Path, typer.Option("--out", callback=claim, help="A new folder or file to write.")]
+Out = Annotated[Path, typer.Option("--out", callback=claim_folder, help="A new folder to write.")]
+OutFile = Annotated[Path, typer.Option("--out", callback=claim_file, help="A new file to write.")]
 Folder = Annotated[Path, typer.Argument(help="A data folder, or the one file of it.")]
-Target = Annotated[Path, typer.Argument(callback=claim, help="What to write.")]
+NewFolder = Annotated[Path, typer.Argument(callback=claim_folder, help="The folder to write.")]
+NewFile = Annotated[Path, typer.Argument(callback=claim_file, help="The file to write.")]
 RunOut = Annotated[
-    Path, typer.Option("--out", callback=claim, help="A new folder; with --resume that of the run.")
+    Path,
+    typer.Option("--out", callback=claim_run, help="A new folder; with --resume that of the run."),
 ]
 ModelDir = Annotated[
     Path, typer.Option("--model", help="A folder that `finetune` wrote, or one fold's in it.")
@@ -113,8 +147,13 @@ ModelDir = Annotated[
 OtherGenome = Annotated[bool, typer.Option("--other-genome", help="A model of another genome too.")]
 Preset = Annotated[str, typer.Option("--preset", help=f"One of {', '.join(PRESETS)}.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+# Eager: known when the place to write is looked at.
+Resume = Annotated[
+    bool, typer.Option("--resume", is_eager=True, help="Go on with the run in --out.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", is_eager=True, help="Replace what is there.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -228,39 +267,6 @@ def show_scores(records: Sequence["Metric"], n_genes: int) -> None:
         table.add_row(read, *shown, end_section=" - " in following and " - " not in name)
     width = None if sys.stderr.isatty() else 120
     Console(file=sys.stderr, width=width, highlight=False).print(table)
-
-
-def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") -> Path:
-    """Say the scores of `finetune --tracks`, and write its report with tracks around genes."""
-    import pandas as pd
-
-    from genesplice.results import judge
-    from genesplice.show.report import Part, write_page
-
-    for one in metrics:
-        ends = "" if one.ci_low is None else f" [{one.ci_low:.3f}, {one.ci_high:.3f}]"
-        say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
-    own = dict.fromkeys(m.metric for m in metrics if " - " not in m.model)
-    names = [name for name in own if not name.startswith("track_gene")]
-    table = gs.metrics_frame(metrics)
-    bars = gs.figures.metric_bars(
-        table, names, highlight="genesplice", title="Bins of held-out blocks"
-    )
-    rest = table[~table["metric"].isin(names)][["metric", "model", "value", "ci_low", "ci_high"]]
-    rest = rest.assign(model=rest["model"].map(gs.label)).round(3)
-    parts: list[Part] = ["## Scores on held-out blocks", bars]
-    parts += ["**Genes, and what is ahead of what.** Means over exons; 95 % intervals.", rest]
-    genes = pd.read_parquet(folder / "genes.parquet")
-    chosen = genes[genes["track"].isin(genes["track"].head(1))].sort_values("observed")["gene_id"]
-    if len(chosen):
-        text = "From the least to the most covered gene of the first track. Nothing is predicted "
-        parts += ["## Measured and predicted\n\n" + text + "where no model held the bin out."]
-        tables = gs.track_loci(bundle, folder, chosen.iloc[:: -(-len(chosen) // 12)].tolist())
-        parts += [gs.explorers.TrackExplorer(*tables, names=bundle.names)]
-    asked = [m for m in metrics if m.metric == f"{names[0]}_difference"] if names else []
-    pairs = [(m, m.model.partition(" - ")[2]) for m in asked]
-    lead = [judge(f"Ahead of {gs.label(other)}", one).sentence for one, other in pairs]
-    return write_page(folder / "index.html", f"Tracks of {bundle.name}", parts, lead=lead)
 
 
 def _cell(found: Sequence["Metric"], is_difference: bool) -> str:

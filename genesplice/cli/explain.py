@@ -12,7 +12,7 @@ import typer
 import genesplice as gs
 from genesplice import cli
 from genesplice.errors import InputError, require
-from genesplice.runtime import atomic_directory, file_sha256
+from genesplice.runtime import atomic_directory, file_sha256, require_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,8 @@ def variants(
     model: Models,
     data: cli.Data,
     out: Annotated[
-        Path, typer.Option(callback=cli.claim, help="VCF to write; .vcf.gz is bgzip with an index.")
+        Path,
+        typer.Option(callback=cli.claim_file, help="VCF to write; .vcf.gz is bgzip with an index."),
     ],
     vcf: Annotated[Path | None, typer.Option(help="VCF, plain or compressed.")] = None,
     measured: Annotated[
@@ -217,8 +218,7 @@ def variants(
         require(out.resolve() != vcf.resolve(), f"--out {out}", "another file than --vcf")
         read_header(vcf)
     records, receipt = beside(out, ".metrics.json"), beside(out, ".manifest.json")
-    is_free = overwrite or not (out.exists() or records.exists())
-    require(is_free, f"{out} exists", "a new file (or --overwrite)")
+    require_file(records, overwrite=overwrite)
     needs: Literal["masked bases"] | None = None if relatives == "all" else "masked bases"
     models, bundle = cli.open_with_data("variants", model, data, needs, other_genome)
     settings = Settings(window, max_length, abstain, level_window, percentile, seed, relatives)

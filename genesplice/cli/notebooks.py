@@ -15,7 +15,14 @@ import genesplice as gs
 from genesplice import cli
 from genesplice.config import PRESETS, load_preset
 from genesplice.errors import InputError, require
-from genesplice.runtime import PROJECT_VARIABLE, atomic_directory, claimed, file_sha256, versions
+from genesplice.runtime import (
+    PROJECT_VARIABLE,
+    atomic_directory,
+    claimed,
+    file_sha256,
+    require_folder,
+    versions,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from genesplice.data.assay import Assay
@@ -164,7 +171,9 @@ Notebooks = Annotated[Path, typer.Option(help="Folder with the notebooks.")]
 AtOnce = Annotated[
     int, typer.Option("--at-once", min=0, help="Notebooks side by side; 0: two, on two cores.")
 ]
-Reports = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
+Reports = Annotated[
+    Path, typer.Option("--out", callback=require_folder, help="Folder of runs and reports.")
+]
 
 
 @cli.app.command()

@@ -2,14 +2,18 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import genesplice as gs
 from genesplice import cli
 from genesplice.errors import InputError, WorkError, require
-from genesplice.runtime import atomic_directory, write_json, write_table
+from genesplice.runtime import atomic_directory, is_taken, require_folder, write_json, write_table
+
+if TYPE_CHECKING:
+    from genesplice.data.bundle import Bundle
+    from genesplice.results import Metric
 
 Evidence = Annotated[str, typer.Option(help="Such as binding or curated, if the file lacks it.")]
 
@@ -85,7 +89,7 @@ cli.app.add_typer(shared, name="bundle", help="A data folder as one file: export
 
 @shared.command()
 def export(
-    data: cli.Folder, file: cli.Target, overwrite: cli.Overwrite = False, as_json: cli.Json = False
+    data: cli.Folder, file: cli.NewFile, overwrite: cli.Overwrite = False, as_json: cli.Json = False
 ) -> None:
     """Write a data folder as one ZIP file, with the sha256 of every file in it."""
     cli.emit({"file": gs.export_bundle(data, file, overwrite=overwrite)}, as_json)
@@ -99,7 +103,10 @@ def verify(data: cli.Folder) -> None:
 
 @shared.command("open")
 def open_file(
-    file: cli.Folder, out: cli.Target, overwrite: cli.Overwrite = False, as_json: cli.Json = False
+    file: cli.Folder,
+    out: cli.NewFolder,
+    overwrite: cli.Overwrite = False,
+    as_json: cli.Json = False,
 ) -> None:
     """Unpack what `bundle export` wrote, checked, into a data folder."""
     cli.emit({"data": gs.open_bundle(file, out, overwrite=overwrite).path}, as_json)
@@ -150,7 +157,7 @@ def pretrain(
     config = cli.read_config(preset, assignments)  # before torch, which takes its time
     from genesplice.data.bundle import load_bundle
     from genesplice.training.corpus import genome_source, read_genes, read_genomes
-    from genesplice.training.loops import is_first_process, is_taken
+    from genesplice.training.loops import is_first_process
     from genesplice.training.pretraining import pretrain_source
 
     settings = config.pretrain
@@ -215,10 +222,8 @@ def finetune(
     from genesplice.data.knowledge import OWN, own_files, replace_knowledge, trained_on
     from genesplice.evaluate.metrics import fold_profiles
     from genesplice.evaluate.reliability import gene_strata, strata_metrics
-    from genesplice.training.loops import is_taken
 
     if is_taken(out):
-        require(resume, f"{out} exists and is not empty", "a new folder, or --resume")
         require(any(out.glob("fold*_seed*")), f"no run in {out}", "a run to resume")
     bundle = load_bundle(data)
     seeds = {f"finetune_{i}": seed for i, seed in enumerate(config.finetune.seeds)}
@@ -227,7 +232,7 @@ def finetune(
         metrics = gs.finetune_tracks(bundle, config, out, init=encoder, resume=resume)
         more: dict[str, Any] = {"seeds": seeds, "extra": {"init": init, "tracks": True}}
         cli.write_cards(out, "tracks", metrics, config, bundle, **more)
-        page = cli.write_track_page(out, bundle, metrics)
+        page = write_track_page(out, bundle, metrics)
         files = {"metrics": out / "metrics.json", "genes": out / "genes.parquet", "page": page}
         cli.emit(files, as_json)
         return
@@ -265,15 +270,49 @@ def finetune(
     cli.emit({"models": sorted(out.glob("fold*_seed*")), "metrics": out / "metrics.json"}, as_json)
 
 
+def write_track_page(folder: Path, bundle: "Bundle", metrics: "list[Metric]") -> Path:
+    """Say the scores of `finetune --tracks`, and write its report with tracks around genes."""
+    import pandas as pd
+
+    from genesplice.results import judge
+    from genesplice.show.report import Part, write_page
+
+    for one in metrics:
+        ends = "" if one.ci_low is None else f" [{one.ci_low:.3f}, {one.ci_high:.3f}]"
+        cli.say(f"{one.metric}, {one.model}: {one.value:.3f}{ends}")
+    own = dict.fromkeys(m.metric for m in metrics if " - " not in m.model)
+    names = [name for name in own if not name.startswith("track_gene")]
+    table = gs.metrics_frame(metrics)
+    bars = gs.figures.metric_bars(
+        table, names, highlight="genesplice", title="Bins of held-out blocks"
+    )
+    rest = table[~table["metric"].isin(names)][["metric", "model", "value", "ci_low", "ci_high"]]
+    rest = rest.assign(model=rest["model"].map(gs.label)).round(3)
+    parts: list[Part] = ["## Scores on held-out blocks", bars]
+    parts += ["**Genes, and what is ahead of what.** Means over exons; 95 % intervals.", rest]
+    genes = pd.read_parquet(folder / "genes.parquet")
+    chosen = genes[genes["track"].isin(genes["track"].head(1))].sort_values("observed")["gene_id"]
+    if len(chosen):
+        text = "From the least to the most covered gene of the first track. Nothing is predicted "
+        parts += ["## Measured and predicted\n\n" + text + "where no model held the bin out."]
+        tables = gs.track_loci(bundle, folder, chosen.iloc[:: -(-len(chosen) // 12)].tolist())
+        parts += [gs.explorers.TrackExplorer(*tables, names=bundle.names)]
+    asked = [m for m in metrics if m.metric == f"{names[0]}_difference"] if names else []
+    pairs = [(m, m.model.partition(" - ")[2]) for m in asked]
+    lead = [judge(f"Ahead of {gs.label(other)}", one).sentence for one, other in pairs]
+    return write_page(folder / "index.html", f"Tracks of {bundle.name}", parts, lead=lead)
+
+
 @cli.app.command()
 def predict(
     model: cli.ModelDir,
     data: cli.Data,
-    out: cli.Out,
+    out: cli.OutFile,
     genes_at_once: Annotated[
         int | None, typer.Option(help="For a graph that does not fit: genes read together.", min=1)
     ] = None,
     other_genome: cli.OtherGenome = False,
+    overwrite: cli.Overwrite = False,
     as_json: cli.Json = False,
 ) -> None:
     """Predict every annotated gene in every condition: genes x conditions as Parquet.
@@ -329,7 +368,7 @@ def verdict(
 
 @cli.app.command()
 def controls(
-    out: cli.Out,
+    out: Annotated[Path, typer.Option(callback=cli.claim, help="A folder, new or with seeds.")],
     count: Annotated[int, typer.Option(min=1, help="Seeds.")] = 20,
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     preset: cli.Preset = "quick",
@@ -342,6 +381,9 @@ def controls(
     Seeds that are in OUT already, with the same settings and versions, are not run again.
     """
     config = cli.read_config(preset, assignments)
+    require_folder(out)
+    is_own = not is_taken(out) or any(out.glob("seed*"))
+    require(is_own, f"{out} without a folder of any seed", "a new folder, or one of controls")
     from genesplice.context.controls import count_answers
     from genesplice.context.rule import ANSWERS
     from genesplice.context.verdict import make_runner

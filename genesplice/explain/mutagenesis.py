@@ -21,8 +21,9 @@ from genesplice.model.encoder import HierarchicalEncoder
 from genesplice.model.incremental import IncrementalEncoder, splice
 from genesplice.model.readout import bins_read
 from genesplice.predict.gene_output import Explainer, GeneOutput, resolve_genes
+from genesplice.predict.models import claim_parts
 from genesplice.results import Attribution
-from genesplice.runtime import Countdown, claim_parts, write_table
+from genesplice.runtime import Countdown, write_table
 
 STEP_BP = 8
 Changed = Float[Tensor, "variants changed 4"]

@@ -4,12 +4,13 @@ Of several models a measured gene is predicted by those that held it out, in the
 gene by the mean of all. Each folder keeps which genome its model was trained on.
 """
 
+import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from genesplice.model.heads import TrackModel
 from genesplice.model.sequence import Columns, Tokens, reverse_columns
 from genesplice.predict import find_pretrained
 from genesplice.predict.pretrained import load_pretrained, reading
+from genesplice.runtime import atomic_file
 
 VECTORS = "vectors"
 ABOUT_TRACKS, TRACK_VALUES = "tracks.json", ("measured.npy", "predicted.npy")
@@ -338,3 +340,23 @@ def _init_of(folder: Path) -> Path | None:
     manifest = folder.parent / "manifest.json"
     init = json.loads(manifest.read_text()).get("init") if manifest.is_file() else None
     return Path(init) if init is not None and (Path(init) / "run.json").is_file() else None
+
+
+def claim_parts(parts: Path, what: str, models: Iterable[Any]) -> None:
+    """Note in `parts` what is worked out there and by which weights, or see that it is the same.
+
+    Raises
+    ------
+    InputError
+        If other work was begun there, or with another model.
+    """
+    parts.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    for name, value in (item for one in models for item in sorted(one.state_dict().items())):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    note, mine = parts / "scan.txt", f"{what}model {digest.hexdigest()[:16]}"
+    if note.exists() and note.read_text() != mine:
+        raise InputError(f"a scan with {note.read_text()}", mine, path=parts)
+    with atomic_file(note) as partial:
+        partial.write_text(mine)

@@ -29,8 +29,8 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict import PUBLISHED
 from genesplice.predict.pretrained import encoder_reads_relatives, encoder_sizes
 from genesplice.results import Metric, read_metrics
-from genesplice.runtime import file_sha256
-from genesplice.training.loops import GENOME, first_process_first, is_first_process, is_taken
+from genesplice.runtime import GENOME, file_sha256, is_taken
+from genesplice.training.loops import first_process_first, is_first_process
 
 Interval = tuple[str, int, int]
 

@@ -24,12 +24,18 @@ from torch import Tensor
 
 from genesplice.config import Config
 from genesplice.errors import WorkError, require
-from genesplice.runtime import atomic_file, keep_freed_memory, say_seconds, tell, write_json
+from genesplice.runtime import (
+    INPUTS,
+    atomic_file,
+    is_taken,
+    keep_freed_memory,
+    say_seconds,
+    tell,
+    write_json,
+)  # fmt: skip
 
 Result = TypeVar("Result")
-GENOME = "genome"
-"""Folder of a run that keeps FASTA files as tokens."""
-SETTINGS, INPUTS = "run.json", "inputs.json"
+SETTINGS = "run.json"
 
 # --- several processes ---
 
@@ -315,14 +321,6 @@ def last_checkpoint(folder: Path) -> str | None:
     """The checkpoint in a folder, if there is one."""
     last = folder / "last.ckpt"
     return str(last) if last.exists() else None
-
-
-def is_taken(out: Path) -> bool:
-    """Say whether `out` holds anything but what a run leaves there before it has begun."""
-    return out.exists() and (
-        not out.is_dir()
-        or any(p.name not in (GENOME, INPUTS) and p.suffix != ".partial" for p in out.iterdir())
-    )
 
 
 def begin_run(

@@ -22,9 +22,9 @@ from genesplice.data.genome import ALPHABET, Genome
 from genesplice.errors import InputError, require
 from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
-from genesplice.predict.models import Models, open_models
+from genesplice.predict.models import Models, claim_parts, open_models
 from genesplice.results import Conservation, Metric, MotifHit
-from genesplice.runtime import Countdown, claim_parts, write_table
+from genesplice.runtime import Countdown, write_table
 from genesplice.variants import likelihood
 from genesplice.variants.alleles import Region
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from genesplice.config import load_preset
 from genesplice.errors import InputError
+from genesplice.runtime import is_taken
 from genesplice.training import loops
-from genesplice.training.loops import begin_run, choose_accelerator, is_taken
+from genesplice.training.loops import begin_run, choose_accelerator
 
 
 @pytest.mark.parametrize("has_float64", [True, False])

@@ -16,7 +16,7 @@ from tiny_files import random_genome
 from genesplice.baselines.features import SMOOTHED_BINS, smoothed_kmers
 from genesplice.baselines.methods import predict_tracks
 from genesplice.baselines.ridge import ridge_on_bins
-from genesplice.cli import write_track_page
+from genesplice.cli.stages import write_track_page
 from genesplice.config import load_preset, override
 from genesplice.data.features import kmer_codes
 from genesplice.data.genome import Contig, Genome, N
