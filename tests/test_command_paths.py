@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import refuse
+from command_line import call, refuse
 
 from genesplice import cli
 from genesplice.cli.stages import shared
@@ -27,9 +27,11 @@ def options(group: typer.Typer, *before: str) -> list[Option]:
             kind, about = hints[name].__origin__, hints[name].__metadata__[0]
             if "Path" not in str(kind):
                 continue
-            flags = about.param_decls or [f"--{name.replace('_', '-')}"]
+            # Typer has a name that was given without a default in the default's place.
+            flag = about.default if str(about.default).startswith("--") else ""
             is_argument = isinstance(about, typer.models.ArgumentInfo)
-            found.append((words, "" if is_argument else flags[0], about.callback))
+            flag = "" if is_argument else flag or f"--{name.replace('_', '-')}"
+            found.append((words, flag, about.callback))
     return found
 
 
@@ -111,3 +113,50 @@ def test_nothing_is_written_in_a_file(words, flag, mine):
         line = refuse(*say(words, flag, mine / "thesis.tex"))
         assert "thesis.tex is a file, expected a folder to write to" in line
     assert is_untouched(mine)
+
+
+# --- what is read ---
+
+OTHERS = [one[:2] for one in ALL if one[2] not in WRITES]
+NEEDED = {"--out": "out", "--data": "none", "--model": "none", "--region": "all", "--genes": "all",
+          "--gene": "lacZ", "--towards": "up", "--table": "none"}  # fmt: skip
+"""Of data, models and tables there are none: what is refused is one of them."""
+
+
+@pytest.mark.parametrize(("words", "flag"), OTHERS, ids=[" ".join(one) for one, _ in OTHERS])
+def test_what_is_not_there_is_refused_in_one_line(words, flag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    command = cli.typer.main.get_command(cli.app)
+    for word in words:
+        command = command.commands[word]
+    known = {name for one in command.params for name in one.opts}
+    more = [word for name in NEEDED.keys() & known - {flag} for word in (name, NEEDED[name])]
+    if words[-1] == "controls" or flag == "--controls":
+        path = tmp_path / "notes.txt"  # a folder that may be new
+    else:
+        path = Path("nowhere")
+    given = [flag, path] if flag else [path, "out"][: 1 + (words[-1] in ("export", "open"))]
+    answer = call(*words, *given, *more, *["-p", "seed=1"][: 2 * (words == ["sweep"])])
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("genesplice: ")
+    assert answer.err.count("\n") == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
+
+
+CHECKED = [one[:2] for one in ALL if one[2] is not None and one[2] not in WRITES]
+
+
+@pytest.mark.parametrize(("words", "flag"), CHECKED, ids=[f"{a[0]} {b}" for a, b in CHECKED])
+def test_files_are_looked_for_before_anything_else(words, flag, tmp_path):
+    path = tmp_path / "nowhere"
+    assert f"{path}: found no such file, expected a file" in refuse(*words, flag, path)
+    path.mkdir()
+    if flag not in ("--expression", "--relatives", "--table"):
+        assert f"{path}: found a folder, expected a file" in refuse(*words, flag, path)
+
+
+def test_both_files_of_a_track_are_looked_for(tmp_path):
+    (tmp_path / "plus.bw").touch()
+    line = refuse("prepare", "--tracks", f"{tmp_path / 'plus.bw'},{tmp_path / 'minus.bw'}")
+    assert line.endswith("minus.bw: found no such file, expected a file")

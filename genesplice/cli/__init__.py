@@ -31,7 +31,7 @@ from genesplice.runtime import (
     require_folder,
     require_free,
     write_manifest,
-)  # fmt: skip
+)
 from genesplice.runtime import tell as say
 
 if TYPE_CHECKING:
@@ -131,6 +131,22 @@ def claim_run(context: Any, out: Path) -> Path:
     return out
 
 
+def reads(text: str, *besides: str, or_folder: bool = False) -> Any:
+    """An option for a file, or several, that must be there before any work, or one of `besides`."""
+    wanted = "a file or a folder" if or_folder else "a file"
+
+    def check(value: Any) -> Any:
+        several = value if isinstance(value, list | tuple) else [value]
+        for one in (one for one in several if one is not None and str(one) not in besides):
+            # Of a track there may be two: PLUS.bw,MINUS.bw.
+            for path in [one] if isinstance(one, Path) else map(Path, one.split(",")):
+                is_fine = path.exists() and (or_folder or not path.is_dir())
+                require(is_fine, "a folder" if path.is_dir() else "no such file", wanted, path)
+        return value
+
+    return typer.Option(callback=check, help=text)
+
+
 Data = Annotated[Path, typer.Option("--data", help="A folder that `prepare` wrote.")]
 Out = Annotated[Path, typer.Option("--out", callback=claim_folder, help="A new folder to write.")]
 OutFile = Annotated[Path, typer.Option("--out", callback=claim_file, help="A new file to write.")]
@@ -140,6 +156,9 @@ NewFile = Annotated[Path, typer.Argument(callback=claim_file, help="The file to 
 RunOut = Annotated[
     Path,
     typer.Option("--out", callback=claim_run, help="A new folder; with --resume that of the run."),
+]
+Reports = Annotated[
+    Path, typer.Option("--out", callback=require_folder, help="Folder of runs and reports.")
 ]
 ModelDir = Annotated[
     Path, typer.Option("--model", help="A folder that `finetune` wrote, or one fold's in it.")

@@ -170,18 +170,18 @@ def variants(
         Path,
         typer.Option(callback=cli.claim_file, help="VCF to write; .vcf.gz is bgzip with an index."),
     ],
-    vcf: Annotated[Path | None, typer.Option(help="VCF, plain or compressed.")] = None,
+    vcf: Annotated[Path | None, cli.reads("VCF, plain or compressed.")] = None,
     measured: Annotated[
-        Path | None, typer.Option(help="contig, position, ref, alt, value: score against it.")
+        Path | None, cli.reads("contig, position, ref, alt, value: score against it.")
     ] = None,
     classes: Annotated[
         int, typer.Option(help="Genes for the figures of known classes; 0 leaves them out.", min=0)
     ] = 0,
     sites: Annotated[
-        Path | None, typer.Option(help="BED of known sites, name = class; with --classes.")
+        Path | None, cli.reads("BED of known sites, name = class; with --classes.")
     ] = None,
     genes: Annotated[
-        Path | None, typer.Option(help="Genes, one a line, such as essential ones; with --classes.")
+        Path | None, cli.reads("Genes, one a line, such as essential ones; with --classes.")
     ] = None,
     relatives: Annotated[
         Literal["all", "far", "none", "added"],

@@ -15,14 +15,7 @@ import genesplice as gs
 from genesplice import cli
 from genesplice.config import PRESETS, load_preset
 from genesplice.errors import InputError, require
-from genesplice.runtime import (
-    PROJECT_VARIABLE,
-    atomic_directory,
-    claimed,
-    file_sha256,
-    require_folder,
-    versions,
-)  # fmt: skip
+from genesplice.runtime import PROJECT_VARIABLE, atomic_directory, claimed, file_sha256, versions
 
 if TYPE_CHECKING:
     from genesplice.data.assay import Assay
@@ -33,13 +26,15 @@ if TYPE_CHECKING:
 
 @cli.app.command()
 def task(
-    table: Annotated[Path, typer.Option(help="TSV, CSV, Parquet or FASTA; [SPLIT/]CLASS/*.txt.")],
+    table: Annotated[
+        Path, cli.reads("TSV, CSV, Parquet or FASTA; [SPLIT/]CLASS/*.txt.", or_folder=True)
+    ],
     out: cli.Out,
     init: Annotated[Path | None, typer.Option(help="Folder of `pretrain`, or ecoli-k12.")] = None,
     mode: Annotated[
         Literal["probe", "lora", "ia3", "full"], typer.Option(help="What of the encoder learns.")
     ] = "probe",
-    labels: Annotated[Path | None, typer.Option(help="Of a FASTA: name and value.")] = None,
+    labels: Annotated[Path | None, cli.reads("Of a FASTA: name and value.")] = None,
     sequence: Annotated[str | None, typer.Option(help="Column of sequences.")] = None,
     value: Annotated[str | None, typer.Option(help="Column of values or classes.")] = None,
     split: Annotated[
@@ -52,7 +47,7 @@ def task(
         bool, typer.Option("--both-strands", help="The other strand is the same sequence.")
     ] = False,
     measured: Annotated[
-        Path | None, typer.Option(help="Changes of its sequences: id, position, ref, alt, value.")
+        Path | None, cli.reads("Changes of its sequences: id, position, ref, alt, value.")
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Of clusters of similar sequences.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of folds and of all that learns.")] = 0,
@@ -171,9 +166,6 @@ Notebooks = Annotated[Path, typer.Option(help="Folder with the notebooks.")]
 AtOnce = Annotated[
     int, typer.Option("--at-once", min=0, help="Notebooks side by side; 0: two, on two cores.")
 ]
-Reports = Annotated[
-    Path, typer.Option("--out", callback=require_folder, help="Folder of runs and reports.")
-]
 
 
 @cli.app.command()
@@ -181,7 +173,7 @@ def run(
     preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = None,
     only: Annotated[str | None, typer.Option(help="One notebook, such as 03.")] = None,
     parameter: Parameter = None,
-    out: Reports = Path("reports"),
+    out: cli.Reports = Path("reports"),
     resume: Annotated[str | None, typer.Option(help="A run, or latest: go on with it.")] = None,
     publish: Annotated[bool, typer.Option(help="Gather its numbers in OUT/results.")] = False,
     at_once: AtOnce = 0,
@@ -263,7 +255,7 @@ def sweep(
     notebook: Annotated[Path, typer.Argument(help="A notebook.")],
     parameter: Parameter = None,
     preset: cli.Preset = "quick",
-    out: Reports = Path("reports"),
+    out: cli.Reports = Path("reports"),
     at_once: AtOnce = 0,
     as_json: cli.Json = False,
 ) -> None:
@@ -280,7 +272,7 @@ def sweep(
 @cli.app.command()
 def report(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or latest.")],
-    out: Reports = Path("reports"),
+    out: cli.Reports = Path("reports"),
     as_json: cli.Json = False,
 ) -> None:
     """Write a run's reports again, from its executed notebooks."""

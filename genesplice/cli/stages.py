@@ -22,29 +22,29 @@ Evidence = Annotated[str, typer.Option(help="Such as binding or curated, if the 
 def prepare(
     out: cli.Out,
     recipe: Annotated[str | None, typer.Option(help="A data set that is fetched for you.")] = None,
-    fasta: Annotated[Path | None, typer.Option(help="Genome: FASTA or GenBank.")] = None,
-    annotation: Annotated[Path | None, typer.Option(help="GFF3, GTF or GenBank.")] = None,
-    expression: Annotated[Path | None, typer.Option(help="Table, h5ad, folder of samples.")] = None,
+    fasta: Annotated[Path | None, cli.reads("Genome: FASTA or GenBank.")] = None,
+    annotation: Annotated[Path | None, cli.reads("GFF3, GTF or GenBank.")] = None,
+    expression: Annotated[Path | None, cli.reads("Table, h5ad, folder.", or_folder=True)] = None,
     expression_unit: Annotated[
         str | None, typer.Option(help="tpm, rpkm, fpkm, log2tpm or counts.")
     ] = None,
-    samples: Annotated[Path | None, typer.Option(help="sample, condition, deleted.")] = None,
+    samples: Annotated[Path | None, cli.reads("sample, condition, deleted.")] = None,
     relatives: Annotated[
         Path | None,
-        typer.Option(help="Folder of related genomes, a MAF file, or recipe: those it names."),
+        cli.reads("Folder of genomes, a MAF file, or recipe: its own.", "recipe", or_folder=True),
     ] = None,
-    conservation: Annotated[Path | None, typer.Option(help="Or a bigWig of phyloP.")] = None,
+    conservation: Annotated[Path | None, cli.reads("Or a bigWig of phyloP.")] = None,
     tracks: Annotated[
-        list[str] | None, typer.Option(help="bigWig (PLUS.bw,MINUS.bw) or BED, repeatable.")
+        list[str] | None, cli.reads("bigWig (PLUS.bw,MINUS.bw) or BED, repeatable.")
     ] = None,
-    blacklist: Annotated[Path | None, typer.Option(help="BED: no track counts there.")] = None,
-    network: Annotated[Path | None, typer.Option(help="Edges: source, target[, sign, …].")] = None,
-    gene_sets: Annotated[Path | None, typer.Option(help="GMT, GAF or two columns.")] = None,
-    obo: Annotated[Path | None, typer.Option(help="Gene Ontology: names, ancestors.")] = None,
+    blacklist: Annotated[Path | None, cli.reads("BED: no track counts there.")] = None,
+    network: Annotated[Path | None, cli.reads("Edges: source, target[, sign, …].")] = None,
+    gene_sets: Annotated[Path | None, cli.reads("GMT, GAF or two columns.")] = None,
+    obo: Annotated[Path | None, cli.reads("Gene Ontology: names, ancestors.")] = None,
     operons: Annotated[
         str | None, typer.Option(help="none, distance or a file [distance, unless spliced].")
     ] = None,
-    tss: Annotated[Path | None, typer.Option(help="Transcription starts: table or BED.")] = None,
+    tss: Annotated[Path | None, cli.reads("Transcription starts: table or BED.")] = None,
     network_evidence: Evidence = "",
     gene_set_evidence: Evidence = "",
     circular: Annotated[list[str] | None, typer.Option(help="Circular contig, repeatable.")] = None,
@@ -145,9 +145,9 @@ def baselines(
 def pretrain(
     out: cli.RunOut,
     data: Annotated[Path | None, typer.Option(help="A folder that `prepare` wrote.")] = None,
-    fasta: Annotated[list[Path] | None, typer.Option(help="Or a genome, repeatable.")] = None,
+    fasta: Annotated[list[Path] | None, cli.reads("Or a genome, repeatable.")] = None,
     circular: Annotated[list[str] | None, typer.Option(help="Circular contig of it.")] = None,
-    annotation: Annotated[Path | None, typer.Option(help="GFF3 or GTF of it.")] = None,
+    annotation: Annotated[Path | None, cli.reads("GFF3 or GTF of it.")] = None,
     preset: cli.Preset = "quick",
     assignments: cli.Set = None,
     resume: cli.Resume = False,
@@ -197,8 +197,8 @@ def finetune(
     data: cli.Data,
     out: cli.RunOut,
     init: Annotated[str | None, typer.Option(help="Folder of `pretrain`, or ecoli-k12.")] = None,
-    network: Annotated[Path | None, typer.Option(help="Your edges in place of the data's.")] = None,
-    gene_sets: Annotated[Path | None, typer.Option(help="Your GMT, GAF or two columns.")] = None,
+    network: Annotated[Path | None, cli.reads("Your edges in place of the data's.")] = None,
+    gene_sets: Annotated[Path | None, cli.reads("Your GMT, GAF or two columns.")] = None,
     tracks: Annotated[bool, typer.Option("--tracks", help="Predict the data's tracks.")] = False,
     preset: cli.Preset = "quick",
     assignments: cli.Set = None,
@@ -333,7 +333,7 @@ def verdict(
     assignments: cli.Set = None,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT or auto.")] = None,
     ablations: Annotated[
-        list[Path] | None, typer.Option(help="metrics.json of other stages, repeatable.")
+        list[Path] | None, cli.reads("metrics.json of other stages, repeatable.")
     ] = None,
     controls_dir: Annotated[
         Path | None,
@@ -348,6 +348,7 @@ def verdict(
     Those that passed before with this code and these settings are not run again, all but one.
     """
     config = cli.read_config(preset, assignments)
+    require_folder(controls_dir or out)
     from genesplice.context.verdict import REFUSED
     from genesplice.data.bundle import load_bundle
 

@@ -32,7 +32,7 @@ from genesplice.runtime import (
     say_seconds,
     tell,
     write_json,
-)  # fmt: skip
+)
 
 Result = TypeVar("Result")
 SETTINGS = "run.json"

@@ -565,7 +565,7 @@ WORDS = [
      "condition_3, condition_4, …"),
     (f"{EXPLAIN} g0001 --window 1000", "found window_bp 1000, expected a multiple of 2048 bp"),
     ("verdict --data data --out out --ablations nowhere.json",
-     "nowhere.json: found no list of metrics, expected a metrics.json"),
+     "nowhere.json: found no such file, expected a file"),
     ("verdict --data data --out out --preset quikc",
      "found preset 'quikc', expected one of quick, standard, full"),
     ("report nowhere",
