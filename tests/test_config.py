@@ -91,6 +91,7 @@ def test_an_unknown_preset_names_those_there_are():
         ("pretrain.views=gene,strand", ("gene", "strand")),
         ("pretrain.view_weights=0.5", (0.5,)),
         ("pretrain.masks=single, bin", ("single", "bin")),
+        ("pretrain.masks=span,span,bin", ("span", "span", "bin")),
         ("finetune.folds=none", None),
         ("finetune.folds=4,0", (4, 0)),
         ("finetune.seeds=7", (7,)),
@@ -173,6 +174,13 @@ def test_a_misspelt_override_is_refused_with_a_hint(assignment, message):
         ("finetune.core_bp=0", "finetune.core_bp 0", "at least 1"),
         ("finetune.validation_blocks=0.5", "finetune.validation_blocks 0.5", "< 0.5"),
         ("finetune.seeds=", "finetune.seeds ()", "at least one of seeds"),
+        ("finetune.seeds=0,0", "finetune.seeds (0, 0)", "each once"),
+        ("finetune.folds=1,0,1", "finetune.folds (1, 0, 1)", "each once"),
+        ("finetune.ablations=rewired,rewired", "finetune.ablations ('rewired', 'rew", "each once"),
+        ("pretrain.ablations=masked_only,masked_only", "pretrain.ablations (", "each once"),
+        ("verdict.control_seeds=2,2", "verdict.control_seeds (2, 2)", "each once"),
+        ("verdict.references=short_cnn,short_cnn", "verdict.references (", "each once"),
+        ("model.gene_set_collections=GO,GO", "model.gene_set_collections (", "each once"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_both_numbers(assignment, found, expected):

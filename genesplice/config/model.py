@@ -66,7 +66,8 @@ OptionalNumbers = Annotated[Sequence[int] | None, Bounds(0)]
 class Section:
     """Base of the sections of `Config`, each named after its class: `ModelConfig` is `model`.
 
-    Bounds stand in the annotations; `check` compares fields with each other.
+    Bounds stand in the annotations; `check` compares fields with each other. In a list a value
+    stands once: two runs of one seed are one. What is drawn from (`masks`) or weighed may repeat.
     """
 
     def __post_init__(self) -> None:
@@ -75,6 +76,8 @@ class Section:
                 object.__setattr__(self, key, value := tuple(value))
             for bounds in getattr(hint, "__metadata__", ()):
                 bounds.check(self.name(key), value)
+            is_once = not isinstance(value, tuple) or len(set(value)) == len(value)
+            self.require(is_once or key in ("masks", "view_weights"), [key], "each once")
         self.check()
 
     def check(self) -> None:

@@ -150,8 +150,7 @@ class PretrainConfig(Section):
         blocks = ["schedule", "validation_blocks"]
         self.require(can_wait, blocks, "validation blocks, such as 0.1")
         self.require(bool(self.masks), ["masks"], "at least one of single, span, bin")
-        are_views = bool(self.views) and len(set(self.views)) == len(self.views)
-        self.require(are_views, ["views"], "at least one view, each once")
+        self.require(bool(self.views), ["views"], "at least one view")
         are_weights = len(self.view_weights) in (0, len(self.views))
         are_weights &= min(self.view_weights, default=0) >= 0
         wanted = "one number from 0 for each view, or none"
@@ -354,7 +353,7 @@ class VerdictConfig(Section):
         """Raise `InputError` where settings contradict each other."""
         for name in ("contexts_bp", "control_contexts_bp"):
             contexts = list(getattr(self, name))
-            is_rising = len(contexts) >= 2 and contexts == sorted(set(contexts))
+            is_rising = len(contexts) >= 2 and contexts == sorted(contexts)
             self.require(is_rising, [name], "two contexts or more, from short to long")
         self.require_regions("core_bp", "reference_bp")
         self.require_sizes(self.bin_bp, self.width, self.heads)
