@@ -360,7 +360,7 @@ def verdict(
     page = gs.write_report(
         report, bundle, config, out, command=cli.command_line(), started=cli.STARTED, others=others
     )
-    cli.say(f"verdict: {report.verdict['answer']}. {report.verdict['sentence']}")
+    cli.say(f"verdict: {report.verdict['sentence']}")
     files = [out / f"{name}.json" for name in ("verdict", "metrics", "manifest")]
     cli.emit({"page": page, "files": files}, as_json)
     if report.verdict["answer"] == REFUSED:
