@@ -5,20 +5,29 @@ missing, and a worker that is killed (for memory, say) loses its own task, which
 """
 
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager, suppress
+from multiprocessing import (
+    active_children,
+    forkserver,
+    get_context,
+    parent_process,
+    resource_tracker,
+)
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import psutil
 
 from genesplice.errors import InputError, WorkError, require
 from genesplice.runtime import THREAD_VARIABLES, n_cores, tell, write_table
@@ -50,9 +59,17 @@ class SweepResult(NamedTuple):
 
 
 def _sweep(
-    tasks: Sequence[Task], folder: Path, run: Run, at_once: int, progress: Progress, label: str
+    tasks: Sequence[Task],
+    folder: Path,
+    run: Run,
+    at_once: int,
+    progress: Progress,
+    label: str,
+    stop: Callable[[], None] = lambda: None,
 ) -> SweepResult:
     """Run tasks without a table in `folder`, each up to `ATTEMPTS` times; a line for each change.
+
+    Where this is interrupted, `stop` ends what runs.
 
     Raises
     ------
@@ -64,6 +81,7 @@ def _sweep(
     folder.mkdir(parents=True, exist_ok=True)
     tables = {name: pd.read_parquet(path) for name, path in paths.items() if path.exists()}
     waiting, failures = [task for task in tasks if task.name not in tables], dict[str, str]()
+    is_stopping = threading.Event()
     if tables:
         progress(f"{label}: {len(tables)} of {len(tasks)} tasks are there already")
 
@@ -73,12 +91,15 @@ def _sweep(
                 return run(task)
             except Exception as error:
                 why = _reason(error)
+            if is_stopping.is_set():
+                break
             progress(f"{label}: {task.name} {why}; {'once more' if left else 'given up'}")
         return why
 
-    pool = ThreadPoolExecutor(at_once)
+    pool, futures = ThreadPoolExecutor(at_once), dict[Future[pd.DataFrame | str], str]()
     try:
-        futures = {pool.submit(attempt, task): task.name for task in waiting}
+        for task in waiting:
+            futures[pool.submit(attempt, task)] = task.name
         for future in as_completed(futures):
             name, answer = futures[future], future.result()
             if isinstance(answer, str):
@@ -92,6 +113,13 @@ def _sweep(
                 f"{label}: {len(tables)}/{len(tasks)} {name}, "
                 f"{spent:.0f} s of CPU so far, about {to_come:.0f} s to come"
             )
+    except KeyboardInterrupt:
+        is_stopping.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        while any(future.running() for future in futures):  # one may have been about to start
+            stop()
+            time.sleep(0.05)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     parts = [tables[name].assign(task=name) for name in paths if name in tables]
@@ -161,7 +189,7 @@ def run_tasks(
         If this is called from a script that would start itself again.
     """
     _check_script()
-    context = get_context("forkserver")
+    context, others = get_context("forkserver"), set(active_children())
     context.set_forkserver_preload(list(preload))
 
     def run(task: Task) -> pd.DataFrame:
@@ -170,7 +198,29 @@ def run_tasks(
             return own.submit(execute, task, threads).result()
 
     with _thread_variables(threads):
-        return _sweep(tasks, folder, run, count_workers(workers, threads), progress, label)
+        _start_server()
+        at_once = count_workers(workers, threads)
+        return _sweep(tasks, folder, run, at_once, progress, label, lambda: _end_all(others))
+
+
+def _start_server() -> None:
+    """Start what processes are forked from. None of them hears Ctrl-C: this one ends them."""
+    resource_tracker.ensure_running()  # which takes back what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_all(others: Collection[BaseProcess]) -> None:
+    """End processes besides `others`, and what they are forked from: it may be loading still."""
+    for child in set(active_children()).difference(others):
+        child.kill()
+    with suppress(psutil.Error):
+        for process in psutil.Process().children():
+            if forkserver.__name__ in " ".join(process.cmdline()):
+                process.kill()
 
 
 def _check_script() -> None:

@@ -1,6 +1,7 @@
 """Sweeps: real processes, some of which are killed; what is done is never done again."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from genesplice.errors import InputError, WorkError
@@ -161,33 +163,68 @@ def test_no_cluster_at_the_address(tmp_path):
         run_tasks_on_ray(squares(1), tmp_path, address="127.0.0.1:1")
 
 
-@pytest.mark.slow
-def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from pathlib import Path\n"
-        "import sweep_tasks\n"
-        "from genesplice.training.sweeps import Task, run_tasks\n"
-        "if __name__ == '__main__':\n"
-        f"    marks = Path({str(marks)!r})\n"
-        "    task = Task('slow', sweep_tasks.slow,\n"
-        "                {'folder': marks, 'value': 1, 'seconds': 600.0})\n"
-        f"    run_tasks([task], Path({str(tmp_path / 's')!r}), preload=('pandas',))\n"
-    )
-    path = tmp_path / "sweep.py"
-    path.write_text(script)
-    process = subprocess.Popen(
-        [sys.executable, str(path)], stderr=subprocess.DEVNULL, start_new_session=True
-    )
+SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+from pathlib import Path
+import sweep_tasks
+from genesplice.training.sweeps import Task, run_tasks
+if __name__ == '__main__':
+    folder = Path({folder!r})
+    about = {{'folder': folder, 'value': 1, 'seconds': 600.0}}
+    try:
+        run_tasks([Task('slow', sweep_tasks.slow, about)], folder / 's', preload=('torch',))
+    except KeyboardInterrupt:
+        print('interrupted')
+"""
+
+
+def start_slow_sweep(folder):
+    """A process, in a group of its own, that runs a task of ten minutes."""
+    path = folder / "sweep.py"
+    path.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1]), folder=str(folder)))
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_until(is_so):
     for _ in range(2400):
-        if (marks / "started-1").exists() or process.poll() is not None:
-            break
+        if is_so():
+            return
         time.sleep(0.05)
-    assert (marks / "started-1").exists()
+    pytest.fail("it did not come to that")
+
+
+@pytest.mark.parametrize("one", ["all", "the first"])
+@pytest.mark.parametrize("state", ["loading", "running"])
+def test_interrupted_it_ends_at_once_and_nothing_else_is_said(tmp_path, state, one):
+    """Ctrl-C goes to all processes of a terminal, a batch system's signal to the first."""
+    process = start_slow_sweep(tmp_path)
+    if state == "running":
+        wait_until((tmp_path / "started-1").exists)
+    else:
+        children = psutil.Process(process.pid).children
+        wait_until(lambda: any("forkserver" in " ".join(one.cmdline()) for one in children()))
+        time.sleep(0.3)
+    (os.killpg if one == "all" else os.kill)(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    assert process.communicate(timeout=60) == ("interrupted\n", "")
+    assert time.monotonic() - began < 20
+    assert process.returncode == 0
+    assert_nothing_is_left_of(process)
+
+
+def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
+    process = start_slow_sweep(tmp_path)
+    wait_until(lambda: (tmp_path / "started-1").exists() or process.poll() is not None)
+    assert (tmp_path / "started-1").exists()
     process.kill()
-    process.wait()
+    process.communicate()
+    assert_nothing_is_left_of(process)
+
+
+def assert_nothing_is_left_of(process):
     for _ in range(100):
         alive = subprocess.run(
             ["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False
@@ -198,7 +235,6 @@ def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
     pytest.fail(f"still there: {alive.stdout.split()}")
 
 
-@pytest.mark.slow
 def test_a_script_that_would_start_itself_again_is_told_so(tmp_path):
     script = tmp_path / "mine.py"
     call = "print(run_tasks(tasks, Path('out'), preload=(), workers=1).table['square'].tolist())"
