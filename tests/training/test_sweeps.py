@@ -196,6 +196,7 @@ def wait_until(is_so):
     pytest.fail("it did not come to that")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", ["all", "the first"])
 @pytest.mark.parametrize("state", ["loading", "running"])
 def test_interrupted_it_ends_at_once_and_nothing_else_is_said(tmp_path, state, one):
@@ -215,6 +216,7 @@ def test_interrupted_it_ends_at_once_and_nothing_else_is_said(tmp_path, state, o
     assert_nothing_is_left_of(process)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_leaves_no_process_behind(tmp_path):
     process = start_slow_sweep(tmp_path)
     wait_until(lambda: (tmp_path / "started-1").exists() or process.poll() is not None)
@@ -235,6 +237,7 @@ def assert_nothing_is_left_of(process):
     pytest.fail(f"still there: {alive.stdout.split()}")
 
 
+@pytest.mark.slow
 def test_a_script_that_would_start_itself_again_is_told_so(tmp_path):
     script = tmp_path / "mine.py"
     call = "print(run_tasks(tasks, Path('out'), preload=(), workers=1).table['square'].tolist())"
