@@ -529,6 +529,12 @@ def test_a_folder_in_use_is_refused(pretrained, data, tmp_path):
         (["-p", "seed=three"], "seed = 'three'"),
         (["--only", "99"], "notebook '99'"),
         (["--resume", "nothing"], "nothing"),
+        (["--resume", ""], "found run '', expected a run under"),
+        (["--only", ""], "notebook '', which fits 01_"),
+        (["-p", "seed=-1"], "found -p seed=-1, expected 0 or more"),
+        (["-p", "data_dir=data/nowhere"], "found -p data_dir=data/nowhere, expected one that is"),
+        (["-p", "vcf=nowhere.vcf"], "found -p vcf=nowhere.vcf, expected one that is there: a VCF"),
+        (["-p", "tracks=README.md no.bw"], "found -p tracks=README.md no.bw, expected one that"),
     ],
 )
 def test_run_checks_before_it_runs(words, message, tmp_path):

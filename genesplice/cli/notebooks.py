@@ -189,7 +189,7 @@ def run(
     if not sys.stderr.isatty():  # a terminal has a clock
         cli.HELD.enter_context(cli.never_silent(still=lambda: progress.still()))
     progress = Progress()
-    if resume:
+    if resume is not None:
         cli.HELD.enter_context(claimed(find_run(out, resume)))
     result = run_notebooks(
         notebooks, out, preset, progress=progress,

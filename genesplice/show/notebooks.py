@@ -182,6 +182,8 @@ def read_parameters(notebook: nbformat.NotebookNode, path: Path) -> dict[str, Pa
 
 RESERVED = {"preset": "--preset", "run_dir": "no value: every run has a folder of its own"}
 """What runs set themselves, and the hint to whoever types it."""
+READ = ("data_dir", "fasta", "annotation", "expression", "tracks", "table", "vcf")
+"""What names a file or folder that is read, `tracks` several, as seen from where kernels work."""
 
 
 def check_parameters(
@@ -206,8 +208,9 @@ def check_parameters(
     ------
     InputError
         For a name that no notebook declares ("did you mean …") or that runs set themselves, and for
-        a value of another type.
+        a value of another type, a seed below 0, or a file to read (no default) that is not there.
     """
+    notebooks = list(notebooks)
     declared = {notebook.stem: notebook.parameters for notebook in notebooks}
     known = sorted({name for parameters in declared.values() for name in parameters})
     for name, text in given.items():
@@ -221,6 +224,15 @@ def check_parameters(
             _parse("preset", preset, parameters["preset"])
         own = {name: text.strip() for name, text in given.items() if name in parameters}
         typed[stem] = {name: _parse(name, text, parameters[name]) for name, text in own.items()}
+    for notebook in notebooks:
+        folder, values = notebook.path.resolve().parents[1], typed[notebook.stem]
+        seed = values.get("seed")
+        require(not isinstance(seed, int) or seed >= 0, f"-p seed={seed}", "0 or more")
+        for name in (name for name in READ if values.get(name)):
+            info, text = notebook.parameters[name], str(values[name])
+            files = [] if text == info.default else text.split() if name == "tracks" else [text]
+            missing = [file for file in files if not (folder / file).exists()]
+            require(not missing, f"-p {name}={text}", f"one that is there: {info.help or 'a path'}")
     return typed
 
 

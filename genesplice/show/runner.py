@@ -160,8 +160,8 @@ def run_notebooks(
         For an unknown or mistyped parameter, notebook or run; nothing has run then.
     """
     notebooks, given = nb.list_notebooks(folder), dict(parameters or {})
-    selected = [nb.select_notebook(notebooks, only)] if only else notebooks
-    run_dir, before = find_run(out, resume) if resume else None, None
+    selected = notebooks if only is None else [nb.select_notebook(notebooks, only)]
+    run_dir, before = None if resume is None else find_run(out, resume), None
     if run_dir:
         before = read_manifest(run_dir)
         _check_resumed(before, preset, given, run_dir)

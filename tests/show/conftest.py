@@ -10,6 +10,8 @@ from tiny_notebooks import PARAMETERS, code, md, write_notebook
 def folder(tmp_path: Path) -> Path:
     """Three notebooks; the third reads what the second wrote."""
     here = tmp_path / "project" / "notebooks"
+    for data in ("data/x", "d"):
+        (here.parent / data).mkdir(parents=True)
     write_notebook(here / "01_first.ipynb", md("# First"), code(PARAMETERS, "parameters"))
     write_notebook(
         here / "02_second.ipynb",

@@ -101,6 +101,17 @@ def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
             list_notebooks(tmp_path)
 
 
+def test_what_is_read_must_be_there_unless_it_is_made(tmp_path: Path) -> None:
+    cell = 'data_dir: str = "data/own"\nseed: str = ""  # a word'
+    notebooks = list_notebooks(write(tmp_path / "notebooks", cell).parent)
+    assert check_parameters(notebooks, {"data_dir": "data/own", "seed": "-1"})["01_a"]
+    with pytest.raises(InputError, match="found -p data_dir=data/b, expected one that is there"):
+        check_parameters(notebooks, {"data_dir": "data/b"})
+    (tmp_path / "data" / "b").mkdir(parents=True)
+    for text in ("data/b", str(tmp_path / "data" / "b"), ""):
+        assert check_parameters(notebooks, {"data_dir": text})["01_a"] == {"data_dir": text}
+
+
 def test_values_are_typed_per_notebook(tmp_path: Path) -> None:
     write(tmp_path, "seed: int = 0\nscale: float = 1.0")
     write(tmp_path, 'seed: str = "a"\nfolds: list[int] = []', name="02_b.ipynb")
