@@ -55,14 +55,25 @@ CHANGED = SLOW.replace(
 )
 
 
-@pytest.mark.parametrize("out", ["/proc/out", "/proc/self/deep/out", "/dev/null/out"])
-@pytest.mark.parametrize("verb", ["prepare", "baselines", "pretrain", "verdict"])
+VERBS = pytest.mark.parametrize("verb", ["prepare", "baselines", "pretrain", "verdict"])
+
+
+@pytest.mark.parametrize("out", ["/proc/out", "/proc/self/deep/out"])
+@VERBS
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(verb, out, tmp_path):
     data = [] if verb == "prepare" else ["--data", tmp_path / "nothing"]
     answer = call(verb, *data, "--out", out)
     assert (answer.code, answer.out) == (1, "")
     (line,) = answer.err.splitlines()
     assert line.startswith(f"genesplice: {out} cannot be written: /")
+
+
+@VERBS
+def test_a_folder_in_a_file_is_refused_before_the_work(verb, tmp_path):
+    data = [] if verb == "prepare" else ["--data", tmp_path / "nothing"]
+    answer = call(verb, *data, "--out", "/dev/null/out")
+    said = "genesplice: found /dev/null is a file, expected a folder to write to\n"
+    assert (answer.code, answer.out, answer.err) == (2, "", said)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
