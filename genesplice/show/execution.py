@@ -23,6 +23,8 @@ from genesplice.show.notebooks import Task, is_code, one_line, read_notebook
 
 TRUSTED = 60.0
 """As many seconds of notebooks that are done count as much as what was guessed before any was."""
+BAR, TAKEN = 6, 27
+"""Characters of a bar; and of bar, cells and clock, with the spaces between all columns."""
 NICE = 5
 """How far a kernel stands back that nobody waits for."""
 
@@ -97,7 +99,7 @@ class Progress:
         texts = "{task.description}", cells, "{task.fields[left]}"
         name, cell, left = (TextColumn(text, markup=False) for text in texts)
         self.bars = Bars(
-            name, BarColumn(bar_width=20), cell, TimeElapsedColumn(), left, disable=self.is_plain,
+            name, BarColumn(bar_width=BAR), cell, TimeElapsedColumn(), left, disable=self.is_plain,
             console=Console(file=self.stream, highlight=False, emoji=False),
         )  # fmt: skip
 
@@ -124,7 +126,7 @@ class Progress:
         bar = self.bars.add_task(self._label(name), total=n_cells, number=0, left="")
         self.running[name] = _Clock(bar)
         left = self._remaining()
-        self.bars.update(bar, left=left)
+        self.bars.update(bar, left=self._cut(left))
         if self.is_plain:
             self.note(f"{self._label(name)}: {n_cells} cells, {left}")
 
@@ -132,7 +134,8 @@ class Progress:
         """Begin one code cell of a notebook, counted from 1."""
         clock, left = self.running[name], self._remaining()
         clock.doing, clock.last_word = f"cell {number}/{n_cells}", time.monotonic()
-        self.bars.update(clock.bar, completed=number - 1, total=n_cells, number=number, left=left)
+        done = {"completed": number - 1, "total": n_cells, "number": number}
+        self.bars.update(clock.bar, **done, left=self._cut(left))
         if self._is_time(clock):
             elapsed = say_seconds(clock.said - clock.begun)
             self.note(f"{self._label(name)}: cell {number}/{n_cells}, {elapsed} elapsed, {left}")
@@ -144,20 +147,26 @@ class Progress:
             return
         clock = self.running[name]
         clock.doing, clock.last_word = lines[-1], time.monotonic()
-        self.bars.update(clock.bar, left=lines[-1][:60])
+        self.bars.update(clock.bar, left=self._cut(lines[-1]))
         if self._is_time(clock):
             self.note(f"{self._label(name)}: {lines[-1]}")
 
     def end_notebook(
-        self, name: str, state: str, seconds: float, failure: Failure | None = None
+        self,
+        name: str,
+        state: str,
+        seconds: float,
+        failure: Failure | None = None,
+        report: Path | None = None,
     ) -> None:
-        """Leave one line about a notebook, and why it failed."""
+        """Leave one line about a notebook: why it failed, and where its report is."""
         mark = "" if self.is_plain else "✓ " if state == "done" else "✗ "
         self.bars.remove_task(self.running.pop(name).bar)
         if state == "done" and name in self.expected:
             self.took = self.took[0] + seconds, self.took[1] + self.expected[name]
         why = f" ({failure.message})" if failure and failure.state == "failed" else ""
-        self.note(f"{mark}{self._label(name)}: {state} in {say_seconds(seconds)}{why}")
+        where = f": {report}" if report else ""
+        self.note(f"{mark}{self._label(name)}: {state} in {say_seconds(seconds)}{why}{where}")
 
     def still(self) -> str:
         """What the running notebook that spoke last is at; nothing where none runs."""
@@ -178,6 +187,11 @@ class Progress:
         is_time = self.is_plain and now - clock.said >= self.every_s
         clock.said = now if is_time else clock.said
         return is_time
+
+    def _cut(self, text: str) -> str:
+        """What fits behind the longest name and its clock, so that neither is cut."""
+        room = self.bars.console.width - max(len(self._label(name)) for name in self.names) - TAKEN
+        return text if len(text) <= room else text[: max(room - 1, 0)] + "…"
 
     def _label(self, name: str) -> str:
         return f"[{self.names.index(name) + 1}/{len(self.names)}] {name}"

@@ -331,8 +331,10 @@ def render_index(
     n_done = sum(entry.record["state"] == "done" for entry in entries)
     facts = [f"preset {manifest['preset']}"] if manifest.get("preset") else []
     facts += [run, f"{n_done} of {len(entries)} done"]
-    if seconds := manifest.get("clock_seconds", manifest.get("seconds")):
-        facts.append(f"{say_seconds(seconds)} altogether")
+    times = {"clock_seconds": "on the clock", "seconds": "of notebooks"}
+    facts += [
+        f"{say_seconds(manifest[key])} {of}" for key, of in times.items() if manifest.get(key)
+    ]
     facts += [f"{name} = {value}" for name, value in (manifest.get("given") or {}).items()]
     title = "Sweep" if manifest.get("kind") == "sweep" else "Reports"
     footer = "Every report is one file that opens without a network."

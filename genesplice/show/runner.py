@@ -73,7 +73,8 @@ def _execute(
         if failure:
             failures.append(failure._replace(notebook=task.name))
             record |= {"state": failure.state, "message": str(failures[-1])}
-        progress.end_notebook(task.name, record["state"], seconds, failure)
+        report = render().parent / f"{task.name}.html"
+        progress.end_notebook(task.name, record["state"], seconds, failure, report)
 
     order = nb.Order(tasks, records, has_weights, expected | here)
     try:

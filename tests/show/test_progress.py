@@ -69,6 +69,27 @@ def test_a_terminal_gets_a_bar_and_a_line_for_each_notebook(
     assert "[b]as it is[/b]" in text
 
 
+def test_on_80_columns_no_clock_and_no_name_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    stream, names = Terminal(), ["01_data_preparation", "02_contrastive_pretraining"]
+    progress = Progress(stream)
+    progress.start(names, {})
+    for name in names:
+        progress.notebook(name, 24)
+        progress.cell(name, 12, 24)
+    progress.bars.refresh()
+    progress.text(names[1], "conditions: 7/24 context_512-fold0, about 1300 s to come")
+    progress.stop()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).splitlines()
+    whole = re.compile(r"\[2/2\] 02_contrastive_pretraining \S* cell 12/24 0:00:0\d (.*)")
+    shown = [found[1].strip() for line in lines if (found := whole.search(line))]
+    assert "the last 2 notebooks" in shown
+    assert "conditions: 7/24 con…" in shown
+    assert all(len(line) <= 80 for line in lines)
+
+
 def test_no_colour_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)

@@ -344,12 +344,12 @@ def test_the_index_lists_what_there_is(tmp_path: Path) -> None:
     assert "seed = 3" in page.seen
     assert "2 of 4 done" in page.seen
     assert all(a.get("class") != "lead" for _, a in page.tags)
-    assert "1:05 altogether" in page.seen
+    assert "1:05 of notebooks" in page.seen
     at_work = manifest | {"state": "running", "clock_seconds": 40.0}
     page = Page(render_index(path, entries, at_work, "2026-quick").read_text())
     assert "– waiting" in page.seen
     assert "not run" not in page.seen
-    assert "0:40 altogether" in page.seen
+    assert "0:40 on the clock1:05 of notebooks" in page.seen
     led = render_index(tmp_path / "l.html", entries, manifest, "x", lead=["Context <helps>."])
     assert Page(led.read_text()).seen.count("Context <helps>.") == 1
     sweep = render_index(tmp_path / "s.html", [], {"kind": "sweep", "preset": None}, "x")

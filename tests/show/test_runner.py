@@ -92,10 +92,12 @@ def test_notebooks_run_in_order_with_what_they_declare(folder: Path) -> None:
         assert f'href="{stem}.html"' in result.page.read_text()
     assert "[2/3] 02_second: cell 1/3" in told
     assert told.count("done in 0:0") == 3
+    for report in result.reports:
+        assert any(line.endswith(f": {report}") for line in told.splitlines()), told
     assert not list(folder.glob("*.html"))
     waited = manifest["clock_seconds"]
     assert 0 < waited < manifest["seconds"] + 30
-    assert f"{say_seconds(waited)} altogether" in result.page.read_text()
+    assert f"{say_seconds(waited)} on the clock" in result.page.read_text()
     again, _ = run(folder, resume="latest")
     assert read_manifest(again.run_dir)["clock_seconds"] >= waited
 
