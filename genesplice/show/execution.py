@@ -134,8 +134,9 @@ class Progress:
         """Begin one code cell of a notebook, counted from 1."""
         clock, left = self.running[name], self._remaining()
         clock.doing, clock.last_word = f"cell {number}/{n_cells}", time.monotonic()
-        done = {"completed": number - 1, "total": n_cells, "number": number}
-        self.bars.update(clock.bar, **done, left=self._cut(left))
+        self.bars.update(
+            clock.bar, completed=number - 1, total=n_cells, number=number, left=self._cut(left)
+        )
         if self._is_time(clock):
             elapsed = say_seconds(clock.said - clock.begun)
             self.note(f"{self._label(name)}: cell {number}/{n_cells}, {elapsed} elapsed, {left}")
