@@ -279,11 +279,12 @@ def scan(
 
     What is done is kept in OUT.parts until all is: the same command goes on where it was stopped.
     """
+    from genesplice.variants.alleles import contig_names
     from genesplice.variants.likelihood import STRIDE_BP, MaskedBases
     from genesplice.variants.scan import CORE_BP, parse_region, scan_metrics, scan_regions
 
     models, bundle = cli.open_with_data("scan", model, data, "masked bases", other_genome)
-    regions = parse_region(region, bundle.genome)
+    regions = parse_region(region, contig_names(bundle))
     assert models.masked is not None
     score = MaskedBases(models.masked)
     parts = out.with_name(f"{out.name}.parts")
@@ -318,6 +319,7 @@ def design(
     Writes steps.tsv, designed.fasta, metrics.json. It is a model's proposal and no measurement.
     """
     from genesplice.variants import design as search
+    from genesplice.variants.alleles import contig_names
     from genesplice.variants.levels import LevelModel
     from genesplice.variants.scan import parse_region
 
@@ -325,9 +327,8 @@ def design(
     bundle.require_expression()
     (gene_id,) = gs.resolve_genes(bundle, [gene])
     models = models.of_gene(bundle, gene_id)
-    protected = [
-        part for text in protect or () for part in parse_region(text, bundle.genome, "--protect")
-    ]
+    names = contig_names(bundle)
+    protected = [part for text in protect or () for part in parse_region(text, names, "--protect")]
     positions = search.editable_positions(bundle, gene_id, protected=protected)
     levels = search.PromoterLevels([LevelModel(m, bundle) for m in models.levels], bundle, gene_id)
     found = search.design(levels, towards, positions, n_edits=edits, seed=seed, progress=cli.say)

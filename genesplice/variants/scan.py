@@ -24,9 +24,9 @@ from genesplice.model.genesplice import PretrainingModel
 from genesplice.predict.gene_output import resolve_genes
 from genesplice.predict.models import Models, claim_parts, open_models
 from genesplice.results import Conservation, Metric, MotifHit
-from genesplice.runtime import Countdown, write_table
+from genesplice.runtime import Countdown, tell, write_table
 from genesplice.variants import likelihood
-from genesplice.variants.alleles import Region
+from genesplice.variants.alleles import ContigNames, Region
 
 CORE_BP = 6144
 FLANK_BP = 1024
@@ -34,24 +34,31 @@ WELL_KNOWN = ("lacZ", "araB")
 TO_BASES = [f"to_{base}" for base in likelihood.BASES]
 
 
-def parse_region(text: str, genome: Genome, option: str = "--region") -> list[Region]:
+def parse_region(
+    text: str, names: ContigNames, option: str = "--region", tell: Progress = tell
+) -> list[Region]:
     """Read `contig`, `contig:start-end` (1-based, both ends in) or `all`.
+
+    A contig may be called as in a VCF; `tell` is told by which other name.
 
     Raises
     ------
     InputError
         For an unknown contig, and an interval that is empty or leaves the contig.
     """
-    whole = [Region(contig.name, 0, contig.length) for contig in genome.contigs]
     if text == "all":
-        return whole
-    if one := [region for region in whole if region.contig == text]:
-        return one
-    name, colon, span = text.rpartition(":")
-    low, dash, high = span.replace(",", "").partition("-")
-    if not (colon and dash and low.isdecimal() and high.isdecimal()):
-        raise InputError(f"{option} {text}", "all, contig, or contig:start-end")
-    contig, region = genome.contig(name), Region(name, int(low) - 1, int(high))
+        return [Region(contig.name, 0, contig.length) for contig in names.genome.contigs]
+    name, contig = text, names.find(text)
+    low, high = "1", str(contig.length) if contig else ""
+    if contig is None:
+        name, colon, span = text.rpartition(":")
+        low, dash, high = span.replace(",", "").partition("-")
+        if not (colon and dash and low.isdecimal() and high.isdecimal()):
+            raise InputError(f"{option} {text}", "all, contig, or contig:start-end")
+        contig = names.find(name) or names.genome.contig(name)
+    if name != contig.name:
+        tell(f"{option} {text}: {name} is {contig.name}")
+    region = Region(contig.name, int(low) - 1, int(high))
     if not 0 <= region.start < region.end <= contig.length:
         raise InputError(f"{option} {text}", f"start <= end within 1-{contig.length}")
     return [region]

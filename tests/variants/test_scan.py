@@ -10,11 +10,11 @@ import pytest
 from command_line import call
 from tiny_variants import make_masked, save_masked
 
-from genesplice.data.genome import encode
+from genesplice.data.genome import Contig, Genome, encode
 from genesplice.errors import InputError
 from genesplice.predict.models import Models
 from genesplice.results import read_metrics
-from genesplice.variants.alleles import Region
+from genesplice.variants.alleles import ContigNames, Region, contig_names
 from genesplice.variants.likelihood import STRIDE_BP, Hidden, MaskedBases
 from genesplice.variants.scan import (
     CORE_BP,
@@ -103,11 +103,27 @@ def test_a_scan_goes_on_where_it_was_stopped(score, tiny_bundle, tmp_path, monke
 
 
 def test_regions_are_read(tiny_bundle):
-    genome = tiny_bundle.genome
-    assert parse_region("all", genome) == parse_region("chr", genome) == [
-        Region("chr", 0, 120_000)
-    ]  # fmt: skip
-    assert parse_region("chr:1,001-1,100", genome) == [Region("chr", 1000, 1100)]
+    names = contig_names(tiny_bundle)
+    assert parse_region("all", names) == parse_region("chr", names) == [Region("chr", 0, 120_000)]
+    assert parse_region("chr:1,001-1,100", names) == [Region("chr", 1000, 1100)]
+
+
+def test_a_contig_of_a_region_may_be_called_as_in_a_vcf():
+    genome = Genome(
+        np.zeros(90, np.uint8), (Contig("NC_000913.3", 0, 90, True),), np.zeros((0, 2), np.int64)
+    )
+    names, told = ContigNames(genome, {"U00096.3": "NC_000913.3"}), []
+    for text, low, high in (
+        ("NC_000913:11-20", 10, 20), ("U00096.3:11-20", 10, 20), ("nc_000913", 0, 90),
+    ):  # fmt: skip
+        assert parse_region(text, names, tell=told.append) == [Region("NC_000913.3", low, high)]
+    assert told == [
+        "--region NC_000913:11-20: NC_000913 is NC_000913.3",
+        "--region U00096.3:11-20: U00096.3 is NC_000913.3",
+        "--region nc_000913: nc_000913 is NC_000913.3",
+    ]
+    with pytest.raises(InputError, match=r"found contig 'NC_000914', expected NC_000913\.3"):
+        parse_region("NC_000914:11-20", names)
 
 
 def test_random_substitutions_are_sorted_and_have_their_own_base(tiny_bundle):
