@@ -257,7 +257,7 @@ def finetune(
         predictions = pd.concat([predictions, simple], ignore_index=True)
     write_table(out / "predictions.parquet", predictions)
     write_table(out / "history.parquet", result.history)
-    cli.say(f"finetune: scores of {predictions['gene_id'].nunique()} genes, over blocks of them")
+    cli.say(f"finetune: scoring {predictions['gene_id'].nunique()} held-out genes")
     profiles, blocks = fold_profiles(bundle.observed, bundle.fold_of), bundle.block_of
     metrics = gs.to_metrics(gs.compare(predictions, bundle))
     metrics += strata_metrics(predictions, gene_strata(bundle), blocks, train_profile=profiles)
