@@ -103,6 +103,7 @@ def test_blanks_around_names_do_not_matter(tmp_path):
     data = read(tmp_path, TSV.replace("\ts2", "\t s2 ").replace("a\t", "a \t"), samples=samples)
     assert data.var_names.tolist() == ["b", "a"]
     assert data.obs["condition"].to_dict() == {"s1": "warm", "s2": "warm", "s3": "cold"}
+    assert read_measurements(tmp_path / "e.tsv", "tpm", samples).notes == ()
 
 
 def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path):
