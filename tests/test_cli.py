@@ -153,6 +153,7 @@ def test_prepare_takes_the_size_of_blocks_folds_and_evidence(files, tmp_path):
         " ".join(pair) in bundle.manifest["command"]
         for pair in (words[:2], words[4:], declared[2:])
     )
+    (tmp_path / "phylop.bw").touch()
     both = "--relatives", tmp_path, "--conservation", tmp_path / "phylop.bw"
     said = refuse("prepare", "--recipe", "ecoli", *both, "--out", tmp_path / "recipe")
     assert said.endswith("--relatives together with --conservation, expected one or the other")

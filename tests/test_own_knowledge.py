@@ -88,7 +88,7 @@ def test_finetune_predict_and_explain_know_it(tiny_bundle, mine, tmp_path):
     graph = bundle_graph(model, bundle)
     assert graph["gene", "regulates", "gene"].edge_index.shape[1] == 4
     assert graph["pathway", "contains", "gene"].edge_index.shape[1] == 15
-    for more in ([], ["--genes-at-once", "13"]):
+    for more in ([], ["--genes-at-once", "13", "--overwrite"]):
         succeed("predict", "--model", folder, "--data", data, "--out", tmp_path / "p.pq", *more)
         told = pd.read_parquet(tmp_path / "p.pq").set_index("gene_id")
         wanted = predict_expression(model, bundle)

@@ -183,9 +183,14 @@ def test_folder_that_is_not_empty_is_kept(tiny_bundle, tmp_path):
     (out / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match=r"taken exists and is not empty, expected a new folder"):
         written(tiny_bundle, out)
+    with pytest.raises(InputError, match=r"taken exists, and genesplice did not write it"):
+        written(tiny_bundle, out, overwrite=True)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    (out / "mine.txt").unlink()
+    written(tiny_bundle, out)
+    (out / "more.txt").touch()
     assert written(tiny_bundle, out, overwrite=True).name == "synthetic"
-    assert not (out / "mine.txt").exists()
+    assert not (out / "more.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
