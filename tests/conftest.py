@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tiny_runs import write_passed_controls  # noqa: E402
 
 import genesplice as gs  # noqa: E402
-from genesplice.config import load_preset, override  # noqa: E402
-from genesplice.context.controls import control_environment  # noqa: E402
 from genesplice.data.bundle import Bundle  # noqa: E402
-from genesplice.data.simulate import CONTROLS, make_bundle  # noqa: E402
-from genesplice.runtime import keep_freed_memory, processor, versions, write_json  # noqa: E402
+from genesplice.data.simulate import make_bundle  # noqa: E402
+from genesplice.runtime import keep_freed_memory  # noqa: E402
 from genesplice.show.runner import RunResult, run_notebooks  # noqa: E402
 
 if TYPE_CHECKING:
@@ -117,30 +116,6 @@ SMALL_VERDICT = (
     "verdict.control_contexts_bp=512,8192 verdict.control_smallest_effect=100 "
     "finetune.fewest_genes=1"
 )
-
-
-def write_passed_controls(folder: Path, settings: str) -> Path:
-    """A record of controls that came out as planted with these settings; none was trained.
-
-    `nothing` passed longest ago: it is run again, and passes where only a huge effect is of
-    interest.
-    """
-    config = override(load_preset("quick"), settings.split())
-    slope = {"slope": 0.0, "ci_low": -0.01, "ci_high": 0.01, "minimum_detectable": 0.02}
-    controls = [
-        {"control": kind, "expected": answer, "answer": answer, "sentence": "",
-         "made": {"when": "2026-11-01" if kind == "nothing" else "2026-11-02", "system": "Linux",
-                  "processor": processor(), "versions": versions()},
-         "slopes": [{"metric": "level_r2", **slope}]}
-        for kind, answer in CONTROLS.items()
-    ]  # fmt: skip
-    folder.mkdir(parents=True)
-    record = {"passed": True, "failures": {}, "steps": 0, "cpu_seconds": 0.0, "seed": 0}
-    record |= {"smallest_effect": 0.02, "element_distance_bp": [1024, 3312]}
-    write_json(
-        folder / "controls.json", record | {"controls": controls} | control_environment(config)
-    )
-    return folder
 
 
 @pytest.fixture(scope="session")

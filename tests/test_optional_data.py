@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from conftest import write_passed_controls
 from tiny_notebooks import run_cells
+from tiny_runs import write_passed_controls
 
 import genesplice as gs
 from genesplice import api

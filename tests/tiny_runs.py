@@ -1,12 +1,16 @@
 """Small settings and small genomes that the tests of pre-training share."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
 
 import genesplice as gs
+from genesplice.context.controls import control_environment
 from genesplice.data.genome import Contig, Genome
+from genesplice.data.simulate import CONTROLS
+from genesplice.runtime import processor, versions, write_json
 from genesplice.training.corpus import Source
 
 SETTINGS = [
@@ -49,3 +53,27 @@ def make_source(length=40_000, soft_masked=(), **more):
     everything = [("chr", 0, length)]
     record = {"fold": None, "blocks": [], "validation_blocks": [], "intervals": []}
     return Source(genome, everything, [], everything, record, **more)
+
+
+def write_passed_controls(folder: Path, settings: str) -> Path:
+    """A record of controls that came out as planted with these settings; none was trained.
+
+    `nothing` passed longest ago: it is run again, and passes where only a huge effect is of
+    interest.
+    """
+    chosen = gs.override(gs.load_preset("quick"), settings.split())
+    slope = {"slope": 0.0, "ci_low": -0.01, "ci_high": 0.01, "minimum_detectable": 0.02}
+    controls = [
+        {"control": kind, "expected": answer, "answer": answer, "sentence": "",
+         "made": {"when": "2026-11-01" if kind == "nothing" else "2026-11-02", "system": "Linux",
+                  "processor": processor(), "versions": versions()},
+         "slopes": [{"metric": "level_r2", **slope}]}
+        for kind, answer in CONTROLS.items()
+    ]  # fmt: skip
+    folder.mkdir(parents=True)
+    record = {"passed": True, "failures": {}, "steps": 0, "cpu_seconds": 0.0, "seed": 0}
+    record |= {"smallest_effect": 0.02, "element_distance_bp": [1024, 3312]}
+    write_json(
+        folder / "controls.json", record | {"controls": controls} | control_environment(chosen)
+    )
+    return folder
