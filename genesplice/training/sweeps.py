@@ -204,7 +204,7 @@ def run_tasks(
 
 
 def _start_server() -> None:
-    """Start what processes are forked from. None of them hears Ctrl-C: this one ends them."""
+    """Start what processes are forked from. None of them receives Ctrl-C: this one ends them."""
     resource_tracker.ensure_running()  # which takes back what is blocked
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

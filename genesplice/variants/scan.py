@@ -39,7 +39,7 @@ def parse_region(
 ) -> list[Region]:
     """Read `contig`, `contig:start-end` (1-based, both ends in) or `all`.
 
-    A contig may be called as in a VCF; `tell` is told by which other name.
+    A contig may be called as in a VCF; `tell` gets a line where that is another name.
 
     Raises
     ------
