@@ -65,7 +65,8 @@ def test_flanks_are_bases_of_no_other_site(score, tiny_bundle, tmp_path):
     ("line", "message"),
     [
         ("chr 5 9", "sites.bed:1: found 1 tab-separated columns, expected BED"),
-        ("chr\t5\tx", "expected BED: contig, start, end"),
+        ("chr\t5\tx", "bed:1: found coordinates '5'-'x', expected whole numbers, start <="),
+        ("chr\t9\t5", "bed:1: found coordinates '9'-'5', expected whole numbers, start <="),
         ("other\t5\t9", "contig 'other'"),
         ("chr\t5\t999999999", "end 999999999, expected at most"),
         ("chr\t9\t9", "a site of 0 bp"),
